@@ -1,0 +1,457 @@
+//! Faces in a frame: the multi-task cascaded network (MTCNN) of Zhang, Zhang,
+//! Li and Qiao, "Joint Face Detection and Alignment using Multi-task Cascaded
+//! Convolutional Networks", 2016.
+//!
+//! P-Net proposes windows at every scale of an image pyramid, R-Net rejects
+//! most of them, O-Net rejects the rest and places five landmarks. Between the
+//! nets overlapping boxes are merged and regressed boxes are squared.
+
+use crate::frame::{Frame, Landmarks, Rect};
+use crate::models::{DetectorModels, Normalization};
+use crate::nn::{Network, NetworkError, Output, Side, Signature};
+use crate::resample::Resampler;
+use std::time::{Duration, Instant};
+
+/// Side of the window that P-Net sees, pixels.
+const P_NET_WINDOW: usize = 12;
+/// Step between two P-Net windows: its only pooling layer halves the picture.
+const P_NET_STRIDE: usize = 2;
+/// Sides of the R-Net and O-Net inputs, pixels.
+const R_NET_SIDE: usize = 24;
+const O_NET_SIDE: usize = 48;
+/// Ratio of two neighbouring scales: about the square root of one half, so that
+/// the area halves from one to the next (section 3.1 of the paper's code).
+const PYRAMID_FACTOR: f32 = 0.709;
+/// P-Net looks at this many pixels of a scale at once. Its activations take
+/// about 200 bytes a pixel, so this bounds them to some 50 MB on a huge picture.
+const P_NET_STRIP_PIXELS: usize = 1 << 18;
+/// Windows that go on from P-Net, the best first. A crowd of a hundred faces
+/// leaves some hundred windows; more are a sign of texture, not of people.
+const MAX_PROPOSALS: usize = 1024;
+/// Crops in one R-Net or O-Net run; bounds the batch's activations.
+const BATCH: usize = 64;
+
+/// What a face found looks like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Face {
+    /// Bounding box, pixels of the original frame; may reach over its border.
+    pub rect: Rect,
+    /// O-Net's probability that this is a face, 0..=1.
+    pub score: f32,
+    /// Five landmarks, pixels of the original frame.
+    pub landmarks: Landmarks,
+}
+
+/// Knobs of the cascade.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DetectorSettings {
+    /// Shorter side of the smallest face looked for, pixels; at least 12.
+    pub minimum_face: f32,
+    /// Scores below which P-, R- and O-Net reject, 0..=1. The paper's code uses
+    /// 0.6, 0.7 and 0.7.
+    pub thresholds: [f32; 3],
+}
+
+impl Default for DetectorSettings {
+    fn default() -> Self {
+        Self { minimum_face: 40.0, thresholds: [0.6, 0.7, 0.7] }
+    }
+}
+
+/// Time spent in the parts of one detection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DetectTimes {
+    /// P-Net with its pyramid.
+    pub pnet: Duration,
+    /// R-Net with its crops.
+    pub rnet: Duration,
+    /// O-Net with its crops.
+    pub onet: Duration,
+}
+
+/// The three nets and their buffers.
+pub struct Detector {
+    pnet: Network,
+    rnet: Network,
+    onet: Network,
+    settings: DetectorSettings,
+    normalization: (f32, f32),
+    resampler: Resampler,
+    input: Vec<f32>,
+    times: DetectTimes,
+}
+
+/// A window on its way through the cascade.
+#[derive(Clone, Copy)]
+struct Candidate {
+    rect: Rect,
+    score: f32,
+    /// Offsets of the four sides, as shares of the box.
+    regression: [f32; 4],
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Overlap {
+    Union,
+    Minimum,
+}
+
+impl Detector {
+    /// Loads the three nets.
+    pub fn new(models: &DetectorModels, settings: DetectorSettings) -> Result<Self, NetworkError> {
+        let load = |file: &crate::models::ModelFile, input, outputs: &[usize]| {
+            Network::load(&file.name, &file.bytes, &Signature { input, outputs: outputs.to_vec() })
+        };
+        let crops = |side| [Side::Free('N'), Side::Fixed(3), Side::Fixed(side), Side::Fixed(side)];
+        let picture = [Side::Fixed(1), Side::Fixed(3), Side::Free('H'), Side::Free('W')];
+        Ok(Self {
+            pnet: load(&models.pnet, picture, &[2, 4])?,
+            rnet: load(&models.rnet, crops(R_NET_SIDE), &[2, 4])?,
+            onet: load(&models.onet, crops(O_NET_SIDE), &[2, 4, 10])?,
+            settings,
+            normalization: grey(&models.normalization),
+            resampler: Resampler::new(),
+            input: Vec::new(),
+            times: DetectTimes::default(),
+        })
+    }
+
+    /// All faces of the frame, the highest score first. No face is an empty list.
+    pub fn detect(&mut self, frame: &Frame) -> Result<Vec<Face>, NetworkError> {
+        let started = Instant::now();
+        let proposals = self.propose(frame)?;
+        let proposed = Instant::now();
+        let refined = self.refine(frame, &proposals)?;
+        let refined_at = Instant::now();
+        let faces = self.output(frame, &refined)?;
+        self.times = DetectTimes {
+            pnet: proposed - started,
+            rnet: refined_at - proposed,
+            onet: refined_at.elapsed(),
+        };
+        Ok(faces)
+    }
+
+    /// Where the time of the last `detect` went.
+    pub fn times(&self) -> DetectTimes {
+        self.times
+    }
+
+    /// P-Net over the pyramid; squared boxes.
+    fn propose(&mut self, frame: &Frame) -> Result<Vec<Rect>, NetworkError> {
+        let mut all = Vec::new();
+        for scale in scales(frame.width(), frame.height(), self.settings.minimum_face) {
+            let mut found = self.propose_at(frame, scale)?;
+            suppress(&mut found, 0.5, Overlap::Union);
+            all.append(&mut found);
+        }
+        suppress(&mut all, 0.7, Overlap::Union);
+        all.truncate(MAX_PROPOSALS);
+        Ok(all.iter().map(|candidate| regressed(candidate).squared()).collect())
+    }
+
+    fn propose_at(&mut self, frame: &Frame, scale: Scale) -> Result<Vec<Candidate>, NetworkError> {
+        let (width, height) = (scale.width, scale.height);
+        let mut found = Vec::new();
+        // Strips overlap by what a window needs beyond the stride, so every
+        // window lies whole in one of them.
+        let rows = (P_NET_STRIP_PIXELS / width).max(4 * P_NET_WINDOW) / P_NET_STRIDE * P_NET_STRIDE;
+        let overlap = P_NET_WINDOW - P_NET_STRIDE;
+        let mut top = 0;
+        loop {
+            let bottom = (top + rows + overlap).min(height);
+            let tall = bottom - top;
+            self.input.resize(3 * width * tall, 0.0);
+            let region = Rect {
+                x1: 0.0,
+                y1: top as f32 / scale.y,
+                x2: frame.width() as f32,
+                y2: bottom as f32 / scale.y,
+            };
+            self.resampler.planar(
+                frame,
+                &region,
+                (width, tall),
+                self.normalization,
+                &mut self.input,
+            );
+            let outputs = self.pnet.run(&[1, 3, tall, width], &self.input)?;
+            self.collect(&outputs, top, scale, &mut found);
+            if bottom == height {
+                return Ok(found);
+            }
+            top += rows;
+        }
+    }
+
+    fn collect(&self, outputs: &[Output], top: usize, scale: Scale, found: &mut Vec<Candidate>) {
+        let [scores, offsets] = outputs else { return };
+        let [_, _, rows, columns] = *scores.shape() else { return };
+        let plane = rows * columns;
+        let (scores, offsets) = (scores.values(), offsets.values());
+        if scores.len() < 2 * plane || offsets.len() < 4 * plane {
+            return;
+        }
+        for (cell, &score) in scores[plane..2 * plane].iter().enumerate() {
+            if score.is_nan() || score < self.settings.thresholds[0] {
+                continue;
+            }
+            let x = (cell % columns * P_NET_STRIDE) as f32 + 1.0;
+            let y = (cell / columns * P_NET_STRIDE + top) as f32 + 1.0;
+            let window = P_NET_WINDOW as f32;
+            found.push(Candidate {
+                rect: Rect {
+                    x1: x / scale.x,
+                    y1: y / scale.y,
+                    x2: (x + window) / scale.x,
+                    y2: (y + window) / scale.y,
+                },
+                score,
+                regression: std::array::from_fn(|i| offsets[i * plane + cell]),
+            });
+        }
+    }
+
+    /// R-Net over the proposals; squared boxes.
+    fn refine(&mut self, frame: &Frame, proposals: &[Rect]) -> Result<Vec<Rect>, NetworkError> {
+        let mut kept = Vec::new();
+        for batch in proposals.chunks(BATCH) {
+            self.crop(frame, batch, R_NET_SIDE);
+            let outputs = self.rnet.run(&[batch.len(), 3, R_NET_SIDE, R_NET_SIDE], &self.input)?;
+            let [scores, offsets] = &outputs[..] else { continue };
+            let rows = scores.values().chunks_exact(2).zip(offsets.values().chunks_exact(4));
+            for (rect, (score, offsets)) in batch.iter().zip(rows) {
+                if score[1] >= self.settings.thresholds[1] {
+                    kept.push(Candidate {
+                        rect: *rect,
+                        score: score[1],
+                        regression: four(offsets),
+                    });
+                }
+            }
+        }
+        suppress(&mut kept, 0.7, Overlap::Union);
+        Ok(kept.iter().map(|candidate| regressed(candidate).squared()).collect())
+    }
+
+    /// O-Net over what R-Net kept.
+    fn output(&mut self, frame: &Frame, windows: &[Rect]) -> Result<Vec<Face>, NetworkError> {
+        let mut faces = Vec::new();
+        for batch in windows.chunks(BATCH) {
+            self.crop(frame, batch, O_NET_SIDE);
+            let outputs = self.onet.run(&[batch.len(), 3, O_NET_SIDE, O_NET_SIDE], &self.input)?;
+            let [scores, offsets, points] = &outputs[..] else { continue };
+            let rows = scores
+                .values()
+                .chunks_exact(2)
+                .zip(offsets.values().chunks_exact(4))
+                .zip(points.values().chunks_exact(10));
+            for (rect, ((score, offsets), points)) in batch.iter().zip(rows) {
+                if score[1] >= self.settings.thresholds[2] {
+                    let candidate =
+                        Candidate { rect: *rect, score: score[1], regression: four(offsets) };
+                    faces.push((regressed(&candidate), score[1], landmarks(rect, points)));
+                }
+            }
+        }
+        let mut faces: Vec<Face> = faces
+            .into_iter()
+            .filter(|(rect, _, _)| rect.is_finite() && rect.area() > 0.0)
+            .map(|(rect, score, landmarks)| Face { rect, score, landmarks })
+            .collect();
+        suppress(&mut faces, 0.7, Overlap::Minimum);
+        Ok(faces)
+    }
+
+    /// Fills the input with one crop a box.
+    fn crop(&mut self, frame: &Frame, boxes: &[Rect], side: usize) {
+        let size = 3 * side * side;
+        self.input.resize(boxes.len() * size, 0.0);
+        for (rect, out) in boxes.iter().zip(self.input.chunks_exact_mut(size)) {
+            self.resampler.planar(frame, rect, (side, side), self.normalization, out);
+        }
+    }
+}
+
+/// The face nearest the middle of the picture: the subject of a portrait.
+pub fn nearest_center<'f>(faces: &'f [Face], frame: &Frame) -> Option<&'f Face> {
+    let (x, y) = frame.bounds().center();
+    let distance = |face: &Face| {
+        let (fx, fy) = face.rect.center();
+        (fx - x).hypot(fy - y)
+    };
+    faces.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)))
+}
+
+/// The detector's nets take one mean and one scale for all three channels.
+fn grey(normalization: &Normalization) -> (f32, f32) {
+    (normalization.mean[0], 1.0 / normalization.std[0])
+}
+
+/// One level of the pyramid: its size and its scales, which differ by the
+/// rounding of the size to whole pixels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Scale {
+    width: usize,
+    height: usize,
+    x: f32,
+    y: f32,
+}
+
+/// From the scale at which the smallest face fills a window down to the one at
+/// which the picture does.
+fn scales(width: usize, height: usize, minimum_face: f32) -> impl Iterator<Item = Scale> {
+    let window = P_NET_WINDOW as f32;
+    let first = window / minimum_face.max(window);
+    std::iter::successors(Some(first), |scale| Some(scale * PYRAMID_FACTOR))
+        .map(move |scale| {
+            let side = |pixels: usize| (pixels as f32 * scale).ceil() as usize;
+            (side(width), side(height), scale)
+        })
+        .take_while(move |(_, _, scale)| width.min(height) as f32 * scale >= window)
+        .map(move |(w, h, _)| Scale {
+            width: w,
+            height: h,
+            x: w as f32 / width as f32,
+            y: h as f32 / height as f32,
+        })
+}
+
+/// Moves each side by its offset.
+fn regressed(candidate: &Candidate) -> Rect {
+    let Candidate { rect, regression: [x1, y1, x2, y2], .. } = candidate;
+    let (width, height) = (rect.width(), rect.height());
+    Rect {
+        x1: rect.x1 + x1 * width,
+        y1: rect.y1 + y1 * height,
+        x2: rect.x2 + x2 * width,
+        y2: rect.y2 + y2 * height,
+    }
+}
+
+/// O-Net gives five x, then five y, as shares of its square window.
+fn landmarks(window: &Rect, points: &[f32]) -> Landmarks {
+    std::array::from_fn(|i| {
+        [
+            window.x1 + points[i] * window.width() + LANDMARK_SHIFT,
+            window.y1 + points[i + 5] * window.height() + LANDMARK_SHIFT,
+        ]
+    })
+}
+
+/// From continuous pixels to pixel centres.
+const LANDMARK_SHIFT: f32 = 0.5;
+
+fn four(values: &[f32]) -> [f32; 4] {
+    std::array::from_fn(|i| values[i])
+}
+
+trait Scored {
+    fn rect(&self) -> &Rect;
+    fn score(&self) -> f32;
+}
+
+impl Scored for Candidate {
+    fn rect(&self) -> &Rect {
+        &self.rect
+    }
+    fn score(&self) -> f32 {
+        self.score
+    }
+}
+
+impl Scored for Face {
+    fn rect(&self) -> &Rect {
+        &self.rect
+    }
+    fn score(&self) -> f32 {
+        self.score
+    }
+}
+
+/// Non-maximum suppression: keeps the best of boxes that overlap by more than
+/// `limit`, and leaves the survivors sorted, the best first.
+fn suppress<T: Scored + Copy>(candidates: &mut Vec<T>, limit: f32, overlap: Overlap) {
+    candidates.sort_by(|a, b| b.score().total_cmp(&a.score()));
+    let mut kept: Vec<T> = Vec::with_capacity(candidates.len().min(MAX_PROPOSALS));
+    for candidate in candidates.iter() {
+        let covered = kept.iter().any(|better| {
+            let share = match overlap {
+                Overlap::Union => better.rect().iou(candidate.rect()),
+                Overlap::Minimum => better.rect().intersection_over_minimum(candidate.rect()),
+            };
+            share > limit
+        });
+        if !covered {
+            kept.push(*candidate);
+        }
+    }
+    *candidates = kept;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn candidate(x1: f32, y1: f32, side: f32, score: f32) -> Candidate {
+        let rect = Rect { x1, y1, x2: x1 + side, y2: y1 + side };
+        Candidate { rect, score, regression: [0.0; 4] }
+    }
+
+    #[test]
+    fn the_pyramid_runs_from_the_smallest_face_to_the_whole_picture() {
+        let levels: Vec<Scale> = scales(250, 250, 40.0).collect();
+        assert_eq!(levels[0].width, 75);
+        let last = levels[levels.len() - 1];
+        assert!(last.width >= 12 && (last.width as f32 * PYRAMID_FACTOR) < 13.0, "{last:?}");
+    }
+
+    #[test]
+    fn a_picture_smaller_than_a_window_has_no_scale() {
+        assert_eq!(scales(11, 400, 12.0).count(), 0);
+        assert_eq!(scales(1, 1, 0.0).count(), 0);
+        assert_eq!(scales(100, 100, f32::NAN).count(), scales(100, 100, 12.0).count());
+    }
+
+    #[test]
+    fn regression_moves_each_side_by_its_share() {
+        let mut found = candidate(10.0, 20.0, 100.0, 1.0);
+        found.regression = [0.1, -0.1, -0.2, 0.2];
+        assert_eq!(regressed(&found), Rect { x1: 20.0, y1: 10.0, x2: 90.0, y2: 140.0 });
+    }
+
+    #[test]
+    fn suppression_by_minimum_drops_a_box_inside_another() {
+        let mut boxes = vec![candidate(0.0, 0.0, 100.0, 0.9), candidate(40.0, 40.0, 20.0, 0.8)];
+        suppress(&mut boxes, 0.7, Overlap::Union);
+        assert_eq!(boxes.len(), 2);
+        suppress(&mut boxes, 0.7, Overlap::Minimum);
+        assert_eq!(boxes.len(), 1);
+        assert_eq!(boxes[0].score, 0.9);
+    }
+
+    proptest! {
+        #[test]
+        fn suppression_keeps_the_best_and_no_two_that_overlap(
+            seeds in prop::collection::vec((0.0f32..60.0, 0.0f32..60.0, 1.0f32..40.0, 0.0f32..1.0), 1..40),
+        ) {
+            let mut boxes: Vec<Candidate> =
+                seeds.iter().map(|&(x, y, side, score)| candidate(x, y, side, score)).collect();
+            let best = boxes.iter().map(|b| b.score).fold(0.0, f32::max);
+            let all = boxes.clone();
+            suppress(&mut boxes, 0.5, Overlap::Union);
+            prop_assert_eq!(boxes[0].score, best);
+            for (i, a) in boxes.iter().enumerate() {
+                for b in &boxes[i + 1..] {
+                    prop_assert!(a.rect.iou(&b.rect) <= 0.5);
+                    prop_assert!(a.score >= b.score);
+                }
+            }
+            for gone in &all {
+                prop_assert!(boxes.iter().any(|kept| kept.score >= gone.score
+                    && (kept.rect.iou(&gone.rect) > 0.5 || kept.rect == gone.rect)));
+            }
+        }
+    }
+}

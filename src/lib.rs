@@ -1,0 +1,14 @@
+//! Facelatch: a face-recognition door controller for small ARM boards.
+//!
+//! Data flows one way: camera → [`frame::Frame`] → [`detect`] → [`align`] →
+//! [`embed`] → gallery → decision → door → relay. ARCHITECTURE.md has the map.
+
+pub mod align;
+pub mod detect;
+pub mod embed;
+pub mod frame;
+pub mod models;
+pub mod nn;
+pub mod picture;
+pub mod resample;
+pub mod threshold;

@@ -1,0 +1,9 @@
+//! `facelatch`: the program on the door.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,378 @@
+//! The models and what is known about them: `manifest.toml` beside the ONNX
+//! files, read from a folder or built into the binary.
+
+use crate::align::{CROP_SIDE, Crop};
+use crate::threshold::{Calibration, ThresholdTable};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Name of the manifest in a folder of models.
+pub const MANIFEST: &str = "manifest.toml";
+
+/// Why a folder of models cannot be used.
+#[derive(Debug, Error)]
+pub enum ModelsError {
+    /// A file is not there, or not readable.
+    #[error("{path}: {reason}; a folder of models holds manifest.toml and the ONNX files it names")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+    /// The manifest is no manifest.
+    #[error("{path}: {reason}; write it again with facelatch-tools import")]
+    Manifest {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// A model is not the one the manifest speaks of.
+    #[error(
+        "{path}: sha256 is {got}, the manifest says {expected}; install the models that belong together"
+    )]
+    Digest {
+        /// Which file.
+        path: PathBuf,
+        /// Of the file.
+        got: String,
+        /// In the manifest.
+        expected: String,
+    },
+    /// A set of models with the detector alone.
+    #[error(
+        "{path}: there is no recognizer in it; import one with facelatch-tools import mobilefacenet and name its folder with --models"
+    )]
+    NoRecognizer {
+        /// Which manifest.
+        path: PathBuf,
+    },
+    /// The recognizer has no thresholds yet.
+    #[error(
+        "{path}: the recognizer has no thresholds, so nobody can be told apart; calibrate it with facelatch-tools finetune"
+    )]
+    NoThresholds {
+        /// Which manifest.
+        path: PathBuf,
+    },
+}
+
+/// Order of an input's axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Layout {
+    /// Batch, channels, height, width.
+    #[serde(rename = "NCHW")]
+    Nchw,
+}
+
+/// Order of an input's channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Channels {
+    /// Red, green, blue.
+    #[serde(rename = "RGB")]
+    Rgb,
+}
+
+/// How a picture's bytes become a network's input: `(v - mean) / std` a
+/// channel, `v` in 0..=255.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Normalization {
+    /// Red, green, blue.
+    pub mean: [f32; 3],
+    /// Red, green, blue; none is zero.
+    pub std: [f32; 3],
+}
+
+impl Normalization {
+    /// What MTCNN and the ArcFace models use.
+    pub const ARCFACE: Self = Self { mean: [127.5; 3], std: [128.0; 3] };
+    /// ImageNet's mean and standard deviation, on 0..=255.
+    pub const IMAGENET: Self =
+        Self { mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375] };
+
+    /// Writes the crop as planar RGB `3 x 112 x 112`.
+    pub fn planar(&self, crop: &Crop, out: &mut Vec<f32>) {
+        let plane = CROP_SIDE * CROP_SIDE;
+        out.resize(3 * plane, 0.0);
+        for (at, pixel) in crop.frame().pixels().chunks_exact(3).enumerate() {
+            for channel in 0..3 {
+                out[channel * plane + at] =
+                    (f32::from(pixel[channel]) - self.mean[channel]) / self.std[channel];
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let fine = self.mean.iter().all(|v| v.is_finite())
+            && self.std.iter().all(|v| v.is_finite() && *v > 0.0);
+        if fine { Ok(()) } else { Err("mean must be finite and std positive".to_owned()) }
+    }
+}
+
+/// `manifest.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Of this set of models; templates remember it.
+    pub version: String,
+    /// The face detector.
+    pub detector: DetectorEntry,
+    /// The face recognizer; a set of models may hold the detector alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recognizer: Option<RecognizerEntry>,
+}
+
+/// `[detector]`: MTCNN's three nets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetectorEntry {
+    /// Axes of all three inputs.
+    pub layout: Layout,
+    /// Channels of all three inputs.
+    pub channels: Channels,
+    /// The same for all three, and for all channels.
+    pub normalization: Normalization,
+    /// Proposal net, `1 x 3 x H x W`.
+    pub pnet: FileEntry,
+    /// Refinement net, `N x 3 x 24 x 24`.
+    pub rnet: FileEntry,
+    /// Output net, `N x 3 x 48 x 48`.
+    pub onet: FileEntry,
+}
+
+/// A file and its digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Name within the folder.
+    pub file: String,
+    /// SHA-256, lowercase hexadecimal.
+    pub sha256: String,
+}
+
+/// `[recognizer]`: MobileFaceNet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecognizerEntry {
+    /// Name within the folder.
+    pub file: String,
+    /// SHA-256, lowercase hexadecimal.
+    pub sha256: String,
+    /// Axes of the input, `1 x 3 x 112 x 112`.
+    pub layout: Layout,
+    /// Channels of the input.
+    pub channels: Channels,
+    /// Of the input.
+    pub normalization: Normalization,
+    /// Components of an embedding.
+    pub embedding_size: usize,
+    /// Similarity at or above which two faces count as one person, by false
+    /// accept rate a pair. Absent until the model is calibrated.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub thresholds: BTreeMap<String, f32>,
+    /// The data behind the thresholds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+}
+
+impl RecognizerEntry {
+    /// The thresholds, if the model is calibrated.
+    fn threshold_table(&self) -> Result<Option<ThresholdTable>, String> {
+        match (&self.calibration, self.thresholds.is_empty()) {
+            (None, true) => Ok(None),
+            (Some(calibration), false) => {
+                ThresholdTable::from_manifest(&self.thresholds, calibration)
+                    .map(Some)
+                    .map_err(|fault| format!("recognizer.{fault}"))
+            }
+            _ => Err("recognizer: thresholds and calibration come together".to_owned()),
+        }
+    }
+}
+
+/// A file's name, for messages, and its content.
+#[derive(Clone, Debug)]
+pub struct ModelFile {
+    /// Path, or name of the built-in file.
+    pub name: String,
+    /// ONNX.
+    pub bytes: Cow<'static, [u8]>,
+}
+
+/// What the detector loads.
+#[derive(Clone, Debug)]
+pub struct DetectorModels {
+    /// Proposal net.
+    pub pnet: ModelFile,
+    /// Refinement net.
+    pub rnet: ModelFile,
+    /// Output net.
+    pub onet: ModelFile,
+    /// Of all three inputs.
+    pub normalization: Normalization,
+}
+
+/// What the embedder loads.
+#[derive(Clone, Debug)]
+pub struct RecognizerModel {
+    /// The network.
+    pub file: ModelFile,
+    /// Of its input.
+    pub normalization: Normalization,
+    /// Components of an embedding.
+    pub embedding_size: usize,
+}
+
+/// A set of models that belong together.
+#[derive(Clone, Debug)]
+pub struct Models {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Where the manifest came from, for messages.
+    pub source: PathBuf,
+    /// MTCNN.
+    pub detector: DetectorModels,
+    /// MobileFaceNet, where there is one.
+    recognizer: Option<RecognizerModel>,
+}
+
+/// The models in the binary.
+const BUILT_IN: [(&str, &[u8]); 4] = [
+    (MANIFEST, include_bytes!("../models/manifest.toml")),
+    ("pnet.onnx", include_bytes!("../models/pnet.onnx")),
+    ("rnet.onnx", include_bytes!("../models/rnet.onnx")),
+    ("onet.onnx", include_bytes!("../models/onet.onnx")),
+];
+
+impl Models {
+    /// The models built into the binary.
+    pub fn built_in() -> Result<Self, ModelsError> {
+        let folder = Path::new("built-in models");
+        Self::read(folder, |name| {
+            BUILT_IN
+                .iter()
+                .find(|(file, _)| *file == name)
+                .map(|(_, bytes)| Cow::Borrowed(*bytes))
+                .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "not built in"))
+        })
+    }
+
+    /// The models in a folder, each held against its digest.
+    pub fn open(folder: &Path) -> Result<Self, ModelsError> {
+        Self::read(folder, |name| std::fs::read(folder.join(name)).map(Cow::Owned))
+    }
+
+    /// The folder's models, or the built-in ones.
+    pub fn open_or_built_in(folder: Option<&Path>) -> Result<Self, ModelsError> {
+        folder.map_or_else(Self::built_in, Self::open)
+    }
+
+    fn read(
+        folder: &Path,
+        file: impl Fn(&str) -> std::io::Result<Cow<'static, [u8]>>,
+    ) -> Result<Self, ModelsError> {
+        let read = |name: &str| {
+            let path = folder.join(name);
+            file(name).map_err(|reason| ModelsError::Read { path, reason })
+        };
+        let source = folder.join(MANIFEST);
+        let text = read(MANIFEST)?;
+        let manifest = Manifest::parse(&source, &text)?;
+        let verified = |name: &str, sha256: &str| {
+            let bytes = read(name)?;
+            let path = folder.join(name);
+            let got = sha256_hex(&bytes);
+            if got != sha256 {
+                return Err(ModelsError::Digest { path, got, expected: sha256.to_owned() });
+            }
+            Ok(ModelFile { name: path.display().to_string(), bytes })
+        };
+        let detector = &manifest.detector;
+        let recognizer = match &manifest.recognizer {
+            None => None,
+            Some(entry) => Some(RecognizerModel {
+                file: verified(&entry.file, &entry.sha256)?,
+                normalization: entry.normalization,
+                embedding_size: entry.embedding_size,
+            }),
+        };
+        Ok(Self {
+            detector: DetectorModels {
+                pnet: verified(&detector.pnet.file, &detector.pnet.sha256)?,
+                rnet: verified(&detector.rnet.file, &detector.rnet.sha256)?,
+                onet: verified(&detector.onet.file, &detector.onet.sha256)?,
+                normalization: detector.normalization,
+            },
+            recognizer,
+            manifest,
+            source,
+        })
+    }
+
+    /// MobileFaceNet, which embedding cannot do without.
+    pub fn recognizer(&self) -> Result<&RecognizerModel, ModelsError> {
+        self.recognizer
+            .as_ref()
+            .ok_or_else(|| ModelsError::NoRecognizer { path: self.source.clone() })
+    }
+
+    /// The thresholds, which a door cannot do without.
+    pub fn thresholds(&self) -> Result<ThresholdTable, ModelsError> {
+        let Some(recognizer) = &self.manifest.recognizer else {
+            return Err(ModelsError::NoRecognizer { path: self.source.clone() });
+        };
+        match recognizer.threshold_table() {
+            Ok(Some(table)) => Ok(table),
+            Ok(None) => Err(ModelsError::NoThresholds { path: self.source.clone() }),
+            Err(reason) => Err(ModelsError::Manifest { path: self.source.clone(), reason }),
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads and checks a manifest; `path` appears in messages.
+    pub fn parse(path: &Path, text: &[u8]) -> Result<Self, ModelsError> {
+        let broken = |reason: String| ModelsError::Manifest { path: path.to_owned(), reason };
+        let text = std::str::from_utf8(text).map_err(|error| broken(error.to_string()))?;
+        let manifest: Self = toml::from_str(text)
+            .map_err(|error| broken(error.to_string().trim_end().to_owned()))?;
+        manifest.check().map_err(broken)?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let detector = &self.detector.normalization;
+        detector.check().map_err(|fault| format!("detector.normalization: {fault}"))?;
+        if detector.mean.iter().any(|v| *v != detector.mean[0])
+            || detector.std.iter().any(|v| *v != detector.std[0])
+        {
+            return Err("detector.normalization: must be the same for all channels".to_owned());
+        }
+        let Some(recognizer) = &self.recognizer else { return Ok(()) };
+        recognizer
+            .normalization
+            .check()
+            .map_err(|fault| format!("recognizer.normalization: {fault}"))?;
+        if !(1..=MAX_EMBEDDING_SIZE).contains(&recognizer.embedding_size) {
+            return Err(format!(
+                "recognizer.embedding_size: {} is not in 1..={MAX_EMBEDDING_SIZE}",
+                recognizer.embedding_size
+            ));
+        }
+        recognizer.threshold_table().map(|_| ())
+    }
+}
+
+/// Larger than any face embedding in use; keeps a wrong manifest from asking
+/// for gigabytes.
+const MAX_EMBEDDING_SIZE: usize = 4096;
+
+/// SHA-256 as lowercase hexadecimal.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

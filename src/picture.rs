@@ -1,0 +1,130 @@
+//! EDGE: image files into frames.
+
+use crate::frame::Frame;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// More would take over 300 MB as RGB, which a board of 1 GB cannot spare.
+const MAX_PIXELS: u64 = 100_000_000;
+/// What a decoder may allocate: the largest picture at 16 bits with alpha.
+const MAX_ALLOCATION: u64 = MAX_PIXELS * 8;
+
+/// Endings of the image files that are read.
+pub const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
+
+/// Why a file is no picture.
+#[derive(Debug, Error)]
+pub enum PictureError {
+    /// Not there, or not readable.
+    #[error("{path}: {reason}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+    /// Neither JPEG nor PNG.
+    #[error("{path}: neither JPEG nor PNG; convert it to one of them")]
+    Format {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Too many pixels.
+    #[error(
+        "{path}: {width}x{height} is {} megapixels, at most {} are read; scale it down",
+        u64::from(*width) * u64::from(*height) / 1_000_000,
+        MAX_PIXELS / 1_000_000
+    )]
+    Size {
+        /// Which file.
+        path: PathBuf,
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
+    /// Damaged.
+    #[error("{path}: damaged or cut short ({reason}); copy it again")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What the decoder said.
+        reason: ImageError,
+    },
+}
+
+/// Reads a JPEG or PNG file: EXIF rotation honoured, alpha over black, 16 bits
+/// and CMYK brought to RGB8.
+pub fn read(path: &Path) -> Result<Frame, PictureError> {
+    let bytes = std::fs::read(path)
+        .map_err(|reason| PictureError::Read { path: path.to_owned(), reason })?;
+    decode(path, &bytes)
+}
+
+/// Like [`read`], from bytes; `path` appears in messages.
+pub fn decode(path: &Path, bytes: &[u8]) -> Result<Frame, PictureError> {
+    let damaged = |reason| PictureError::Damaged { path: path.to_owned(), reason };
+    let format = || PictureError::Format { path: path.to_owned() };
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|reason| PictureError::Read { path: path.to_owned(), reason })?;
+    if reader.format().is_none() {
+        return Err(format());
+    }
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_ALLOCATION);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(|reason| match reason {
+        ImageError::Unsupported(_) => format(),
+        reason => damaged(reason),
+    })?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(PictureError::Size { path: path.to_owned(), width, height });
+    }
+    // A picture without a readable orientation is taken as it lies.
+    let orientation = decoder.orientation().ok();
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    if let Some(orientation) = orientation {
+        picture.apply_orientation(orientation);
+    }
+    let rgb = over_black(picture);
+    let (width, height) = rgb.dimensions();
+    Frame::new(width as usize, height as usize, rgb.into_raw()).map_err(|_| format())
+}
+
+/// Transparent pixels hide arbitrary colours, so alpha is laid over black.
+fn over_black(picture: DynamicImage) -> image::RgbImage {
+    if !picture.color().has_alpha() {
+        return picture.into_rgb8();
+    }
+    let rgba = picture.into_rgba8();
+    image::RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
+        let [r, g, b, a] = rgba.get_pixel(x, y).0;
+        let laid = |value: u8| (u16::from(value) * u16::from(a) / 255) as u8;
+        image::Rgb([laid(r), laid(g), laid(b)])
+    })
+}
+
+/// The frame as a PNG file's bytes.
+pub fn encode_png(frame: &Frame) -> Result<Vec<u8>, ImageError> {
+    let mut bytes = Cursor::new(Vec::new());
+    image::write_buffer_with_format(
+        &mut bytes,
+        frame.pixels(),
+        frame.width() as u32,
+        frame.height() as u32,
+        image::ExtendedColorType::Rgb8,
+        image::ImageFormat::Png,
+    )?;
+    Ok(bytes.into_inner())
+}
+
+/// Whether the name ends like an image file.
+pub fn looks_like_a_picture(path: &Path) -> bool {
+    path.extension()
+        .and_then(|ending| ending.to_str())
+        .is_some_and(|ending| EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
+}

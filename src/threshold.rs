@@ -1,0 +1,258 @@
+//! From the false accept rate a site wants to the similarity a match needs.
+//!
+//! Three things are kept apart: the rate for an *attempt* (one person at the
+//! door, compared with every template), the rate for a *pair* (two faces
+//! compared once), and the similarity that impostor pairs of the calibration
+//! data exceed at that rate. Below what the data can measure the similarity is
+//! extrapolated along a fitted tail, and says so.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// `[recognizer.thresholds]` and `[recognizer.calibration]` of the manifest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ThresholdTable {
+    /// False accept rate a pair and the similarity that reaches it, the highest
+    /// rate first.
+    points: Vec<(f64, f32)>,
+    calibration: Calibration,
+}
+
+/// Where the thresholds come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// Which photos of whom.
+    pub data: String,
+    /// People in it.
+    pub people: usize,
+    /// Photos in it in which a face was found.
+    pub photos: usize,
+    /// Pairs of photos of two people.
+    pub impostor_pairs: u64,
+    /// Lowest false accept rate that enough impostor pairs exceed to be
+    /// measured; below it thresholds follow the tail.
+    pub measured_down_to: f64,
+    /// The rates of `[recognizer.thresholds]` that follow the tail.
+    pub extrapolated: Vec<String>,
+    /// The tail.
+    pub tail: Tail,
+}
+
+/// Generalized Pareto tail of impostor similarities over a high level (Coles,
+/// "An Introduction to Statistical Modeling of Extreme Values", chapter 4).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tail {
+    /// Similarity where the tail begins.
+    pub similarity: f64,
+    /// Rate of impostor pairs at or above it.
+    pub far: f64,
+    /// Scale of the exceedances, in similarity.
+    pub scale: f64,
+    /// Shape; 0 is the exponential tail, below 0 the tail ends somewhere.
+    pub shape: f64,
+}
+
+impl Tail {
+    /// The similarity that impostor pairs reach at `far`, where `far` is at most
+    /// the tail's own.
+    pub fn similarity_at(&self, far: f64) -> f64 {
+        let rarer = self.far / far;
+        let beyond = if self.shape.abs() < 1e-9 {
+            rarer.ln()
+        } else {
+            (rarer.powf(self.shape) - 1.0) / self.shape
+        };
+        self.similarity + self.scale * beyond
+    }
+}
+
+/// A similarity to reach.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Threshold {
+    /// At or above it two faces count as one person.
+    pub similarity: f32,
+    /// Whether it lies beyond what the calibration data can measure.
+    pub extrapolated: bool,
+}
+
+impl ThresholdTable {
+    /// A table from its points, in any order.
+    pub fn new(points: impl IntoIterator<Item = (f64, f32)>, calibration: Calibration) -> Self {
+        let mut points: Vec<_> = points.into_iter().collect();
+        points.sort_by(|a, b| b.0.total_cmp(&a.0));
+        Self { points, calibration }
+    }
+
+    /// A table as the manifest holds it, or what is wrong with it.
+    pub(crate) fn from_manifest(
+        thresholds: &BTreeMap<String, f32>,
+        calibration: &Calibration,
+    ) -> Result<Self, String> {
+        let mut points = Vec::new();
+        for (far, similarity) in thresholds {
+            let rate = parse_rate(far).ok_or_else(|| {
+                format!("thresholds: \"{far}\" is no rate between 0 and 1; write it like \"1e-4\"")
+            })?;
+            if !(-1.0..=2.0).contains(similarity) {
+                return Err(format!("thresholds: \"{far}\" = {similarity} is no similarity"));
+            }
+            points.push((rate, *similarity));
+        }
+        let table = Self::new(points, calibration.clone());
+        if table.points.is_empty() {
+            return Err("thresholds: there is none".to_owned());
+        }
+        if table.points.windows(2).any(|pair| pair[1].1 < pair[0].1) {
+            return Err("thresholds: a lower rate must not have a lower similarity".to_owned());
+        }
+        let tail = &calibration.tail;
+        let rates = [tail.far, calibration.measured_down_to];
+        if rates.iter().any(|rate| !(*rate > 0.0 && *rate < 1.0)) {
+            return Err(
+                "calibration: tail.far and measured_down_to must lie between 0 and 1".to_owned()
+            );
+        }
+        let finite =
+            tail.similarity.is_finite() && tail.shape.is_finite() && tail.scale.is_finite();
+        if !finite || tail.scale <= 0.0 || tail.shape.abs() > 1.0 {
+            return Err(
+                "calibration.tail: scale must be positive and shape within -1..=1".to_owned()
+            );
+        }
+        Ok(table)
+    }
+
+    /// The rates and similarities, the highest rate first.
+    pub fn points(&self) -> &[(f64, f32)] {
+        &self.points
+    }
+
+    /// Where they come from.
+    pub fn calibration(&self) -> &Calibration {
+        &self.calibration
+    }
+
+    /// The similarity for a false accept rate a pair.
+    ///
+    /// Between two measured rates it is interpolated over the logarithm of the
+    /// rate; above the highest rate of the table that rate's similarity holds,
+    /// which is stricter than asked.
+    pub fn for_pair(&self, far: f64) -> Threshold {
+        let measured = |far: f64| -> f32 {
+            let above = self.points.iter().rev().find(|(rate, _)| *rate >= far);
+            let below = self.points.iter().find(|(rate, _)| *rate <= far);
+            match (above, below) {
+                (Some(&(high, s1)), Some(&(low, s2))) if high > low => {
+                    let share = ((high / far).ln() / (high / low).ln()) as f32;
+                    s1 + (s2 - s1) * share
+                }
+                (Some(&(_, similarity)), _) | (None, Some(&(_, similarity))) => similarity,
+                (None, None) => f32::INFINITY,
+            }
+        };
+        // Written so that a NaN is extrapolated, to infinity.
+        if far >= self.calibration.measured_down_to {
+            return Threshold { similarity: measured(far), extrapolated: false };
+        }
+        let floor = measured(self.calibration.measured_down_to);
+        let similarity = self.calibration.tail.similarity_at(far.max(f64::MIN_POSITIVE)) as f32;
+        let similarity = if similarity.is_nan() { f32::INFINITY } else { similarity.max(floor) };
+        Threshold { similarity, extrapolated: true }
+    }
+
+    /// The similarity for a false accept rate an attempt in which a probe is
+    /// compared with `templates` templates.
+    pub fn for_attempt(&self, far: f64, templates: usize) -> Threshold {
+        self.for_pair(pair_rate(far, templates))
+    }
+}
+
+/// The rate a pair that gives `attempt` over `templates` comparisons:
+/// `attempt = 1 - (1 - pair)^templates`, solved for `pair`.
+pub fn pair_rate(attempt: f64, templates: usize) -> f64 {
+    -((-attempt).ln_1p() / templates.max(1) as f64).exp_m1()
+}
+
+/// Reads `"1e-4"`; `None` unless it lies between 0 and 1.
+pub fn parse_rate(text: &str) -> Option<f64> {
+    text.trim().parse().ok().filter(|rate| *rate > 0.0 && *rate < 1.0)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A table for the tests of other stages, too.
+    pub(crate) fn table() -> ThresholdTable {
+        ThresholdTable::new(
+            [(1e-2, 0.25), (1e-4, 0.45), (1e-3, 0.35)],
+            Calibration {
+                data: "made up".to_owned(),
+                people: 2,
+                photos: 2,
+                impostor_pairs: 1_000_000,
+                measured_down_to: 1e-4,
+                extrapolated: vec![],
+                tail: Tail { similarity: 0.35, far: 1e-3, scale: 0.05, shape: 0.0 },
+            },
+        )
+    }
+
+    #[test]
+    fn measured_rates_give_the_similarities_of_the_table() {
+        for (far, similarity) in [(1e-2, 0.25), (1e-3, 0.35), (1e-4, 0.45)] {
+            let threshold = table().for_pair(far);
+            assert!((threshold.similarity - similarity).abs() < 1e-6);
+            assert!(!threshold.extrapolated);
+        }
+        let between = table().for_pair(10f64.powf(-2.5));
+        assert!((between.similarity - 0.30).abs() < 1e-5);
+        assert_eq!(table().for_pair(0.5).similarity, 0.25);
+    }
+
+    #[test]
+    fn beyond_the_data_the_tail_takes_over_and_says_so() {
+        let rare = table().for_pair(1e-9);
+        assert!(rare.extrapolated);
+        let expected = 0.35 + 0.05 * (1e6f64).ln();
+        assert!((f64::from(rare.similarity) - expected).abs() < 1e-5);
+        // The tail at 1e-5 is below what was measured at 1e-4: that holds.
+        assert!(table().for_pair(9.9e-5).similarity >= 0.45);
+    }
+
+    #[test]
+    fn more_templates_make_it_stricter() {
+        assert!((pair_rate(1e-4, 1) - 1e-4).abs() < 1e-18);
+        assert!((pair_rate(1e-4, 1000) - 1.000_05e-7).abs() < 1e-12);
+        assert!(
+            table().for_attempt(1e-3, 5000).similarity > table().for_attempt(1e-3, 5).similarity
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_lower_rate_is_never_looser(a in 1e-12f64..1.0, b in 1e-12f64..1.0, shape in -0.3f64..0.3) {
+            let mut table = table();
+            table.calibration.tail.shape = shape;
+            let (low, high) = if a < b { (a, b) } else { (b, a) };
+            prop_assert!(table.for_pair(low).similarity >= table.for_pair(high).similarity);
+        }
+
+        #[test]
+        fn the_pair_rate_multiplies_back(attempt in 1e-9f64..0.5, templates in 1usize..100_000) {
+            let pair = pair_rate(attempt, templates);
+            let back = -((-pair).ln_1p() * templates as f64).exp_m1();
+            prop_assert!((back - attempt).abs() < 1e-9 * attempt.max(1e-6) + attempt * 1e-9);
+        }
+    }
+
+    #[test]
+    fn a_rate_of_nonsense_lets_nobody_in() {
+        for far in [f64::NAN, 0.0, -1.0] {
+            assert!(table().for_pair(far).similarity > 1.0, "{far}");
+        }
+    }
+}

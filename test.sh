@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# All tests of the workspace, in one profile. Sets up libtorch where it is missing.
+#
+#   ./test.sh [ARGUMENTS FOR cargo test]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+if [ -z "${LIBTORCH:-}" ]; then
+    tools/setup-libtorch.sh
+fi
+exec cargo test --release --workspace "$@"

@@ -1,0 +1,166 @@
+//! `import`: trained weights from other projects into ONNX and the manifest.
+
+use crate::mobilefacenet::MobileFaceNet;
+use crate::mtcnn;
+use crate::weights::{pytorch, safetensors};
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use facelatch::models::{
+    Channels, DetectorEntry, FileEntry, Layout, MANIFEST, Normalization, RecognizerEntry,
+    sha256_hex,
+};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Turn published weights into ONNX files and a manifest.
+#[derive(Args)]
+pub struct Import {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The face detector, from the Python wheel mtcnn 0.1.1 or the .npy inside it.
+    Mtcnn {
+        /// mtcnn-0.1.1-py3-none-any.whl or mtcnn_weights.npy
+        weights: PathBuf,
+        /// Folder for pnet.onnx, rnet.onnx, onet.onnx and manifest.toml
+        #[arg(long, default_value = "models")]
+        out: PathBuf,
+    },
+    /// The face recognizer, from ncnn, PyTorch or safetensors files.
+    Mobilefacenet {
+        /// FILE.param (its FILE.bin beside it), FILE.pth, FILE.pt or FILE.safetensors
+        weights: PathBuf,
+        /// Folder for mobilefacenet.onnx and manifest.toml
+        #[arg(long, default_value = "models")]
+        out: PathBuf,
+        /// How pictures were normalized when the weights were trained
+        #[arg(long, value_enum, default_value_t = Normalized::Arcface)]
+        normalization: Normalized,
+        /// Version of this set of models [default: imported]
+        #[arg(long, default_value = "imported")]
+        name: String,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Normalized {
+    /// (v - 127.5) / 128
+    Arcface,
+    /// ImageNet's mean and standard deviation
+    Imagenet,
+}
+
+impl Import {
+    pub fn run(self) -> Result<()> {
+        match self.what {
+            What::Mtcnn { weights, out } => import_mtcnn(&weights, &out),
+            What::Mobilefacenet { weights, out, normalization, name } => {
+                let normalization = match normalization {
+                    Normalized::Arcface => Normalization::ARCFACE,
+                    Normalized::Imagenet => Normalization::IMAGENET,
+                };
+                let network = read_mobilefacenet(&weights)?;
+                write_recognizer(&out, &network, normalization, &name)?;
+                log::info!("{}: embedding size {}", out.display(), network.embedding_size);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn import_mtcnn(weights: &Path, out: &Path) -> Result<()> {
+    let nets = mtcnn::import(&read(weights)?).with_context(|| weights.display().to_string())?;
+    let write = |file: &str, bytes: &[u8]| -> Result<FileEntry> {
+        write_file(&out.join(file), bytes)?;
+        Ok(FileEntry { file: file.to_owned(), sha256: sha256_hex(bytes) })
+    };
+    let entry = DetectorEntry {
+        layout: Layout::Nchw,
+        channels: Channels::Rgb,
+        normalization: Normalization::ARCFACE,
+        pnet: write("pnet.onnx", &nets.pnet)?,
+        rnet: write("rnet.onnx", &nets.rnet)?,
+        onet: write("onet.onnx", &nets.onet)?,
+    };
+    update_manifest(out, None, "detector", toml::Value::try_from(entry)?)
+}
+
+/// Reads MobileFaceNet's weights in whichever format the file's ending names.
+pub fn read_mobilefacenet(path: &Path) -> Result<MobileFaceNet> {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let bytes = read(path)?;
+    let network = match ending {
+        "param" => {
+            let bin = read(&path.with_extension("bin"))?;
+            MobileFaceNet::from_ncnn(&String::from_utf8_lossy(&bytes), &bin)
+        }
+        "pth" | "pt" => pytorch::read(&bytes).and_then(MobileFaceNet::from_state_dict),
+        "safetensors" => safetensors::read(&bytes).and_then(MobileFaceNet::from_state_dict),
+        _ => bail!("{}: expected a .param, .pth, .pt or .safetensors file", path.display()),
+    };
+    network.with_context(|| path.display().to_string())
+}
+
+/// Writes mobilefacenet.onnx and its part of the manifest, without thresholds:
+/// those of other weights would not hold.
+pub fn write_recognizer(
+    out: &Path,
+    network: &MobileFaceNet,
+    normalization: Normalization,
+    version: &str,
+) -> Result<RecognizerEntry> {
+    let bytes = network.to_onnx();
+    let file = "mobilefacenet.onnx";
+    write_file(&out.join(file), &bytes)?;
+    let entry = RecognizerEntry {
+        file: file.to_owned(),
+        sha256: sha256_hex(&bytes),
+        layout: Layout::Nchw,
+        channels: Channels::Rgb,
+        normalization,
+        embedding_size: network.embedding_size,
+        thresholds: BTreeMap::new(),
+        calibration: None,
+    };
+    update_manifest(out, Some(version), "recognizer", toml::Value::try_from(&entry)?)?;
+    Ok(entry)
+}
+
+/// Replaces one table of the manifest, which may not be there yet.
+pub fn update_manifest(
+    folder: &Path,
+    version: Option<&str>,
+    table: &str,
+    value: toml::Value,
+) -> Result<()> {
+    let path = folder.join(MANIFEST);
+    let mut manifest: toml::Table = match std::fs::read_to_string(&path) {
+        Ok(text) => toml::from_str(&text).with_context(|| path.display().to_string())?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => toml::Table::new(),
+        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    };
+    if let Some(version) = version {
+        manifest.insert("version".to_owned(), version.into());
+    } else if !manifest.contains_key("version") {
+        manifest.insert("version".to_owned(), "imported".into());
+    }
+    manifest.insert(table.to_owned(), value);
+    write_file(&path, toml::to_string(&manifest)?.as_bytes())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| path.display().to_string())
+}
+
+/// Writes beside the target and renames, so that a full disk leaves what was there.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let draft = path.with_extension("draft");
+    std::fs::write(&draft, bytes)
+        .and_then(|()| std::fs::rename(&draft, path))
+        .with_context(|| path.display().to_string())
+}

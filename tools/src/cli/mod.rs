@@ -1,0 +1,40 @@
+//! Arguments, dispatch and exit codes.
+
+mod import;
+pub use import::read_mobilefacenet;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Import, train and evaluate the models of facelatch.
+#[derive(Parser)]
+#[command(name = "facelatch-tools", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Import(import::Import),
+    Verify(verify::Verify),
+}
+
+/// Runs the program: 0 done, 1 failed, 2 wrong usage.
+pub fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
+        .format_timestamp(None)
+        .init();
+    let done = match Arguments::parse().command {
+        Command::Import(import) => import.run(),
+        Command::Verify(verify) => verify.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

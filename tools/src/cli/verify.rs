@@ -1,0 +1,218 @@
+//! `verify`: how well a set of models tells people apart.
+
+use crate::lfw::{Pairs, Photo};
+use crate::metrics::{Accuracy, Scored, Scores, accuracy};
+use crate::photos::{self, Outcome};
+use anyhow::{Result, bail};
+use clap::Args;
+use facelatch::embed::Embedding;
+use facelatch::models::Models;
+use serde::Serialize;
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+/// Measure verification by the LFW protocol.
+///
+/// In each photo the face nearest the centre counts. A photo without a face
+/// makes its pairs errors, and is told.
+#[derive(Args)]
+pub struct Verify {
+    /// Folder of NAME/NAME_0001.jpg
+    #[arg(long)]
+    images: PathBuf,
+    /// Pairs file in LFW's format
+    #[arg(long)]
+    pairs: PathBuf,
+    /// Also compare every two photos named, and report TAR at FAR 1e-3 to 1e-6
+    #[arg(long)]
+    all_pairs: bool,
+    /// Folder of models [default: those built in]
+    #[arg(long)]
+    models: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `verify` measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Version of the models.
+    pub models: String,
+    /// Pairs told.
+    pub pairs: usize,
+    /// Folds.
+    pub folds: usize,
+    /// Share of pairs told right, mean over folds.
+    pub accuracy: f64,
+    /// Standard deviation over folds.
+    pub accuracy_sd: f64,
+    /// Equal error rate.
+    pub eer: f64,
+    /// Photos in which no face was found.
+    pub no_face: Vec<String>,
+    /// Photos that could not be read, with the reason.
+    pub unreadable: Vec<String>,
+    /// Rows of the pairs file that are no pair.
+    pub bad_rows: usize,
+    /// Over every two photos named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all_pairs: Option<AllPairs>,
+}
+
+/// Figures over every two photos.
+#[derive(Clone, Debug, Serialize)]
+pub struct AllPairs {
+    /// Photos with a face.
+    pub photos: usize,
+    /// Pairs of one person.
+    pub genuine: usize,
+    /// Pairs of two people.
+    pub impostor: usize,
+    /// True accept rate by false accept rate.
+    pub tar: Vec<TrueAcceptRate>,
+}
+
+/// One point of the curve.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrueAcceptRate {
+    /// False accept rate allowed.
+    pub far: f64,
+    /// True accept rate reached.
+    pub tar: f64,
+    /// Similarity there.
+    pub threshold: f32,
+}
+
+impl Verify {
+    pub fn run(self) -> Result<()> {
+        let models = Models::open_or_built_in(self.models.as_deref())?;
+        let pairs = Pairs::read(&self.pairs)?;
+        if pairs.pairs.is_empty() {
+            bail!("{}: no pair in it", self.pairs.display());
+        }
+        let report = measure(&models, &pairs, &self.images, self.all_pairs)?;
+        for (line, fault) in &pairs.bad_rows {
+            log::warn!("{} line {line}: {fault}", self.pairs.display());
+        }
+        print(&report, self.json)
+    }
+}
+
+/// Runs the protocol over a pairs file.
+pub fn measure(
+    models: &Models,
+    pairs: &Pairs,
+    images: &std::path::Path,
+    all_pairs: bool,
+) -> Result<Report> {
+    let photos = pairs.photos();
+    let paths: Vec<PathBuf> = photos.iter().map(|photo| photo.path(images)).collect();
+    let outcomes = photos::process(models, &paths, true, "embedding")?;
+    let mut embeddings: HashMap<&Photo, Embedding> = HashMap::new();
+    let (mut no_face, mut unreadable) = (Vec::new(), Vec::new());
+    for ((photo, path), outcome) in photos.iter().zip(&paths).zip(outcomes) {
+        match outcome {
+            Outcome::Face { embedding: Some(embedding), .. } => {
+                embeddings.insert(photo, embedding);
+            }
+            Outcome::Face { .. } | Outcome::NoFace => no_face.push(path.display().to_string()),
+            Outcome::Unreadable(message) => unreadable.push(message),
+        }
+    }
+    let scored: Vec<Scored> = pairs
+        .pairs
+        .iter()
+        .map(|pair| Scored {
+            similarity: embeddings
+                .get(&pair.first)
+                .zip(embeddings.get(&pair.second))
+                .map(|(a, b)| a.similarity(b)),
+            genuine: pair.genuine,
+            fold: pair.fold,
+        })
+        .collect();
+    let Accuracy { mean, deviation } = accuracy(&scored, pairs.folds);
+    Ok(Report {
+        models: models.manifest.version.clone(),
+        pairs: pairs.pairs.len(),
+        folds: pairs.folds,
+        accuracy: mean,
+        accuracy_sd: deviation,
+        eer: Scores::of_pairs(&scored).equal_error_rate(),
+        no_face,
+        unreadable,
+        bad_rows: pairs.bad_rows.len(),
+        all_pairs: all_pairs.then(|| every_two(&photos, &embeddings)),
+    })
+}
+
+fn every_two(photos: &[Photo], embeddings: &HashMap<&Photo, Embedding>) -> AllPairs {
+    let faces: Vec<(&str, Option<&Embedding>)> =
+        photos.iter().map(|photo| (photo.person.as_str(), embeddings.get(photo))).collect();
+    let scores = all_scores(&faces);
+    let tar = [1e-3, 1e-4, 1e-5, 1e-6].map(|far| TrueAcceptRate {
+        far,
+        tar: scores.true_accept_rate(far),
+        threshold: scores.threshold_at(far),
+    });
+    AllPairs {
+        photos: embeddings.len(),
+        genuine: scores.genuine.len() + scores.genuine_lost,
+        impostor: scores.impostor.len(),
+        tar: tar.to_vec(),
+    }
+}
+
+/// Similarities of every two faces; one that was not found loses its genuine
+/// pairs.
+pub fn all_scores(faces: &[(&str, Option<&Embedding>)]) -> Scores {
+    let (mut genuine, mut impostor, mut lost) = (Vec::new(), Vec::new(), 0);
+    for (at, (person, embedding)) in faces.iter().enumerate() {
+        for (other, other_embedding) in &faces[at + 1..] {
+            match (person == other, embedding.zip(*other_embedding)) {
+                (true, Some((a, b))) => genuine.push(a.similarity(b)),
+                (false, Some((a, b))) => impostor.push(a.similarity(b)),
+                (true, None) => lost += 1,
+                (false, None) => {}
+            }
+        }
+    }
+    Scores::new(genuine, impostor, lost)
+}
+
+#[expect(clippy::print_stdout, reason = "the command's own output")]
+fn print(report: &Report, json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(report)?);
+        return Ok(());
+    }
+    println!("models      {}", report.models);
+    println!("pairs       {} in {} folds", report.pairs, report.folds);
+    println!("accuracy    {:.2} % ± {:.2}", report.accuracy * 100.0, report.accuracy_sd * 100.0);
+    println!("EER         {:.2} %", report.eer * 100.0);
+    if let Some(all) = &report.all_pairs {
+        println!(
+            "all pairs   {} genuine, {} impostor, of {} photos",
+            all.genuine, all.impostor, all.photos
+        );
+        for point in &all.tar {
+            println!(
+                "  FAR {:.0e}  TAR {:.2} %  (similarity {:.4})",
+                point.far,
+                point.tar * 100.0,
+                point.threshold
+            );
+        }
+    }
+    for path in &report.no_face {
+        println!("no face     {path}");
+    }
+    for message in &report.unreadable {
+        println!("unreadable  {message}");
+    }
+    if report.bad_rows > 0 {
+        println!("bad rows    {}", report.bad_rows);
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! The host side of facelatch: imports weights, trains, evaluates and writes
+//! the models that doors run. It shares detector, alignment and normalization
+//! with the device.
+
+pub mod cli;
+pub mod lfw;
+pub mod metrics;
+pub mod mobilefacenet;
+pub mod mtcnn;
+pub mod onnx;
+pub mod photos;
+pub mod weights;

@@ -1,0 +1,303 @@
+//! MobileFaceNet (Chen, Liu, Gao and Han, "MobileFaceNets: Efficient CNNs for
+//! Accurate Real-Time Face Verification on Mobile Devices", 2018): its layers,
+//! their weights under one set of names, and its ONNX form.
+
+use crate::onnx::{Conv, GraphBuilder, Side};
+use crate::weights::{self, Tensor, Tensors, WeightsError};
+
+/// Side of the input picture.
+pub const INPUT_SIDE: usize = 112;
+/// Features before the last layer.
+pub const FEATURES: usize = 512;
+/// What PyTorch adds to a variance before its root.
+pub const PYTORCH_EPSILON: f64 = 1e-5;
+
+/// One convolution with batch normalization and perhaps PReLU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Channels in.
+    pub from: usize,
+    /// Channels out.
+    pub to: usize,
+    /// Side of the kernel.
+    pub side: usize,
+    /// Step.
+    pub stride: usize,
+    /// Zeros around the picture.
+    pub padding: usize,
+    /// 1, or as many as channels.
+    pub groups: usize,
+    /// Whether a PReLU follows.
+    pub prelu: bool,
+}
+
+/// A step of the network, with the name its weights have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// One block.
+    Block(String, Block),
+    /// Widen, filter each channel, project: `NAME.conv`, `.conv_dw`,
+    /// `.project`; with the input added at the end where `residual`.
+    Bottleneck {
+        /// Prefix of the three blocks.
+        name: String,
+        /// The three blocks.
+        blocks: [Block; 3],
+        /// Whether the input is added to the output.
+        residual: bool,
+    },
+}
+
+/// All steps before the last, fully connected layer.
+pub fn steps() -> Vec<Step> {
+    let block = |from, to, side, stride, padding, groups, prelu| Block {
+        from,
+        to,
+        side,
+        stride,
+        padding,
+        groups,
+        prelu,
+    };
+    let bottleneck = |name: String, from, wide, to, stride, residual| Step::Bottleneck {
+        name,
+        blocks: [
+            block(from, wide, 1, 1, 0, 1, true),
+            block(wide, wide, 3, stride, 1, wide, true),
+            block(wide, to, 1, 1, 0, 1, false),
+        ],
+        residual,
+    };
+    let mut steps = vec![
+        Step::Block("conv1".into(), block(3, 64, 3, 2, 1, 1, true)),
+        Step::Block("conv2_dw".into(), block(64, 64, 3, 1, 1, 64, true)),
+        bottleneck("conv_23".into(), 64, 128, 64, 2, false),
+    ];
+    let residuals = |steps: &mut Vec<Step>, name: &str, count, channels, wide| {
+        for i in 0..count {
+            steps.push(bottleneck(format!("{name}.model.{i}"), channels, wide, channels, 1, true));
+        }
+    };
+    residuals(&mut steps, "conv_3", 4, 64, 128);
+    steps.push(bottleneck("conv_34".into(), 64, 256, 128, 2, false));
+    residuals(&mut steps, "conv_4", 6, 128, 256);
+    steps.push(bottleneck("conv_45".into(), 128, 512, 128, 2, false));
+    residuals(&mut steps, "conv_5", 2, 128, 256);
+    steps.push(Step::Block("conv_6_sep".into(), block(128, FEATURES, 1, 1, 0, 1, true)));
+    steps
+        .push(Step::Block("conv_6_dw".into(), block(FEATURES, FEATURES, 7, 1, 0, FEATURES, false)));
+    steps
+}
+
+impl Step {
+    /// Each block of the step with its full name.
+    pub fn blocks(&self) -> Vec<(String, Block)> {
+        match self {
+            Step::Block(name, block) => vec![(name.clone(), *block)],
+            Step::Bottleneck { name, blocks, .. } => ["conv", "conv_dw", "project"]
+                .iter()
+                .zip(blocks)
+                .map(|(part, block)| (format!("{name}.{part}"), *block))
+                .collect(),
+        }
+    }
+}
+
+/// The weights, under the names of PyTorch's common implementation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MobileFaceNet {
+    /// Every tensor that [`expected`] lists.
+    pub tensors: Tensors,
+    /// What batch normalization adds to a variance before its root.
+    pub epsilon: f64,
+    /// Components of an embedding.
+    pub embedding_size: usize,
+}
+
+/// Names and shapes of all tensors. `linear.bias` is there only in models whose
+/// last layer has one.
+pub fn expected(embedding_size: usize, bias: bool) -> Vec<(String, Vec<usize>)> {
+    let mut expected = Vec::new();
+    let norm = |expected: &mut Vec<(String, Vec<usize>)>, name: &str, channels: usize| {
+        for what in ["weight", "bias", "running_mean", "running_var"] {
+            expected.push((format!("{name}.{what}"), vec![channels]));
+        }
+    };
+    for (name, block) in steps().iter().flat_map(Step::blocks) {
+        let shape = vec![block.to, block.from / block.groups, block.side, block.side];
+        expected.push((format!("{name}.conv.weight"), shape));
+        norm(&mut expected, &format!("{name}.bn"), block.to);
+        if block.prelu {
+            expected.push((format!("{name}.prelu.weight"), vec![block.to]));
+        }
+    }
+    expected.push(("linear.weight".to_owned(), vec![embedding_size, FEATURES]));
+    if bias {
+        expected.push(("linear.bias".to_owned(), vec![embedding_size]));
+    }
+    norm(&mut expected, "bn", embedding_size);
+    expected
+}
+
+impl MobileFaceNet {
+    /// From a state dict with PyTorch's names.
+    pub fn from_state_dict(mut tensors: Tensors) -> Result<Self, WeightsError> {
+        tensors.retain(|name, _| !name.ends_with(".num_batches_tracked"));
+        Self::checked(tensors, PYTORCH_EPSILON)
+    }
+
+    /// From ncnn's text and binary files, the names of the 2018 model.
+    pub fn from_ncnn(param: &str, bin: &[u8]) -> Result<Self, WeightsError> {
+        let mut layers = weights::ncnn::read(param, bin)?;
+        let mut tensors = Tensors::new();
+        let mut take = |from: String, to: String| {
+            if let Some(tensor) = layers.remove(&from) {
+                tensors.insert(to, tensor);
+            }
+        };
+        let norm = [
+            ("gamma", "weight"),
+            ("beta", "bias"),
+            ("mean", "running_mean"),
+            ("variance", "running_var"),
+        ];
+        for (name, _) in steps().iter().flat_map(Step::blocks) {
+            let layer = ncnn_name(&name);
+            take(format!("{layer}_conv2d.weight"), format!("{name}.conv.weight"));
+            for (from, to) in norm {
+                take(format!("{layer}_batchnorm.{from}"), format!("{name}.bn.{to}"));
+            }
+            take(format!("{layer}_relu.slope"), format!("{name}.prelu.weight"));
+        }
+        take("pre_fc1.weight".into(), "linear.weight".into());
+        take("pre_fc1.bias".into(), "linear.bias".into());
+        for (from, to) in norm {
+            take(format!("fc1.{from}"), format!("bn.{to}"));
+        }
+        // What is left belongs to no step: named as extra.
+        tensors.append(&mut layers);
+        // ncnn stores variances with the epsilon already in them.
+        Self::checked(tensors, 0.0)
+    }
+
+    fn checked(tensors: Tensors, epsilon: f64) -> Result<Self, WeightsError> {
+        let embedding_size = tensors
+            .get("linear.weight")
+            .and_then(|weight| weight.shape.first().copied())
+            .filter(|size| *size > 0)
+            .unwrap_or(512);
+        let bias = tensors.contains_key("linear.bias");
+        weights::check("MobileFaceNet", &tensors, &expected(embedding_size, bias))?;
+        Ok(Self { tensors, epsilon, embedding_size })
+    }
+
+    /// The network as an ONNX file, batch normalization folded into the layer
+    /// before it: `1 x 3 x 112 x 112` in, `1 x embedding_size` out, not yet of
+    /// length one.
+    pub fn to_onnx(&self) -> Vec<u8> {
+        let side = Side::Fixed(INPUT_SIDE);
+        let mut graph = GraphBuilder::new(
+            "mobilefacenet",
+            "face",
+            &[Side::Fixed(1), Side::Fixed(3), side, side],
+        );
+        let mut at = "face".to_owned();
+        for step in steps() {
+            let input = at.clone();
+            for (name, block) in step.blocks() {
+                let (weight, bias) = self.folded(&format!("{name}.conv"), &format!("{name}.bn"));
+                let how =
+                    Conv { stride: block.stride, padding: block.padding, groups: block.groups };
+                at = graph.conv(&name, &at, &weight, Some(&bias), how);
+                if block.prelu {
+                    let slopes = &self.tensors[&format!("{name}.prelu.weight")];
+                    at = graph.prelu(&format!("{name}.prelu"), &at, slopes, true);
+                }
+            }
+            if let Step::Bottleneck { name, residual: true, .. } = &step {
+                at = graph.add(&format!("{name}.add"), &at, &input);
+            }
+        }
+        let (weight, bias) = self.folded("linear", "bn");
+        at = graph.flatten("flatten", &at);
+        at = graph.gemm("embedding", &at, &weight, &bias);
+        graph.output(&at, &[Side::Fixed(1), Side::Fixed(self.embedding_size)]);
+        graph.finish()
+    }
+
+    /// Weight and bias of a layer with the normalization after it folded in.
+    fn folded(&self, layer: &str, norm: &str) -> (Tensor, Tensor) {
+        let get = |name: String| &self.tensors[&name];
+        let mut weight = get(format!("{layer}.weight")).clone();
+        let (gamma, beta) = (get(format!("{norm}.weight")), get(format!("{norm}.bias")));
+        let (mean, variance) =
+            (get(format!("{norm}.running_mean")), get(format!("{norm}.running_var")));
+        let own_bias = self.tensors.get(&format!("{layer}.bias"));
+        let channels = gamma.values.len();
+        let mut bias = vec![0.0; channels];
+        let inputs = weight.values.len() / channels;
+        for channel in 0..channels {
+            let variance = f64::from(variance.values[channel]) + self.epsilon;
+            let scale = f64::from(gamma.values[channel]) / variance.sqrt();
+            for value in &mut weight.values[channel * inputs..(channel + 1) * inputs] {
+                *value = (f64::from(*value) * scale) as f32;
+            }
+            let own = own_bias.map_or(0.0, |bias| f64::from(bias.values[channel]));
+            let shifted = (own - f64::from(mean.values[channel])) * scale;
+            bias[channel] = (shifted + f64::from(beta.values[channel])) as f32;
+        }
+        (weight, Tensor { shape: vec![channels], values: bias })
+    }
+}
+
+/// The 2018 model's name of a block: `conv_3.model.1.conv_dw` is its
+/// `res_3_block1_conv_dw`.
+fn ncnn_name(name: &str) -> String {
+    let fixed = [
+        ("conv1", "conv_1"),
+        ("conv2_dw", "conv_2_dw"),
+        ("conv_6_sep", "conv_6sep"),
+        ("conv_6_dw", "conv_6dw7_7"),
+    ];
+    if let Some((_, known)) = fixed.iter().find(|(own, _)| *own == name) {
+        return (*known).to_owned();
+    }
+    let name = name.replace("project", "conv_proj").replace(".conv_dw", "_conv_dw");
+    let name = name.strip_suffix(".conv").map_or(name.clone(), |stem| format!("{stem}_conv_sep"));
+    let name = name.replace(".conv_proj", "_conv_proj");
+    match name.split_once(".model.") {
+        Some((stage, rest)) => format!("{}_block{rest}", stage.replace("conv_", "res_")),
+        None => format!("d{name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_2018_names_are_known() {
+        for (own, ncnn) in [
+            ("conv1", "conv_1"),
+            ("conv_23.conv", "dconv_23_conv_sep"),
+            ("conv_23.conv_dw", "dconv_23_conv_dw"),
+            ("conv_45.project", "dconv_45_conv_proj"),
+            ("conv_3.model.0.conv", "res_3_block0_conv_sep"),
+            ("conv_4.model.5.project", "res_4_block5_conv_proj"),
+            ("conv_6_dw", "conv_6dw7_7"),
+        ] {
+            assert_eq!(ncnn_name(own), ncnn);
+        }
+    }
+
+    #[test]
+    fn there_are_as_many_parameters_as_the_paper_says() {
+        // 0.99 million, section 3.3.
+        let count: usize = expected(128, false)
+            .iter()
+            .filter(|(name, _)| !name.contains("running"))
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum();
+        assert!((985_000..1_010_000).contains(&count), "{count}");
+    }
+}

@@ -1,0 +1,202 @@
+//! Trained weights in the formats they come in, as named tensors.
+
+pub mod ncnn;
+pub mod npy;
+pub mod pickle;
+pub mod pytorch;
+pub mod safetensors;
+
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// A tensor of f32, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Length of each axis.
+    pub shape: Vec<usize>,
+    /// All values.
+    pub values: Vec<f32>,
+}
+
+impl Tensor {
+    /// A tensor, or `None` if the values are not as many as the shape says.
+    pub fn new(shape: Vec<usize>, values: Vec<f32>) -> Option<Self> {
+        (element_count(&shape)? == values.len()).then_some(Self { shape, values })
+    }
+
+    /// The tensor with axis `i` taken from axis `order[i]`.
+    pub fn permuted(&self, order: &[usize]) -> Self {
+        let shape: Vec<usize> = order.iter().map(|axis| self.shape[*axis]).collect();
+        let mut strides = vec![1; self.shape.len()];
+        for axis in (1..self.shape.len()).rev() {
+            strides[axis - 1] = strides[axis] * self.shape[axis];
+        }
+        let mut position = vec![0; shape.len()];
+        let values = (0..self.values.len())
+            .map(|_| {
+                let at: usize =
+                    position.iter().zip(order).map(|(p, axis)| p * strides[*axis]).sum();
+                for axis in (0..shape.len()).rev() {
+                    position[axis] += 1;
+                    if position[axis] < shape[axis] {
+                        break;
+                    }
+                    position[axis] = 0;
+                }
+                self.values[at]
+            })
+            .collect();
+        Self { shape, values }
+    }
+
+    /// The same values under another shape of as many elements.
+    pub fn reshaped(self, shape: &[usize]) -> Self {
+        debug_assert_eq!(element_count(shape), Some(self.values.len()));
+        Self { shape: shape.to_vec(), values: self.values }
+    }
+}
+
+/// Elements of a shape, or `None` if they are beyond counting.
+pub fn element_count(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |product, side| product.checked_mul(*side))
+}
+
+/// Tensors by name.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// Why weights cannot be used. The caller adds the file's name.
+#[derive(Debug, Error)]
+pub enum WeightsError {
+    /// A pickle within the file.
+    #[error(transparent)]
+    Pickle(#[from] pickle::PickleError),
+    /// The file is not of its format.
+    #[error("not {format}: {reason}; fetch the file again")]
+    Format {
+        /// Which format was expected.
+        format: &'static str,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The file ends within a tensor.
+    #[error("tensor {name} is cut short: {need} bytes needed, {got} left; fetch the file again")]
+    Truncated {
+        /// Which tensor.
+        name: String,
+        /// Bytes it takes.
+        need: usize,
+        /// Bytes there are.
+        got: usize,
+    },
+    /// Tensors of another architecture.
+    #[error("these are not the weights of {architecture}: {}", faults.join("; "))]
+    Mismatch {
+        /// Which architecture was asked for.
+        architecture: String,
+        /// Every tensor that is missing, extra or misshapen.
+        faults: Vec<String>,
+    },
+}
+
+impl WeightsError {
+    pub(crate) fn format(format: &'static str, reason: impl Into<String>) -> Self {
+        Self::Format { format, reason: reason.into() }
+    }
+}
+
+/// Holds tensors against the names and shapes an architecture has, and names
+/// each one that is missing, extra or misshapen.
+pub fn check(
+    architecture: &str,
+    tensors: &Tensors,
+    expected: &[(String, Vec<usize>)],
+) -> Result<(), WeightsError> {
+    let mut faults = Vec::new();
+    for (name, shape) in expected {
+        match tensors.get(name) {
+            None => faults.push(format!("{name} is missing (expected {shape:?})")),
+            Some(tensor) if tensor.shape != *shape => {
+                faults.push(format!("{name} is {:?}, expected {shape:?}", tensor.shape));
+            }
+            Some(tensor) if tensor.values.iter().any(|value| !value.is_finite()) => {
+                faults.push(format!("{name} holds a value that is not finite"));
+            }
+            Some(_) => {}
+        }
+    }
+    for name in tensors.keys() {
+        if !expected.iter().any(|(known, _)| known == name) {
+            faults.push(format!("{name} is extra"));
+        }
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(WeightsError::Mismatch { architecture: architecture.to_owned(), faults })
+}
+
+/// Little-endian f32 values.
+pub(crate) fn f32_values(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+/// Little-endian IEEE half precision.
+pub(crate) fn f16_values(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(2).map(|b| half(u16::from_le_bytes([b[0], b[1]]))).collect()
+}
+
+/// Little-endian bfloat16.
+pub(crate) fn bf16_values(bytes: &[u8]) -> Vec<f32> {
+    bytes
+        .chunks_exact(2)
+        .map(|b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16))
+        .collect()
+}
+
+fn half(bits: u16) -> f32 {
+    let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
+    let exponent = i32::from(bits >> 10 & 0x1f);
+    let fraction = f32::from(bits & 0x3ff) / 1024.0;
+    sign * match exponent {
+        0 => fraction * 2f32.powi(-14),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1.0 + fraction) * 2f32.powi(exponent - 15),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_are_permuted() {
+        let tensor = Tensor::new(vec![2, 3], vec![1., 2., 3., 4., 5., 6.]).expect("six values");
+        let turned = tensor.permuted(&[1, 0]);
+        assert_eq!(turned.shape, [3, 2]);
+        assert_eq!(turned.values, [1., 4., 2., 5., 3., 6.]);
+    }
+
+    #[test]
+    fn halves_are_widened() {
+        for (bits, value) in
+            [(0x3c00, 1.0), (0xc000, -2.0), (0x3555, 0.333_251_95), (0x0001, 5.960_464_5e-8)]
+        {
+            assert_eq!(half(bits), value);
+        }
+        assert!(half(0x7c00).is_infinite() && half(0x7e00).is_nan());
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        let tensors = Tensors::from([
+            ("a".to_owned(), Tensor::new(vec![2], vec![0.0; 2]).expect("two")),
+            ("stray".to_owned(), Tensor::new(vec![1], vec![0.0]).expect("one")),
+        ]);
+        let expected = [("a".to_owned(), vec![3]), ("b".to_owned(), vec![1])];
+        let message = check("toy", &tensors, &expected).expect_err("three faults").to_string();
+        for part in ["a is [2], expected [3]", "b is missing", "stray is extra"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+}
