@@ -147,7 +147,7 @@ impl Detector {
         }
         suppress(&mut all, 0.7, Overlap::Union);
         all.truncate(MAX_PROPOSALS);
-        Ok(all.iter().map(|candidate| regressed(candidate).squared()).collect())
+        Ok(all.iter().map(|candidate| whole(&regressed(candidate).squared())).collect())
     }
 
     fn propose_at(&mut self, frame: &Frame, scale: Scale) -> Result<Vec<Candidate>, NetworkError> {
@@ -196,15 +196,17 @@ impl Detector {
             if score.is_nan() || score < self.settings.thresholds[0] {
                 continue;
             }
-            let x = (cell % columns * P_NET_STRIDE) as f32 + 1.0;
-            let y = (cell / columns * P_NET_STRIDE + top) as f32 + 1.0;
-            let window = P_NET_WINDOW as f32;
+            let column = (cell % columns * P_NET_STRIDE) as f32;
+            let row = (cell / columns * P_NET_STRIDE + top) as f32;
+            // First and last pixel of the window, counted from one as the paper's
+            // code does, and whole, as the nets were trained.
+            let (first, last) = (1.0, P_NET_WINDOW as f32);
             found.push(Candidate {
                 rect: Rect {
-                    x1: x / scale.x,
-                    y1: y / scale.y,
-                    x2: (x + window) / scale.x,
-                    y2: (y + window) / scale.y,
+                    x1: ((column + first) / scale.nominal).round_ties_even(),
+                    y1: ((row + first) / scale.nominal).round_ties_even(),
+                    x2: ((column + last) / scale.nominal).round_ties_even(),
+                    y2: ((row + last) / scale.nominal).round_ties_even(),
                 },
                 score,
                 regression: std::array::from_fn(|i| offsets[i * plane + cell]),
@@ -231,7 +233,7 @@ impl Detector {
             }
         }
         suppress(&mut kept, 0.7, Overlap::Union);
-        Ok(kept.iter().map(|candidate| regressed(candidate).squared()).collect())
+        Ok(kept.iter().map(|candidate| whole(&regressed(candidate).squared())).collect())
     }
 
     /// O-Net over what R-Net kept.
@@ -294,8 +296,9 @@ fn grey(normalization: &Normalization) -> (f32, f32) {
 struct Scale {
     width: usize,
     height: usize,
-    x: f32,
     y: f32,
+    /// Before the rounding; windows go back to the picture by it.
+    nominal: f32,
 }
 
 /// From the scale at which the smallest face fills a window down to the one at
@@ -309,18 +312,18 @@ fn scales(width: usize, height: usize, minimum_face: f32) -> impl Iterator<Item 
             (side(width), side(height), scale)
         })
         .take_while(move |(_, _, scale)| width.min(height) as f32 * scale >= window)
-        .map(move |(w, h, _)| Scale {
+        .map(move |(w, h, nominal)| Scale {
             width: w,
             height: h,
-            x: w as f32 / width as f32,
             y: h as f32 / height as f32,
+            nominal,
         })
 }
 
 /// Moves each side by its offset.
 fn regressed(candidate: &Candidate) -> Rect {
     let Candidate { rect, regression: [x1, y1, x2, y2], .. } = candidate;
-    let (width, height) = (rect.width(), rect.height());
+    let (width, height) = (rect.width() + INCLUSIVE, rect.height() + INCLUSIVE);
     Rect {
         x1: rect.x1 + x1 * width,
         y1: rect.y1 + y1 * height,
@@ -329,18 +332,33 @@ fn regressed(candidate: &Candidate) -> Rect {
     }
 }
 
-/// O-Net gives five x, then five y, as shares of its square window.
-fn landmarks(window: &Rect, points: &[f32]) -> Landmarks {
-    std::array::from_fn(|i| {
-        [
-            window.x1 + points[i] * window.width() + LANDMARK_SHIFT,
-            window.y1 + points[i + 5] * window.height() + LANDMARK_SHIFT,
-        ]
-    })
+/// The nets were trained on boxes that name their last pixel, so that a side is
+/// one longer than the difference of its ends. Offsets, landmarks and overlaps
+/// are shares of that length.
+const INCLUSIVE: f32 = 1.0;
+
+/// The box on whole pixels.
+fn whole(rect: &Rect) -> Rect {
+    Rect {
+        x1: rect.x1.round_ties_even(),
+        y1: rect.y1.round_ties_even(),
+        x2: rect.x2.round_ties_even(),
+        y2: rect.y2.round_ties_even(),
+    }
 }
 
-/// From continuous pixels to pixel centres.
-const LANDMARK_SHIFT: f32 = 0.5;
+/// The box with its last pixels counted in.
+fn inclusive(rect: &Rect) -> Rect {
+    Rect { x2: rect.x2 + INCLUSIVE, y2: rect.y2 + INCLUSIVE, ..*rect }
+}
+
+/// O-Net gives five x, then five y, as shares of its square window.
+fn landmarks(window: &Rect, points: &[f32]) -> Landmarks {
+    let window = inclusive(window);
+    std::array::from_fn(|i| {
+        [window.x1 + points[i] * window.width(), window.y1 + points[i + 5] * window.height()]
+    })
+}
 
 fn four(values: &[f32]) -> [f32; 4] {
     std::array::from_fn(|i| values[i])
@@ -376,9 +394,10 @@ fn suppress<T: Scored + Copy>(candidates: &mut Vec<T>, limit: f32, overlap: Over
     let mut kept: Vec<T> = Vec::with_capacity(candidates.len().min(MAX_PROPOSALS));
     for candidate in candidates.iter() {
         let covered = kept.iter().any(|better| {
+            let (a, b) = (inclusive(better.rect()), inclusive(candidate.rect()));
             let share = match overlap {
-                Overlap::Union => better.rect().iou(candidate.rect()),
-                Overlap::Minimum => better.rect().intersection_over_minimum(candidate.rect()),
+                Overlap::Union => a.iou(&b),
+                Overlap::Minimum => a.intersection_over_minimum(&b),
             };
             share > limit
         });
@@ -418,7 +437,7 @@ mod tests {
     fn regression_moves_each_side_by_its_share() {
         let mut found = candidate(10.0, 20.0, 100.0, 1.0);
         found.regression = [0.1, -0.1, -0.2, 0.2];
-        assert_eq!(regressed(&found), Rect { x1: 20.0, y1: 10.0, x2: 90.0, y2: 140.0 });
+        assert_eq!(regressed(&found), Rect { x1: 20.1, y1: 9.9, x2: 89.8, y2: 140.2 });
     }
 
     #[test]
@@ -442,15 +461,16 @@ mod tests {
             let all = boxes.clone();
             suppress(&mut boxes, 0.5, Overlap::Union);
             prop_assert_eq!(boxes[0].score, best);
+            let overlap = |a: &Rect, b: &Rect| inclusive(a).iou(&inclusive(b));
             for (i, a) in boxes.iter().enumerate() {
                 for b in &boxes[i + 1..] {
-                    prop_assert!(a.rect.iou(&b.rect) <= 0.5);
+                    prop_assert!(overlap(&a.rect, &b.rect) <= 0.5);
                     prop_assert!(a.score >= b.score);
                 }
             }
             for gone in &all {
                 prop_assert!(boxes.iter().any(|kept| kept.score >= gone.score
-                    && (kept.rect.iou(&gone.rect) > 0.5 || kept.rect == gone.rect)));
+                    && (overlap(&kept.rect, &gone.rect) > 0.5 || kept.rect == gone.rect)));
             }
         }
     }

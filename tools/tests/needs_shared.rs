@@ -60,8 +60,12 @@ fn imported_recognizer(shared: &Path) -> Result<RecognizerModel, Failed> {
 }
 
 /// Faces that agree with the reference, IoU >= 0.9 and landmarks within 2 px.
-/// The aim is 97 %; this is what holds today.
-const AGREEING_FACES_PERCENT: usize = 80;
+///
+/// The reference's pixels came out of libjpeg, ours out of another decoder whose
+/// chroma upsampling rounds otherwise (0.18 of 255 on average). MTCNN's windows
+/// are whole pixels, so that noise flips some of them: on libjpeg's own pixels
+/// 391 of the 400 faces agree, on ours 387.
+const AGREEING_FACES_PERMILLE: usize = 965;
 
 fn reference(shared: &Path) -> Result<Vec<Reference>, Failed> {
     let text = std::fs::read_to_string(shared.join("expected/lfw_reference.jsonl"))?;
@@ -101,7 +105,7 @@ fn faces_match(shared: &Path) -> Result<(), Failed> {
         mean(&distances)
     );
     println!("{figures}");
-    if agreeing * 100 < total * AGREEING_FACES_PERCENT { Err(figures.into()) } else { Ok(()) }
+    if agreeing * 1000 < total * AGREEING_FACES_PERMILLE { Err(figures.into()) } else { Ok(()) }
 }
 
 /// Alignment and embedding alone, on the reference's own landmarks.
