@@ -7,6 +7,7 @@ pub mod align;
 pub mod detect;
 pub mod embed;
 pub mod frame;
+pub mod gallery;
 pub mod models;
 pub mod nn;
 pub mod picture;

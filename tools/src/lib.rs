@@ -2,11 +2,15 @@
 //! the models that doors run. It shares detector, alignment and normalization
 //! with the device.
 
+pub mod arcface;
+pub mod calibrate;
 pub mod cli;
+pub mod finetune;
 pub mod lfw;
 pub mod metrics;
 pub mod mobilefacenet;
 pub mod mtcnn;
 pub mod onnx;
 pub mod photos;
+pub mod student;
 pub mod weights;

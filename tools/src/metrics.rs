@@ -1,6 +1,7 @@
 //! What verification is judged by: accuracy over folds, equal error rate, true
 //! accept rate at a false accept rate, and the tail of impostor similarities.
 
+use facelatch::embed::Embedding;
 use facelatch::threshold::Tail;
 
 /// Similarity of two faces, and whether they are of one person. `None` where a
@@ -103,6 +104,23 @@ impl Scores {
         };
         let lost = pairs.iter().filter(|pair| pair.genuine && pair.similarity.is_none()).count();
         Self::new(of(true), of(false), lost)
+    }
+
+    /// Of every two faces, each with its person; one that was not found loses
+    /// its genuine pairs.
+    pub fn of_all_pairs<P: PartialEq>(faces: &[(P, Option<&Embedding>)]) -> Self {
+        let (mut genuine, mut impostor, mut lost) = (Vec::new(), Vec::new(), 0);
+        for (at, (person, embedding)) in faces.iter().enumerate() {
+            for (other, other_embedding) in &faces[at + 1..] {
+                match (person == other, embedding.zip(*other_embedding)) {
+                    (true, Some((a, b))) => genuine.push(a.similarity(b)),
+                    (false, Some((a, b))) => impostor.push(a.similarity(b)),
+                    (true, None) => lost += 1,
+                    (false, None) => {}
+                }
+            }
+        }
+        Self::new(genuine, impostor, lost)
     }
 
     /// The lowest threshold at which at most the share `far` of impostor pairs

@@ -6,9 +6,10 @@ use crate::weights::{pytorch, safetensors};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use facelatch::models::{
-    Channels, DetectorEntry, FileEntry, Layout, MANIFEST, Normalization, RecognizerEntry,
+    Channels, DetectorEntry, FileEntry, Layout, MANIFEST, Manifest, Normalization, RecognizerEntry,
     sha256_hex,
 };
+use facelatch::threshold::Calibration;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -127,6 +128,22 @@ pub fn write_recognizer(
     };
     update_manifest(out, Some(version), "recognizer", toml::Value::try_from(&entry)?)?;
     Ok(entry)
+}
+
+/// Gives the recognizer in the folder its thresholds.
+pub fn set_thresholds(
+    out: &Path,
+    thresholds: BTreeMap<String, f32>,
+    calibration: Calibration,
+) -> Result<()> {
+    let path = out.join(MANIFEST);
+    let mut manifest = Manifest::parse(&path, &read(&path)?)?;
+    let Some(entry) = &mut manifest.recognizer else {
+        bail!("{}: there is no recognizer in it", path.display());
+    };
+    entry.thresholds = thresholds;
+    entry.calibration = Some(calibration);
+    write_file(&path, toml::to_string(&manifest)?.as_bytes())
 }
 
 /// Replaces one table of the manifest, which may not be there yet.

@@ -1,5 +1,6 @@
 //! Arguments, dispatch and exit codes.
 
+mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
 mod verify;
@@ -18,6 +19,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Import(import::Import),
+    Finetune(finetune::Finetune),
     Verify(verify::Verify),
 }
 
@@ -28,6 +30,7 @@ pub fn main() -> ExitCode {
         .init();
     let done = match Arguments::parse().command {
         Command::Import(import) => import.run(),
+        Command::Finetune(finetune) => finetune.run(),
         Command::Verify(verify) => verify.run(),
     };
     match done {

@@ -150,7 +150,7 @@ pub fn measure(
 fn every_two(photos: &[Photo], embeddings: &HashMap<&Photo, Embedding>) -> AllPairs {
     let faces: Vec<(&str, Option<&Embedding>)> =
         photos.iter().map(|photo| (photo.person.as_str(), embeddings.get(photo))).collect();
-    let scores = all_scores(&faces);
+    let scores = Scores::of_all_pairs(&faces);
     let tar = [1e-3, 1e-4, 1e-5, 1e-6].map(|far| TrueAcceptRate {
         far,
         tar: scores.true_accept_rate(far),
@@ -164,25 +164,8 @@ fn every_two(photos: &[Photo], embeddings: &HashMap<&Photo, Embedding>) -> AllPa
     }
 }
 
-/// Similarities of every two faces; one that was not found loses its genuine
-/// pairs.
-pub fn all_scores(faces: &[(&str, Option<&Embedding>)]) -> Scores {
-    let (mut genuine, mut impostor, mut lost) = (Vec::new(), Vec::new(), 0);
-    for (at, (person, embedding)) in faces.iter().enumerate() {
-        for (other, other_embedding) in &faces[at + 1..] {
-            match (person == other, embedding.zip(*other_embedding)) {
-                (true, Some((a, b))) => genuine.push(a.similarity(b)),
-                (false, Some((a, b))) => impostor.push(a.similarity(b)),
-                (true, None) => lost += 1,
-                (false, None) => {}
-            }
-        }
-    }
-    Scores::new(genuine, impostor, lost)
-}
-
 #[expect(clippy::print_stdout, reason = "the command's own output")]
-fn print(report: &Report, json: bool) -> Result<()> {
+pub fn print(report: &Report, json: bool) -> Result<()> {
     if json {
         println!("{}", serde_json::to_string(report)?);
         return Ok(());

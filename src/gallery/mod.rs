@@ -1,0 +1,168 @@
+//! Who may come in: people with several templates each, and the search for the
+//! one a probe looks like.
+//!
+//! [`Gallery`] is what the recognizer compares with, in memory; [`store`] keeps
+//! it on disk.
+
+mod record;
+pub mod store;
+
+use crate::embed::{Embedding, dot};
+
+/// A person's number. It is never given to another person, not even after the
+/// first has been removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PersonId(pub u32);
+
+/// People and their templates, ready to be searched.
+///
+/// All templates lie in one matrix, `templates x embedding_size` row by row, so
+/// that a search reads memory once from front to back. Rows of one person are
+/// neighbours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gallery {
+    embedding_size: usize,
+    people: Vec<Person>,
+    rows: Vec<f32>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Person {
+    id: PersonId,
+    name: String,
+    templates: usize,
+}
+
+/// The person whose template is most like a probe.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Match<'g> {
+    /// Who.
+    pub id: PersonId,
+    /// Their name.
+    pub name: &'g str,
+    /// Cosine to the best of their templates, -1..=1.
+    pub similarity: f32,
+    /// Cosine to the best template of anybody else; -1 where there is nobody
+    /// else.
+    pub runner_up: f32,
+}
+
+impl Gallery {
+    /// A gallery of nobody.
+    pub fn new(embedding_size: usize) -> Self {
+        Self { embedding_size, people: Vec::new(), rows: Vec::new() }
+    }
+
+    /// Adds a person. Templates of another size than the gallery's are left out
+    /// and counted in the result: they come from another model.
+    pub fn add(&mut self, id: PersonId, name: &str, templates: &[Embedding]) -> usize {
+        let fitting = templates.iter().filter(|t| t.values().len() == self.embedding_size);
+        let mut count = 0;
+        for template in fitting {
+            self.rows.extend_from_slice(template.values());
+            count += 1;
+        }
+        self.people.push(Person { id, name: name.to_owned(), templates: count });
+        templates.len() - count
+    }
+
+    /// Number of people.
+    pub fn people(&self) -> usize {
+        self.people.len()
+    }
+
+    /// Number of templates a probe is compared with.
+    pub fn templates(&self) -> usize {
+        self.people.iter().map(|person| person.templates).sum()
+    }
+
+    /// The name behind a number.
+    pub fn name(&self, id: PersonId) -> Option<&str> {
+        self.people.iter().find(|person| person.id == id).map(|person| person.name.as_str())
+    }
+
+    /// The person most like the probe, however unlike; nobody in an empty
+    /// gallery, or for a probe of another size.
+    pub fn best(&self, probe: &Embedding) -> Option<Match<'_>> {
+        if probe.values().len() != self.embedding_size || self.embedding_size == 0 {
+            return None;
+        }
+        let mut rows = self.rows.chunks_exact(self.embedding_size);
+        let mut best: Option<Match<'_>> = None;
+        for person in &self.people {
+            let similarity = rows
+                .by_ref()
+                .take(person.templates)
+                .map(|row| dot(row, probe.values()).clamp(-1.0, 1.0))
+                .fold(None, |best: Option<f32>, s| Some(best.map_or(s, |best| best.max(s))));
+            let Some(similarity) = similarity else { continue };
+            let leading = best.map_or(-1.0, |best| best.similarity);
+            if best.is_none() || similarity > leading {
+                let (id, name) = (person.id, person.name.as_str());
+                best = Some(Match { id, name, similarity, runner_up: leading });
+            } else if let Some(best) = &mut best {
+                best.runner_up = best.runner_up.max(similarity);
+            }
+        }
+        best
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn embedding(values: &[f32]) -> Embedding {
+        Embedding::normalized(values)
+    }
+
+    #[test]
+    fn the_best_template_of_a_person_counts() {
+        let mut gallery = Gallery::new(2);
+        gallery.add(PersonId(1), "Ada", &[embedding(&[1.0, 0.0]), embedding(&[0.0, 1.0])]);
+        gallery.add(PersonId(2), "Nobody yet", &[]);
+        gallery.add(PersonId(3), "Grace", &[embedding(&[-1.0, 0.2])]);
+        let found = gallery.best(&embedding(&[0.1, 1.0])).expect("somebody");
+        assert_eq!((found.id, found.name), (PersonId(1), "Ada"));
+        assert!(found.similarity > 0.99 && found.runner_up < 0.2, "{found:?}");
+        assert_eq!((gallery.people(), gallery.templates()), (3, 3));
+    }
+
+    #[test]
+    fn nobody_is_found_where_nothing_can_be_compared() {
+        let mut gallery = Gallery::new(2);
+        assert_eq!(gallery.best(&embedding(&[1.0, 0.0])), None);
+        assert_eq!(gallery.add(PersonId(1), "Ada", &[embedding(&[1.0, 0.0, 0.0])]), 1);
+        assert_eq!(gallery.best(&embedding(&[1.0, 0.0])), None);
+        assert_eq!(gallery.best(&embedding(&[1.0])), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_search_is_that_of_the_definition(
+            people in prop::collection::vec(
+                prop::collection::vec(prop::collection::vec(-1f32..1.0, 8), 0..4), 1..6),
+            probe in prop::collection::vec(-1f32..1.0, 8),
+        ) {
+            let mut gallery = Gallery::new(8);
+            let probe = embedding(&probe);
+            let mut expected: Vec<(f32, u32)> = vec![];
+            for (at, templates) in people.iter().enumerate() {
+                let templates: Vec<_> = templates.iter().map(|t| embedding(t)).collect();
+                gallery.add(PersonId(at as u32), "somebody", &templates);
+                let best = templates.iter().map(|t| t.similarity(&probe)).reduce(f32::max);
+                expected.extend(best.map(|similarity| (similarity, at as u32)));
+            }
+            expected.sort_by(|a, b| b.0.total_cmp(&a.0));
+            match gallery.best(&probe) {
+                None => prop_assert!(expected.is_empty()),
+                Some(found) => {
+                    prop_assert!((found.similarity - expected[0].0).abs() < 1e-6);
+                    let second = expected.get(1).map_or(-1.0, |(similarity, _)| *similarity);
+                    prop_assert!((found.runner_up - second).abs() < 1e-6);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What one record of the store looks like on disk: a format version, the
+//! content, and a checksum over both and the record's place, so that neither a
+//! flipped bit nor a record in a wrong place goes unseen.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Format of the records written. Older ones stay readable; a newer one is
+/// refused by name.
+const FORMAT: u8 = 1;
+/// Bytes of the checksum at the end.
+const CHECKSUM: usize = 4;
+
+/// Why bytes are no record.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Cut short, or its checksum is wrong.
+    #[error("is damaged")]
+    Damaged,
+    /// Of a later version.
+    #[error("has format {0}, newer than this program knows")]
+    Newer(u8),
+}
+
+/// A record's place in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place<'t> {
+    /// Which table.
+    pub table: &'t str,
+    /// Which key.
+    pub key: u64,
+}
+
+/// Content as the bytes of a record.
+pub fn encode<T: Serialize>(place: Place<'_>, content: &T) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    // Postcard fails only on sequences of unknown length, of which we have none.
+    bytes.extend(postcard::to_stdvec(content).unwrap_or_default());
+    bytes.extend(checksum(place, &bytes).to_le_bytes());
+    bytes
+}
+
+/// The content of a record.
+pub fn decode<T: DeserializeOwned>(place: Place<'_>, bytes: &[u8]) -> Result<T, RecordError> {
+    let (body, sum) = bytes.split_last_chunk::<CHECKSUM>().ok_or(RecordError::Damaged)?;
+    if checksum(place, body) != u32::from_le_bytes(*sum) {
+        return Err(RecordError::Damaged);
+    }
+    match body.split_first() {
+        Some((&FORMAT, content)) => postcard::from_bytes(content).map_err(|_| RecordError::Damaged),
+        Some((&format, _)) if format > FORMAT => Err(RecordError::Newer(format)),
+        _ => Err(RecordError::Damaged),
+    }
+}
+
+fn checksum(place: Place<'_>, body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(place.table.as_bytes());
+    hasher.update(&place.key.to_le_bytes());
+    hasher.update(body);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PLACE: Place<'_> = Place { table: "people", key: 7 };
+
+    proptest! {
+        #[test]
+        fn what_goes_in_comes_out(content in any::<(String, Vec<u32>)>()) {
+            let bytes = encode(PLACE, &content);
+            prop_assert_eq!(decode::<(String, Vec<u32>)>(PLACE, &bytes), Ok(content));
+        }
+
+        #[test]
+        fn a_flipped_bit_is_seen(content in ".{0,40}", at in any::<prop::sample::Index>(), bit in 0u8..8) {
+            let mut bytes = encode(PLACE, &content);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(decode::<String>(PLACE, &bytes).is_err());
+        }
+
+        #[test]
+        fn noise_is_no_record(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            prop_assert!(decode::<(String, Vec<f32>)>(PLACE, &bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn a_record_in_the_wrong_place_is_seen() {
+        let bytes = encode(PLACE, &"Ada");
+        for place in [Place { table: "people", key: 8 }, Place { table: "crops", key: 7 }] {
+            assert_eq!(decode::<String>(place, &bytes), Err(RecordError::Damaged));
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_named() {
+        let mut bytes = encode(PLACE, &"Ada");
+        bytes.truncate(bytes.len() - CHECKSUM);
+        bytes[0] = FORMAT + 1;
+        let sum = checksum(PLACE, &bytes);
+        bytes.extend(sum.to_le_bytes());
+        assert_eq!(decode::<String>(PLACE, &bytes), Err(RecordError::Newer(FORMAT + 1)));
+    }
+}

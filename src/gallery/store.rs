@@ -1,0 +1,978 @@
+//! EDGE: the gallery on disk, in a redb file, with a last good copy beside it.
+//!
+//! Every change is one transaction on the main file and then the same one on the
+//! copy. On opening both are checked from end to end; a damaged main file is
+//! moved aside and the copy takes its place.
+
+use super::record::{Place, RecordError, decode, encode};
+use super::{Gallery, PersonId};
+use crate::align::Crop;
+use crate::embed::Embedding;
+use crate::picture;
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    TableError, TableHandle,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use thiserror::Error;
+
+/// Key: the person's number. Content: [`PersonRecord`].
+const PEOPLE: Table = TableDefinition::new("people");
+/// Key: the person's number in the upper half, a running number in the lower.
+/// Content: [`TemplateRecord`].
+const TEMPLATES: Table = TableDefinition::new("templates");
+/// Key: the template's. Content: the aligned crop as a PNG file.
+const CROPS: Table = TableDefinition::new("crops");
+/// Key: what it is. Content: a number.
+const META: Table = TableDefinition::new("meta");
+const NEXT_PERSON: u64 = 1;
+const REVISION: u64 = 2;
+
+type Table = TableDefinition<'static, u64, &'static [u8]>;
+const TABLES: [(&str, Table); 4] =
+    [("people", PEOPLE), ("templates", TEMPLATES), ("crops", CROPS), ("meta", META)];
+
+/// How long to wait for another facelatch to let go of the file.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Longest name, characters: more does not fit a screen or a log line.
+const LONGEST_NAME: usize = 100;
+
+/// Why the gallery cannot be used.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The system does not let us.
+    #[error("{path}: {reason}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// Another program has it open.
+    #[error("{path}: in use by another facelatch; wait until it is done and try again")]
+    Busy {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Main file and copy are both damaged.
+    #[error(
+        "{path}: damaged ({reason}), and so is its last good copy {copy} ({copy_reason}); \
+         restore one of them from a backup, or move both away to start with an empty gallery"
+    )]
+    Lost {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// The copy.
+        copy: PathBuf,
+        /// What is wrong with the copy.
+        copy_reason: String,
+    },
+    /// Written by a later version.
+    #[error("{path}: {reason}; update facelatch")]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// What is newer.
+        reason: String,
+    },
+    /// A name nobody can have.
+    #[error("{name:?}: {fault}; give a name of 1 to {LONGEST_NAME} printable characters")]
+    Name {
+        /// As given.
+        name: String,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// Nobody of that name.
+    #[error("{name:?}: nobody of that name is enrolled; see facelatch people list")]
+    Unknown {
+        /// As given.
+        name: String,
+    },
+    /// The name is somebody else's.
+    #[error("{name:?}: somebody of that name is already enrolled; choose another name")]
+    Taken {
+        /// As given.
+        name: String,
+    },
+}
+
+/// Somebody enrolled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// Their number.
+    pub id: PersonId,
+    /// Their name.
+    pub name: String,
+    /// When, in seconds since 1970.
+    pub enrolled_at: u64,
+    /// Templates they have.
+    pub templates: usize,
+    /// Templates whose aligned crop is kept, too.
+    pub crops: usize,
+}
+
+/// What the recognizer compares with, and what it cannot.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Everybody, with the templates of the model asked for.
+    pub gallery: Gallery,
+    /// Templates of other models, left out.
+    pub of_other_models: usize,
+}
+
+/// A new template and, where it is to be kept, the face it was made from.
+#[derive(Clone, Debug)]
+pub struct NewTemplate {
+    /// Of length one.
+    pub embedding: Embedding,
+    /// Aligned.
+    pub crop: Option<Crop>,
+}
+
+/// What a re-embedding did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReEmbedded {
+    /// Templates made anew from their crops.
+    pub renewed: usize,
+    /// Templates of another model without a crop: their people must enroll again.
+    pub without_crop: usize,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct PersonRecord {
+    name: String,
+    enrolled_at: u64,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct TemplateRecord {
+    /// The model set that made it.
+    model: String,
+    values: Vec<f32>,
+}
+
+/// One record to write (`Some`) or to remove.
+struct Edit {
+    table: Table,
+    key: u64,
+    record: Option<Vec<u8>>,
+}
+
+/// The gallery's files, open and locked.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    main: Database,
+    /// Nothing after the copy failed; it is made anew on the next opening.
+    copy: Option<Database>,
+    /// What was found wrong and put right on opening.
+    repaired: Option<String>,
+}
+
+/// How opening a file failed.
+enum Fault {
+    Absent,
+    Busy,
+    Damaged(String),
+    Newer(String),
+    Io(String),
+}
+
+impl Store {
+    /// Opens the gallery, or begins one where there is none. Waits a moment for
+    /// another facelatch to let go of it.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let copy_path = copy_path(path);
+        let mut repaired = None;
+        let main = match open_checked(path) {
+            Ok(main) => main,
+            Err(Fault::Absent) if !copy_path.exists() => begin(path)?,
+            Err(fault @ (Fault::Absent | Fault::Damaged(_))) => {
+                let reason = match fault {
+                    Fault::Damaged(reason) => reason,
+                    _ => "it is gone".to_owned(),
+                };
+                let aside = restore(path, &copy_path, &reason)?;
+                repaired = Some(match aside {
+                    Some(aside) => format!(
+                        "{}: was damaged ({reason}); the last good copy has taken its place, \
+                         the damaged file is kept as {}",
+                        path.display(),
+                        aside.display()
+                    ),
+                    None => {
+                        format!("{}: was gone; restored from its last good copy", path.display())
+                    }
+                });
+                open_checked(path).map_err(|fault| error(path, fault))?
+            }
+            Err(fault) => return Err(error(path, fault)),
+        };
+        let mut store = Self { path: path.to_owned(), main, copy: None, repaired };
+        store.copy = store.current_copy(&copy_path);
+        Ok(store)
+    }
+
+    /// What was found wrong on opening and put right, for the log.
+    pub fn repaired(&self) -> Option<&str> {
+        self.repaired.as_deref()
+    }
+
+    /// The copy, made anew where it is not the same as the main file.
+    fn current_copy(&self, path: &Path) -> Option<Database> {
+        let revision = |database: &Database| number(database, REVISION).ok();
+        if let Ok(copy) = open_checked(path)
+            && revision(&copy) == revision(&self.main)
+        {
+            return Some(copy);
+        }
+        let draft = draft_path(path);
+        let made = (|| {
+            let edits = all_records(&self.main)?;
+            remove_file(&draft)?;
+            let copy = create(&draft)?;
+            write(&copy, &edits).map_err(Fault::Io)?;
+            drop(copy);
+            std::fs::rename(&draft, path).map_err(|error| Fault::Io(error.to_string()))?;
+            open_checked(path)
+        })();
+        match made {
+            Ok(copy) => Some(copy),
+            Err(fault) => {
+                log::error!("{}; there is no last good copy until then", error(path, fault));
+                None
+            }
+        }
+    }
+
+    /// Everybody, by name.
+    pub fn people(&self) -> Result<Vec<Person>, StoreError> {
+        let people: BTreeMap<u64, PersonRecord> = self.all(PEOPLE)?;
+        let mut templates: BTreeMap<u32, usize> = BTreeMap::new();
+        for (key, _) in self.all::<TemplateRecord>(TEMPLATES)? {
+            *templates.entry(person_of(key).0).or_default() += 1;
+        }
+        let mut crops: BTreeMap<u32, usize> = BTreeMap::new();
+        for key in self.keys(CROPS)? {
+            *crops.entry(person_of(key).0).or_default() += 1;
+        }
+        let mut people: Vec<Person> = people
+            .into_iter()
+            .map(|(key, record)| Person {
+                id: PersonId(key as u32),
+                name: record.name,
+                enrolled_at: record.enrolled_at,
+                templates: templates.get(&(key as u32)).copied().unwrap_or(0),
+                crops: crops.get(&(key as u32)).copied().unwrap_or(0),
+            })
+            .collect();
+        people.sort_by(|a, b| a.name.to_lowercase().cmp(&b.name.to_lowercase()));
+        Ok(people)
+    }
+
+    /// The person of that name.
+    pub fn find(&self, name: &str) -> Result<Person, StoreError> {
+        let name = name.trim();
+        self.people()?
+            .into_iter()
+            .find(|person| person.name == name)
+            .ok_or_else(|| StoreError::Unknown { name: name.to_owned() })
+    }
+
+    /// Adds templates to the person of that name, who is new where nobody has
+    /// it yet.
+    pub fn enroll(
+        &mut self,
+        name: &str,
+        model: &str,
+        templates: &[NewTemplate],
+    ) -> Result<Person, StoreError> {
+        let name = checked_name(name)?;
+        let mut edits = Vec::new();
+        let person = match self.find(&name) {
+            Ok(person) => person.id,
+            Err(StoreError::Unknown { .. }) => {
+                let next = self.number(NEXT_PERSON)?.max(1);
+                edits.push(meta(NEXT_PERSON, next + 1));
+                let record = PersonRecord { name: name.clone(), enrolled_at: now() };
+                edits.push(put(PEOPLE, next, &record));
+                PersonId(next as u32)
+            }
+            Err(error) => return Err(error),
+        };
+        let first = u64::from(person.0) << 32;
+        let taken = self.keys(TEMPLATES)?.into_iter().filter(|key| person_of(*key) == person).max();
+        let mut key = taken.map_or(first, |last| last + 1);
+        for template in templates {
+            let values = template.embedding.values().to_vec();
+            edits.push(put(TEMPLATES, key, &TemplateRecord { model: model.to_owned(), values }));
+            if let Some(crop) = &template.crop {
+                let png = picture::encode_png(crop.frame()).map_err(|reason| StoreError::Io {
+                    path: self.path.clone(),
+                    reason: reason.to_string(),
+                })?;
+                edits.push(put(CROPS, key, &png));
+            }
+            key += 1;
+        }
+        self.commit(edits)?;
+        self.find(&name)
+    }
+
+    /// Gives a person another name.
+    pub fn rename(&mut self, from: &str, to: &str) -> Result<(), StoreError> {
+        let person = self.find(from)?;
+        let name = checked_name(to)?;
+        if self.find(&name).is_ok_and(|other| other.id != person.id) {
+            return Err(StoreError::Taken { name });
+        }
+        let record = PersonRecord { name, enrolled_at: person.enrolled_at };
+        self.commit(vec![put(PEOPLE, u64::from(person.id.0), &record)])
+    }
+
+    /// Removes a person with all templates and crops.
+    pub fn remove(&mut self, name: &str) -> Result<Person, StoreError> {
+        let person = self.find(name)?;
+        let mut edits = vec![Edit { table: PEOPLE, key: u64::from(person.id.0), record: None }];
+        for table in [TEMPLATES, CROPS] {
+            let keys = self.keys(table)?.into_iter().filter(|key| person_of(*key) == person.id);
+            edits.extend(keys.map(|key| Edit { table, key, record: None }));
+        }
+        self.commit(edits)?;
+        Ok(person)
+    }
+
+    /// The gallery for a model: only its own templates can be compared with.
+    pub fn load(&self, model: &str, embedding_size: usize) -> Result<Loaded, StoreError> {
+        let mut by_person: BTreeMap<PersonId, Vec<Embedding>> = BTreeMap::new();
+        let mut of_other_models = 0;
+        for (key, record) in self.all::<TemplateRecord>(TEMPLATES)? {
+            if record.model == model && record.values.len() == embedding_size {
+                let embedding = Embedding::normalized(&record.values);
+                by_person.entry(person_of(key)).or_default().push(embedding);
+            } else {
+                of_other_models += 1;
+            }
+        }
+        let mut gallery = Gallery::new(embedding_size);
+        for (key, person) in self.all::<PersonRecord>(PEOPLE)? {
+            let id = PersonId(key as u32);
+            gallery.add(id, &person.name, by_person.get(&id).map_or(&[], Vec::as_slice));
+        }
+        Ok(Loaded { gallery, of_other_models })
+    }
+
+    /// Makes the templates of other models anew from their crops. A crop that
+    /// cannot be embedded counts as one that is not there.
+    pub fn re_embed(
+        &mut self,
+        model: &str,
+        mut embed: impl FnMut(&Crop) -> Option<Embedding>,
+    ) -> Result<ReEmbedded, StoreError> {
+        let mut done = ReEmbedded::default();
+        let mut edits = Vec::new();
+        let old = self.all::<TemplateRecord>(TEMPLATES)?;
+        for (key, _) in old.into_iter().filter(|(_, record)| record.model != model) {
+            let png: Option<Vec<u8>> = self.one(CROPS, key)?;
+            let embedding = png.as_deref().and_then(crop_of_png).and_then(|crop| embed(&crop));
+            if let Some(embedding) = embedding {
+                let values = embedding.values().to_vec();
+                let record = TemplateRecord { model: model.to_owned(), values };
+                edits.push(put(TEMPLATES, key, &record));
+                done.renewed += 1;
+            } else {
+                done.without_crop += 1;
+            }
+        }
+        if done.renewed > 0 {
+            self.commit(edits)?;
+        }
+        Ok(done)
+    }
+
+    /// Writes some people into another, new gallery file, which `import` reads.
+    pub fn export(&self, names: &[String], to: &Path) -> Result<usize, StoreError> {
+        let people = match names {
+            [] => self.people()?,
+            names => names.iter().map(|name| self.find(name)).collect::<Result<_, _>>()?,
+        };
+        if to.exists() {
+            let reason = "already there; name a new file".to_owned();
+            return Err(StoreError::Io { path: to.to_owned(), reason });
+        }
+        let wanted = |key: u64| people.iter().any(|person| person.id == person_of(key));
+        let all = all_records(&self.main).map_err(|fault| error(&self.path, fault))?;
+        let edits: Vec<Edit> = all
+            .into_iter()
+            .filter(|edit| match edit.table.name() {
+                "people" => people.iter().any(|person| u64::from(person.id.0) == edit.key),
+                "meta" => true,
+                _ => wanted(edit.key),
+            })
+            .collect();
+        create_folder(to)?;
+        let failed = |fault| error(to, fault);
+        let target = create(to).map_err(failed)?;
+        write(&target, &edits).map_err(|reason| failed(Fault::Io(reason)))?;
+        Ok(people.len())
+    }
+
+    /// Adds the people of an exported file. Whoever has a name that is taken is
+    /// left out and returned.
+    pub fn import(&mut self, from: &Path) -> Result<(usize, Vec<String>), StoreError> {
+        let database = open_checked(from).map_err(|fault| error(from, fault))?;
+        let source = Store { path: from.to_owned(), main: database, copy: None, repaired: None };
+        let (mut added, mut taken) = (0, Vec::new());
+        let present: Vec<String> = self.people()?.into_iter().map(|p| p.name).collect();
+        let templates = source.all::<TemplateRecord>(TEMPLATES)?;
+        let mut edits = Vec::new();
+        let mut next = self.number(NEXT_PERSON)?.max(1);
+        for (key, record) in source.all::<PersonRecord>(PEOPLE)? {
+            if present.contains(&record.name) {
+                taken.push(record.name);
+                continue;
+            }
+            edits.push(put(PEOPLE, next, &record));
+            let own = templates.iter().filter(|(at, _)| u64::from(person_of(**at).0) == key);
+            for (at, template) in own {
+                let to = (next << 32) | (at & 0xffff_ffff);
+                edits.push(put(TEMPLATES, to, template));
+                if let Some(png) = source.one::<Vec<u8>>(CROPS, *at)? {
+                    edits.push(put(CROPS, to, &png));
+                }
+            }
+            next += 1;
+            added += 1;
+        }
+        if added > 0 {
+            edits.push(meta(NEXT_PERSON, next));
+            self.commit(edits)?;
+        }
+        Ok((added, taken))
+    }
+
+    /// A person's crops, in the order of their templates.
+    pub fn crops(&self, person: PersonId) -> Result<Vec<Crop>, StoreError> {
+        let keys = self.keys(CROPS)?.into_iter().filter(|key| person_of(*key) == person);
+        let mut crops = Vec::new();
+        for key in keys {
+            let png: Option<Vec<u8>> = self.one(CROPS, key)?;
+            crops.extend(png.as_deref().and_then(crop_of_png));
+        }
+        Ok(crops)
+    }
+
+    fn commit(&mut self, mut edits: Vec<Edit>) -> Result<(), StoreError> {
+        edits.push(meta(REVISION, self.number(REVISION)? + 1));
+        let failed = |path: &Path, reason: String| StoreError::Io {
+            path: path.to_owned(),
+            reason: format!("{reason}; nothing was changed"),
+        };
+        write(&self.main, &edits).map_err(|reason| failed(&self.path, reason))?;
+        // The change is safe from here on; the copy may follow later.
+        if let Some(copy) = &self.copy
+            && let Err(reason) = write(copy, &edits)
+        {
+            let path = copy_path(&self.path);
+            log::error!("{}: {reason}; the last good copy is behind by now", path.display());
+            self.copy = None;
+        }
+        Ok(())
+    }
+
+    fn number(&self, key: u64) -> Result<u64, StoreError> {
+        number(&self.main, key).map_err(|fault| error(&self.path, fault))
+    }
+
+    fn all<T: serde::de::DeserializeOwned>(
+        &self,
+        table: Table,
+    ) -> Result<BTreeMap<u64, T>, StoreError> {
+        let mut found = BTreeMap::new();
+        each(&self.main, table, |key, bytes| {
+            found.insert(key, read_record(table, key, bytes)?);
+            Ok(())
+        })
+        .map_err(|fault| error(&self.path, fault))?;
+        Ok(found)
+    }
+
+    fn keys(&self, table: Table) -> Result<Vec<u64>, StoreError> {
+        let mut keys = Vec::new();
+        each(&self.main, table, |key, _| {
+            keys.push(key);
+            Ok(())
+        })
+        .map_err(|fault| error(&self.path, fault))?;
+        Ok(keys)
+    }
+
+    fn one<T: serde::de::DeserializeOwned>(
+        &self,
+        table: Table,
+        key: u64,
+    ) -> Result<Option<T>, StoreError> {
+        one(&self.main, table, key).map_err(|fault| error(&self.path, fault))
+    }
+}
+
+/// Time and length of the file: they change when the gallery does.
+pub fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+/// `gallery.redb` has its copy in `gallery.last-good.redb`.
+pub fn copy_path(path: &Path) -> PathBuf {
+    path.with_extension("last-good.redb")
+}
+
+fn draft_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".draft");
+    name.into()
+}
+
+fn person_of(template: u64) -> PersonId {
+    PersonId((template >> 32) as u32)
+}
+
+fn checked_name(name: &str) -> Result<String, StoreError> {
+    let trimmed = name.trim();
+    let fault = if trimmed.is_empty() {
+        "is empty"
+    } else if trimmed.chars().any(char::is_control) {
+        "has control characters in it"
+    } else if trimmed.chars().count() > LONGEST_NAME {
+        "is too long"
+    } else {
+        return Ok(trimmed.to_owned());
+    };
+    Err(StoreError::Name { name: name.to_owned(), fault })
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn crop_of_png(png: &[u8]) -> Option<Crop> {
+    let frame = picture::decode(Path::new("stored crop"), png).ok()?;
+    Crop::from_pixels(frame.pixels().to_vec()).ok()
+}
+
+fn put<T: Serialize>(table: Table, key: u64, content: &T) -> Edit {
+    let record = encode(Place { table: table.name(), key }, content);
+    Edit { table, key, record: Some(record) }
+}
+
+fn meta(key: u64, value: u64) -> Edit {
+    put(META, key, &value)
+}
+
+fn error(path: &Path, fault: Fault) -> StoreError {
+    let path = path.to_owned();
+    match fault {
+        Fault::Absent => StoreError::Io { path, reason: "not there".to_owned() },
+        Fault::Busy => StoreError::Busy { path },
+        Fault::Damaged(reason) => StoreError::Io { path, reason: format!("damaged: {reason}") },
+        Fault::Newer(reason) => StoreError::Newer { path, reason },
+        Fault::Io(reason) => StoreError::Io { path, reason },
+    }
+}
+
+fn begin(path: &Path) -> Result<Database, StoreError> {
+    create_folder(path)?;
+    let database = create(path).map_err(|fault| error(path, fault))?;
+    write(&database, &[meta(REVISION, 1), meta(NEXT_PERSON, 1)])
+        .map_err(|reason| error(path, Fault::Io(reason)))?;
+    Ok(database)
+}
+
+fn create_folder(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)
+        .map_err(|reason| StoreError::Io { path: folder.to_owned(), reason: reason.to_string() })
+}
+
+/// A new file that only its owner can read: faces are nobody else's business.
+fn create(path: &Path) -> Result<Database, Fault> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path).map_err(|error| Fault::Io(error.to_string()))?;
+    let backend = redb::backends::FileBackend::new(file).map_err(fault_of)?;
+    Database::builder().create_with_backend(backend).map_err(fault_of)
+}
+
+fn remove_file(path: &Path) -> Result<(), Fault> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Fault::Io(error.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// Moves the damaged file aside and puts the copy in its place, if the copy is
+/// whole.
+fn restore(path: &Path, copy: &Path, reason: &str) -> Result<Option<PathBuf>, StoreError> {
+    match open_checked(copy) {
+        Ok(copy) => drop(copy),
+        Err(fault @ (Fault::Busy | Fault::Io(_) | Fault::Newer(_))) => {
+            return Err(error(copy, fault));
+        }
+        Err(fault) => {
+            let copy_reason = match fault {
+                Fault::Damaged(reason) => reason,
+                _ => "it is not there".to_owned(),
+            };
+            return Err(StoreError::Lost {
+                path: path.to_owned(),
+                reason: reason.to_owned(),
+                copy: copy.to_owned(),
+                copy_reason,
+            });
+        }
+    }
+    let io = |reason: std::io::Error| StoreError::Io {
+        path: path.to_owned(),
+        reason: format!("damaged, and its copy cannot take its place: {reason}"),
+    };
+    let draft = draft_path(path);
+    std::fs::copy(copy, &draft).map_err(io)?;
+    std::fs::File::open(&draft).and_then(|file| file.sync_all()).map_err(io)?;
+    let aside = if path.exists() {
+        let aside = (1..)
+            .map(|n| PathBuf::from(format!("{}.damaged-{n}", path.display())))
+            .find(|candidate| !candidate.exists());
+        if let Some(aside) = &aside {
+            std::fs::rename(path, aside).map_err(io)?;
+        }
+        aside
+    } else {
+        None
+    };
+    std::fs::rename(&draft, path).map_err(io)?;
+    Ok(aside)
+}
+
+/// Opens an existing file and reads every record of it.
+fn open_checked(path: &Path) -> Result<Database, Fault> {
+    let length = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => metadata.len(),
+        Ok(_) => return Err(Fault::Io("not a file".to_owned())),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(Fault::Absent),
+        Err(error) => return Err(Fault::Io(error.to_string())),
+    };
+    if length == 0 {
+        // The library would take it for a new one.
+        return Err(Fault::Damaged("it is empty".to_owned()));
+    }
+    let started = Instant::now();
+    loop {
+        let opened = guarded(|| {
+            Database::builder().set_check_integrity_on_open(true).open(path).map_err(fault_of)
+        });
+        match opened {
+            Err(Fault::Busy) if started.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(fault) => return Err(fault),
+            Ok(database) => {
+                guarded(|| check_records(&database))?;
+                return Ok(database);
+            }
+        }
+    }
+}
+
+/// A damaged file can make the library panic; that, too, is only damage.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Fault::Damaged("its pages make no sense".to_owned())))
+}
+
+fn check_records(database: &Database) -> Result<(), Fault> {
+    each(database, PEOPLE, |key, bytes| read_record::<PersonRecord>(PEOPLE, key, bytes).map(drop))?;
+    each(database, TEMPLATES, |key, bytes| {
+        read_record::<TemplateRecord>(TEMPLATES, key, bytes).map(drop)
+    })?;
+    each(database, CROPS, |key, bytes| read_record::<Vec<u8>>(CROPS, key, bytes).map(drop))?;
+    each(database, META, |key, bytes| read_record::<u64>(META, key, bytes).map(drop))
+}
+
+fn read_record<T: serde::de::DeserializeOwned>(
+    table: Table,
+    key: u64,
+    bytes: &[u8],
+) -> Result<T, Fault> {
+    let name = table.name();
+    decode(Place { table: name, key }, bytes).map_err(|error| match error {
+        RecordError::Damaged => Fault::Damaged(format!("record {key} of {name} {error}")),
+        RecordError::Newer(_) => Fault::Newer(format!("record {key} of {name} {error}")),
+    })
+}
+
+/// Every record of a table, by key; a table that is not there has none.
+fn each(
+    database: &Database,
+    table: Table,
+    mut visit: impl FnMut(u64, &[u8]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let transaction = database.begin_read().map_err(|error| Fault::Io(error.to_string()))?;
+    let open = match transaction.open_table(table) {
+        Ok(open) => open,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(error) => return Err(Fault::Damaged(error.to_string())),
+    };
+    let rows = open.iter().map_err(storage_fault)?;
+    for row in rows {
+        let (key, value) = row.map_err(storage_fault)?;
+        visit(key.value(), value.value())?;
+    }
+    Ok(())
+}
+
+fn one<T: serde::de::DeserializeOwned>(
+    database: &Database,
+    table: Table,
+    key: u64,
+) -> Result<Option<T>, Fault> {
+    let transaction = database.begin_read().map_err(|error| Fault::Io(error.to_string()))?;
+    let open = match transaction.open_table(table) {
+        Ok(open) => open,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(Fault::Damaged(error.to_string())),
+    };
+    let value = open.get(key).map_err(storage_fault)?;
+    value.map(|value| read_record(table, key, value.value())).transpose()
+}
+
+fn number(database: &Database, key: u64) -> Result<u64, Fault> {
+    Ok(one(database, META, key)?.unwrap_or(0))
+}
+
+fn all_records(database: &Database) -> Result<Vec<Edit>, Fault> {
+    let mut edits = Vec::new();
+    for (_, table) in TABLES {
+        each(database, table, |key, bytes| {
+            edits.push(Edit { table, key, record: Some(bytes.to_vec()) });
+            Ok(())
+        })?;
+    }
+    Ok(edits)
+}
+
+/// One transaction: all edits or none.
+fn write(database: &Database, edits: &[Edit]) -> Result<(), String> {
+    let work = || -> Result<(), redb::Error> {
+        let transaction = database.begin_write()?;
+        for (_, table) in TABLES {
+            let mut open = transaction.open_table(table)?;
+            for edit in edits.iter().filter(|edit| edit.table.name() == table.name()) {
+                match &edit.record {
+                    Some(record) => drop(open.insert(edit.key, record.as_slice())?),
+                    None => drop(open.remove(edit.key)?),
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    };
+    work().map_err(|error| error.to_string())
+}
+
+fn fault_of(error: DatabaseError) -> Fault {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => Fault::Busy,
+        DatabaseError::Storage(error) => storage_fault(error),
+        DatabaseError::UpgradeRequired(_) | DatabaseError::LockProtocolMismatch => {
+            Fault::Newer(error.to_string())
+        }
+        error => Fault::Damaged(error.to_string()),
+    }
+}
+
+fn storage_fault(error: StorageError) -> Fault {
+    match &error {
+        StorageError::Io(io)
+            if !matches!(io.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) =>
+        {
+            Fault::Io(error.to_string())
+        }
+        _ => Fault::Damaged(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tempfile::TempDir;
+
+    const MODEL: &str = "2026.11+abcd";
+
+    fn embedding(x: f32) -> Embedding {
+        Embedding::normalized(&[x, 1.0, 0.0, -x])
+    }
+
+    fn template(x: f32, crop: bool) -> NewTemplate {
+        let pixels = (0..112 * 112 * 3).map(|i| (i % 251) as u8).collect();
+        let crop = crop.then(|| Crop::from_pixels(pixels).expect("112 x 112"));
+        NewTemplate { embedding: embedding(x), crop }
+    }
+
+    fn filled(folder: &TempDir) -> PathBuf {
+        let path = folder.path().join("gallery.redb");
+        let mut store = Store::open(&path).expect("a new gallery");
+        store.enroll("Ada", MODEL, &[template(1.0, true), template(2.0, false)]).expect("enrolled");
+        store.enroll("Grace", MODEL, &[template(-1.0, true)]).expect("enrolled");
+        path
+    }
+
+    fn names(store: &Store) -> Vec<String> {
+        store.people().expect("people").into_iter().map(|person| person.name).collect()
+    }
+
+    #[test]
+    fn people_stay_after_closing() {
+        let folder = TempDir::new().expect("a folder");
+        let path = filled(&folder);
+        let mut store = Store::open(&path).expect("the gallery");
+        assert_eq!(names(&store), ["Ada", "Grace"]);
+        let ada = store.enroll(" Ada ", MODEL, &[template(3.0, true)]).expect("enrolled");
+        assert_eq!((ada.templates, ada.crops), (3, 2));
+        store.rename("Grace", "Grace Hopper").expect("renamed");
+        assert!(matches!(store.rename("Ada", "Grace Hopper"), Err(StoreError::Taken { .. })));
+        store.remove("Ada").expect("removed");
+        drop(store);
+        let mut store = Store::open(&path).expect("the gallery");
+        assert_eq!(names(&store), ["Grace Hopper"]);
+        assert!(matches!(store.remove("Ada"), Err(StoreError::Unknown { .. })));
+        let loaded = store.load(MODEL, 4).expect("loaded");
+        assert_eq!((loaded.gallery.people(), loaded.gallery.templates()), (1, 1));
+        // A number is never given twice.
+        let ada = store.enroll("Ada", MODEL, &[]).expect("enrolled");
+        assert_eq!(ada.id, PersonId(3));
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_shown_is_refused() {
+        let folder = TempDir::new().expect("a folder");
+        let mut store = Store::open(&folder.path().join("g.redb")).expect("a new gallery");
+        for name in ["", "  ", "a\nb", &"x".repeat(101)] {
+            assert!(matches!(store.enroll(name, MODEL, &[]), Err(StoreError::Name { .. })));
+        }
+        store.enroll("Łucja Ærø 王", MODEL, &[]).expect("enrolled");
+    }
+
+    #[test]
+    fn templates_of_another_model_are_left_out_until_made_anew() {
+        let folder = TempDir::new().expect("a folder");
+        let path = filled(&folder);
+        let mut store = Store::open(&path).expect("the gallery");
+        let loaded = store.load("other", 4).expect("loaded");
+        assert_eq!((loaded.gallery.templates(), loaded.of_other_models), (0, 3));
+        let done = store.re_embed("other", |_| Some(embedding(7.0))).expect("re-embedded");
+        assert_eq!(done, ReEmbedded { renewed: 2, without_crop: 1 });
+        let loaded = store.load("other", 4).expect("loaded");
+        assert_eq!((loaded.gallery.templates(), loaded.of_other_models), (2, 1));
+        assert!(loaded.gallery.best(&embedding(7.0)).expect("somebody").similarity > 0.999);
+    }
+
+    #[test]
+    fn an_exported_file_can_be_imported_elsewhere() {
+        let folder = TempDir::new().expect("a folder");
+        let store = Store::open(&filled(&folder)).expect("the gallery");
+        let out = folder.path().join("out/ada.redb");
+        assert_eq!(store.export(&["Ada".to_owned()], &out).expect("exported"), 1);
+        assert!(store.export(&[], &out).is_err(), "the file is there already");
+        let mut other = Store::open(&folder.path().join("other.redb")).expect("a new gallery");
+        other.enroll("Someone", MODEL, &[template(0.5, false)]).expect("enrolled");
+        assert_eq!(other.import(&out).expect("imported"), (1, vec![]));
+        assert_eq!(other.import(&out).expect("imported"), (0, vec!["Ada".to_owned()]));
+        let ada = other.find("Ada").expect("Ada");
+        assert_eq!((ada.id, ada.templates, ada.crops), (PersonId(2), 2, 1));
+        assert_eq!(other.crops(ada.id).expect("crops").len(), 1);
+    }
+
+    #[test]
+    fn a_file_in_use_is_said_to_be() {
+        let folder = TempDir::new().expect("a folder");
+        let path = filled(&folder);
+        let _held = Store::open(&path).expect("the gallery");
+        assert!(matches!(Store::open(&path), Err(StoreError::Busy { .. })));
+    }
+
+    #[test]
+    fn a_damaged_file_gives_way_to_its_copy() {
+        let folder = TempDir::new().expect("a folder");
+        let path = filled(&folder);
+        let whole = std::fs::read(&path).expect("a file");
+        let half = whole[..whole.len() / 2].to_vec();
+        for (n, broken) in [half, vec![], b"not a gallery at all".to_vec()].iter().enumerate() {
+            std::fs::write(&path, broken).expect("written");
+            let store = Store::open(&path).expect("the copy");
+            assert_eq!(names(&store), ["Ada", "Grace"]);
+            let aside = format!("{}.damaged-{}", path.display(), n + 1);
+            assert!(store.repaired().expect("told").contains(&aside));
+            assert_eq!(&std::fs::read(aside).expect("kept"), broken);
+        }
+        std::fs::remove_file(&path).expect("removed");
+        let store = Store::open(&path).expect("the copy");
+        assert_eq!(names(&store), ["Ada", "Grace"]);
+    }
+
+    #[test]
+    fn a_damaged_or_late_copy_is_made_anew() {
+        let folder = TempDir::new().expect("a folder");
+        let path = filled(&folder);
+        let copy = copy_path(&path);
+        let old = std::fs::read(&copy).expect("a copy");
+        Store::open(&path).expect("open").remove("Ada").expect("removed");
+        for broken in [old, b"nothing".to_vec()] {
+            std::fs::write(&copy, broken).expect("written");
+            drop(Store::open(&path).expect("the gallery"));
+            std::fs::remove_file(&path).expect("removed");
+            assert_eq!(names(&Store::open(&path).expect("the copy")), ["Grace"]);
+        }
+    }
+
+    #[test]
+    fn both_damaged_is_an_error_that_names_both_and_touches_neither() {
+        let folder = TempDir::new().expect("a folder");
+        let path = filled(&folder);
+        std::fs::write(&path, "x").expect("written");
+        std::fs::write(copy_path(&path), "y").expect("written");
+        let message = Store::open(&path).expect_err("both are damaged").to_string();
+        assert!(message.contains("gallery.redb") && message.contains("last-good"), "{message}");
+        assert_eq!(std::fs::read(&path).expect("kept"), b"x");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// Wherever a byte flips, everybody is still there afterwards.
+        #[test]
+        fn a_flipped_byte_loses_nobody(at in any::<prop::sample::Index>(), bit in 0u8..8) {
+            let folder = TempDir::new().expect("a folder");
+            let path = filled(&folder);
+            let mut bytes = std::fs::read(&path).expect("a file");
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            std::fs::write(&path, &bytes).expect("written");
+            let store = Store::open(&path).expect("the gallery or its copy");
+            prop_assert_eq!(names(&store), ["Ada", "Grace"]);
+            let loaded = store.load(MODEL, 4).expect("loaded");
+            prop_assert_eq!(loaded.gallery.templates(), 3);
+            prop_assert!(loaded.gallery.best(&embedding(2.0)).expect("Ada").similarity > 0.9999);
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! `finetune`: a recognizer of our own from published weights.
+
+use super::import::{read_mobilefacenet, set_thresholds, write_recognizer};
+use super::verify::{Report, measure, print};
+use crate::calibrate::calibrate;
+use crate::finetune::{Epoch, Finetuned, Progress, Recipe, Sample, finetune};
+use crate::lfw::{Pairs, Photo, photos_of};
+use crate::metrics::Scores;
+use crate::photos::{self, Outcome};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use facelatch::models::{Models, Normalization};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Train a recognizer on from imported weights.
+///
+/// The people of --train are learned, the epoch is chosen on the photos of
+/// --select, the thresholds come from the people of --calibrate, and --report
+/// only reports, once, at the end. Nobody should be in two of them.
+#[derive(Args)]
+pub struct Finetune {
+    /// Weights to start from, as `import mobilefacenet` reads them
+    #[arg(long)]
+    weights: PathBuf,
+    /// Folder of NAME/NAME_0001.jpg
+    #[arg(long)]
+    images: PathBuf,
+    /// Pairs file whose people are learned, with all their photos
+    #[arg(long, value_name = "PAIRS")]
+    train: PathBuf,
+    /// Pairs file whose photos choose the epoch
+    #[arg(long, value_name = "PAIRS")]
+    select: PathBuf,
+    /// File with a name a line: people for the thresholds, with all their photos
+    #[arg(long, value_name = "PEOPLE")]
+    calibrate: PathBuf,
+    /// Pairs file to report on at the end
+    #[arg(long, value_name = "PAIRS")]
+    report: Option<PathBuf>,
+    /// Folder for mobilefacenet.onnx and manifest.toml; a detector must be in it
+    #[arg(long, default_value = "models")]
+    out: PathBuf,
+    /// Version of this set of models
+    #[arg(long)]
+    name: String,
+    /// Times each photo is shown
+    #[arg(long, default_value_t = 6)]
+    epochs: usize,
+    /// Photos a step
+    #[arg(long, default_value_t = 64)]
+    batch: usize,
+    /// Step size
+    #[arg(long, default_value_t = 1e-3)]
+    learning_rate: f64,
+    /// Share of the last step that goes on
+    #[arg(long, default_value_t = 0.9)]
+    momentum: f64,
+    /// Pull of the weights towards zero
+    #[arg(long, default_value_t = 5e-4)]
+    weight_decay: f64,
+    /// ArcFace's s
+    #[arg(long, default_value_t = 64.0)]
+    scale: f64,
+    /// ArcFace's m, radians
+    #[arg(long, default_value_t = 0.5)]
+    margin: f64,
+    /// Weight of the cosine to the starting weights' embeddings
+    #[arg(long, default_value_t = 20.0)]
+    hold: f64,
+    /// Everything random follows from it
+    #[arg(long, default_value_t = 1)]
+    seed: i64,
+}
+
+/// `finetune.json`: what was done and how it went.
+#[derive(Serialize)]
+struct Record<'a> {
+    recipe: Recipe,
+    people: usize,
+    photos: usize,
+    selection_photos: usize,
+    epochs: &'a [Epoch],
+    chosen: usize,
+    better_than_start: bool,
+    report: Option<Report>,
+}
+
+impl Finetune {
+    pub fn run(self) -> Result<()> {
+        let recipe = Recipe {
+            epochs: self.epochs,
+            batch: self.batch,
+            learning_rate: self.learning_rate,
+            momentum: self.momentum,
+            weight_decay: self.weight_decay,
+            scale: self.scale,
+            margin: self.margin,
+            hold: self.hold,
+            seed: self.seed,
+        };
+        let normalization = Normalization::ARCFACE;
+        let start = read_mobilefacenet(&self.weights)?;
+        let detector = Models::open(&self.out)
+            .context("the folder needs a detector first: facelatch-tools import mtcnn")?;
+        let (train, select) = self.samples(&detector)?;
+
+        let bar = photos::progress(train.len() * recipe.epochs, "training");
+        let Finetuned { weights, chosen, better, epochs } = finetune(
+            &start,
+            &normalization,
+            &train,
+            &select,
+            &recipe,
+            |progress| match progress {
+                Progress::Seen(photos) => bar.inc(*photos as u64),
+                Progress::Judged(epoch) => bar.suspend(|| tell(epoch)),
+            },
+        )?;
+        bar.finish_and_clear();
+        if better {
+            say(&format!("epoch {chosen} is the best of the selection photos"));
+        } else {
+            say(&format!("no epoch is better than the start; keeping epoch {chosen}, the mildest"));
+        }
+
+        write_recognizer(&self.out, &weights, normalization, &self.name)?;
+        let (thresholds, calibration) = self.thresholds(&Models::open(&self.out)?)?;
+        set_thresholds(&self.out, thresholds, calibration)?;
+
+        let report = match &self.report {
+            Some(path) => {
+                let report =
+                    measure(&Models::open(&self.out)?, &Pairs::read(path)?, &self.images, true)?;
+                print(&report, false)?;
+                Some(report)
+            }
+            None => None,
+        };
+        let record = Record {
+            recipe,
+            people: train.iter().map(|sample| sample.person + 1).max().unwrap_or(0),
+            photos: train.len(),
+            selection_photos: select.len(),
+            epochs: &epochs,
+            chosen,
+            better_than_start: better,
+            report,
+        };
+        let path = self.out.join("finetune.json");
+        super::import::write_file(&path, &serde_json::to_vec_pretty(&record)?)
+    }
+
+    fn samples(&self, models: &Models) -> Result<(Vec<Sample>, Vec<Sample>)> {
+        let select = Pairs::read(&self.select)?.photos();
+        let learned = Pairs::read(&self.train)?;
+        let mut people: Vec<String> =
+            learned.photos().into_iter().map(|photo| photo.person).collect();
+        people.dedup();
+        if let Some(photo) = select.iter().find(|photo| people.binary_search(&photo.person).is_ok())
+        {
+            bail!(
+                "{} is in both --train and --select; nobody may be judged by what was learned of them",
+                photo.person
+            );
+        }
+        let train = self.all_photos(&people)?;
+        Ok((self.faces(models, &train, "learning")?, self.faces(models, &select, "selection")?))
+    }
+
+    fn all_photos(&self, people: &[String]) -> Result<Vec<Photo>> {
+        let mut photos = Vec::new();
+        for person in people {
+            photos.append(&mut photos_of(&self.images, person)?);
+        }
+        Ok(photos)
+    }
+
+    /// The photos' faces; a photo without one is told and left out.
+    fn faces(&self, models: &Models, photos: &[Photo], label: &str) -> Result<Vec<Sample>> {
+        let paths: Vec<PathBuf> = photos.iter().map(|photo| photo.path(&self.images)).collect();
+        let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut samples = Vec::new();
+        for ((photo, path), outcome) in
+            photos.iter().zip(&paths).zip(photos::process(models, &paths, false, label)?)
+        {
+            if let Some(crop) = told(outcome, path) {
+                let next = numbers.len();
+                let person = *numbers.entry(&photo.person).or_insert(next);
+                samples.push(Sample { crop, person });
+            }
+        }
+        Ok(samples)
+    }
+
+    fn thresholds(
+        &self,
+        models: &Models,
+    ) -> Result<(BTreeMap<String, f32>, facelatch::threshold::Calibration)> {
+        let names = std::fs::read_to_string(&self.calibrate)
+            .with_context(|| self.calibrate.display().to_string())?;
+        let people: Vec<String> =
+            names.lines().map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect();
+        let photos = self.all_photos(&people)?;
+        let paths: Vec<PathBuf> = photos.iter().map(|photo| photo.path(&self.images)).collect();
+        let outcomes = photos::process(models, &paths, true, "calibration")?;
+        let embeddings: Vec<_> = outcomes
+            .into_iter()
+            .map(|outcome| match outcome {
+                Outcome::Face { embedding, .. } => embedding,
+                Outcome::NoFace | Outcome::Unreadable(_) => None,
+            })
+            .collect();
+        let faces: Vec<(&str, Option<&facelatch::embed::Embedding>)> = photos
+            .iter()
+            .map(|photo| photo.person.as_str())
+            .zip(embeddings.iter().map(Option::as_ref))
+            .filter(|(_, embedding)| embedding.is_some())
+            .collect();
+        let file = self.calibrate.file_name().unwrap_or_default().to_string_lossy();
+        calibrate(&Scores::of_all_pairs(&faces), file.into_owned(), people.len(), faces.len())
+    }
+}
+
+fn told(outcome: Outcome, path: &Path) -> Option<facelatch::align::Crop> {
+    match outcome {
+        Outcome::Face { crop, .. } => Some(crop),
+        Outcome::NoFace => {
+            log::warn!("{}: no face; left out", path.display());
+            None
+        }
+        Outcome::Unreadable(message) => {
+            log::warn!("{message}; left out");
+            None
+        }
+    }
+}
+
+fn tell(epoch: &Epoch) {
+    let judged =
+        format!("TAR {:.2} %  EER {:.2} %", epoch.judged * 100.0, epoch.equal_error_rate * 100.0);
+    match epoch.number {
+        0 => say(&format!("start                                     {judged}")),
+        number => say(&format!(
+            "epoch {number:2}  loss {:7.3}  cosine to start {:.4}  {judged}",
+            epoch.loss, epoch.hold
+        )),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the command's own output")]
+fn say(line: &str) {
+    println!("{line}");
+}
