@@ -274,7 +274,7 @@ impl Store {
                 crops: crops.get(&(key as u32)).copied().unwrap_or(0),
             })
             .collect();
-        people.sort_by(|a, b| a.name.to_lowercase().cmp(&b.name.to_lowercase()));
+        people.sort_by_cached_key(|person| person.name.to_lowercase());
         Ok(people)
     }
 
@@ -310,8 +310,8 @@ impl Store {
         };
         let first = u64::from(person.0) << 32;
         let taken = self.keys(TEMPLATES)?.into_iter().filter(|key| person_of(*key) == person).max();
-        let mut key = taken.map_or(first, |last| last + 1);
-        for template in templates {
+        let free = taken.map_or(first, |last| last + 1);
+        for (key, template) in (free..).zip(templates) {
             let values = template.embedding.values().to_vec();
             edits.push(put(TEMPLATES, key, &TemplateRecord { model: model.to_owned(), values }));
             if let Some(crop) = &template.crop {
@@ -321,7 +321,6 @@ impl Store {
                 })?;
                 edits.push(put(CROPS, key, &png));
             }
-            key += 1;
         }
         self.commit(edits)?;
         self.find(&name)

@@ -3,7 +3,10 @@
 //! Every epoch shows each photo once. The loss is ArcFace over the people of
 //! the photos, plus how far an embedding has turned away from the one that the
 //! starting weights, the teacher, give to the same face: a few thousand photos
-//! must not undo what millions taught.
+//! must not undo what millions taught. What is judged and kept is a running
+//! average of the weights, which wanders less than the weights themselves
+//! (Polyak and Juditsky, "Acceleration of stochastic approximation by
+//! averaging", 1992).
 
 use crate::arcface::ArcFace;
 use crate::metrics::Scores;
@@ -21,6 +24,9 @@ use tch::{Device, Kind, Tensor};
 pub const JUDGED_AT: [f64; 3] = [1e-3, 1e-4, 1e-5];
 /// Pictures embedded at once where nothing is learned.
 const EMBED_BATCH: usize = 64;
+/// Share of the way that the average goes towards the weights at each step: it
+/// looks back over some hundred of them.
+const AVERAGE_SHARE: f64 = 0.01;
 /// Brightness (share of the range) and contrast are varied by at most this.
 const BRIGHTNESS: f64 = 0.2;
 const CONTRAST: f64 = 0.2;
@@ -122,6 +128,7 @@ pub fn finetune(
     let head = VarStore::new(device);
     let centers = centers(&head, &teacher, &labels, people);
 
+    let mut averaged = Student::new(start, device);
     let mut epochs = vec![judge(&student, select, normalization, device, 0, (0.0, 1.0))?];
     told(&Progress::Judged(epochs[0]));
     let mut best: Option<(usize, MobileFaceNet)> = None;
@@ -149,6 +156,7 @@ pub fn finetune(
                 learner.step(&student, train, batch, &labels, &teacher, &centers);
             network.step();
             classes.step();
+            averaged.approach(&student, AVERAGE_SHARE);
             let share = batch.len() as f64 / train.len() as f64;
             loss += of_batch * share;
             hold += of_teacher * share;
@@ -157,7 +165,7 @@ pub fn finetune(
         if !loss.is_finite() {
             bail!("epoch {number}: the loss is no number any more; take a smaller learning rate");
         }
-        let epoch = judge(&student, select, normalization, device, number, (loss, hold))?;
+        let epoch = judge(&averaged, select, normalization, device, number, (loss, hold))?;
         told(&Progress::Judged(epoch));
         let leading = best.as_ref().is_none_or(|(at, _)| {
             // Where none beats the start, the first stays.
@@ -165,7 +173,7 @@ pub fn finetune(
         });
         epochs.push(epoch);
         if leading {
-            best = Some((number, student.weights()?));
+            best = Some((number, averaged.weights()?));
         }
     }
     // At least one epoch ran, and the first one always leads.

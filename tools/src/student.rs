@@ -98,6 +98,18 @@ impl Student {
         )
     }
 
+    /// Moves every weight a share of the way to another network's.
+    pub fn approach(&mut self, other: &Student, share: f64) {
+        tch::no_grad(|| {
+            for (name, tensor) in &mut self.tensors {
+                if let Some(target) = other.tensors.get(name) {
+                    let way = target - &*tensor;
+                    let _ = tensor.g_add_(&(way * share));
+                }
+            }
+        });
+    }
+
     /// The weights as they are now.
     pub fn weights(&self) -> Result<MobileFaceNet> {
         let mut tensors = Tensors::new();
@@ -191,6 +203,20 @@ pub(crate) mod tests {
         let exported = embedder.embed(&crop).expect("an embedding");
         let similarity = exported.similarity(&Embedding::normalized(&torch));
         assert!(similarity > 0.99999, "{similarity}");
+    }
+
+    #[test]
+    fn approaching_goes_its_share_of_the_way() {
+        let mut student = Student::new(&noise(16, 1), Device::Cpu);
+        student.approach(&Student::new(&noise(16, 2), Device::Cpu), 0.25);
+        let got = student.weights().expect("weights").tensors;
+        let (from, to) = (noise(16, 1).tensors, noise(16, 2).tensors);
+        for (name, tensor) in &got {
+            for (at, value) in tensor.values.iter().enumerate().take(100) {
+                let (a, b) = (from[name].values[at], to[name].values[at]);
+                assert!((value - (0.75 * a + 0.25 * b)).abs() < 1e-5, "{name}");
+            }
+        }
     }
 
     #[test]

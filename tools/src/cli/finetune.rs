@@ -84,6 +84,7 @@ struct Record<'a> {
     epochs: &'a [Epoch],
     chosen: usize,
     better_than_start: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<Report>,
 }
 
