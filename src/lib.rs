@@ -4,16 +4,21 @@
 //! [`embed`] → gallery → decision → door → relay. ARCHITECTURE.md has the map.
 
 pub mod align;
+pub mod camera;
+pub mod config;
 pub mod decide;
 pub mod detect;
 pub mod door;
 pub mod embed;
+pub mod enroll;
 pub mod frame;
 pub mod gallery;
 pub mod models;
 pub mod nn;
 pub mod picture;
 pub mod quality;
+pub mod recognize;
+pub mod relay;
 pub mod resample;
 pub mod threshold;
 pub mod track;

@@ -242,11 +242,12 @@ pub struct Models {
 }
 
 /// The models in the binary.
-const BUILT_IN: [(&str, &[u8]); 4] = [
+const BUILT_IN: [(&str, &[u8]); 5] = [
     (MANIFEST, include_bytes!("../models/manifest.toml")),
     ("pnet.onnx", include_bytes!("../models/pnet.onnx")),
     ("rnet.onnx", include_bytes!("../models/rnet.onnx")),
     ("onet.onnx", include_bytes!("../models/onet.onnx")),
+    ("mobilefacenet.onnx", include_bytes!("../models/mobilefacenet.onnx")),
 ];
 
 impl Models {
@@ -319,6 +320,16 @@ impl Models {
         self.recognizer
             .as_ref()
             .ok_or_else(|| ModelsError::NoRecognizer { path: self.source.clone() })
+    }
+
+    /// Which recognizer this is: the set's version and the beginning of its
+    /// digest. Templates remember it, for those of two models do not compare.
+    pub fn recognizer_id(&self) -> Result<String, ModelsError> {
+        let Some(recognizer) = &self.manifest.recognizer else {
+            return Err(ModelsError::NoRecognizer { path: self.source.clone() });
+        };
+        let digest: String = recognizer.sha256.chars().take(8).collect();
+        Ok(format!("{}+{digest}", self.manifest.version))
     }
 
     /// The thresholds, which a door cannot do without.

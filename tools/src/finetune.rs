@@ -24,9 +24,6 @@ use tch::{Device, Kind, Tensor};
 pub const JUDGED_AT: [f64; 3] = [1e-3, 1e-4, 1e-5];
 /// Pictures embedded at once where nothing is learned.
 const EMBED_BATCH: usize = 64;
-/// Share of the way that the average goes towards the weights at each step: it
-/// looks back over some hundred of them.
-const AVERAGE_SHARE: f64 = 0.01;
 /// Brightness (share of the range) and contrast are varied by at most this.
 const BRIGHTNESS: f64 = 0.2;
 const CONTRAST: f64 = 0.2;
@@ -50,6 +47,9 @@ pub struct Recipe {
     pub margin: f64,
     /// Weight of the term that holds embeddings to the teacher's.
     pub hold: f64,
+    /// Share of the way that the running average goes towards the weights at
+    /// each step, 0..=1; at 1 it is the weights themselves.
+    pub average: f64,
     /// Everything random follows from it.
     pub seed: i64,
 }
@@ -156,7 +156,7 @@ pub fn finetune(
                 learner.step(&student, train, batch, &labels, &teacher, &centers);
             network.step();
             classes.step();
-            averaged.approach(&student, AVERAGE_SHARE);
+            averaged.approach(&student, recipe.average);
             let share = batch.len() as f64 / train.len() as f64;
             loss += of_batch * share;
             hold += of_teacher * share;
@@ -304,6 +304,7 @@ mod tests {
             scale: 64.0,
             margin: 0.5,
             hold: 10.0,
+            average: 0.5,
             seed: 1,
         };
         let start = noise(16, 5);
@@ -338,6 +339,7 @@ mod tests {
             scale: 64.0,
             margin: 0.5,
             hold: 1.0,
+            average: 1.0,
             seed: 1,
         };
         let one = [Sample { crop: crop(1), person: 0 }];

@@ -46,7 +46,7 @@ pub struct Finetune {
     #[arg(long)]
     name: String,
     /// Times each photo is shown
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 5)]
     epochs: usize,
     /// Photos a step
     #[arg(long, default_value_t = 64)]
@@ -69,6 +69,10 @@ pub struct Finetune {
     /// Weight of the cosine to the starting weights' embeddings
     #[arg(long, default_value_t = 20.0)]
     hold: f64,
+    /// Share of the way the judged average goes towards the weights at each
+    /// step; 1 judges the weights themselves
+    #[arg(long, default_value_t = 1.0)]
+    average: f64,
     /// Everything random follows from it
     #[arg(long, default_value_t = 1)]
     seed: i64,
@@ -99,6 +103,7 @@ impl Finetune {
             scale: self.scale,
             margin: self.margin,
             hold: self.hold,
+            average: self.average,
             seed: self.seed,
         };
         let normalization = Normalization::ARCFACE;

@@ -1,0 +1,267 @@
+//! YUV4MPEG2: a text header, then frames of planar YCbCr, each after a line
+//! that begins with `FRAME`. It is what mjpegtools began and what ffmpeg,
+//! GStreamer and others write.
+
+use crate::frame::Frame;
+use std::io::{BufRead, Read};
+use thiserror::Error;
+
+/// The header and a frame's line fit in this; one that does not is none.
+const LONGEST_LINE: u64 = 1024;
+/// No camera for a door is larger, and a lying header must not cost memory.
+const LARGEST_SIDE: usize = 8192;
+
+/// Why bytes are no video.
+#[derive(Debug, Error)]
+pub enum Y4mError {
+    /// The first line is none of a video's.
+    #[error(
+        "this is no YUV4MPEG2 stream ({0}); let the program write one, as ffmpeg does with -f yuv4mpegpipe -pix_fmt yuv420p -"
+    )]
+    Header(String),
+    /// A frame does not begin as one.
+    #[error("expected a frame, found {0:?}")]
+    Frame(String),
+    /// The stream ends within a frame.
+    #[error("cut short within a frame: {got} of {expected} bytes")]
+    Cut {
+        /// Bytes that came.
+        got: usize,
+        /// Bytes of a frame.
+        expected: usize,
+    },
+    /// The stream cannot be read.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// How many pixels share a colour sample, both ways; none for grey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chroma {
+    Grey,
+    Every { columns: usize, rows: usize },
+}
+
+/// A stream of frames.
+#[derive(Debug)]
+pub struct Y4m<R> {
+    reader: R,
+    width: usize,
+    height: usize,
+    chroma: Chroma,
+    full_range: bool,
+    planes: Vec<u8>,
+}
+
+impl<R: BufRead> Y4m<R> {
+    /// Reads the header.
+    pub fn new(mut reader: R) -> Result<Self, Y4mError> {
+        let line = line(&mut reader)?.ok_or_else(|| Y4mError::Header("it is empty".to_owned()))?;
+        let broken = |fault: &str| Y4mError::Header(format!("{fault} in {line:?}"));
+        let mut words = line.split(' ');
+        if words.next() != Some("YUV4MPEG2") {
+            return Err(broken("no signature"));
+        }
+        let (mut width, mut height) = (0, 0);
+        let mut chroma = Chroma::Every { columns: 2, rows: 2 };
+        let mut full_range = false;
+        for word in words.filter(|word| !word.is_empty()) {
+            let (key, value) = word.split_at(word.chars().next().map_or(0, char::len_utf8));
+            match key {
+                "W" => width = value.parse().map_err(|_| broken("a bad width"))?,
+                "H" => height = value.parse().map_err(|_| broken("a bad height"))?,
+                "C" => {
+                    chroma = chroma_of(value).ok_or_else(|| broken("an unknown colour space"))?
+                }
+                "I" if !matches!(value, "p" | "?") => return Err(broken("interlacing")),
+                "X" if value == "COLORRANGE=FULL" => full_range = true,
+                // Frame rate, aspect and comments change nothing here.
+                _ => {}
+            }
+        }
+        if !(1..=LARGEST_SIDE).contains(&width) || !(1..=LARGEST_SIDE).contains(&height) {
+            return Err(broken(&format!("a size beyond 1 to {LARGEST_SIDE}")));
+        }
+        Ok(Self { reader, width, height, chroma, full_range, planes: Vec::new() })
+    }
+
+    /// Columns and rows of every frame.
+    pub fn size(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+
+    /// The next frame; `None` where the stream ends between two.
+    pub fn next(&mut self) -> Result<Option<Frame>, Y4mError> {
+        let Some(line) = line(&mut self.reader)? else { return Ok(None) };
+        if line != "FRAME" && !line.starts_with("FRAME ") {
+            return Err(Y4mError::Frame(line));
+        }
+        let luma = self.width * self.height;
+        let colour = match self.chroma {
+            Chroma::Grey => 0,
+            Chroma::Every { columns, rows } => {
+                self.width.div_ceil(columns) * self.height.div_ceil(rows)
+            }
+        };
+        let expected = luma + 2 * colour;
+        self.planes.clear();
+        // Grows with what really comes, not with what the header promises.
+        let got = (&mut self.reader).take(expected as u64).read_to_end(&mut self.planes)?;
+        if got < expected {
+            return Err(Y4mError::Cut { got, expected });
+        }
+        Ok(Some(self.rgb(luma, colour)))
+    }
+
+    /// BT.601 to RGB, each colour sample for all pixels that share it.
+    fn rgb(&self, luma: usize, colour: usize) -> Frame {
+        let mut frame = Frame::filled(self.width, self.height, [0; 3]);
+        let (y_plane, rest) = self.planes.split_at(luma);
+        let (cb_plane, cr_plane) = rest.split_at(colour);
+        // In 1/65536: range of luma, red of Cr, green of Cb and Cr, blue of Cb.
+        let (offset, scale, red, green_cb, green_cr, blue) = if self.full_range {
+            (0, 65536, 91881, 22554, 46802, 116_130)
+        } else {
+            (16, 76309, 104_597, 25675, 53279, 132_201)
+        };
+        let rows = frame.pixels_mut().chunks_exact_mut(3 * self.width).enumerate();
+        for (y, row) in rows {
+            for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
+                let light = (i32::from(y_plane[y * self.width + x]) - offset) * scale + 32768;
+                let (cb, cr) = match self.chroma {
+                    Chroma::Grey => (0, 0),
+                    Chroma::Every { columns, rows } => {
+                        let at = y / rows * self.width.div_ceil(columns) + x / columns;
+                        (i32::from(cb_plane[at]) - 128, i32::from(cr_plane[at]) - 128)
+                    }
+                };
+                pixel[0] = ((light + red * cr) >> 16).clamp(0, 255) as u8;
+                pixel[1] = ((light - green_cb * cb - green_cr * cr) >> 16).clamp(0, 255) as u8;
+                pixel[2] = ((light + blue * cb) >> 16).clamp(0, 255) as u8;
+            }
+        }
+        frame
+    }
+}
+
+fn chroma_of(name: &str) -> Option<Chroma> {
+    match name {
+        "mono" => Some(Chroma::Grey),
+        "420" | "420jpeg" | "420mpeg2" | "420paldv" => Some(Chroma::Every { columns: 2, rows: 2 }),
+        "422" => Some(Chroma::Every { columns: 2, rows: 1 }),
+        "444" => Some(Chroma::Every { columns: 1, rows: 1 }),
+        _ => None,
+    }
+}
+
+/// A line without its end; `None` where there is nothing more.
+fn line(reader: &mut impl BufRead) -> Result<Option<String>, Y4mError> {
+    let mut bytes = Vec::new();
+    reader.take(LONGEST_LINE).read_until(b'\n', &mut bytes)?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
+    if bytes.pop_if(|last| *last == b'\n').is_none() {
+        return Err(Y4mError::Header(format!("no line end after {:?}", shown(&bytes))));
+    }
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|error| Y4mError::Header(format!("no text: {:?}", shown(error.as_bytes()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn video(header: &str, frames: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = format!("YUV4MPEG2 {header}\n").into_bytes();
+        for frame in frames {
+            bytes.extend(b"FRAME\n");
+            bytes.extend(*frame);
+        }
+        bytes
+    }
+
+    fn first_pixel(header: &str, planes: &[u8]) -> [u8; 3] {
+        let bytes = video(header, &[planes]);
+        let mut video = Y4m::new(&bytes[..]).expect("a video");
+        video.next().expect("a stream").expect("a frame").pixel(0, 0)
+    }
+
+    #[test]
+    fn colours_are_those_of_bt_601() {
+        // Red, green and blue of the standard's colour bars at full strength.
+        for (ycc, rgb) in [
+            ([16, 128, 128], [0, 0, 0]),
+            ([235, 128, 128], [255, 255, 255]),
+            ([81, 90, 240], [254, 0, 0]),
+            ([145, 54, 34], [0, 255, 1]),
+            ([41, 240, 110], [0, 0, 255]),
+        ] {
+            let got = first_pixel("W1 H1 F10:1 C444", &ycc);
+            let near = got.iter().zip(rgb).all(|(a, b)| a.abs_diff(b) <= 1);
+            assert!(near, "{ycc:?} gave {got:?}, expected {rgb:?}");
+        }
+        assert_eq!(first_pixel("W1 H1 Cmono XCOLORRANGE=FULL", &[77]), [77; 3]);
+    }
+
+    #[test]
+    fn odd_sizes_round_their_colours_up() {
+        let header = "W3 H3 F25:1 Ip A1:1 C420jpeg";
+        let bytes = video(header, &[&[128; 9 + 2 * 4], &[200; 9 + 2 * 4]]);
+        let mut video = Y4m::new(&bytes[..]).expect("a video");
+        assert_eq!(video.size(), (3, 3));
+        assert!(video.next().expect("a stream").is_some());
+        assert!(video.next().expect("a stream").is_some());
+        assert!(video.next().expect("a stream").is_none());
+    }
+
+    #[test]
+    fn lies_and_cuts_are_named() {
+        for (header, expected) in [
+            ("W0 H4", "size"),
+            ("W99999 H4", "size"),
+            ("H4", "size"),
+            ("W-3 H4", "width"),
+            ("W4 H4 C411", "colour space"),
+            ("W4 H4 It", "interlacing"),
+        ] {
+            let message = Y4m::new(&video(header, &[])[..]).expect_err(header).to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+        let bytes = video("W8000 H8000", &[&[1; 100]]);
+        let error = Y4m::new(&bytes[..]).expect("a header").next().expect_err("too short");
+        assert!(matches!(error, Y4mError::Cut { got: 100, expected: 96_000_000 }), "{error}");
+        let bytes = video("W2 H2", &[&[1; 9]]);
+        let mut stream = Y4m::new(&bytes[..]).expect("a header");
+        assert!(stream.next().is_ok());
+        assert!(stream.next().is_err(), "three bytes too many are no frame");
+        assert!(Y4m::new(&b"RIFF....AVI"[..]).is_err());
+        assert!(Y4m::new(&vec![b'x'; 100_000][..]).is_err());
+        assert!(Y4m::new(&b""[..]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(mut video) = Y4m::new(&bytes[..]) {
+                while let Ok(Some(_)) = video.next() {}
+            }
+        }
+
+        #[test]
+        fn no_header_makes_it_panic(
+            words in prop::collection::vec("[WHCIFAX][0-9a-z:=-]{0,8}", 0..6),
+            body in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let bytes = video(&words.join(" "), &[&body, &body]);
+            if let Ok(mut video) = Y4m::new(&bytes[..]) {
+                while let Ok(Some(frame)) = video.next() {
+                    prop_assert_eq!((frame.width(), frame.height()), video.size());
+                }
+            }
+        }
+    }
+}

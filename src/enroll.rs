@@ -1,0 +1,240 @@
+//! Enrolling in front of a camera: several good, different views of one person.
+//!
+//! ```text
+//!   Collecting --(as many views as wanted)--> Done
+//!       |  \__ a frame that will not do: say why, go on
+//!       +---(time is up)--> Failed, with what was wrong most
+//! ```
+
+use crate::embed::Embedding;
+use crate::quality::{Aspect, WORTH_ENROLLING};
+use std::time::Duration;
+
+/// Views taken at most; templates beyond make matching slower and looser.
+pub const MAX_VIEWS: usize = 16;
+/// Two views in less than this are one view.
+const BETWEEN_VIEWS: Duration = Duration::from_millis(300);
+/// A view more like the last one than this teaches nothing new.
+const SAME_VIEW: f32 = 0.985;
+
+/// How to enroll.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EnrollSettings {
+    /// Views wanted, 1..=[`MAX_VIEWS`].
+    pub views: usize,
+    /// Time to get them in.
+    pub time: Duration,
+    /// Similarity at or above which two views are of one person.
+    pub same_person: f32,
+}
+
+/// What a frame shows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shot {
+    /// No face in the zone.
+    Empty,
+    /// More than one.
+    Crowd,
+    /// One face.
+    Face {
+        /// The weakest aspect of the view and its score.
+        weakest: (Aspect, f32),
+        /// Nothing where the view is too poor.
+        embedding: Option<Embedding>,
+    },
+}
+
+/// Why a frame will not do, or how it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hindrance {
+    /// Nobody there.
+    NoFace,
+    /// One at a time.
+    Crowd,
+    /// The view is too poor.
+    Poor(Aspect),
+    /// Somebody else than in the first view.
+    SomebodyElse,
+    /// Just like the last view.
+    Same,
+}
+
+impl Hindrance {
+    /// What to tell the person.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::NoFace => "step in front of the camera",
+            Self::Crowd => "one at a time",
+            Self::Poor(aspect) => aspect.advice(),
+            Self::SomebodyElse => "this is somebody else than before",
+            Self::Same => "turn the head a little",
+        }
+    }
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Keep this frame's view; so many are taken.
+    Take(usize),
+    /// Keep this frame's view; it was the last one wanted.
+    Done,
+    /// Go on, and tell the person this.
+    Wait(Hindrance),
+    /// Go on, nothing to tell: too soon after the last view.
+    Early,
+    /// Time is up; what hindered most.
+    Failed(Hindrance),
+}
+
+/// One person's enrolment.
+#[derive(Clone, Debug)]
+pub struct Enrolment {
+    settings: EnrollSettings,
+    began: Option<Duration>,
+    first: Option<Embedding>,
+    last: Option<(Duration, Embedding)>,
+    taken: usize,
+    hindrances: heapless::LinearMap<Hindrance, u32, 8>,
+}
+
+impl Enrolment {
+    /// Begins with the first frame.
+    pub fn new(settings: EnrollSettings) -> Self {
+        let hindrances = heapless::LinearMap::new();
+        Self { settings, began: None, first: None, last: None, taken: 0, hindrances }
+    }
+
+    /// Takes one frame, on a clock that does not run backwards.
+    pub fn step(&mut self, now: Duration, shot: &Shot) -> Step {
+        let began = *self.began.get_or_insert(now);
+        if now.saturating_sub(began) >= self.settings.time {
+            let most = self.hindrances.iter().max_by_key(|(_, count)| **count);
+            return Step::Failed(most.map_or(Hindrance::NoFace, |(hindrance, _)| *hindrance));
+        }
+        let embedding = match shot {
+            Shot::Empty => return self.wait(Hindrance::NoFace),
+            Shot::Crowd => return self.wait(Hindrance::Crowd),
+            Shot::Face { weakest: (aspect, score), .. } if *score < WORTH_ENROLLING => {
+                return self.wait(Hindrance::Poor(*aspect));
+            }
+            Shot::Face { weakest: (aspect, _), embedding: None } => {
+                return self.wait(Hindrance::Poor(*aspect));
+            }
+            Shot::Face { embedding: Some(embedding), .. } => embedding,
+        };
+        if let Some((at, last)) = &self.last {
+            if now.saturating_sub(*at) < BETWEEN_VIEWS {
+                return Step::Early;
+            }
+            let like = |other: &Embedding| embedding.similarity(other);
+            if self.first.as_ref().is_some_and(|first| like(first) < self.settings.same_person) {
+                return self.wait(Hindrance::SomebodyElse);
+            }
+            if like(last) > SAME_VIEW {
+                return self.wait(Hindrance::Same);
+            }
+        }
+        self.first.get_or_insert_with(|| embedding.clone());
+        self.last = Some((now, embedding.clone()));
+        self.taken += 1;
+        if self.taken >= self.settings.views.clamp(1, MAX_VIEWS) {
+            Step::Done
+        } else {
+            Step::Take(self.taken)
+        }
+    }
+
+    fn wait(&mut self, hindrance: Hindrance) -> Step {
+        let count = self.hindrances.get(&hindrance).copied().unwrap_or(0);
+        // There is room for every hindrance there is.
+        let _ = self.hindrances.insert(hindrance, count + 1);
+        Step::Wait(hindrance)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SETTINGS: EnrollSettings =
+        EnrollSettings { views: 3, time: Duration::from_secs(20), same_person: 0.4 };
+
+    fn s(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    /// A good view at an angle of the embedding, radians.
+    fn good(angle: f32) -> Shot {
+        let embedding = Some(Embedding::normalized(&[angle.cos(), angle.sin()]));
+        Shot::Face { weakest: (Aspect::Pose, 0.9), embedding }
+    }
+
+    #[test]
+    fn three_different_views_are_enough() {
+        let mut enrolment = Enrolment::new(SETTINGS);
+        let poor = Shot::Face { weakest: (Aspect::Sharpness, 0.3), embedding: None };
+        let script = [
+            (0.0, Shot::Empty, Step::Wait(Hindrance::NoFace)),
+            (0.1, poor, Step::Wait(Hindrance::Poor(Aspect::Sharpness))),
+            (0.2, good(0.0), Step::Take(1)),
+            (0.3, good(0.3), Step::Early),
+            (0.6, good(0.05), Step::Wait(Hindrance::Same)),
+            (0.7, Shot::Crowd, Step::Wait(Hindrance::Crowd)),
+            (0.8, good(0.3), Step::Take(2)),
+            (1.2, good(1.5), Step::Wait(Hindrance::SomebodyElse)),
+            (1.6, good(-0.3), Step::Done),
+        ];
+        for (at, shot, expected) in script {
+            assert_eq!(enrolment.step(s(at), &shot), expected, "at {at}");
+        }
+    }
+
+    #[test]
+    fn time_out_says_what_hindered_most() {
+        let mut enrolment = Enrolment::new(SETTINGS);
+        let far = Shot::Face { weakest: (Aspect::Size, 0.1), embedding: None };
+        for i in 0..19 {
+            enrolment.step(s(f64::from(i)), if i < 5 { &Shot::Empty } else { &far });
+        }
+        let failed = Step::Failed(Hindrance::Poor(Aspect::Size));
+        assert_eq!(enrolment.step(s(20.0), &good(0.0)), failed);
+        assert_eq!(Enrolment::new(SETTINGS).step(s(0.0), &good(0.0)), Step::Take(1));
+    }
+
+    proptest! {
+        /// Whatever comes, it is done only with as many good views of one
+        /// person as wanted, apart in time.
+        #[test]
+        fn done_only_with_the_views_wanted(
+            frames in prop::collection::vec((-3f32..3.0, 0f32..1.0, 0u64..800), 0..60),
+        ) {
+            let mut enrolment = Enrolment::new(SETTINGS);
+            let mut now = Duration::ZERO;
+            let mut taken: Vec<(Duration, f32)> = vec![];
+            for (angle, score, later) in frames {
+                now += Duration::from_millis(later);
+                let shot = match good(angle) {
+                    Shot::Face { embedding, .. } => {
+                        Shot::Face { weakest: (Aspect::Size, score), embedding }
+                    }
+                    other => other,
+                };
+                let step = enrolment.step(now, &shot);
+                if matches!(step, Step::Take(_) | Step::Done) {
+                    prop_assert!(score >= WORTH_ENROLLING && now < SETTINGS.time + Duration::from_millis(800));
+                    if let Some((at, first)) = taken.first() {
+                        prop_assert!(now >= *at + BETWEEN_VIEWS);
+                        prop_assert!((angle - first).cos() > 0.39);
+                    }
+                    taken.push((now, angle));
+                }
+                if step == Step::Done {
+                    prop_assert_eq!(taken.len(), 3);
+                    break;
+                }
+            }
+        }
+    }
+}
