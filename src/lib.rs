@@ -20,5 +20,6 @@ pub mod quality;
 pub mod recognize;
 pub mod relay;
 pub mod resample;
+pub mod service;
 pub mod threshold;
 pub mod track;

@@ -88,12 +88,33 @@ impl Camera {
         matches!(self, Self::Images(_))
     }
 
+    /// What ends the camera from another thread that waits for no frame.
+    pub fn interrupter(&self) -> Interrupter {
+        match self {
+            Self::Images(_) => Interrupter(None),
+            Self::Pipe(pipe) => Interrupter(pipe.group()),
+        }
+    }
+
     /// The next frame; `None` at the end. Waits for it. After an error there
     /// may be more: one bad picture is not the end of a folder.
     pub fn next(&mut self) -> Option<Result<Captured, CameraError>> {
         match self {
             Self::Images(images) => images.next(),
             Self::Pipe(pipe) => pipe.next(),
+        }
+    }
+}
+
+/// Ends a camera that another thread waits on.
+#[derive(Clone, Copy, Debug)]
+pub struct Interrupter(Option<rustix::process::Pid>);
+
+impl Interrupter {
+    /// Ends it: the next frame is the last or none.
+    pub fn interrupt(self) {
+        if let Some(group) = self.0 {
+            pipe::end(group);
         }
     }
 }

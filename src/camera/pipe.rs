@@ -57,6 +57,11 @@ impl Pipe {
         }
     }
 
+    /// The program and all that it started.
+    pub(super) fn group(&self) -> Option<Pid> {
+        Pid::from_raw(i32::try_from(self.child.id()).ok()?)
+    }
+
     fn fault(&mut self, fault: &Y4mError) -> CameraError {
         let ended = self.child.try_wait().ok().flatten();
         let how = match ended {
@@ -67,15 +72,18 @@ impl Pipe {
     }
 }
 
+/// Ends a program with all that it started.
+pub(super) fn end(group: Pid) {
+    // Nothing to be done about one that has already ended.
+    let _ = kill_process_group(group, Signal::KILL);
+}
+
 impl Drop for Pipe {
     /// Ends the program with all that it started.
     fn drop(&mut self) {
         self.video = None;
-        if let Ok(id) = i32::try_from(self.child.id())
-            && let Some(group) = Pid::from_raw(id)
-        {
-            // Nothing to be done about a group that has already ended.
-            let _ = kill_process_group(group, Signal::KILL);
+        if let Some(group) = self.group() {
+            end(group);
         }
         let _ = self.child.wait();
     }

@@ -3,27 +3,30 @@
 use super::pictures::{FaceLine, Pictures};
 use anyhow::Result;
 use clap::Args;
-use facelatch::detect::{Detector, DetectorSettings};
+use facelatch::detect::Detector;
 use facelatch::models::Models;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Find the faces in pictures: box, score and five landmarks, in pixels of the picture.
+/// Find the faces in pictures: box, score, five landmarks and quality
+///
+/// All in pixels of the picture. Quality is 0 (useless) to 1 (as good as it
+/// gets): that of the weakest of size, sharpness, light and pose.
 #[derive(Args)]
 pub struct Detect {
     #[command(flatten)]
     pictures: Pictures,
+    /// Folder of models [default: those built in]
+    #[arg(long, value_name = "DIR")]
+    models: Option<PathBuf>,
 }
 
 impl Detect {
     pub fn run(self) -> Result<ExitCode> {
-        let models = Models::open_or_built_in(self.pictures.models.as_deref())?;
-        let settings = DetectorSettings {
-            minimum_face: self.pictures.minimum_face,
-            ..DetectorSettings::default()
-        };
-        let mut detector = Detector::new(&models.detector, settings)?;
+        let models = Models::open_or_built_in(self.models.as_deref())?;
+        let mut detector = Detector::new(&models.detector, self.pictures.detector())?;
         self.pictures.each(|frame| {
-            Ok(detector.detect(frame)?.iter().map(|face| FaceLine::new(face, None)).collect())
+            Ok(detector.detect(frame)?.iter().map(|face| FaceLine::new(frame, face)).collect())
         })
     }
 }

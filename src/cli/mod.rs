@@ -1,13 +1,23 @@
 //! Arguments, dispatch and exit codes.
 
+mod bench;
+mod demo;
 mod detect;
 mod embed;
+mod enroll;
+mod identify;
+mod people;
 mod pictures;
+mod run;
+mod site;
+mod status;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Face recognition for a door: finds faces and turns them into embeddings.
+/// Opens a door for the people it knows.
+///
+/// Begin with `facelatch demo`: it shows the whole of it with nothing attached.
 ///
 /// Exit codes: 0 all done, 1 something failed, 2 wrong usage.
 #[derive(Parser)]
@@ -19,24 +29,70 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Demo),
+    Run(run::Run),
+    Enroll(enroll::Enroll),
+    People(people::People),
     Detect(detect::Detect),
     Embed(embed::Embed),
+    Identify(identify::Identify),
+    Status(status::Status),
+    Bench(bench::Bench),
 }
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
-        .format_timestamp(None)
-        .init();
-    let done = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    let service = matches!(command, Command::Run(_));
+    let mut logger =
+        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(if service {
+            "info"
+        } else {
+            "warn"
+        }));
+    if !service {
+        logger.format_timestamp(None);
+    }
+    logger.format_target(false).init();
+    let done = match command {
+        Command::Demo(demo) => demo.run(),
+        Command::Run(run) => run.run(),
+        Command::Enroll(enroll) => enroll.run(),
+        Command::People(people) => people.run(),
         Command::Detect(detect) => detect.run(),
         Command::Embed(embed) => embed.run(),
+        Command::Identify(identify) => identify.run(),
+        Command::Status(status) => status.run(),
+        Command::Bench(bench) => bench.run(),
     };
     match done {
         Ok(code) => code,
+        // A reader that has seen enough, like `head`, is no failure of ours.
+        Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let kind = cause
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::kind)
+            .or_else(|| cause.downcast_ref::<serde_json::Error>().and_then(|e| e.io_error_kind()));
+        kind == Some(std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
     }
 }

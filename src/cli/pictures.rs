@@ -1,16 +1,21 @@
-//! What `detect` and `embed` share: which pictures to read and how results are
-//! printed.
+//! What `detect`, `embed` and `identify` share: which pictures to read and how
+//! results are printed.
 
+use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use clap::Args;
-use facelatch::detect::{Face, nearest_center};
+use facelatch::align::align;
+use facelatch::detect::{DetectorSettings, Face, nearest_center};
 use facelatch::embed::Embedding;
 use facelatch::frame::Frame;
 use facelatch::picture;
+use facelatch::quality::Quality;
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+const NAME: Style = AnsiColor::Green.on_default().bold();
 
 /// Which pictures to look at, and for how small faces.
 #[derive(Args)]
@@ -22,11 +27,8 @@ pub struct Pictures {
     #[arg(long)]
     json: bool,
     /// Shorter side of the smallest face to look for, pixels
-    #[arg(long, default_value_t = 40.0, value_parser = minimum_face)]
-    pub minimum_face: f32,
-    /// Folder of models [default: those built in]
-    #[arg(long)]
-    pub models: Option<PathBuf>,
+    #[arg(long, default_value_t = 40.0, value_parser = minimum_face, value_name = "PIXELS")]
+    minimum_face: f32,
 }
 
 fn minimum_face(text: &str) -> Result<f32, String> {
@@ -43,20 +45,46 @@ pub struct FaceLine {
     rect: [f32; 4],
     score: f32,
     landmarks: [[f32; 2]; 5],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    embedding: Option<Vec<f32>>,
+    quality: f32,
+    #[serde(flatten)]
+    more: More,
+}
+
+/// What a command adds to a face.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum More {
+    /// Nothing: `detect`.
+    Nothing {},
+    /// `embed`.
+    Embedding { embedding: Vec<f32> },
+    /// `identify`: the person, or nobody; the similarity to the most similar.
+    Name { name: Option<String>, similarity: Option<f32> },
 }
 
 impl FaceLine {
-    /// The face, perhaps with its embedding.
-    pub fn new(face: &Face, embedding: Option<Embedding>) -> Self {
+    /// A face of the frame.
+    pub fn new(frame: &Frame, face: &Face) -> Self {
+        let quality = Quality::measure(face, &align(frame, &face.landmarks)).score();
+        Self::with(face, quality, More::Nothing {})
+    }
+
+    /// A face with what a command knows of it.
+    pub fn with(face: &Face, quality: f32, more: More) -> Self {
         let rect = face.rect;
         Self {
             rect: [rect.x1, rect.y1, rect.x2, rect.y2],
             score: face.score,
             landmarks: face.landmarks,
-            embedding: embedding.map(|embedding| embedding.values().to_vec()),
+            quality,
+            more,
         }
+    }
+}
+
+impl From<Embedding> for More {
+    fn from(embedding: Embedding) -> Self {
+        Self::Embedding { embedding: embedding.values().to_vec() }
     }
 }
 
@@ -68,11 +96,16 @@ enum ImageLine<'a> {
 }
 
 impl Pictures {
+    /// How to look for faces.
+    pub fn detector(&self) -> DetectorSettings {
+        DetectorSettings { minimum_face: self.minimum_face, ..DetectorSettings::default() }
+    }
+
     /// Looks at each picture and prints what `look` finds. A picture that cannot
     /// be read costs only itself, and exit code 1.
     pub fn each(&self, mut look: impl FnMut(&Frame) -> Result<Vec<FaceLine>>) -> Result<ExitCode> {
         let mut failed = false;
-        let mut out = std::io::stdout().lock();
+        let mut out = anstream::stdout().lock();
         for given in &self.images {
             let (files, fault) = expand(given);
             for file in &files {
@@ -111,19 +144,36 @@ impl Pictures {
                 let noun = if count == 1 { "face" } else { "faces" };
                 writeln!(out, "{image}  {width}x{height}  {count} {noun}")?;
                 for face in faces {
-                    let [x1, y1, x2, y2] = face.rect;
-                    let score = face.score * 100.0;
-                    writeln!(out, "  {x1:.0},{y1:.0} to {x2:.0},{y2:.0}  score {score:.1} %")?;
-                    if let Some(embedding) = &face.embedding {
-                        let first: Vec<String> =
-                            embedding.iter().take(4).map(|value| format!("{value:.3}")).collect();
-                        let length = embedding.len();
-                        writeln!(out, "  embedding of {length}: {} ...", first.join(" "))?;
-                    }
+                    print_face(out, face)?;
                 }
             }
         }
         Ok(())
+    }
+}
+
+fn print_face(out: &mut impl Write, face: &FaceLine) -> std::io::Result<()> {
+    let [x1, y1, x2, y2] = face.rect;
+    let (score, quality) = (face.score * 100.0, face.quality * 100.0);
+    write!(
+        out,
+        "  {x1:.0},{y1:.0} to {x2:.0},{y2:.0}  score {score:.1} %  quality {quality:.0} %"
+    )?;
+    match &face.more {
+        More::Nothing {} => writeln!(out),
+        More::Embedding { embedding } => {
+            let first: Vec<String> =
+                embedding.iter().take(4).map(|value| format!("{value:.3}")).collect();
+            writeln!(out, "\n  embedding of {}: {} ...", embedding.len(), first.join(" "))
+        }
+        More::Name { name: Some(name), similarity } => {
+            let similarity = similarity.unwrap_or_default();
+            writeln!(out, "  {NAME}{name}{NAME:#}  similarity {similarity:.3}")
+        }
+        More::Name { name: None, similarity: Some(similarity) } => {
+            writeln!(out, "  nobody known  similarity {similarity:.3}")
+        }
+        More::Name { name: None, similarity: None } => writeln!(out, "  nobody known"),
     }
 }
 

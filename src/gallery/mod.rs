@@ -81,6 +81,22 @@ impl Gallery {
         self.people.iter().find(|person| person.id == id).map(|person| person.name.as_str())
     }
 
+    /// Cosine of a person's best template to the probe; nothing where nobody of
+    /// that name has a template.
+    pub fn best_of(&self, name: &str, probe: &Embedding) -> Option<f32> {
+        let mut only = Self::new(self.embedding_size);
+        let mut from = 0;
+        for person in &self.people {
+            let to = from + person.templates * self.embedding_size;
+            if person.name == name {
+                only.rows.extend_from_slice(&self.rows[from..to]);
+                only.people.push(person.clone());
+            }
+            from = to;
+        }
+        only.best(probe).map(|best| best.similarity)
+    }
+
     /// The person most like the probe, however unlike; nobody in an empty
     /// gallery, or for a probe of another size.
     pub fn best(&self, probe: &Embedding) -> Option<Match<'_>> {
@@ -127,6 +143,9 @@ mod tests {
         assert_eq!((found.id, found.name), (PersonId(1), "Ada"));
         assert!(found.similarity > 0.99 && found.runner_up < 0.2, "{found:?}");
         assert_eq!((gallery.people(), gallery.templates()), (3, 3));
+        let grace = gallery.best_of("Grace", &embedding(&[-1.0, 0.2])).expect("Grace");
+        assert!(grace > 0.999);
+        assert_eq!(gallery.best_of("Nobody yet", &embedding(&[1.0, 0.0])), None);
     }
 
     #[test]

@@ -190,9 +190,14 @@ impl Store {
     /// Opens the gallery, or begins one where there is none. Waits a moment for
     /// another facelatch to let go of it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_within(path, PATIENCE)
+    }
+
+    /// Like [`Store::open`], but waits no longer than `patience`.
+    pub fn open_within(path: &Path, patience: Duration) -> Result<Self, StoreError> {
         let copy_path = copy_path(path);
         let mut repaired = None;
-        let main = match open_checked(path) {
+        let main = match open_checked(path, patience) {
             Ok(main) => main,
             Err(Fault::Absent) if !copy_path.exists() => begin(path)?,
             Err(fault @ (Fault::Absent | Fault::Damaged(_))) => {
@@ -212,7 +217,7 @@ impl Store {
                         format!("{}: was gone; restored from its last good copy", path.display())
                     }
                 });
-                open_checked(path).map_err(|fault| error(path, fault))?
+                open_checked(path, PATIENCE).map_err(|fault| error(path, fault))?
             }
             Err(fault) => return Err(error(path, fault)),
         };
@@ -229,7 +234,7 @@ impl Store {
     /// The copy, made anew where it is not the same as the main file.
     fn current_copy(&self, path: &Path) -> Option<Database> {
         let revision = |database: &Database| number(database, REVISION).ok();
-        if let Ok(copy) = open_checked(path)
+        if let Ok(copy) = open_checked(path, PATIENCE)
             && revision(&copy) == revision(&self.main)
         {
             return Some(copy);
@@ -242,7 +247,7 @@ impl Store {
             write(&copy, &edits).map_err(Fault::Io)?;
             drop(copy);
             std::fs::rename(&draft, path).map_err(|error| Fault::Io(error.to_string()))?;
-            open_checked(path)
+            open_checked(path, PATIENCE)
         })();
         match made {
             Ok(copy) => Some(copy),
@@ -427,7 +432,7 @@ impl Store {
     /// Adds the people of an exported file. Whoever has a name that is taken is
     /// left out and returned.
     pub fn import(&mut self, from: &Path) -> Result<(usize, Vec<String>), StoreError> {
-        let database = open_checked(from).map_err(|fault| error(from, fault))?;
+        let database = open_checked(from, PATIENCE).map_err(|fault| error(from, fault))?;
         let source = Store { path: from.to_owned(), main: database, copy: None, repaired: None };
         let (mut added, mut taken) = (0, Vec::new());
         let present: Vec<String> = self.people()?.into_iter().map(|p| p.name).collect();
@@ -622,7 +627,7 @@ fn remove_file(path: &Path) -> Result<(), Fault> {
 /// Moves the damaged file aside and puts the copy in its place, if the copy is
 /// whole.
 fn restore(path: &Path, copy: &Path, reason: &str) -> Result<Option<PathBuf>, StoreError> {
-    match open_checked(copy) {
+    match open_checked(copy, PATIENCE) {
         Ok(copy) => drop(copy),
         Err(fault @ (Fault::Busy | Fault::Io(_) | Fault::Newer(_))) => {
             return Err(error(copy, fault));
@@ -663,7 +668,7 @@ fn restore(path: &Path, copy: &Path, reason: &str) -> Result<Option<PathBuf>, St
 }
 
 /// Opens an existing file and reads every record of it.
-fn open_checked(path: &Path) -> Result<Database, Fault> {
+fn open_checked(path: &Path, patience: Duration) -> Result<Database, Fault> {
     let length = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => metadata.len(),
         Ok(_) => return Err(Fault::Io("not a file".to_owned())),
@@ -680,7 +685,7 @@ fn open_checked(path: &Path) -> Result<Database, Fault> {
             Database::builder().set_check_integrity_on_open(true).open(path).map_err(fault_of)
         });
         match opened {
-            Err(Fault::Busy) if started.elapsed() < PATIENCE => {
+            Err(Fault::Busy) if started.elapsed() < patience => {
                 std::thread::sleep(Duration::from_millis(50));
             }
             Err(fault) => return Err(fault),

@@ -1,0 +1,180 @@
+//! `bench`: where the milliseconds go.
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use facelatch::align::align;
+use facelatch::detect::{Detector, DetectorSettings};
+use facelatch::embed::{Embedder, Embedding};
+use facelatch::frame::Frame;
+use facelatch::gallery::{Gallery, PersonId};
+use facelatch::models::Models;
+use facelatch::picture;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// People and templates each that `match` searches.
+const PEOPLE: u32 = 10_000;
+const TEMPLATES: usize = 5;
+
+/// Measure the time of each stage on this machine
+///
+/// With more than one thread so many pictures are looked at side by side, each
+/// by one thread, and the times are those of each. `match` searches 10,000
+/// people of 5 templates.
+#[derive(Args)]
+pub struct Bench {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Picture to look at [default: a built-in portrait]
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// Pictures to look at side by side
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    threads: u8,
+    /// Arithmetic of the networks
+    #[arg(long, value_enum, default_value_t = Precision::Float)]
+    precision: Precision,
+    /// Times each thread looks at the picture
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rounds: u32,
+    /// Shorter side of the smallest face to look for, pixels
+    #[arg(long, default_value_t = 40.0, value_name = "PIXELS")]
+    minimum_face: f32,
+    /// Folder of models [default: those built in]
+    #[arg(long, value_name = "DIR")]
+    models: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Precision {
+    /// 32-bit floating point
+    Float,
+}
+
+/// The times of one stage.
+type Times = BTreeMap<&'static str, Vec<Duration>>;
+
+/// Stages in the order of the flow.
+const STAGES: [&str; 8] = ["pnet", "rnet", "onet", "detect", "align", "embed", "match", "total"];
+
+impl Bench {
+    pub fn run(self) -> Result<ExitCode> {
+        let models = Models::open_or_built_in(self.models.as_deref())?;
+        let frame = match &self.image {
+            Some(path) => picture::read(path)?,
+            None => picture::decode(
+                Path::new("built-in portrait"),
+                include_bytes!("../../assets/astronaut.jpg"),
+            )?,
+        };
+        let gallery = made_up(models.recognizer()?.embedding_size);
+        let times = std::thread::scope(|scope| -> Result<Times> {
+            let workers: Vec<_> = (0..self.threads)
+                .map(|_| scope.spawn(|| self.measure(&models, &frame, &gallery)))
+                .collect();
+            let mut all = Times::new();
+            for worker in workers {
+                let times = worker.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+                for (stage, mut durations) in times {
+                    all.entry(stage).or_default().append(&mut durations);
+                }
+            }
+            Ok(all)
+        })?;
+        let mut out = anstream::stdout().lock();
+        let mut stages = Map::new();
+        if !self.json {
+            let (width, height) = (frame.width(), frame.height());
+            writeln!(out, "{width}x{height}, {} threads, tract, f32", self.threads)?;
+            writeln!(out, "{:8} {:>9} {:>9} {:>9}", "stage", "min ms", "median", "p95")?;
+        }
+        for stage in STAGES {
+            let mut durations = times.get(stage).cloned().unwrap_or_default();
+            durations.sort();
+            let at = |share: f64| {
+                let index = ((durations.len().max(1) - 1) as f64 * share).round() as usize;
+                durations.get(index).map_or(0.0, |d| d.as_secs_f64() * 1e3)
+            };
+            let (min, median, p95) = (at(0.0), at(0.5), at(0.95));
+            if self.json {
+                let figures = json!({"min_ms": min, "median_ms": median, "p95_ms": p95});
+                stages.insert(stage.to_owned(), figures);
+            } else {
+                writeln!(out, "{stage:8} {min:9.3} {median:9.3} {p95:9.3}")?;
+            }
+        }
+        if self.json {
+            let report = json!({
+                "threads": self.threads, "precision": "float", "kernel": "tract f32",
+                "width": frame.width(), "height": frame.height(), "stages": Value::Object(stages),
+            });
+            writeln!(out, "{report}")?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn measure(&self, models: &Models, frame: &Frame, gallery: &Gallery) -> Result<Times> {
+        let settings =
+            DetectorSettings { minimum_face: self.minimum_face, ..DetectorSettings::default() };
+        let mut detector = Detector::new(&models.detector, settings)?;
+        let mut embedder = Embedder::new(models.recognizer()?)?;
+        let mut times = Times::new();
+        // The first rounds pay for caches and clocks.
+        let warm_up = (self.rounds / 10).max(1);
+        for round in 0..warm_up + self.rounds {
+            let started = Instant::now();
+            let faces = detector.detect(frame)?;
+            let detected = Instant::now();
+            let face = faces.first().context(
+                "no face in the picture, so only a part of the work could be measured; name another with --image",
+            )?;
+            let crop = align(frame, &face.landmarks);
+            let aligned = Instant::now();
+            let embedding = embedder.embed(&crop)?;
+            let embedded = Instant::now();
+            if gallery.best(&embedding).is_none() {
+                bail!("nobody in the gallery that was made up");
+            }
+            let matched = Instant::now();
+            if round < warm_up {
+                continue;
+            }
+            let nets = detector.times();
+            for (stage, duration) in [
+                ("pnet", nets.pnet),
+                ("rnet", nets.rnet),
+                ("onet", nets.onet),
+                ("detect", detected - started),
+                ("align", aligned - detected),
+                ("embed", embedded - aligned),
+                ("match", matched - embedded),
+                ("total", matched - started),
+            ] {
+                times.entry(stage).or_default().push(duration);
+            }
+        }
+        Ok(times)
+    }
+}
+
+/// A gallery of noise.
+fn made_up(size: usize) -> Gallery {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    let mut gallery = Gallery::new(size);
+    for person in 0..PEOPLE {
+        let templates: Vec<Embedding> = (0..TEMPLATES)
+            .map(|_| Embedding::normalized(&(0..size).map(|_| next()).collect::<Vec<_>>()))
+            .collect();
+        gallery.add(PersonId(person), "nobody", &templates);
+    }
+    gallery
+}

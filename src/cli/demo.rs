@@ -1,0 +1,201 @@
+//! `demo`: the main job with nothing attached.
+
+mod scene;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use facelatch::config::Config;
+use facelatch::gallery::store::{NewTemplate, Store};
+use facelatch::models::Models;
+use facelatch::picture;
+use facelatch::recognize::Recognizer;
+use facelatch::relay::Relay;
+use facelatch::service::{Doorkeeper, Event};
+use scene::Portrait;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+const TITLE: Style = Style::new().bold();
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const FAINT: Style = Style::new().dimmed();
+/// After somebody has left, nobody stands at the door for so long.
+const PAUSE: Duration = Duration::from_secs(8);
+
+/// Show the whole of it with nothing attached
+///
+/// Two portraits walk up to a simulated camera, small and far, blurred, lit from
+/// one side, and near. A stranger is refused, enrolled, let in, an impostor is
+/// refused, the person is removed, and refused again. Detector, recognizer,
+/// gallery and door are the real ones; only camera and relay are simulated.
+/// Exit code 1 if the door did not do as it should.
+#[derive(Args)]
+pub struct Demo {
+    /// Save what the camera sees as pictures in this folder
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
+}
+
+/// The demo as it goes on.
+struct Stage {
+    keeper: Doorkeeper,
+    now: Duration,
+    save: Option<PathBuf>,
+    visits: usize,
+    slowest: Duration,
+}
+
+impl Demo {
+    pub fn run(self) -> Result<ExitCode> {
+        let folder = std::env::temp_dir().join(format!("facelatch-demo-{}", std::process::id()));
+        let done = self.play(&folder);
+        // The gallery of a demo is nobody's.
+        let _ = std::fs::remove_dir_all(&folder);
+        done
+    }
+
+    fn play(&self, folder: &Path) -> Result<ExitCode> {
+        let mut out = anstream::stdout();
+        let started = Instant::now();
+        let models = Models::built_in()?;
+        let config = Config::default();
+        let model = models.recognizer_id()?;
+        let size = models.recognizer()?.embedding_size;
+        let recognizer = Recognizer::new(&models, config.detector())?;
+        let mut store = Store::open(&folder.join("gallery.redb"))?;
+        let (astronaut, admiral) = (Portrait::astronaut()?, Portrait::admiral()?);
+        let (keeper, _) = Doorkeeper::new(
+            recognizer,
+            models.thresholds()?,
+            &config,
+            store.load(&model, size)?.gallery,
+            Relay::open("log:")?,
+            Duration::ZERO,
+        );
+        let save = self.save.clone();
+        let mut stage =
+            Stage { keeper, now: Duration::ZERO, save, visits: 0, slowest: Duration::ZERO };
+        writeln!(
+            out,
+            "{FAINT}models {} ready in {:.1?}{FAINT:#}",
+            models.manifest.version,
+            started.elapsed()
+        )?;
+
+        let mut right = true;
+        let name = astronaut.name();
+        right &= stage.visit(&mut out, &astronaut, "walks up, a stranger", false)?;
+
+        writeln!(out, "\n{TITLE}{name} is enrolled from a photo{TITLE:#}")?;
+        let mut views = stage.keeper.recognizer().look(astronaut.picture(), |_| true)?;
+        let view = views.pop().context("no face in the built-in photo")?;
+        let Some(embedding) = view.embedding else {
+            bail!("the built-in photo cannot be embedded")
+        };
+        let person =
+            store.enroll(name, &model, &[NewTemplate { embedding, crop: Some(view.crop) }])?;
+        writeln!(
+            out,
+            "  {} template, quality {:.0} %",
+            person.templates,
+            view.quality.score() * 100.0
+        )?;
+        stage.keeper.set_gallery(store.load(&model, size)?.gallery);
+        let threshold = stage.keeper.threshold();
+        writeln!(
+            out,
+            "  similarity needed for one false accept in {:.0} attempts: {:.3}",
+            1.0 / config.recognition.false_accept_rate,
+            threshold.similarity
+        )?;
+
+        right &= stage.visit(&mut out, &astronaut, "walks up again", true)?;
+        right &= stage.visit(&mut out, &admiral, "tries, an impostor", false)?;
+
+        writeln!(out, "\n{TITLE}{name} is removed{TITLE:#}")?;
+        store.remove(name)?;
+        stage.keeper.set_gallery(store.load(&model, size)?.gallery);
+        right &= stage.visit(&mut out, &astronaut, "comes back", false)?;
+
+        let slowest = stage.slowest;
+        writeln!(
+            out,
+            "\n{FAINT}slowest frame {slowest:.1?}, all in {:.1?}{FAINT:#}",
+            started.elapsed()
+        )?;
+        if right {
+            writeln!(out, "{GOOD}the door did as it should{GOOD:#}")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        writeln!(out, "{BAD}the door did not do as it should{BAD:#}")?;
+        Ok(ExitCode::FAILURE)
+    }
+}
+
+impl Stage {
+    /// Somebody walks up and leaves; whether the door did as it should.
+    fn visit(
+        &mut self,
+        out: &mut impl Write,
+        portrait: &Portrait,
+        how: &str,
+        welcome: bool,
+    ) -> Result<bool> {
+        self.visits += 1;
+        writeln!(out, "\n{TITLE}{} {how}{TITLE:#}", portrait.name())?;
+        let (mut granted, mut unlocked) = (false, false);
+        let mut part = "";
+        let began = self.now;
+        for (number, moment) in portrait.approach().enumerate() {
+            self.now = began + moment.at;
+            if moment.part != part {
+                part = moment.part;
+                writeln!(out, "  {FAINT}{:4.1} s  {part}{FAINT:#}", moment.at.as_secs_f32())?;
+            }
+            if let Some(folder) = &self.save {
+                save(folder, self.visits, number, part, &moment.frame)?;
+            }
+            let looked = Instant::now();
+            let events = self.keeper.frame(self.now, &moment.frame)?;
+            self.slowest = self.slowest.max(looked.elapsed());
+            for event in &events {
+                granted |= matches!(event, Event::Granted { .. });
+                unlocked |= matches!(event, Event::Unlocked);
+                print(out, moment.at, event)?;
+            }
+        }
+        // The door locks behind them.
+        let left = self.now;
+        while self.now < left + PAUSE {
+            self.now += Duration::from_millis(100);
+            for event in self.keeper.tick(self.now) {
+                print(out, self.now - began, &event)?;
+            }
+        }
+        Ok(granted == welcome && unlocked == welcome && self.keeper.locked())
+    }
+}
+
+fn print(out: &mut impl Write, at: Duration, event: &Event) -> std::io::Result<()> {
+    let style = match event {
+        Event::Granted { .. } | Event::Unlocked => GOOD,
+        Event::Stranger { .. } | Event::TwoFaces { .. } | Event::RelayFailed(_) => BAD,
+        Event::Poor(_) | Event::Locked => Style::new(),
+    };
+    writeln!(out, "  {:4.1} s  {style}{event}{style:#}", at.as_secs_f32())
+}
+
+fn save(
+    folder: &Path,
+    visit: usize,
+    number: usize,
+    part: &str,
+    frame: &facelatch::frame::Frame,
+) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let path = folder.join(format!("{visit}-{number:02}-{part}.png"));
+    std::fs::write(&path, picture::encode_png(frame)?).with_context(|| path.display().to_string())
+}

@@ -1,0 +1,267 @@
+//! `enroll`: somebody new.
+
+use super::site::{Site, load_gallery, open_store};
+use anyhow::{Result, bail};
+use clap::Args;
+use facelatch::camera::Camera;
+use facelatch::config::Config;
+use facelatch::detect::DetectorSettings;
+use facelatch::embed::Embedding;
+use facelatch::enroll::{EnrollSettings, Enrolment, MAX_VIEWS, Shot, Step};
+use facelatch::gallery::Gallery;
+use facelatch::gallery::store::NewTemplate;
+use facelatch::models::Models;
+use facelatch::picture;
+use facelatch::quality::WORTH_ENROLLING;
+use facelatch::recognize::{Recognizer, View};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// A photo's face must be so many times larger than the next to be the one
+/// that is meant.
+const CLEARLY_LARGER: f32 = 2.0;
+/// Smallest face in a photo to look for, pixels: the quality asked for needs
+/// more anyway.
+const SMALLEST_FACE: f32 = 40.0;
+/// False accept rate a pair at which two views count as one person's, and
+/// somebody new as somebody known. Looser than a door: here it is about
+/// mistakes, not about attacks.
+const SAME_PERSON_RATE: f64 = 1e-4;
+
+/// Enroll somebody from photos or in front of the camera
+///
+/// Of a name that is already there the new templates are added, if they are of
+/// the same person.
+#[derive(Args)]
+pub struct Enroll {
+    /// The person's name
+    name: String,
+    #[command(flatten)]
+    source: Source,
+    /// Views to take of somebody in front of the camera
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=MAX_VIEWS as i64))]
+    views: u8,
+    #[command(flatten)]
+    site: Site,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// Photos of the person, alone or clearly in front
+    #[arg(long = "image", value_name = "FILE", num_args = 1..)]
+    images: Vec<PathBuf>,
+    /// Camera: images:DIR, images:'PATTERN' or pipe:'COMMAND'
+    #[arg(long, value_name = "URI")]
+    camera: Option<String>,
+}
+
+/// What enrolling needs to know of everybody else.
+struct Known {
+    gallery: Gallery,
+    same_person: f32,
+}
+
+impl Enroll {
+    pub fn run(self) -> Result<ExitCode> {
+        let config = self.site.config()?;
+        let models = self.site.models()?;
+        let file = config.gallery_file();
+        let detector = match &self.source.camera {
+            Some(_) => config.detector(),
+            None => DetectorSettings { minimum_face: SMALLEST_FACE, ..DetectorSettings::default() },
+        };
+        let mut recognizer = Recognizer::new(&models, detector)?;
+        // Closed again while the camera looks, so that the service can go on.
+        let gallery = load_gallery(&mut open_store(&file)?, &models, &mut recognizer)?;
+        let same_person = models.thresholds()?.for_pair(SAME_PERSON_RATE).similarity;
+        let known = Known { gallery, same_person };
+        let (views, failed) = match &self.source.camera {
+            Some(uri) => (self.from_camera(uri, &config, &mut recognizer, &known)?, false),
+            None => self.from_images(&mut recognizer, &known)?,
+        };
+        if views.is_empty() {
+            bail!("{}: nothing to enroll from", self.name);
+        }
+        self.keep(&file, &config, &models, views)?;
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    fn keep(
+        &self,
+        file: &Path,
+        config: &Config,
+        models: &Models,
+        views: Vec<(View, Embedding)>,
+    ) -> Result<()> {
+        let templates: Vec<NewTemplate> = views
+            .into_iter()
+            .map(|(view, embedding)| NewTemplate {
+                embedding,
+                crop: config.gallery.keep_crops.then_some(view.crop),
+            })
+            .collect();
+        let added = templates.len();
+        let person = open_store(file)?.enroll(&self.name, &models.recognizer_id()?, &templates)?;
+        let mut out = anstream::stdout().lock();
+        let noun = if added == 1 { "template" } else { "templates" };
+        writeln!(out, "{}: {added} {noun} added, {} now", person.name, person.templates)?;
+        Ok(())
+    }
+
+    /// The good photos; one that will not do is told and costs only itself.
+    fn from_images(
+        &self,
+        recognizer: &mut Recognizer,
+        known: &Known,
+    ) -> Result<(Vec<(View, Embedding)>, bool)> {
+        let bar = ProgressBar::new(self.source.images.len() as u64);
+        bar.set_style(ProgressStyle::with_template("photos {bar:30} {pos}/{len} {eta}")?);
+        let (mut views, mut failed) = (Vec::new(), false);
+        for path in &self.source.images {
+            match self.from_image(path, recognizer, known, &views)? {
+                Ok(view) => views.push(view),
+                Err(fault) => {
+                    failed = true;
+                    bar.suspend(|| log::error!("{fault}"));
+                }
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok((views, failed))
+    }
+
+    fn from_image(
+        &self,
+        path: &Path,
+        recognizer: &mut Recognizer,
+        known: &Known,
+        before: &[(View, Embedding)],
+    ) -> Result<Result<(View, Embedding), String>> {
+        let shown = path.display();
+        let frame = match picture::read(path) {
+            Ok(frame) => frame,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let mut views = recognizer.look(&frame, |_| true)?;
+        views.sort_by(|a, b| b.face.rect.area().total_cmp(&a.face.rect.area()));
+        if let [first, second, ..] = &views[..]
+            && first.face.rect.area() < CLEARLY_LARGER * second.face.rect.area()
+        {
+            let count = views.len();
+            return Ok(Err(format!(
+                "{shown}: {count} faces; cut the photo to the one that is meant"
+            )));
+        }
+        let Some(view) = views.into_iter().next() else {
+            return Ok(Err(format!(
+                "{shown}: no face found; take a photo of at least {SMALLEST_FACE} pixels of face"
+            )));
+        };
+        let (aspect, score) = view.quality.weakest();
+        let Some(embedding) = view.embedding.clone().filter(|_| score >= WORTH_ENROLLING) else {
+            let (got, needed) = (score * 100.0, WORTH_ENROLLING * 100.0);
+            return Ok(Err(format!(
+                "{shown}: quality {got:.0} %, at least {needed:.0} % is needed: {}",
+                aspect.advice()
+            )));
+        };
+        if before.iter().any(|(_, other)| other.similarity(&embedding) < known.same_person) {
+            return Ok(Err(format!("{shown}: shows somebody else than the photos before it")));
+        }
+        if let Some(fault) = self.stands_against(&embedding, known) {
+            return Ok(Err(format!("{shown}: {fault}")));
+        }
+        Ok(Ok((view, embedding)))
+    }
+
+    /// Why this cannot be the person of that name.
+    fn stands_against(&self, embedding: &Embedding, known: &Known) -> Option<String> {
+        let name = self.name.trim();
+        let best = known.gallery.best(embedding)?;
+        if best.name != name && best.similarity >= known.same_person {
+            return Some(format!(
+                "looks like {}, who is already enrolled (similarity {:.3}); use that name, or remove them first",
+                best.name, best.similarity
+            ));
+        }
+        let own = known.gallery.best_of(name, embedding)?;
+        (own < known.same_person).then(|| {
+            format!("does not look like the {name} who is enrolled (similarity {own:.3}); use another name")
+        })
+    }
+
+    fn from_camera(
+        &self,
+        uri: &str,
+        config: &Config,
+        recognizer: &mut Recognizer,
+        known: &Known,
+    ) -> Result<Vec<(View, Embedding)>> {
+        let mut enrolment = Enrolment::new(EnrollSettings {
+            views: usize::from(self.views),
+            time: Duration::from_secs(60),
+            same_person: known.same_person,
+        });
+        let zone = config.zone();
+        let bar = ProgressBar::new(u64::from(self.views));
+        bar.set_style(ProgressStyle::with_template("views {bar:30} {pos}/{len}  {msg}")?);
+        let mut camera = Camera::open(uri)?;
+        let mut taken = Vec::new();
+        while let Some(next) = camera.next() {
+            let captured = match next {
+                Ok(captured) => captured,
+                Err(error) => {
+                    bar.suspend(|| log::error!("{error}"));
+                    continue;
+                }
+            };
+            let (width, height) = (captured.frame.width(), captured.frame.height());
+            let mut views = recognizer
+                .look(&captured.frame, |face| zone.contains(&face.rect, width, height))?;
+            let shot = match &views[..] {
+                [] => Shot::Empty,
+                [view] => Shot::Face {
+                    weakest: view.quality.weakest(),
+                    embedding: view.embedding.clone(),
+                },
+                _ => Shot::Crowd,
+            };
+            let step = enrolment.step(captured.at, &shot);
+            match step {
+                Step::Take(_) | Step::Done => {
+                    bar.inc(1);
+                    bar.set_message("");
+                    let view = views.pop().and_then(|view| Some((view.clone(), view.embedding?)));
+                    let Some((view, embedding)) = view else { continue };
+                    if let Some(fault) = self.stands_against(&embedding, known) {
+                        bar.finish_and_clear();
+                        bail!("{}: {fault}", self.name);
+                    }
+                    taken.push((view, embedding));
+                    if step == Step::Done {
+                        bar.finish_and_clear();
+                        return Ok(taken);
+                    }
+                }
+                Step::Wait(hindrance) => bar.set_message(hindrance.advice()),
+                Step::Early => {}
+                Step::Failed(hindrance) => {
+                    bar.finish_and_clear();
+                    bail!("{}: not enough good views in time: {}", self.name, hindrance.advice());
+                }
+            }
+        }
+        bar.finish_and_clear();
+        bail!(
+            "{}: the camera ended after {} of {} views; nothing was enrolled",
+            self.name,
+            taken.len(),
+            self.views
+        );
+    }
+}

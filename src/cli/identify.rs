@@ -1,0 +1,46 @@
+//! `identify`: who is in a picture.
+
+use super::pictures::{FaceLine, More, Pictures};
+use super::site::{Site, load_gallery, open_store};
+use anyhow::Result;
+use clap::Args;
+use facelatch::recognize::Recognizer;
+use std::process::ExitCode;
+
+/// Say who is in pictures, by the gallery
+///
+/// The similarity is to the most similar person, whether or not it is enough
+/// for the false accept rate of the configuration.
+#[derive(Args)]
+pub struct Identify {
+    #[command(flatten)]
+    pictures: Pictures,
+    #[command(flatten)]
+    site: Site,
+}
+
+impl Identify {
+    pub fn run(self) -> Result<ExitCode> {
+        let config = self.site.config()?;
+        let models = self.site.models()?;
+        let mut recognizer = Recognizer::new(&models, self.pictures.detector())?;
+        let mut store = open_store(&config.gallery_file())?;
+        let gallery = load_gallery(&mut store, &models, &mut recognizer)?;
+        drop(store);
+        let rate = config.recognition.false_accept_rate;
+        let threshold = models.thresholds()?.for_attempt(rate, gallery.templates()).similarity;
+        self.pictures.each(|frame| {
+            let views = recognizer.look(frame, |_| true)?;
+            let lines = views.iter().map(|view| {
+                let best = view.embedding.as_ref().and_then(|probe| gallery.best(probe));
+                let known = best.filter(|best| best.similarity >= threshold);
+                let more = More::Name {
+                    name: known.map(|known| known.name.to_owned()),
+                    similarity: best.map(|best| best.similarity),
+                };
+                FaceLine::with(&view.face, view.quality.score(), more)
+            });
+            Ok(lines.collect())
+        })
+    }
+}

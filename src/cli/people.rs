@@ -1,0 +1,174 @@
+//! `people`: who is enrolled.
+
+use super::site::{Site, open_store};
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use facelatch::gallery::store::{Person, Store};
+use facelatch::picture;
+use serde::Serialize;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// List, show, rename, remove, export or import the people enrolled
+#[derive(Args)]
+pub struct People {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    site: Site,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Everybody, by name
+    List {
+        /// Print JSON Lines, one object a person
+        #[arg(long)]
+        json: bool,
+    },
+    /// One person
+    Show {
+        /// As `list` shows it
+        name: String,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+        /// Write the pictures behind the templates into this folder
+        #[arg(long, value_name = "DIR")]
+        save: Option<PathBuf>,
+    },
+    /// Give a person another name
+    Rename {
+        /// As `list` shows it
+        name: String,
+        /// The new one
+        new_name: String,
+    },
+    /// Remove people with all their templates and pictures
+    Remove {
+        /// As `list` shows them
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Write people into a gallery file of their own
+    ///
+    /// It holds templates and pictures of faces in the clear: keep it as safe as
+    /// the gallery itself.
+    Export {
+        /// The new file
+        file: PathBuf,
+        /// Whom [default: everybody]
+        names: Vec<String>,
+    },
+    /// Add the people of an exported file
+    Import {
+        /// What `export` wrote
+        file: PathBuf,
+    },
+}
+
+/// A person as printed.
+#[derive(Serialize)]
+struct PersonLine<'a> {
+    id: u32,
+    name: &'a str,
+    enrolled_at: u64,
+    templates: usize,
+    pictures: usize,
+}
+
+impl<'a> From<&'a Person> for PersonLine<'a> {
+    fn from(person: &'a Person) -> Self {
+        let Person { id, name, enrolled_at, templates, crops } = person;
+        Self { id: id.0, name, enrolled_at: *enrolled_at, templates: *templates, pictures: *crops }
+    }
+}
+
+impl People {
+    pub fn run(self) -> Result<ExitCode> {
+        let file = self.site.config()?.gallery_file();
+        let reads =
+            matches!(self.what, What::List { .. } | What::Show { .. } | What::Export { .. });
+        // Looking must not begin a gallery.
+        if reads && !file.exists() && !facelatch::gallery::store::copy_path(&file).exists() {
+            if matches!(self.what, What::List { .. }) {
+                return Ok(ExitCode::SUCCESS);
+            }
+            bail!("{}: there is no gallery yet; enroll somebody first", file.display());
+        }
+        let mut store = open_store(&file)?;
+        let mut out = anstream::stdout().lock();
+        match self.what {
+            What::List { json } => {
+                for person in store.people()? {
+                    print(&mut out, &person, json)?;
+                }
+            }
+            What::Show { name, json, save } => {
+                let person = store.find(&name)?;
+                print(&mut out, &person, json)?;
+                if let Some(folder) = save {
+                    save_pictures(&store, &person, &folder)?;
+                }
+            }
+            What::Rename { name, new_name } => store.rename(&name, &new_name)?,
+            What::Remove { names } => {
+                let mut failed = false;
+                for name in names {
+                    match store.remove(&name) {
+                        Ok(person) => {
+                            writeln!(
+                                out,
+                                "{} removed, {} templates",
+                                person.name, person.templates
+                            )?;
+                        }
+                        Err(error) => {
+                            failed = true;
+                            log::error!("{error}");
+                        }
+                    }
+                }
+                return Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+            }
+            What::Export { file, names } => {
+                let count = store.export(&names, &file)?;
+                writeln!(out, "{count} people written to {}", file.display())?;
+            }
+            What::Import { file } => {
+                let (added, taken) = store.import(&file)?;
+                writeln!(out, "{added} people added")?;
+                for name in &taken {
+                    log::error!("{name:?}: somebody of that name is already enrolled; left out");
+                }
+                if !taken.is_empty() {
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print(out: &mut impl Write, person: &Person, json: bool) -> Result<()> {
+    if json {
+        serde_json::to_writer(&mut *out, &PersonLine::from(person))?;
+        writeln!(out)?;
+    } else {
+        let Person { name, templates, crops, .. } = person;
+        let noun = if *templates == 1 { "template" } else { "templates" };
+        writeln!(out, "{name}  {templates} {noun}, {crops} with picture")?;
+    }
+    Ok(())
+}
+
+fn save_pictures(store: &Store, person: &Person, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    for (at, crop) in store.crops(person.id)?.iter().enumerate() {
+        let path = folder.join(format!("person-{:04}-{:02}.png", person.id.0, at + 1));
+        let png = picture::encode_png(crop.frame())?;
+        std::fs::write(&path, png).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}

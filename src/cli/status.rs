@@ -1,0 +1,126 @@
+//! `status`: what this door works with.
+
+use super::site::{Site, open_store};
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Show models, thresholds and gallery
+#[derive(Args)]
+pub struct Status {
+    #[command(flatten)]
+    site: Site,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    version: &'static str,
+    models: String,
+    recognizer: String,
+    embedding_size: usize,
+    calibration: String,
+    impostor_pairs: u64,
+    measured_down_to: f64,
+    thresholds: Vec<ThresholdLine>,
+    gallery: PathBuf,
+    people: usize,
+    templates: usize,
+    templates_of_other_models: usize,
+    false_accept_rate: f64,
+    similarity: f32,
+    extrapolated: bool,
+}
+
+#[derive(Serialize)]
+struct ThresholdLine {
+    false_accept_rate: f64,
+    similarity: f32,
+    extrapolated: bool,
+}
+
+impl Status {
+    pub fn run(self) -> Result<ExitCode> {
+        let config = self.site.config()?;
+        let models = self.site.models()?;
+        let table = models.thresholds()?;
+        let calibration = table.calibration();
+        let file = config.gallery_file();
+        let recognizer = models.recognizer_id()?;
+        let embedding_size = models.recognizer()?.embedding_size;
+        // Looking must not begin a gallery.
+        let (people, templates, other) = if file.exists() {
+            let loaded = open_store(&file)?.load(&recognizer, embedding_size)?;
+            (loaded.gallery.people(), loaded.gallery.templates(), loaded.of_other_models)
+        } else {
+            (0, 0, 0)
+        };
+        let rate = config.recognition.false_accept_rate;
+        let threshold = table.for_attempt(rate, templates);
+        let lines = table.points().iter().map(|(far, similarity)| ThresholdLine {
+            false_accept_rate: *far,
+            similarity: *similarity,
+            extrapolated: *far < calibration.measured_down_to,
+        });
+        let shown = Shown {
+            version: env!("CARGO_PKG_VERSION"),
+            models: models.manifest.version.clone(),
+            recognizer,
+            embedding_size,
+            calibration: calibration.data.clone(),
+            impostor_pairs: calibration.impostor_pairs,
+            measured_down_to: calibration.measured_down_to,
+            thresholds: lines.collect(),
+            gallery: file,
+            people,
+            templates,
+            templates_of_other_models: other,
+            false_accept_rate: rate,
+            similarity: threshold.similarity,
+            extrapolated: threshold.extrapolated,
+        };
+        let mut out = anstream::stdout().lock();
+        if self.json {
+            writeln!(out, "{}", serde_json::to_string(&shown)?)?;
+        } else {
+            print(&mut out, &shown)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print(out: &mut impl Write, shown: &Shown) -> std::io::Result<()> {
+    let mark = |extrapolated: bool| if extrapolated { "  extrapolated" } else { "" };
+    writeln!(out, "facelatch    {}", shown.version)?;
+    writeln!(
+        out,
+        "models       {}, recognizer {}, embeddings of {}",
+        shown.models, shown.recognizer, shown.embedding_size
+    )?;
+    writeln!(
+        out,
+        "thresholds   from {} impostor pairs of {}, measured down to {:.1e}",
+        shown.impostor_pairs, shown.calibration, shown.measured_down_to
+    )?;
+    for line in &shown.thresholds {
+        let (far, similarity) = (line.false_accept_rate, line.similarity);
+        writeln!(out, "  pair {far:.0e}  {similarity:.3}{}", mark(line.extrapolated))?;
+    }
+    writeln!(out, "gallery      {}", shown.gallery.display())?;
+    writeln!(out, "  {} people, {} templates", shown.people, shown.templates)?;
+    if shown.templates_of_other_models > 0 {
+        writeln!(out, "  and {} templates of other models", shown.templates_of_other_models)?;
+    }
+    writeln!(
+        out,
+        "this door    false accepts {:.0e} an attempt: similarity {:.3}{}",
+        shown.false_accept_rate,
+        shown.similarity,
+        mark(shown.extrapolated)
+    )
+}
