@@ -353,13 +353,13 @@ impl<T: FnMut(Duration, &Event), B: FnMut() -> Option<Gallery>> Watch<'_, T, B> 
     }
 
     /// The newest frame whenever there is time for one, at the time it came.
-    fn live(&mut self, mut camera: Camera) -> Result<(), RunError> {
+    fn live(&mut self, camera: Camera) -> Result<(), RunError> {
         let (slot, filled) = (Mutex::new(Slot::default()), Condvar::new());
         let interrupter = camera.interrupter();
         let started = Instant::now();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                while let Some(next) = camera.next() {
+                for next in camera {
                     locked(&slot).newest = Some((started.elapsed(), next));
                     filled.notify_one();
                 }

@@ -47,9 +47,13 @@ impl Images {
         images.files = files(Path::new(path))?;
         Ok(images)
     }
+}
 
-    pub(super) fn next(&mut self) -> Option<Result<Captured, CameraError>> {
-        if self.next > 0 && self.next % self.files.len() == 0 {
+impl Iterator for Images {
+    type Item = Result<Captured, CameraError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next > 0 && self.next.is_multiple_of(self.files.len()) {
             if !self.repeat || self.read == 0 {
                 return None;
             }

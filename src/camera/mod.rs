@@ -95,10 +95,14 @@ impl Camera {
             Self::Pipe(pipe) => Interrupter(pipe.group()),
         }
     }
+}
 
-    /// The next frame; `None` at the end. Waits for it. After an error there
-    /// may be more: one bad picture is not the end of a folder.
-    pub fn next(&mut self) -> Option<Result<Captured, CameraError>> {
+/// The next frame; nothing at the end. Waits for it. After an error there may be
+/// more: one bad picture is not the end of a folder.
+impl Iterator for Camera {
+    type Item = Result<Captured, CameraError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
         match self {
             Self::Images(images) => images.next(),
             Self::Pipe(pipe) => pipe.next(),

@@ -42,21 +42,6 @@ impl Pipe {
         Ok(pipe)
     }
 
-    pub(super) fn next(&mut self) -> Option<Result<Captured, CameraError>> {
-        match self.video.as_mut()?.next() {
-            Ok(Some(frame)) => Some(Ok(Captured { frame, at: self.opened.elapsed() })),
-            Ok(None) => {
-                self.video = None;
-                None
-            }
-            // What comes after a broken frame cannot be told from its rest.
-            Err(fault) => {
-                self.video = None;
-                Some(Err(self.fault(&fault)))
-            }
-        }
-    }
-
     /// The program and all that it started.
     pub(super) fn group(&self) -> Option<Pid> {
         Pid::from_raw(i32::try_from(self.child.id()).ok()?)
@@ -69,6 +54,25 @@ impl Pipe {
             _ => String::new(),
         };
         CameraError::Pipe { command: self.command.clone(), fault: format!("{fault}{how}") }
+    }
+}
+
+impl Iterator for Pipe {
+    type Item = Result<Captured, CameraError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.video.as_mut()?.read_frame() {
+            Ok(Some(frame)) => Some(Ok(Captured { frame, at: self.opened.elapsed() })),
+            Ok(None) => {
+                self.video = None;
+                None
+            }
+            // What comes after a broken frame cannot be told from its rest.
+            Err(fault) => {
+                self.video = None;
+                Some(Err(self.fault(&fault)))
+            }
+        }
     }
 }
 

@@ -91,7 +91,7 @@ impl<R: BufRead> Y4m<R> {
     }
 
     /// The next frame; `None` where the stream ends between two.
-    pub fn next(&mut self) -> Result<Option<Frame>, Y4mError> {
+    pub fn read_frame(&mut self) -> Result<Option<Frame>, Y4mError> {
         let Some(line) = line(&mut self.reader)? else { return Ok(None) };
         if line != "FRAME" && !line.starts_with("FRAME ") {
             return Err(Y4mError::Frame(line));
@@ -187,7 +187,7 @@ mod tests {
     fn first_pixel(header: &str, planes: &[u8]) -> [u8; 3] {
         let bytes = video(header, &[planes]);
         let mut video = Y4m::new(&bytes[..]).expect("a video");
-        video.next().expect("a stream").expect("a frame").pixel(0, 0)
+        video.read_frame().expect("a stream").expect("a frame").pixel(0, 0)
     }
 
     #[test]
@@ -213,9 +213,9 @@ mod tests {
         let bytes = video(header, &[&[128; 9 + 2 * 4], &[200; 9 + 2 * 4]]);
         let mut video = Y4m::new(&bytes[..]).expect("a video");
         assert_eq!(video.size(), (3, 3));
-        assert!(video.next().expect("a stream").is_some());
-        assert!(video.next().expect("a stream").is_some());
-        assert!(video.next().expect("a stream").is_none());
+        assert!(video.read_frame().expect("a stream").is_some());
+        assert!(video.read_frame().expect("a stream").is_some());
+        assert!(video.read_frame().expect("a stream").is_none());
     }
 
     #[test]
@@ -232,12 +232,12 @@ mod tests {
             assert!(message.contains(expected), "{message}");
         }
         let bytes = video("W8000 H8000", &[&[1; 100]]);
-        let error = Y4m::new(&bytes[..]).expect("a header").next().expect_err("too short");
+        let error = Y4m::new(&bytes[..]).expect("a header").read_frame().expect_err("too short");
         assert!(matches!(error, Y4mError::Cut { got: 100, expected: 96_000_000 }), "{error}");
         let bytes = video("W2 H2", &[&[1; 9]]);
         let mut stream = Y4m::new(&bytes[..]).expect("a header");
-        assert!(stream.next().is_ok());
-        assert!(stream.next().is_err(), "three bytes too many are no frame");
+        assert!(stream.read_frame().is_ok());
+        assert!(stream.read_frame().is_err(), "three bytes too many are no frame");
         assert!(Y4m::new(&b"RIFF....AVI"[..]).is_err());
         assert!(Y4m::new(&vec![b'x'; 100_000][..]).is_err());
         assert!(Y4m::new(&b""[..]).is_err());
@@ -247,7 +247,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             if let Ok(mut video) = Y4m::new(&bytes[..]) {
-                while let Ok(Some(_)) = video.next() {}
+                while let Ok(Some(_)) = video.read_frame() {}
             }
         }
 
@@ -258,7 +258,7 @@ mod tests {
         ) {
             let bytes = video(&words.join(" "), &[&body, &body]);
             if let Ok(mut video) = Y4m::new(&bytes[..]) {
-                while let Ok(Some(frame)) = video.next() {
+                while let Ok(Some(frame)) = video.read_frame() {
                     prop_assert_eq!((frame.width(), frame.height()), video.size());
                 }
             }

@@ -80,8 +80,8 @@ impl Enroll {
         let same_person = models.thresholds()?.for_pair(SAME_PERSON_RATE).similarity;
         let known = Known { gallery, same_person };
         let (views, failed) = match &self.source.camera {
-            Some(uri) => (self.from_camera(uri, &config, &mut recognizer, &known)?, false),
-            None => self.from_images(&mut recognizer, &known)?,
+            Some(uri) => (self.of_camera(uri, &config, &mut recognizer, &known)?, false),
+            None => self.of_images(&mut recognizer, &known)?,
         };
         if views.is_empty() {
             bail!("{}: nothing to enroll from", self.name);
@@ -113,7 +113,7 @@ impl Enroll {
     }
 
     /// The good photos; one that will not do is told and costs only itself.
-    fn from_images(
+    fn of_images(
         &self,
         recognizer: &mut Recognizer,
         known: &Known,
@@ -122,7 +122,7 @@ impl Enroll {
         bar.set_style(ProgressStyle::with_template("photos {bar:30} {pos}/{len} {eta}")?);
         let (mut views, mut failed) = (Vec::new(), false);
         for path in &self.source.images {
-            match self.from_image(path, recognizer, known, &views)? {
+            match self.of_image(path, recognizer, known, &views)? {
                 Ok(view) => views.push(view),
                 Err(fault) => {
                     failed = true;
@@ -135,7 +135,7 @@ impl Enroll {
         Ok((views, failed))
     }
 
-    fn from_image(
+    fn of_image(
         &self,
         path: &Path,
         recognizer: &mut Recognizer,
@@ -195,7 +195,7 @@ impl Enroll {
         })
     }
 
-    fn from_camera(
+    fn of_camera(
         &self,
         uri: &str,
         config: &Config,
@@ -210,9 +210,8 @@ impl Enroll {
         let zone = config.zone();
         let bar = ProgressBar::new(u64::from(self.views));
         bar.set_style(ProgressStyle::with_template("views {bar:30} {pos}/{len}  {msg}")?);
-        let mut camera = Camera::open(uri)?;
         let mut taken = Vec::new();
-        while let Some(next) = camera.next() {
+        for next in Camera::open(uri)? {
             let captured = match next {
                 Ok(captured) => captured,
                 Err(error) => {

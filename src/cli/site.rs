@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 #[derive(Args)]
 pub struct Site {
     /// Configuration file [default: every setting's default]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Gallery file [default: that of the configuration, else gallery.redb in the user's data folder]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     gallery: Option<PathBuf>,
     /// Folder of models [default: those built in]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     models: Option<PathBuf>,
 }
 

@@ -1,0 +1,486 @@
+//! The program as its users meet it: arguments, output, exit codes, signals.
+
+use facelatch::frame::Frame;
+use facelatch::models::sha256_hex;
+use facelatch::picture;
+use image::{DynamicImage, ImageFormat, RgbImage};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Cursor, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+const ASTRONAUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
+const ADMIRAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/grace_hopper.jpg");
+const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
+
+fn facelatch(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_facelatch"));
+    command.args(arguments).env_remove("RUST_LOG");
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    facelatch(arguments).output().expect("the program runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text")
+}
+
+#[track_caller]
+fn succeeds(arguments: &[&str]) -> String {
+    let output = output(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    stdout(&output)
+}
+
+#[track_caller]
+fn fails(arguments: &[&str]) -> String {
+    let output = output(arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stdout(&output));
+    let message = stderr(&output);
+    assert!(!message.contains("panicked"), "{message}");
+    message
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn at(folder: &Path, name: &str) -> String {
+    folder.join(name).to_str().expect("a plain path").to_owned()
+}
+
+/// A gallery in which the astronaut is enrolled.
+fn enrolled(folder: &TempDir) -> String {
+    let gallery = at(folder.path(), "gallery.redb");
+    let said = succeeds(&["enroll", "Eileen Collins", "--image", ASTRONAUT, "--gallery", &gallery]);
+    assert!(said.contains("1 template added"), "{said}");
+    gallery
+}
+
+/// The portrait near the camera, `count` frames of 4:4:4 video.
+fn video(portrait: &str, count: usize) -> Vec<u8> {
+    let frame = picture::read(Path::new(portrait)).expect("a portrait");
+    let mut planes = vec![Vec::new(), Vec::new(), Vec::new()];
+    for pixel in frame.pixels().chunks_exact(3) {
+        let [r, g, b] = [f32::from(pixel[0]), f32::from(pixel[1]), f32::from(pixel[2])];
+        // BT.601, limited range.
+        planes[0].push((16.0 + 0.257 * r + 0.504 * g + 0.098 * b) as u8);
+        planes[1].push((128.0 - 0.148 * r - 0.291 * g + 0.439 * b) as u8);
+        planes[2].push((128.0 + 0.439 * r - 0.368 * g - 0.071 * b) as u8);
+    }
+    let (width, height) = (frame.width(), frame.height());
+    let mut video = format!("YUV4MPEG2 W{width} H{height} F10:1 Ip C444\n").into_bytes();
+    for _ in 0..count {
+        video.extend(b"FRAME\n");
+        for plane in &planes {
+            video.extend(plane);
+        }
+    }
+    video
+}
+
+fn events(text: &str, kind: &str) -> Vec<Value> {
+    json_lines(text).into_iter().filter(|event| event["event"] == kind).collect()
+}
+
+#[test]
+fn the_demo_goes_as_it_should_and_is_plain_off_a_terminal() {
+    let folder = TempDir::new().expect("a folder");
+    let frames = at(folder.path(), "frames");
+    let said = succeeds(&["demo", "--save", &frames]);
+    assert!(said.contains("the door did as it should"), "{said}");
+    assert_eq!(said.matches("door unlocked").count(), 1, "{said}");
+    assert!(!said.contains('\x1b'), "{said:?}");
+    // What the camera saw goes through `run` to the same end.
+    let gallery = enrolled(&folder);
+    let camera = format!("images:{frames}/2-*.png?fps=10");
+    let arguments = ["run", "--camera", &camera, "--gallery", &gallery, "--json"];
+    let said = succeeds(&arguments);
+    let granted = events(&said, "granted");
+    assert_eq!(granted.len(), 1, "{said}");
+    assert_eq!(granted[0]["name"], "Eileen Collins");
+    assert!(granted[0]["similarity"].as_f64() >= granted[0]["threshold"].as_f64());
+    assert_eq!(events(&said, "unlocked").len(), 1);
+    let last = json_lines(&said).pop().expect("events");
+    assert_eq!(last["event"], "locked");
+    let camera = format!("images:{frames}/3-*.png");
+    let said = succeeds(&["run", "--camera", &camera, "--gallery", &gallery, "--json"]);
+    assert_eq!(events(&said, "granted").len(), 0, "{said}");
+    assert_eq!(events(&said, "refused").len(), 1, "{said}");
+    let said = succeeds(&[
+        "run",
+        "--camera",
+        &camera,
+        "--gallery",
+        &gallery,
+        "--json",
+        "--max-frames",
+        "2",
+    ]);
+    assert_eq!(events(&said, "refused").len(), 0, "{said}");
+}
+
+#[test]
+fn people_come_and_go() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = enrolled(&folder);
+    let people = |arguments: &[&str]| {
+        let mut all = vec!["people"];
+        all.extend(arguments);
+        all.extend(["--gallery", &gallery]);
+        output(&all)
+    };
+    let listed = json_lines(&stdout(&people(&["list", "--json"])));
+    assert_eq!(listed[0]["name"], "Eileen Collins");
+    assert_eq!((&listed[0]["templates"], &listed[0]["pictures"]), (&1.into(), &1.into()));
+
+    let faces = succeeds(&["identify", "--json", ASTRONAUT, ADMIRAL, "--gallery", &gallery]);
+    let faces = json_lines(&faces);
+    assert_eq!(faces[0]["faces"][0]["name"], "Eileen Collins");
+    assert!(faces[0]["faces"][0]["similarity"].as_f64().expect("a number") > 0.99);
+    assert_eq!(faces[1]["faces"][0]["name"], Value::Null);
+
+    // The same face under another name, and another face under the same name.
+    let message = fails(&["enroll", "Somebody", "--image", ASTRONAUT, "--gallery", &gallery]);
+    assert!(message.contains("Eileen Collins, who is already enrolled"), "{message}");
+    let message = fails(&["enroll", "Eileen Collins", "--image", ADMIRAL, "--gallery", &gallery]);
+    assert!(message.contains("does not look like the Eileen Collins"), "{message}");
+
+    assert!(people(&["rename", "Eileen Collins", "Commander Collins"]).status.success());
+    let saved = at(folder.path(), "saved");
+    assert!(people(&["show", "Commander Collins", "--save", &saved]).status.success());
+    assert_eq!(std::fs::read_dir(&saved).expect("a folder").count(), 1);
+    let exported = at(folder.path(), "exported.redb");
+    assert!(people(&["export", &exported]).status.success());
+    assert!(!people(&["import", &exported]).status.success(), "the name is taken");
+    assert!(people(&["remove", "Commander Collins"]).status.success());
+    let gone = people(&["remove", "Commander Collins"]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(stderr(&gone).contains("nobody of that name"));
+    assert!(people(&["import", &exported]).status.success());
+    assert!(stdout(&people(&["list"])).contains("Commander Collins  1 template"));
+    let status = succeeds(&["status", "--json", "--gallery", &gallery]);
+    let status = &json_lines(&status)[0];
+    assert_eq!((&status["people"], &status["templates"]), (&1.into(), &1.into()));
+    let marked = status["thresholds"].as_array().expect("thresholds");
+    let extrapolated: Vec<bool> =
+        marked.iter().map(|line| line["extrapolated"] == Value::Bool(true)).collect();
+    assert_eq!(extrapolated, [false, false, false, true, true]);
+}
+
+#[test]
+fn enrolling_in_front_of_the_camera_takes_different_views() {
+    let folder = TempDir::new().expect("a folder");
+    let frames = at(folder.path(), "frames");
+    succeeds(&["demo", "--save", &frames]);
+    let gallery = at(folder.path(), "gallery.redb");
+    // Still pictures of one view teach nothing new: the camera ends too early.
+    let still = format!("images:{ASTRONAUT}");
+    let message = fails(&["enroll", "A", "--camera", &still, "--gallery", &gallery]);
+    assert!(message.contains("after 1 of 5 views"), "{message}");
+    assert_eq!(succeeds(&["people", "list", "--gallery", &gallery]), "");
+    let walk = format!("images:{frames}/1-*.png?fps=3");
+    let said = succeeds(&["enroll", "A", "--camera", &walk, "--views", "2", "--gallery", &gallery]);
+    assert!(said.contains("A: 2 templates added"), "{said}");
+}
+
+#[test]
+fn a_pipe_is_watched_until_it_ends() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = enrolled(&folder);
+    let file = at(folder.path(), "near.y4m");
+    std::fs::write(&file, video(ASTRONAUT, 1)).expect("written");
+    // Live frames may be dropped, so they come slowly enough to be seen.
+    let header = "head -c 40 /dev/null; ";
+    let frame_bytes = video(ASTRONAUT, 2).len() - video(ASTRONAUT, 1).len();
+    let camera = format!(
+        "pipe:{header}cat {file}; for i in 1 2 3 4 5 6; do sleep 0.15; tail -c {frame_bytes} {file}; done"
+    );
+    let said = succeeds(&["run", "--camera", &camera, "--gallery", &gallery, "--json"]);
+    assert_eq!(events(&said, "granted").len(), 1, "{said}");
+    assert_eq!(json_lines(&said).pop().expect("events")["event"], "locked");
+}
+
+#[test]
+fn a_video_that_lies_or_breaks_off_is_named() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = at(folder.path(), "gallery.redb");
+    let run = |command: &str| {
+        fails(&["run", "--camera", &format!("pipe:{command}"), "--gallery", &gallery])
+    };
+    let cut = run("printf 'YUV4MPEG2 W640 H480\\nFRAME\\nabc'");
+    assert!(cut.contains("cut short within a frame: 3 of 460800"), "{cut}");
+    let huge = run("printf 'YUV4MPEG2 W640000 H480\\n'");
+    assert!(huge.contains("a size beyond"), "{huge}");
+    let none = run("true");
+    assert!(none.contains("no YUV4MPEG2 stream"), "{none}");
+}
+
+/// Starts `run` on an endless camera with the relay on a terminal, waits until
+/// the door is open and sends a signal: the relay goes off, the exit code is 0.
+#[test]
+fn a_signal_locks_the_door_and_ends_the_service() {
+    use serialport::{SerialPort, TTYPort};
+    use std::io::Read;
+    let folder = TempDir::new().expect("a folder");
+    let gallery = enrolled(&folder);
+    let file = at(folder.path(), "near.y4m");
+    std::fs::write(&file, video(ASTRONAUT, 1)).expect("written");
+    let frame_bytes = video(ASTRONAUT, 2).len() - video(ASTRONAUT, 1).len();
+    let camera =
+        format!("pipe:cat {file}; while sleep 0.1; do tail -c {frame_bytes} {file} || exit; done");
+    let (mut board, port) = TTYPort::pair().expect("a pair of terminals");
+    board.set_timeout(std::time::Duration::from_secs(20)).expect("a timeout");
+    let relay = format!("serial:{}", port.name().expect("a path"));
+    let config = at(folder.path(), "facelatch.toml");
+    std::fs::write(&config, "[door]\nopen_for = \"50s\"\n").expect("written");
+    let arguments = [
+        "run",
+        "--config",
+        &config,
+        "--camera",
+        &camera,
+        "--relay",
+        &relay,
+        "--gallery",
+        &gallery,
+        "--json",
+    ];
+    for signal in ["TERM", "INT"] {
+        let mut service = facelatch(&arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program runs");
+        let mut lines = BufReader::new(service.stdout.take().expect("its output")).lines();
+        assert!(lines.any(|line| line.is_ok_and(|line| line.contains("\"unlocked\""))));
+        let killed = Command::new("kill")
+            .args(["-s", signal, &service.id().to_string()])
+            .status()
+            .expect("kill runs");
+        assert!(killed.success());
+        let rest: Vec<String> = lines.map_while(Result::ok).collect();
+        assert!(rest.last().expect("a last event").contains("\"locked\""), "{rest:?}");
+        assert_eq!(service.wait().expect("an end").code(), Some(0));
+        let mut sent = [0; 12];
+        board.read_exact(&mut sent).expect("three commands");
+        let states: Vec<u8> = sent.chunks(4).map(|command| command[2]).collect();
+        assert_eq!(states, [0, 1, 0], "off at the start, on, off at the end");
+    }
+}
+
+#[test]
+fn somebody_removed_meanwhile_is_no_longer_let_in() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = enrolled(&folder);
+    let file = at(folder.path(), "near.y4m");
+    std::fs::write(&file, video(ASTRONAUT, 1)).expect("written");
+    let frame_bytes = video(ASTRONAUT, 2).len() - video(ASTRONAUT, 1).len();
+    // Nobody knows how long until the gate opens; the face waits for the file.
+    let gate = at(folder.path(), "gate");
+    let header = format!("head -n 1 {file}");
+    let camera = format!(
+        "pipe:{header}; until [ -e {gate} ]; do sleep 0.1; done; \
+         for i in 1 2 3 4 5 6 7 8; do tail -c {frame_bytes} {file}; sleep 0.2; done"
+    );
+    let mut service = facelatch(&["run", "--camera", &camera, "--gallery", &gallery, "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut log = BufReader::new(service.stderr.take().expect("its log")).lines();
+    assert!(log.any(|line| line.is_ok_and(|line| line.contains("1 people"))));
+    succeeds(&["people", "remove", "Eileen Collins", "--gallery", &gallery]);
+    assert!(log.any(|line| line.is_ok_and(|line| line.contains("0 people"))));
+    std::fs::write(&gate, "").expect("written");
+    let rest = std::thread::spawn(move || log.map_while(Result::ok).count());
+    let said = stdout(&service.wait_with_output().expect("an end"));
+    rest.join().expect("the log");
+    assert_eq!(events(&said, "granted").len(), 0, "{said}");
+    assert_eq!(events(&said, "refused").len(), 1, "{said}");
+}
+
+#[test]
+fn a_damaged_gallery_is_named_and_nobody_is_lost() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = enrolled(&folder);
+    let whole = std::fs::read(&gallery).expect("a gallery");
+    std::fs::write(&gallery, &whole[..whole.len() / 2]).expect("written");
+    let listed = output(&["people", "list", "--gallery", &gallery]);
+    assert!(listed.status.success());
+    assert!(stdout(&listed).contains("Eileen Collins"));
+    let message = stderr(&listed);
+    assert!(message.contains("was damaged") && message.contains("damaged-1"), "{message}");
+    std::fs::write(&gallery, "nonsense").expect("written");
+    std::fs::write(at(folder.path(), "gallery.last-good.redb"), "nonsense").expect("written");
+    let message = fails(&["people", "list", "--gallery", &gallery]);
+    assert!(message.contains("restore one of them from a backup"), "{message}");
+}
+
+/// The portrait turned on its side, with the tag that says how to turn it back.
+fn on_its_side() -> Vec<u8> {
+    let upright = image::open(ASTRONAUT).expect("a portrait");
+    let mut jpeg = Cursor::new(Vec::new());
+    upright.rotate270().write_to(&mut jpeg, ImageFormat::Jpeg).expect("a JPEG");
+    let jpeg = jpeg.into_inner();
+    // One IFD with one entry: orientation, a short, 6 (turn clockwise).
+    let mut exif =
+        b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0".to_vec();
+    let mut tagged = jpeg[..2].to_vec();
+    tagged.extend([0xff, 0xe1]);
+    tagged.extend((exif.len() as u16 + 2).to_be_bytes());
+    tagged.append(&mut exif);
+    tagged.extend(&jpeg[2..]);
+    tagged
+}
+
+/// A PNG that claims to be 12000 x 9000 and has nothing to show for it.
+fn enormous() -> Vec<u8> {
+    let mut png = picture::encode_png(&Frame::filled(1, 1, [0; 3])).expect("a PNG");
+    png[16..20].copy_from_slice(&12000u32.to_be_bytes());
+    png[20..24].copy_from_slice(&9000u32.to_be_bytes());
+    let sum = crc32fast::hash(&png[12..29]);
+    png[29..33].copy_from_slice(&sum.to_be_bytes());
+    png
+}
+
+#[test]
+fn odd_pictures_are_read_and_bad_ones_cost_only_themselves() {
+    let folder = TempDir::new().expect("a folder");
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(folder.path().join(name), bytes).expect("written");
+    };
+    let png = |picture: DynamicImage| {
+        let mut bytes = Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, ImageFormat::Png).expect("a PNG");
+        bytes.into_inner()
+    };
+    let portrait = image::open(ASTRONAUT).expect("a portrait");
+    let jpeg = std::fs::read(ASTRONAUT).expect("a portrait");
+    write("alpha.png", &png(DynamicImage::ImageRgba8(portrait.to_rgba8())));
+    write("cmyk.jpg", include_bytes!("data/cmyk.jpg"));
+    write("cut.jpg", &jpeg[..60]);
+    write("deep.png", &png(DynamicImage::ImageRgb16(portrait.to_rgb16())));
+    write("enormous.png", &enormous());
+    write("grey.png", &png(DynamicImage::ImageLuma8(portrait.to_luma8())));
+    write("one.png", &png(DynamicImage::ImageRgb8(RgbImage::new(1, 1))));
+    write("side.jpg", &on_its_side());
+    write("text.jpg", b"this is no picture");
+    write("zero.png", b"");
+    let run = output(&["detect", "--json", folder.path().to_str().expect("a plain path")]);
+    assert_eq!(run.status.code(), Some(1), "some cannot be read");
+    let lines = json_lines(&stdout(&run));
+    assert_eq!(lines.len(), 10);
+    let of = |name: &str| {
+        lines
+            .iter()
+            .find(|line| line["image"].as_str().is_some_and(|image| image.ends_with(name)))
+            .unwrap_or_else(|| panic!("no line for {name}"))
+    };
+    for (name, faces) in [
+        ("alpha.png", 1),
+        ("cmyk.jpg", 0),
+        ("deep.png", 1),
+        ("grey.png", 1),
+        ("one.png", 0),
+        ("side.jpg", 1),
+    ] {
+        assert_eq!(of(name)["faces"].as_array().map(Vec::len), Some(faces), "{}", of(name));
+    }
+    assert_eq!((&of("side.jpg")["width"], &of("side.jpg")["height"]), (&320.into(), &400.into()));
+    let face = &of("side.jpg")["faces"][0];
+    assert!(face["quality"].as_f64().expect("a number") > 0.5, "{face}");
+    for (name, expected) in [
+        ("cut.jpg", "damaged or cut short"),
+        ("enormous.png", "12000x9000 is 108 megapixels"),
+        ("text.jpg", "neither JPEG nor PNG"),
+        ("zero.png", "neither JPEG nor PNG"),
+    ] {
+        let error = of(name)["error"].as_str().expect("an error");
+        assert!(error.contains(expected) && error.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn folders_without_pictures_are_named() {
+    let folder = TempDir::new().expect("a folder");
+    let empty = folder.path().to_str().expect("a plain path");
+    let message = fails(&["detect", empty]);
+    assert!(message.contains("no picture in this folder (0 other files)"), "{message}");
+    std::fs::write(folder.path().join("notes.txt"), "x").expect("written");
+    let message = fails(&["detect", empty, "no-such-file.jpg"]);
+    assert!(
+        message.contains("(1 other files)") && message.contains("no-such-file.jpg"),
+        "{message}"
+    );
+}
+
+/// A folder of models in which one file is replaced, with its digest made right.
+fn models_with(folder: &TempDir, file: &str, bytes: &[u8]) -> PathBuf {
+    let to = folder.path().join("models");
+    std::fs::create_dir_all(&to).expect("a folder");
+    for entry in std::fs::read_dir(MODELS).expect("models") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("copied");
+    }
+    let old = sha256_hex(&std::fs::read(to.join(file)).expect("a model"));
+    std::fs::write(to.join(file), bytes).expect("written");
+    let manifest = std::fs::read_to_string(to.join("manifest.toml")).expect("a manifest");
+    std::fs::write(to.join("manifest.toml"), manifest.replace(&old, &sha256_hex(bytes)))
+        .expect("written");
+    to
+}
+
+#[test]
+fn models_that_do_not_fit_are_named() {
+    let folder = TempDir::new().expect("a folder");
+    let rnet = std::fs::read(Path::new(MODELS).join("rnet.onnx")).expect("a model");
+    for (file, bytes, expected) in [
+        ("pnet.onnx", b"not ONNX at all".to_vec(), "pnet.onnx"),
+        ("onet.onnx", rnet[..rnet.len() / 2].to_vec(), "onet.onnx"),
+        ("pnet.onnx", rnet.clone(), "24x24"),
+        ("mobilefacenet.onnx", rnet.clone(), "mobilefacenet.onnx"),
+    ] {
+        let models = models_with(&folder, file, &bytes);
+        let models = models.to_str().expect("a plain path");
+        let message = fails(&["embed", "--models", models, ASTRONAUT]);
+        assert!(message.contains(expected) && message.contains(file), "{message}");
+    }
+    let models = models_with(&folder, "rnet.onnx", &rnet);
+    let mut file =
+        std::fs::OpenOptions::new().append(true).open(models.join("rnet.onnx")).expect("a model");
+    file.write_all(b"x").expect("written");
+    let message = fails(&["detect", "--models", models.to_str().expect("plain"), ASTRONAUT]);
+    assert!(message.contains("rnet.onnx: sha256 is"), "{message}");
+}
+
+#[test]
+fn wrong_usage_is_exit_code_two_and_help_is_for_everybody() {
+    for arguments in [&["detect"][..], &["fly"], &["enroll", "A"], &["run", "--frames"]] {
+        assert_eq!(output(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    for command in
+        ["demo", "run", "enroll", "people", "detect", "embed", "identify", "status", "bench"]
+    {
+        assert!(succeeds(&[command, "--help"]).contains("Usage: facelatch"), "{command}");
+    }
+}
+
+#[test]
+fn bench_reports_every_stage() {
+    let said = succeeds(&["bench", "--json", "--rounds", "2"]);
+    let report = &json_lines(&said)[0];
+    for stage in ["detect", "pnet", "rnet", "onet", "align", "embed", "match", "total"] {
+        let figures = &report["stages"][stage];
+        let [min, median, p95] =
+            ["min_ms", "median_ms", "p95_ms"].map(|key| figures[key].as_f64().expect("a number"));
+        assert!(min > 0.0 && min <= median && median <= p95, "{stage}: {figures}");
+    }
+}
