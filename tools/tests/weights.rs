@@ -1,0 +1,254 @@
+//! Weights with 512 components in the layout that PyTorch's common MobileFaceNet
+//! code saves, through every format there is.
+
+use facelatch::align::Crop;
+use facelatch::embed::{Embedder, Embedding};
+use facelatch::models::{ModelFile, Models, Normalization, RecognizerModel};
+use facelatch_tools::cli::read_mobilefacenet;
+use facelatch_tools::mobilefacenet::{MobileFaceNet, expected};
+use facelatch_tools::student::{Student, pictures};
+use facelatch_tools::weights::{Tensor, Tensors, pytorch, safetensors};
+use proptest::prelude::*;
+use std::io::{Cursor, Write};
+use std::path::PathBuf;
+use tempfile::TempDir;
+use zip::write::SimpleFileOptions;
+
+const EMBEDDING_SIZE: usize = 512;
+
+/// Noise that keeps activations within bounds.
+fn noise() -> Tensors {
+    let mut state = 42u32;
+    let mut next = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    expected(EMBEDDING_SIZE, false)
+        .into_iter()
+        .map(|(name, shape)| {
+            let count: usize = shape.iter().product();
+            let inputs = shape.iter().skip(1).product::<usize>().max(1) as f32;
+            let values = (0..count)
+                .map(|_| match (name.rsplit('.').next(), shape.len()) {
+                    (Some("running_var"), _) => 1.0 + next(),
+                    (Some("weight"), 1) if name.contains("bn") => 1.0 + next(),
+                    (Some("weight"), 1) => 0.25 + 0.1 * next(),
+                    (Some("weight"), _) => next() * 3.4 / inputs.sqrt(),
+                    _ => 0.1 * next(),
+                })
+                .collect();
+            (name, Tensor { shape, values })
+        })
+        .collect()
+}
+
+/// The pickle that `torch.save` writes for an ordered dictionary of tensors,
+/// protocol 2, with a counter of batches as every normalization has one.
+fn pickled(tensors: &Tensors) -> Vec<u8> {
+    fn text(out: &mut Vec<u8>, text: &str) {
+        out.push(b'X');
+        out.extend((text.len() as u32).to_le_bytes());
+        out.extend(text.as_bytes());
+    }
+    fn number(out: &mut Vec<u8>, number: usize) {
+        out.push(b'J');
+        out.extend((number as i32).to_le_bytes());
+    }
+    fn tuple(out: &mut Vec<u8>, numbers: &[usize]) {
+        out.push(b'(');
+        for value in numbers {
+            number(out, *value);
+        }
+        out.push(b't');
+    }
+    let tensor = |out: &mut Vec<u8>, name: &str, kind: &str, key: usize, shape: &[usize]| {
+        text(out, name);
+        out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+        text(out, "storage");
+        out.extend(format!("ctorch\n{kind}\n").bytes());
+        text(out, &key.to_string());
+        text(out, "cpu");
+        number(out, shape.iter().product());
+        out.extend(b"tQ");
+        number(out, 0);
+        tuple(out, shape);
+        let strides: Vec<usize> =
+            (0..shape.len()).map(|at| shape[at + 1..].iter().product()).collect();
+        tuple(out, &strides);
+        out.extend(b"\x89ccollections\nOrderedDict\n)RtR");
+    };
+    let mut out = b"\x80\x02ccollections\nOrderedDict\n)R(".to_vec();
+    for (key, (name, value)) in tensors.iter().enumerate() {
+        tensor(&mut out, name, "FloatStorage", key, &value.shape);
+        if let Some(norm) = name.strip_suffix(".running_var") {
+            let counter = format!("{norm}.num_batches_tracked");
+            tensor(&mut out, &counter, "LongStorage", 100_000 + key, &[]);
+        }
+    }
+    out.extend(b"u.");
+    out
+}
+
+/// A `.pth` file in the zip format.
+fn pth(tensors: &Tensors) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let mut entry = |name: String, bytes: &[u8]| {
+        zip.start_file(name, stored).expect("an entry");
+        zip.write_all(bytes).expect("written");
+    };
+    entry("archive/data.pkl".into(), &pickled(tensors));
+    for (key, (name, value)) in tensors.iter().enumerate() {
+        let bytes: Vec<u8> = value.values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        entry(format!("archive/data/{key}"), &bytes);
+        if name.ends_with(".running_var") {
+            entry(format!("archive/data/{}", 100_000 + key), &7i64.to_le_bytes());
+        }
+    }
+    entry("archive/version".into(), b"3\n");
+    zip.finish().expect("an archive").into_inner()
+}
+
+fn safetensors_file(tensors: &Tensors) -> Vec<u8> {
+    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            let bytes = tensor.values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            (name.clone(), tensor.shape.clone(), bytes)
+        })
+        .collect();
+    let views = bytes.iter().map(|(name, shape, bytes)| {
+        let view =
+            ::safetensors::tensor::TensorView::new(::safetensors::Dtype::F32, shape.clone(), bytes);
+        (name, view.expect("as many bytes as said"))
+    });
+    ::safetensors::serialize(views, None).expect("a file")
+}
+
+fn written(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder.path().join(name);
+    std::fs::write(&path, bytes).expect("written");
+    path
+}
+
+fn message(folder: &TempDir, tensors: &Tensors) -> String {
+    let path = written(folder, "broken.pth", &pth(tensors));
+    let error = read_mobilefacenet(&path).expect_err("broken weights");
+    format!("{error:#}")
+}
+
+#[test]
+fn a_512_d_state_dict_is_read_from_every_format() {
+    let folder = TempDir::new().expect("a folder");
+    let tensors = noise();
+    for (name, bytes) in
+        [("seed.pth", pth(&tensors)), ("seed.safetensors", safetensors_file(&tensors))]
+    {
+        let network = read_mobilefacenet(&written(&folder, name, &bytes)).expect(name);
+        assert_eq!(network.embedding_size, EMBEDDING_SIZE);
+        assert_eq!(network.tensors, tensors, "{name}");
+    }
+}
+
+#[test]
+fn exported_with_imagenet_normalization_it_embeds_as_torch_does() {
+    let network = MobileFaceNet::from_state_dict(noise()).expect("weights");
+    let pixels = (0..112 * 112 * 3).map(|i| (i * 31 % 251) as u8).collect();
+    let crop = Crop::from_pixels(pixels).expect("112 x 112");
+    let normalization = Normalization::IMAGENET;
+    let model = RecognizerModel {
+        file: ModelFile { name: "seed.onnx".into(), bytes: network.to_onnx().into() },
+        normalization,
+        embedding_size: EMBEDDING_SIZE,
+    };
+    let embedding = Embedder::new(&model).expect("a model").embed(&crop).expect("an embedding");
+    let torch = tch::no_grad(|| {
+        Student::new(&network, tch::Device::Cpu).forward(&pictures(&[&crop], &normalization))
+    });
+    let torch: Vec<f32> = Vec::try_from(torch.flatten(0, -1)).expect("numbers");
+    let similarity = embedding.similarity(&Embedding::normalized(&torch));
+    assert!(similarity > 0.9999, "{similarity}");
+}
+
+#[test]
+fn imported_by_the_program_it_is_in_the_manifest_with_its_normalization() {
+    let folder = TempDir::new().expect("a folder");
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../models");
+    for file in ["manifest.toml", "pnet.onnx", "rnet.onnx", "onet.onnx"] {
+        std::fs::copy(format!("{models}/{file}"), folder.path().join(file)).expect("copied");
+    }
+    let weights = written(&folder, "seed.pth", &pth(&noise()));
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_facelatch-tools"))
+        .args(["import", "mobilefacenet", "--normalization", "imagenet", "--name", "seed", "--out"])
+        .args([folder.path(), &weights])
+        .output()
+        .expect("the program runs");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let models = Models::open(folder.path()).expect("models");
+    let recognizer = models.recognizer().expect("a recognizer");
+    assert_eq!(recognizer.embedding_size, EMBEDDING_SIZE);
+    assert_eq!(recognizer.normalization, Normalization::IMAGENET);
+    // Thresholds of other weights would not hold.
+    assert!(models.thresholds().is_err());
+    assert_eq!(models.manifest.version, "seed");
+}
+
+#[test]
+fn what_is_missing_extra_or_misshapen_is_named() {
+    let folder = TempDir::new().expect("a folder");
+    let mut missing = noise();
+    missing.remove("conv_4.model.3.conv_dw.bn.running_mean");
+    let said = message(&folder, &missing);
+    assert!(said.contains("conv_4.model.3.conv_dw.bn.running_mean"), "{said}");
+    assert!(said.contains("broken.pth"), "{said}");
+    let mut extra = noise();
+    extra.insert("head.kernel".into(), Tensor { shape: vec![2], values: vec![0.0; 2] });
+    assert!(message(&folder, &extra).contains("head.kernel"));
+    let mut misshapen = noise();
+    misshapen.insert(
+        "conv_34.project.conv.weight".into(),
+        Tensor { shape: vec![4], values: vec![0.0; 4] },
+    );
+    let said = message(&folder, &misshapen);
+    assert!(said.contains("conv_34.project.conv.weight") && said.contains('4'), "{said}");
+}
+
+#[test]
+fn a_pickle_that_would_run_something_is_refused() {
+    let folder = TempDir::new().expect("a folder");
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    zip.start_file("archive/data.pkl", SimpleFileOptions::default()).expect("an entry");
+    zip.write_all(b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00true\x85R.").expect("written");
+    let bytes = zip.finish().expect("an archive").into_inner();
+    let path = written(&folder, "evil.pth", &bytes);
+    let said = format!("{:#}", read_mobilefacenet(&path).expect_err("refused"));
+    assert!(said.contains("posix") && said.contains("system"), "{said}");
+}
+
+/// A small state dict, so that damage hits its structure more than its numbers.
+fn small() -> Tensors {
+    let tensor = |n: usize| Tensor { shape: vec![n, 1], values: vec![0.5; n] };
+    [("a.weight".to_owned(), tensor(3)), ("b.weight".to_owned(), tensor(2))].into()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn damaged_files_are_errors_or_harmless(
+        at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
+        torch in any::<bool>(),
+    ) {
+        let mut bytes = if torch { pth(&small()) } else { safetensors_file(&small()) };
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        let read = |bytes: &[u8]| if torch { pytorch::read(bytes) } else { safetensors::read(bytes) };
+        for bytes in [&bytes[..], &bytes[..cut.index(bytes.len())]] {
+            if let Ok(tensors) = read(bytes) {
+                for tensor in tensors.values() {
+                    prop_assert_eq!(tensor.values.len(), tensor.shape.iter().product::<usize>());
+                }
+            }
+        }
+    }
+}
