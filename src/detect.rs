@@ -67,6 +67,10 @@ pub struct DetectTimes {
     pub rnet: Duration,
     /// O-Net with its crops.
     pub onet: Duration,
+    /// Windows that R-Net looked at.
+    pub rnet_windows: usize,
+    /// Windows that O-Net looked at.
+    pub onet_windows: usize,
 }
 
 /// The three nets and their buffers.
@@ -128,6 +132,8 @@ impl Detector {
             pnet: proposed - started,
             rnet: refined_at - proposed,
             onet: refined_at.elapsed(),
+            rnet_windows: proposals.len(),
+            onet_windows: refined.len(),
         };
         Ok(faces)
     }

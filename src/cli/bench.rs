@@ -59,6 +59,9 @@ enum Precision {
 /// The times of one stage.
 type Times = BTreeMap<&'static str, Vec<Duration>>;
 
+/// What a thread measured: times, and windows that R-Net and O-Net looked at.
+type Measured = (Times, [usize; 2]);
+
 /// Stages in the order of the flow.
 const STAGES: [&str; 8] = ["pnet", "rnet", "onet", "detect", "align", "embed", "match", "total"];
 
@@ -73,18 +76,20 @@ impl Bench {
             )?,
         };
         let gallery = made_up(models.recognizer()?.embedding_size);
-        let times = std::thread::scope(|scope| -> Result<Times> {
+        let (times, windows) = std::thread::scope(|scope| -> Result<Measured> {
             let workers: Vec<_> = (0..self.threads)
                 .map(|_| scope.spawn(|| self.measure(&models, &frame, &gallery)))
                 .collect();
-            let mut all = Times::new();
+            let (mut all, mut windows) = (Times::new(), [0; 2]);
             for worker in workers {
-                let times = worker.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+                let (times, counted) =
+                    worker.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+                windows = counted;
                 for (stage, mut durations) in times {
                     all.entry(stage).or_default().append(&mut durations);
                 }
             }
-            Ok(all)
+            Ok((all, windows))
         })?;
         let mut out = anstream::stdout().lock();
         let mut stages = Map::new();
@@ -112,18 +117,19 @@ impl Bench {
             let report = json!({
                 "threads": self.threads, "precision": "float", "kernel": "tract f32",
                 "width": frame.width(), "height": frame.height(), "stages": Value::Object(stages),
+                "windows": {"rnet": windows[0], "onet": windows[1]},
             });
             writeln!(out, "{report}")?;
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    fn measure(&self, models: &Models, frame: &Frame, gallery: &Gallery) -> Result<Times> {
+    fn measure(&self, models: &Models, frame: &Frame, gallery: &Gallery) -> Result<Measured> {
         let settings =
             DetectorSettings { minimum_face: self.minimum_face, ..DetectorSettings::default() };
         let mut detector = Detector::new(&models.detector, settings)?;
         let mut embedder = Embedder::new(models.recognizer()?)?;
-        let mut times = Times::new();
+        let (mut times, mut windows) = (Times::new(), [0; 2]);
         // The first rounds pay for caches and clocks.
         let warm_up = (self.rounds / 10).max(1);
         for round in 0..warm_up + self.rounds {
@@ -145,6 +151,7 @@ impl Bench {
                 continue;
             }
             let nets = detector.times();
+            windows = [nets.rnet_windows, nets.onet_windows];
             for (stage, duration) in [
                 ("pnet", nets.pnet),
                 ("rnet", nets.rnet),
@@ -158,7 +165,7 @@ impl Bench {
                 times.entry(stage).or_default().push(duration);
             }
         }
-        Ok(times)
+        Ok((times, windows))
     }
 }
 

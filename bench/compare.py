@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Facelatch beside ncnn, one thread each, in one run, as ratios.
+
+    pip install ncnn numpy pillow
+    cargo build --release
+    bench/compare.py --weights DIR --image photo.jpg
+
+DIR holds det1, det2, det3 and mobilefacenet as .param and .bin, the weights
+from which the built-in models come. Both sides look at the same picture with
+the same pyramid, as many windows and one face. Runs alternate, so that whatever
+else the machine does hits both; a figure is the median of the runs' medians.
+
+ncnn's side counts its networks and its own resizing only: what lies between
+them in any program (thresholds, overlaps, alignment) is left out in its favour.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+
+import ncnn
+import numpy as np
+from PIL import Image
+
+PYRAMID_FACTOR = 0.709
+WINDOW = 12
+MEAN = [127.5] * 3
+SCALE = [1 / 128.0] * 3
+
+
+def load(folder, name):
+    net = ncnn.Net()
+    net.opt.num_threads = 1
+    # f32 on both sides.
+    net.opt.use_fp16_packed = False
+    net.opt.use_fp16_storage = False
+    net.opt.use_fp16_arithmetic = False
+    net.opt.use_bf16_storage = False
+    for failed in (net.load_param(f"{folder}/{name}.param"), net.load_model(f"{folder}/{name}.bin")):
+        if failed:
+            sys.exit(f"{folder}/{name}: cannot be loaded; name the folder of ncnn weights")
+    return net
+
+
+def run(net, picture, outputs):
+    extractor = net.create_extractor()
+    extractor.input("data", picture)
+    for output in outputs:
+        extractor.extract(output)
+
+
+class Peer:
+    """The same work through ncnn."""
+
+    def __init__(self, folder, picture, minimum_face, windows):
+        self.pnet, self.rnet, self.onet, self.embedder = (
+            load(folder, name) for name in ("det1", "det2", "det3", "mobilefacenet")
+        )
+        self.picture = picture
+        height, width = picture.shape[:2]
+        self.scales = []
+        scale = WINDOW / minimum_face
+        while min(width, height) * scale >= WINDOW:
+            self.scales.append((math.ceil(width * scale), math.ceil(height * scale)))
+            scale *= PYRAMID_FACTOR
+        self.windows = windows
+        side = min(width, height) // 2
+        self.window = (width // 4, height // 4, side, side)
+
+    def resized(self, width, height):
+        full_height, full_width = self.picture.shape[:2]
+        rgb = ncnn.Mat.PixelType.PIXEL_RGB
+        mat = ncnn.Mat.from_pixels_resize(self.picture, rgb, full_width, full_height, width, height)
+        mat.substract_mean_normalize(MEAN, SCALE)
+        return mat
+
+    def crop(self, side):
+        height, width = self.picture.shape[:2]
+        rgb = ncnn.Mat.PixelType.PIXEL_RGB
+        mat = ncnn.Mat.from_pixels_roi_resize(self.picture, rgb, width, height, *self.window, side, side)
+        mat.substract_mean_normalize(MEAN, SCALE)
+        return mat
+
+    def once(self):
+        times = {}
+        began = time.perf_counter()
+        for width, height in self.scales:
+            run(self.pnet, self.resized(width, height), ["prob1", "conv4-2"])
+        times["pnet"] = time.perf_counter() - began
+        began = time.perf_counter()
+        for _ in range(self.windows["rnet"]):
+            run(self.rnet, self.crop(24), ["prob1", "conv5-2"])
+        times["rnet"] = time.perf_counter() - began
+        began = time.perf_counter()
+        for _ in range(self.windows["onet"]):
+            run(self.onet, self.crop(48), ["prob1", "conv6-2", "conv6-3"])
+        times["onet"] = time.perf_counter() - began
+        face = ncnn.Mat(np.zeros((3, 112, 112), np.float32)).clone()
+        began = time.perf_counter()
+        run(self.embedder, face, ["fc1"])
+        times["embed"] = time.perf_counter() - began
+        times["detect"] = times["pnet"] + times["rnet"] + times["onet"]
+        times["total"] = times["detect"] + times["embed"]
+        return {stage: 1e3 * seconds for stage, seconds in times.items()}
+
+    def medians(self, rounds):
+        runs = [self.once() for _ in range(rounds)]
+        return {stage: statistics.median(r[stage] for r in runs) for stage in runs[0]}
+
+
+def ours(arguments):
+    command = [arguments.facelatch, "bench", "--json", "--image", arguments.image]
+    command += ["--rounds", str(arguments.rounds), "--minimum-face", str(arguments.minimum_face)]
+    report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    times = {stage: figures["median_ms"] for stage, figures in report["stages"].items()}
+    # Searching 10,000 people is no part of the peer's work.
+    times["total"] -= times["match"]
+    return times, report["windows"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", required=True, help="folder of ncnn weights")
+    parser.add_argument("--image", required=True, help="picture with a face")
+    parser.add_argument("--facelatch", default="target/release/facelatch")
+    parser.add_argument("--minimum-face", type=float, default=40.0)
+    parser.add_argument("--runs", type=int, default=7, help="alternating runs of each side")
+    parser.add_argument("--rounds", type=int, default=20, help="pictures a run")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+
+    picture = np.ascontiguousarray(Image.open(arguments.image).convert("RGB"))
+    _, windows = ours(arguments)
+    peer = Peer(arguments.weights, picture, arguments.minimum_face, windows)
+    peer.medians(2)
+    all_ours, all_theirs = [], []
+    for _ in range(arguments.runs):
+        all_ours.append(ours(arguments)[0])
+        all_theirs.append(peer.medians(arguments.rounds))
+    stages = {}
+    for stage in ("pnet", "rnet", "onet", "detect", "embed", "total"):
+        mine = statistics.median(times[stage] for times in all_ours)
+        theirs = statistics.median(times[stage] for times in all_theirs)
+        stages[stage] = {"facelatch_ms": mine, "ncnn_ms": theirs, "ratio": mine / theirs}
+    if arguments.json:
+        print(json.dumps({"windows": windows, "ncnn": ncnn.__version__, "stages": stages}))
+        return
+    height, width = picture.shape[:2]
+    print(f"{width}x{height}, {windows['rnet']} R-Net and {windows['onet']} O-Net windows, ncnn {ncnn.__version__}")
+    print(f"{'stage':8}{'facelatch':>12}{'ncnn':>10}{'ratio':>8}")
+    for stage, figures in stages.items():
+        print(
+            f"{stage:8}{figures['facelatch_ms']:9.2f} ms{figures['ncnn_ms']:7.2f} ms"
+            f"{figures['ratio']:8.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

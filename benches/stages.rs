@@ -1,0 +1,146 @@
+//! One bench a stage, on the built-in portrait with the built-in models.
+//!
+//! `cargo bench` runs them all, `cargo bench -- embed` those whose names match.
+
+use divan::Bencher;
+use facelatch::align::{Crop, align};
+use facelatch::camera::y4m::Y4m;
+use facelatch::decide::{DecideSettings, Decider, Observation, Seen};
+use facelatch::detect::{Detector, DetectorSettings, Face};
+use facelatch::embed::{Embedder, Embedding};
+use facelatch::frame::{Frame, Rect};
+use facelatch::gallery::{Gallery, PersonId};
+use facelatch::models::Models;
+use facelatch::picture;
+use facelatch::quality::Quality;
+use facelatch::resample::Resampler;
+use facelatch::track::{TrackId, Tracker};
+use std::path::Path;
+use std::time::Duration;
+
+fn main() {
+    divan::main();
+}
+
+const JPEG: &[u8] = include_bytes!("../assets/astronaut.jpg");
+
+fn portrait() -> Frame {
+    picture::decode(Path::new("astronaut.jpg"), JPEG).expect("a portrait")
+}
+
+fn models() -> Models {
+    Models::built_in().expect("the built-in models")
+}
+
+fn face() -> (Frame, Face, Crop) {
+    let frame = portrait();
+    let mut detector =
+        Detector::new(&models().detector, DetectorSettings::default()).expect("a detector");
+    let face = *detector.detect(&frame).expect("faces").first().expect("a face");
+    let crop = align(&frame, &face.landmarks);
+    (frame, face, crop)
+}
+
+fn noise(size: usize, seed: u32) -> Embedding {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    Embedding::normalized(&(0..size).map(|_| next()).collect::<Vec<_>>())
+}
+
+#[divan::bench]
+fn picture_decode(bencher: Bencher<'_, '_>) {
+    bencher.bench(|| picture::decode(Path::new("astronaut.jpg"), JPEG));
+}
+
+#[divan::bench]
+fn camera_y4m_frame(bencher: Bencher<'_, '_>) {
+    let mut video = b"YUV4MPEG2 W640 H480 C420jpeg\nFRAME\n".to_vec();
+    video.extend((0..640 * 480 * 3 / 2).map(|i| (i * 7 % 256) as u8));
+    bencher.bench(|| Y4m::new(&video[..]).expect("a video").read_frame());
+}
+
+#[divan::bench(args = [24, 48])]
+fn resample_crop(bencher: Bencher<'_, '_>, side: usize) {
+    let frame = portrait();
+    let region = Rect { x1: 100.0, y1: 60.0, x2: 220.0, y2: 180.0 };
+    let (mut resampler, mut out) = (Resampler::new(), vec![0.0; 3 * side * side]);
+    bencher.bench_local(|| {
+        resampler.planar(&frame, &region, (side, side), (127.5, 1.0 / 128.0), &mut out);
+    });
+}
+
+/// P-, R- and O-Net with everything between them.
+#[divan::bench(args = [40, 80])]
+fn detect(bencher: Bencher<'_, '_>, minimum_face: u32) {
+    let frame = portrait();
+    let settings =
+        DetectorSettings { minimum_face: minimum_face as f32, ..DetectorSettings::default() };
+    let mut detector = Detector::new(&models().detector, settings).expect("a detector");
+    bencher.bench_local(|| detector.detect(&frame));
+}
+
+#[divan::bench]
+fn track_eight_faces(bencher: Bencher<'_, '_>) {
+    let (_, face, _) = face();
+    let faces: Vec<Face> = (0..8)
+        .map(|i| {
+            let mut face = face;
+            face.rect.x1 += 200.0 * i as f32;
+            face.rect.x2 += 200.0 * i as f32;
+            face
+        })
+        .collect();
+    let mut tracker = Tracker::default();
+    let mut now = Duration::ZERO;
+    bencher.bench_local(|| {
+        now += Duration::from_millis(100);
+        tracker.step(now, &faces)
+    });
+}
+
+#[divan::bench]
+fn align_face(bencher: Bencher<'_, '_>) {
+    let (frame, face, _) = face();
+    bencher.bench(|| align(&frame, &face.landmarks));
+}
+
+#[divan::bench]
+fn quality(bencher: Bencher<'_, '_>) {
+    let (_, face, crop) = face();
+    bencher.bench(|| Quality::measure(&face, &crop));
+}
+
+#[divan::bench]
+fn embed(bencher: Bencher<'_, '_>) {
+    let (_, _, crop) = face();
+    let models = models();
+    let mut embedder =
+        Embedder::new(models.recognizer().expect("a recognizer")).expect("an embedder");
+    bencher.bench_local(|| embedder.embed(&crop));
+}
+
+/// People of five templates each.
+#[divan::bench(args = [10, 100, 10_000])]
+fn gallery_match(bencher: Bencher<'_, '_>, people: u32) {
+    let mut gallery = Gallery::new(128);
+    for person in 0..people {
+        let templates: Vec<Embedding> = (0..5).map(|i| noise(128, person * 5 + i)).collect();
+        gallery.add(PersonId(person), "nobody", &templates);
+    }
+    let probe = noise(128, u32::MAX);
+    bencher.bench(|| gallery.best(&probe).map(|found| found.similarity));
+}
+
+#[divan::bench]
+fn decide(bencher: Bencher<'_, '_>) {
+    let mut decider = Decider::new(DecideSettings::default());
+    let observation = Observation { track: TrackId(1), seen: Seen::Person(PersonId(1), 0.6) };
+    let mut now = Duration::ZERO;
+    bencher.bench_local(|| {
+        now += Duration::from_millis(100);
+        decider.step(now, &[observation])
+    });
+}
