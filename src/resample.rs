@@ -1,8 +1,8 @@
 //! Cutting a rectangle out of a frame at another size.
 //!
 //! Shrinking averages over the area each output pixel covers; growing
-//! interpolates bilinearly. What lies outside the frame is black. Both axes are
-//! separable, so one pass over the source rows serves every output row.
+//! interpolates bilinearly. What lies outside the frame is black. The axes are
+//! separable: rows are summed first, then columns.
 
 use crate::frame::{Frame, Rect};
 
@@ -80,7 +80,7 @@ impl Axis {
 pub struct Resampler {
     columns: Axis,
     rows: Axis,
-    /// Source rows already squeezed horizontally, as a ring: planar `3 x width`.
+    /// The source rows of one output row, summed: RGB, only the columns touched.
     line: Vec<f32>,
 }
 
@@ -125,69 +125,48 @@ impl Resampler {
 
     fn accumulate(&mut self, frame: &Frame, width: usize, height: usize, out: &mut [f32]) {
         let plane = width * height;
-        self.line.resize(3 * width, 0.0);
-        // Source rows come in order and output rows need them in order, so one
-        // squeezed line at a time is enough: each is added to every output row
-        // that it touches.
-        let mut first_output = 0;
-        let (Some(top), Some(bottom)) = (
-            (0..height).map(|o| self.rows.of(o)).find(|(_, w)| !w.is_empty()).map(|(s, _)| s),
-            (0..height)
-                .rev()
-                .map(|o| self.rows.of(o))
-                .find(|(_, w)| !w.is_empty())
-                .map(|(s, w)| s + w.len()),
-        ) else {
+        let touched = (0..width).map(|output| self.columns.of(output));
+        let (first, last) = touched
+            .filter(|(_, weights)| !weights.is_empty())
+            .fold((frame.width(), 0), |(first, last), (start, weights)| {
+                (first.min(start), last.max(start + weights.len()))
+            });
+        if first >= last {
             return;
-        };
-        for source in top..bottom {
-            while first_output < height {
-                let (start, weights) = self.rows.of(first_output);
-                if start + weights.len() > source {
-                    break;
-                }
-                first_output += 1;
+        }
+        // Rows first: that is one long run over neighbouring bytes, and leaves
+        // the columns to be squeezed once an output row.
+        self.line.resize(3 * (last - first), 0.0);
+        for output in 0..height {
+            let (start, weights) = self.rows.of(output);
+            if weights.is_empty() {
+                continue;
             }
-            let mut squeezed = false;
-            for output in first_output..height {
-                let (start, weights) = self.rows.of(output);
+            self.line.fill(0.0);
+            for (source, &weight) in (start..).zip(weights) {
+                let row = &frame.row(source)[3 * first..3 * last];
+                for (sum, &value) in self.line.iter_mut().zip(row) {
+                    *sum += f32::from(value) * weight;
+                }
+            }
+            let from = output * width;
+            for column in 0..width {
+                let (start, weights) = self.columns.of(column);
                 if weights.is_empty() {
                     continue;
                 }
-                if start > source {
-                    break;
-                }
-                let Some(&weight) = weights.get(source - start) else { continue };
-                if !squeezed {
-                    squeeze(&self.columns, frame.row(source), width, &mut self.line);
-                    squeezed = true;
+                let mut sums = [0.0f32; 3];
+                let pixels = self.line[3 * (start - first)..].as_chunks::<3>().0;
+                for (pixel, &weight) in pixels.iter().zip(weights) {
+                    for channel in 0..3 {
+                        sums[channel] += pixel[channel] * weight;
+                    }
                 }
                 for channel in 0..3 {
-                    let target = &mut out[channel * plane + output * width..][..width];
-                    let line = &self.line[channel * width..(channel + 1) * width];
-                    for (value, &add) in target.iter_mut().zip(line) {
-                        *value += add * weight;
-                    }
+                    out[channel * plane + from + column] = sums[channel];
                 }
             }
         }
-    }
-}
-
-fn squeeze(columns: &Axis, row: &[u8], width: usize, line: &mut [f32]) {
-    let (red, rest) = line.split_at_mut(width);
-    let (green, blue) = rest.split_at_mut(width);
-    for output in 0..width {
-        let (start, weights) = columns.of(output);
-        let mut sums = [0.0f32; 3];
-        for (pixel, &weight) in row[start * 3..].chunks_exact(3).zip(weights) {
-            sums[0] += f32::from(pixel[0]) * weight;
-            sums[1] += f32::from(pixel[1]) * weight;
-            sums[2] += f32::from(pixel[2]) * weight;
-        }
-        red[output] = sums[0];
-        green[output] = sums[1];
-        blue[output] = sums[2];
     }
 }
 
