@@ -180,12 +180,17 @@ impl Decider {
         for observation in observations {
             self.vote(now, observation);
         }
-        let everybody = observations.iter().all(|observation| {
-            let granted = |track: &Track| track.granted.is_some();
-            self.track(observation.track).is_some_and(|track| {
-                granted(track) || matches!(self.verdict(track), Verdict::Person(_))
-            })
-        });
+        // What opens is a frame that shows the person, not one that shows somebody
+        // else while older evidence outlives what spoke against it.
+        let shown = |observation: &Observation| match self.track(observation.track) {
+            Some(track) => match (self.verdict(track), observation.seen) {
+                (Verdict::Person(evidence), Seen::Person(person, _)) => evidence.person == person,
+                _ => false,
+            },
+            None => false,
+        };
+        let everybody = observations.iter().all(shown);
+        let waits = crowded && self.settings.two_faces == TwoFaces::All && !everybody;
         for observation in observations {
             let Some(at) = self.tracks.iter().position(|track| track.id == observation.track)
             else {
@@ -193,14 +198,11 @@ impl Decider {
             };
             let verdict = self.verdict(&self.tracks[at]);
             let track = &mut self.tracks[at];
+            let lately = |at: Duration| now < at + self.settings.again_after;
+            let shows = |evidence: &Evidence| matches!(observation.seen, Seen::Person(person, _) if person == evidence.person);
             let decision = match verdict {
-                Verdict::Person(_)
-                    if crowded && self.settings.two_faces == TwoFaces::All && !everybody =>
-                {
-                    None
-                }
-                Verdict::Person(_)
-                    if track.granted.is_some_and(|at| now < at + self.settings.again_after) =>
+                Verdict::Person(evidence)
+                    if waits || !shows(&evidence) || track.granted.is_some_and(lately) =>
                 {
                     None
                 }
@@ -218,6 +220,15 @@ impl Decider {
             decision.map(|decision| decisions.push(decision));
         }
         decisions
+    }
+
+    /// The grant on this track opened nothing: it counts as not given, and new
+    /// evidence is asked for.
+    pub fn not_opened(&mut self, track: TrackId) {
+        for track in self.tracks.iter_mut().filter(|known| known.id == track) {
+            track.granted = None;
+            track.votes.clear();
+        }
     }
 
     /// Forgets all evidence: the gallery or the threshold has changed.
@@ -489,6 +500,47 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_that_shows_somebody_else_does_not_open() {
+        let mut decider = decider(TwoFaces::Refuse);
+        let timeline: [(u64, &[Observation]); 9] = [
+            (0, &[nobody(1)]),
+            (100, &[nobody(1)]),
+            (200, &[nobody(1)]),
+            (300, &[ada(1)]),
+            (400, &[ada(1)]),
+            (500, &[ada(1)]),
+            // The first three are forgotten by now, and Ada leads.
+            (1700, &[nobody(1)]),
+            (1750, &[seen(1, Seen::Poor)]),
+            (1780, &[ada(1)]),
+        ];
+        assert_eq!(granted(&play(&mut decider, &timeline)), [(1780, ADA)]);
+    }
+
+    #[test]
+    fn under_the_rule_all_a_stranger_on_a_known_track_keeps_the_door_shut() {
+        let mut decider = decider(TwoFaces::All);
+        let grace = seen(2, Seen::Person(GRACE, 0.7));
+        let mut timeline: Vec<(u64, Vec<Observation>)> =
+            (0..4).map(|i| (i * 100, vec![ada(1)])).collect();
+        timeline.extend((4..30).map(|i| (i * 100, vec![nobody(1), grace])));
+        let timeline: Vec<(u64, &[Observation])> =
+            timeline.iter().map(|(at, seen)| (*at, &seen[..])).collect();
+        assert_eq!(granted(&play(&mut decider, &timeline)), [(200, ADA)]);
+    }
+
+    #[test]
+    fn a_grant_that_opened_nothing_is_given_again_on_new_evidence() {
+        let mut decider = decider(TwoFaces::Refuse);
+        let frame = [ada(1)];
+        let first: Vec<(u64, &[Observation])> = (0..3).map(|i| (i * 100, &frame[..])).collect();
+        assert_eq!(granted(&play(&mut decider, &first)), [(200, ADA)]);
+        decider.not_opened(TrackId(1));
+        let then: Vec<(u64, &[Observation])> = (3..9).map(|i| (i * 100, &frame[..])).collect();
+        assert_eq!(granted(&play(&mut decider, &then)), [(500, ADA)]);
+    }
+
+    #[test]
     fn the_same_track_opens_again_only_later() {
         let mut decider = decider(TwoFaces::Refuse);
         let frame = [ada(1)];
@@ -547,6 +599,8 @@ mod tests {
                             .count();
                         prop_assert!(votes >= 3, "{evidence:?} at {now}");
                         prop_assert!(rule != TwoFaces::Refuse || observations.len() == 1);
+                        prop_assert!(observations.iter().any(|o| o.track == evidence.track
+                            && matches!(o.seen, Seen::Person(p, _) if p == evidence.person)));
                     }
                 }
             }

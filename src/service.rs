@@ -15,7 +15,9 @@ use crate::quality::Aspect;
 use crate::recognize::{Recognizer, View};
 use crate::relay::Relay;
 use crate::threshold::{Threshold, ThresholdTable};
-use crate::track::{TrackId, Tracker};
+use crate::track::{MAX_TRACKS, TrackId, Tracker};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,6 +28,8 @@ const TICK: Duration = Duration::from_millis(50);
 /// Tries to release the relay at the end, and the time between two.
 const LAST_TRIES: usize = 10;
 const BETWEEN_TRIES: Duration = Duration::from_millis(200);
+/// Frames in a row that the networks may fail on before the service gives up.
+const MOST_FAILURES: usize = 10;
 /// How long the same advice is not repeated.
 const ADVICE_EVERY: Duration = Duration::from_secs(3);
 
@@ -167,7 +171,13 @@ impl Doorkeeper {
     pub fn frame(&mut self, now: Duration, frame: &Frame) -> Result<Vec<Event>, NetworkError> {
         let (width, height) = (frame.width(), frame.height());
         let zone = self.zone;
-        let views = self.recognizer.look(frame, |face| zone.contains(&face.rect, width, height))?;
+        // A poster of a hundred faces must not hold up the door.
+        let count = Cell::new(0);
+        let views = self.recognizer.look(frame, |face| {
+            let wanted = zone.contains(&face.rect, width, height) && count.get() < MAX_TRACKS;
+            count.set(count.get() + usize::from(wanted));
+            wanted
+        })?;
         let faces: Vec<_> = views.iter().map(|view| view.face).collect();
         let tracks = self.tracker.step(now, &faces);
         let observations: Vec<Observation> = tracks
@@ -204,6 +214,9 @@ impl Doorkeeper {
                 events.push(Event::Granted { name, evidence, threshold });
                 let action = self.door.step(now, door::Event::Grant);
                 self.carry_out(now, action, events);
+                if !matches!(self.door.state(), door::State::Unlocked { .. }) {
+                    self.decider.not_opened(evidence.track);
+                }
             }
             Decision::Stranger { track, similarity, frames } => {
                 events.push(Event::Stranger { track, similarity, frames, threshold });
@@ -310,7 +323,7 @@ pub fn run(
     between: impl FnMut() -> Option<Gallery>,
 ) -> Result<Summary, RunError> {
     let (now, summary) = (Duration::ZERO, Summary::default());
-    let mut watch = Watch { keeper, max_frames, stop, told, between, now, summary };
+    let mut watch = Watch { keeper, max_frames, stop, told, between, now, summary, failures: 0 };
     if camera.recorded() {
         watch.recorded(camera)?
     } else {
@@ -336,20 +349,21 @@ struct Watch<'a, T, B> {
     between: B,
     now: Duration,
     summary: Summary,
+    failures: usize,
 }
 
 impl<T: FnMut(Duration, &Event), B: FnMut() -> Option<Gallery>> Watch<'_, T, B> {
     /// Every frame in turn, at its own time.
     fn recorded(&mut self, mut camera: Camera) -> Result<(), RunError> {
-        let mut watched = Ok(());
-        while watched.is_ok() && self.goes_on() {
-            let Some(next) = camera.next() else { break };
-            let at = next.as_ref().map_or(self.now, |captured| captured.at);
-            watched = self.step(at, Some(next));
-        }
-        let closed = self.close();
-        watched?;
-        closed
+        let watched = guarded(|| {
+            while self.goes_on() {
+                let Some(next) = camera.next() else { break };
+                let at = next.as_ref().map_or(self.now, |captured| captured.at);
+                self.step(at, Some(next))?;
+            }
+            Ok(())
+        });
+        self.finish(watched, || {})
     }
 
     /// The newest frame whenever there is time for one, at the time it came.
@@ -366,27 +380,44 @@ impl<T: FnMut(Duration, &Event), B: FnMut() -> Option<Gallery>> Watch<'_, T, B> 
                 locked(&slot).ended = true;
                 filled.notify_one();
             });
-            let mut watched = Ok(());
-            while watched.is_ok() && self.goes_on() {
-                let (mut guard, _) = filled
-                    .wait_timeout_while(locked(&slot), TICK, |slot| {
-                        slot.newest.is_none() && !slot.ended
-                    })
-                    .unwrap_or_else(PoisonError::into_inner);
-                let (newest, ended) = (guard.newest.take(), guard.ended);
-                drop(guard);
-                watched = match newest {
-                    Some((at, next)) => self.step(at, Some(next)),
-                    None if ended => break,
-                    None => self.step(started.elapsed(), None),
-                };
-            }
-            // Before the camera's thread is waited for, which may take its time.
-            let closed = self.close();
-            interrupter.interrupt();
-            watched?;
-            closed
+            let watched = guarded(|| {
+                while self.goes_on() {
+                    let (mut guard, _) = filled
+                        .wait_timeout_while(locked(&slot), TICK, |slot| {
+                            slot.newest.is_none() && !slot.ended
+                        })
+                        .unwrap_or_else(PoisonError::into_inner);
+                    let (newest, ended) = (guard.newest.take(), guard.ended);
+                    drop(guard);
+                    match newest {
+                        Some((at, next)) => self.step(at, Some(next))?,
+                        None if ended => break,
+                        None => self.step(started.elapsed(), None)?,
+                    }
+                }
+                Ok(())
+            });
+            self.finish(watched, || {
+                if !locked(&slot).ended {
+                    interrupter.interrupt();
+                }
+            })
         })
+    }
+
+    /// Locks the door whatever came before, even a panic, and only then lets go
+    /// of the camera, whose thread may take its time.
+    fn finish(
+        &mut self,
+        watched: std::thread::Result<Result<(), RunError>>,
+        let_go: impl FnOnce(),
+    ) -> Result<(), RunError> {
+        let closed = guarded(|| self.close());
+        let_go();
+        match (watched, closed) {
+            (Err(panic), _) | (_, Err(panic)) => resume_unwind(panic),
+            (Ok(watched), Ok(closed)) => watched.and(closed),
+        }
     }
 
     fn goes_on(&self) -> bool {
@@ -406,7 +437,21 @@ impl<T: FnMut(Duration, &Event), B: FnMut() -> Option<Gallery>> Watch<'_, T, B> 
         let events = match next {
             Some(Ok(captured)) => {
                 self.summary.frames += 1;
-                self.keeper.frame(self.now, &captured.frame)?
+                match self.keeper.frame(self.now, &captured.frame) {
+                    Ok(events) => {
+                        self.failures = 0;
+                        events
+                    }
+                    Err(error) => {
+                        self.summary.bad_frames += 1;
+                        self.failures += 1;
+                        if self.failures >= MOST_FAILURES {
+                            return Err(error.into());
+                        }
+                        log::error!("{error}");
+                        self.keeper.tick(self.now)
+                    }
+                }
             }
             Some(Err(error)) => {
                 self.summary.bad_frames += 1;
@@ -449,6 +494,13 @@ impl<T: FnMut(Duration, &Event), B: FnMut() -> Option<Gallery>> Watch<'_, T, B> 
         }
         Err(RunError::Relay(last))
     }
+}
+
+/// Runs work that the door must be locked after, panic or not.
+fn guarded<T>(
+    work: impl FnOnce() -> Result<T, RunError>,
+) -> std::thread::Result<Result<T, RunError>> {
+    catch_unwind(AssertUnwindSafe(work))
 }
 
 fn locked(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {

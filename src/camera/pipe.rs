@@ -2,20 +2,33 @@
 
 use super::y4m::{Y4m, Y4mError};
 use super::{CameraError, Captured};
+use crate::frame::Frame;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::BufReader;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// Some 64 kB, as much as a pipe holds, for fewer system calls a frame.
+const BUFFER: usize = 1 << 16;
+/// How long a program that has closed its output may take to end.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A program and the video it writes.
 #[derive(Debug)]
 pub struct Pipe {
     command: String,
     child: Child,
-    /// Nothing until the header has come, and after the end.
-    video: Option<Y4m<BufReader<ChildStdout>>>,
+    state: State,
     opened: Instant,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The header has not been read yet: it may take the program a while.
+    Started(ChildStdout),
+    Video(Y4m<BufReader<ChildStdout>>),
+    Ended,
 }
 
 impl Pipe {
@@ -30,30 +43,45 @@ impl Pipe {
             .spawn()
             .map_err(|reason| broken(format!("does not start: {reason}")))?;
         // Asked for just above.
-        let Some(output) = child.stdout.take() else {
-            return Err(broken("has no output".to_owned()));
-        };
-        let mut pipe =
-            Self { command: command.to_owned(), child, video: None, opened: Instant::now() };
-        // Some 64 kB, as much as a pipe holds, for fewer system calls a frame.
-        let reader = BufReader::with_capacity(1 << 16, output);
-        pipe.video = Some(Y4m::new(reader).map_err(|fault| pipe.fault(&fault))?);
-        pipe.opened = Instant::now();
-        Ok(pipe)
+        let output = child.stdout.take().ok_or_else(|| broken("has no output".to_owned()))?;
+        let (command, state) = (command.to_owned(), State::Started(output));
+        Ok(Self { command, child, state, opened: Instant::now() })
+    }
+
+    /// The next frame of the video, after its header.
+    fn read_frame(&mut self) -> Result<Option<Frame>, Y4mError> {
+        if let State::Started(_) = self.state
+            && let State::Started(output) = std::mem::replace(&mut self.state, State::Ended)
+        {
+            self.state = State::Video(Y4m::new(BufReader::with_capacity(BUFFER, output))?);
+        }
+        match &mut self.state {
+            State::Video(video) => video.read_frame(),
+            State::Started(_) | State::Ended => Ok(None),
+        }
+    }
+
+    /// How the program ended, if it has; waits a moment for that.
+    fn failure(&mut self) -> Option<ExitStatus> {
+        let asked = Instant::now();
+        loop {
+            match self.child.try_wait() {
+                Ok(None) if asked.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Ok(ended) => return ended.filter(|status| !status.success()),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn error(&self, fault: String) -> CameraError {
+        CameraError::Pipe { command: self.command.clone(), fault }
     }
 
     /// The program and all that it started.
     pub(super) fn group(&self) -> Option<Pid> {
         Pid::from_raw(i32::try_from(self.child.id()).ok()?)
-    }
-
-    fn fault(&mut self, fault: &Y4mError) -> CameraError {
-        let ended = self.child.try_wait().ok().flatten();
-        let how = match ended {
-            Some(status) if !status.success() => format!("; the program ended with {status}"),
-            _ => String::new(),
-        };
-        CameraError::Pipe { command: self.command.clone(), fault: format!("{fault}{how}") }
     }
 }
 
@@ -61,18 +89,19 @@ impl Iterator for Pipe {
     type Item = Result<Captured, CameraError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.video.as_mut()?.read_frame() {
-            Ok(Some(frame)) => Some(Ok(Captured { frame, at: self.opened.elapsed() })),
-            Ok(None) => {
-                self.video = None;
-                None
-            }
-            // What comes after a broken frame cannot be told from its rest.
-            Err(fault) => {
-                self.video = None;
-                Some(Err(self.fault(&fault)))
-            }
+        if matches!(self.state, State::Ended) {
+            return None;
         }
+        let fault = match self.read_frame() {
+            Ok(Some(frame)) => return Some(Ok(Captured { frame, at: self.opened.elapsed() })),
+            Ok(None) => None,
+            Err(fault) => Some(fault.to_string()),
+        };
+        // What comes after a broken frame cannot be told from its rest.
+        self.state = State::Ended;
+        let failure = self.failure().map(|status| format!("the program ended with {status}"));
+        let told: Vec<String> = fault.into_iter().chain(failure).collect();
+        (!told.is_empty()).then(|| Err(self.error(told.join("; "))))
     }
 }
 
@@ -85,7 +114,7 @@ pub(super) fn end(group: Pid) {
 impl Drop for Pipe {
     /// Ends the program with all that it started.
     fn drop(&mut self) {
-        self.video = None;
+        self.state = State::Ended;
         if let Some(group) = self.group() {
             end(group);
         }
@@ -119,10 +148,15 @@ mod tests {
 
     #[test]
     fn a_program_that_is_no_camera_is_named() {
-        let message = Pipe::open("echo hello").expect_err("no video").to_string();
-        assert!(message.contains("echo hello") && message.contains("YUV4MPEG2"), "{message}");
-        let message = Pipe::open("no-such-program-1234").expect_err("no program").to_string();
-        assert!(message.contains("no-such-program-1234"), "{message}");
+        for (command, expected) in [
+            ("echo hello", "YUV4MPEG2"),
+            ("no-such-program-1234", "exit status: 127"),
+            ("printf 'YUV4MPEG2 W1 H1 C444\\nFRAME\\nabc'; exit 4", "exit status: 4"),
+        ] {
+            let video = frames(command);
+            let message = video.last().expect("an error").as_ref().expect_err(command).to_string();
+            assert!(message.contains(command) && message.contains(expected), "{message}");
+        }
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Enroll {
         };
         let mut recognizer = Recognizer::new(&models, detector)?;
         // Closed again while the camera looks, so that the service can go on.
-        let gallery = load_gallery(&mut open_store(&file)?, &models, &mut recognizer)?;
+        let gallery = load_gallery(&mut open_store(&file)?, &models, &mut recognizer, false)?;
         let same_person = models.thresholds()?.for_pair(SAME_PERSON_RATE).similarity;
         let known = Known { gallery, same_person };
         let (views, failed) = match &self.source.camera {
@@ -86,7 +86,7 @@ impl Enroll {
         if views.is_empty() {
             bail!("{}: nothing to enroll from", self.name);
         }
-        self.keep(&file, &config, &models, views)?;
+        self.keep(&file, &config, &models, &mut recognizer, known.same_person, views)?;
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
@@ -95,8 +95,19 @@ impl Enroll {
         file: &Path,
         config: &Config,
         models: &Models,
+        recognizer: &mut Recognizer,
+        same_person: f32,
         views: Vec<(View, Embedding)>,
     ) -> Result<()> {
+        let mut store = open_store(file)?;
+        // Somebody may have been enrolled while the camera looked.
+        let gallery = load_gallery(&mut store, models, recognizer, false)?;
+        let known = Known { gallery, same_person };
+        if let Some(fault) =
+            views.iter().find_map(|(_, embedding)| self.stands_against(embedding, &known))
+        {
+            bail!("{}: {fault}", self.name);
+        }
         let templates: Vec<NewTemplate> = views
             .into_iter()
             .map(|(view, embedding)| NewTemplate {
@@ -105,7 +116,7 @@ impl Enroll {
             })
             .collect();
         let added = templates.len();
-        let person = open_store(file)?.enroll(&self.name, &models.recognizer_id()?, &templates)?;
+        let person = store.enroll(&self.name, &models.recognizer_id()?, &templates)?;
         let mut out = anstream::stdout().lock();
         let noun = if added == 1 { "template" } else { "templates" };
         writeln!(out, "{}: {added} {noun} added, {} now", person.name, person.templates)?;

@@ -25,7 +25,7 @@ impl Identify {
         let models = self.site.models()?;
         let mut recognizer = Recognizer::new(&models, self.pictures.detector())?;
         let mut store = open_store(&config.gallery_file())?;
-        let gallery = load_gallery(&mut store, &models, &mut recognizer)?;
+        let gallery = load_gallery(&mut store, &models, &mut recognizer, false)?;
         drop(store);
         let rate = config.recognition.false_accept_rate;
         let threshold = models.thresholds()?.for_attempt(rate, gallery.templates()).similarity;

@@ -7,6 +7,7 @@ use facelatch::gallery::store::{Person, Store};
 use facelatch::picture;
 use serde::Serialize;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -114,23 +115,23 @@ impl People {
             }
             What::Rename { name, new_name } => store.rename(&name, &new_name)?,
             What::Remove { names } => {
-                let mut failed = false;
-                for name in names {
-                    match store.remove(&name) {
+                // All of them before a word is said: nobody may stay because a
+                // reader has gone.
+                let done: Vec<_> = names.iter().map(|name| store.remove(name)).collect();
+                let mut code = ExitCode::SUCCESS;
+                for result in done {
+                    match result {
                         Ok(person) => {
-                            writeln!(
-                                out,
-                                "{} removed, {} templates",
-                                person.name, person.templates
-                            )?;
+                            let Person { name, templates, .. } = person;
+                            writeln!(out, "{name} removed, {templates} templates")?;
                         }
                         Err(error) => {
-                            failed = true;
+                            code = ExitCode::FAILURE;
                             log::error!("{error}");
                         }
                     }
                 }
-                return Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+                return Ok(code);
             }
             What::Export { file, names } => {
                 let count = store.export(&names, &file)?;
@@ -168,7 +169,13 @@ fn save_pictures(store: &Store, person: &Person, folder: &Path) -> Result<()> {
     for (at, crop) in store.crops(person.id)?.iter().enumerate() {
         let path = folder.join(format!("person-{:04}-{:02}.png", person.id.0, at + 1));
         let png = picture::encode_png(crop.frame())?;
-        std::fs::write(&path, png).with_context(|| path.display().to_string())?;
+        // Faces are nobody else's business.
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options
+            .open(&path)
+            .and_then(|mut file| file.write_all(&png))
+            .with_context(|| path.display().to_string())?;
     }
     Ok(())
 }

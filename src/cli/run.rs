@@ -1,22 +1,23 @@
 //! `run`: the service.
 
-use super::site::{Site, load_gallery, open_store};
+use super::site::{Site, load_gallery, open_store, tell_of_others};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::camera::Camera;
 use facelatch::gallery::Gallery;
-use facelatch::gallery::store::{Store, stamp};
+use facelatch::gallery::store::{Loaded, Store, StoreError, peek, stamp};
 use facelatch::models::Models;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
 use facelatch::service::{Doorkeeper, Event, run};
 use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// How often to look whether somebody was enrolled or removed meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -56,14 +57,15 @@ impl Run {
         let models = self.site.models()?;
         let mut recognizer = Recognizer::new(&models, config.detector())?;
         let file = config.gallery_file();
-        let gallery = {
+        let (gallery, known) = {
             let mut store = open_store(&file)?;
-            load_gallery(&mut store, &models, &mut recognizer)?
+            let gallery = load_gallery(&mut store, &models, &mut recognizer, true)?;
+            (gallery, store.revision()?)
         };
         if gallery.people() == 0 {
             log::warn!("{}: nobody is enrolled yet; see facelatch enroll --help", file.display());
         }
-        let mut watch = GalleryWatch::new(&file, &models)?;
+        let changed = watch_gallery(&file, &models, known)?;
 
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
@@ -88,7 +90,8 @@ impl Run {
         }
         // After the relay, so that a door left open is locked whatever the camera does.
         let camera = Camera::open(uri)?;
-        let summary = run(&mut keeper, camera, self.max_frames, &stop, told, || watch.changed())?;
+        let summary =
+            run(&mut keeper, camera, self.max_frames, &stop, told, || locked(&changed).take())?;
         log::info!(
             "{} frames, {} not readable, {} times granted",
             summary.frames,
@@ -99,69 +102,87 @@ impl Run {
     }
 }
 
-/// Notices when another facelatch has changed the gallery.
-struct GalleryWatch {
-    file: PathBuf,
-    model: String,
-    embedding_size: usize,
-    looked: Instant,
-    known: Option<(SystemTime, u64)>,
-}
-
-impl GalleryWatch {
-    fn new(file: &Path, models: &Models) -> Result<Self> {
-        Ok(Self {
-            file: file.to_owned(),
-            model: models.recognizer_id()?,
-            embedding_size: models.recognizer()?.embedding_size,
-            looked: Instant::now(),
-            known: stamp(file),
+/// Looks in its own thread, so that the door does not wait, whether another
+/// facelatch has changed the gallery, and puts the new one where the service
+/// takes it.
+fn watch_gallery(
+    file: &Path,
+    models: &Models,
+    mut known: [u64; 2],
+) -> Result<Arc<Mutex<Option<Gallery>>>> {
+    let changed = Arc::new(Mutex::new(None));
+    let (file, model) = (file.to_owned(), models.recognizer_id()?);
+    let size = models.recognizer()?.embedding_size;
+    let slot = Arc::downgrade(&changed);
+    let mut seen = None;
+    let mut told = String::new();
+    std::thread::Builder::new()
+        .name("gallery".to_owned())
+        .spawn(move || {
+            // Ends with the service, which holds the other end of the slot.
+            while let Some(slot) = slot.upgrade() {
+                let now = stamp(&file);
+                if now != seen {
+                    // Taken before reading: what changes meanwhile is seen next time.
+                    match look(&file, &model, size) {
+                        Ok(Some(loaded)) => {
+                            seen = now;
+                            told.clear();
+                            if loaded.revision != known {
+                                known = loaded.revision;
+                                let gallery = loaded.gallery;
+                                let (people, templates) = (gallery.people(), gallery.templates());
+                                log::info!("gallery: {people} people, {templates} templates");
+                                tell_of_others(loaded.of_other_models);
+                                *locked(&slot) = Some(gallery);
+                            }
+                        }
+                        Ok(None) => {}
+                        Err(error) => {
+                            let message = format!("{error}; going on with the people known so far");
+                            if message != told {
+                                log::error!("{message}");
+                                told = message;
+                            }
+                        }
+                    }
+                }
+                drop(slot);
+                std::thread::sleep(LOOK_EVERY);
+            }
         })
-    }
-
-    /// The new gallery, if there is one. While another facelatch works on it, or
-    /// when it cannot be read, the old one goes on.
-    fn changed(&mut self) -> Option<Gallery> {
-        if self.looked.elapsed() < LOOK_EVERY {
-            return None;
-        }
-        self.looked = Instant::now();
-        if stamp(&self.file) == self.known {
-            return None;
-        }
-        let store = Store::open_within(&self.file, Duration::ZERO);
-        if matches!(store, Err(facelatch::gallery::store::StoreError::Busy { .. })) {
-            return None;
-        }
-        let loaded = store.and_then(|store| store.load(&self.model, self.embedding_size));
-        // Opening touches the file, too.
-        self.known = stamp(&self.file);
-        match loaded {
-            Ok(loaded) => {
-                let gallery = loaded.gallery;
-                log::info!(
-                    "gallery: {} people, {} templates",
-                    gallery.people(),
-                    gallery.templates()
-                );
-                Some(gallery)
-            }
-            Err(error) => {
-                log::error!("{error}; going on with the people known so far");
-                None
-            }
-        }
-    }
+        .context("cannot watch the gallery")?;
+    Ok(changed)
 }
 
-#[expect(clippy::print_stdout, reason = "the command's own output")]
+/// The gallery as it is now; nothing while another facelatch works on it. A file
+/// that another one left in disorder is put right first.
+fn look(file: &Path, model: &str, size: usize) -> Result<Option<Loaded>, StoreError> {
+    peek(file, model, size).or_else(|_| match Store::open_within(file, Duration::ZERO) {
+        Err(StoreError::Busy { .. }) => Ok(None),
+        Err(error) => Err(error),
+        Ok(store) => {
+            if let Some(repaired) = store.repaired() {
+                log::error!("{repaired}");
+            }
+            store.load(model, size).map(Some)
+        }
+    })
+}
+
+fn locked(slot: &Mutex<Option<Gallery>>) -> MutexGuard<'_, Option<Gallery>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Into the log, and to whoever reads standard output, if anybody still does.
 fn tell(at: Duration, event: &Event, json: bool) {
     match event {
         Event::RelayFailed(_) => log::error!("{event}"),
         _ => log::info!("{event}"),
     }
     if json {
-        println!("{}", line(at, event));
+        // A reader that has gone must not stop the door.
+        let _ = writeln!(std::io::stdout(), "{}", line(at, event));
     }
 }
 

@@ -52,26 +52,34 @@ pub fn open_store(file: &Path) -> Result<Store> {
 }
 
 /// The gallery for these models. Templates of other models are made anew from
-/// their crops; whoever has none is told of.
+/// their crops: for good if `keep`, so that a service starts quickly the next
+/// time, else only in memory, so that looking at a gallery with other models
+/// takes nothing from the service. Whoever has no crop is told of.
 pub fn load_gallery(
     store: &mut Store,
     models: &Models,
     recognizer: &mut Recognizer,
+    keep: bool,
 ) -> Result<Gallery> {
     let id = models.recognizer_id()?;
     let size = models.recognizer()?.embedding_size;
-    let loaded = store.load(&id, size)?;
-    if loaded.of_other_models == 0 {
-        return Ok(loaded.gallery);
+    if keep {
+        let ReEmbedded { renewed, .. } = store.re_embed(&id, |crop| recognizer.embed(crop).ok())?;
+        if renewed > 0 {
+            log::info!("{renewed} templates of another model made anew from their pictures");
+        }
     }
-    let ReEmbedded { renewed, without_crop } =
-        store.re_embed(&id, |crop| recognizer.embed(crop).ok())?;
-    log::info!("{renewed} templates of another model made anew from their pictures");
-    if without_crop > 0 {
+    let loaded = store.load_embedding(&id, size, |crop| recognizer.embed(crop).ok())?;
+    tell_of_others(loaded.of_other_models);
+    Ok(loaded.gallery)
+}
+
+/// Says that some templates cannot be compared with.
+pub fn tell_of_others(of_other_models: usize) {
+    if of_other_models > 0 {
         log::warn!(
-            "{without_crop} templates are of another model and have no picture to be made anew \
+            "{of_other_models} templates are of another model and have no picture to be made anew \
              from; their people must enroll again (see facelatch people list)"
         );
     }
-    Ok(store.load(&id, size)?.gallery)
 }

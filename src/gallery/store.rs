@@ -10,8 +10,8 @@ use crate::align::Crop;
 use crate::embed::Embedding;
 use crate::picture;
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
-    TableError, TableHandle,
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition, TableError, TableHandle,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,6 +32,8 @@ const CROPS: Table = TableDefinition::new("crops");
 const META: Table = TableDefinition::new("meta");
 const NEXT_PERSON: u64 = 1;
 const REVISION: u64 = 2;
+/// A random number: which gallery this is, for revisions of two do not compare.
+const IDENTITY: u64 = 3;
 
 type Table = TableDefinition<'static, u64, &'static [u8]>;
 const TABLES: [(&str, Table); 4] =
@@ -39,6 +41,8 @@ const TABLES: [(&str, Table); 4] =
 
 /// How long to wait for another facelatch to let go of the file.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// What the database may keep in memory; its own default suits servers.
+const CACHE: usize = 8 << 20;
 /// Longest name, characters: more does not fit a screen or a log line.
 const LONGEST_NAME: usize = 100;
 
@@ -126,6 +130,8 @@ pub struct Loaded {
     pub gallery: Gallery,
     /// Templates of other models, left out.
     pub of_other_models: usize,
+    /// Which state of which gallery this is.
+    pub revision: [u64; 2],
 }
 
 /// A new template and, where it is to be kept, the face it was made from.
@@ -233,18 +239,16 @@ impl Store {
 
     /// The copy, made anew where it is not the same as the main file.
     fn current_copy(&self, path: &Path) -> Option<Database> {
-        let revision = |database: &Database| number(database, REVISION).ok();
         if let Ok(copy) = open_checked(path, PATIENCE)
-            && revision(&copy) == revision(&self.main)
+            && state(&copy).is_ok_and(|copied| state(&self.main).is_ok_and(|own| own == copied))
         {
             return Some(copy);
         }
         let draft = draft_path(path);
         let made = (|| {
-            let edits = all_records(&self.main)?;
             remove_file(&draft)?;
             let copy = create(&draft)?;
-            write(&copy, &edits).map_err(Fault::Io)?;
+            copy_records(&self.main, &copy, |_, _| true)?;
             drop(copy);
             std::fs::rename(&draft, path).map_err(|error| Fault::Io(error.to_string()))?;
             open_checked(path, PATIENCE)
@@ -253,9 +257,17 @@ impl Store {
             Ok(copy) => Some(copy),
             Err(fault) => {
                 log::error!("{}; there is no last good copy until then", error(path, fault));
+                // Better none than one with people in it who were removed since.
+                let _ = remove_file(path);
+                let _ = remove_file(&draft);
                 None
             }
         }
+    }
+
+    /// Which state of which gallery this is.
+    pub fn revision(&self) -> Result<[u64; 2], StoreError> {
+        state(&self.main).map_err(|fault| error(&self.path, fault))
     }
 
     /// Everybody, by name.
@@ -356,22 +368,18 @@ impl Store {
 
     /// The gallery for a model: only its own templates can be compared with.
     pub fn load(&self, model: &str, embedding_size: usize) -> Result<Loaded, StoreError> {
-        let mut by_person: BTreeMap<PersonId, Vec<Embedding>> = BTreeMap::new();
-        let mut of_other_models = 0;
-        for (key, record) in self.all::<TemplateRecord>(TEMPLATES)? {
-            if record.model == model && record.values.len() == embedding_size {
-                let embedding = Embedding::normalized(&record.values);
-                by_person.entry(person_of(key)).or_default().push(embedding);
-            } else {
-                of_other_models += 1;
-            }
-        }
-        let mut gallery = Gallery::new(embedding_size);
-        for (key, person) in self.all::<PersonRecord>(PEOPLE)? {
-            let id = PersonId(key as u32);
-            gallery.add(id, &person.name, by_person.get(&id).map_or(&[], Vec::as_slice));
-        }
-        Ok(Loaded { gallery, of_other_models })
+        self.load_embedding(model, embedding_size, |_| None)
+    }
+
+    /// Like [`Store::load`], but makes templates of other models anew from their
+    /// crops, in memory only.
+    pub fn load_embedding(
+        &self,
+        model: &str,
+        embedding_size: usize,
+        embed: impl FnMut(&Crop) -> Option<Embedding>,
+    ) -> Result<Loaded, StoreError> {
+        load(&self.main, model, embedding_size, embed).map_err(|fault| error(&self.path, fault))
     }
 
     /// Makes the templates of other models anew from their crops. A crop that
@@ -412,20 +420,18 @@ impl Store {
             let reason = "already there; name a new file".to_owned();
             return Err(StoreError::Io { path: to.to_owned(), reason });
         }
-        let wanted = |key: u64| people.iter().any(|person| person.id == person_of(key));
-        let all = all_records(&self.main).map_err(|fault| error(&self.path, fault))?;
-        let edits: Vec<Edit> = all
-            .into_iter()
-            .filter(|edit| match edit.table.name() {
-                "people" => people.iter().any(|person| u64::from(person.id.0) == edit.key),
-                "meta" => true,
-                _ => wanted(edit.key),
-            })
-            .collect();
         create_folder(to)?;
+        let wanted = |table: Table, key: u64| {
+            let of = |id: PersonId| people.iter().any(|person| person.id == id);
+            match table.name() {
+                "people" => of(PersonId(key as u32)),
+                "meta" => true,
+                _ => of(person_of(key)),
+            }
+        };
         let failed = |fault| error(to, fault);
         let target = create(to).map_err(failed)?;
-        write(&target, &edits).map_err(|reason| failed(Fault::Io(reason)))?;
+        copy_records(&self.main, &target, wanted).map_err(failed)?;
         Ok(people.len())
     }
 
@@ -435,15 +441,17 @@ impl Store {
         let database = open_checked(from, PATIENCE).map_err(|fault| error(from, fault))?;
         let source = Store { path: from.to_owned(), main: database, copy: None, repaired: None };
         let (mut added, mut taken) = (0, Vec::new());
-        let present: Vec<String> = self.people()?.into_iter().map(|p| p.name).collect();
+        let mut present: Vec<String> = self.people()?.into_iter().map(|p| p.name).collect();
         let templates = source.all::<TemplateRecord>(TEMPLATES)?;
         let mut edits = Vec::new();
         let mut next = self.number(NEXT_PERSON)?.max(1);
         for (key, record) in source.all::<PersonRecord>(PEOPLE)? {
+            let record = PersonRecord { name: checked_name(&record.name)?, ..record };
             if present.contains(&record.name) {
                 taken.push(record.name);
                 continue;
             }
+            present.push(record.name.clone());
             edits.push(put(PEOPLE, next, &record));
             let own = templates.iter().filter(|(at, _)| u64::from(person_of(**at).0) == key);
             for (at, template) in own {
@@ -486,8 +494,10 @@ impl Store {
             && let Err(reason) = write(copy, &edits)
         {
             let path = copy_path(&self.path);
-            log::error!("{}: {reason}; the last good copy is behind by now", path.display());
+            log::error!("{}: {reason}; it will be made anew", path.display());
             self.copy = None;
+            // One that is behind could bring back people who were removed.
+            let _ = remove_file(&path);
         }
         Ok(())
     }
@@ -541,7 +551,7 @@ pub fn copy_path(path: &Path) -> PathBuf {
 
 fn draft_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".draft");
+    name.push(format!(".draft-{}", std::process::id()));
     name.into()
 }
 
@@ -592,12 +602,39 @@ fn error(path: &Path, fault: Fault) -> StoreError {
     }
 }
 
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE);
+    builder
+}
+
+/// A new gallery, complete before it has its name: a power cut leaves none or a
+/// whole one. Where another facelatch was faster, that one's.
 fn begin(path: &Path) -> Result<Database, StoreError> {
     create_folder(path)?;
-    let database = create(path).map_err(|fault| error(path, fault))?;
-    write(&database, &[meta(REVISION, 1), meta(NEXT_PERSON, 1)])
-        .map_err(|reason| error(path, Fault::Io(reason)))?;
-    Ok(database)
+    let failed = |fault| error(path, fault);
+    let io = |reason: std::io::Error| error(path, Fault::Io(reason.to_string()));
+    let draft = draft_path(path);
+    remove_file(&draft).map_err(failed)?;
+    let database = create(&draft).map_err(failed)?;
+    let first = [meta(REVISION, 1), meta(NEXT_PERSON, 1), meta(IDENTITY, random())];
+    write(&database, &first).map_err(|reason| failed(Fault::Io(reason)))?;
+    drop(database);
+    // A link, unlike a rename, replaces nothing.
+    match std::fs::hard_link(&draft, path) {
+        Ok(()) => remove_file(&draft).map_err(failed)?,
+        Err(reason) if reason.kind() == ErrorKind::AlreadyExists => {
+            remove_file(&draft).map_err(failed)?;
+        }
+        // Not every file system has links.
+        Err(_) => std::fs::rename(&draft, path).map_err(io)?,
+    }
+    open_checked(path, PATIENCE).map_err(failed)
+}
+
+/// Different each time: the standard library seeds its hashers so.
+fn random() -> u64 {
+    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id())
 }
 
 fn create_folder(path: &Path) -> Result<(), StoreError> {
@@ -614,7 +651,7 @@ fn create(path: &Path) -> Result<Database, Fault> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(path).map_err(|error| Fault::Io(error.to_string()))?;
     let backend = redb::backends::FileBackend::new(file).map_err(fault_of)?;
-    Database::builder().create_with_backend(backend).map_err(fault_of)
+    builder().create_with_backend(backend).map_err(fault_of)
 }
 
 fn remove_file(path: &Path) -> Result<(), Fault> {
@@ -681,9 +718,8 @@ fn open_checked(path: &Path, patience: Duration) -> Result<Database, Fault> {
     }
     let started = Instant::now();
     loop {
-        let opened = guarded(|| {
-            Database::builder().set_check_integrity_on_open(true).open(path).map_err(fault_of)
-        });
+        let opened =
+            guarded(|| builder().set_check_integrity_on_open(true).open(path).map_err(fault_of));
         match opened {
             Err(Fault::Busy) if started.elapsed() < patience => {
                 std::thread::sleep(Duration::from_millis(50));
@@ -703,7 +739,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
         .unwrap_or_else(|_| Err(Fault::Damaged("its pages make no sense".to_owned())))
 }
 
-fn check_records(database: &Database) -> Result<(), Fault> {
+fn check_records(database: &impl ReadableDatabase) -> Result<(), Fault> {
     each(database, PEOPLE, |key, bytes| read_record::<PersonRecord>(PEOPLE, key, bytes).map(drop))?;
     each(database, TEMPLATES, |key, bytes| {
         read_record::<TemplateRecord>(TEMPLATES, key, bytes).map(drop)
@@ -726,7 +762,7 @@ fn read_record<T: serde::de::DeserializeOwned>(
 
 /// Every record of a table, by key; a table that is not there has none.
 fn each(
-    database: &Database,
+    database: &impl ReadableDatabase,
     table: Table,
     mut visit: impl FnMut(u64, &[u8]) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
@@ -745,7 +781,7 @@ fn each(
 }
 
 fn one<T: serde::de::DeserializeOwned>(
-    database: &Database,
+    database: &impl ReadableDatabase,
     table: Table,
     key: u64,
 ) -> Result<Option<T>, Fault> {
@@ -759,19 +795,80 @@ fn one<T: serde::de::DeserializeOwned>(
     value.map(|value| read_record(table, key, value.value())).transpose()
 }
 
-fn number(database: &Database, key: u64) -> Result<u64, Fault> {
+fn number(database: &impl ReadableDatabase, key: u64) -> Result<u64, Fault> {
     Ok(one(database, META, key)?.unwrap_or(0))
 }
 
-fn all_records(database: &Database) -> Result<Vec<Edit>, Fault> {
-    let mut edits = Vec::new();
+/// Which gallery this is and how often it has changed.
+fn state(database: &impl ReadableDatabase) -> Result<[u64; 2], Fault> {
+    Ok([number(database, IDENTITY)?, number(database, REVISION)?])
+}
+
+/// Writes the wanted records into another, empty file, in one transaction.
+fn copy_records(
+    from: &impl ReadableDatabase,
+    to: &Database,
+    wanted: impl Fn(Table, u64) -> bool,
+) -> Result<(), Fault> {
+    let failed = |error: redb::Error| Fault::Io(error.to_string());
+    let transaction = to.begin_write().map_err(|error| failed(error.into()))?;
     for (_, table) in TABLES {
-        each(database, table, |key, bytes| {
-            edits.push(Edit { table, key, record: Some(bytes.to_vec()) });
+        let mut open = transaction.open_table(table).map_err(|error| failed(error.into()))?;
+        each(from, table, |key, bytes| {
+            if wanted(table, key) {
+                open.insert(key, bytes).map_err(|error| failed(error.into()))?;
+            }
             Ok(())
         })?;
     }
-    Ok(edits)
+    transaction.commit().map_err(|error| failed(error.into()))
+}
+
+fn load(
+    database: &impl ReadableDatabase,
+    model: &str,
+    embedding_size: usize,
+    mut embed: impl FnMut(&Crop) -> Option<Embedding>,
+) -> Result<Loaded, Fault> {
+    let mut by_person: BTreeMap<PersonId, Vec<Embedding>> = BTreeMap::new();
+    let mut of_other_models = 0;
+    each(database, TEMPLATES, |key, bytes| {
+        let record: TemplateRecord = read_record(TEMPLATES, key, bytes)?;
+        let embedding = if record.model == model && record.values.len() == embedding_size {
+            Some(Embedding::normalized(&record.values))
+        } else {
+            let png: Option<Vec<u8>> = one(database, CROPS, key)?;
+            png.as_deref().and_then(crop_of_png).and_then(|crop| embed(&crop))
+        };
+        match embedding {
+            Some(embedding) => by_person.entry(person_of(key)).or_default().push(embedding),
+            None => of_other_models += 1,
+        }
+        Ok(())
+    })?;
+    let mut gallery = Gallery::new(embedding_size);
+    each(database, PEOPLE, |key, bytes| {
+        let person: PersonRecord = read_record(PEOPLE, key, bytes)?;
+        let id = PersonId(key as u32);
+        gallery.add(id, &person.name, by_person.get(&id).map_or(&[], Vec::as_slice));
+        Ok(())
+    })?;
+    Ok(Loaded { gallery, of_other_models, revision: state(database)? })
+}
+
+/// The gallery for a model as it is on disk now, read without writing anything
+/// and without waiting; nothing while another facelatch works on it. Whatever is
+/// wrong with the file is left to [`Store::open`] to put right.
+pub fn peek(path: &Path, model: &str, embedding_size: usize) -> Result<Option<Loaded>, StoreError> {
+    let read = guarded(|| {
+        let database = builder().open_read_only(path).map_err(fault_of)?;
+        load(&database, model, embedding_size, |_| None)
+    });
+    match read {
+        Ok(loaded) => Ok(Some(loaded)),
+        Err(Fault::Busy) => Ok(None),
+        Err(fault) => Err(error(path, fault)),
+    }
 }
 
 /// One transaction: all edits or none.
@@ -806,8 +903,10 @@ fn fault_of(error: DatabaseError) -> Fault {
 
 fn storage_fault(error: StorageError) -> Fault {
     match &error {
+        // A sector that cannot be read is damage like any other.
         StorageError::Io(io)
-            if !matches!(io.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) =>
+            if io.raw_os_error() != Some(rustix::io::Errno::IO.raw_os_error())
+                && !matches!(io.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) =>
         {
             Fault::Io(error.to_string())
         }
@@ -947,6 +1046,39 @@ mod tests {
             std::fs::remove_file(&path).expect("removed");
             assert_eq!(names(&Store::open(&path).expect("the copy")), ["Grace"]);
         }
+    }
+
+    #[test]
+    fn the_copy_of_another_gallery_is_not_taken_for_ones_own() {
+        let (here, there) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
+        let (path, other) = (filled(&here), filled(&there));
+        Store::open(&other).expect("open").rename("Ada", "Somebody").expect("renamed");
+        Store::open(&path).expect("open").rename("Ada", "Augusta").expect("renamed");
+        std::fs::copy(copy_path(&other), copy_path(&path)).expect("copied");
+        drop(Store::open(&path).expect("the gallery"));
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(names(&Store::open(&path).expect("the copy")), ["Augusta", "Grace"]);
+        let left = std::fs::read_dir(here.path()).expect("a folder").count();
+        assert_eq!(left, 2, "no draft stays behind");
+    }
+
+    #[test]
+    fn peeking_reads_without_touching_and_without_waiting() {
+        let folder = TempDir::new().expect("a folder");
+        let path = filled(&folder);
+        let before = stamp(&path);
+        let loaded = peek(&path, MODEL, 4).expect("a gallery").expect("nobody works on it");
+        assert_eq!((loaded.gallery.people(), loaded.of_other_models), (2, 0));
+        assert_eq!(stamp(&path), before);
+        let mut store = Store::open(&path).expect("open");
+        assert!(peek(&path, MODEL, 4).expect("no fault").is_none());
+        store.remove("Ada").expect("removed");
+        drop(store);
+        let after = peek(&path, MODEL, 4).expect("a gallery").expect("nobody works on it");
+        assert!(after.revision[1] > loaded.revision[1]);
+        assert_eq!(after.revision[0], loaded.revision[0]);
+        std::fs::write(&path, "nonsense").expect("written");
+        assert!(peek(&path, MODEL, 4).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::RelayError;
 use serialport::SerialPort;
 use std::fmt;
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const BAUD: u32 = 9600;
 /// Four bytes take 4 ms; a port that takes longer is not taking them.
@@ -49,24 +49,34 @@ impl Lcus1 {
     }
 
     pub(super) fn switch(&mut self, on: bool) -> Result<(), RelayError> {
-        let done = self.send(command(self.channel, on));
-        if done.is_err() {
+        let command = command(self.channel, on);
+        let fresh = self.port.is_none();
+        self.send(command).or_else(|error| {
             // A board that was unplugged comes back on a fresh port.
             self.port = None;
-        }
-        done
+            if fresh { Err(error) } else { self.send(command) }
+        })
     }
 
     fn send(&mut self, command: [u8; 4]) -> Result<(), RelayError> {
         let failed = |reason: String| RelayError::Port { port: self.path.clone(), reason };
-        if self.port.is_none() {
-            let opened = serialport::new(&self.path, BAUD).timeout(PATIENCE).open();
-            self.port = Some(opened.map_err(|error| failed(error.to_string()))?);
+        let port = match &mut self.port {
+            Some(port) => port,
+            None => {
+                let opened = serialport::new(&self.path, BAUD).timeout(PATIENCE).open();
+                self.port.insert(opened.map_err(|error| failed(error.to_string()))?)
+            }
+        };
+        port.write_all(&command).map_err(|error| failed(error.to_string()))?;
+        // Not flush, which would wait for ever on an adapter that is stuck.
+        let sent = Instant::now();
+        while port.bytes_to_write().map_err(|error| failed(error.to_string()))? > 0 {
+            if sent.elapsed() > PATIENCE {
+                return Err(failed("does not take the command".to_owned()));
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
-        let Some(port) = &mut self.port else { return Ok(()) };
-        port.write_all(&command)
-            .and_then(|()| port.flush())
-            .map_err(|error| failed(error.to_string()))
+        Ok(())
     }
 }
 

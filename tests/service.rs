@@ -1,0 +1,98 @@
+//! The service around the state machines: what reaches the relay, whatever
+//! happens.
+
+use facelatch::camera::Camera;
+use facelatch::config::Config;
+use facelatch::gallery::{Gallery, PersonId};
+use facelatch::models::Models;
+use facelatch::picture;
+use facelatch::recognize::Recognizer;
+use facelatch::relay::Relay;
+use facelatch::service::{Doorkeeper, Event, run};
+use serialport::{SerialPort, TTYPort};
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+const ASTRONAUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
+
+/// A doorkeeper who knows the astronaut, with a relay.
+fn keeper(relay: &str) -> Doorkeeper {
+    let models = Models::built_in().expect("the built-in models");
+    let config = Config::default();
+    let mut recognizer = Recognizer::new(&models, config.detector()).expect("a recognizer");
+    let portrait = picture::read(Path::new(ASTRONAUT)).expect("a portrait");
+    let view = recognizer.look(&portrait, |_| true).expect("faces").pop().expect("a face");
+    let mut gallery = Gallery::new(models.recognizer().expect("a recognizer").embedding_size);
+    gallery.add(PersonId(1), "Eileen Collins", &[view.embedding.expect("a good view")]);
+    let relay = Relay::open(relay).expect("a relay");
+    let thresholds = models.thresholds().expect("thresholds");
+    Doorkeeper::new(recognizer, thresholds, &config, gallery, relay, Duration::ZERO).0
+}
+
+/// The same portrait again and again, ten times a second.
+fn camera() -> Camera {
+    Camera::open(&format!("images:{ASTRONAUT}?fps=10&loop")).expect("a camera")
+}
+
+fn board() -> (TTYPort, String) {
+    let (mut board, port) = TTYPort::pair().expect("a pair of terminals");
+    board.set_timeout(Duration::from_secs(10)).expect("a timeout");
+    let path = port.name().expect("a path");
+    (board, format!("serial:{path}"))
+}
+
+#[test]
+fn a_panic_while_the_door_is_open_locks_it() {
+    let (mut board, relay) = board();
+    let mut keeper = keeper(&relay);
+    let stop = AtomicBool::new(false);
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        let told = |_: Duration, event: &Event| {
+            assert_ne!(event, &Event::Unlocked, "the reader of this event breaks down");
+        };
+        run(&mut keeper, camera(), 100, &stop, told, || None)
+    }));
+    assert!(ended.is_err());
+    let mut sent = [0; 12];
+    board.read_exact(&mut sent).expect("three commands");
+    let states: Vec<u8> = sent.chunks(4).map(|command| command[2]).collect();
+    assert_eq!(states, [0, 1, 0], "off at the start, on, off after the panic");
+}
+
+#[test]
+fn a_relay_that_does_not_answer_is_told_and_asked_again() {
+    let mut keeper = keeper("serial:/dev/no-such-port");
+    let stop = AtomicBool::new(false);
+    let mut events = vec![];
+    let told = |_: Duration, event: &Event| events.push(event.clone());
+    let error = run(&mut keeper, camera(), 40, &stop, told, || None).expect_err("no relay");
+    assert!(error.to_string().contains("could not be released"), "{error}");
+    assert!(error.to_string().contains("/dev/no-such-port"), "{error}");
+    assert!(!events.contains(&Event::Unlocked));
+    let failed = |event: &&Event| matches!(event, Event::RelayFailed(_));
+    assert!(events.iter().filter(failed).count() >= 4, "{events:?}");
+}
+
+#[test]
+fn a_gallery_that_changes_takes_its_evidence_with_it() {
+    let mut keeper = keeper("log:");
+    let stop = AtomicBool::new(false);
+    let mut looks = 0;
+    let mut granted = vec![];
+    let told = |at: Duration, event: &Event| {
+        if let Event::Granted { name, .. } = event {
+            granted.push((at, name.clone()));
+        }
+    };
+    // Before the third frame, which would open, everybody is removed.
+    let between = || {
+        looks += 1;
+        (looks == 3).then(|| Gallery::new(128))
+    };
+    let summary = run(&mut keeper, camera(), 20, &stop, told, between).expect("a run");
+    assert_eq!((summary.frames, summary.granted), (20, 0));
+    assert_eq!(granted, []);
+}
