@@ -79,6 +79,7 @@ pub struct Detector {
     rnet: Network,
     onet: Network,
     settings: DetectorSettings,
+    strip_pixels: usize,
     normalization: (f32, f32),
     resampler: Resampler,
     input: Vec<f32>,
@@ -113,6 +114,7 @@ impl Detector {
             rnet: load(&models.rnet, crops(R_NET_SIDE), &[2, 4])?,
             onet: load(&models.onet, crops(O_NET_SIDE), &[2, 4, 10])?,
             settings,
+            strip_pixels: P_NET_STRIP_PIXELS,
             normalization: grey(&models.normalization),
             resampler: Resampler::new(),
             input: Vec::new(),
@@ -161,7 +163,7 @@ impl Detector {
         let mut found = Vec::new();
         // Strips overlap by what a window needs beyond the stride, so every
         // window lies whole in one of them.
-        let rows = (P_NET_STRIP_PIXELS / width).max(4 * P_NET_WINDOW) / P_NET_STRIDE * P_NET_STRIDE;
+        let rows = (self.strip_pixels / width).max(4 * P_NET_WINDOW) / P_NET_STRIDE * P_NET_STRIDE;
         let overlap = P_NET_WINDOW - P_NET_STRIDE;
         let mut top = 0;
         loop {
@@ -479,5 +481,20 @@ mod tests {
                     && (overlap(&kept.rect, &gone.rect) > 0.5 || kept.rect == gone.rect)));
             }
         }
+    }
+
+    #[test]
+    fn a_picture_cut_into_strips_has_the_same_faces() {
+        let portrait = include_bytes!("../assets/astronaut.jpg");
+        let frame = crate::picture::decode("astronaut.jpg".as_ref(), portrait).expect("a portrait");
+        let models = crate::models::Models::built_in().expect("models");
+        let settings = DetectorSettings { minimum_face: 20.0, ..DetectorSettings::default() };
+        let mut detector = Detector::new(&models.detector, settings).expect("a detector");
+        let whole = detector.detect(&frame).expect("faces");
+        // Strips of 48 rows, the fewest there are.
+        detector.strip_pixels = 1;
+        let strips = detector.detect(&frame).expect("faces");
+        assert_eq!((whole.len(), strips.len()), (1, 1));
+        assert!(whole[0].rect.iou(&strips[0].rect) > 0.98);
     }
 }

@@ -152,11 +152,16 @@ impl ThresholdTable {
                 (None, None) => f32::INFINITY,
             }
         };
+        // The lowest rate of the table that was measured: between it and the next
+        // one lies a similarity that leans on the tail.
+        let down_to = self.calibration.measured_down_to;
+        let lowest = self.points.iter().rev().map(|(rate, _)| *rate).find(|rate| *rate >= down_to);
+        let lowest = lowest.unwrap_or(1.0);
         // Written so that a NaN is extrapolated, to infinity.
-        if far >= self.calibration.measured_down_to {
+        if far >= lowest {
             return Threshold { similarity: measured(far), extrapolated: false };
         }
-        let floor = measured(self.calibration.measured_down_to);
+        let floor = measured(lowest);
         let similarity = self.calibration.tail.similarity_at(far.max(f64::MIN_POSITIVE)) as f32;
         let similarity = if similarity.is_nan() { f32::INFINITY } else { similarity.max(floor) };
         Threshold { similarity, extrapolated: true }
@@ -221,6 +226,17 @@ pub(crate) mod tests {
         assert!((f64::from(rare.similarity) - expected).abs() < 1e-5);
         // The tail at 1e-5 is below what was measured at 1e-4: that holds.
         assert!(table().for_pair(9.9e-5).similarity >= 0.45);
+    }
+
+    #[test]
+    fn between_the_last_measured_rate_and_a_tail_one_is_extrapolated() {
+        let mut table = table();
+        table.calibration.measured_down_to = 2.5e-4;
+        // 1e-3 was measured, 1e-4 follows the tail, 5e-4 leans on it.
+        let threshold = table.for_pair(5e-4);
+        assert!(threshold.extrapolated);
+        assert!(threshold.similarity >= table.for_pair(1e-3).similarity);
+        assert!(!table.for_pair(1e-3).extrapolated);
     }
 
     #[test]

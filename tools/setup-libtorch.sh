@@ -20,7 +20,15 @@ if [ "$(uname -sm)" != "Linux x86_64" ]; then
     exit 1
 fi
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/libtorch.XXXXXX")
+# Whatever else lies there is not ours to remove.
+if [ -e "$dest" ] && [ ! -e "$dest/build-version" ] && [ -n "$(ls -A "$dest")" ]; then
+    echo "setup-libtorch: $dest is not empty and no libtorch of ours; name another folder" >&2
+    exit 1
+fi
+
+# Beside the target, so that the last step is a rename: all of it or nothing.
+mkdir -p "$(dirname "$dest")"
+work=$(mktemp -d "$(dirname "$dest")/.libtorch-setup.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
 # libtorch_cpu.so of the PyPI build needs libcudart and libcupti to load, even
@@ -67,6 +75,5 @@ P
 
 echo "$version" > "$work/libtorch/build-version"
 rm -rf "$dest"
-mkdir -p "$(dirname "$dest")"
 mv "$work/libtorch" "$dest"
 echo "setup-libtorch: ready in $dest" >&2

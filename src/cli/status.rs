@@ -65,7 +65,7 @@ impl Status {
         let lines = table.points().iter().map(|(far, similarity)| ThresholdLine {
             false_accept_rate: *far,
             similarity: *similarity,
-            extrapolated: *far < calibration.measured_down_to,
+            extrapolated: table.for_pair(*far).extrapolated,
         });
         let shown = Shown {
             version: env!("CARGO_PKG_VERSION"),

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 /// Rates the manifest gives thresholds for.
 const RATES: [(&str, f64); 5] =
     [("1e-2", 1e-2), ("1e-3", 1e-3), ("1e-4", 1e-4), ("1e-5", 1e-5), ("1e-6", 1e-6)];
-/// So many impostor pairs must pass for their rate to be known within 30 % at
-/// 90 % confidence (Doddington's "rule of 30").
+/// So many impostor pairs must pass for a rate to count as measured (Doddington's
+/// "rule of 30"). The rule speaks of independent pairs, which those of one set
+/// of photos are not quite: it is a lower bound of what is needed.
 const FEWEST_EVENTS: f64 = 30.0;
 /// The tail is fitted to the impostor pairs that this rate lets pass.
 const TAIL_FROM: f64 = 1e-3;
@@ -32,7 +33,10 @@ pub fn calibrate(
     };
     // A tail that ends somewhere would promise that nobody ever looks more like
     // another than anyone here does. No such promise is made to a door.
-    tail.shape = tail.shape.max(0.0);
+    if tail.shape < 0.0 {
+        tail.shape = 0.0;
+        tail.scale = scores.mean_excess(tail.similarity);
+    }
     let mut thresholds = BTreeMap::new();
     let mut extrapolated = Vec::new();
     let mut floor = -1.0f32;

@@ -29,6 +29,7 @@ pub struct Accuracy {
 /// one fold there are no others, and the threshold is its own best.
 pub fn accuracy(pairs: &[Scored], folds: usize) -> Accuracy {
     let shares: Vec<f64> = (0..folds)
+        .filter(|fold| pairs.iter().any(|pair| pair.fold == *fold))
         .map(|fold| {
             let rest: Vec<Scored> =
                 pairs.iter().filter(|pair| folds == 1 || pair.fold != fold).copied().collect();
@@ -38,6 +39,7 @@ pub fn accuracy(pairs: &[Scored], folds: usize) -> Accuracy {
             right as f64 / own.len().max(1) as f64
         })
         .collect();
+    let folds = shares.len();
     let mean = shares.iter().sum::<f64>() / folds.max(1) as f64;
     let spread: f64 = shares.iter().map(|share| (share - mean).powi(2)).sum();
     let deviation = if folds > 1 { (spread / (folds - 1) as f64).sqrt() } else { 0.0 };
@@ -156,6 +158,14 @@ impl Scores {
         best.1
     }
 
+    /// Mean by which impostor similarities exceed a level, of those that do: the
+    /// scale of an exponential tail. 0 where none does.
+    pub fn mean_excess(&self, level: f64) -> f64 {
+        let count = self.impostor.partition_point(|value| f64::from(*value) > level);
+        let sum: f64 = self.impostor[..count].iter().map(|value| f64::from(*value) - level).sum();
+        sum / count.max(1) as f64
+    }
+
     /// Fits the tail of impostor similarities above the level that the share
     /// `far` of them exceeds, by probability-weighted moments (Hosking and
     /// Wallis, "Parameter and quantile estimation for the generalized Pareto
@@ -248,6 +258,8 @@ mod tests {
         assert!(tail.shape.abs() < 0.02 && (tail.scale - 0.05).abs() < 0.002, "{tail:?}");
         let expected = -0.05 * 1e-6f64.ln();
         assert!((tail.similarity_at(1e-6) - expected).abs() < 0.03);
+        assert!((scores.mean_excess(tail.similarity) - 0.05).abs() < 0.002);
         assert!(Scores::default().fit_tail(1e-2).is_none());
+        assert_eq!(Scores::default().mean_excess(0.0), 0.0);
     }
 }

@@ -188,6 +188,15 @@ impl MobileFaceNet {
             .unwrap_or(512);
         let bias = tensors.contains_key("linear.bias");
         weights::check("MobileFaceNet", &tensors, &expected(embedding_size, bias))?;
+        let faults: Vec<String> = tensors
+            .iter()
+            .filter(|(name, _)| name.ends_with(".running_var"))
+            .filter(|(_, variance)| variance.values.iter().any(|v| f64::from(*v) + epsilon <= 0.0))
+            .map(|(name, _)| format!("{name} holds a variance that is not positive"))
+            .collect();
+        if !faults.is_empty() {
+            return Err(WeightsError::Mismatch { architecture: "MobileFaceNet".into(), faults });
+        }
         Ok(Self { tensors, epsilon, embedding_size })
     }
 

@@ -94,7 +94,11 @@ fn faces_match(shared: &Path) -> Result<(), Failed> {
             .map(|(a, b)| (a[0] - b[0]).hypot(a[1] - b[1]))
             .sum::<f32>()
             / 5.0;
-        agreeing += usize::from(iou >= 0.9 && distance <= 2.0);
+        let agrees = iou >= 0.9 && distance <= 2.0;
+        agreeing += usize::from(agrees);
+        if !agrees {
+            println!("{}: IoU {iou:.3}, landmarks {distance:.2} px", reference.image.display());
+        }
         ious.push(iou);
         distances.push(distance);
     }

@@ -91,13 +91,18 @@ fn pickled(tensors: &Tensors) -> Vec<u8> {
 
 /// A `.pth` file in the zip format.
 fn pth(tensors: &Tensors) -> Vec<u8> {
+    pth_of(tensors, &pickled(tensors))
+}
+
+/// A `.pth` file in the zip format, around a pickle.
+fn pth_of(tensors: &Tensors, pickled: &[u8]) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     let mut entry = |name: String, bytes: &[u8]| {
         zip.start_file(name, stored).expect("an entry");
         zip.write_all(bytes).expect("written");
     };
-    entry("archive/data.pkl".into(), &pickled(tensors));
+    entry("archive/data.pkl".into(), pickled);
     for (key, (name, value)) in tensors.iter().enumerate() {
         let bytes: Vec<u8> = value.values.iter().flat_map(|v| v.to_le_bytes()).collect();
         entry(format!("archive/data/{key}"), &bytes);
@@ -107,6 +112,34 @@ fn pth(tensors: &Tensors) -> Vec<u8> {
     }
     entry("archive/version".into(), b"3\n");
     zip.finish().expect("an archive").into_inner()
+}
+
+/// A `.pth` file in the format before the zip: pickles one after another, then
+/// the storages.
+fn legacy_of(tensors: &Tensors, pickled: &[u8]) -> Vec<u8> {
+    let mut out = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.".to_vec();
+    out.extend(b"\x80\x02M\xe9\x03.\x80\x02}.");
+    out.extend(pickled);
+    out.extend(b"\x80\x02](");
+    let counters = |name: &str| name.ends_with(".running_var");
+    for (key, name) in tensors.keys().enumerate() {
+        for key in [Some(key), counters(name).then_some(100_000 + key)].into_iter().flatten() {
+            let key = key.to_string();
+            out.push(b'X');
+            out.extend((key.len() as u32).to_le_bytes());
+            out.extend(key.bytes());
+        }
+    }
+    out.extend(b"e.");
+    for (name, tensor) in tensors {
+        out.extend((tensor.values.len() as u64).to_le_bytes());
+        out.extend(tensor.values.iter().flat_map(|v| v.to_le_bytes()));
+        if counters(name) {
+            out.extend(1u64.to_le_bytes());
+            out.extend(7i64.to_le_bytes());
+        }
+    }
+    out
 }
 
 fn safetensors_file(tensors: &Tensors) -> Vec<u8> {
@@ -141,9 +174,11 @@ fn message(folder: &TempDir, tensors: &Tensors) -> String {
 fn a_512_d_state_dict_is_read_from_every_format() {
     let folder = TempDir::new().expect("a folder");
     let tensors = noise();
-    for (name, bytes) in
-        [("seed.pth", pth(&tensors)), ("seed.safetensors", safetensors_file(&tensors))]
-    {
+    for (name, bytes) in [
+        ("seed.pth", pth(&tensors)),
+        ("old.pth", legacy_of(&tensors, &pickled(&tensors))),
+        ("seed.safetensors", safetensors_file(&tensors)),
+    ] {
         let network = read_mobilefacenet(&written(&folder, name, &bytes)).expect(name);
         assert_eq!(network.embedding_size, EMBEDDING_SIZE);
         assert_eq!(network.tensors, tensors, "{name}");
@@ -210,7 +245,10 @@ fn what_is_missing_extra_or_misshapen_is_named() {
         Tensor { shape: vec![4], values: vec![0.0; 4] },
     );
     let said = message(&folder, &misshapen);
-    assert!(said.contains("conv_34.project.conv.weight") && said.contains('4'), "{said}");
+    assert!(
+        said.contains("conv_34.project.conv.weight is [4], expected [128, 256, 1, 1]"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -231,18 +269,72 @@ fn small() -> Tensors {
     [("a.weight".to_owned(), tensor(3)), ("b.weight".to_owned(), tensor(2))].into()
 }
 
+#[test]
+fn a_file_cut_short_names_the_tensor() {
+    let folder = TempDir::new().expect("a folder");
+    let tensors = noise();
+    for (name, bytes) in [
+        ("cut.pth", pth(&tensors)),
+        ("old.pth", legacy_of(&tensors, &pickled(&tensors))),
+        ("cut.safetensors", safetensors_file(&tensors)),
+    ] {
+        let path = written(&folder, name, &bytes[..bytes.len() * 3 / 4]);
+        let said = format!("{:#}", read_mobilefacenet(&path).expect_err("cut short"));
+        let named = tensors.keys().find(|tensor| said.contains(tensor.as_str()));
+        assert!(named.is_some() && said.contains(name), "{said}");
+    }
+    let bytes = pth(&tensors);
+    let path = written(&folder, "end.pth", &bytes[..bytes.len() - 10]);
+    let said = format!("{:#}", read_mobilefacenet(&path).expect_err("cut short"));
+    assert!(said.contains("damaged or cut short"), "{said}");
+}
+
+#[test]
+fn a_small_file_that_repeats_itself_cannot_claim_gigabytes() {
+    let one = Tensor { shape: vec![1 << 20], values: vec![0.0; 1 << 20] };
+    let many: Tensors = (0..200).map(|i| (format!("t{i}"), one.clone())).collect();
+    // All names on one storage, the first.
+    let mut pickle = pickled(&many);
+    let names: Vec<String> = (0..200).map(|i| i.to_string()).collect();
+    for name in &names {
+        let mut from = b"X".to_vec();
+        from.extend((name.len() as u32).to_le_bytes());
+        from.extend(name.bytes());
+        while let Some(at) = pickle.windows(from.len()).position(|window| window == from) {
+            if name == "0" {
+                break;
+            }
+            pickle.splice(at..at + from.len(), b"X\x01\0\0\x000".iter().copied());
+        }
+    }
+    let first: Tensors = [("t0".to_owned(), one)].into();
+    let message = pytorch::read(&pth_of(&first, &pickle)).expect_err("too much").to_string();
+    assert!(message.contains("which no face network has"), "{message}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn damaged_files_are_errors_or_harmless(
         at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
-        torch in any::<bool>(),
+        format in 0..4,
     ) {
-        let mut bytes = if torch { pth(&small()) } else { safetensors_file(&small()) };
-        let at = at.index(bytes.len());
-        bytes[at] = byte;
-        let read = |bytes: &[u8]| if torch { pytorch::read(bytes) } else { safetensors::read(bytes) };
+        let tensors = small();
+        let damage = |mut bytes: Vec<u8>| {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            bytes
+        };
+        let bytes = match format {
+            0 => damage(safetensors_file(&tensors)),
+            1 => damage(pth(&tensors)),
+            // A pickle that is damaged within an archive that is not.
+            2 => pth_of(&tensors, &damage(pickled(&tensors))),
+            _ => damage(legacy_of(&tensors, &pickled(&tensors))),
+        };
+        let read =
+            |bytes: &[u8]| if format == 0 { safetensors::read(bytes) } else { pytorch::read(bytes) };
         for bytes in [&bytes[..], &bytes[..cut.index(bytes.len())]] {
             if let Ok(tensors) = read(bytes) {
                 for tensor in tensors.values() {

@@ -1,6 +1,8 @@
 //! `finetune`: a recognizer of our own from published weights.
 
-use super::import::{read_mobilefacenet, set_thresholds, write_recognizer};
+use super::import::{
+    Normalized, read_mobilefacenet, set_thresholds, update_manifest, write_file, write_recognizer,
+};
 use super::verify::{Report, measure, print};
 use crate::calibrate::calibrate;
 use crate::finetune::{Epoch, Finetuned, Progress, Recipe, Sample, finetune};
@@ -9,9 +11,12 @@ use crate::metrics::Scores;
 use crate::photos::{self, Outcome};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use facelatch::models::{Models, Normalization};
+use facelatch::align::Crop;
+use facelatch::embed::Embedding;
+use facelatch::models::Models;
+use facelatch::threshold::Calibration;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Train a recognizer on from imported weights.
@@ -42,6 +47,9 @@ pub struct Finetune {
     /// Folder for mobilefacenet.onnx and manifest.toml; a detector must be in it
     #[arg(long, default_value = "models")]
     out: PathBuf,
+    /// How pictures were normalized when the weights were trained
+    #[arg(long, value_enum, default_value_t = Normalized::Arcface)]
+    normalization: Normalized,
     /// Version of this set of models
     #[arg(long)]
     name: String,
@@ -106,11 +114,14 @@ impl Finetune {
             average: self.average,
             seed: self.seed,
         };
-        let normalization = Normalization::ARCFACE;
+        let normalization = self.normalization.into();
         let start = read_mobilefacenet(&self.weights)?;
         let detector = Models::open(&self.out)
             .context("the folder needs a detector first: facelatch-tools import mtcnn")?;
-        let (train, select) = self.samples(&detector)?;
+        // All that can be wrong with the input is, before the long work begins.
+        let data = self.data()?;
+        let train = self.faces(&detector, &data.train, "learning")?;
+        let select = self.faces(&detector, &data.select, "selection")?;
 
         let bar = photos::progress(train.len() * recipe.epochs, "training");
         let Finetuned { weights, chosen, better, epochs } = finetune(
@@ -131,14 +142,19 @@ impl Finetune {
             say(&format!("no epoch is better than the start; keeping epoch {chosen}, the mildest"));
         }
 
+        // In a folder of its own until it has its thresholds: a recognizer without
+        // them must not take the place of one that has.
+        let draft = self.out.join("finetune.draft");
+        copy_detector(&self.out, &draft)?;
+        write_recognizer(&draft, &weights, normalization, &self.name)?;
+        let (thresholds, calibration) = self.thresholds(&Models::open(&draft)?, &data.calibrate)?;
         write_recognizer(&self.out, &weights, normalization, &self.name)?;
-        let (thresholds, calibration) = self.thresholds(&Models::open(&self.out)?)?;
         set_thresholds(&self.out, thresholds, calibration)?;
+        std::fs::remove_dir_all(&draft).with_context(|| draft.display().to_string())?;
 
-        let report = match &self.report {
-            Some(path) => {
-                let report =
-                    measure(&Models::open(&self.out)?, &Pairs::read(path)?, &self.images, true)?;
+        let report = match &data.report {
+            Some(pairs) => {
+                let report = measure(&Models::open(&self.out)?, pairs, &self.images, true)?;
                 print(&report, false)?;
                 Some(report)
             }
@@ -155,27 +171,39 @@ impl Finetune {
             report,
         };
         let path = self.out.join("finetune.json");
-        super::import::write_file(&path, &serde_json::to_vec_pretty(&record)?)
+        write_file(&path, &serde_json::to_vec_pretty(&record)?)
     }
 
-    fn samples(&self, models: &Models) -> Result<(Vec<Sample>, Vec<Sample>)> {
-        let select = Pairs::read(&self.select)?.photos();
-        let learned = Pairs::read(&self.train)?;
-        let mut people: Vec<String> =
-            learned.photos().into_iter().map(|photo| photo.person).collect();
-        people.dedup();
-        if let Some(photo) = select.iter().find(|photo| people.binary_search(&photo.person).is_ok())
-        {
-            bail!(
-                "{} is in both --train and --select; nobody may be judged by what was learned of them",
-                photo.person
-            );
+    fn data(&self) -> Result<Data> {
+        let train = people_of(&Pairs::read(&self.train)?);
+        let select = Pairs::read(&self.select)?;
+        let names = std::fs::read_to_string(&self.calibrate)
+            .with_context(|| self.calibrate.display().to_string())?;
+        let calibrate: BTreeSet<String> =
+            names.lines().map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect();
+        let report = self.report.as_deref().map(Pairs::read).transpose()?;
+        let parts = [
+            ("--train", train.clone()),
+            ("--select", people_of(&select)),
+            ("--calibrate", calibrate.clone()),
+            ("--report", report.as_ref().map(people_of).unwrap_or_default()),
+        ];
+        for (at, (first, people)) in parts.iter().enumerate() {
+            for (second, others) in &parts[at + 1..] {
+                if let Some(person) = people.intersection(others).next() {
+                    bail!("{person} is in both {first} and {second}; nobody may be in two parts");
+                }
+            }
         }
-        let train = self.all_photos(&people)?;
-        Ok((self.faces(models, &train, "learning")?, self.faces(models, &select, "selection")?))
+        Ok(Data {
+            train: self.all_photos(&train)?,
+            select: select.photos(),
+            calibrate: self.all_photos(&calibrate)?,
+            report,
+        })
     }
 
-    fn all_photos(&self, people: &[String]) -> Result<Vec<Photo>> {
+    fn all_photos(&self, people: &BTreeSet<String>) -> Result<Vec<Photo>> {
         let mut photos = Vec::new();
         for person in people {
             photos.append(&mut photos_of(&self.images, person)?);
@@ -191,7 +219,7 @@ impl Finetune {
         for ((photo, path), outcome) in
             photos.iter().zip(&paths).zip(photos::process(models, &paths, false, label)?)
         {
-            if let Some(crop) = told(outcome, path) {
+            if let Some((crop, _)) = told(outcome, path) {
                 let next = numbers.len();
                 let person = *numbers.entry(&photo.person).or_insert(next);
                 samples.push(Sample { crop, person });
@@ -203,35 +231,53 @@ impl Finetune {
     fn thresholds(
         &self,
         models: &Models,
-    ) -> Result<(BTreeMap<String, f32>, facelatch::threshold::Calibration)> {
-        let names = std::fs::read_to_string(&self.calibrate)
-            .with_context(|| self.calibrate.display().to_string())?;
-        let people: Vec<String> =
-            names.lines().map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect();
-        let photos = self.all_photos(&people)?;
+        photos: &[Photo],
+    ) -> Result<(BTreeMap<String, f32>, Calibration)> {
         let paths: Vec<PathBuf> = photos.iter().map(|photo| photo.path(&self.images)).collect();
         let outcomes = photos::process(models, &paths, true, "calibration")?;
-        let embeddings: Vec<_> = outcomes
+        let embeddings: Vec<Option<Embedding>> = outcomes
             .into_iter()
-            .map(|outcome| match outcome {
-                Outcome::Face { embedding, .. } => embedding,
-                Outcome::NoFace | Outcome::Unreadable(_) => None,
-            })
+            .zip(&paths)
+            .map(|(outcome, path)| told(outcome, path).and_then(|(_, embedding)| embedding))
             .collect();
-        let faces: Vec<(&str, Option<&facelatch::embed::Embedding>)> = photos
+        let faces: Vec<(&str, Option<&Embedding>)> = photos
             .iter()
             .map(|photo| photo.person.as_str())
             .zip(embeddings.iter().map(Option::as_ref))
             .filter(|(_, embedding)| embedding.is_some())
             .collect();
+        let people: BTreeSet<&str> = faces.iter().map(|(person, _)| *person).collect();
         let file = self.calibrate.file_name().unwrap_or_default().to_string_lossy();
         calibrate(&Scores::of_all_pairs(&faces), file.into_owned(), people.len(), faces.len())
     }
 }
 
-fn told(outcome: Outcome, path: &Path) -> Option<facelatch::align::Crop> {
+/// What the files of the command line name.
+struct Data {
+    train: Vec<Photo>,
+    select: Vec<Photo>,
+    calibrate: Vec<Photo>,
+    report: Option<Pairs>,
+}
+
+fn people_of(pairs: &Pairs) -> BTreeSet<String> {
+    pairs.photos().into_iter().map(|photo| photo.person).collect()
+}
+
+/// The detector's part of a folder of models into another one.
+fn copy_detector(from: &Path, to: &Path) -> Result<()> {
+    let detector = Models::open(from)?.manifest.detector;
+    for file in [&detector.pnet.file, &detector.rnet.file, &detector.onet.file] {
+        let source = from.join(file);
+        let bytes = std::fs::read(&source).with_context(|| source.display().to_string())?;
+        write_file(&to.join(file), &bytes)?;
+    }
+    update_manifest(to, None, "detector", toml::Value::try_from(detector)?)
+}
+
+fn told(outcome: Outcome, path: &Path) -> Option<(Crop, Option<Embedding>)> {
     match outcome {
-        Outcome::Face { crop, .. } => Some(crop),
+        Outcome::Face { crop, embedding } => Some((crop, embedding)),
         Outcome::NoFace => {
             log::warn!("{}: no face; left out", path.display());
             None

@@ -46,12 +46,22 @@ enum What {
     },
 }
 
+/// How pictures are normalized.
 #[derive(Clone, Copy, ValueEnum)]
-enum Normalized {
+pub enum Normalized {
     /// (v - 127.5) / 128
     Arcface,
     /// ImageNet's mean and standard deviation
     Imagenet,
+}
+
+impl From<Normalized> for Normalization {
+    fn from(normalized: Normalized) -> Self {
+        match normalized {
+            Normalized::Arcface => Self::ARCFACE,
+            Normalized::Imagenet => Self::IMAGENET,
+        }
+    }
 }
 
 impl Import {
@@ -59,12 +69,8 @@ impl Import {
         match self.what {
             What::Mtcnn { weights, out } => import_mtcnn(&weights, &out),
             What::Mobilefacenet { weights, out, normalization, name } => {
-                let normalization = match normalization {
-                    Normalized::Arcface => Normalization::ARCFACE,
-                    Normalized::Imagenet => Normalization::IMAGENET,
-                };
                 let network = read_mobilefacenet(&weights)?;
-                write_recognizer(&out, &network, normalization, &name)?;
+                write_recognizer(&out, &network, normalization.into(), &name)?;
                 log::info!("{}: embedding size {}", out.display(), network.embedding_size);
                 Ok(())
             }
@@ -94,9 +100,11 @@ pub fn read_mobilefacenet(path: &Path) -> Result<MobileFaceNet> {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let bytes = read(path)?;
     let network = match ending {
+        // Whichever of the two is at fault, both are named.
         "param" => {
             let bin = read(&path.with_extension("bin"))?;
-            MobileFaceNet::from_ncnn(&String::from_utf8_lossy(&bytes), &bin)
+            return MobileFaceNet::from_ncnn(&String::from_utf8_lossy(&bytes), &bin)
+                .with_context(|| format!("{} and its .bin", path.display()));
         }
         "pth" | "pt" => pytorch::read(&bytes).and_then(MobileFaceNet::from_state_dict),
         "safetensors" => safetensors::read(&bytes).and_then(MobileFaceNet::from_state_dict),

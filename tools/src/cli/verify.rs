@@ -49,6 +49,8 @@ pub struct Report {
     pub accuracy_sd: f64,
     /// Equal error rate.
     pub eer: f64,
+    /// Photos with a face, of those named.
+    pub photos_with_a_face: usize,
     /// Photos in which no face was found.
     pub no_face: Vec<String>,
     /// Photos that could not be read, with the reason.
@@ -69,7 +71,8 @@ pub struct AllPairs {
     pub genuine: usize,
     /// Pairs of two people.
     pub impostor: usize,
-    /// True accept rate by false accept rate.
+    /// True accept rate by false accept rate; only of rates that there are enough
+    /// impostor pairs for.
     pub tar: Vec<TrueAcceptRate>,
 }
 
@@ -92,6 +95,10 @@ impl Verify {
             bail!("{}: no pair in it", self.pairs.display());
         }
         let report = measure(&models, &pairs, &self.images, self.all_pairs)?;
+        if report.photos_with_a_face == 0 {
+            let first = report.unreadable.first().map_or("no face in any photo", String::as_str);
+            bail!("{}: nothing to measure: {first}", self.images.display());
+        }
         for (line, fault) in &pairs.bad_rows {
             log::warn!("{} line {line}: {fault}", self.pairs.display());
         }
@@ -140,6 +147,7 @@ pub fn measure(
         accuracy: mean,
         accuracy_sd: deviation,
         eer: Scores::of_pairs(&scored).equal_error_rate(),
+        photos_with_a_face: embeddings.len(),
         no_face,
         unreadable,
         bad_rows: pairs.bad_rows.len(),
@@ -151,7 +159,9 @@ fn every_two(photos: &[Photo], embeddings: &HashMap<&Photo, Embedding>) -> AllPa
     let faces: Vec<(&str, Option<&Embedding>)> =
         photos.iter().map(|photo| (photo.person.as_str(), embeddings.get(photo))).collect();
     let scores = Scores::of_all_pairs(&faces);
-    let tar = [1e-3, 1e-4, 1e-5, 1e-6].map(|far| TrueAcceptRate {
+    // A rate that no impostor pair stands for cannot be measured.
+    let measurable = |far: &f64| far * scores.impostor.len() as f64 >= 1.0;
+    let tar = [1e-3, 1e-4, 1e-5, 1e-6].into_iter().filter(measurable).map(|far| TrueAcceptRate {
         far,
         tar: scores.true_accept_rate(far),
         threshold: scores.threshold_at(far),
@@ -160,7 +170,7 @@ fn every_two(photos: &[Photo], embeddings: &HashMap<&Photo, Embedding>) -> AllPa
         photos: embeddings.len(),
         genuine: scores.genuine.len() + scores.genuine_lost,
         impostor: scores.impostor.len(),
-        tar: tar.to_vec(),
+        tar: tar.collect(),
     }
 }
 

@@ -104,6 +104,36 @@ impl WeightsError {
     }
 }
 
+/// Elements of one file's tensors together: 512 MB, a hundred times a face
+/// network. A small file that repeats one storage must not claim more.
+pub(crate) const MAX_ELEMENTS: usize = 1 << 27;
+
+/// What is left of [`MAX_ELEMENTS`].
+pub(crate) struct Budget(usize);
+
+impl Budget {
+    pub(crate) fn new() -> Self {
+        Self(MAX_ELEMENTS)
+    }
+
+    /// Takes a tensor's elements out of it.
+    pub(crate) fn spend(
+        &mut self,
+        format: &'static str,
+        name: &str,
+        elements: usize,
+    ) -> Result<(), WeightsError> {
+        self.0 = self.0.checked_sub(elements).ok_or_else(|| {
+            let most = MAX_ELEMENTS;
+            WeightsError::format(
+                format,
+                format!("{name} brings it to more than {most} numbers, which no face network has"),
+            )
+        })?;
+        Ok(())
+    }
+}
+
 /// Holds tensors against the names and shapes an architecture has, and names
 /// each one that is missing, extra or misshapen.
 pub fn check(

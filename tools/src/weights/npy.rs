@@ -2,7 +2,7 @@
 //! how MTCNN's weights travel.
 
 use super::pickle::{Id, Pickle};
-use super::{Tensor, WeightsError, element_count, f32_values};
+use super::{Budget, Tensor, WeightsError, element_count, f32_values};
 use std::collections::BTreeMap;
 
 const FORMAT: &str = "a NumPy file of an object array";
@@ -24,6 +24,7 @@ pub fn read_lists(bytes: &[u8]) -> Result<Lists, WeightsError> {
         .unwrap_or(pickle.root());
     let entries = pickle.entries(root).ok_or_else(|| broken("it holds no dictionary"))?;
     let mut lists = Lists::new();
+    let mut budget = Budget::new();
     for (key, list) in entries {
         let name = pickle.text(*key).ok_or_else(|| broken("a name is no string"))?;
         let members =
@@ -31,7 +32,7 @@ pub fn read_lists(bytes: &[u8]) -> Result<Lists, WeightsError> {
         let tensors = members
             .iter()
             .enumerate()
-            .map(|(index, id)| array(&pickle, *id, &format!("{name}[{index}]")))
+            .map(|(index, id)| array(&pickle, *id, &format!("{name}[{index}]"), &mut budget))
             .collect::<Result<_, _>>()?;
         lists.insert(name.to_owned(), tensors);
     }
@@ -68,7 +69,12 @@ fn array_state<'p>(pickle: &'p Pickle<'_>, id: Id) -> Option<&'p [Id]> {
     }
 }
 
-fn array(pickle: &Pickle<'_>, id: Id, name: &str) -> Result<Tensor, WeightsError> {
+fn array(
+    pickle: &Pickle<'_>,
+    id: Id,
+    name: &str,
+    budget: &mut Budget,
+) -> Result<Tensor, WeightsError> {
     use super::pickle::Node;
     let broken = |reason: &str| WeightsError::format(FORMAT, format!("{name} {reason}"));
     let state = array_state(pickle, id).ok_or_else(|| broken("is no array"))?;
@@ -99,6 +105,7 @@ fn array(pickle: &Pickle<'_>, id: Id, name: &str) -> Result<Tensor, WeightsError
     if bytes.len() < need {
         return Err(WeightsError::Truncated { name: name.to_owned(), need, got: bytes.len() });
     }
+    budget.spend(FORMAT, name, count)?;
     let values = f32_values(&bytes[..need]);
     let tensor = Tensor { shape, values };
     Ok(match pickle.node(fortran) {

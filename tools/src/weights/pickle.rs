@@ -121,6 +121,11 @@ pub struct Pickle<'a> {
 }
 
 impl<'a> Pickle<'a> {
+    /// Every value, in the order of reading.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
     /// Reads one pickle from the start of `input`.
     pub fn read(input: &'a [u8]) -> Result<Self, PickleError> {
         let mut machine = Machine {
@@ -417,6 +422,9 @@ impl<'a> Machine<'a> {
                 b'.' => return self.pop(),
                 0x80 => drop(self.byte()?),
                 0x95 => drop(self.long()?),
+                b'(' if self.marks.len() >= MAX_NODES => {
+                    return self.malformed("the stack is too deep");
+                }
                 b'(' => self.marks.push(self.stack.len()),
                 b'0' => drop(self.pop()?),
                 b'1' => drop(self.above_mark()?),
@@ -617,13 +625,23 @@ mod tests {
 
         #[test]
         fn no_instructions_panic(
-            picks in prop::collection::vec(0usize..40, 0..200), operands in prop::collection::vec(0u8..4, 200),
+            picks in prop::collection::vec((0usize..32, 0u8..4), 0..200),
         ) {
-            let opcodes = b"(01N\x88)t\x85\x86\x87]lae}dsuqhRb\x81Q2KU\x8a\x94.c\x93";
+            // Each opcode with as many operand bytes as it takes, so that the
+            // machine gets far.
+            let opcodes: [(&[u8], usize); 32] = [
+                (b"(", 0), (b"0", 0), (b"1", 0), (b"2", 0), (b"N", 0), (b"\x88", 0), (b")", 0),
+                (b"t", 0), (b"\x85", 0), (b"\x86", 0), (b"\x87", 0), (b"]", 0), (b"l", 0),
+                (b"a", 0), (b"e", 0), (b"}", 0), (b"d", 0), (b"s", 0), (b"u", 0), (b"R", 0),
+                (b"b", 0), (b"\x81", 0), (b"Q", 0), (b"q", 1), (b"h", 1), (b"K", 1), (b"M", 2),
+                (b"J", 4), (b"ccollections\nOrderedDict\n", 0), (b"ctorch\nSize\n", 0),
+                (b"U\x02ab", 0), (b".", 0),
+            ];
             let mut bytes = Vec::new();
-            for (pick, operand) in picks.iter().zip(&operands) {
-                bytes.push(opcodes[pick % opcodes.len()]);
-                bytes.push(*operand);
+            for (pick, operand) in &picks {
+                let (opcode, operands) = opcodes[*pick];
+                bytes.extend(opcode);
+                bytes.extend(std::iter::repeat_n(*operand, operands));
             }
             let _ = Pickle::read(&bytes);
         }

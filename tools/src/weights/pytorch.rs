@@ -1,7 +1,9 @@
 //! PyTorch state dicts: `.pth` files, the zip format and the one before it.
 
 use super::pickle::{Id, Node, Pickle};
-use super::{Tensor, Tensors, WeightsError, bf16_values, element_count, f16_values, f32_values};
+use super::{
+    Budget, Tensor, Tensors, WeightsError, bf16_values, element_count, f16_values, f32_values,
+};
 use std::collections::HashMap;
 use std::io::{Cursor, Read};
 use zip::ZipArchive;
@@ -11,8 +13,10 @@ const FORMAT: &str = "a PyTorch state dict";
 const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 /// Keys under which training scripts keep the state dict among other things.
 const NESTED: [&str; 4] = ["state_dict", "model", "net", "model_state_dict"];
-/// A zip entry larger than this is no face network.
-const MAX_ENTRY: u64 = 1 << 30;
+/// The entries of an archive together; more is no face network.
+const MAX_ARCHIVE: u64 = 1 << 29;
+/// The pickle among them: names and shapes, no numbers.
+const MAX_PICKLE: u64 = 1 << 26;
 
 /// Reads a state dict. Integer tensors (counters of batch normalization) are
 /// left out, and so is the prefix `module.` that parallel training adds.
@@ -28,40 +32,75 @@ fn broken(reason: impl Into<String>) -> WeightsError {
 }
 
 fn read_zip(bytes: &[u8]) -> Result<Tensors, WeightsError> {
-    let mut archive =
-        ZipArchive::new(Cursor::new(bytes)).map_err(|error| broken(error.to_string()))?;
-    let names: Vec<String> =
-        archive.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
-    let pickle_name = names
-        .iter()
-        .find(|name| *name == "data.pkl" || name.ends_with("/data.pkl"))
-        .ok_or_else(|| broken("the archive holds no data.pkl"))?;
-    let folder = pickle_name.trim_end_matches("data.pkl").to_owned();
-    let mut entry = |name: &str| -> Result<Vec<u8>, WeightsError> {
-        let file = archive.by_name(name).map_err(|error| broken(format!("{name}: {error}")))?;
-        if file.size() > MAX_ENTRY {
-            return Err(broken(format!("{name} has {} bytes", file.size())));
-        }
-        let mut content = Vec::new();
-        file.take(MAX_ENTRY)
-            .read_to_end(&mut content)
-            .map_err(|error| broken(format!("{name}: {error}")))?;
-        Ok(content)
+    let (entries, fault) = match ZipArchive::new(Cursor::new(bytes)) {
+        Ok(archive) => (listed(archive)?, None),
+        // The list of entries is at the end: of an archive that is cut short the
+        // entries before the cut still tell which tensor is the first to miss.
+        Err(error) => (in_order(bytes), Some(error.to_string())),
     };
-    if names.contains(&format!("{folder}byteorder"))
-        && entry(&format!("{folder}byteorder"))? != b"little"
-    {
+    let entry = |name: &str| entries.iter().find(|(entry, _)| entry == name).map(|(_, b)| b);
+    let damaged = |fault: &Option<String>| {
+        let fault = fault.as_deref().unwrap_or("it holds no data.pkl");
+        broken(format!("the archive is damaged or cut short: {fault}"))
+    };
+    let (pickle_name, pickled) = entries
+        .iter()
+        .find(|(name, _)| name == "data.pkl" || name.ends_with("/data.pkl"))
+        .ok_or_else(|| damaged(&fault))?;
+    let folder = pickle_name.trim_end_matches("data.pkl");
+    if entry(&format!("{folder}byteorder")).is_some_and(|order| order != b"little") {
         return Err(broken("its numbers are big-endian"));
     }
-    let pickled = entry(pickle_name)?;
-    let pickle = Pickle::read(&pickled)?;
+    let pickle = Pickle::read(pickled)?;
     let mut storages = Storages::new();
-    for name in &names {
+    for (name, content) in &entries {
         if let Some(key) = name.strip_prefix(&format!("{folder}data/")) {
-            storages.insert(key.to_owned(), entry(name)?.into());
+            storages.insert(key.to_owned(), content.as_slice().into());
         }
     }
-    state_dict(&pickle, &storages)
+    let tensors = state_dict(&pickle, &storages)?;
+    // Everything there but the list itself: not what was saved.
+    if fault.is_some() { Err(damaged(&fault)) } else { Ok(tensors) }
+}
+
+/// Name and content of every entry.
+fn listed(mut archive: ZipArchive<Cursor<&[u8]>>) -> Result<Vec<(String, Vec<u8>)>, WeightsError> {
+    let mut entries = Vec::new();
+    let mut left = MAX_ARCHIVE;
+    for index in 0..archive.len() {
+        let file = archive.by_index(index).map_err(|error| broken(error.to_string()))?;
+        let name = file.name().map_err(|error| broken(error.to_string()))?.into_owned();
+        let content =
+            content(file, &name, left).map_err(|error| broken(format!("{name}: {error}")))?;
+        left -= content.len() as u64;
+        entries.push((name, content));
+    }
+    Ok(entries)
+}
+
+/// The entries from the beginning up to the first that is not whole.
+fn in_order(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut entries = Vec::new();
+    let mut left = MAX_ARCHIVE;
+    let mut rest = bytes;
+    while let Ok(Some(file)) = zip::read::read_zipfile_from_stream(&mut rest) {
+        let Ok(name) = file.name().map(std::borrow::Cow::into_owned) else { break };
+        let Ok(content) = content(file, &name, left) else { break };
+        left -= content.len() as u64;
+        entries.push((name, content));
+    }
+    entries
+}
+
+/// Unpacks an entry, as far as the budget allows.
+fn content(file: impl Read, name: &str, left: u64) -> Result<Vec<u8>, std::io::Error> {
+    let most = if name.ends_with("data.pkl") { left.min(MAX_PICKLE) } else { left };
+    let mut content = Vec::new();
+    file.take(most.saturating_add(1)).read_to_end(&mut content)?;
+    if content.len() as u64 > most {
+        return Err(std::io::Error::other("more bytes than a face network has"));
+    }
+    Ok(content)
 }
 
 fn read_legacy(bytes: &[u8]) -> Result<Tensors, WeightsError> {
@@ -84,12 +123,14 @@ fn read_legacy(bytes: &[u8]) -> Result<Tensors, WeightsError> {
     let object = next()?;
     let keys = next()?;
     let element_sizes = storage_sizes(&object);
+    let names = storage_names(&object);
     let mut storages = Storages::new();
     let mut rest = &bytes[at..];
     for id in keys.members(keys.root()).ok_or_else(|| broken("the list of storages is missing"))? {
         let key = keys.text(*id).ok_or_else(|| broken("a storage has no name"))?;
-        let truncated =
-            |need, got| WeightsError::Truncated { name: format!("storage {key}"), need, got };
+        // Storages are numbers to a reader; the tensor in it has a name.
+        let name = names.get(key).cloned().unwrap_or_else(|| format!("storage {key}"));
+        let truncated = |need, got| WeightsError::Truncated { name: name.clone(), need, got };
         let Some((count, after)) = rest.split_first_chunk::<8>() else {
             return Err(truncated(8, rest.len()));
         };
@@ -105,19 +146,31 @@ fn read_legacy(bytes: &[u8]) -> Result<Tensors, WeightsError> {
         storages.insert(key.to_owned(), data.into());
         rest = after;
     }
+    if !rest.is_empty() {
+        return Err(broken(format!("{} bytes follow its last storage", rest.len())));
+    }
     state_dict(&object, &storages)
 }
 
-/// Bytes an element of each storage takes, as far as tensors of `pickle` name it.
+/// Bytes an element of each storage takes: of all that the pickle speaks of, an
+/// optimizer's included, for they lie between those that matter.
 fn storage_sizes(pickle: &Pickle<'_>) -> HashMap<String, usize> {
-    let mut sizes = HashMap::new();
-    let Some(entries) = find_state_dict(pickle) else { return sizes };
-    for (_, value) in entries {
-        if let Some((key, kind)) = storage_id(pickle, *value).and_then(|id| storage(pickle, id)) {
-            sizes.insert(key.to_owned(), element_size(kind));
-        }
-    }
-    sizes
+    (0..pickle.nodes().len())
+        .filter_map(|id| storage(pickle, id))
+        .map(|(key, kind)| (key.to_owned(), element_size(kind)))
+        .collect()
+}
+
+/// The tensor in each storage of the state dict.
+fn storage_names(pickle: &Pickle<'_>) -> HashMap<String, String> {
+    let entries = find_state_dict(pickle).unwrap_or_default();
+    entries
+        .iter()
+        .filter_map(|(key, value)| {
+            let (storage, _) = storage(pickle, storage_id(pickle, *value)?)?;
+            Some((storage.to_owned(), pickle.text(*key)?.to_owned()))
+        })
+        .collect()
 }
 
 fn element_size(kind: &str) -> usize {
@@ -144,9 +197,10 @@ fn find_state_dict<'p>(pickle: &'p Pickle<'_>) -> Option<&'p [(Id, Id)]> {
 fn state_dict(pickle: &Pickle<'_>, storages: &Storages<'_>) -> Result<Tensors, WeightsError> {
     let entries = find_state_dict(pickle).ok_or_else(|| broken("it holds no dictionary"))?;
     let mut tensors = Tensors::new();
+    let mut budget = Budget::new();
     for (key, value) in entries {
         let name = pickle.text(*key).ok_or_else(|| broken("a tensor has no name"))?;
-        if let Some(tensor) = tensor(pickle, *value, name, storages)? {
+        if let Some(tensor) = tensor(pickle, *value, name, storages, &mut budget)? {
             let name = name.strip_prefix("module.").unwrap_or(name);
             tensors.insert(name.to_owned(), tensor);
         }
@@ -185,6 +239,7 @@ fn tensor(
     id: Id,
     name: &str,
     storages: &Storages<'_>,
+    budget: &mut Budget,
 ) -> Result<Option<Tensor>, WeightsError> {
     let fault = |reason: &str| broken(format!("{name} {reason}"));
     let arguments = tensor_arguments(pickle, id).ok_or_else(|| fault("is no tensor"))?;
@@ -201,16 +256,6 @@ fn tensor(
     let bytes = storages
         .get(key)
         .ok_or_else(|| fault(&format!("needs storage {key}, which is missing")))?;
-    let values = match kind {
-        "FloatStorage" => f32_values(bytes),
-        "HalfStorage" => f16_values(bytes),
-        "BFloat16Storage" => bf16_values(bytes),
-        "DoubleStorage" => bytes
-            .chunks_exact(8)
-            .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
-            .collect(),
-        _ => return Ok(None),
-    };
     if shape.len() != strides.len() {
         return Err(fault("has as many strides as no shape"));
     }
@@ -218,20 +263,36 @@ fn tensor(
     let last = shape.iter().zip(&strides).try_fold(offset, |at, (side, stride)| {
         side.saturating_sub(1).checked_mul(*stride).and_then(|step| at.checked_add(step))
     });
+    let size = element_size(kind);
+    let held = bytes.len() / size;
     // A stride of zero would let a small file claim any number of elements.
-    if count > values.len() || (count > 0 && last.is_none_or(|last| last >= values.len())) {
-        let need = last
-            .unwrap_or(usize::MAX)
-            .saturating_add(1)
-            .max(count)
-            .saturating_mul(element_size(kind));
-        return Err(WeightsError::Truncated { name: name.to_owned(), need, got: bytes.len() });
-    }
+    let end = match last {
+        _ if count == 0 => offset.min(held),
+        Some(last) if last < held && count <= held => last + 1,
+        _ => {
+            let need = last.unwrap_or(usize::MAX).saturating_add(1).max(count);
+            let (name, need) = (name.to_owned(), need.saturating_mul(size));
+            return Err(WeightsError::Truncated { name, need, got: bytes.len() });
+        }
+    };
+    let offset = offset.min(end);
+    // What is decoded may be more than what is kept.
+    budget.spend(FORMAT, name, count.max(end - offset))?;
+    let bytes = &bytes[offset * size..end * size];
+    let values = match kind {
+        "FloatStorage" => f32_values(bytes),
+        "HalfStorage" => f16_values(bytes),
+        "BFloat16Storage" => bf16_values(bytes),
+        "DoubleStorage" => {
+            bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect()
+        }
+        _ => return Ok(None),
+    };
     let mut out = Vec::with_capacity(count);
     let mut position = vec![0; shape.len()];
     for _ in 0..count {
         let at: usize = position.iter().zip(&strides).map(|(p, stride)| p * stride).sum();
-        out.push(values[offset + at]);
+        out.push(values[at]);
         for axis in (0..shape.len()).rev() {
             position[axis] += 1;
             if position[axis] < shape[axis] {
