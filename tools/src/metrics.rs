@@ -135,7 +135,12 @@ impl Scores {
 
     /// Share of genuine pairs accepted at the threshold for `far`.
     pub fn true_accept_rate(&self, far: f64) -> f64 {
-        let accepted = count_at_least(&self.genuine, self.threshold_at(far));
+        self.true_accept_rate_above(self.threshold_at(far))
+    }
+
+    /// Share of genuine pairs at or above a similarity.
+    pub fn true_accept_rate_above(&self, similarity: f32) -> f64 {
+        let accepted = count_at_least(&self.genuine, similarity);
         accepted as f64 / (self.genuine.len() + self.genuine_lost).max(1) as f64
     }
 

@@ -212,3 +212,203 @@ impl Net {
         Ok(graph.finish())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use facelatch::nn::{Network, Side as Axis, Signature};
+
+    /// A picture the way the wheel's networks see it: `[x][y][channel]`.
+    #[derive(Clone)]
+    struct Transposed {
+        width: usize,
+        height: usize,
+        channels: usize,
+        values: Vec<f32>,
+    }
+
+    impl Transposed {
+        fn new(width: usize, height: usize, channels: usize) -> Self {
+            Self { width, height, channels, values: vec![0.0; width * height * channels] }
+        }
+
+        fn at(&mut self, x: usize, y: usize, channel: usize) -> &mut f32 {
+            &mut self.values[(x * self.height + y) * self.channels + channel]
+        }
+
+        /// Kernel `[x, y, in, out]`, no padding.
+        fn convolved(&self, kernel: &Tensor, bias: &Tensor) -> Self {
+            let [kw, kh, from, to] = kernel.shape[..] else { panic!("{:?}", kernel.shape) };
+            let mut out = Self::new(self.width - kw + 1, self.height - kh + 1, to);
+            let mut input = self.clone();
+            for x in 0..out.width {
+                for y in 0..out.height {
+                    for o in 0..to {
+                        let mut sum = bias.values[o];
+                        for i in 0..kw {
+                            for j in 0..kh {
+                                for c in 0..from {
+                                    let weight = kernel.values[((i * kh + j) * from + c) * to + o];
+                                    sum += *input.at(x + i, y + j, c) * weight;
+                                }
+                            }
+                        }
+                        *out.at(x, y, o) = sum;
+                    }
+                }
+            }
+            out
+        }
+
+        fn sloped(mut self, slopes: &Tensor) -> Self {
+            for (at, value) in self.values.iter_mut().enumerate() {
+                if *value < 0.0 {
+                    *value *= slopes.values[at % slopes.values.len()];
+                }
+            }
+            self
+        }
+
+        /// The largest of each window, stride 2; windows at the far edges are cut.
+        fn pooled(&self, side: usize) -> Self {
+            let size = |length: usize| (length - side).div_ceil(2) + 1;
+            let mut out = Self::new(size(self.width), size(self.height), self.channels);
+            let mut input = self.clone();
+            for x in 0..out.width {
+                for y in 0..out.height {
+                    for c in 0..self.channels {
+                        let mut largest = f32::MIN;
+                        for i in 2 * x..(2 * x + side).min(self.width) {
+                            for j in 2 * y..(2 * y + side).min(self.height) {
+                                largest = largest.max(*input.at(i, j, c));
+                            }
+                        }
+                        *out.at(x, y, c) = largest;
+                    }
+                }
+            }
+            out
+        }
+
+        /// All values times `[in, out]`.
+        fn dense(&self, weight: &Tensor, bias: &Tensor) -> Self {
+            let to = bias.values.len();
+            let mut out = Self::new(1, 1, to);
+            for o in 0..to {
+                let products = self
+                    .values
+                    .iter()
+                    .enumerate()
+                    .map(|(i, value)| value * weight.values[i * to + o]);
+                out.values[o] = bias.values[o] + products.sum::<f32>();
+            }
+            out
+        }
+    }
+
+    fn noise(net: &Net) -> Vec<Tensor> {
+        let mut state = 99u32;
+        let mut next = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+        };
+        net.expected()
+            .into_iter()
+            .map(|(_, shape)| {
+                let count: usize = shape.iter().product();
+                let inputs = (count / shape.last().copied().unwrap_or(1)).max(1) as f32;
+                let values = (0..count).map(|_| next() * 3.0 / inputs.sqrt()).collect();
+                Tensor { shape, values }
+            })
+            .collect()
+    }
+
+    /// The wheel's network by its own definition, head by head.
+    fn defined(net: &Net, list: &[Tensor], picture: &Transposed) -> Vec<Transposed> {
+        let mut tensors = list.iter();
+        let mut next = || tensors.next().expect("as many tensors as expected");
+        let mut at = picture.clone();
+        for stage in net.stages {
+            at = at.convolved(next(), next()).sloped(next());
+            if let Some(side) = stage.pool {
+                at = at.pooled(side);
+            }
+        }
+        if net.dense.is_some() {
+            at = at.dense(next(), next()).sloped(next());
+        }
+        net.heads
+            .iter()
+            .map(|(name, _)| {
+                let (weight, bias) = (next(), next());
+                let mut out = match net.dense {
+                    Some(_) => at.dense(weight, bias),
+                    None => at.convolved(weight, bias),
+                };
+                if *name == "face" {
+                    for pair in out.values.chunks_exact_mut(2) {
+                        let sum = pair[0].exp() + pair[1].exp();
+                        pair.iter_mut().for_each(|value| *value = value.exp() / sum);
+                    }
+                }
+                out
+            })
+            .collect()
+    }
+
+    #[test]
+    fn upright_pictures_give_what_the_wheel_gives_for_transposed_ones() {
+        for (net, width, height) in [(&PNET, 31, 26), (&RNET, 24, 24), (&ONET, 48, 48)] {
+            let list = noise(net);
+            let mut picture = Transposed::new(width, height, 3);
+            for (at, value) in picture.values.iter_mut().enumerate() {
+                *value = ((at * 37 % 101) as f32 - 50.0) / 50.0;
+            }
+            let mut upright = Vec::new();
+            for channel in 0..3 {
+                for y in 0..height {
+                    upright.extend((0..width).map(|x| *picture.at(x, y, channel)));
+                }
+            }
+            let free = net.input.is_none();
+            let side = |name, length| if free { Axis::Free(name) } else { Axis::Fixed(length) };
+            let batch = if free { Axis::Fixed(1) } else { Axis::Free('N') };
+            let signature = Signature {
+                input: [batch, Axis::Fixed(3), side('H', height), side('W', width)],
+                outputs: net.heads.iter().map(|(_, size)| *size).collect(),
+            };
+            let bytes = net.export(list.clone()).expect("an ONNX file");
+            let network = Network::load(net.name, &bytes, &signature).expect("a network");
+            let outputs = network.run(&[1, 3, height, width], &upright).expect("outputs");
+            for (mut expected, output) in defined(net, &list, &picture).into_iter().zip(outputs) {
+                let (w, h) = (expected.width, expected.height);
+                for channel in 0..expected.channels {
+                    for y in 0..h {
+                        for x in 0..w {
+                            let got = output.values()[(channel * h + y) * w + x];
+                            let expected = *expected.at(x, y, channel);
+                            assert!(
+                                (got - expected).abs() < 1e-3,
+                                "{}: {got} {expected}",
+                                net.name
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_with_a_wrong_array_names_it() {
+        let mut list = noise(&RNET);
+        list[3].shape = vec![48, 28, 3, 3];
+        list.push(Tensor { shape: vec![1], values: vec![0.0] });
+        let said = RNET.export(list).expect_err("wrong").to_string();
+        assert!(
+            said.contains("rnet.conv2.weight is [48, 28, 3, 3], expected [3, 3, 28, 48]"),
+            "{said}"
+        );
+        assert!(said.contains("is extra"), "{said}");
+    }
+}

@@ -71,9 +71,26 @@ pub struct AllPairs {
     pub genuine: usize,
     /// Pairs of two people.
     pub impostor: usize,
+    /// The manifest's thresholds on these photos; none without thresholds.
+    pub thresholds: Vec<AtThreshold>,
     /// True accept rate by false accept rate; only of rates that there are enough
     /// impostor pairs for.
     pub tar: Vec<TrueAcceptRate>,
+}
+
+/// What a threshold of the manifest does to photos it was not made from.
+#[derive(Clone, Debug, Serialize)]
+pub struct AtThreshold {
+    /// False accept rate a pair it was made for.
+    pub far: f64,
+    /// Similarity asked for.
+    pub threshold: f32,
+    /// Whether it follows the tail.
+    pub extrapolated: bool,
+    /// False accept rate measured here.
+    pub measured_far: f64,
+    /// True accept rate measured here.
+    pub tar: f64,
 }
 
 /// One point of the curve.
@@ -151,11 +168,15 @@ pub fn measure(
         no_face,
         unreadable,
         bad_rows: pairs.bad_rows.len(),
-        all_pairs: all_pairs.then(|| every_two(&photos, &embeddings)),
+        all_pairs: all_pairs.then(|| every_two(models, &photos, &embeddings)),
     })
 }
 
-fn every_two(photos: &[Photo], embeddings: &HashMap<&Photo, Embedding>) -> AllPairs {
+fn every_two(
+    models: &Models,
+    photos: &[Photo],
+    embeddings: &HashMap<&Photo, Embedding>,
+) -> AllPairs {
     let faces: Vec<(&str, Option<&Embedding>)> =
         photos.iter().map(|photo| (photo.person.as_str(), embeddings.get(photo))).collect();
     let scores = Scores::of_all_pairs(&faces);
@@ -166,8 +187,19 @@ fn every_two(photos: &[Photo], embeddings: &HashMap<&Photo, Embedding>) -> AllPa
         tar: scores.true_accept_rate(far),
         threshold: scores.threshold_at(far),
     });
+    let thresholds = models.thresholds().map_or(vec![], |table| {
+        let at = |(far, threshold): &(f64, f32)| AtThreshold {
+            far: *far,
+            threshold: *threshold,
+            extrapolated: table.for_pair(*far).extrapolated,
+            measured_far: scores.false_accept_rate(*threshold),
+            tar: scores.true_accept_rate_above(*threshold),
+        };
+        table.points().iter().map(at).collect()
+    });
     AllPairs {
         photos: embeddings.len(),
+        thresholds,
         genuine: scores.genuine.len() + scores.genuine_lost,
         impostor: scores.impostor.len(),
         tar: tar.collect(),
@@ -197,6 +229,16 @@ pub fn print(report: &Report, json: bool) -> Result<()> {
                 point.threshold
             );
         }
+    }
+    for at in report.all_pairs.iter().flat_map(|all| &all.thresholds) {
+        println!(
+            "threshold   {:.0e} is {:.4}{}: FAR {:.1e}, TAR {:.2} % here",
+            at.far,
+            at.threshold,
+            if at.extrapolated { " (extrapolated)" } else { "" },
+            at.measured_far,
+            at.tar * 100.0
+        );
     }
     for path in &report.no_face {
         println!("no face     {path}");
