@@ -4,8 +4,10 @@
 //! [`Gallery`] is what the recognizer compares with, in memory; [`store`] keeps
 //! it on disk.
 
+mod files;
 mod record;
 pub mod store;
+mod tables;
 
 use crate::embed::{Embedding, dot};
 

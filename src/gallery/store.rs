@@ -4,45 +4,27 @@
 //! copy. On opening both are checked from end to end; a damaged main file is
 //! moved aside and the copy takes its place.
 
-use super::record::{Place, RecordError, decode, encode};
+use super::files::{
+    PATIENCE, begin, builder, create, create_folder, draft_path, error, guarded, open_checked,
+    remove_file, restore,
+};
+use super::tables::{
+    CROPS, Edit, Fault, NEXT_PERSON, PEOPLE, PersonRecord, REVISION, TEMPLATES, Table,
+    TemplateRecord, copy_records, each, fault_of, meta, number, one, person_of, put, read_record,
+    state, write,
+};
 use super::{Gallery, PersonId};
 use crate::align::Crop;
 use crate::embed::Embedding;
 use crate::picture;
-use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
-    TableDefinition, TableError, TableHandle,
-};
-use serde::{Deserialize, Serialize};
+use redb::{Database, ReadableDatabase, TableHandle};
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
-/// Key: the person's number. Content: [`PersonRecord`].
-const PEOPLE: Table = TableDefinition::new("people");
-/// Key: the person's number in the upper half, a running number in the lower.
-/// Content: [`TemplateRecord`].
-const TEMPLATES: Table = TableDefinition::new("templates");
-/// Key: the template's. Content: the aligned crop as a PNG file.
-const CROPS: Table = TableDefinition::new("crops");
-/// Key: what it is. Content: a number.
-const META: Table = TableDefinition::new("meta");
-const NEXT_PERSON: u64 = 1;
-const REVISION: u64 = 2;
-/// A random number: which gallery this is, for revisions of two do not compare.
-const IDENTITY: u64 = 3;
+pub use super::files::copy_path;
 
-type Table = TableDefinition<'static, u64, &'static [u8]>;
-const TABLES: [(&str, Table); 4] =
-    [("people", PEOPLE), ("templates", TEMPLATES), ("crops", CROPS), ("meta", META)];
-
-/// How long to wait for another facelatch to let go of the file.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// What the database may keep in memory; its own default suits servers.
-const CACHE: usize = 8 << 20;
 /// Longest name, characters: more does not fit a screen or a log line.
 const LONGEST_NAME: usize = 100;
 
@@ -152,26 +134,6 @@ pub struct ReEmbedded {
     pub without_crop: usize,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
-struct PersonRecord {
-    name: String,
-    enrolled_at: u64,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-struct TemplateRecord {
-    /// The model set that made it.
-    model: String,
-    values: Vec<f32>,
-}
-
-/// One record to write (`Some`) or to remove.
-struct Edit {
-    table: Table,
-    key: u64,
-    record: Option<Vec<u8>>,
-}
-
 /// The gallery's files, open and locked.
 #[derive(Debug)]
 pub struct Store {
@@ -181,15 +143,6 @@ pub struct Store {
     copy: Option<Database>,
     /// What was found wrong and put right on opening.
     repaired: Option<String>,
-}
-
-/// How opening a file failed.
-enum Fault {
-    Absent,
-    Busy,
-    Damaged(String),
-    Newer(String),
-    Io(String),
 }
 
 impl Store {
@@ -544,21 +497,6 @@ pub fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
-/// `gallery.redb` has its copy in `gallery.last-good.redb`.
-pub fn copy_path(path: &Path) -> PathBuf {
-    path.with_extension("last-good.redb")
-}
-
-fn draft_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".draft-{}", std::process::id()));
-    name.into()
-}
-
-fn person_of(template: u64) -> PersonId {
-    PersonId((template >> 32) as u32)
-}
-
 fn checked_name(name: &str) -> Result<String, StoreError> {
     let trimmed = name.trim();
     let fault = if trimmed.is_empty() {
@@ -580,248 +518,6 @@ fn now() -> u64 {
 fn crop_of_png(png: &[u8]) -> Option<Crop> {
     let frame = picture::decode(Path::new("stored crop"), png).ok()?;
     Crop::from_pixels(frame.pixels().to_vec()).ok()
-}
-
-fn put<T: Serialize>(table: Table, key: u64, content: &T) -> Edit {
-    let record = encode(Place { table: table.name(), key }, content);
-    Edit { table, key, record: Some(record) }
-}
-
-fn meta(key: u64, value: u64) -> Edit {
-    put(META, key, &value)
-}
-
-fn error(path: &Path, fault: Fault) -> StoreError {
-    let path = path.to_owned();
-    match fault {
-        Fault::Absent => StoreError::Io { path, reason: "not there".to_owned() },
-        Fault::Busy => StoreError::Busy { path },
-        Fault::Damaged(reason) => StoreError::Io { path, reason: format!("damaged: {reason}") },
-        Fault::Newer(reason) => StoreError::Newer { path, reason },
-        Fault::Io(reason) => StoreError::Io { path, reason },
-    }
-}
-
-fn builder() -> Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE);
-    builder
-}
-
-/// A new gallery, complete before it has its name: a power cut leaves none or a
-/// whole one. Where another facelatch was faster, that one's.
-fn begin(path: &Path) -> Result<Database, StoreError> {
-    create_folder(path)?;
-    let failed = |fault| error(path, fault);
-    let io = |reason: std::io::Error| error(path, Fault::Io(reason.to_string()));
-    let draft = draft_path(path);
-    remove_file(&draft).map_err(failed)?;
-    let database = create(&draft).map_err(failed)?;
-    let first = [meta(REVISION, 1), meta(NEXT_PERSON, 1), meta(IDENTITY, random())];
-    write(&database, &first).map_err(|reason| failed(Fault::Io(reason)))?;
-    drop(database);
-    // A link, unlike a rename, replaces nothing.
-    match std::fs::hard_link(&draft, path) {
-        Ok(()) => remove_file(&draft).map_err(failed)?,
-        Err(reason) if reason.kind() == ErrorKind::AlreadyExists => {
-            remove_file(&draft).map_err(failed)?;
-        }
-        // Not every file system has links.
-        Err(_) => std::fs::rename(&draft, path).map_err(io)?,
-    }
-    open_checked(path, PATIENCE).map_err(failed)
-}
-
-/// Different each time: the standard library seeds its hashers so.
-fn random() -> u64 {
-    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id())
-}
-
-fn create_folder(path: &Path) -> Result<(), StoreError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)
-        .map_err(|reason| StoreError::Io { path: folder.to_owned(), reason: reason.to_string() })
-}
-
-/// A new file that only its owner can read: faces are nobody else's business.
-fn create(path: &Path) -> Result<Database, Fault> {
-    let mut options = std::fs::OpenOptions::new();
-    options.read(true).write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path).map_err(|error| Fault::Io(error.to_string()))?;
-    let backend = redb::backends::FileBackend::new(file).map_err(fault_of)?;
-    builder().create_with_backend(backend).map_err(fault_of)
-}
-
-fn remove_file(path: &Path) -> Result<(), Fault> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Fault::Io(error.to_string())),
-        _ => Ok(()),
-    }
-}
-
-/// Moves the damaged file aside and puts the copy in its place, if the copy is
-/// whole.
-fn restore(path: &Path, copy: &Path, reason: &str) -> Result<Option<PathBuf>, StoreError> {
-    match open_checked(copy, PATIENCE) {
-        Ok(copy) => drop(copy),
-        Err(fault @ (Fault::Busy | Fault::Io(_) | Fault::Newer(_))) => {
-            return Err(error(copy, fault));
-        }
-        Err(fault) => {
-            let copy_reason = match fault {
-                Fault::Damaged(reason) => reason,
-                _ => "it is not there".to_owned(),
-            };
-            return Err(StoreError::Lost {
-                path: path.to_owned(),
-                reason: reason.to_owned(),
-                copy: copy.to_owned(),
-                copy_reason,
-            });
-        }
-    }
-    let io = |reason: std::io::Error| StoreError::Io {
-        path: path.to_owned(),
-        reason: format!("damaged, and its copy cannot take its place: {reason}"),
-    };
-    let draft = draft_path(path);
-    std::fs::copy(copy, &draft).map_err(io)?;
-    std::fs::File::open(&draft).and_then(|file| file.sync_all()).map_err(io)?;
-    let aside = if path.exists() {
-        let aside = (1..)
-            .map(|n| PathBuf::from(format!("{}.damaged-{n}", path.display())))
-            .find(|candidate| !candidate.exists());
-        if let Some(aside) = &aside {
-            std::fs::rename(path, aside).map_err(io)?;
-        }
-        aside
-    } else {
-        None
-    };
-    std::fs::rename(&draft, path).map_err(io)?;
-    Ok(aside)
-}
-
-/// Opens an existing file and reads every record of it.
-fn open_checked(path: &Path, patience: Duration) -> Result<Database, Fault> {
-    let length = match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => metadata.len(),
-        Ok(_) => return Err(Fault::Io("not a file".to_owned())),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(Fault::Absent),
-        Err(error) => return Err(Fault::Io(error.to_string())),
-    };
-    if length == 0 {
-        // The library would take it for a new one.
-        return Err(Fault::Damaged("it is empty".to_owned()));
-    }
-    let started = Instant::now();
-    loop {
-        let opened =
-            guarded(|| builder().set_check_integrity_on_open(true).open(path).map_err(fault_of));
-        match opened {
-            Err(Fault::Busy) if started.elapsed() < patience => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Err(fault) => return Err(fault),
-            Ok(database) => {
-                guarded(|| check_records(&database))?;
-                return Ok(database);
-            }
-        }
-    }
-}
-
-/// A damaged file can make the library panic; that, too, is only damage.
-fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(Fault::Damaged("its pages make no sense".to_owned())))
-}
-
-fn check_records(database: &impl ReadableDatabase) -> Result<(), Fault> {
-    each(database, PEOPLE, |key, bytes| read_record::<PersonRecord>(PEOPLE, key, bytes).map(drop))?;
-    each(database, TEMPLATES, |key, bytes| {
-        read_record::<TemplateRecord>(TEMPLATES, key, bytes).map(drop)
-    })?;
-    each(database, CROPS, |key, bytes| read_record::<Vec<u8>>(CROPS, key, bytes).map(drop))?;
-    each(database, META, |key, bytes| read_record::<u64>(META, key, bytes).map(drop))
-}
-
-fn read_record<T: serde::de::DeserializeOwned>(
-    table: Table,
-    key: u64,
-    bytes: &[u8],
-) -> Result<T, Fault> {
-    let name = table.name();
-    decode(Place { table: name, key }, bytes).map_err(|error| match error {
-        RecordError::Damaged => Fault::Damaged(format!("record {key} of {name} {error}")),
-        RecordError::Newer(_) => Fault::Newer(format!("record {key} of {name} {error}")),
-    })
-}
-
-/// Every record of a table, by key; a table that is not there has none.
-fn each(
-    database: &impl ReadableDatabase,
-    table: Table,
-    mut visit: impl FnMut(u64, &[u8]) -> Result<(), Fault>,
-) -> Result<(), Fault> {
-    let transaction = database.begin_read().map_err(|error| Fault::Io(error.to_string()))?;
-    let open = match transaction.open_table(table) {
-        Ok(open) => open,
-        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
-        Err(error) => return Err(Fault::Damaged(error.to_string())),
-    };
-    let rows = open.iter().map_err(storage_fault)?;
-    for row in rows {
-        let (key, value) = row.map_err(storage_fault)?;
-        visit(key.value(), value.value())?;
-    }
-    Ok(())
-}
-
-fn one<T: serde::de::DeserializeOwned>(
-    database: &impl ReadableDatabase,
-    table: Table,
-    key: u64,
-) -> Result<Option<T>, Fault> {
-    let transaction = database.begin_read().map_err(|error| Fault::Io(error.to_string()))?;
-    let open = match transaction.open_table(table) {
-        Ok(open) => open,
-        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
-        Err(error) => return Err(Fault::Damaged(error.to_string())),
-    };
-    let value = open.get(key).map_err(storage_fault)?;
-    value.map(|value| read_record(table, key, value.value())).transpose()
-}
-
-fn number(database: &impl ReadableDatabase, key: u64) -> Result<u64, Fault> {
-    Ok(one(database, META, key)?.unwrap_or(0))
-}
-
-/// Which gallery this is and how often it has changed.
-fn state(database: &impl ReadableDatabase) -> Result<[u64; 2], Fault> {
-    Ok([number(database, IDENTITY)?, number(database, REVISION)?])
-}
-
-/// Writes the wanted records into another, empty file, in one transaction.
-fn copy_records(
-    from: &impl ReadableDatabase,
-    to: &Database,
-    wanted: impl Fn(Table, u64) -> bool,
-) -> Result<(), Fault> {
-    let failed = |error: redb::Error| Fault::Io(error.to_string());
-    let transaction = to.begin_write().map_err(|error| failed(error.into()))?;
-    for (_, table) in TABLES {
-        let mut open = transaction.open_table(table).map_err(|error| failed(error.into()))?;
-        each(from, table, |key, bytes| {
-            if wanted(table, key) {
-                open.insert(key, bytes).map_err(|error| failed(error.into()))?;
-            }
-            Ok(())
-        })?;
-    }
-    transaction.commit().map_err(|error| failed(error.into()))
 }
 
 fn load(
@@ -868,49 +564,6 @@ pub fn peek(path: &Path, model: &str, embedding_size: usize) -> Result<Option<Lo
         Ok(loaded) => Ok(Some(loaded)),
         Err(Fault::Busy) => Ok(None),
         Err(fault) => Err(error(path, fault)),
-    }
-}
-
-/// One transaction: all edits or none.
-fn write(database: &Database, edits: &[Edit]) -> Result<(), String> {
-    let work = || -> Result<(), redb::Error> {
-        let transaction = database.begin_write()?;
-        for (_, table) in TABLES {
-            let mut open = transaction.open_table(table)?;
-            for edit in edits.iter().filter(|edit| edit.table.name() == table.name()) {
-                match &edit.record {
-                    Some(record) => drop(open.insert(edit.key, record.as_slice())?),
-                    None => drop(open.remove(edit.key)?),
-                }
-            }
-        }
-        transaction.commit()?;
-        Ok(())
-    };
-    work().map_err(|error| error.to_string())
-}
-
-fn fault_of(error: DatabaseError) -> Fault {
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => Fault::Busy,
-        DatabaseError::Storage(error) => storage_fault(error),
-        DatabaseError::UpgradeRequired(_) | DatabaseError::LockProtocolMismatch => {
-            Fault::Newer(error.to_string())
-        }
-        error => Fault::Damaged(error.to_string()),
-    }
-}
-
-fn storage_fault(error: StorageError) -> Fault {
-    match &error {
-        // A sector that cannot be read is damage like any other.
-        StorageError::Io(io)
-            if io.raw_os_error() != Some(rustix::io::Errno::IO.raw_os_error())
-                && !matches!(io.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) =>
-        {
-            Fault::Io(error.to_string())
-        }
-        _ => Fault::Damaged(error.to_string()),
     }
 }
 

@@ -1,0 +1,206 @@
+//! EDGE: what is in a gallery's file: its tables, their records, and changes as
+//! transactions.
+
+use super::PersonId;
+use super::record::{Place, RecordError, decode, encode};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    TableError, TableHandle,
+};
+use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
+
+/// Key: the person's number. Content: [`PersonRecord`].
+pub(super) const PEOPLE: Table = TableDefinition::new("people");
+
+/// Key: the person's number in the upper half, a running number in the lower.
+/// Content: [`TemplateRecord`].
+pub(super) const TEMPLATES: Table = TableDefinition::new("templates");
+
+/// Key: the template's. Content: the aligned crop as a PNG file.
+pub(super) const CROPS: Table = TableDefinition::new("crops");
+
+/// Key: what it is. Content: a number.
+pub(super) const META: Table = TableDefinition::new("meta");
+
+pub(super) const NEXT_PERSON: u64 = 1;
+
+pub(super) const REVISION: u64 = 2;
+
+/// A random number: which gallery this is, for revisions of two do not compare.
+pub(super) const IDENTITY: u64 = 3;
+
+pub(super) type Table = TableDefinition<'static, u64, &'static [u8]>;
+
+pub(super) const TABLES: [(&str, Table); 4] =
+    [("people", PEOPLE), ("templates", TEMPLATES), ("crops", CROPS), ("meta", META)];
+
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct PersonRecord {
+    pub(super) name: String,
+    pub(super) enrolled_at: u64,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct TemplateRecord {
+    /// The model set that made it.
+    pub(super) model: String,
+    pub(super) values: Vec<f32>,
+}
+
+/// One record to write (`Some`) or to remove.
+pub(super) struct Edit {
+    pub(super) table: Table,
+    pub(super) key: u64,
+    pub(super) record: Option<Vec<u8>>,
+}
+
+/// How opening a file failed.
+pub(super) enum Fault {
+    Absent,
+    Busy,
+    Damaged(String),
+    Newer(String),
+    Io(String),
+}
+
+pub(super) fn person_of(template: u64) -> PersonId {
+    PersonId((template >> 32) as u32)
+}
+
+pub(super) fn put<T: Serialize>(table: Table, key: u64, content: &T) -> Edit {
+    let record = encode(Place { table: table.name(), key }, content);
+    Edit { table, key, record: Some(record) }
+}
+
+pub(super) fn meta(key: u64, value: u64) -> Edit {
+    put(META, key, &value)
+}
+
+pub(super) fn check_records(database: &impl ReadableDatabase) -> Result<(), Fault> {
+    each(database, PEOPLE, |key, bytes| read_record::<PersonRecord>(PEOPLE, key, bytes).map(drop))?;
+    each(database, TEMPLATES, |key, bytes| {
+        read_record::<TemplateRecord>(TEMPLATES, key, bytes).map(drop)
+    })?;
+    each(database, CROPS, |key, bytes| read_record::<Vec<u8>>(CROPS, key, bytes).map(drop))?;
+    each(database, META, |key, bytes| read_record::<u64>(META, key, bytes).map(drop))
+}
+
+pub(super) fn read_record<T: serde::de::DeserializeOwned>(
+    table: Table,
+    key: u64,
+    bytes: &[u8],
+) -> Result<T, Fault> {
+    let name = table.name();
+    decode(Place { table: name, key }, bytes).map_err(|error| match error {
+        RecordError::Damaged => Fault::Damaged(format!("record {key} of {name} {error}")),
+        RecordError::Newer(_) => Fault::Newer(format!("record {key} of {name} {error}")),
+    })
+}
+
+/// Every record of a table, by key; a table that is not there has none.
+pub(super) fn each(
+    database: &impl ReadableDatabase,
+    table: Table,
+    mut visit: impl FnMut(u64, &[u8]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let transaction = database.begin_read().map_err(|error| Fault::Io(error.to_string()))?;
+    let open = match transaction.open_table(table) {
+        Ok(open) => open,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(error) => return Err(Fault::Damaged(error.to_string())),
+    };
+    let rows = open.iter().map_err(storage_fault)?;
+    for row in rows {
+        let (key, value) = row.map_err(storage_fault)?;
+        visit(key.value(), value.value())?;
+    }
+    Ok(())
+}
+
+pub(super) fn one<T: serde::de::DeserializeOwned>(
+    database: &impl ReadableDatabase,
+    table: Table,
+    key: u64,
+) -> Result<Option<T>, Fault> {
+    let transaction = database.begin_read().map_err(|error| Fault::Io(error.to_string()))?;
+    let open = match transaction.open_table(table) {
+        Ok(open) => open,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(Fault::Damaged(error.to_string())),
+    };
+    let value = open.get(key).map_err(storage_fault)?;
+    value.map(|value| read_record(table, key, value.value())).transpose()
+}
+
+pub(super) fn number(database: &impl ReadableDatabase, key: u64) -> Result<u64, Fault> {
+    Ok(one(database, META, key)?.unwrap_or(0))
+}
+
+/// Which gallery this is and how often it has changed.
+pub(super) fn state(database: &impl ReadableDatabase) -> Result<[u64; 2], Fault> {
+    Ok([number(database, IDENTITY)?, number(database, REVISION)?])
+}
+
+/// Writes the wanted records into another, empty file, in one transaction.
+pub(super) fn copy_records(
+    from: &impl ReadableDatabase,
+    to: &Database,
+    wanted: impl Fn(Table, u64) -> bool,
+) -> Result<(), Fault> {
+    let failed = |error: redb::Error| Fault::Io(error.to_string());
+    let transaction = to.begin_write().map_err(|error| failed(error.into()))?;
+    for (_, table) in TABLES {
+        let mut open = transaction.open_table(table).map_err(|error| failed(error.into()))?;
+        each(from, table, |key, bytes| {
+            if wanted(table, key) {
+                open.insert(key, bytes).map_err(|error| failed(error.into()))?;
+            }
+            Ok(())
+        })?;
+    }
+    transaction.commit().map_err(|error| failed(error.into()))
+}
+
+/// One transaction: all edits or none.
+pub(super) fn write(database: &Database, edits: &[Edit]) -> Result<(), String> {
+    let work = || -> Result<(), redb::Error> {
+        let transaction = database.begin_write()?;
+        for (_, table) in TABLES {
+            let mut open = transaction.open_table(table)?;
+            for edit in edits.iter().filter(|edit| edit.table.name() == table.name()) {
+                match &edit.record {
+                    Some(record) => drop(open.insert(edit.key, record.as_slice())?),
+                    None => drop(open.remove(edit.key)?),
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    };
+    work().map_err(|error| error.to_string())
+}
+
+pub(super) fn fault_of(error: DatabaseError) -> Fault {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => Fault::Busy,
+        DatabaseError::Storage(error) => storage_fault(error),
+        DatabaseError::UpgradeRequired(_) | DatabaseError::LockProtocolMismatch => {
+            Fault::Newer(error.to_string())
+        }
+        error => Fault::Damaged(error.to_string()),
+    }
+}
+
+pub(super) fn storage_fault(error: StorageError) -> Fault {
+    match &error {
+        // A sector that cannot be read is damage like any other.
+        StorageError::Io(io)
+            if io.raw_os_error() != Some(rustix::io::Errno::IO.raw_os_error())
+                && !matches!(io.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) =>
+        {
+            Fault::Io(error.to_string())
+        }
+        _ => Fault::Damaged(error.to_string()),
+    }
+}
