@@ -6,6 +6,9 @@
 
 use crate::frame::{Frame, Rect};
 
+/// 1.5 * 2^23: the smallest distance of two numbers there is 1.
+const NO_FRACTION: f32 = 12_582_912.0;
+
 /// Bilinear or area weights of one axis: for each output pixel the first source
 /// pixel and the weights from there on.
 struct Axis {
@@ -119,7 +122,9 @@ impl Resampler {
             self.accumulate(frame, width, height, out);
         }
         for value in out.iter_mut() {
-            *value = (value.round() - mean) * scale;
+            // Adding and taking away what leaves no room for a fraction rounds to
+            // the nearest whole number, ties to even, without a call.
+            *value = ((*value + NO_FRACTION) - NO_FRACTION - mean) * scale;
         }
     }
 
