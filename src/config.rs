@@ -172,7 +172,8 @@ impl Config {
         let seconds = |name: &str, value: Duration, from: f64, to: f64| {
             within(name, value.as_secs_f64(), from, to, " s")
         };
-        within("recognition.frames", recognition.frames as f64, 1.0, 30.0, "")?;
+        // Fewer would make one picture nearly enough.
+        within("recognition.frames", recognition.frames as f64, 3.0, 30.0, "")?;
         let face = f64::from(recognition.minimum_face);
         within("recognition.minimum_face", face, 20.0, 2000.0, " pixels")?;
         seconds("recognition.evidence_expires", recognition.evidence_expires, 0.1, 10.0)?;
@@ -317,7 +318,7 @@ mod tests {
             ("[door]\nopen_for = \"2h\"", "door.open_for"),
             ("[recognition]\nfalse_accept_rate = 2", "no rate"),
             ("[recognition]\nfalse_accept_rate = \"often\"", "no rate"),
-            ("[recognition]\nframes = 0", "recognition.frames"),
+            ("[recognition]\nframes = 2", "recognition.frames"),
             ("[recognition]\ntwo_faces = \"both\"", "refuse"),
             ("[recognition]\nzone = [0.5, 0.0, 0.5, 1.0]", "recognition.zone"),
             ("[recognition]\nzone = [nan, 0.0, 0.5, 1.0]", "recognition.zone"),

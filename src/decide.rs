@@ -130,6 +130,8 @@ pub struct Decider {
     tracks: heapless::Vec<Track, MAX_TRACKS>,
     /// Until when two faces have been told of.
     crowded_until: Option<Duration>,
+    /// Until when somebody unknown counts as standing beside the others.
+    stranger_until: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -157,7 +159,7 @@ enum Verdict {
 impl Decider {
     /// No evidence yet.
     pub fn new(settings: DecideSettings) -> Self {
-        Self { settings, tracks: heapless::Vec::new(), crowded_until: None }
+        Self { settings, tracks: heapless::Vec::new(), crowded_until: None, stranger_until: None }
     }
 
     /// Takes one frame's faces in the zone, on a clock that does not run
@@ -190,7 +192,13 @@ impl Decider {
             None => false,
         };
         let everybody = observations.iter().all(shown);
-        let waits = crowded && self.settings.two_faces == TwoFaces::All && !everybody;
+        let known = |observation: &Observation| matches!(observation.seen, Seen::Person(..));
+        if crowded && !observations.iter().all(known) {
+            // One frame that misses the stranger does not mean that they have left.
+            self.stranger_until = Some(now + self.settings.expires);
+        }
+        let stranger = self.stranger_until.is_some_and(|until| now < until);
+        let waits = self.settings.two_faces == TwoFaces::All && (stranger || !everybody && crowded);
         for observation in observations {
             let Some(at) = self.tracks.iter().position(|track| track.id == observation.track)
             else {
@@ -527,6 +535,18 @@ mod tests {
         let timeline: Vec<(u64, &[Observation])> =
             timeline.iter().map(|(at, seen)| (*at, &seen[..])).collect();
         assert_eq!(granted(&play(&mut decider, &timeline)), [(200, ADA)]);
+    }
+
+    #[test]
+    fn under_the_rule_all_a_frame_that_misses_the_stranger_does_not_open() {
+        let mut decider = decider(TwoFaces::All);
+        let both = [ada(1), nobody(2)];
+        let mut timeline: Vec<(u64, &[Observation])> =
+            (0..10).map(|i| (i * 100, &both[..])).collect();
+        let alone = [ada(1)];
+        timeline.extend((10..30).map(|i| (i * 100, &alone[..])));
+        // Last seen at 900, so forgotten at 2400.
+        assert_eq!(granted(&play(&mut decider, &timeline)), [(2400, ADA)]);
     }
 
     #[test]

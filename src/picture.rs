@@ -1,8 +1,8 @@
 //! EDGE: image files into frames.
 
 use crate::frame::Frame;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
-use std::io::Cursor;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -10,6 +10,9 @@ use thiserror::Error;
 const MAX_PIXELS: u64 = 100_000_000;
 /// What a decoder may allocate: the largest picture at 16 bits with alpha.
 const MAX_ALLOCATION: u64 = MAX_PIXELS * 8;
+
+/// Largest file read, bytes; a picture of that many pixels is far smaller.
+const MAX_FILE: u64 = 256 << 20;
 
 /// Endings of the image files that are read.
 pub const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
@@ -45,6 +48,12 @@ pub enum PictureError {
         /// Rows.
         height: u32,
     },
+    /// A JPEG without its end.
+    #[error("{path}: cut short, its end is missing; copy it again")]
+    Cut {
+        /// Which file.
+        path: PathBuf,
+    },
     /// Damaged.
     #[error("{path}: damaged or cut short ({reason}); copy it again")]
     Damaged {
@@ -58,8 +67,14 @@ pub enum PictureError {
 /// Reads a JPEG or PNG file: EXIF rotation honoured, alpha over black, 16 bits
 /// and CMYK brought to RGB8.
 pub fn read(path: &Path) -> Result<Frame, PictureError> {
-    let bytes = std::fs::read(path)
-        .map_err(|reason| PictureError::Read { path: path.to_owned(), reason })?;
+    let failed = |reason| PictureError::Read { path: path.to_owned(), reason };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE {
+        let most = MAX_FILE >> 20;
+        return Err(failed(std::io::Error::other(format!("larger than {most} MB; scale it down"))));
+    }
     decode(path, &bytes)
 }
 
@@ -72,6 +87,11 @@ pub fn decode(path: &Path, bytes: &[u8]) -> Result<Frame, PictureError> {
         .map_err(|reason| PictureError::Read { path: path.to_owned(), reason })?;
     if reader.format().is_none() {
         return Err(format());
+    }
+    // The decoder paints over what is missing; a face that was painted in part
+    // is nobody's.
+    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_has_its_end(bytes) {
+        return Err(PictureError::Cut { path: path.to_owned() });
     }
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_ALLOCATION);
@@ -93,6 +113,28 @@ pub fn decode(path: &Path, bytes: &[u8]) -> Result<Frame, PictureError> {
     let rgb = over_black(picture);
     let (width, height) = rgb.dimensions();
     Frame::new(width as usize, height as usize, rgb.into_raw()).map_err(|_| format())
+}
+
+/// Whether the end mark follows the picture's data (ITU-T T.81, annex B). Others
+/// may stand before it, of thumbnails within segments.
+fn jpeg_has_its_end(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    loop {
+        // To the next marker: 0xff and neither a stuffed zero nor a restart.
+        let Some(found) = bytes.get(at..).and_then(|rest| {
+            rest.windows(2).position(|pair| {
+                pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff | 0x01 | 0xd0..=0xd7)
+            })
+        }) else {
+            return false;
+        };
+        at += found;
+        if bytes[at + 1] == 0xd9 {
+            return true;
+        }
+        let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { return false };
+        at += 2 + usize::from(u16::from_be_bytes([high, low]));
+    }
 }
 
 /// Transparent pixels hide arbitrary colours, so alpha is laid over black.
@@ -117,7 +159,7 @@ pub fn encode_png(frame: &Frame) -> Result<Vec<u8>, ImageError> {
         frame.width() as u32,
         frame.height() as u32,
         image::ExtendedColorType::Rgb8,
-        image::ImageFormat::Png,
+        ImageFormat::Png,
     )?;
     Ok(bytes.into_inner())
 }

@@ -340,6 +340,19 @@ struct Slot {
     ended: bool,
 }
 
+/// Says that the camera's thread has ended, even by a panic.
+struct Ended<'a> {
+    slot: &'a Mutex<Slot>,
+    filled: &'a Condvar,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        locked(self.slot).ended = true;
+        self.filled.notify_one();
+    }
+}
+
 /// One run.
 struct Watch<'a, T, B> {
     keeper: &'a mut Doorkeeper,
@@ -373,12 +386,11 @@ impl<T: FnMut(Duration, &Event), B: FnMut() -> Option<Gallery>> Watch<'_, T, B> 
         let started = Instant::now();
         std::thread::scope(|scope| {
             scope.spawn(|| {
+                let _ended = Ended { slot: &slot, filled: &filled };
                 for next in camera {
                     locked(&slot).newest = Some((started.elapsed(), next));
                     filled.notify_one();
                 }
-                locked(&slot).ended = true;
-                filled.notify_one();
             });
             let watched = guarded(|| {
                 while self.goes_on() {

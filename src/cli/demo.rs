@@ -28,8 +28,8 @@ const PAUSE: Duration = Duration::from_secs(8);
 /// Show the whole of it with nothing attached
 ///
 /// Two portraits walk up to a simulated camera, small and far, blurred, lit from
-/// one side, and near. A stranger is refused, enrolled, let in, an impostor is
-/// refused, the person is removed, and refused again. Detector, recognizer,
+/// one side, and near. Both are refused; one is enrolled and let in, the other, an
+/// impostor now, refused; the first is removed, and both are refused again. Detector, recognizer,
 /// gallery and door are the real ones; only camera and relay are simulated.
 /// Exit code 1 if the door did not do as it should.
 #[derive(Args)]
@@ -88,6 +88,7 @@ impl Demo {
         let mut right = true;
         let name = astronaut.name();
         right &= stage.visit(&mut out, &astronaut, "walks up, a stranger", false)?;
+        right &= stage.visit(&mut out, &admiral, "walks up, another stranger", false)?;
 
         writeln!(out, "\n{TITLE}{name} is enrolled from a photo{TITLE:#}")?;
         let mut views = stage.keeper.recognizer().look(astronaut.picture(), |_| true)?;
@@ -119,6 +120,7 @@ impl Demo {
         store.remove(name)?;
         stage.keeper.set_gallery(store.load(&model, size)?.gallery);
         right &= stage.visit(&mut out, &astronaut, "comes back", false)?;
+        right &= stage.visit(&mut out, &admiral, "comes back", false)?;
 
         let slowest = stage.slowest;
         writeln!(

@@ -6,6 +6,7 @@ mod detect;
 mod embed;
 mod enroll;
 mod identify;
+mod outlet;
 mod people;
 mod pictures;
 mod run;
@@ -13,7 +14,14 @@ mod site;
 mod status;
 
 use clap::{Parser, Subcommand};
+use env_logger::{Target, WriteStyle};
+use outlet::Outlet;
+use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long the end waits for somebody to read the log.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Opens a door for the people it knows.
 ///
@@ -53,6 +61,13 @@ pub fn main() -> ExitCode {
     if !service {
         logger.format_timestamp(None);
     }
+    // A log that nobody reads must not hold up the door.
+    let log = service.then(|| Outlet::new(std::io::stderr())).and_then(Result::ok);
+    if let Some(log) = &log {
+        let colours = std::io::stderr().is_terminal();
+        logger.write_style(if colours { WriteStyle::Always } else { WriteStyle::Never });
+        logger.target(Target::Pipe(Box::new(log.clone())));
+    }
     logger.format_target(false).init();
     let done = match command {
         Command::Demo(demo) => demo.run(),
@@ -65,7 +80,7 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Bench(bench) => bench.run(),
     };
-    match done {
+    let code = match done {
         Ok(code) => code,
         // A reader that has seen enough, like `head`, is no failure of ours.
         Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
@@ -73,7 +88,11 @@ pub fn main() -> ExitCode {
             log::error!("{error:#}");
             ExitCode::FAILURE
         }
+    };
+    if let Some(log) = log {
+        log.finish(LAST_WORDS);
     }
+    code
 }
 
 fn broken_pipe(error: &anyhow::Error) -> bool {

@@ -1,6 +1,8 @@
 //! `run`: the service.
 
-use super::site::{Site, load_gallery, open_store, tell_of_others};
+use super::LAST_WORDS;
+use super::outlet::Outlet;
+use super::site::{Site, load_gallery, open_store};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::camera::Camera;
@@ -17,10 +19,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How often to look whether somebody was enrolled or removed meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Age at which a file's time tells it from any later state.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
 
 /// Watch the camera and open the door for the people enrolled
 ///
@@ -69,14 +73,13 @@ impl Run {
 
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            // The second one ends the program at once.
-            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
-                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            // However often it comes: the relay goes off first.
+            signal_hook::flag::register(signal, Arc::clone(&stop))
                 .context("cannot listen to signals")?;
         }
         log::info!("{} people, {} templates; relay {relay}", gallery.people(), gallery.templates());
-        let json = self.json;
-        let told = |at: Duration, event: &Event| tell(at, event, json);
+        let mut out = self.json.then(|| Outlet::new(std::io::stdout())).transpose()?;
+        let mut told = |at: Duration, event: &Event| tell(at, event, out.as_mut());
         let (mut keeper, events) = Doorkeeper::new(
             recognizer,
             models.thresholds()?,
@@ -91,7 +94,11 @@ impl Run {
         // After the relay, so that a door left open is locked whatever the camera does.
         let camera = Camera::open(uri)?;
         let summary =
-            run(&mut keeper, camera, self.max_frames, &stop, told, || locked(&changed).take())?;
+            run(&mut keeper, camera, self.max_frames, &stop, told, || locked(&changed).take());
+        if let Some(out) = &out {
+            out.finish(LAST_WORDS);
+        }
+        let summary = summary?;
         log::info!(
             "{} frames, {} not readable, {} times granted",
             summary.frames,
@@ -114,7 +121,7 @@ fn watch_gallery(
     let (file, model) = (file.to_owned(), models.recognizer_id()?);
     let size = models.recognizer()?.embedding_size;
     let slot = Arc::downgrade(&changed);
-    let mut seen = None;
+    let mut seen: Option<(SystemTime, u64)> = None;
     let mut told = String::new();
     std::thread::Builder::new()
         .name("gallery".to_owned())
@@ -122,18 +129,28 @@ fn watch_gallery(
             // Ends with the service, which holds the other end of the slot.
             while let Some(slot) = slot.upgrade() {
                 let now = stamp(&file);
-                if now != seen {
+                if now != seen || now.is_none() {
                     // Taken before reading: what changes meanwhile is seen next time.
                     match look(&file, &model, size) {
                         Ok(Some(loaded)) => {
-                            seen = now;
+                            // File systems count time coarsely: a change soon after
+                            // another one may not show.
+                            seen = now.filter(|(at, _)| {
+                                at.elapsed().is_ok_and(|age| age > SETTLED_AFTER)
+                            });
                             told.clear();
                             if loaded.revision != known {
                                 known = loaded.revision;
                                 let gallery = loaded.gallery;
                                 let (people, templates) = (gallery.people(), gallery.templates());
                                 log::info!("gallery: {people} people, {templates} templates");
-                                tell_of_others(loaded.of_other_models);
+                                if loaded.of_other_models > 0 {
+                                    log::warn!(
+                                        "{} templates are of another model; start again to make \
+                                         them anew from their pictures",
+                                        loaded.of_other_models
+                                    );
+                                }
                                 *locked(&slot) = Some(gallery);
                             }
                         }
@@ -174,15 +191,15 @@ fn locked(slot: &Mutex<Option<Gallery>>) -> MutexGuard<'_, Option<Gallery>> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Into the log, and to whoever reads standard output, if anybody still does.
-fn tell(at: Duration, event: &Event, json: bool) {
+/// Into the log, and to whoever reads standard output, if anybody does.
+fn tell(at: Duration, event: &Event, out: Option<&mut Outlet>) {
     match event {
         Event::RelayFailed(_) => log::error!("{event}"),
         _ => log::info!("{event}"),
     }
-    if json {
-        // A reader that has gone must not stop the door.
-        let _ = writeln!(std::io::stdout(), "{}", line(at, event));
+    if let Some(out) = out {
+        // An outlet neither fails nor waits.
+        let _ = out.write_all(format!("{}\n", line(at, event)).as_bytes());
     }
 }
 

@@ -70,16 +70,12 @@ pub fn load_gallery(
         }
     }
     let loaded = store.load_embedding(&id, size, |crop| recognizer.embed(crop).ok())?;
-    tell_of_others(loaded.of_other_models);
-    Ok(loaded.gallery)
-}
-
-/// Says that some templates cannot be compared with.
-pub fn tell_of_others(of_other_models: usize) {
-    if of_other_models > 0 {
+    if loaded.of_other_models > 0 {
         log::warn!(
-            "{of_other_models} templates are of another model and have no picture to be made anew \
-             from; their people must enroll again (see facelatch people list)"
+            "{} templates are of another model and have no picture to be made anew from; their \
+             people must enroll again (see facelatch people list)",
+            loaded.of_other_models
         );
     }
+    Ok(loaded.gallery)
 }
