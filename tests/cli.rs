@@ -192,6 +192,28 @@ fn enrolling_in_front_of_the_camera_takes_different_views() {
 }
 
 #[test]
+fn a_signal_ends_enrolling_and_its_camera() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = at(folder.path(), "gallery.redb");
+    let mark = at(folder.path(), "camera-program");
+    let camera = format!("pipe:touch {mark}; sleep 1000; : {mark}");
+    let enrolling = facelatch(&["enroll", "A", "--camera", &camera, "--gallery", &gallery])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    while !Path::new(&mark).exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let id = enrolling.id().to_string();
+    assert!(Command::new("kill").args(["-s", "INT", &id]).status().expect("kill runs").success());
+    let ended = enrolling.wait_with_output().expect("an end");
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(stderr(&ended).contains("nothing was enrolled") || stderr(&ended).contains("signal"));
+    let left = Command::new("pgrep").args(["-f", &mark]).output().expect("pgrep runs");
+    assert!(left.stdout.is_empty(), "the camera program goes on");
+}
+
+#[test]
 fn a_pipe_is_watched_until_it_ends() {
     let folder = TempDir::new().expect("a folder");
     let gallery = enrolled(&folder);

@@ -15,10 +15,13 @@ use facelatch::picture;
 use facelatch::quality::WORTH_ENROLLING;
 use facelatch::recognize::{Recognizer, View};
 use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// A photo's face must be so many times larger than the next to be the one
 /// that is meant.
@@ -57,6 +60,41 @@ struct Source {
     /// Camera: images:DIR, images:'PATTERN' or pipe:'COMMAND'
     #[arg(long, value_name = "URI")]
     camera: Option<String>,
+}
+
+/// Time to get all views in.
+const TIME: Duration = Duration::from_secs(60);
+/// How often to look whether somebody wants to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Ends the camera, with whatever program it is, on a signal, or when it keeps
+/// silent beyond all patience.
+struct Watch(Arc<AtomicBool>);
+
+impl Watch {
+    fn over(camera: &Camera) -> Result<Self> {
+        let (done, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&stop))?;
+        }
+        let (interrupter, watched) = (camera.interrupter(), Arc::clone(&done));
+        let began = Instant::now();
+        std::thread::spawn(move || {
+            while !watched.load(Ordering::Relaxed) {
+                if stop.load(Ordering::Relaxed) || began.elapsed() > 2 * TIME {
+                    return interrupter.interrupt();
+                }
+                std::thread::sleep(LOOK_EVERY);
+            }
+        });
+        Ok(Self(done))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What enrolling needs to know of everybody else.
@@ -215,14 +253,16 @@ impl Enroll {
     ) -> Result<Vec<(View, Embedding)>> {
         let mut enrolment = Enrolment::new(EnrollSettings {
             views: usize::from(self.views),
-            time: Duration::from_secs(60),
+            time: TIME,
             same_person: known.same_person,
         });
         let zone = config.zone();
         let bar = ProgressBar::new(u64::from(self.views));
         bar.set_style(ProgressStyle::with_template("views {bar:30} {pos}/{len}  {msg}")?);
         let mut taken = Vec::new();
-        for next in Camera::open(uri)? {
+        let camera = Camera::open(uri)?;
+        let watch = Watch::over(&camera)?;
+        for next in camera {
             let captured = match next {
                 Ok(captured) => captured,
                 Err(error) => {
@@ -267,6 +307,7 @@ impl Enroll {
             }
         }
         bar.finish_and_clear();
+        drop(watch);
         bail!(
             "{}: the camera ended after {} of {} views; nothing was enrolled",
             self.name,

@@ -275,6 +275,7 @@ fn a_file_cut_short_names_the_tensor() {
     let tensors = noise();
     for (name, bytes) in [
         ("cut.pth", pth(&tensors)),
+        ("torch.pth", with_descriptors(&tensors)),
         ("old.pth", legacy_of(&tensors, &pickled(&tensors))),
         ("cut.safetensors", safetensors_file(&tensors)),
     ] {
@@ -287,6 +288,33 @@ fn a_file_cut_short_names_the_tensor() {
     let path = written(&folder, "end.pth", &bytes[..bytes.len() - 10]);
     let said = format!("{:#}", read_mobilefacenet(&path).expect_err("cut short"));
     assert!(said.contains("damaged or cut short"), "{said}");
+}
+
+/// The archive with the sizes behind the data, as PyTorch's own writer does it.
+/// Its list of entries is left out.
+fn with_descriptors(tensors: &Tensors) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut entry = |name: &str, data: &[u8]| {
+        out.extend(b"PK\x03\x04\x14\0\x08\x08\0\0\0\0\0\0");
+        out.extend([0; 12]);
+        out.extend((name.len() as u16).to_le_bytes());
+        out.extend([0; 2]);
+        out.extend(name.bytes());
+        out.extend(data);
+        out.extend(b"PK\x07\x08\0\0\0\0");
+        for _ in 0..2 {
+            out.extend((data.len() as u32).to_le_bytes());
+        }
+    };
+    entry("archive/data.pkl", &pickled(tensors));
+    for (key, (name, tensor)) in tensors.iter().enumerate() {
+        let bytes: Vec<u8> = tensor.values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        entry(&format!("archive/data/{key}"), &bytes);
+        if name.ends_with(".running_var") {
+            entry(&format!("archive/data/{}", 100_000 + key), &7i64.to_le_bytes());
+        }
+    }
+    out
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `finetune`: a recognizer of our own from published weights.
 
 use super::import::{
-    Normalized, read_mobilefacenet, set_thresholds, update_manifest, write_file, write_recognizer,
+    Normalized, Thresholds, read_mobilefacenet, update_manifest, write_file, write_recognizer,
 };
 use super::verify::{Report, measure, print};
 use crate::calibrate::calibrate;
@@ -14,7 +14,6 @@ use clap::Args;
 use facelatch::align::Crop;
 use facelatch::embed::Embedding;
 use facelatch::models::Models;
-use facelatch::threshold::Calibration;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -146,10 +145,9 @@ impl Finetune {
         // them must not take the place of one that has.
         let draft = self.out.join("finetune.draft");
         copy_detector(&self.out, &draft)?;
-        write_recognizer(&draft, &weights, normalization, &self.name)?;
-        let (thresholds, calibration) = self.thresholds(&Models::open(&draft)?, &data.calibrate)?;
-        write_recognizer(&self.out, &weights, normalization, &self.name)?;
-        set_thresholds(&self.out, thresholds, calibration)?;
+        write_recognizer(&draft, &weights, normalization, &self.name, None)?;
+        let thresholds = self.thresholds(&Models::open(&draft)?, &data.calibrate)?;
+        write_recognizer(&self.out, &weights, normalization, &self.name, Some(thresholds))?;
         std::fs::remove_dir_all(&draft).with_context(|| draft.display().to_string())?;
 
         let report = match &data.report {
@@ -228,11 +226,7 @@ impl Finetune {
         Ok(samples)
     }
 
-    fn thresholds(
-        &self,
-        models: &Models,
-        photos: &[Photo],
-    ) -> Result<(BTreeMap<String, f32>, Calibration)> {
+    fn thresholds(&self, models: &Models, photos: &[Photo]) -> Result<Thresholds> {
         let paths: Vec<PathBuf> = photos.iter().map(|photo| photo.path(&self.images)).collect();
         let outcomes = photos::process(models, &paths, true, "calibration")?;
         let embeddings: Vec<Option<Embedding>> = outcomes

@@ -6,7 +6,7 @@ use crate::weights::{pytorch, safetensors};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use facelatch::models::{
-    Channels, DetectorEntry, FileEntry, Layout, MANIFEST, Manifest, Normalization, RecognizerEntry,
+    Channels, DetectorEntry, FileEntry, Layout, MANIFEST, Normalization, RecognizerEntry,
     sha256_hex,
 };
 use facelatch::threshold::Calibration;
@@ -70,7 +70,7 @@ impl Import {
             What::Mtcnn { weights, out } => import_mtcnn(&weights, &out),
             What::Mobilefacenet { weights, out, normalization, name } => {
                 let network = read_mobilefacenet(&weights)?;
-                write_recognizer(&out, &network, normalization.into(), &name)?;
+                write_recognizer(&out, &network, normalization.into(), &name, None)?;
                 log::info!("{}: embedding size {}", out.display(), network.embedding_size);
                 Ok(())
             }
@@ -113,17 +113,22 @@ pub fn read_mobilefacenet(path: &Path) -> Result<MobileFaceNet> {
     network.with_context(|| path.display().to_string())
 }
 
-/// Writes mobilefacenet.onnx and its part of the manifest, without thresholds:
-/// those of other weights would not hold.
+/// Similarities by false accept rate, and the data behind them.
+pub type Thresholds = (BTreeMap<String, f32>, Calibration);
+
+/// Writes mobilefacenet.onnx and its part of the manifest. Thresholds of other
+/// weights would not hold, so there are those given or none.
 pub fn write_recognizer(
     out: &Path,
     network: &MobileFaceNet,
     normalization: Normalization,
     version: &str,
-) -> Result<RecognizerEntry> {
+    thresholds: Option<Thresholds>,
+) -> Result<()> {
     let bytes = network.to_onnx();
     let file = "mobilefacenet.onnx";
     write_file(&out.join(file), &bytes)?;
+    let (thresholds, calibration) = thresholds.unzip();
     let entry = RecognizerEntry {
         file: file.to_owned(),
         sha256: sha256_hex(&bytes),
@@ -131,27 +136,10 @@ pub fn write_recognizer(
         channels: Channels::Rgb,
         normalization,
         embedding_size: network.embedding_size,
-        thresholds: BTreeMap::new(),
-        calibration: None,
+        thresholds: thresholds.unwrap_or_default(),
+        calibration,
     };
-    update_manifest(out, Some(version), "recognizer", toml::Value::try_from(&entry)?)?;
-    Ok(entry)
-}
-
-/// Gives the recognizer in the folder its thresholds.
-pub fn set_thresholds(
-    out: &Path,
-    thresholds: BTreeMap<String, f32>,
-    calibration: Calibration,
-) -> Result<()> {
-    let path = out.join(MANIFEST);
-    let mut manifest = Manifest::parse(&path, &read(&path)?)?;
-    let Some(entry) = &mut manifest.recognizer else {
-        bail!("{}: there is no recognizer in it", path.display());
-    };
-    entry.thresholds = thresholds;
-    entry.calibration = Some(calibration);
-    write_file(&path, toml::to_string(&manifest)?.as_bytes())
+    update_manifest(out, Some(version), "recognizer", toml::Value::try_from(&entry)?)
 }
 
 /// Replaces one table of the manifest, which may not be there yet.

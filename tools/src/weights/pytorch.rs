@@ -78,18 +78,51 @@ fn listed(mut archive: ZipArchive<Cursor<&[u8]>>) -> Result<Vec<(String, Vec<u8>
     Ok(entries)
 }
 
-/// The entries from the beginning up to the first that is not whole.
+/// The entries from the beginning up to the first that is not whole (APPNOTE.TXT,
+/// sections 4.3.7 and 4.3.9): stored ones, which is all that PyTorch writes.
 fn in_order(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut entries = Vec::new();
-    let mut left = MAX_ARCHIVE;
     let mut rest = bytes;
-    while let Ok(Some(file)) = zip::read::read_zipfile_from_stream(&mut rest) {
-        let Ok(name) = file.name().map(std::borrow::Cow::into_owned) else { break };
-        let Ok(content) = content(file, &name, left) else { break };
-        left -= content.len() as u64;
-        entries.push((name, content));
+    while let Some((name, content, after)) = stored_entry(rest) {
+        entries.push((name, content.to_vec()));
+        rest = after;
     }
     entries
+}
+
+/// One stored entry, and what follows it.
+fn stored_entry(bytes: &[u8]) -> Option<(String, &[u8], &[u8])> {
+    const HEADER: usize = 30;
+    const DESCRIPTOR: &[u8] = b"PK\x07\x08";
+    let header = bytes.get(..HEADER)?.strip_prefix(b"PK\x03\x04")?;
+    // Behind the signature: flags at 2, method at 4, size at 14, lengths of name
+    // and extra field at 22 and 24.
+    let short = |at: usize| usize::from(u16::from_le_bytes([header[at], header[at + 1]]));
+    let (flags, method, name, extra) = (short(2), short(4), short(22), short(24));
+    if method != 0 {
+        return None;
+    }
+    let data = bytes.get(HEADER + name + extra..)?;
+    let name = String::from_utf8_lossy(bytes.get(HEADER..HEADER + name)?).into_owned();
+    if flags & 8 == 0 {
+        let size = short(14) | short(16) << 16;
+        return Some((name, data.get(..size)?, &data[size..]));
+    }
+    // The size stands behind the data, as 4 or 8 bytes after signature and
+    // checksum; where the signature is only data, it does not fit.
+    let signatures = data.windows(4).enumerate().filter(|(_, four)| *four == DESCRIPTOR);
+    for (size, _) in signatures {
+        let tail = &data[size..];
+        for (length, end) in [(8, 24), (4, 16)] {
+            let Some(field) = tail.get(8..8 + length) else { continue };
+            let told = field.iter().rev().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
+            let Some(after) = tail.get(end..) else { continue };
+            if told == size as u64 && (after.is_empty() || after.starts_with(b"PK")) {
+                return Some((name, &data[..size], after));
+            }
+        }
+    }
+    None
 }
 
 /// Unpacks an entry, as far as the budget allows.
