@@ -13,7 +13,7 @@ use facelatch::gallery::{Gallery, PersonId};
 use facelatch::models::Models;
 use facelatch::picture;
 use facelatch::quality::Quality;
-use facelatch::resample::Resampler;
+use facelatch::resample::{Resampler, Values};
 use facelatch::track::{TrackId, Tracker};
 use std::path::Path;
 use std::time::Duration;
@@ -68,7 +68,8 @@ fn resample_crop(bencher: Bencher<'_, '_>, side: usize) {
     let region = Rect { x1: 100.0, y1: 60.0, x2: 220.0, y2: 180.0 };
     let (mut resampler, mut out) = (Resampler::new(), vec![0.0; 3 * side * side]);
     bencher.bench_local(|| {
-        resampler.planar(&frame, &region, (side, side), (127.5, 1.0 / 128.0), &mut out);
+        let normalization = (127.5, 1.0 / 128.0);
+        resampler.planar(&frame, &region, (side, side), normalization, Values::Exact, &mut out);
     });
 }
 

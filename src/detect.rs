@@ -9,7 +9,7 @@
 use crate::frame::{Frame, Landmarks, Rect};
 use crate::models::{DetectorModels, Normalization};
 use crate::nn::{Network, NetworkError, Output, Side, Signature};
-use crate::resample::Resampler;
+use crate::resample::{Resampler, Values};
 use std::time::{Duration, Instant};
 
 /// Side of the window that P-Net sees, pixels.
@@ -21,7 +21,7 @@ const R_NET_SIDE: usize = 24;
 const O_NET_SIDE: usize = 48;
 /// Ratio of two neighbouring scales: about the square root of one half, so that
 /// the area halves from one to the next (section 3.1 of the paper's code).
-const PYRAMID_FACTOR: f32 = 0.709;
+const PYRAMID_FACTOR: f64 = 0.709;
 /// P-Net looks at this many pixels of a scale at once. Its activations take
 /// about 200 bytes a pixel, so this bounds them to some 50 MB on a huge picture.
 const P_NET_STRIP_PIXELS: usize = 1 << 18;
@@ -155,7 +155,7 @@ impl Detector {
         }
         suppress(&mut all, 0.7, Overlap::Union);
         all.truncate(MAX_PROPOSALS);
-        Ok(all.iter().map(|candidate| whole(&regressed(candidate).squared())).collect())
+        Ok(all.iter().map(|candidate| regressed(candidate).squared()).collect())
     }
 
     fn propose_at(&mut self, frame: &Frame, scale: Scale) -> Result<Vec<Candidate>, NetworkError> {
@@ -181,6 +181,8 @@ impl Detector {
                 &region,
                 (width, tall),
                 self.normalization,
+                // P-Net learned on pictures scaled down, which have whole values.
+                Values::Whole,
                 &mut self.input,
             );
             let outputs = self.pnet.run(&[1, 3, tall, width], &self.input)?;
@@ -204,17 +206,18 @@ impl Detector {
             if score.is_nan() || score < self.settings.thresholds[0] {
                 continue;
             }
-            let column = (cell % columns * P_NET_STRIDE) as f32;
-            let row = (cell / columns * P_NET_STRIDE + top) as f32;
+            let column = cell % columns * P_NET_STRIDE;
+            let row = cell / columns * P_NET_STRIDE + top;
             // First and last pixel of the window, counted from one as the paper's
             // code does, and whole, as the nets were trained.
-            let (first, last) = (1.0, P_NET_WINDOW as f32);
+            let (first, last) = (1, P_NET_WINDOW);
+            let back = |pixel: usize| (pixel as f64 / scale.nominal).round_ties_even() as f32;
             found.push(Candidate {
                 rect: Rect {
-                    x1: ((column + first) / scale.nominal).round_ties_even(),
-                    y1: ((row + first) / scale.nominal).round_ties_even(),
-                    x2: ((column + last) / scale.nominal).round_ties_even(),
-                    y2: ((row + last) / scale.nominal).round_ties_even(),
+                    x1: back(column + first),
+                    y1: back(row + first),
+                    x2: back(column + last),
+                    y2: back(row + last),
                 },
                 score,
                 regression: std::array::from_fn(|i| offsets[i * plane + cell]),
@@ -241,7 +244,7 @@ impl Detector {
             }
         }
         suppress(&mut kept, 0.7, Overlap::Union);
-        Ok(kept.iter().map(|candidate| whole(&regressed(candidate).squared())).collect())
+        Ok(kept.iter().map(|candidate| regressed(candidate).squared()).collect())
     }
 
     /// O-Net over what R-Net kept.
@@ -273,12 +276,14 @@ impl Detector {
         Ok(faces)
     }
 
-    /// Fills the input with one crop a box.
+    /// Fills the input with one crop a box, of whole pixels; the box itself keeps
+    /// its fractions for what the nets say of it.
     fn crop(&mut self, frame: &Frame, boxes: &[Rect], side: usize) {
         let size = 3 * side * side;
         self.input.resize(boxes.len() * size, 0.0);
         for (rect, out) in boxes.iter().zip(self.input.chunks_exact_mut(size)) {
-            self.resampler.planar(frame, rect, (side, side), self.normalization, out);
+            let (size, values) = ((side, side), Values::Exact);
+            self.resampler.planar(frame, &whole(rect), size, self.normalization, values, out);
         }
     }
 }
@@ -306,20 +311,21 @@ struct Scale {
     height: usize,
     y: f32,
     /// Before the rounding; windows go back to the picture by it.
-    nominal: f32,
+    nominal: f64,
 }
 
 /// From the scale at which the smallest face fills a window down to the one at
 /// which the picture does.
 fn scales(width: usize, height: usize, minimum_face: f32) -> impl Iterator<Item = Scale> {
-    let window = P_NET_WINDOW as f32;
-    let first = window / minimum_face.max(window);
+    // In double precision, so that sizes and windows round as they are meant to.
+    let window = P_NET_WINDOW as f64;
+    let first = window / f64::from(minimum_face).max(window);
     std::iter::successors(Some(first), |scale| Some(scale * PYRAMID_FACTOR))
         .map(move |scale| {
-            let side = |pixels: usize| (pixels as f32 * scale).ceil() as usize;
+            let side = |pixels: usize| (pixels as f64 * scale).ceil() as usize;
             (side(width), side(height), scale)
         })
-        .take_while(move |(_, _, scale)| width.min(height) as f32 * scale >= window)
+        .take_while(move |(_, _, scale)| width.min(height) as f64 * scale >= window)
         .map(move |(w, h, nominal)| Scale {
             width: w,
             height: h,
@@ -398,6 +404,9 @@ impl Scored for Face {
 /// Non-maximum suppression: keeps the best of boxes that overlap by more than
 /// `limit`, and leaves the survivors sorted, the best first.
 fn suppress<T: Scored + Copy>(candidates: &mut Vec<T>, limit: f32, overlap: Overlap) {
+    // Softmax saturates, so equal scores are common: of those the later one, from a
+    // coarser scale or further down, goes first, as in the detector's usual code.
+    candidates.reverse();
     candidates.sort_by(|a, b| b.score().total_cmp(&a.score()));
     let mut kept: Vec<T> = Vec::with_capacity(candidates.len().min(MAX_PROPOSALS));
     for candidate in candidates.iter() {
@@ -431,7 +440,7 @@ mod tests {
         let levels: Vec<Scale> = scales(250, 250, 40.0).collect();
         assert_eq!(levels[0].width, 75);
         let last = levels[levels.len() - 1];
-        assert!(last.width >= 12 && (last.width as f32 * PYRAMID_FACTOR) < 13.0, "{last:?}");
+        assert!(last.width >= 12 && (last.width as f64 * PYRAMID_FACTOR) < 13.0, "{last:?}");
     }
 
     #[test]
