@@ -1,5 +1,6 @@
 //! Networks: ONNX bytes in, a plan that tract runs on the CPU out.
 
+pub mod kernels;
 mod prelu;
 
 use thiserror::Error;

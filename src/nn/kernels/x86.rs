@@ -1,0 +1,599 @@
+//! x86-64: AVX-512 with dot products of bytes, and AVX2 with products of 16-bit
+//! pairs. Activations in memory are unsigned.
+//!
+//! Functions are unsafe for two reasons, both of which the callers in
+//! [`super`] answer for: the processor must have the instructions, and the walk
+//! must stay within input and output. Weights and epilogues are padded to whole
+//! registers when they are packed.
+
+use super::{Epilogue, Filter, Matrix, Walk, padded};
+use std::arch::x86_64::*;
+
+pub(super) mod vnni {
+    use super::*;
+
+    /// Channels of one register, and of the widest block.
+    const LANES: usize = 16;
+    const WIDE: usize = 4;
+
+    /// Where a tile of pixels finds its input and puts its output.
+    struct Tile<'t, const M: usize> {
+        walk: &'t Walk,
+        inputs: [*const u8; M],
+    }
+
+    impl<const M: usize> Tile<'_, M> {
+        /// Sums of `M` pixels and `B * 16` channels: for each pixel the four bytes of a
+        /// step in all lanes, times the step's weights of each channel.
+        ///
+        /// # Safety
+        ///
+        /// AVX-512 with VNNI; `weights` holds `B` blocks, `block` bytes apart; each input
+        /// has all runs of the walk.
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+        #[inline]
+        unsafe fn sums<const B: usize>(
+            &self,
+            weights: *const i8,
+            block: usize,
+            bias: *const i32,
+        ) -> [[__m512i; B]; M] {
+            let mut sums = [[_mm512_setzero_si512(); B]; M];
+            for b in 0..B {
+                // SAFETY: the bias is padded to whole registers.
+                let bias = unsafe { _mm512_loadu_si512(bias.add(b * LANES).cast()) };
+                for sums in &mut sums {
+                    sums[b] = bias;
+                }
+            }
+            let mut at = weights;
+            for &run in &self.walk.runs {
+                for step in (run as usize..run as usize + self.walk.run).step_by(4) {
+                    let weights: [__m512i; B] = std::array::from_fn(|b| {
+                        // SAFETY: one register a step and block, all within the packed weights.
+                        unsafe { _mm512_loadu_si512(at.add(b * block).cast()) }
+                    });
+                    for (sums, input) in sums.iter_mut().zip(&self.inputs) {
+                        // SAFETY: within the run, by the caller's word.
+                        let four = unsafe { input.add(step).cast::<i32>().read_unaligned() };
+                        let four = _mm512_set1_epi32(four);
+                        for (sum, weights) in sums.iter_mut().zip(weights) {
+                            *sum = _mm512_dpbusd_epi32(*sum, four, weights);
+                        }
+                    }
+                    // SAFETY: at most one past the block's end.
+                    at = unsafe { at.add(4 * LANES) };
+                }
+            }
+            sums
+        }
+    }
+
+    /// Sums times the factor of their sign.
+    ///
+    /// # Safety
+    ///
+    /// AVX-512; 16 factors behind each pointer.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    #[inline]
+    unsafe fn scaled(sum: __m512i, positive: *const f32, negative: *const f32) -> __m512 {
+        // SAFETY: the caller's word.
+        let (positive, negative) =
+            unsafe { (_mm512_loadu_ps(positive), _mm512_loadu_ps(negative)) };
+        let below = _mm512_cmplt_epi32_mask(sum, _mm512_setzero_si512());
+        _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_mask_blend_ps(below, positive, negative))
+    }
+
+    /// Values to bytes' numbers, one a lane.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    #[inline]
+    fn rounded(value: __m512, epilogue: &Epilogue) -> __m512i {
+        let value = _mm512_max_ps(value, _mm512_set1_ps(epilogue.low));
+        let value = _mm512_min_ps(value, _mm512_set1_ps(epilogue.high));
+        _mm512_add_epi32(_mm512_cvtps_epi32(value), _mm512_set1_epi32(epilogue.zero_point))
+    }
+
+    /// # Safety
+    ///
+    /// AVX-512 with VNNI; the walk stays within `input`, `output` and `residual`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    pub(in super::super) unsafe fn matrix(
+        matrix: &Matrix,
+        weights: &[i8],
+        walk: &Walk,
+        pixels: usize,
+        input: &[u8],
+        residual: Option<&[u8]>,
+        output: &mut [u8],
+    ) {
+        let epilogue = &matrix.epilogue;
+        let mut put = |sums: __m512i, channel: usize, to: usize| {
+            // SAFETY: a walk has room for all stored channels, of which 16 begin at
+            // `channel`; so has the residual, which lies like the output.
+            unsafe {
+                let mut value = scaled(
+                    sums,
+                    epilogue.positive.as_ptr().add(channel),
+                    epilogue.negative.as_ptr().add(channel),
+                );
+                if let (Some(other), Some((scale, zero_point))) = (residual, epilogue.residual) {
+                    let other = _mm_loadu_si128(other.as_ptr().add(to + channel).cast());
+                    let other = _mm512_sub_epi32(
+                        _mm512_cvtepu8_epi32(other),
+                        _mm512_set1_epi32(zero_point),
+                    );
+                    let other = _mm512_mul_ps(_mm512_cvtepi32_ps(other), _mm512_set1_ps(scale));
+                    value = _mm512_add_ps(value, other);
+                }
+                let bytes = _mm512_cvtepi32_epi8(rounded(value, epilogue));
+                _mm_storeu_si128(output.as_mut_ptr().add(to + channel).cast(), bytes);
+            }
+        };
+        // SAFETY: the caller's word, handed on.
+        unsafe { tiles(matrix, weights, walk, pixels, input, &mut put) }
+    }
+
+    /// # Safety
+    ///
+    /// As `matrix`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    pub(in super::super) unsafe fn matrix_float(
+        matrix: &Matrix,
+        weights: &[i8],
+        walk: &Walk,
+        pixels: usize,
+        input: &[u8],
+        output: &mut [f32],
+    ) {
+        let epilogue = &matrix.epilogue;
+        let channels = matrix.channels;
+        let mut put = |sums: __m512i, channel: usize, to: usize| {
+            // SAFETY: the factors are padded; only real channels are written.
+            unsafe {
+                let positive = _mm512_loadu_ps(epilogue.positive.as_ptr().add(channel));
+                let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), positive);
+                let real = (channels - channel.min(channels)).min(LANES);
+                let mask = ((1u32 << real) - 1) as u16;
+                _mm512_mask_storeu_ps(output.as_mut_ptr().add(to + channel), mask, value);
+            }
+        };
+        // SAFETY: the caller's word, handed on.
+        unsafe { tiles(matrix, weights, walk, pixels, input, &mut put) }
+    }
+
+    /// Blocks of 64 channels, whose weights stay in the nearest cache while all
+    /// pixels pass, six at a time; then what is left of both.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    #[inline]
+    unsafe fn tiles(
+        matrix: &Matrix,
+        weights: &[i8],
+        walk: &Walk,
+        pixels: usize,
+        input: &[u8],
+        put: &mut impl FnMut(__m512i, usize, usize),
+    ) {
+        let block = matrix.inputs * LANES;
+        let blocks = padded(matrix.channels) / LANES;
+        let mut first = 0;
+        while first < blocks {
+            // SAFETY: the caller's word, and blocks within the packed weights.
+            unsafe {
+                let weights = weights.as_ptr().add(first * block);
+                let bias = matrix.epilogue.bias.as_ptr().add(first * LANES);
+                let at = (weights, block, bias, first * LANES);
+                if blocks - first >= WIDE {
+                    pixels_of::<WIDE>(walk, pixels, input, at, put);
+                    first += WIDE;
+                } else if blocks - first >= 2 {
+                    pixels_of::<2>(walk, pixels, input, at, put);
+                    first += 2;
+                } else {
+                    pixels_of::<1>(walk, pixels, input, at, put);
+                    first += 1;
+                }
+            }
+        }
+    }
+
+    type Block = (*const i8, usize, *const i32, usize);
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    #[inline]
+    unsafe fn pixels_of<const B: usize>(
+        walk: &Walk,
+        pixels: usize,
+        input: &[u8],
+        block: Block,
+        put: &mut impl FnMut(__m512i, usize, usize),
+    ) {
+        let mut pixel = 0;
+        // SAFETY: the caller's word; tiles end with the pixels.
+        unsafe {
+            while pixels - pixel >= 6 {
+                tile::<6, B>(walk, pixel, input, block, put);
+                pixel += 6;
+            }
+            while pixels - pixel >= 2 {
+                tile::<2, B>(walk, pixel, input, block, put);
+                pixel += 2;
+            }
+            while pixels > pixel {
+                tile::<1, B>(walk, pixel, input, block, put);
+                pixel += 1;
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    #[inline]
+    unsafe fn tile<const M: usize, const B: usize>(
+        walk: &Walk,
+        pixel: usize,
+        input: &[u8],
+        (weights, block, bias, channel): Block,
+        put: &mut impl FnMut(__m512i, usize, usize),
+    ) {
+        // SAFETY: `pixel + M` pixels are in the walk, whose offsets lie in `input`.
+        unsafe {
+            let from = walk.inputs.as_ptr().add(pixel);
+            let inputs = std::array::from_fn(|m| input.as_ptr().add(*from.add(m) as usize));
+            let sums = Tile::<M> { walk, inputs }.sums::<B>(weights, block, bias);
+            for (m, sums) in sums.iter().enumerate() {
+                let to = *walk.outputs.get_unchecked(pixel + m) as usize;
+                for (b, sum) in sums.iter().enumerate() {
+                    put(*sum, channel + b * LANES, to);
+                }
+            }
+        }
+    }
+
+    /// Four taps of 64 channels at a time: interleaved, they are the four bytes
+    /// that one lane of a dot product takes.
+    ///
+    /// # Safety
+    ///
+    /// AVX-512 with VNNI; the walk stays within `input` and `output`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    pub(in super::super) unsafe fn filter(
+        filter: &Filter,
+        weights: &[i8],
+        walk: &Walk,
+        pixels: usize,
+        input: &[u8],
+        output: &mut [u8],
+    ) {
+        let groups = filter.taps.div_ceil(4);
+        let epilogue = &filter.epilogue;
+        for (&from, &to) in walk.inputs.iter().zip(&walk.outputs).take(pixels) {
+            for (block, channel) in (0..filter.channels).step_by(64).enumerate() {
+                let mask = u64::MAX >> (64 - (filter.channels - channel).min(64));
+                // SAFETY: masked loads and stores touch only stored channels, which the
+                // walk has room for; weights and epilogue are padded to 64 channels.
+                unsafe {
+                    let tap = |tap: usize| match walk.runs.get(tap) {
+                        Some(run) => {
+                            let at = from as usize + *run as usize + channel;
+                            _mm512_maskz_loadu_epi8(mask, input.as_ptr().add(at).cast())
+                        }
+                        None => _mm512_setzero_si512(),
+                    };
+                    let bias = epilogue.bias.as_ptr().add(channel);
+                    let mut sums: [__m512i; 4] =
+                        std::array::from_fn(|j| _mm512_loadu_si512(bias.add(j * LANES).cast()));
+                    let mut at = weights.as_ptr().add(block * groups * 256);
+                    for group in 0..groups {
+                        let [a, b, c, d] = std::array::from_fn(|i| tap(group * 4 + i));
+                        let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
+                        let (ef, gh) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
+                        let bytes = [
+                            _mm512_unpacklo_epi16(ab, cd),
+                            _mm512_unpackhi_epi16(ab, cd),
+                            _mm512_unpacklo_epi16(ef, gh),
+                            _mm512_unpackhi_epi16(ef, gh),
+                        ];
+                        for (j, (sum, bytes)) in sums.iter_mut().zip(bytes).enumerate() {
+                            let weights = _mm512_loadu_si512(at.add(j * 64).cast());
+                            *sum = _mm512_dpbusd_epi32(*sum, bytes, weights);
+                        }
+                        at = at.add(256);
+                    }
+                    let [a, b, c, d] = std::array::from_fn(|j| {
+                        let place = channel + j * LANES;
+                        let value = scaled(
+                            sums[j],
+                            epilogue.positive.as_ptr().add(place),
+                            epilogue.negative.as_ptr().add(place),
+                        );
+                        rounded(value, epilogue)
+                    });
+                    // Packing puts back the order that interleaving took.
+                    let (low, high) = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+                    let bytes = _mm512_packus_epi16(low, high);
+                    let out = output.as_mut_ptr().add(to as usize + channel);
+                    _mm512_mask_storeu_epi8(out.cast(), mask, bytes);
+                }
+            }
+        }
+    }
+}
+
+pub(super) mod avx2 {
+    use super::super::Scratch;
+    use super::*;
+
+    /// Pixels of a tile: with two registers of eight channels each, their sums
+    /// take 12 of the 16 registers.
+    const TILE: usize = 6;
+    const LANES: usize = 8;
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn scaled(sum: __m256i, positive: *const f32, negative: *const f32) -> __m256 {
+        // SAFETY: eight factors behind each pointer, by the caller's word.
+        let (positive, negative) =
+            unsafe { (_mm256_loadu_ps(positive), _mm256_loadu_ps(negative)) };
+        // The blend looks at the sign bit, which is the sum's.
+        let factor = _mm256_blendv_ps(positive, negative, _mm256_castsi256_ps(sum));
+        _mm256_mul_ps(_mm256_cvtepi32_ps(sum), factor)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn rounded(value: __m256, epilogue: &Epilogue) -> __m256i {
+        let value = _mm256_max_ps(value, _mm256_set1_ps(epilogue.low));
+        let value = _mm256_min_ps(value, _mm256_set1_ps(epilogue.high));
+        _mm256_add_epi32(_mm256_cvtps_epi32(value), _mm256_set1_epi32(epilogue.zero_point))
+    }
+
+    /// # Safety
+    ///
+    /// AVX2; the walk stays within `input`, `output` and `residual`.
+    #[target_feature(enable = "avx2")]
+    #[expect(clippy::too_many_arguments, reason = "what a layer reads and writes")]
+    pub(in super::super) unsafe fn matrix(
+        matrix: &Matrix,
+        weights: &[i16],
+        walk: &Walk,
+        pixels: usize,
+        input: &[u8],
+        residual: Option<&[u8]>,
+        output: &mut [u8],
+        scratch: &mut Scratch,
+    ) {
+        let epilogue = &matrix.epilogue;
+        let mut put = |sums: [__m256i; 2], channel: usize, to: usize| {
+            let steps: [__m256i; 2] = std::array::from_fn(|half| {
+                let channel = channel + half * LANES;
+                // SAFETY: as for the wider registers: stored channels have room in
+                // output and residual, factors are padded.
+                unsafe {
+                    let mut value = scaled(
+                        sums[half],
+                        epilogue.positive.as_ptr().add(channel),
+                        epilogue.negative.as_ptr().add(channel),
+                    );
+                    if let (Some(other), Some((scale, zero_point))) = (residual, epilogue.residual)
+                    {
+                        let other = _mm_loadl_epi64(other.as_ptr().add(to + channel).cast());
+                        let other = _mm256_sub_epi32(
+                            _mm256_cvtepu8_epi32(other),
+                            _mm256_set1_epi32(zero_point),
+                        );
+                        let other = _mm256_mul_ps(_mm256_cvtepi32_ps(other), _mm256_set1_ps(scale));
+                        value = _mm256_add_ps(value, other);
+                    }
+                    rounded(value, epilogue)
+                }
+            });
+            // Packing works on halves; the permutation brings their parts together.
+            let words = _mm256_packs_epi32(steps[0], steps[1]);
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let bytes = _mm_packus_epi16(
+                _mm256_castsi256_si128(words),
+                _mm256_extracti128_si256::<1>(words),
+            );
+            // SAFETY: 16 stored channels begin here.
+            unsafe { _mm_storeu_si128(output.as_mut_ptr().add(to + channel).cast(), bytes) };
+        };
+        // SAFETY: the caller's word, handed on.
+        unsafe { tiles(matrix, weights, walk, pixels, input, scratch, &mut put) }
+    }
+
+    /// # Safety
+    ///
+    /// As `matrix`.
+    #[target_feature(enable = "avx2")]
+    pub(in super::super) unsafe fn matrix_float(
+        matrix: &Matrix,
+        weights: &[i16],
+        walk: &Walk,
+        pixels: usize,
+        input: &[u8],
+        output: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        let epilogue = &matrix.epilogue;
+        let channels = matrix.channels;
+        let mut put = |sums: [__m256i; 2], channel: usize, to: usize| {
+            let mut values = [0.0f32; 16];
+            for (half, sum) in sums.into_iter().enumerate() {
+                // SAFETY: factors are padded; eight of the 16 values each.
+                unsafe {
+                    let place = channel + half * LANES;
+                    let positive = _mm256_loadu_ps(epilogue.positive.as_ptr().add(place));
+                    let value = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), positive);
+                    _mm256_storeu_ps(values.as_mut_ptr().add(half * LANES), value);
+                }
+            }
+            let real = (channels - channel).min(16);
+            output[to + channel..to + channel + real].copy_from_slice(&values[..real]);
+        };
+        // SAFETY: the caller's word, handed on.
+        unsafe { tiles(matrix, weights, walk, pixels, input, scratch, &mut put) }
+    }
+
+    /// Widens the input of six pixels, then passes all weights over them.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn tiles(
+        matrix: &Matrix,
+        weights: &[i16],
+        walk: &Walk,
+        pixels: usize,
+        input: &[u8],
+        scratch: &mut Scratch,
+        put: &mut impl FnMut([__m256i; 2], usize, usize),
+    ) {
+        let inputs = matrix.inputs;
+        scratch.words.resize((TILE * inputs).max(scratch.words.len()), 0);
+        let mut pixel = 0;
+        while pixel < pixels {
+            let some = (pixels - pixel).min(TILE);
+            for m in 0..some {
+                let from = walk.inputs[pixel + m] as usize;
+                let mut to = m * inputs;
+                for &run in &walk.runs {
+                    let run = from + run as usize;
+                    for at in (run..run + walk.run).step_by(16) {
+                        // SAFETY: 16 bytes of the run, 16 words of this pixel's part.
+                        unsafe {
+                            let bytes = _mm_loadu_si128(input.as_ptr().add(at).cast());
+                            let words = _mm256_cvtepu8_epi16(bytes);
+                            _mm256_storeu_si256(scratch.words.as_mut_ptr().add(to).cast(), words);
+                        }
+                        to += 16;
+                    }
+                }
+            }
+            for (block, weights) in weights.chunks_exact(inputs * 16).enumerate() {
+                let bias = &matrix.epilogue.bias[block * 16..block * 16 + 16];
+                let words = scratch.words.as_ptr();
+                let outputs = &walk.outputs[pixel..pixel + some];
+                // SAFETY: six pixels' words, one block's weights and bias.
+                unsafe {
+                    match some {
+                        TILE => tile::<TILE>(weights, words, inputs, bias, block, outputs, put),
+                        1 => tile::<1>(weights, words, inputs, bias, block, outputs, put),
+                        2 => tile::<2>(weights, words, inputs, bias, block, outputs, put),
+                        3 => tile::<3>(weights, words, inputs, bias, block, outputs, put),
+                        4 => tile::<4>(weights, words, inputs, bias, block, outputs, put),
+                        _ => tile::<5>(weights, words, inputs, bias, block, outputs, put),
+                    }
+                }
+            }
+            pixel += some;
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn tile<const M: usize>(
+        weights: &[i16],
+        words: *const i16,
+        inputs: usize,
+        bias: &[i32],
+        block: usize,
+        outputs: &[u32],
+        put: &mut impl FnMut([__m256i; 2], usize, usize),
+    ) {
+        // SAFETY: `M` pixels of `inputs` words each, 16 weights for each input.
+        unsafe {
+            let bias: [__m256i; 2] = std::array::from_fn(|half| {
+                _mm256_loadu_si256(bias.as_ptr().add(half * LANES).cast())
+            });
+            let mut sums = [bias; M];
+            let mut at = weights.as_ptr();
+            for pair in (0..inputs).step_by(2) {
+                let weights: [__m256i; 2] =
+                    std::array::from_fn(|half| _mm256_loadu_si256(at.add(half * 16).cast()));
+                for (m, sums) in sums.iter_mut().enumerate() {
+                    let two = words.add(m * inputs + pair).cast::<i32>().read_unaligned();
+                    let two = _mm256_set1_epi32(two);
+                    for (sum, weights) in sums.iter_mut().zip(weights) {
+                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(two, weights));
+                    }
+                }
+                at = at.add(32);
+            }
+            for (sums, &to) in sums.iter().zip(outputs) {
+                put(*sums, block * 16, to as usize);
+            }
+        }
+    }
+
+    /// Two taps of 32 channels at a time, interleaved and widened.
+    ///
+    /// # Safety
+    ///
+    /// AVX2; the walk stays within `input` and `output`.
+    #[target_feature(enable = "avx2")]
+    pub(in super::super) unsafe fn filter(
+        filter: &Filter,
+        weights: &[i16],
+        walk: &Walk,
+        pixels: usize,
+        input: &[u8],
+        output: &mut [u8],
+    ) {
+        let groups = filter.taps.div_ceil(2);
+        let epilogue = &filter.epilogue;
+        let zero = _mm256_setzero_si256();
+        for (&from, &to) in walk.inputs.iter().zip(&walk.outputs).take(pixels) {
+            for (block, channel) in (0..filter.channels).step_by(32).enumerate() {
+                let whole = filter.channels - channel >= 32;
+                // SAFETY: 32 or, at the end, 16 stored channels are read and written, which
+                // the walk has room for; weights and epilogue are padded to 32 channels.
+                unsafe {
+                    let tap = |tap: usize| match walk.runs.get(tap) {
+                        Some(run) => {
+                            let at = input.as_ptr().add(from as usize + *run as usize + channel);
+                            if whole {
+                                _mm256_loadu_si256(at.cast())
+                            } else {
+                                _mm256_zextsi128_si256(_mm_loadu_si128(at.cast()))
+                            }
+                        }
+                        None => zero,
+                    };
+                    let bias = epilogue.bias.as_ptr().add(channel);
+                    let mut sums: [__m256i; 4] =
+                        std::array::from_fn(|j| _mm256_loadu_si256(bias.add(j * LANES).cast()));
+                    let mut at = weights.as_ptr().add(block * groups * 64);
+                    for group in 0..groups {
+                        let (a, b) = (tap(group * 2), tap(group * 2 + 1));
+                        let (low, high) = (_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b));
+                        let words = [
+                            _mm256_unpacklo_epi8(low, zero),
+                            _mm256_unpackhi_epi8(low, zero),
+                            _mm256_unpacklo_epi8(high, zero),
+                            _mm256_unpackhi_epi8(high, zero),
+                        ];
+                        for (j, (sum, words)) in sums.iter_mut().zip(words).enumerate() {
+                            let weights = _mm256_loadu_si256(at.add(j * 16).cast());
+                            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(words, weights));
+                        }
+                        at = at.add(64);
+                    }
+                    let [a, b, c, d] = std::array::from_fn(|j| {
+                        let place = channel + j * LANES;
+                        let value = scaled(
+                            sums[j],
+                            epilogue.positive.as_ptr().add(place),
+                            epilogue.negative.as_ptr().add(place),
+                        );
+                        rounded(value, epilogue)
+                    });
+                    let (low, high) = (_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+                    let bytes = _mm256_packus_epi16(low, high);
+                    let out = output.as_mut_ptr().add(to as usize + channel);
+                    if whole {
+                        _mm256_storeu_si256(out.cast(), bytes);
+                    } else {
+                        _mm_storeu_si128(out.cast(), _mm256_castsi256_si128(bytes));
+                    }
+                }
+            }
+        }
+    }
+}
