@@ -543,10 +543,10 @@ impl Filter {
                 (0..group).map(move |i| (channel, rest / lanes * group + i))
             })
         };
-        let places =
-            |lanes: usize| (0..channels.next_multiple_of(lanes)).map(move |at| {
-                at / lanes * lanes + interleaved(lanes, at % lanes)
-            });
+        let places = |lanes: usize| {
+            (0..channels.next_multiple_of(lanes))
+                .map(move |at| at / lanes * lanes + interleaved(lanes, at % lanes))
+        };
         let (weights, epilogue) = match kernel {
             Kernel::Scalar => {
                 (Packed::Bytes(layer.weights.clone()), Epilogue::new(kernel, layer, 0..channels))

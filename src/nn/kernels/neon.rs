@@ -334,8 +334,7 @@ unsafe fn tile<const M: usize>(
             let mut at = weights.as_ptr().add(four * 4 * matrix.inputs);
             for &run in &walk.runs {
                 for step in (run as usize..run as usize + walk.run).step_by(16) {
-                    let weights: [int8x16_t; 4] =
-                        std::array::from_fn(|i| vld1q_s8(at.add(16 * i)));
+                    let weights: [int8x16_t; 4] = std::array::from_fn(|i| vld1q_s8(at.add(16 * i)));
                     for m in 0..M {
                         let bytes = vld1q_s8(from[m].add(step).cast());
                         for i in 0..4 {

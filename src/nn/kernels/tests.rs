@@ -59,7 +59,11 @@ fn others() -> impl Iterator<Item = Kernel> {
 /// The real channels of each pixel, as numbers.
 fn numbers(kernel: Kernel, walk: &Walk, channels: usize, output: &[u8]) -> Vec<i32> {
     let pixel = |&to: &u32| output[to as usize..to as usize + channels].iter();
-    walk.outputs.iter().flat_map(pixel).map(|b| i32::from(b.wrapping_sub(kernel.offset() as u8).cast_signed())).collect()
+    walk.outputs
+        .iter()
+        .flat_map(pixel)
+        .map(|b| i32::from(b.wrapping_sub(kernel.offset() as u8).cast_signed()))
+        .collect()
 }
 
 fn walk(noise: &mut Noise, pixels: usize, runs: usize, run: usize, out: usize) -> (Walk, usize) {

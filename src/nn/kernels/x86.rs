@@ -6,6 +6,10 @@
 //! must stay within input and output. Weights and epilogues are padded to whole
 //! registers when they are packed.
 
+// Iterators over registers do not inline into functions with more instructions
+// than the rest of the program: loops over indices do.
+#![allow(clippy::needless_range_loop)]
+
 use super::{Epilogue, Filter, Matrix, Walk, padded};
 use std::arch::x86_64::*;
 
@@ -42,23 +46,25 @@ pub(super) mod vnni {
             for b in 0..B {
                 // SAFETY: the bias is padded to whole registers.
                 let bias = unsafe { _mm512_loadu_si512(bias.add(b * LANES).cast()) };
-                for sums in &mut sums {
-                    sums[b] = bias;
+                for m in 0..M {
+                    sums[m][b] = bias;
                 }
             }
             let mut at = weights;
             for &run in &self.walk.runs {
                 for step in (run as usize..run as usize + self.walk.run).step_by(4) {
-                    let weights: [__m512i; B] = std::array::from_fn(|b| {
+                    let mut weights = [_mm512_setzero_si512(); B];
+                    for b in 0..B {
                         // SAFETY: one register a step and block, all within the packed weights.
-                        unsafe { _mm512_loadu_si512(at.add(b * block).cast()) }
-                    });
-                    for (sums, input) in sums.iter_mut().zip(&self.inputs) {
+                        weights[b] = unsafe { _mm512_loadu_si512(at.add(b * block).cast()) };
+                    }
+                    for m in 0..M {
                         // SAFETY: within the run, by the caller's word.
-                        let four = unsafe { input.add(step).cast::<i32>().read_unaligned() };
-                        let four = _mm512_set1_epi32(four);
-                        for (sum, weights) in sums.iter_mut().zip(weights) {
-                            *sum = _mm512_dpbusd_epi32(*sum, four, weights);
+                        let four = unsafe { self.inputs[m].add(step).cast::<i32>() };
+                        // SAFETY: as above.
+                        let four = _mm512_set1_epi32(unsafe { four.read_unaligned() });
+                        for b in 0..B {
+                            sums[m][b] = _mm512_dpbusd_epi32(sums[m][b], four, weights[b]);
                         }
                     }
                     // SAFETY: at most one past the block's end.
@@ -239,10 +245,10 @@ pub(super) mod vnni {
             let from = walk.inputs.as_ptr().add(pixel);
             let inputs = std::array::from_fn(|m| input.as_ptr().add(*from.add(m) as usize));
             let sums = Tile::<M> { walk, inputs }.sums::<B>(weights, block, bias);
-            for (m, sums) in sums.iter().enumerate() {
+            for m in 0..M {
                 let to = *walk.outputs.get_unchecked(pixel + m) as usize;
-                for (b, sum) in sums.iter().enumerate() {
-                    put(*sum, channel + b * LANES, to);
+                for b in 0..B {
+                    put(sums[m][b], channel + b * LANES, to);
                 }
             }
         }
@@ -271,19 +277,21 @@ pub(super) mod vnni {
                 // SAFETY: masked loads and stores touch only stored channels, which the
                 // walk has room for; weights and epilogue are padded to 64 channels.
                 unsafe {
-                    let tap = |tap: usize| match walk.runs.get(tap) {
-                        Some(run) => {
-                            let at = from as usize + *run as usize + channel;
-                            _mm512_maskz_loadu_epi8(mask, input.as_ptr().add(at).cast())
-                        }
-                        None => _mm512_setzero_si512(),
-                    };
+                    let input = input.as_ptr().add(from as usize + channel);
                     let bias = epilogue.bias.as_ptr().add(channel);
-                    let mut sums: [__m512i; 4] =
-                        std::array::from_fn(|j| _mm512_loadu_si512(bias.add(j * LANES).cast()));
+                    let mut sums = [_mm512_setzero_si512(); 4];
+                    for j in 0..4 {
+                        sums[j] = _mm512_loadu_si512(bias.add(j * LANES).cast());
+                    }
                     let mut at = weights.as_ptr().add(block * groups * 256);
                     for group in 0..groups {
-                        let [a, b, c, d] = std::array::from_fn(|i| tap(group * 4 + i));
+                        // Past the last tap the weights are zero: any bytes will do.
+                        let last = walk.runs.len() - 1;
+                        let run = |i: usize| walk.runs[(4 * group + i).min(last)] as usize;
+                        let a = _mm512_maskz_loadu_epi8(mask, input.add(run(0)).cast());
+                        let b = _mm512_maskz_loadu_epi8(mask, input.add(run(1)).cast());
+                        let c = _mm512_maskz_loadu_epi8(mask, input.add(run(2)).cast());
+                        let d = _mm512_maskz_loadu_epi8(mask, input.add(run(3)).cast());
                         let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
                         let (ef, gh) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
                         let bytes = [
@@ -292,21 +300,22 @@ pub(super) mod vnni {
                             _mm512_unpacklo_epi16(ef, gh),
                             _mm512_unpackhi_epi16(ef, gh),
                         ];
-                        for (j, (sum, bytes)) in sums.iter_mut().zip(bytes).enumerate() {
+                        for j in 0..4 {
                             let weights = _mm512_loadu_si512(at.add(j * 64).cast());
-                            *sum = _mm512_dpbusd_epi32(*sum, bytes, weights);
+                            sums[j] = _mm512_dpbusd_epi32(sums[j], bytes[j], weights);
                         }
                         at = at.add(256);
                     }
-                    let [a, b, c, d] = std::array::from_fn(|j| {
+                    for j in 0..4 {
                         let place = channel + j * LANES;
                         let value = scaled(
                             sums[j],
                             epilogue.positive.as_ptr().add(place),
                             epilogue.negative.as_ptr().add(place),
                         );
-                        rounded(value, epilogue)
-                    });
+                        sums[j] = rounded(value, epilogue);
+                    }
+                    let [a, b, c, d] = sums;
                     // Packing puts back the order that interleaving took.
                     let (low, high) = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
                     let bytes = _mm512_packus_epi16(low, high);
@@ -363,7 +372,8 @@ pub(super) mod avx2 {
     ) {
         let epilogue = &matrix.epilogue;
         let mut put = |sums: [__m256i; 2], channel: usize, to: usize| {
-            let steps: [__m256i; 2] = std::array::from_fn(|half| {
+            let mut steps = sums;
+            for half in 0..2 {
                 let channel = channel + half * LANES;
                 // SAFETY: as for the wider registers: stored channels have room in
                 // output and residual, factors are padded.
@@ -383,9 +393,9 @@ pub(super) mod avx2 {
                         let other = _mm256_mul_ps(_mm256_cvtepi32_ps(other), _mm256_set1_ps(scale));
                         value = _mm256_add_ps(value, other);
                     }
-                    rounded(value, epilogue)
+                    steps[half] = rounded(value, epilogue);
                 }
-            });
+            }
             // Packing works on halves; the permutation brings their parts together.
             let words = _mm256_packs_epi32(steps[0], steps[1]);
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
@@ -499,25 +509,23 @@ pub(super) mod avx2 {
     ) {
         // SAFETY: `M` pixels of `inputs` words each, 16 weights for each input.
         unsafe {
-            let bias: [__m256i; 2] = std::array::from_fn(|half| {
-                _mm256_loadu_si256(bias.as_ptr().add(half * LANES).cast())
-            });
-            let mut sums = [bias; M];
+            let low = _mm256_loadu_si256(bias.as_ptr().cast());
+            let high = _mm256_loadu_si256(bias.as_ptr().add(LANES).cast());
+            let mut sums = [[low, high]; M];
             let mut at = weights.as_ptr();
             for pair in (0..inputs).step_by(2) {
-                let weights: [__m256i; 2] =
-                    std::array::from_fn(|half| _mm256_loadu_si256(at.add(half * 16).cast()));
-                for (m, sums) in sums.iter_mut().enumerate() {
+                let low = _mm256_loadu_si256(at.cast());
+                let high = _mm256_loadu_si256(at.add(16).cast());
+                for m in 0..M {
                     let two = words.add(m * inputs + pair).cast::<i32>().read_unaligned();
                     let two = _mm256_set1_epi32(two);
-                    for (sum, weights) in sums.iter_mut().zip(weights) {
-                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(two, weights));
-                    }
+                    sums[m][0] = _mm256_add_epi32(sums[m][0], _mm256_madd_epi16(two, low));
+                    sums[m][1] = _mm256_add_epi32(sums[m][1], _mm256_madd_epi16(two, high));
                 }
                 at = at.add(32);
             }
-            for (sums, &to) in sums.iter().zip(outputs) {
-                put(*sums, block * 16, to as usize);
+            for m in 0..M {
+                put(sums[m], block * 16, outputs[m] as usize);
             }
         }
     }
@@ -545,20 +553,22 @@ pub(super) mod avx2 {
                 // SAFETY: 32 or, at the end, 16 stored channels are read and written, which
                 // the walk has room for; weights and epilogue are padded to 32 channels.
                 unsafe {
-                    let tap = |tap: usize| match walk.runs.get(tap) {
-                        Some(run) => {
-                            let at = input.as_ptr().add(from as usize + *run as usize + channel);
-                            if whole {
-                                _mm256_loadu_si256(at.cast())
-                            } else {
-                                _mm256_zextsi128_si256(_mm_loadu_si128(at.cast()))
-                            }
+                    let input = input.as_ptr().add(from as usize + channel);
+                    // Past the last tap the weights are zero: any bytes will do.
+                    let last = walk.runs.len() - 1;
+                    let tap = |tap: usize| {
+                        let at = input.add(walk.runs[tap.min(last)] as usize);
+                        if whole {
+                            _mm256_loadu_si256(at.cast())
+                        } else {
+                            _mm256_zextsi128_si256(_mm_loadu_si128(at.cast()))
                         }
-                        None => zero,
                     };
                     let bias = epilogue.bias.as_ptr().add(channel);
-                    let mut sums: [__m256i; 4] =
-                        std::array::from_fn(|j| _mm256_loadu_si256(bias.add(j * LANES).cast()));
+                    let mut sums = [zero; 4];
+                    for j in 0..4 {
+                        sums[j] = _mm256_loadu_si256(bias.add(j * LANES).cast());
+                    }
                     let mut at = weights.as_ptr().add(block * groups * 64);
                     for group in 0..groups {
                         let (a, b) = (tap(group * 2), tap(group * 2 + 1));
@@ -569,21 +579,23 @@ pub(super) mod avx2 {
                             _mm256_unpacklo_epi8(high, zero),
                             _mm256_unpackhi_epi8(high, zero),
                         ];
-                        for (j, (sum, words)) in sums.iter_mut().zip(words).enumerate() {
+                        for j in 0..4 {
                             let weights = _mm256_loadu_si256(at.add(j * 16).cast());
-                            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(words, weights));
+                            let products = _mm256_madd_epi16(words[j], weights);
+                            sums[j] = _mm256_add_epi32(sums[j], products);
                         }
                         at = at.add(64);
                     }
-                    let [a, b, c, d] = std::array::from_fn(|j| {
+                    for j in 0..4 {
                         let place = channel + j * LANES;
                         let value = scaled(
                             sums[j],
                             epilogue.positive.as_ptr().add(place),
                             epilogue.negative.as_ptr().add(place),
                         );
-                        rounded(value, epilogue)
-                    });
+                        sums[j] = rounded(value, epilogue);
+                    }
+                    let [a, b, c, d] = sums;
                     let (low, high) = (_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
                     let bytes = _mm256_packus_epi16(low, high);
                     let out = output.as_mut_ptr().add(to as usize + channel);
