@@ -73,6 +73,21 @@ pub struct DetectTimes {
     pub onet_windows: usize,
 }
 
+/// One of the three nets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Net {
+    /// Proposal.
+    Pnet,
+    /// Refinement.
+    Rnet,
+    /// Output.
+    Onet,
+}
+
+/// Sees what a net is fed: the shape, `N x 3 x H x W`, and the values in it, RGB,
+/// normalized as the manifest says. Quantization learns its ranges from that.
+pub type Watch<'w> = dyn FnMut(Net, [usize; 4], &[f32]) + 'w;
+
 /// The three nets and their buffers.
 pub struct Detector {
     pnet: Network,
@@ -124,12 +139,21 @@ impl Detector {
 
     /// All faces of the frame, the highest score first. No face is an empty list.
     pub fn detect(&mut self, frame: &Frame) -> Result<Vec<Face>, NetworkError> {
+        self.detect_watched(frame, &mut |_, _, _| ())
+    }
+
+    /// The same, while `watch` sees every input of every net before it is run.
+    pub fn detect_watched(
+        &mut self,
+        frame: &Frame,
+        watch: &mut Watch,
+    ) -> Result<Vec<Face>, NetworkError> {
         let started = Instant::now();
-        let proposals = self.propose(frame)?;
+        let proposals = self.propose(frame, watch)?;
         let proposed = Instant::now();
-        let refined = self.refine(frame, &proposals)?;
+        let refined = self.refine(frame, &proposals, watch)?;
         let refined_at = Instant::now();
-        let faces = self.output(frame, &refined)?;
+        let faces = self.output(frame, &refined, watch)?;
         self.times = DetectTimes {
             pnet: proposed - started,
             rnet: refined_at - proposed,
@@ -146,10 +170,10 @@ impl Detector {
     }
 
     /// P-Net over the pyramid; squared boxes.
-    fn propose(&mut self, frame: &Frame) -> Result<Vec<Rect>, NetworkError> {
+    fn propose(&mut self, frame: &Frame, watch: &mut Watch) -> Result<Vec<Rect>, NetworkError> {
         let mut all = Vec::new();
         for scale in scales(frame.width(), frame.height(), self.settings.minimum_face) {
-            let mut found = self.propose_at(frame, scale)?;
+            let mut found = self.propose_at(frame, scale, watch)?;
             suppress(&mut found, 0.5, Overlap::Union);
             all.append(&mut found);
         }
@@ -158,7 +182,12 @@ impl Detector {
         Ok(all.iter().map(|candidate| regressed(candidate).squared()).collect())
     }
 
-    fn propose_at(&mut self, frame: &Frame, scale: Scale) -> Result<Vec<Candidate>, NetworkError> {
+    fn propose_at(
+        &mut self,
+        frame: &Frame,
+        scale: Scale,
+        watch: &mut Watch,
+    ) -> Result<Vec<Candidate>, NetworkError> {
         let (width, height) = (scale.width, scale.height);
         let mut found = Vec::new();
         // Strips overlap by what a window needs beyond the stride, so every
@@ -185,7 +214,9 @@ impl Detector {
                 Values::Whole,
                 &mut self.input,
             );
-            let outputs = self.pnet.run(&[1, 3, tall, width], &self.input)?;
+            let shape = [1, 3, tall, width];
+            watch(Net::Pnet, shape, &self.input);
+            let outputs = self.pnet.run(&shape, &self.input)?;
             self.collect(&outputs, top, scale, &mut found);
             if bottom == height {
                 return Ok(found);
@@ -226,11 +257,18 @@ impl Detector {
     }
 
     /// R-Net over the proposals; squared boxes.
-    fn refine(&mut self, frame: &Frame, proposals: &[Rect]) -> Result<Vec<Rect>, NetworkError> {
+    fn refine(
+        &mut self,
+        frame: &Frame,
+        proposals: &[Rect],
+        watch: &mut Watch,
+    ) -> Result<Vec<Rect>, NetworkError> {
         let mut kept = Vec::new();
         for batch in proposals.chunks(BATCH) {
             self.crop(frame, batch, R_NET_SIDE);
-            let outputs = self.rnet.run(&[batch.len(), 3, R_NET_SIDE, R_NET_SIDE], &self.input)?;
+            let shape = [batch.len(), 3, R_NET_SIDE, R_NET_SIDE];
+            watch(Net::Rnet, shape, &self.input);
+            let outputs = self.rnet.run(&shape, &self.input)?;
             let [scores, offsets] = &outputs[..] else { continue };
             let rows = scores.values().chunks_exact(2).zip(offsets.values().chunks_exact(4));
             for (rect, (score, offsets)) in batch.iter().zip(rows) {
@@ -248,11 +286,18 @@ impl Detector {
     }
 
     /// O-Net over what R-Net kept.
-    fn output(&mut self, frame: &Frame, windows: &[Rect]) -> Result<Vec<Face>, NetworkError> {
+    fn output(
+        &mut self,
+        frame: &Frame,
+        windows: &[Rect],
+        watch: &mut Watch,
+    ) -> Result<Vec<Face>, NetworkError> {
         let mut faces = Vec::new();
         for batch in windows.chunks(BATCH) {
             self.crop(frame, batch, O_NET_SIDE);
-            let outputs = self.onet.run(&[batch.len(), 3, O_NET_SIDE, O_NET_SIDE], &self.input)?;
+            let shape = [batch.len(), 3, O_NET_SIDE, O_NET_SIDE];
+            watch(Net::Onet, shape, &self.input);
+            let outputs = self.onet.run(&shape, &self.input)?;
             let [scores, offsets, points] = &outputs[..] else { continue };
             let rows = scores
                 .values()
