@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use facelatch::align::{Crop, align};
-use facelatch::detect::{self, Detector, DetectorSettings, Net, nearest_center};
+use facelatch::detect::{self, Detector, DetectorSettings, Face, Net, nearest_center};
 use facelatch::embed::{Embedder, Embedding};
 use facelatch::models::Models;
 use facelatch::picture;
@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub enum Outcome {
     /// The face nearest the centre.
     Face {
+        /// Where it is.
+        face: Face,
         /// Aligned.
         crop: Crop,
         /// Embedded, where embeddings were asked for.
@@ -104,7 +106,7 @@ fn one(
     let Some(face) = nearest_center(&faces, &frame) else { return Ok(Outcome::NoFace) };
     let crop = align(&frame, &face.landmarks);
     let embedding = embedder.map(|embedder| embedder.embed(&crop)).transpose()?;
-    Ok(Outcome::Face { crop, embedding })
+    Ok(Outcome::Face { face: *face, crop, embedding })
 }
 
 /// A progress bar on a terminal, nothing elsewhere.

@@ -281,7 +281,7 @@ fn copy_detector(from: &Path, to: &Path) -> Result<()> {
 
 fn told(outcome: Outcome, path: &Path) -> Option<(Crop, Option<Embedding>)> {
     match outcome {
-        Outcome::Face { crop, embedding } => Some((crop, embedding)),
+        Outcome::Face { crop, embedding, .. } => Some((crop, embedding)),
         Outcome::NoFace => {
             log::warn!("{}: no face; left out", path.display());
             None

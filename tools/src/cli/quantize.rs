@@ -3,10 +3,13 @@
 use super::finetune::{all_photos, check_apart, names_in, people_of};
 use super::import::{update_manifest, write_file};
 use crate::lfw::{Pairs, Photo};
-use crate::quantize::graph::Graph;
+use crate::photos;
 use crate::quantize::fold::CENTERED;
+use crate::quantize::graph::Graph;
 use crate::quantize::inputs::{Inputs, batches, gather};
 use crate::quantize::judge::{Agreement, Aim};
+use crate::quantize::tune::{Progress, Schedule, tune};
+use crate::quantize::whole::{Whole, compare};
 use crate::quantize::{Recipe, Task, write};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -21,8 +24,9 @@ use std::path::PathBuf;
 
 /// Turn floating-point models into 8-bit ones.
 ///
-/// Ranges are measured on the photos of --calibrate, recipes are chosen on those of
-/// --select, and nobody should be in both.
+/// Ranges are measured on the photos of --calibrate, weights are trained on with the
+/// roundings in place on those and on --train, what is kept is chosen on --select,
+/// and nobody may be in two of them.
 #[derive(Args)]
 pub struct Quantize {
     /// Folder of floating-point models
@@ -37,24 +41,39 @@ pub struct Quantize {
     /// Pairs file whose photos choose the recipe
     #[arg(long, value_name = "PAIRS")]
     select: PathBuf,
+    /// Pairs file whose people are trained on, besides those of --calibrate
+    #[arg(long, value_name = "PAIRS")]
+    train: Option<PathBuf>,
     /// Folder for the 8-bit models and manifest.toml
     #[arg(long, default_value = "models")]
     out: PathBuf,
     /// Version of the new set of models
     #[arg(long)]
     name: String,
+    /// Times each face is trained on with the roundings in place; 0 turns that off
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    qat_epochs: usize,
+    /// The same of the detector's windows
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    qat_detector_epochs: usize,
+    /// Step size of that training, in steps of a weight
+    #[arg(long, value_name = "RATE", default_value_t = 0.02)]
+    qat_rate: f64,
+    /// Pictures a step
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    qat_batch: usize,
     /// Everything random follows from it
     #[arg(long, default_value_t = 1)]
     seed: i64,
 }
 
-/// Of how many photos one is watched for each net's ranges: enough for thousands of
-/// windows of each, among them those that are rejected.
+/// Of how many photos one is watched for each net: enough for thousands of windows
+/// of each, among them those that are rejected.
 fn watched(net: Net) -> usize {
     match net {
-        Net::Pnet => 8,
-        Net::Rnet => 8,
-        Net::Onet => 2,
+        Net::Pnet => 4,
+        Net::Rnet => 2,
+        Net::Onet => 1,
     }
 }
 
@@ -67,13 +86,18 @@ const CHOSEN_ON: usize = 256;
 struct Record {
     seed: i64,
     networks: BTreeMap<&'static str, NetworkRecord>,
+    whole: Whole,
 }
 
 #[derive(Serialize)]
 struct NetworkRecord {
-    recipe: Recipe,
-    agreement: Agreement,
     bytes: usize,
+    recipe: Recipe,
+    training: Schedule,
+    /// On the selection pictures, before training and after each epoch.
+    agreement: Vec<Agreement>,
+    /// The epoch kept; 0 is before training.
+    chosen: usize,
 }
 
 impl Quantize {
@@ -88,13 +112,12 @@ impl Quantize {
             ("onet", read(&models.detector.onet)?, Some(Net::Onet)),
             ("mobilefacenet", read(&recognizer.file)?, None),
         ];
-        let select = Pairs::read(&self.select)?;
-        let people = names_in(&self.calibrate)?;
-        check_apart(&[("--calibrate", people.clone()), ("--select", people_of(&select))])?;
-        let calibrate = self.gather(&models, &all_photos(&self.images, &people)?, "calibration")?;
-        let select = self.gather(&models, &select.photos(), "selection")?;
+        let [calibrate, train, select] = self.data()?;
+        let calibrate = self.gather(&models, &calibrate, "calibration")?;
+        let train = self.gather(&models, &train, "training")?;
+        let chosen_by = self.gather(&models, &select, "selection")?;
 
-        let mut record = Record { seed: self.seed, networks: BTreeMap::new() };
+        let mut networks = BTreeMap::new();
         let mut files = BTreeMap::new();
         for (name, graph, net) in &nets {
             let (normalization, aim) = match net {
@@ -105,32 +128,81 @@ impl Quantize {
                 graph,
                 normalization,
                 aim,
-                calibrate: &pictures(&calibrate, *net, CALIBRATED_ON),
-                select: &pictures(&select, *net, CHOSEN_ON),
+                calibrate: &pictures(&[&calibrate], *net, CALIBRATED_ON),
+                select: &pictures(&[&chosen_by], *net, CHOSEN_ON),
                 seed: self.seed,
             };
+            let learned_from = pictures(&[&calibrate, &train], *net, usize::MAX);
             say(name);
-            let done = task.post_training(tell)?;
-            let bytes = write::write(&done.quantized);
+            let (bytes, written) = self.quantize(&task, &learned_from, net.is_some())?;
             write_file(&self.out.join(format!("{name}.onnx")), &bytes)?;
-            record.networks.insert(
-                *name,
-                NetworkRecord {
-                    recipe: done.recipe,
-                    agreement: done.agreement,
-                    bytes: bytes.len(),
-                },
-            );
+            networks.insert(*name, written);
             let entry = FileEntry { file: format!("{name}.onnx"), sha256: sha256_hex(&bytes) };
             files.insert(*name, entry);
         }
         self.write_manifest(&files, recognizer.embedding_size)?;
+
+        let people: Vec<&str> = select.iter().map(|photo| photo.person.as_str()).collect();
+        let whole = compare([&models, &Models::open(&self.out)?], &self.paths(&select), &people)?;
+        tell_whole(&whole);
+        let record = Record { seed: self.seed, networks, whole };
         write_file(&self.out.join("quantize.json"), &serde_json::to_vec_pretty(&record)?)
     }
 
+    /// The 8-bit file of one network.
+    fn quantize(
+        &self,
+        task: &Task,
+        learned_from: &[tch::Tensor],
+        detects: bool,
+    ) -> Result<(Vec<u8>, NetworkRecord)> {
+        let start = task.post_training(tell)?;
+        let training = Schedule {
+            epochs: if detects { self.qat_detector_epochs } else { self.qat_epochs },
+            batch: self.qat_batch,
+            rate: self.qat_rate,
+        };
+        let pictures: i64 = learned_from.iter().map(|batch| batch.size()[0]).sum();
+        let bar = photos::progress(pictures as usize * training.epochs, "training");
+        let done = tune(task, &start.quantized, learned_from, &training, |progress| match progress {
+            Progress::Seen(pictures) => bar.inc(*pictures as u64),
+            Progress::Judged(epoch, agreement) => {
+                bar.suspend(|| say(&format!("  epoch {epoch:<3} {}", told(agreement))));
+            }
+        })?;
+        bar.finish_and_clear();
+        let bytes = write::write(&done.quantized);
+        let record = NetworkRecord {
+            bytes: bytes.len(),
+            recipe: start.recipe,
+            training,
+            agreement: done.epochs,
+            chosen: done.chosen,
+        };
+        Ok((bytes, record))
+    }
+
+    /// Photos for calibration, for training, and for choosing.
+    fn data(&self) -> Result<[Vec<Photo>; 3]> {
+        let select = Pairs::read(&self.select)?;
+        let calibrate = names_in(&self.calibrate)?;
+        let train = self.train.as_deref().map(Pairs::read).transpose()?;
+        let train = train.as_ref().map(people_of).unwrap_or_default();
+        check_apart(&[
+            ("--calibrate", calibrate.clone()),
+            ("--train", train.clone()),
+            ("--select", people_of(&select)),
+        ])?;
+        let all = |people| all_photos(&self.images, people);
+        Ok([all(&calibrate)?, all(&train)?, select.photos()])
+    }
+
+    fn paths(&self, photos: &[Photo]) -> Vec<PathBuf> {
+        photos.iter().map(|photo| photo.path(&self.images)).collect()
+    }
+
     fn gather(&self, models: &Models, photos: &[Photo], label: &str) -> Result<Inputs> {
-        let paths: Vec<PathBuf> = photos.iter().map(|photo| photo.path(&self.images)).collect();
-        gather(models, &paths, watched, label)
+        gather(models, &self.paths(photos), watched, label)
     }
 
     /// Without thresholds: those of other weights would not hold.
@@ -167,19 +239,18 @@ impl Quantize {
     }
 }
 
-/// A network's pictures: the windows of a net of the detector, or so many faces from
-/// all over the list.
-fn pictures(inputs: &Inputs, net: Option<Net>, faces: usize) -> Vec<tch::Tensor> {
+/// A network's pictures: the windows of a net of the detector, or about so many
+/// faces from all over the list.
+fn pictures(inputs: &[&Inputs], net: Option<Net>, faces: usize) -> Vec<tch::Tensor> {
     match net {
-        Some(net) => inputs
-            .detector
-            .get(&net)
-            .map_or(vec![], |batches| batches.iter().map(tch::Tensor::shallow_clone).collect()),
+        Some(net) => {
+            let batches = inputs.iter().filter_map(|inputs| inputs.detector.get(&net)).flatten();
+            batches.map(tch::Tensor::shallow_clone).collect()
+        }
         None => {
-            let step = (inputs.faces.len() / faces).max(1);
-            let crops: Vec<&Crop> =
-                inputs.faces.iter().step_by(step).map(|(_, crop)| crop).collect();
-            batches(&crops)
+            let all = inputs.iter().flat_map(|inputs| &inputs.faces);
+            let step = (all.clone().count() / faces).max(1);
+            batches(&all.step_by(step).map(|(_, crop)| crop).collect::<Vec<&Crop>>())
         }
     }
 }
@@ -194,11 +265,25 @@ fn threshold(net: Net) -> f64 {
 }
 
 fn tell(recipe: &Recipe, agreement: &Agreement) {
-    let Recipe { activations, cut_weights, correct_biases } = recipe;
+    let Recipe { activations, correct_biases } = recipe;
     let ranges = format!("{activations:?}");
-    let weights = if *cut_weights { "cut weights" } else { "whole weights" };
     let biases = if *correct_biases { "corrected biases" } else { "plain biases" };
-    say(&format!("  {ranges:16} {weights:14} {biases:17} {}", told(agreement)));
+    say(&format!("  {ranges:16} {biases:17} {}", told(agreement)));
+}
+
+fn tell_whole(whole: &Whole) {
+    let Whole { photos, found: [float, bytes], same, landmarks, cosine, rates } = whole;
+    say(&format!(
+        "of {photos} photos {float} show a face in floating point, {bytes} in 8 bits, {same} the same"
+    ));
+    say(&format!(
+        "landmarks within {:.2} px (95 % within {:.2}), cosine {cosine:.4}",
+        landmarks[0], landmarks[1]
+    ));
+    for rate in rates {
+        let [float, bytes] = rate.tar.map(|rate| rate * 100.0);
+        say(&format!("FAR {:.0e}  TAR {float:.2} % in floating point, {bytes:.2} % in 8 bits", rate.far));
+    }
 }
 
 fn told(agreement: &Agreement) -> String {

@@ -15,6 +15,8 @@ pub mod inputs;
 pub mod judge;
 pub mod ranges;
 pub mod simulate;
+pub mod tune;
+pub mod whole;
 pub mod write;
 
 use fold::CENTERED;
@@ -27,6 +29,8 @@ use facelatch::models::Normalization;
 use serde::Serialize;
 use tch::{Device, Tensor};
 
+/// Batches that ranges are measured on.
+const OBSERVED_ON: usize = 64;
 /// Batches whose mean errors correct the biases: thousands of positions of each
 /// channel, held in memory at once.
 const CORRECTED_ON: usize = 2;
@@ -36,8 +40,6 @@ const CORRECTED_ON: usize = 2;
 pub struct Recipe {
     /// Ranges of activations.
     pub activations: Method,
-    /// Whether weights may be cut off where that leaves less error.
-    pub cut_weights: bool,
     /// Whether biases make up for the mean error.
     pub correct_biases: bool,
 }
@@ -106,7 +108,9 @@ impl Task<'_> {
 
     fn observe(&self, graph: &Graph) -> Result<Vec<Observed>> {
         let network = Simulation::float(graph, Device::Cpu);
-        ranges::observe(&network, graph.steps.len(), self.calibrate, &CENTERED, self.seed)
+        let batches: Vec<Tensor> =
+            spread(self.calibrate, OBSERVED_ON).map(Tensor::shallow_clone).collect();
+        ranges::observe(&network, graph.steps.len(), &batches, &CENTERED, self.seed)
     }
 
     /// Tries the recipes and keeps the best; `tried` is told after each.
@@ -116,9 +120,9 @@ impl Task<'_> {
         let teacher = self.teacher(self.select);
         let mut best: Option<(Quantized, Recipe, Agreement)> = None;
         let mut tried = Vec::new();
-        for (cut_weights, correct_biases) in [(false, false), (false, true), (true, true)] {
+        for correct_biases in [false, true] {
             for activations in METHODS {
-                let recipe = Recipe { activations, cut_weights, correct_biases };
+                let recipe = Recipe { activations, correct_biases };
                 let quantized = self.quantized(&graph, &observed, &recipe)?;
                 let network = Simulation::quantized(&quantized, Device::Cpu);
                 let agreement = self.judge(&network, &teacher);
@@ -150,7 +154,7 @@ impl Task<'_> {
         }
         let mut scales = vec![Vec::new(); graph.steps.len()];
         for (at, linear) in graph.linears() {
-            scales[at] = weight_scales(&linear.weight.values, linear.row(), recipe.cut_weights);
+            scales[at] = weight_scales(&linear.weight.values, linear.row());
         }
         let quantized = Quantized { graph: graph.clone(), weight_scales: scales, activations };
         if recipe.correct_biases { self.corrected(&quantized) } else { Ok(quantized) }

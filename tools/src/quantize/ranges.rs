@@ -12,6 +12,10 @@ const SAMPLE: usize = 1 << 18;
 const NARROWEST: f64 = 0.2;
 const NARROWING: f64 = 0.02;
 
+/// Least range of anything: far below all that matters, and far from where floating
+/// point loses digits.
+const SMALLEST: f32 = 1e-30;
+
 /// How an activation is stored: `scale * (q - zero_point)`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Affine {
@@ -35,7 +39,7 @@ impl Affine {
         let (lowest, highest) = (f64::from(lowest.min(0.0)), f64::from(highest.max(0.0)));
         let steps = (Self::HIGHEST - Self::LOWEST) as f64;
         // An activation that is always zero still needs a scale to divide by.
-        let scale = ((highest - lowest) / steps).max(f64::from(f32::MIN_POSITIVE) * 1e6) as f32;
+        let scale = ((highest - lowest).max(f64::from(SMALLEST)) / steps) as f32;
         let zero_point = Self::LOWEST as f64 - lowest / f64::from(scale);
         Self { scale, zero_point: zero_point.round().clamp(-128.0, 127.0) as i8 }
     }
@@ -180,34 +184,11 @@ pub fn observe(
     Ok(all)
 }
 
-/// Scales of weights, one for each row: such that the largest weight is 127 steps,
-/// or with the least squared error, where the largest may be cut off.
-pub fn weight_scales(weights: &[f32], row: usize, cut: bool) -> Vec<f32> {
+/// Scales of weights, one for each row, such that the largest is 127 steps. Cutting
+/// the largest off for the least squared error was tried: no network gained by it.
+pub fn weight_scales(weights: &[f32], row: usize) -> Vec<f32> {
     let limit = super::simulate::WEIGHT_LIMIT as f32;
-    weights
-        .chunks(row)
-        .map(|row| {
-            let peak = row.iter().fold(0.0f32, |peak, weight| peak.max(weight.abs()));
-            let widest = peak.max(f32::MIN_POSITIVE * 1e6) / limit;
-            if !cut {
-                return widest;
-            }
-            let error = |scale: f32| {
-                let one = |weight: &f32| {
-                    let rounded = (weight / scale).round_ties_even().clamp(-limit, limit) * scale;
-                    f64::from(weight - rounded).powi(2)
-                };
-                row.iter().map(one).sum::<f64>()
-            };
-            let narrowed = (0..=25).map(|step| widest * (1.0 - 0.02 * step as f32));
-            let mut best = (f64::INFINITY, widest);
-            for scale in narrowed {
-                let error = error(scale);
-                if error < best.0 {
-                    best = (error, scale);
-                }
-            }
-            best.1
-        })
-        .collect()
+    let peak = |row: &[f32]| row.iter().fold(0.0f32, |peak, weight| peak.max(weight.abs()));
+    // A row of zeros still needs a scale to divide by.
+    weights.chunks(row).map(|row| peak(row).max(SMALLEST) / limit).collect()
 }
