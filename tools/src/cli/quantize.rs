@@ -156,7 +156,7 @@ impl Quantize {
         learned_from: &[tch::Tensor],
         detects: bool,
     ) -> Result<(Vec<u8>, NetworkRecord)> {
-        let start = task.post_training(tell)?;
+        let start = task.post_training(&Recipe::all(), tell)?;
         let training = Schedule {
             epochs: if detects { self.qat_detector_epochs } else { self.qat_epochs },
             batch: self.qat_batch,

@@ -24,7 +24,7 @@ use graph::{Graph, Op};
 use judge::{Agreement, Aim};
 use ranges::{Method, Observed, weight_scales};
 use simulate::{Quantized, Simulation, channels_last, normalized};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use facelatch::models::Normalization;
 use serde::Serialize;
 use tch::{Device, Tensor};
@@ -44,14 +44,24 @@ pub struct Recipe {
     pub correct_biases: bool,
 }
 
-/// What is tried, the plainest first.
-const METHODS: [Method; 5] = [
-    Method::MinMax,
-    Method::Without(1e-5),
-    Method::Without(1e-4),
-    Method::Without(1e-3),
-    Method::LeastSquares,
-];
+impl Recipe {
+    /// What is worth trying, the plainest first.
+    pub fn all() -> Vec<Self> {
+        let ranges = [
+            Method::MinMax,
+            Method::Without(1e-5),
+            Method::Without(1e-4),
+            Method::Without(1e-3),
+            Method::LeastSquares,
+        ];
+        [false, true]
+            .into_iter()
+            .flat_map(|correct_biases| {
+                ranges.map(|activations| Self { activations, correct_biases })
+            })
+            .collect()
+    }
+}
 
 /// A network, its pictures, and what counts about it.
 pub struct Task<'a> {
@@ -77,8 +87,6 @@ pub struct PostTraining {
     pub recipe: Recipe,
     /// Its figures on the selection pictures.
     pub agreement: Agreement,
-    /// All that was tried.
-    pub tried: Vec<(Recipe, Agreement)>,
 }
 
 impl Task<'_> {
@@ -113,28 +121,26 @@ impl Task<'_> {
         ranges::observe(&network, graph.steps.len(), &batches, &CENTERED, self.seed)
     }
 
-    /// Tries the recipes and keeps the best; `tried` is told after each.
-    pub fn post_training(&self, mut told: impl FnMut(&Recipe, &Agreement)) -> Result<PostTraining> {
+    /// Tries recipes and keeps the best; `told` hears of each.
+    pub fn post_training(
+        &self,
+        recipes: &[Recipe],
+        mut told: impl FnMut(&Recipe, &Agreement),
+    ) -> Result<PostTraining> {
         let graph = self.prepared()?;
         let observed = self.observe(&graph)?;
         let teacher = self.teacher(self.select);
-        let mut best: Option<(Quantized, Recipe, Agreement)> = None;
-        let mut tried = Vec::new();
-        for correct_biases in [false, true] {
-            for activations in METHODS {
-                let recipe = Recipe { activations, correct_biases };
-                let quantized = self.quantized(&graph, &observed, &recipe)?;
-                let network = Simulation::quantized(&quantized, Device::Cpu);
-                let agreement = self.judge(&network, &teacher);
-                told(&recipe, &agreement);
-                tried.push((recipe, agreement));
-                if best.as_ref().is_none_or(|(_, _, best)| agreement.cost() < best.cost()) {
-                    best = Some((quantized, recipe, agreement));
-                }
+        let mut best: Option<PostTraining> = None;
+        for &recipe in recipes {
+            let quantized = self.quantized(&graph, &observed, &recipe)?;
+            let network = Simulation::quantized(&quantized, Device::Cpu);
+            let agreement = self.judge(&network, &teacher);
+            told(&recipe, &agreement);
+            if best.as_ref().is_none_or(|best| agreement.cost() < best.agreement.cost()) {
+                best = Some(PostTraining { quantized, recipe, agreement });
             }
         }
-        let Some((quantized, recipe, agreement)) = best else { anyhow::bail!("no recipe tried") };
-        Ok(PostTraining { quantized, recipe, agreement, tried })
+        best.context("no recipe to try")
     }
 
     fn quantized(

@@ -230,6 +230,20 @@ impl Simulation {
         });
     }
 
+    /// Moves every variable a share of the way to another simulation's of the same
+    /// network.
+    pub fn approach(&mut self, other: &Self, share: f64) {
+        let targets = other.store.variables();
+        tch::no_grad(|| {
+            for (name, mut variable) in self.store.variables() {
+                if let Some(target) = targets.get(&name) {
+                    let way = target - &variable;
+                    let _ = variable.g_add_(&(way * share));
+                }
+            }
+        });
+    }
+
     /// The network as the weights and scales are now.
     pub fn to_quantized(&self) -> Result<Quantized> {
         let mut graph = self.graph.clone();
@@ -238,7 +252,8 @@ impl Simulation {
         for (at, linear) in graph.linears_mut() {
             let layer = &self.layers[at];
             let (Some(weight), Some(bias)) = (&layer.weight, &layer.bias) else { continue };
-            let (mut weight, mut bias) = (weight.detach(), bias.detach());
+            // Copies: what is detached still shares its memory.
+            let (mut weight, mut bias) = (weight.detach().copy(), bias.detach().copy());
             if let Some((scale, bias_unit)) = &layer.steps {
                 let scale = scale.detach().exp();
                 weight_scales[at] = floats(&scale)?;

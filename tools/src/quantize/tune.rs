@@ -19,6 +19,11 @@ const SCALES_SLOWER: f64 = 0.05;
 /// Weight of offsets against scores: a box off by 1 % of its window counts like a
 /// score off by 3 %.
 const OFFSETS: f64 = 10.0;
+/// Share of the way that the running average of all variables goes towards them at
+/// each step. The average is what is judged and kept: roundings make the variables
+/// themselves wander (Polyak and Juditsky, "Acceleration of stochastic approximation
+/// by averaging", 1992).
+const AVERAGE: f64 = 0.02;
 
 /// How to train on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -62,6 +67,7 @@ pub fn tune(
     tch::manual_seed(task.seed);
     let teacher = Simulation::float(task.graph, Device::Cpu);
     let student = Simulation::quantized(start, Device::Cpu);
+    let mut averaged = Simulation::quantized(start, Device::Cpu);
     let expected = task.teacher(task.select);
     let mut epochs = vec![task.judge(&student, &expected)];
     told(&Progress::Judged(0, epochs[0]));
@@ -79,12 +85,13 @@ pub fn tune(
                 bail!("epoch {epoch}: the loss is no number any more; take a smaller learning rate");
             }
             optimizer.backward_step(&loss);
+            averaged.approach(&student, AVERAGE);
             told(&Progress::Seen(batch.size()[0] as usize));
         }
-        let agreement = task.judge(&student, &expected);
+        let agreement = task.judge(&averaged, &expected);
         told(&Progress::Judged(epoch, agreement));
         if agreement.cost() < epochs[chosen].cost() {
-            (best, chosen) = (student.to_quantized()?, epoch);
+            (best, chosen) = (averaged.to_quantized()?, epoch);
         }
         epochs.push(agreement);
     }
