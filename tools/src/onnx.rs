@@ -94,13 +94,7 @@ impl GraphBuilder {
 
     /// An activation to 8 bits and back: what comes out is `input` in steps of
     /// `scale`, as far as a byte goes. Constants are named after `name`.
-    pub fn through_bytes(
-        &mut self,
-        name: &str,
-        input: &str,
-        scale: f32,
-        zero_point: i8,
-    ) -> String {
+    pub fn through_bytes(&mut self, name: &str, input: &str, scale: f32, zero_point: i8) -> String {
         let (scales, zeros) = (format!("{name}.scale"), format!("{name}.zero_point"));
         let scale = Tensor { shape: vec![], values: vec![scale] };
         let constants = [

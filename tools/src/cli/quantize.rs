@@ -50,18 +50,9 @@ pub struct Quantize {
     /// Version of the new set of models
     #[arg(long)]
     name: String,
-    /// Times each face is trained on with the roundings in place; 0 turns that off
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    /// Times each picture is trained on with the roundings in place; 0 turns that off
+    #[arg(long, value_name = "N", default_value_t = 2)]
     qat_epochs: usize,
-    /// The same of the detector's windows
-    #[arg(long, value_name = "N", default_value_t = 6)]
-    qat_detector_epochs: usize,
-    /// Step size of that training, in steps of a weight
-    #[arg(long, value_name = "RATE", default_value_t = 0.02)]
-    qat_rate: f64,
-    /// Pictures a step
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    qat_batch: usize,
     /// Everything random follows from it
     #[arg(long, default_value_t = 1)]
     seed: i64,
@@ -134,7 +125,8 @@ impl Quantize {
             };
             let learned_from = pictures(&[&calibrate, &train], *net, usize::MAX);
             say(name);
-            let (bytes, written) = self.quantize(&task, &learned_from, net.is_some())?;
+            let training = schedule(*net, self.qat_epochs);
+            let (bytes, written) = quantize(&task, &learned_from, training)?;
             write_file(&self.out.join(format!("{name}.onnx")), &bytes)?;
             networks.insert(*name, written);
             let entry = FileEntry { file: format!("{name}.onnx"), sha256: sha256_hex(&bytes) };
@@ -147,39 +139,6 @@ impl Quantize {
         tell_whole(&whole);
         let record = Record { seed: self.seed, networks, whole };
         write_file(&self.out.join("quantize.json"), &serde_json::to_vec_pretty(&record)?)
-    }
-
-    /// The 8-bit file of one network.
-    fn quantize(
-        &self,
-        task: &Task,
-        learned_from: &[tch::Tensor],
-        detects: bool,
-    ) -> Result<(Vec<u8>, NetworkRecord)> {
-        let start = task.post_training(&Recipe::all(), tell)?;
-        let training = Schedule {
-            epochs: if detects { self.qat_detector_epochs } else { self.qat_epochs },
-            batch: self.qat_batch,
-            rate: self.qat_rate,
-        };
-        let pictures: i64 = learned_from.iter().map(|batch| batch.size()[0]).sum();
-        let bar = photos::progress(pictures as usize * training.epochs, "training");
-        let done = tune(task, &start.quantized, learned_from, &training, |progress| match progress {
-            Progress::Seen(pictures) => bar.inc(*pictures as u64),
-            Progress::Judged(epoch, agreement) => {
-                bar.suspend(|| say(&format!("  epoch {epoch:<3} {}", told(agreement))));
-            }
-        })?;
-        bar.finish_and_clear();
-        let bytes = write::write(&done.quantized);
-        let record = NetworkRecord {
-            bytes: bytes.len(),
-            recipe: start.recipe,
-            training,
-            agreement: done.epochs,
-            chosen: done.chosen,
-        };
-        Ok((bytes, record))
     }
 
     /// Photos for calibration, for training, and for choosing.
@@ -239,6 +198,44 @@ impl Quantize {
     }
 }
 
+/// The 8-bit file of one network.
+fn quantize(
+    task: &Task,
+    learned_from: &[tch::Tensor],
+    training: Schedule,
+) -> Result<(Vec<u8>, NetworkRecord)> {
+    let start = task.post_training(&Recipe::all(), tell)?;
+    let pictures: i64 = learned_from.iter().map(|batch| batch.size()[0]).sum();
+    let bar = photos::progress(pictures as usize * training.epochs, "training");
+    let done = tune(task, &start.quantized, learned_from, &training, |progress| match progress {
+        Progress::Seen(pictures) => bar.inc(*pictures as u64),
+        Progress::Judged(epoch, agreement) => {
+            bar.suspend(|| say(&format!("  epoch {epoch:<28} {}", told(agreement))));
+        }
+    })?;
+    bar.finish_and_clear();
+    let bytes = write::write(&done.quantized);
+    let record = NetworkRecord {
+        bytes: bytes.len(),
+        recipe: start.recipe,
+        training,
+        agreement: done.epochs,
+        chosen: done.chosen,
+    };
+    Ok((bytes, record))
+}
+
+/// How each network is trained on. P-Net has few weights and many windows a picture,
+/// so its epochs are short and many. Faster steps made the detector's nets wander on
+/// the selection photos, slower ones left the recognizer where it was.
+fn schedule(net: Option<Net>, epochs: usize) -> Schedule {
+    match net {
+        Some(Net::Pnet) => Schedule { epochs: 3 * epochs, batch: 16, rate: 0.003 },
+        Some(Net::Rnet | Net::Onet) => Schedule { epochs, batch: 64, rate: 0.003 },
+        None => Schedule { epochs, batch: 32, rate: 0.01 },
+    }
+}
+
 /// A network's pictures: the windows of a net of the detector, or about so many
 /// faces from all over the list.
 fn pictures(inputs: &[&Inputs], net: Option<Net>, faces: usize) -> Vec<tch::Tensor> {
@@ -282,7 +279,10 @@ fn tell_whole(whole: &Whole) {
     ));
     for rate in rates {
         let [float, bytes] = rate.tar.map(|rate| rate * 100.0);
-        say(&format!("FAR {:.0e}  TAR {float:.2} % in floating point, {bytes:.2} % in 8 bits", rate.far));
+        say(&format!(
+            "FAR {:.0e}  TAR {float:.2} % in floating point, {bytes:.2} % in 8 bits",
+            rate.far
+        ));
     }
 }
 

@@ -117,3 +117,50 @@ fn largest(channels: usize, rows: impl Iterator<Item = Vec<f32>>) -> Vec<f32> {
         largest.iter().zip(row).map(|(a, b)| a.max(b)).collect()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fold::CENTERED;
+    use super::super::ranges::observe;
+    use super::super::simulate::{Simulation, normalized};
+    use super::super::toy;
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn channels_come_nearer_and_the_outputs_stay() {
+        let graph = Graph::read("toy.onnx", &toy::onnx(1)).expect("a graph");
+        let bytes = toy::pictures(4, 1);
+        let peaks = |graph: &Graph| -> Vec<Vec<f32>> {
+            let network = Simulation::float(graph, Device::Cpu);
+            let batches = [bytes.shallow_clone()];
+            let seen = observe(&network, graph.steps.len(), &batches, &CENTERED, 1);
+            seen.expect("ranges").into_iter().map(|seen| seen.peaks).collect()
+        };
+        let before = peaks(&graph);
+        let mut equal = graph.clone();
+        equalize(&mut equal, &before);
+        assert_ne!(equal, graph);
+        let run = |graph: &Graph| {
+            let network = Simulation::float(graph, Device::Cpu);
+            toy::torch(&network, &normalized(&bytes, &CENTERED))
+        };
+        let difference = toy::difference(&run(&graph), &run(&equal));
+        assert!(difference < 1e-5, "{difference}");
+        let spread = |peaks: &[f32]| peak(peaks) / peaks.iter().copied().fold(f32::MAX, f32::min);
+        let after = peaks(&equal);
+        // The depthwise layer reads what the widening layer gives.
+        let wide = graph.steps.iter().position(|step| step.name == "wide").expect("a layer");
+        assert!(spread(&after[wide]) < 1.01 && spread(&before[wide]) > 4.0);
+    }
+
+    #[test]
+    fn what_an_addition_or_a_pooling_ties_is_scaled_alike() {
+        let graph = Graph::read("toy.onnx", &toy::onnx(1)).expect("a graph");
+        let name = |step: &usize| graph.steps[*step].name.as_str();
+        let tied = tied(&graph);
+        let group = tied.iter().find(|group| group.len() > 1).expect("a group");
+        assert_eq!(group.iter().map(name).collect::<Vec<_>>(), ["first", "pool", "project"]);
+        assert!(tied.iter().filter(|group| group.len() == 1).count() == graph.steps.len() - 3);
+    }
+}

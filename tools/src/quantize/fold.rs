@@ -32,3 +32,27 @@ pub fn fold(graph: &mut Graph, from: &Normalization) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::simulate::{Simulation, normalized};
+    use super::super::toy;
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn centered_pictures_give_what_pictures_of_any_normalization_gave() {
+        let graph = Graph::read("toy.onnx", &toy::onnx(0)).expect("a graph");
+        let bytes = toy::pictures(2, 1);
+        for from in [Normalization::ARCFACE, Normalization::IMAGENET] {
+            let mut folded = graph.clone();
+            fold(&mut folded, &from);
+            let run = |graph: &Graph, normalization: &Normalization| {
+                let network = Simulation::float(graph, Device::Cpu);
+                toy::torch(&network, &normalized(&bytes, normalization))
+            };
+            let difference = toy::difference(&run(&graph, &from), &run(&folded, &CENTERED));
+            assert!(difference < 1e-4, "{difference}");
+        }
+    }
+}

@@ -130,8 +130,7 @@ impl Graph {
     pub fn read(file: &str, bytes: &[u8]) -> Result<Self, GraphError> {
         let not_onnx =
             |reason: &str| GraphError::NotOnnx { file: file.to_owned(), reason: reason.to_owned() };
-        let model =
-            pb::ModelProto::decode(bytes).map_err(|error| not_onnx(&error.to_string()))?;
+        let model = pb::ModelProto::decode(bytes).map_err(|error| not_onnx(&error.to_string()))?;
         let graph = model.graph.ok_or_else(|| not_onnx("it holds no graph"))?;
         let quantized = graph.node.iter().find(|node| node.op_type.contains("Linear"));
         if let Some(node) = quantized {
@@ -343,8 +342,7 @@ impl Reader<'_> {
         let Some(constant) = self.constants.get(name) else {
             return Err(self.fault(node, format!("its input {name:?} must be a constant")));
         };
-        let shape =
-            constant.dims.iter().map(|side| usize::try_from(*side).unwrap_or(0)).collect();
+        let shape = constant.dims.iter().map(|side| usize::try_from(*side).unwrap_or(0)).collect();
         let values = if constant.raw_data.is_empty() {
             constant.float_data.clone()
         } else {
@@ -411,7 +409,8 @@ impl Reader<'_> {
         at: usize,
     ) -> Result<(usize, &mut Linear), GraphError> {
         let fault = self.fault(node, "must follow a Conv or Gemm that nothing else reads");
-        let alone = node.input.get(at).is_some_and(|name| self.readers.get(name.as_str()) == Some(&1));
+        let alone =
+            node.input.get(at).is_some_and(|name| self.readers.get(name.as_str()) == Some(&1));
         let Value::Step(step) = self.input(node, at)? else { return Err(fault) };
         match self.steps.get_mut(step).map(|step| &mut step.op) {
             Some(Op::Linear(linear))
@@ -450,4 +449,54 @@ fn same(node: &pb::NodeProto, name: &str, default: usize) -> Option<usize> {
     let first = *attribute.ints.first()?;
     let same = attribute.ints.iter().all(|side| *side == first);
     usize::try_from(first).ok().filter(|_| same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fold::CENTERED;
+    use super::super::simulate::{Simulation, normalized};
+    use super::super::toy;
+    use super::*;
+    use crate::student::tests::noise;
+    use tch::Device;
+
+    #[test]
+    fn torch_and_tract_agree_on_what_was_read() {
+        let bytes = toy::onnx(1);
+        let graph = Graph::read("toy.onnx", &bytes).expect("a graph");
+        assert_eq!(graph.steps.len(), 9);
+        let pictures = normalized(&toy::pictures(3, 1), &CENTERED);
+        let torch = toy::torch(&Simulation::float(&graph, Device::Cpu), &pictures);
+        assert!(toy::difference(&torch, &toy::tract(&bytes, &pictures)) < 1e-4);
+    }
+
+    #[test]
+    fn the_recognizer_is_read_whole() {
+        let graph = Graph::read("noise.onnx", &noise(32, 7).to_onnx()).expect("a graph");
+        assert_eq!(graph.linears().filter(|(_, linear)| linear.residual.is_some()).count(), 12);
+        assert_eq!(graph.linears().filter(|(_, linear)| linear.is_depthwise()).count(), 17);
+        assert_eq!(graph.outputs.len(), 1);
+    }
+
+    fn changed(change: impl Fn(&mut pb::GraphProto)) -> String {
+        let mut model = pb::ModelProto::decode(&toy::onnx(1)[..]).expect("a model");
+        model.graph.iter_mut().for_each(change);
+        let error = Graph::read("toy.onnx", &model.encode_to_vec()).expect_err("a fault");
+        error.to_string()
+    }
+
+    #[test]
+    fn what_cannot_be_quantized_is_named() {
+        let said = changed(|graph| graph.node[1].op_type = "Sigmoid".to_owned());
+        assert!(said.contains("node first.prelu: Sigmoid has no 8-bit form"), "{said}");
+        let said = changed(|graph| graph.node[3].op_type = "DequantizeLinear".to_owned());
+        assert!(said.contains("quantized already, see node wide"), "{said}");
+        let said = changed(|graph| {
+            graph.initializer[0].raw_data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        });
+        assert!(said.contains("first.weight holds a value that is not finite"), "{said}");
+        let said = changed(|graph| graph.output.truncate(1));
+        assert!(said.contains("node box: its output is never read"), "{said}");
+        assert!(Graph::read("x", b"no model").is_err());
+    }
 }

@@ -8,6 +8,7 @@
 //! that is not enough, the weights are trained on with the roundings in place
 //! ([`tune`]). Everything is judged on photos that nothing was measured on.
 
+mod chance;
 pub mod equalize;
 pub mod fold;
 pub mod graph;
@@ -15,18 +16,20 @@ pub mod inputs;
 pub mod judge;
 pub mod ranges;
 pub mod simulate;
+#[cfg(test)]
+mod toy;
 pub mod tune;
 pub mod whole;
 pub mod write;
 
+use anyhow::{Context, Result};
+use facelatch::models::Normalization;
 use fold::CENTERED;
 use graph::{Graph, Op};
 use judge::{Agreement, Aim};
 use ranges::{Method, Observed, weight_scales};
-use simulate::{Quantized, Simulation, channels_last, normalized};
-use anyhow::{Context, Result};
-use facelatch::models::Normalization;
 use serde::Serialize;
+use simulate::{Quantized, Simulation, channels_last, normalized};
 use tch::{Device, Tensor};
 
 /// Batches that ranges are measured on.

@@ -1,10 +1,11 @@
 //! Which range of values a byte stands for.
 
+use super::chance::Chance;
 use super::simulate::{Simulation, floats, normalized};
 use anyhow::{Result, bail};
 use facelatch::models::Normalization;
 use serde::Serialize;
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 /// Values kept of each activation: enough that one in 100,000 is still seen.
 const SAMPLE: usize = 1 << 18;
@@ -143,8 +144,8 @@ pub fn observe(
     normalization: &Normalization,
     seed: i64,
 ) -> Result<Vec<Observed>> {
-    tch::manual_seed(seed);
-    let a_batch = SAMPLE.div_ceil(batches.len().max(1)) as i64;
+    let mut chance = Chance::new(seed);
+    let a_batch = SAMPLE.div_ceil(batches.len().max(1));
     let mut samples: Vec<Vec<Tensor>> = (0..steps).map(|_| Vec::new()).collect();
     let mut peaks: Vec<Option<Tensor>> = (0..steps).map(|_| None).collect();
     let mut ends = vec![(f64::INFINITY, f64::NEG_INFINITY); steps];
@@ -155,9 +156,9 @@ pub fn observe(
                 let (lowest, highest) = &mut ends[at];
                 *lowest = lowest.min(values.min().double_value(&[]));
                 *highest = highest.max(values.max().double_value(&[]));
-                let all = values.size()[0];
+                let all = values.numel();
                 samples[at].push(if all > a_batch {
-                    let chosen = Tensor::randint(all, [a_batch], (Kind::Int64, Device::Cpu));
+                    let chosen = chance.some(a_batch, all);
                     values.index_select(0, &chosen.to_device(values.device()))
                 } else {
                     values
@@ -191,4 +192,57 @@ pub fn weight_scales(weights: &[f32], row: usize) -> Vec<f32> {
     let peak = |row: &[f32]| row.iter().fold(0.0f32, |peak, weight| peak.max(weight.abs()));
     // A row of zeros still needs a scale to divide by.
     weights.chunks(row).map(|row| peak(row).max(SMALLEST) / limit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn spread_with_outlier() -> Observed {
+        let values = (0..10_000).map(|i| i as f32 / 10_000.0 - 0.25).chain([50.0]).collect();
+        Observed::new(values, vec![])
+    }
+
+    #[test]
+    fn each_method_picks_its_range() {
+        let seen = spread_with_outlier();
+        let highest = |method| {
+            let Affine { scale, zero_point } = seen.affine(method);
+            scale * (127.0 - f32::from(zero_point))
+        };
+        assert!((highest(Method::MinMax) - 50.0).abs() < 0.1);
+        assert!((highest(Method::Without(1e-3)) - 0.75).abs() < 0.01);
+    }
+
+    #[test]
+    fn the_least_error_is_less_than_that_of_the_whole_range() {
+        // A heavy tail at one end.
+        let values = (0..10_000).map(|i| (i as f32 / 10_000.0).powi(60) - 0.01).collect();
+        let seen = Observed::new(values, vec![]);
+        let error = |method| seen.squared_error(seen.affine(method));
+        assert!(error(Method::LeastSquares) < 0.9 * error(Method::MinMax));
+        assert!(error(Method::LeastSquares) < 0.9 * error(Method::Without(0.1)));
+    }
+
+    #[test]
+    fn the_largest_weight_is_127_steps() {
+        let scales = weight_scales(&[0.5, -2.54, 0.0, 0.0], 2);
+        assert!((scales[0] - 0.02).abs() < 1e-6);
+        assert!(scales[1] > 0.0 && scales[1].is_normal());
+    }
+
+    proptest! {
+        #[test]
+        fn zero_is_kept_and_what_lies_within_is_off_by_half_a_step(
+            lowest in -1e6f32..1e3, width in 0f32..1e6, share in 0f32..1.0,
+        ) {
+            let affine = Affine::covering(lowest, lowest + width);
+            prop_assert_eq!(affine.rounded(0.0), 0.0);
+            prop_assert!(affine.scale.is_normal() && affine.scale > 0.0);
+            let value = lowest + share * width;
+            // The zero point moves the ends by half a step.
+            prop_assert!((affine.rounded(value) - value).abs() <= affine.scale * 1.01);
+        }
+    }
 }

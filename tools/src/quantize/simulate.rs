@@ -100,8 +100,7 @@ impl Simulation {
                 let path = store.root() / at;
                 let Op::Linear(linear) = &step.op else { return Layer::default() };
                 let of = |values: &[f32]| Tensor::from_slice(values).to_device(device);
-                let shape: Vec<i64> =
-                    linear.weight.shape.iter().map(|side| *side as i64).collect();
+                let shape: Vec<i64> = linear.weight.shape.iter().map(|side| *side as i64).collect();
                 let mut rows = vec![1; shape.len()];
                 rows[0] = -1;
                 let mut weight = of(&linear.weight.values).view(&shape[..]);

@@ -3,10 +3,11 @@
 //! images (Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network",
 //! 2015). No labels are needed, and weights, biases, slopes and scales all learn.
 
+use super::Task;
+use super::chance::Chance;
 use super::fold::CENTERED;
 use super::judge::{Agreement, Aim};
 use super::simulate::{Learns, Quantized, Simulation, normalized};
-use super::Task;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -64,7 +65,7 @@ pub fn tune(
     schedule: &Schedule,
     mut told: impl FnMut(&Progress),
 ) -> Result<Tuned> {
-    tch::manual_seed(task.seed);
+    let mut chance = Chance::new(task.seed);
     let teacher = Simulation::float(task.graph, Device::Cpu);
     let student = Simulation::quantized(start, Device::Cpu);
     let mut averaged = Simulation::quantized(start, Device::Cpu);
@@ -77,12 +78,17 @@ pub fn tune(
         pools.iter().map(|pool| (pool.size()[0] as usize).div_ceil(schedule.batch.max(1))).sum();
     let mut optimizer = Adam::default().build(&student.store, schedule.rate)?;
     for epoch in 1..=schedule.epochs {
-        for (step, batch) in shuffled(&pools, schedule.batch)?.iter().enumerate() {
+        for (step, batch) in shuffled(&pools, schedule.batch, &mut chance).iter().enumerate() {
             let done = ((epoch - 1) * steps + step) as f64 / (schedule.epochs * steps) as f64;
-            set_rates(&mut optimizer, schedule.rate * (1.0 + (std::f64::consts::PI * done).cos()) / 2.0);
+            set_rates(
+                &mut optimizer,
+                schedule.rate * (1.0 + (std::f64::consts::PI * done).cos()) / 2.0,
+            );
             let loss = loss(task, &teacher, &student, batch);
             if !loss.double_value(&[]).is_finite() {
-                bail!("epoch {epoch}: the loss is no number any more; take a smaller learning rate");
+                bail!(
+                    "epoch {epoch}: the loss is no number any more; take a smaller learning rate"
+                );
             }
             optimizer.backward_step(&loss);
             averaged.approach(&student, AVERAGE);
@@ -137,21 +143,70 @@ fn pools(batches: &[Tensor]) -> Vec<Tensor> {
 }
 
 /// Every picture once, in batches of one size, half of the batches mirrored.
-fn shuffled(pools: &[Tensor], batch: usize) -> Result<Vec<Tensor>> {
-    let order = |count: i64| Tensor::randperm(count, (Kind::Int64, Device::Cpu));
+fn shuffled(pools: &[Tensor], batch: usize, chance: &mut Chance) -> Vec<Tensor> {
     let mut batches = Vec::new();
-    for (at, pool) in pools.iter().enumerate() {
-        let order = order(pool.size()[0]);
-        batches.extend(order.split(batch.max(1) as i64, 0).into_iter().map(|index| (at, index)));
+    for pool in pools {
+        let order = chance.order(pool.size()[0] as usize);
+        batches.extend(order.chunks(batch.max(1)).map(|index| (pool, Tensor::from_slice(index))));
     }
-    let mixed = Vec::<i64>::try_from(order(batches.len() as i64))?;
-    let mirrored = Vec::<bool>::try_from(
-        Tensor::rand([batches.len() as i64], (Kind::Float, Device::Cpu)).lt(0.5),
-    )?;
-    let batch = |(at, mirrored): (&i64, bool)| {
+    let mixed = chance.order(batches.len());
+    let batch = |at: &i64| {
         let (pool, index) = &batches[*at as usize];
-        let pictures = pools[*pool].index_select(0, index);
-        if mirrored { pictures.flip([3]) } else { pictures }
+        let pictures = pool.index_select(0, index);
+        if chance.below(2) == 1 { pictures.flip([3]) } else { pictures }
     };
-    Ok(mixed.iter().zip(mirrored).map(batch).collect())
+    mixed.iter().map(batch).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::graph::Graph;
+    use super::super::ranges::Method;
+    use super::super::{Recipe, toy, write};
+    use super::*;
+    use facelatch::models::Normalization;
+
+    fn tuned(aim: Aim, epochs: usize) -> Tuned {
+        let graph = Graph::read("toy.onnx", &toy::onnx(1)).expect("a graph");
+        let task = Task {
+            graph: &graph,
+            normalization: Normalization::ARCFACE,
+            aim,
+            calibrate: &[toy::pictures(16, 1)],
+            select: &[toy::pictures(16, 2)],
+            seed: 1,
+        };
+        // A range that is far too narrow leaves much to learn.
+        let recipe = Recipe { activations: Method::Without(0.2), correct_biases: false };
+        let start = task.post_training(&[recipe], |_, _| ()).expect("a quantized network");
+        let schedule = Schedule { epochs, batch: 4, rate: 0.1 };
+        tune(&task, &start.quantized, &[toy::pictures(64, 4)], &schedule, |_| ()).expect("tuned")
+    }
+
+    #[test]
+    fn training_brings_the_outputs_nearer_and_repeats_itself() {
+        for aim in [Aim::Windows(0.2), Aim::Direction] {
+            let done = tuned(aim, 4);
+            assert_eq!(done.epochs.len(), 5);
+            let (start, best) = (done.epochs[0].cost(), done.epochs[done.chosen].cost());
+            assert!(best < 0.9 * start, "{aim:?}: {start} {best}");
+            let again = tuned(aim, 4);
+            assert!(write::write(&done.quantized) == write::write(&again.quantized));
+        }
+    }
+
+    #[test]
+    fn without_epochs_the_start_stays() {
+        let done = tuned(Aim::Direction, 0);
+        assert_eq!((done.chosen, done.epochs.len()), (0, 1));
+    }
+
+    /// Reading the weights out once multiplied those still being trained.
+    #[test]
+    fn reading_the_network_out_leaves_it_as_it_is() {
+        let start = tuned(Aim::Direction, 0).quantized;
+        let network = Simulation::quantized(&start, Device::Cpu);
+        let once = network.to_quantized().expect("weights");
+        assert_eq!(once, network.to_quantized().expect("weights"));
+    }
 }

@@ -39,7 +39,8 @@ pub struct Rate {
 
 /// Looks at each photo with both sets; `people` says whose photo each is.
 pub fn compare(sets: [&Models; 2], photos: &[PathBuf], people: &[&str]) -> Result<Whole> {
-    let outcomes = [process(sets[0], photos, true, "float"), process(sets[1], photos, true, "int8")];
+    let outcomes =
+        [process(sets[0], photos, true, "float"), process(sets[1], photos, true, "int8")];
     let [float, bytes] = outcomes.map(|outcomes| -> Result<Vec<_>> {
         let face = |outcome| match outcome {
             Outcome::Face { face, embedding, .. } => Some((face, embedding?)),
@@ -49,10 +50,13 @@ pub fn compare(sets: [&Models; 2], photos: &[PathBuf], people: &[&str]) -> Resul
     });
     let (float, bytes) = (float?, bytes?);
     let (mut distances, mut cosine) = (Vec::new(), 0.0);
-    for ((a, of_a), (b, of_b)) in float.iter().zip(&bytes).filter_map(|(a, b)| a.as_ref().zip(b.as_ref())) {
+    for ((a, of_a), (b, of_b)) in
+        float.iter().zip(&bytes).filter_map(|(a, b)| a.as_ref().zip(b.as_ref()))
+    {
         if a.rect.iou(&b.rect) >= 0.5 {
             let points = a.landmarks.iter().zip(&b.landmarks);
-            distances.push(points.map(|(p, q)| (p[0] - q[0]).hypot(p[1] - q[1])).sum::<f32>() / 5.0);
+            distances
+                .push(points.map(|(p, q)| (p[0] - q[0]).hypot(p[1] - q[1])).sum::<f32>() / 5.0);
             cosine += of_a.similarity(of_b);
         }
     }
@@ -62,7 +66,9 @@ pub fn compare(sets: [&Models; 2], photos: &[PathBuf], people: &[&str]) -> Resul
     let within = distances.get((same * 95 / 100).min(same.saturating_sub(1))).copied();
     let scores = [&float, &bytes].map(|faces| {
         let embeddings = faces.iter().map(|face| face.as_ref().map(|(_, embedding)| embedding));
-        Scores::of_all_pairs(&people.iter().zip(embeddings).collect::<Vec<(_, Option<&Embedding>)>>())
+        Scores::of_all_pairs(
+            &people.iter().zip(embeddings).collect::<Vec<(_, Option<&Embedding>)>>(),
+        )
     });
     Ok(Whole {
         photos: photos.len(),

@@ -31,8 +31,7 @@ impl Stored {
         let least = |bias: f32| bias.abs() / input.scale / (1 << 28) as f32;
         let weight_scales: Vec<f32> =
             scales.iter().zip(&linear.bias).map(|(scale, bias)| scale.max(least(*bias))).collect();
-        let bias_scales: Vec<f32> =
-            weight_scales.iter().map(|scale| scale * input.scale).collect();
+        let bias_scales: Vec<f32> = weight_scales.iter().map(|scale| scale * input.scale).collect();
         let rows = linear.weight.values.chunks(linear.row()).zip(&weight_scales);
         let limit = WEIGHT_LIMIT as f32;
         let weights = rows
@@ -132,4 +131,77 @@ fn layer(
 /// Whether the output has no height and width.
 fn is_flat(op: &Op) -> bool {
     matches!(op, Op::Linear(linear) if linear.conv.is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fold::CENTERED;
+    use super::super::graph::Graph;
+    use super::super::judge::Aim;
+    use super::super::ranges::Method;
+    use super::super::simulate::{Simulation, normalized};
+    use super::super::{Recipe, Task, toy};
+    use super::*;
+    use facelatch::models::Normalization;
+    use prost::Message;
+    use tch::Device;
+    use tract_onnx::pb;
+
+    fn quantized() -> Quantized {
+        let graph = Graph::read("toy.onnx", &toy::onnx(1)).expect("a graph");
+        let task = Task {
+            graph: &graph,
+            normalization: Normalization::ARCFACE,
+            aim: Aim::Windows(0.5),
+            calibrate: &[toy::pictures(8, 1)],
+            select: &[toy::pictures(8, 2)],
+            seed: 1,
+        };
+        let recipe = Recipe { activations: Method::MinMax, correct_biases: true };
+        task.post_training(&[recipe], |_, _| ()).expect("a quantized network").quantized
+    }
+
+    #[test]
+    fn whoever_computes_in_floating_point_gets_what_was_simulated() {
+        let quantized = quantized();
+        let pictures = normalized(&toy::pictures(4, 3), &CENTERED);
+        let simulated = toy::torch(&Simulation::quantized(&quantized, Device::Cpu), &pictures);
+        let written = toy::tract(&write(&quantized), &pictures);
+        // A value halfway between two steps may fall to either side.
+        let difference = toy::difference(&simulated, &written);
+        assert!(difference < 0.02, "{difference}");
+    }
+
+    #[test]
+    fn what_is_written_is_what_was_quantized() {
+        let quantized = quantized();
+        let model = pb::ModelProto::decode(&write(&quantized)[..]).expect("a model");
+        let graph = model.graph.expect("a graph");
+        let constant = |name: String| {
+            let found = graph.initializer.iter().find(|constant| constant.name == name);
+            found.unwrap_or_else(|| panic!("{name}")).clone()
+        };
+        let floats = |name: String| -> Vec<f32> {
+            let raw = constant(name).raw_data;
+            raw.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+        };
+        for (at, linear) in quantized.graph.linears() {
+            let name = &quantized.graph.steps[at].name;
+            let scales = floats(format!("{name}.weight.scale"));
+            let values = constant(format!("{name}.weight")).raw_data;
+            for (index, (byte, weight)) in values.iter().zip(&linear.weight.values).enumerate() {
+                let scale = scales[index / linear.row()];
+                let back = f32::from(byte.cast_signed()) * scale;
+                assert!((back - weight).abs() <= 0.501 * scale, "{name}: {back} {weight}");
+            }
+            let input = quantized.input_of(at);
+            for (bias, weight) in floats(format!("{name}.bias.scale")).iter().zip(&scales) {
+                assert!((bias / (weight * input.scale) - 1.0).abs() < 1e-6);
+            }
+            let zeros = constant(format!("{name}.weight.zero_point")).raw_data;
+            assert!(zeros.iter().all(|zero| *zero == 0) && zeros.len() == scales.len());
+        }
+        // What is pooled keeps its scale.
+        assert_eq!(floats("pool.out.scale".into()), floats("first.out.scale".into()));
+    }
 }
