@@ -189,7 +189,7 @@ impl Simulation {
             None => sums,
         };
         if let Some(residual) = linear.residual.and_then(|residual| values[residual].as_ref()) {
-            output = output + residual;
+            output += residual;
         }
         if linear.softmax.is_some() {
             output = output.softmax(1, Kind::Float);
