@@ -7,8 +7,8 @@
 //! nets overlapping boxes are merged and regressed boxes are squared.
 
 use crate::frame::{Frame, Landmarks, Rect};
-use crate::models::{DetectorModels, Normalization};
-use crate::nn::{Network, NetworkError, Output, Side, Signature};
+use crate::models::DetectorModels;
+use crate::nn::{Network, NetworkError, Pictures, Precision, Side, Signature};
 use crate::resample::{Resampler, Values};
 use std::time::{Duration, Instant};
 
@@ -22,9 +22,10 @@ const O_NET_SIDE: usize = 48;
 /// Ratio of two neighbouring scales: about the square root of one half, so that
 /// the area halves from one to the next (section 3.1 of the paper's code).
 const PYRAMID_FACTOR: f64 = 0.709;
-/// P-Net looks at this many pixels of a scale at once. Its activations take
-/// about 200 bytes a pixel, so this bounds them to some 50 MB on a huge picture.
-const P_NET_STRIP_PIXELS: usize = 1 << 18;
+/// P-Net looks at this many pixels at once: all levels of the pyramid of most
+/// pictures. Its activations take up to 200 bytes a pixel, so this bounds them to
+/// some 50 MB on a huge picture.
+const P_NET_PIXELS: usize = 1 << 18;
 /// Windows that go on from P-Net, the best first. A crowd of a hundred faces
 /// leaves some hundred windows; more are a sign of texture, not of people.
 const MAX_PROPOSALS: usize = 1024;
@@ -79,11 +80,21 @@ pub struct Detector {
     rnet: Network,
     onet: Network,
     settings: DetectorSettings,
-    strip_pixels: usize,
-    normalization: (f32, f32),
+    most_pixels: usize,
     resampler: Resampler,
-    input: Vec<f32>,
+    pictures: Pictures,
+    strips: Vec<Strip>,
     times: DetectTimes,
+}
+
+/// A part of a level that P-Net looks at: whole rows of it.
+#[derive(Clone, Copy)]
+struct Strip {
+    scale: Scale,
+    /// Number of the level.
+    level: usize,
+    top: usize,
+    bottom: usize,
 }
 
 /// A window on its way through the cascade.
@@ -105,19 +116,27 @@ impl Detector {
     /// Loads the three nets.
     pub fn new(models: &DetectorModels, settings: DetectorSettings) -> Result<Self, NetworkError> {
         let load = |file: &crate::models::ModelFile, input, outputs: &[usize]| {
-            Network::load(&file.name, &file.bytes, &Signature { input, outputs: outputs.to_vec() })
+            let signature = Signature { input, outputs: outputs.to_vec() };
+            let normalization = &models.normalization;
+            Network::load(&file.name, &file.bytes, &signature, normalization, models.precision)
         };
         let crops = |side| [Side::Free('N'), Side::Fixed(3), Side::Fixed(side), Side::Fixed(side)];
         let picture = [Side::Fixed(1), Side::Fixed(3), Side::Free('H'), Side::Free('W')];
+        let pnet = load(&models.pnet, picture, &[2, 4])?;
+        let resampler = match pnet.precision() {
+            Precision::Int8 => Resampler::default(),
+            // All the way: the oracle is not to owe anything to rounding.
+            Precision::Float => Resampler::exact(),
+        };
         Ok(Self {
-            pnet: load(&models.pnet, picture, &[2, 4])?,
+            pnet,
             rnet: load(&models.rnet, crops(R_NET_SIDE), &[2, 4])?,
             onet: load(&models.onet, crops(O_NET_SIDE), &[2, 4, 10])?,
             settings,
-            strip_pixels: P_NET_STRIP_PIXELS,
-            normalization: grey(&models.normalization),
-            resampler: Resampler::new(),
-            input: Vec::new(),
+            most_pixels: P_NET_PIXELS,
+            resampler,
+            pictures: Pictures::default(),
+            strips: Vec::new(),
             times: DetectTimes::default(),
         })
     }
@@ -145,84 +164,70 @@ impl Detector {
         self.times
     }
 
-    /// P-Net over the pyramid; squared boxes.
+    /// P-Net over the pyramid, as many levels at once as fit; squared boxes.
     fn propose(&mut self, frame: &Frame) -> Result<Vec<Rect>, NetworkError> {
-        let mut all = Vec::new();
-        for scale in scales(frame.width(), frame.height(), self.settings.minimum_face) {
-            let mut found = self.propose_at(frame, scale)?;
-            suppress(&mut found, 0.5, Overlap::Union);
-            all.append(&mut found);
+        let mut strips = std::mem::take(&mut self.strips);
+        strips.clear();
+        let levels = scales(frame.width(), frame.height(), self.settings.minimum_face);
+        for (level, scale) in levels.enumerate() {
+            // Strips overlap by what a window needs beyond the stride, so every
+            // window lies whole in one of them.
+            let rows = (self.most_pixels / scale.width).max(4 * P_NET_WINDOW);
+            let (rows, overlap) = (rows / P_NET_STRIDE * P_NET_STRIDE, P_NET_WINDOW - P_NET_STRIDE);
+            let mut top = 0;
+            loop {
+                let bottom = (top + rows + overlap).min(scale.height);
+                strips.push(Strip { scale, level, top, bottom });
+                if bottom == scale.height {
+                    break;
+                }
+                top += rows;
+            }
         }
+        let (mut all, mut found) = (Vec::new(), Vec::new());
+        let mut rest = &strips[..];
+        while !rest.is_empty() {
+            let mut pixels = 0;
+            let fit = rest.iter().take_while(|strip| {
+                pixels += strip.scale.width * (strip.bottom - strip.top);
+                pixels <= self.most_pixels
+            });
+            let (batch, after) = rest.split_at(fit.count().max(1));
+            let outputs = {
+                self.pictures.clear();
+                for strip in batch {
+                    let (width, height) = (strip.scale.width, strip.bottom - strip.top);
+                    let region = Rect {
+                        x1: 0.0,
+                        y1: strip.top as f32 / strip.scale.y,
+                        x2: frame.width() as f32,
+                        y2: strip.bottom as f32 / strip.scale.y,
+                    };
+                    let out = self.pictures.add(height, width);
+                    // P-Net learned on pictures scaled down, which have whole values.
+                    let values = Values::Whole;
+                    self.resampler.cut(frame, &region, (height, width), values, out);
+                }
+                self.pnet.run(&self.pictures)?
+            };
+            let threshold = self.settings.thresholds[0];
+            let [scores, offsets] = outputs else { break };
+            let mut places = scores.places().zip(offsets.places());
+            for (at, strip) in batch.iter().enumerate() {
+                strip.collect(&mut places, threshold, &mut found);
+                // The strips of a level are judged together.
+                let next = batch.get(at + 1).or(after.first());
+                if next.is_none_or(|next| next.level != strip.level) {
+                    suppress(&mut found, 0.5, Overlap::Union);
+                    all.append(&mut found);
+                }
+            }
+            rest = after;
+        }
+        self.strips = strips;
         suppress(&mut all, 0.7, Overlap::Union);
         all.truncate(MAX_PROPOSALS);
         Ok(all.iter().map(|candidate| regressed(candidate).squared()).collect())
-    }
-
-    fn propose_at(&mut self, frame: &Frame, scale: Scale) -> Result<Vec<Candidate>, NetworkError> {
-        let (width, height) = (scale.width, scale.height);
-        let mut found = Vec::new();
-        // Strips overlap by what a window needs beyond the stride, so every
-        // window lies whole in one of them.
-        let rows = (self.strip_pixels / width).max(4 * P_NET_WINDOW) / P_NET_STRIDE * P_NET_STRIDE;
-        let overlap = P_NET_WINDOW - P_NET_STRIDE;
-        let mut top = 0;
-        loop {
-            let bottom = (top + rows + overlap).min(height);
-            let tall = bottom - top;
-            self.input.resize(3 * width * tall, 0.0);
-            let region = Rect {
-                x1: 0.0,
-                y1: top as f32 / scale.y,
-                x2: frame.width() as f32,
-                y2: bottom as f32 / scale.y,
-            };
-            self.resampler.planar(
-                frame,
-                &region,
-                (width, tall),
-                self.normalization,
-                // P-Net learned on pictures scaled down, which have whole values.
-                Values::Whole,
-                &mut self.input,
-            );
-            let outputs = self.pnet.run(&[1, 3, tall, width], &self.input)?;
-            self.collect(&outputs, top, scale, &mut found);
-            if bottom == height {
-                return Ok(found);
-            }
-            top += rows;
-        }
-    }
-
-    fn collect(&self, outputs: &[Output], top: usize, scale: Scale, found: &mut Vec<Candidate>) {
-        let [scores, offsets] = outputs else { return };
-        let [_, _, rows, columns] = *scores.shape() else { return };
-        let plane = rows * columns;
-        let (scores, offsets) = (scores.values(), offsets.values());
-        if scores.len() < 2 * plane || offsets.len() < 4 * plane {
-            return;
-        }
-        for (cell, &score) in scores[plane..2 * plane].iter().enumerate() {
-            if score.is_nan() || score < self.settings.thresholds[0] {
-                continue;
-            }
-            let column = cell % columns * P_NET_STRIDE;
-            let row = cell / columns * P_NET_STRIDE + top;
-            // First and last pixel of the window, counted from one as the paper's
-            // code does, and whole, as the nets were trained.
-            let (first, last) = (1, P_NET_WINDOW);
-            let back = |pixel: usize| (pixel as f64 / scale.nominal).round_ties_even() as f32;
-            found.push(Candidate {
-                rect: Rect {
-                    x1: back(column + first),
-                    y1: back(row + first),
-                    x2: back(column + last),
-                    y2: back(row + last),
-                },
-                score,
-                regression: std::array::from_fn(|i| offsets[i * plane + cell]),
-            });
-        }
     }
 
     /// R-Net over the proposals; squared boxes.
@@ -230,9 +235,8 @@ impl Detector {
         let mut kept = Vec::new();
         for batch in proposals.chunks(BATCH) {
             self.crop(frame, batch, R_NET_SIDE);
-            let outputs = self.rnet.run(&[batch.len(), 3, R_NET_SIDE, R_NET_SIDE], &self.input)?;
-            let [scores, offsets] = &outputs[..] else { continue };
-            let rows = scores.values().chunks_exact(2).zip(offsets.values().chunks_exact(4));
+            let [scores, offsets] = self.rnet.run(&self.pictures)? else { continue };
+            let rows = scores.places().zip(offsets.places());
             for (rect, (score, offsets)) in batch.iter().zip(rows) {
                 if score[1] >= self.settings.thresholds[1] {
                     kept.push(Candidate {
@@ -252,13 +256,8 @@ impl Detector {
         let mut faces = Vec::new();
         for batch in windows.chunks(BATCH) {
             self.crop(frame, batch, O_NET_SIDE);
-            let outputs = self.onet.run(&[batch.len(), 3, O_NET_SIDE, O_NET_SIDE], &self.input)?;
-            let [scores, offsets, points] = &outputs[..] else { continue };
-            let rows = scores
-                .values()
-                .chunks_exact(2)
-                .zip(offsets.values().chunks_exact(4))
-                .zip(points.values().chunks_exact(10));
+            let [scores, offsets, points] = self.onet.run(&self.pictures)? else { continue };
+            let rows = scores.places().zip(offsets.places()).zip(points.places());
             for (rect, ((score, offsets), points)) in batch.iter().zip(rows) {
                 if score[1] >= self.settings.thresholds[2] {
                     let candidate =
@@ -276,14 +275,52 @@ impl Detector {
         Ok(faces)
     }
 
-    /// Fills the input with one crop a box, of whole pixels; the box itself keeps
-    /// its fractions for what the nets say of it.
+    /// One picture a box, of whole pixels; the box itself keeps its fractions for
+    /// what the nets say of it.
     fn crop(&mut self, frame: &Frame, boxes: &[Rect], side: usize) {
-        let size = 3 * side * side;
-        self.input.resize(boxes.len() * size, 0.0);
-        for (rect, out) in boxes.iter().zip(self.input.chunks_exact_mut(size)) {
-            let (size, values) = ((side, side), Values::Exact);
-            self.resampler.planar(frame, &whole(rect), size, self.normalization, values, out);
+        self.pictures.clear();
+        for rect in boxes {
+            let out = self.pictures.add(side, side);
+            self.resampler.cut(frame, &whole(rect), (side, side), Values::Exact, out);
+        }
+    }
+}
+
+impl Strip {
+    /// Takes this strip's cells off P-Net's scores and offsets, row by row, and
+    /// keeps those that may be faces.
+    fn collect<'v>(
+        &self,
+        places: &mut impl Iterator<Item = (&'v [f32], &'v [f32])>,
+        threshold: f32,
+        found: &mut Vec<Candidate>,
+    ) {
+        let cells = |side: usize| match side.checked_sub(P_NET_WINDOW) {
+            Some(rest) => rest.div_ceil(P_NET_STRIDE) + 1,
+            None => 0,
+        };
+        let (rows, columns) = (cells(self.bottom - self.top), cells(self.scale.width));
+        for (cell, (scores, offsets)) in places.take(rows * columns).enumerate() {
+            let score = scores[1];
+            if score.is_nan() || score < threshold {
+                continue;
+            }
+            let column = cell % columns * P_NET_STRIDE;
+            let row = cell / columns * P_NET_STRIDE + self.top;
+            // First and last pixel of the window, counted from one as the paper's
+            // code does, and whole, as the nets were trained.
+            let (first, last) = (1, P_NET_WINDOW);
+            let back = |pixel: usize| (pixel as f64 / self.scale.nominal).round_ties_even() as f32;
+            found.push(Candidate {
+                rect: Rect {
+                    x1: back(column + first),
+                    y1: back(row + first),
+                    x2: back(column + last),
+                    y2: back(row + last),
+                },
+                score,
+                regression: four(offsets),
+            });
         }
     }
 }
@@ -296,11 +333,6 @@ pub fn nearest_center<'f>(faces: &'f [Face], frame: &Frame) -> Option<&'f Face> 
         (fx - x).hypot(fy - y)
     };
     faces.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)))
-}
-
-/// The detector's nets take one mean and one scale for all three channels.
-fn grey(normalization: &Normalization) -> (f32, f32) {
-    (normalization.mean[0], 1.0 / normalization.std[0])
 }
 
 /// One level of the pyramid: its size and its scales, which differ by the
@@ -501,7 +533,7 @@ mod tests {
         let mut detector = Detector::new(&models.detector, settings).expect("a detector");
         let whole = detector.detect(&frame).expect("faces");
         // Strips of 48 rows, the fewest there are.
-        detector.strip_pixels = 1;
+        detector.most_pixels = 1;
         let strips = detector.detect(&frame).expect("faces");
         assert_eq!((whole.len(), strips.len()), (1, 1));
         assert!(whole[0].rect.iou(&strips[0].rect) > 0.98);

@@ -8,6 +8,7 @@ use clap::Args;
 use facelatch::config::Config;
 use facelatch::gallery::store::{NewTemplate, Store};
 use facelatch::models::Models;
+use facelatch::nn::Precision;
 use facelatch::picture;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
@@ -60,7 +61,7 @@ impl Demo {
     fn play(&self, folder: &Path) -> Result<ExitCode> {
         let mut out = anstream::stdout();
         let started = Instant::now();
-        let models = Models::built_in()?;
+        let models = Models::built_in()?.in_precision(Precision::Float);
         let config = Config::default();
         let model = models.recognizer_id()?;
         let size = models.recognizer()?.embedding_size;

@@ -1,5 +1,6 @@
 //! What several commands share: which configuration, models and gallery.
 
+use super::model_set::ModelSet;
 use anyhow::Result;
 use clap::Args;
 use facelatch::config::Config;
@@ -18,9 +19,8 @@ pub struct Site {
     /// Gallery file [default: that of the configuration, else gallery.redb in the user's data folder]
     #[arg(long, value_name = "FILE", global = true)]
     gallery: Option<PathBuf>,
-    /// Folder of models [default: those built in]
-    #[arg(long, value_name = "DIR", global = true)]
-    models: Option<PathBuf>,
+    #[command(flatten)]
+    models: ModelSet,
 }
 
 impl Site {
@@ -38,7 +38,7 @@ impl Site {
 
     /// The models.
     pub fn models(&self) -> Result<Models> {
-        Ok(Models::open_or_built_in(self.models.as_deref())?)
+        self.models.open()
     }
 }
 

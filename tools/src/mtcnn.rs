@@ -216,7 +216,8 @@ impl Net {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use facelatch::nn::{Network, Side as Axis, Signature};
+    use facelatch::models::Normalization;
+    use facelatch::nn::{Network, Pictures, Side as Axis, Signature};
 
     /// A picture the way the wheel's networks see it: `[x][y][channel]`.
     #[derive(Clone)]
@@ -361,13 +362,13 @@ mod tests {
         for (net, width, height) in [(&PNET, 31, 26), (&RNET, 24, 24), (&ONET, 48, 48)] {
             let list = noise(net);
             let mut picture = Transposed::new(width, height, 3);
-            for (at, value) in picture.values.iter_mut().enumerate() {
-                *value = ((at * 37 % 101) as f32 - 50.0) / 50.0;
-            }
-            let mut upright = Vec::new();
-            for channel in 0..3 {
-                for y in 0..height {
-                    upright.extend((0..width).map(|x| *picture.at(x, y, channel)));
+            let mut upright = Pictures::default();
+            for (at, pixel) in upright.add(height, width).chunks_mut(Pictures::PIXEL).enumerate() {
+                for (channel, value) in pixel.iter_mut().enumerate().take(3) {
+                    let byte = ((at * 3 + channel) * 37 % 251) as u8;
+                    *value = i16::from(byte) * Pictures::STEPS;
+                    *picture.at(at % width, at / width, channel) =
+                        (f32::from(byte) - 127.5) / 128.0;
                 }
             }
             let free = net.input.is_none();
@@ -378,21 +379,17 @@ mod tests {
                 outputs: net.heads.iter().map(|(_, size)| *size).collect(),
             };
             let bytes = net.export(list.clone()).expect("an ONNX file");
-            let network = Network::load(net.name, &bytes, &signature).expect("a network");
-            let outputs = network.run(&[1, 3, height, width], &upright).expect("outputs");
+            let normalization = &Normalization::ARCFACE;
+            let mut network = Network::load(net.name, &bytes, &signature, normalization, None)
+                .expect("a network");
+            let outputs = network.run(&upright).expect("outputs");
             for (mut expected, output) in defined(net, &list, &picture).into_iter().zip(outputs) {
-                let (w, h) = (expected.width, expected.height);
-                for channel in 0..expected.channels {
-                    for y in 0..h {
-                        for x in 0..w {
-                            let got = output.values()[(channel * h + y) * w + x];
-                            let expected = *expected.at(x, y, channel);
-                            assert!(
-                                (got - expected).abs() < 1e-3,
-                                "{}: {got} {expected}",
-                                net.name
-                            );
-                        }
+                let width = expected.width;
+                assert_eq!(output.places().len(), width * expected.height);
+                for (at, place) in output.places().enumerate() {
+                    for (channel, got) in place.iter().enumerate() {
+                        let expected = *expected.at(at % width, at / width, channel);
+                        assert!((got - expected).abs() < 1e-3, "{}: {got} {expected}", net.name);
                     }
                 }
             }

@@ -57,6 +57,7 @@ fn imported_recognizer(shared: &Path) -> Result<RecognizerModel, Failed> {
         file: ModelFile { name: "mobilefacenet.onnx".into(), bytes: network.to_onnx().into() },
         normalization: Normalization::ARCFACE,
         embedding_size: network.embedding_size,
+        precision: None,
     })
 }
 

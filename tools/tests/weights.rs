@@ -195,6 +195,7 @@ fn exported_with_imagenet_normalization_it_embeds_as_torch_does() {
         file: ModelFile { name: "seed.onnx".into(), bytes: network.to_onnx().into() },
         normalization,
         embedding_size: EMBEDDING_SIZE,
+        precision: None,
     };
     let embedding = Embedder::new(&model).expect("a model").embed(&crop).expect("an embedding");
     let torch = tch::no_grad(|| {
