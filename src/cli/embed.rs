@@ -29,7 +29,7 @@ impl Embed {
         let mut detector = Detector::new(&models.detector, self.pictures.detector())?;
         self.pictures.each(|frame| {
             let faces = detector.detect(frame)?;
-            chosen(&faces, frame, self.nearest)
+            chosen(faces, frame, self.nearest)
                 .into_iter()
                 .map(|face| {
                     let crop = align(frame, &face.landmarks);

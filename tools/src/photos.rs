@@ -81,7 +81,7 @@ fn one(
         Err(error) => return Ok(Outcome::Unreadable(error.to_string())),
     };
     let faces = detector.detect(&frame)?;
-    let Some(face) = nearest_center(&faces, &frame) else { return Ok(Outcome::NoFace) };
+    let Some(face) = nearest_center(faces, &frame) else { return Ok(Outcome::NoFace) };
     let crop = align(&frame, &face.landmarks);
     let embedding = embedder.map(|embedder| embedder.embed(&crop)).transpose()?;
     Ok(Outcome::Face { crop, embedding })

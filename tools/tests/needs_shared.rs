@@ -87,7 +87,7 @@ impl Agreement {
             all.total += 1;
             let frame = decode(&shared.join("lfw").join(&reference.image))?;
             let faces = detector.detect(&frame)?;
-            let Some(face) = nearest_center(&faces, &frame) else {
+            let Some(face) = nearest_center(faces, &frame) else {
                 println!("{}: no face", reference.image.display());
                 continue;
             };
