@@ -745,6 +745,36 @@ mod tests {
         assert_eq!(std::fs::read(&path).expect("kept"), b"x");
     }
 
+    /// The database's header and both its commit slots, where single bits mean the
+    /// most: one bit of every byte, all of those that hold a slot's version.
+    #[test]
+    fn a_flipped_bit_of_the_header_is_put_right() {
+        const HEADER: usize = 320;
+        const VERSIONS: [usize; 2] = [64, 192];
+        let folder = TempDir::new().expect("a folder");
+        let path = filled(&folder);
+        let files = [path.clone(), copy_path(&path)];
+        let whole = files.clone().map(|file| std::fs::read(file).expect("a file"));
+        let bits = (0..HEADER).flat_map(|at| {
+            let all = VERSIONS.contains(&at);
+            (0..8).filter(move |bit| all || at % 8 == *bit).map(move |bit| (at, bit))
+        });
+        for (at, bit) in bits {
+            for (broken, file) in files.iter().enumerate() {
+                for (file, bytes) in files.iter().zip(&whole) {
+                    std::fs::write(file, bytes).expect("written");
+                }
+                let mut bytes = whole[broken].clone();
+                bytes[at] ^= 1 << bit;
+                std::fs::write(file, bytes).expect("written");
+                let opened = Store::open(&path);
+                let store = opened.unwrap_or_else(|error| panic!("byte {at} bit {bit}: {error}"));
+                assert_eq!(names(&store), ["Ada", "Grace"], "byte {at} bit {bit}");
+                assert!(store.copy.is_some(), "byte {at} bit {bit}: there is no copy");
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 

@@ -185,9 +185,9 @@ pub(super) fn fault_of(error: DatabaseError) -> Fault {
     match error {
         DatabaseError::DatabaseAlreadyOpen => Fault::Busy,
         DatabaseError::Storage(error) => storage_fault(error),
-        DatabaseError::UpgradeRequired(_) | DatabaseError::LockProtocolMismatch => {
-            Fault::Newer(error.to_string())
-        }
+        DatabaseError::LockProtocolMismatch => Fault::Newer(error.to_string()),
+        // An upgrade among them: no older version of the format was ever written,
+        // so that it takes a flipped bit to ask for one.
         error => Fault::Damaged(error.to_string()),
     }
 }
