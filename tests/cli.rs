@@ -214,6 +214,31 @@ fn a_signal_ends_enrolling_and_its_camera() {
 }
 
 #[test]
+fn a_signal_ends_enrolling_from_pictures() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = at(folder.path(), "gallery.redb");
+    let blank = picture::encode_png(&Frame::filled(640, 480, [90; 3])).expect("a PNG");
+    std::fs::write(at(folder.path(), "blank.png"), blank).expect("written");
+    // Told in every round: so one sees that the camera looks.
+    std::fs::write(at(folder.path(), "bad.png"), "no picture").expect("written");
+    let camera = format!("images:{}?fps=1000&loop", folder.path().display());
+    for signal in ["INT", "TERM"] {
+        let mut enrolling = facelatch(&["enroll", "A", "--camera", &camera, "--gallery", &gallery])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let mut log = BufReader::new(enrolling.stderr.take().expect("its log")).lines();
+        assert!(log.any(|line| line.is_ok_and(|line| line.contains("bad.png"))));
+        let id = enrolling.id().to_string();
+        let killed = Command::new("kill").args(["-s", signal, &id]).status().expect("kill runs");
+        assert!(killed.success());
+        let last = log.map_while(Result::ok).last().expect("a last word");
+        assert!(last.contains("stopped by a signal after 0 of 5 views"), "{last}");
+        assert_eq!(enrolling.wait().expect("an end").code(), Some(1));
+    }
+}
+
+#[test]
 fn a_pipe_is_watched_until_it_ends() {
     let folder = TempDir::new().expect("a folder");
     let gallery = enrolled(&folder);
