@@ -264,6 +264,8 @@ fn a_video_that_lies_or_breaks_off_is_named() {
     };
     let cut = run("printf 'YUV4MPEG2 W640 H480\\nFRAME\\nabc'");
     assert!(cut.contains("cut short within a frame: 3 of 460800"), "{cut}");
+    let more = run("printf 'YUV4MPEG2 W2 H2 Cmono\\nFRAME\\nabcdefgh'");
+    assert!(more.contains("expected FRAME after frame 1, found \"efgh\""), "{more}");
     let huge = run("printf 'YUV4MPEG2 W640000 H480\\n'");
     assert!(huge.contains("a size beyond"), "{huge}");
     let none = run("true");
