@@ -128,6 +128,27 @@ fn the_demo_goes_as_it_should_and_is_plain_off_a_terminal() {
 }
 
 #[test]
+fn a_demo_that_is_stopped_leaves_nothing_behind() {
+    let folder = TempDir::new().expect("a folder");
+    let mut demo = facelatch(&["demo"])
+        .env("TMPDIR", folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut lines = BufReader::new(demo.stdout.take().expect("its output")).lines();
+    assert!(lines.any(|line| line.is_ok_and(|line| line.contains("a stranger"))));
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    let id = demo.id().to_string();
+    assert!(Command::new("kill").args(["-s", "INT", &id]).status().expect("kill runs").success());
+    lines.map_while(Result::ok).for_each(drop);
+    let ended = demo.wait_with_output().expect("an end");
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(stderr(&ended).contains("stopped by a signal"), "{}", stderr(&ended));
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
+}
+
+#[test]
 fn people_come_and_go() {
     let folder = TempDir::new().expect("a folder");
     let gallery = enrolled(&folder);
