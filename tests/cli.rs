@@ -148,6 +148,47 @@ fn a_demo_that_is_stopped_leaves_nothing_behind() {
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
 }
 
+/// Looking at a gallery that is not there must not begin one.
+#[test]
+fn looking_begins_no_gallery() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = at(folder.path(), "none/gallery.redb");
+    let missing = at(folder.path(), "missing.redb");
+    let faces = succeeds(&["identify", "--json", ASTRONAUT, "--gallery", &gallery]);
+    assert_eq!(json_lines(&faces)[0]["faces"][0]["name"], Value::Null);
+    succeeds(&["status", "--gallery", &gallery]);
+    succeeds(&["people", "list", "--gallery", &gallery]);
+    let message = fails(&["people", "import", &missing, "--gallery", &gallery]);
+    assert!(message.contains("missing.redb: not there"), "{message}");
+    let message = fails(&["people", "remove", "A", "--gallery", &gallery]);
+    assert!(message.contains("there is no gallery yet"), "{message}");
+    assert!(!folder.path().join("none").exists());
+    // Where only the last good copy is left, there is one.
+    let gallery = enrolled(&folder);
+    for arguments in [&["status", "--json"][..], &["identify", "--json", ASTRONAUT]] {
+        std::fs::remove_file(&gallery).expect("removed");
+        let said = succeeds(&[arguments, &["--gallery", &gallery]].concat());
+        let line = &json_lines(&said)[0];
+        let known = line["people"] == 1 || line["faces"][0]["name"] == "Eileen Collins";
+        assert!(known, "{said}");
+    }
+}
+
+/// An export is another's file: reading is enough.
+#[test]
+fn an_export_that_may_only_be_read_is_imported() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = TempDir::new().expect("a folder");
+    let export = at(folder.path(), "export.redb");
+    succeeds(&["people", "export", &export, "--gallery", &enrolled(&folder)]);
+    let before = std::fs::read(&export).expect("a file");
+    std::fs::set_permissions(&export, PermissionsExt::from_mode(0o400)).expect("permissions");
+    let other = at(folder.path(), "other.redb");
+    let said = succeeds(&["people", "import", &export, "--gallery", &other]);
+    assert_eq!(said, "1 people added\n");
+    assert_eq!(std::fs::read(&export).expect("a file"), before);
+}
+
 #[test]
 fn people_come_and_go() {
     let folder = TempDir::new().expect("a folder");
