@@ -109,7 +109,8 @@ fn print(out: &mut impl Write, shown: &Shown) -> std::io::Result<()> {
     )?;
     for line in &shown.thresholds {
         let (far, similarity) = (line.false_accept_rate, line.similarity);
-        writeln!(out, "  pair {far:.0e}  {similarity:.3}{}", mark(line.extrapolated))?;
+        let far = format!("{far:e}");
+        writeln!(out, "  pair {far:<7} {similarity:.3}{}", mark(line.extrapolated))?;
     }
     writeln!(out, "gallery      {}", shown.gallery.display())?;
     writeln!(out, "  {} people, {} templates", shown.people, shown.templates)?;
