@@ -5,7 +5,7 @@ use anyhow::Result;
 use clap::Args;
 use facelatch::config::Config;
 use facelatch::gallery::Gallery;
-use facelatch::gallery::store::{ReEmbedded, Store};
+use facelatch::gallery::store::{ReEmbedded, Store, copy_path};
 use facelatch::models::Models;
 use facelatch::recognize::Recognizer;
 use std::path::{Path, PathBuf};
@@ -40,6 +40,11 @@ impl Site {
     pub fn models(&self) -> Result<Models> {
         self.models.open()
     }
+}
+
+/// Whether there is a gallery: the file, or the copy it is restored from.
+pub fn is_begun(file: &Path) -> bool {
+    file.exists() || copy_path(file).exists()
 }
 
 /// Opens the gallery and tells what was put right.

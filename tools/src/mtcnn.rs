@@ -8,6 +8,7 @@ use crate::onnx::{Conv, GraphBuilder, Side};
 use crate::weights::{self, Tensor, Tensors, WeightsError, npy};
 use std::io::{Cursor, Read};
 use zip::ZipArchive;
+use zip::read::read_zipfile_from_stream;
 
 /// Path of the weights within the wheel.
 const IN_WHEEL: &str = "mtcnn/data/mtcnn_weights.npy";
@@ -95,9 +96,9 @@ const ONET: Net = Net {
 /// Reads the wheel `mtcnn` 0.1.1, or the `mtcnn_weights.npy` inside it.
 pub fn import(bytes: &[u8]) -> Result<Mtcnn, WeightsError> {
     let mut lists = if bytes.starts_with(b"PK\x03\x04") {
-        npy::read_lists(&from_wheel(bytes)?)?
+        from_wheel(bytes)?
     } else {
-        npy::read_lists(bytes)?
+        npy::read_lists(bytes).map_err(named)?
     };
     let mut build = |net: &Net| {
         let list = lists.remove(net.name).ok_or_else(|| WeightsError::Mismatch {
@@ -109,16 +110,52 @@ pub fn import(bytes: &[u8]) -> Result<Mtcnn, WeightsError> {
     Ok(Mtcnn { pnet: build(&PNET)?, rnet: build(&RNET)?, onet: build(&ONET)? })
 }
 
-fn from_wheel(bytes: &[u8]) -> Result<Vec<u8>, WeightsError> {
+/// An array of a list by the name it has here, too.
+fn named(error: WeightsError) -> WeightsError {
+    let WeightsError::Missing { name } = &error else { return error };
+    let known = [&PNET, &RNET, &ONET].into_iter().find_map(|net| {
+        let index = name.strip_prefix(net.name)?.strip_prefix('[')?.strip_suffix(']')?;
+        net.expected().into_iter().nth(index.parse().ok()?)
+    });
+    match known {
+        Some((tensor, _)) => WeightsError::Missing { name: format!("{tensor} ({name})") },
+        None => error,
+    }
+}
+
+fn from_wheel(bytes: &[u8]) -> Result<npy::Lists, WeightsError> {
     let broken = |reason: String| WeightsError::format("the wheel mtcnn 0.1.1", reason);
-    let mut archive =
-        ZipArchive::new(Cursor::new(bytes)).map_err(|error| broken(error.to_string()))?;
+    let mut archive = match ZipArchive::new(Cursor::new(bytes)) {
+        Ok(archive) => archive,
+        // The list of entries is at the end: of a wheel that is cut short the
+        // beginning of the entry still tells which tensor is the first to miss.
+        Err(error) => {
+            if let Some(content) = beginning(bytes) {
+                npy::read_lists(&content).map_err(named)?;
+            }
+            return Err(broken(format!("the archive is damaged or cut short: {error}")));
+        }
+    };
     let file = archive.by_name(IN_WHEEL).map_err(|error| broken(format!("{IN_WHEEL}: {error}")))?;
     let mut content = Vec::new();
     file.take(MAX_FILE)
         .read_to_end(&mut content)
         .map_err(|error| broken(format!("{IN_WHEEL}: {error}")))?;
-    Ok(content)
+    npy::read_lists(&content).map_err(named)
+}
+
+/// As much of the weights as there is in a wheel without its list of entries.
+fn beginning(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = bytes;
+    loop {
+        let file = read_zipfile_from_stream(&mut rest).ok().flatten()?;
+        if file.name().is_ok_and(|name| name == IN_WHEEL) {
+            let mut content = Vec::new();
+            // What was read before an error stays.
+            let _ = file.take(MAX_FILE).read_to_end(&mut content);
+            return Some(content);
+        }
+    }
 }
 
 impl Net {
