@@ -12,5 +12,6 @@ pub mod mobilefacenet;
 pub mod mtcnn;
 pub mod onnx;
 pub mod photos;
+pub mod quantize;
 pub mod student;
 pub mod weights;

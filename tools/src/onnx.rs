@@ -36,6 +36,13 @@ impl GraphBuilder {
         Self { graph }
     }
 
+    /// A graph whose input is declared as another graph's.
+    pub fn with_input(name: &str, input: pb::ValueInfoProto) -> Self {
+        let graph =
+            pb::GraphProto { name: name.to_owned(), input: vec![input], ..Default::default() };
+        Self { graph }
+    }
+
     /// Convolution of `[out, in / groups, height, width]` weights.
     pub fn conv(
         &mut self,
@@ -45,13 +52,24 @@ impl GraphBuilder {
         bias: Option<&Tensor>,
         how: Conv,
     ) -> String {
-        let kernel = [weight.shape[2] as i64, weight.shape[3] as i64];
         let mut inputs = vec![input.to_owned(), self.constant(&format!("{name}.weight"), weight)];
         if let Some(bias) = bias {
             inputs.push(self.constant(&format!("{name}.bias"), bias));
         }
+        self.conv_of(name, inputs, (weight.shape[2], weight.shape[3]), how)
+    }
+
+    /// Convolution of tensors already in the graph: input, weight, bias. The kernel
+    /// is height by width.
+    pub fn conv_of(
+        &mut self,
+        name: &str,
+        inputs: Vec<String>,
+        kernel: (usize, usize),
+        how: Conv,
+    ) -> String {
         let attributes = vec![
-            ints("kernel_shape", &kernel),
+            ints("kernel_shape", &[kernel.0 as i64, kernel.1 as i64]),
             ints("strides", &[how.stride as i64; 2]),
             ints("pads", &[how.padding as i64; 4]),
             int("group", how.groups as i64),
@@ -66,7 +84,44 @@ impl GraphBuilder {
             self.constant(&format!("{name}.weight"), weight),
             self.constant(&format!("{name}.bias"), bias),
         ];
+        self.gemm_of(name, inputs)
+    }
+
+    /// Fully connected layer of tensors already in the graph: input, weight, bias.
+    pub fn gemm_of(&mut self, name: &str, inputs: Vec<String>) -> String {
         self.node("Gemm", name, inputs, vec![int("transB", 1)])
+    }
+
+    /// An activation to 8 bits and back: what comes out is `input` in steps of
+    /// `scale`, as far as a byte goes. Constants are named after `name`.
+    pub fn through_bytes(&mut self, name: &str, input: &str, scale: f32, zero_point: i8) -> String {
+        let (scales, zeros) = (format!("{name}.scale"), format!("{name}.zero_point"));
+        let scale = Tensor { shape: vec![], values: vec![scale] };
+        let constants = [
+            self.constant(&scales, &scale),
+            self.whole_constant(&zeros, &[], Whole::Bytes(&[zero_point])),
+        ];
+        let with = |input: String| [vec![input], constants.to_vec()].concat();
+        let bytes = format!("{name}.bytes");
+        self.node("QuantizeLinear", &bytes, with(input.to_owned()), vec![]);
+        self.node("DequantizeLinear", &format!("{name}.back"), with(bytes), vec![])
+    }
+
+    /// Whole numbers times one scale for each index of axis 0.
+    pub fn scaled(&mut self, name: &str, shape: &[usize], values: Whole, scales: &[f32]) -> String {
+        let (bytes, words) = (vec![0; scales.len()], vec![0; scales.len()]);
+        let zeros = match values {
+            Whole::Bytes(_) => Whole::Bytes(&bytes),
+            Whole::Words(_) => Whole::Words(&words),
+        };
+        let channels = [scales.len()];
+        let tensor = Tensor { shape: channels.to_vec(), values: scales.to_vec() };
+        let inputs = vec![
+            self.whole_constant(name, shape, values),
+            self.constant(&format!("{name}.scale"), &tensor),
+            self.whole_constant(&format!("{name}.zero_point"), &channels, zeros),
+        ];
+        self.node("DequantizeLinear", &format!("{name}.back"), inputs, vec![int("axis", 0)])
     }
 
     /// PReLU of one slope a channel; `spatial` tells whether height and width
@@ -109,6 +164,11 @@ impl GraphBuilder {
         self.graph.output.push(value_info(name, shape));
     }
 
+    /// Declares an output as another graph has it.
+    pub fn output_like(&mut self, output: pb::ValueInfoProto) {
+        self.graph.output.push(output);
+    }
+
     /// The file's bytes.
     pub fn finish(self) -> Vec<u8> {
         let model = pb::ModelProto {
@@ -133,6 +193,26 @@ impl GraphBuilder {
         name.to_owned()
     }
 
+    fn whole_constant(&mut self, name: &str, shape: &[usize], values: Whole) -> String {
+        use pb::tensor_proto::DataType;
+        let (data_type, raw_data) = match values {
+            Whole::Bytes(values) => {
+                (DataType::Int8, values.iter().map(|value| value.cast_unsigned()).collect())
+            }
+            Whole::Words(values) => {
+                (DataType::Int32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            }
+        };
+        self.graph.initializer.push(pb::TensorProto {
+            name: name.to_owned(),
+            dims: shape.iter().map(|side| *side as i64).collect(),
+            data_type: data_type as i32,
+            raw_data,
+            ..Default::default()
+        });
+        name.to_owned()
+    }
+
     fn node(
         &mut self,
         kind: &str,
@@ -152,8 +232,17 @@ impl GraphBuilder {
     }
 }
 
-/// How a convolution walks.
+/// Whole numbers of a constant.
 #[derive(Clone, Copy, Debug)]
+pub enum Whole<'v> {
+    /// 8 bits each.
+    Bytes(&'v [i8]),
+    /// 32 bits each.
+    Words(&'v [i32]),
+}
+
+/// How a convolution walks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv {
     /// Step between two windows, both ways.
     pub stride: usize,

@@ -3,9 +3,10 @@
 
 use anyhow::Result;
 use facelatch::align::{Crop, align};
-use facelatch::detect::{Detector, DetectorSettings, nearest_center};
+use facelatch::detect::{self, Detector, DetectorSettings, Face, Net, nearest_center};
 use facelatch::embed::{Embedder, Embedding};
 use facelatch::models::Models;
+use facelatch::nn::Pictures;
 use facelatch::picture;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
@@ -17,6 +18,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub enum Outcome {
     /// The face nearest the centre.
     Face {
+        /// Where it is.
+        face: Face,
         /// Aligned.
         crop: Crop,
         /// Embedded, where embeddings were asked for.
@@ -28,6 +31,10 @@ pub enum Outcome {
     Unreadable(String),
 }
 
+/// Sees what the detector's nets are fed, with the photo's place in the list. Called
+/// from several threads.
+pub type Watch<'w> = dyn Fn(usize, Net, &Pictures) + Sync + 'w;
+
 /// Finds, aligns and, if `embed`, embeds the central face of each photo. The
 /// outcomes come in the photos' order.
 pub fn process(
@@ -35,6 +42,17 @@ pub fn process(
     photos: &[PathBuf],
     embed: bool,
     label: &str,
+) -> Result<Vec<Outcome>> {
+    process_watched(models, photos, embed, label, &|_, _, _| ())
+}
+
+/// The same, while `watch` sees every input of the detector's nets.
+pub fn process_watched(
+    models: &Models,
+    photos: &[PathBuf],
+    embed: bool,
+    label: &str,
+    watch: &Watch,
 ) -> Result<Vec<Outcome>> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let progress = progress(photos.len(), label);
@@ -51,7 +69,8 @@ pub fn process(
                     loop {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         let Some(photo) = photos.get(index) else { return Ok(()) };
-                        let outcome = one(&mut detector, embedder.as_mut(), photo)?;
+                        let mut watch = |net, pictures: &Pictures| watch(index, net, pictures);
+                        let outcome = one(&mut detector, embedder.as_mut(), photo, &mut watch)?;
                         if let Ok(mut outcomes) = outcomes.lock() {
                             outcomes[index] = Some(outcome);
                         }
@@ -75,16 +94,17 @@ fn one(
     detector: &mut Detector,
     embedder: Option<&mut Embedder>,
     photo: &std::path::Path,
+    watch: &mut detect::Watch,
 ) -> Result<Outcome> {
     let frame = match picture::read(photo) {
         Ok(frame) => frame,
         Err(error) => return Ok(Outcome::Unreadable(error.to_string())),
     };
-    let faces = detector.detect(&frame)?;
+    let faces = detector.detect_watched(&frame, watch)?;
     let Some(face) = nearest_center(faces, &frame) else { return Ok(Outcome::NoFace) };
     let crop = align(&frame, &face.landmarks);
     let embedding = embedder.map(|embedder| embedder.embed(&crop)).transpose()?;
-    Ok(Outcome::Face { crop, embedding })
+    Ok(Outcome::Face { face: *face, crop, embedding })
 }
 
 /// A progress bar on a terminal, nothing elsewhere.

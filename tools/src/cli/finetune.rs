@@ -175,10 +175,7 @@ impl Finetune {
     fn data(&self) -> Result<Data> {
         let train = people_of(&Pairs::read(&self.train)?);
         let select = Pairs::read(&self.select)?;
-        let names = std::fs::read_to_string(&self.calibrate)
-            .with_context(|| self.calibrate.display().to_string())?;
-        let calibrate: BTreeSet<String> =
-            names.lines().map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect();
+        let calibrate = names_in(&self.calibrate)?;
         let report = self.report.as_deref().map(Pairs::read).transpose()?;
         let parts = [
             ("--train", train.clone()),
@@ -186,27 +183,13 @@ impl Finetune {
             ("--calibrate", calibrate.clone()),
             ("--report", report.as_ref().map(people_of).unwrap_or_default()),
         ];
-        for (at, (first, people)) in parts.iter().enumerate() {
-            for (second, others) in &parts[at + 1..] {
-                if let Some(person) = people.intersection(others).next() {
-                    bail!("{person} is in both {first} and {second}; nobody may be in two parts");
-                }
-            }
-        }
+        check_apart(&parts)?;
         Ok(Data {
-            train: self.all_photos(&train)?,
+            train: all_photos(&self.images, &train)?,
             select: select.photos(),
-            calibrate: self.all_photos(&calibrate)?,
+            calibrate: all_photos(&self.images, &calibrate)?,
             report,
         })
-    }
-
-    fn all_photos(&self, people: &BTreeSet<String>) -> Result<Vec<Photo>> {
-        let mut photos = Vec::new();
-        for person in people {
-            photos.append(&mut photos_of(&self.images, person)?);
-        }
-        Ok(photos)
     }
 
     /// The photos' faces; a photo without one is told and left out.
@@ -254,8 +237,35 @@ struct Data {
     report: Option<Pairs>,
 }
 
-fn people_of(pairs: &Pairs) -> BTreeSet<String> {
+pub fn people_of(pairs: &Pairs) -> BTreeSet<String> {
     pairs.photos().into_iter().map(|photo| photo.person).collect()
+}
+
+/// The names of a file with one a line.
+pub fn names_in(path: &Path) -> Result<BTreeSet<String>> {
+    let names = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok(names.lines().map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect())
+}
+
+/// All photos of these people, in order.
+pub fn all_photos(images: &Path, people: &BTreeSet<String>) -> Result<Vec<Photo>> {
+    let mut photos = Vec::new();
+    for person in people {
+        photos.append(&mut photos_of(images, person)?);
+    }
+    Ok(photos)
+}
+
+/// Refuses people who are in two parts; each part has the name of its option.
+pub fn check_apart(parts: &[(&str, BTreeSet<String>)]) -> Result<()> {
+    for (at, (first, people)) in parts.iter().enumerate() {
+        for (second, others) in &parts[at + 1..] {
+            if let Some(person) = people.intersection(others).next() {
+                bail!("{person} is in both {first} and {second}; nobody may be in two parts");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The detector's part of a folder of models into another one.
@@ -271,7 +281,7 @@ fn copy_detector(from: &Path, to: &Path) -> Result<()> {
 
 fn told(outcome: Outcome, path: &Path) -> Option<(Crop, Option<Embedding>)> {
     match outcome {
-        Outcome::Face { crop, embedding } => Some((crop, embedding)),
+        Outcome::Face { crop, embedding, .. } => Some((crop, embedding)),
         Outcome::NoFace => {
             log::warn!("{}: no face; left out", path.display());
             None

@@ -3,6 +3,7 @@
 mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
+mod quantize;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -20,6 +21,7 @@ struct Arguments {
 enum Command {
     Import(import::Import),
     Finetune(finetune::Finetune),
+    Quantize(quantize::Quantize),
     Verify(verify::Verify),
 }
 
@@ -31,6 +33,7 @@ pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Import(import) => import.run(),
         Command::Finetune(finetune) => finetune.run(),
+        Command::Quantize(quantize) => quantize.run(),
         Command::Verify(verify) => verify.run(),
     };
     match done {

@@ -1,0 +1,308 @@
+//! `quantize`: a set of models in floating point into one in 8 bits.
+
+use super::finetune::{all_photos, check_apart, names_in, people_of};
+use super::import::{update_manifest, write_file};
+use crate::lfw::{Pairs, Photo};
+use crate::photos;
+use crate::quantize::fold::CENTERED;
+use crate::quantize::graph::Graph;
+use crate::quantize::inputs::{Inputs, batches, gather};
+use crate::quantize::judge::{Agreement, Aim};
+use crate::quantize::tune::{Progress, Schedule, tune};
+use crate::quantize::whole::{Whole, compare};
+use crate::quantize::{Recipe, Task, write};
+use anyhow::{Context, Result};
+use clap::Args;
+use facelatch::align::Crop;
+use facelatch::detect::{DetectorSettings, Net};
+use facelatch::models::{
+    Channels, DetectorEntry, FileEntry, Layout, ModelFile, Models, RecognizerEntry, sha256_hex,
+};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Turn floating-point models into 8-bit ones.
+///
+/// Ranges are measured on the photos of --calibrate, weights are trained on with the
+/// roundings in place on those and on --train, what is kept is chosen on --select,
+/// and nobody may be in two of them.
+#[derive(Args)]
+pub struct Quantize {
+    /// Folder of floating-point models
+    #[arg(long)]
+    models: PathBuf,
+    /// Folder of NAME/NAME_0001.jpg
+    #[arg(long)]
+    images: PathBuf,
+    /// File with a name a line: people to measure ranges on, with all their photos
+    #[arg(long, value_name = "PEOPLE")]
+    calibrate: PathBuf,
+    /// Pairs file whose photos choose the recipe
+    #[arg(long, value_name = "PAIRS")]
+    select: PathBuf,
+    /// Pairs file whose people are trained on, besides those of --calibrate
+    #[arg(long, value_name = "PAIRS")]
+    train: Option<PathBuf>,
+    /// Folder for the 8-bit models and manifest.toml
+    #[arg(long, default_value = "models")]
+    out: PathBuf,
+    /// Version of the new set of models
+    #[arg(long)]
+    name: String,
+    /// Times each face is trained on with the roundings in place; 0 turns that off
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    qat_epochs: usize,
+    /// The same of the detector's windows
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    qat_detector_epochs: usize,
+    /// Step size of that training, in steps of a weight
+    #[arg(long, value_name = "RATE", default_value_t = 0.02)]
+    qat_rate: f64,
+    /// Pictures a step
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    qat_batch: usize,
+    /// Everything random follows from it
+    #[arg(long, default_value_t = 1)]
+    seed: i64,
+}
+
+/// Of how many photos one is watched for each net: enough for thousands of windows
+/// of each, among them those that are rejected.
+fn watched(net: Net) -> usize {
+    match net {
+        Net::Pnet => 4,
+        Net::Rnet => 2,
+        Net::Onet => 1,
+    }
+}
+
+/// Faces that ranges are measured on, and that choose the recipe.
+const CALIBRATED_ON: usize = 512;
+const CHOSEN_ON: usize = 256;
+
+/// `quantize.json`: what was done and how near it stays to floating point.
+#[derive(Serialize)]
+struct Record {
+    seed: i64,
+    networks: BTreeMap<&'static str, NetworkRecord>,
+    whole: Whole,
+}
+
+#[derive(Serialize)]
+struct NetworkRecord {
+    bytes: usize,
+    recipe: Recipe,
+    training: Schedule,
+    /// On the selection pictures, before training and after each epoch.
+    agreement: Vec<Agreement>,
+    /// The epoch kept; 0 is before training.
+    chosen: usize,
+}
+
+impl Quantize {
+    pub fn run(self) -> Result<()> {
+        let models = Models::open(&self.models)?;
+        // All that can be wrong with the input is, before the long work begins.
+        let read = |file: &ModelFile| Graph::read(&file.name, &file.bytes);
+        let recognizer = models.recognizer()?;
+        let nets = [
+            ("pnet", read(&models.detector.pnet)?, Some(Net::Pnet)),
+            ("rnet", read(&models.detector.rnet)?, Some(Net::Rnet)),
+            ("onet", read(&models.detector.onet)?, Some(Net::Onet)),
+            ("mobilefacenet", read(&recognizer.file)?, None),
+        ];
+        let [calibrate, train, select] = self.data()?;
+        let calibrate = self.gather(&models, &calibrate, "calibration")?;
+        let train = self.gather(&models, &train, "training")?;
+        let chosen_by = self.gather(&models, &select, "selection")?;
+
+        let mut networks = BTreeMap::new();
+        let mut files = BTreeMap::new();
+        for (name, graph, net) in &nets {
+            let (normalization, aim) = match net {
+                Some(net) => (models.detector.normalization, Aim::Windows(threshold(*net))),
+                None => (recognizer.normalization, Aim::Direction),
+            };
+            let task = Task {
+                graph,
+                normalization,
+                aim,
+                calibrate: &pictures(&[&calibrate], *net, CALIBRATED_ON),
+                select: &pictures(&[&chosen_by], *net, CHOSEN_ON),
+                seed: self.seed,
+            };
+            let learned_from = pictures(&[&calibrate, &train], *net, usize::MAX);
+            say(name);
+            let (bytes, written) = self.quantize(&task, &learned_from, net.is_some())?;
+            write_file(&self.out.join(format!("{name}.onnx")), &bytes)?;
+            networks.insert(*name, written);
+            let entry = FileEntry { file: format!("{name}.onnx"), sha256: sha256_hex(&bytes) };
+            files.insert(*name, entry);
+        }
+        self.write_manifest(&files, recognizer.embedding_size)?;
+
+        let people: Vec<&str> = select.iter().map(|photo| photo.person.as_str()).collect();
+        let whole = compare([&models, &Models::open(&self.out)?], &self.paths(&select), &people)?;
+        tell_whole(&whole);
+        let record = Record { seed: self.seed, networks, whole };
+        write_file(&self.out.join("quantize.json"), &serde_json::to_vec_pretty(&record)?)
+    }
+
+    /// The 8-bit file of one network.
+    fn quantize(
+        &self,
+        task: &Task,
+        learned_from: &[tch::Tensor],
+        detects: bool,
+    ) -> Result<(Vec<u8>, NetworkRecord)> {
+        let start = task.post_training(&Recipe::all(), tell)?;
+        let training = Schedule {
+            epochs: if detects { self.qat_detector_epochs } else { self.qat_epochs },
+            batch: self.qat_batch,
+            rate: self.qat_rate,
+        };
+        let pictures: i64 = learned_from.iter().map(|batch| batch.size()[0]).sum();
+        let bar = photos::progress(pictures as usize * training.epochs, "training");
+        let done =
+            tune(task, &start.quantized, learned_from, &training, |progress| match progress {
+                Progress::Seen(pictures) => bar.inc(*pictures as u64),
+                Progress::Judged(epoch, agreement) => {
+                    bar.suspend(|| say(&format!("  epoch {epoch:<3} {}", told(agreement))));
+                }
+            })?;
+        bar.finish_and_clear();
+        let bytes = write::write(&done.quantized);
+        let record = NetworkRecord {
+            bytes: bytes.len(),
+            recipe: start.recipe,
+            training,
+            agreement: done.epochs,
+            chosen: done.chosen,
+        };
+        Ok((bytes, record))
+    }
+
+    /// Photos for calibration, for training, and for choosing.
+    fn data(&self) -> Result<[Vec<Photo>; 3]> {
+        let select = Pairs::read(&self.select)?;
+        let calibrate = names_in(&self.calibrate)?;
+        let train = self.train.as_deref().map(Pairs::read).transpose()?;
+        let train = train.as_ref().map(people_of).unwrap_or_default();
+        check_apart(&[
+            ("--calibrate", calibrate.clone()),
+            ("--train", train.clone()),
+            ("--select", people_of(&select)),
+        ])?;
+        let all = |people| all_photos(&self.images, people);
+        Ok([all(&calibrate)?, all(&train)?, select.photos()])
+    }
+
+    fn paths(&self, photos: &[Photo]) -> Vec<PathBuf> {
+        photos.iter().map(|photo| photo.path(&self.images)).collect()
+    }
+
+    fn gather(&self, models: &Models, photos: &[Photo], label: &str) -> Result<Inputs> {
+        gather(models, &self.paths(photos), watched, label)
+    }
+
+    /// Without thresholds: those of other weights would not hold.
+    fn write_manifest(
+        &self,
+        files: &BTreeMap<&str, FileEntry>,
+        embedding_size: usize,
+    ) -> Result<()> {
+        let file = |name: &str| {
+            files.get(name).cloned().with_context(|| format!("{name} was not quantized"))
+        };
+        let detector = DetectorEntry {
+            layout: Layout::Nchw,
+            channels: Channels::Rgb,
+            normalization: CENTERED,
+            pnet: file("pnet")?,
+            rnet: file("rnet")?,
+            onet: file("onet")?,
+        };
+        let FileEntry { file, sha256 } = file("mobilefacenet")?;
+        let recognizer = RecognizerEntry {
+            file,
+            sha256,
+            layout: Layout::Nchw,
+            channels: Channels::Rgb,
+            normalization: CENTERED,
+            embedding_size,
+            thresholds: BTreeMap::new(),
+            calibration: None,
+        };
+        update_manifest(&self.out, None, "detector", toml::Value::try_from(detector)?)?;
+        let recognizer = toml::Value::try_from(recognizer)?;
+        update_manifest(&self.out, Some(&self.name), "recognizer", recognizer)
+    }
+}
+
+/// A network's pictures: the windows of a net of the detector, or about so many
+/// faces from all over the list.
+fn pictures(inputs: &[&Inputs], net: Option<Net>, faces: usize) -> Vec<tch::Tensor> {
+    match net {
+        Some(net) => {
+            let batches = inputs.iter().filter_map(|inputs| inputs.detector.get(&net)).flatten();
+            batches.map(tch::Tensor::shallow_clone).collect()
+        }
+        None => {
+            let all = inputs.iter().flat_map(|inputs| &inputs.faces);
+            let step = (all.clone().count() / faces).max(1);
+            batches(&all.step_by(step).map(|(_, crop)| crop).collect::<Vec<&Crop>>())
+        }
+    }
+}
+
+fn threshold(net: Net) -> f64 {
+    let [pnet, rnet, onet] = DetectorSettings::default().thresholds;
+    f64::from(match net {
+        Net::Pnet => pnet,
+        Net::Rnet => rnet,
+        Net::Onet => onet,
+    })
+}
+
+fn tell(recipe: &Recipe, agreement: &Agreement) {
+    let Recipe { activations, correct_biases } = recipe;
+    let ranges = format!("{activations:?}");
+    let biases = if *correct_biases { "corrected biases" } else { "plain biases" };
+    say(&format!("  {ranges:16} {biases:17} {}", told(agreement)));
+}
+
+fn tell_whole(whole: &Whole) {
+    let Whole { photos, found: [float, bytes], same, landmarks, cosine, rates } = whole;
+    say(&format!(
+        "of {photos} photos {float} show a face in floating point, {bytes} in 8 bits, {same} the same"
+    ));
+    say(&format!(
+        "landmarks within {:.2} px (95 % within {:.2}), cosine {cosine:.4}",
+        landmarks[0], landmarks[1]
+    ));
+    for rate in rates {
+        let [float, bytes] = rate.tar.map(|rate| rate * 100.0);
+        say(&format!(
+            "FAR {:.0e}  TAR {float:.2} % in floating point, {bytes:.2} % in 8 bits",
+            rate.far
+        ));
+    }
+}
+
+fn told(agreement: &Agreement) -> String {
+    match agreement {
+        Agreement::Direction { mean_cosine, least_cosine } => {
+            format!("cosine {mean_cosine:.5}, least {least_cosine:.5}")
+        }
+        Agreement::Windows { windows, passing, told_apart, boxes, landmarks } => format!(
+            "{windows} windows, {passing} pass, {:.2} % told apart, boxes {boxes:.4}, landmarks {landmarks:.4}",
+            told_apart * 100.0
+        ),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the command's own output")]
+fn say(line: &str) {
+    println!("{line}");
+}

@@ -1,0 +1,34 @@
+//! The input's normalization, taken into the first layer.
+
+use super::graph::Graph;
+use facelatch::models::Normalization;
+
+/// What a quantized network takes: `(v - 128) / 128`, so that in steps of 1/128
+/// around zero a byte `v` is the whole number `v - 128`.
+pub const CENTERED: Normalization = Normalization { mean: [128.0; 3], std: [128.0; 3] };
+
+/// Changes the layers that read the picture, so that pictures normalized as
+/// [`CENTERED`] give what pictures normalized as `from` gave.
+///
+/// Exact but where a layer pads the picture: its zeros stood for `from.mean` and
+/// now stand for 128.
+pub fn fold(graph: &mut Graph, from: &Normalization) {
+    let reads: Vec<bool> = graph.steps.iter().map(|step| step.input.is_none()).collect();
+    for (_, linear) in graph.linears_mut().filter(|(at, _)| reads[*at]) {
+        let taps = linear.weight.shape.iter().skip(2).product::<usize>().max(1);
+        let row = linear.row();
+        for (weights, bias) in linear.weight.values.chunks_mut(row).zip(&mut linear.bias) {
+            let mut sum = f64::from(*bias);
+            for (weights, channel) in weights.chunks_mut(taps).zip(0..3) {
+                let scale = f64::from(CENTERED.std[channel]) / f64::from(from.std[channel]);
+                let shift = f64::from(CENTERED.mean[channel] - from.mean[channel])
+                    / f64::from(from.std[channel]);
+                for weight in weights {
+                    sum += f64::from(*weight) * shift;
+                    *weight = (f64::from(*weight) * scale) as f32;
+                }
+            }
+            *bias = sum as f32;
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! A floating-point network as the quantizer works on it: one step for each
+//! tensor that will be stored in bytes.
+
+use crate::onnx::Conv;
+use crate::weights::Tensor;
+use prost::Message;
+use std::collections::HashMap;
+use thiserror::Error;
+use tract_onnx::pb;
+
+/// Why a network cannot be quantized.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum GraphError {
+    /// The bytes are no ONNX model.
+    #[error("{file}: not an ONNX model ({reason}); import or export it again with facelatch-tools")]
+    NotOnnx {
+        /// Which file.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Quantized before.
+    #[error(
+        "{file}: quantized already, see node {node}; give the floating-point models it was made from"
+    )]
+    Quantized {
+        /// Which file.
+        file: String,
+        /// A node that says so.
+        node: String,
+    },
+    /// A node that has no place in the quantized form.
+    #[error(
+        "{file}: node {node}: {reason}; quantize takes networks as facelatch-tools import and finetune write them"
+    )]
+    Unsupported {
+        /// Which file.
+        file: String,
+        /// Which node.
+        node: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A weight that is no number.
+    #[error("{file}: {tensor} holds a value that is not finite; import or train the network again")]
+    NotFinite {
+        /// Which file.
+        file: String,
+        /// Which tensor.
+        tensor: String,
+    },
+}
+
+/// A network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Graph {
+    /// Of the ONNX graph.
+    pub name: String,
+    /// Its picture, as declared: `N x 3 x H x W`.
+    pub input: pb::ValueInfoProto,
+    /// In the order they run.
+    pub steps: Vec<Step>,
+    /// Outputs as declared, and the steps that give them.
+    pub outputs: Vec<(pb::ValueInfoProto, usize)>,
+}
+
+/// What makes one tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// Of the ONNX node's output.
+    pub name: String,
+    /// The step whose output is read; none for the picture.
+    pub input: Option<usize>,
+    /// What is done.
+    pub op: Op,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// A layer with weights.
+    Linear(Linear),
+    /// The largest of each window; one that is only partly there counts, too.
+    MaxPool {
+        /// Of the window, pixels.
+        side: usize,
+        /// Between windows, pixels.
+        stride: usize,
+    },
+}
+
+/// A convolution or a fully connected layer with what follows it before the next
+/// tensor: `softmax(prelu(weight * input + bias) + residual)`, as far as there is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Linear {
+    /// `[out, in / groups, height, width]`, or `[out, in]` of a fully connected
+    /// layer, whose input is flattened first.
+    pub weight: Tensor,
+    /// One an output channel.
+    pub bias: Vec<f32>,
+    /// How a convolution walks; none for a fully connected layer.
+    pub conv: Option<Conv>,
+    /// PReLU's, one an output channel.
+    pub slopes: Option<Vec<f32>>,
+    /// The step whose output is added.
+    pub residual: Option<usize>,
+    /// Name of the softmax over the channels.
+    pub softmax: Option<String>,
+}
+
+impl Linear {
+    /// Output channels.
+    pub fn channels(&self) -> usize {
+        self.bias.len()
+    }
+
+    /// Weights of one output channel.
+    pub fn row(&self) -> usize {
+        self.weight.values.len() / self.channels().max(1)
+    }
+
+    /// Whether each channel is filtered by itself.
+    pub fn is_depthwise(&self) -> bool {
+        self.conv.is_some_and(|conv| conv.groups > 1)
+    }
+}
+
+impl Graph {
+    /// Reads an ONNX file; `file` appears in messages.
+    pub fn read(file: &str, bytes: &[u8]) -> Result<Self, GraphError> {
+        let not_onnx =
+            |reason: &str| GraphError::NotOnnx { file: file.to_owned(), reason: reason.to_owned() };
+        let model = pb::ModelProto::decode(bytes).map_err(|error| not_onnx(&error.to_string()))?;
+        let graph = model.graph.ok_or_else(|| not_onnx("it holds no graph"))?;
+        let quantized = graph.node.iter().find(|node| node.op_type.contains("Linear"));
+        if let Some(node) = quantized {
+            return Err(GraphError::Quantized { file: file.to_owned(), node: node.name.clone() });
+        }
+        let constants: HashMap<&str, &pb::TensorProto> =
+            graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        let inputs: Vec<&pb::ValueInfoProto> = graph
+            .input
+            .iter()
+            .filter(|input| !constants.contains_key(input.name.as_str()))
+            .collect();
+        let [input] = inputs[..] else {
+            return Err(not_onnx(&format!("{} inputs, one is expected", inputs.len())));
+        };
+        let mut readers: HashMap<&str, usize> = HashMap::new();
+        for name in graph.node.iter().flat_map(|node| &node.input) {
+            *readers.entry(name).or_default() += 1;
+        }
+        let mut reader = Reader {
+            file,
+            constants,
+            readers,
+            values: HashMap::from([(input.name.clone(), Value::Picture)]),
+            steps: Vec::new(),
+        };
+        for node in &graph.node {
+            let value = reader.value(node)?;
+            let [output] = &node.output[..] else {
+                return Err(reader.fault(node, "one output is expected"));
+            };
+            reader.values.insert(output.clone(), value);
+        }
+        let outputs = graph.output.iter().map(|output| match reader.values.get(&output.name) {
+            Some(Value::Step(step)) => Ok((output.clone(), *step)),
+            _ => Err(not_onnx(&format!("its output {} comes from no layer", output.name))),
+        });
+        let outputs = outputs.collect::<Result<_, _>>()?;
+        let graph =
+            Self { name: graph.name.clone(), input: input.clone(), steps: reader.steps, outputs };
+        graph.check_heads(file)?;
+        Ok(graph)
+    }
+
+    /// Heads end in floating point, so that nothing may read on from them, and
+    /// whatever is no head must be read.
+    fn check_heads(&self, file: &str) -> Result<(), GraphError> {
+        for (at, step) in self.steps.iter().enumerate() {
+            let plain = match &step.op {
+                Op::Linear(linear) => linear.slopes.is_none() && linear.residual.is_none(),
+                Op::MaxPool { .. } => false,
+            };
+            let fault = match (self.is_head(at), self.readers(at).count()) {
+                (true, 1..) => "an output of the network that is read on",
+                (true, 0) if !plain => "an output must be a Conv or Gemm, or its Softmax",
+                (false, 0) => "its output is never read",
+                _ => continue,
+            };
+            return Err(GraphError::Unsupported {
+                file: file.to_owned(),
+                node: step.name.clone(),
+                reason: fault.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether a step gives an output of the network.
+    pub fn is_head(&self, step: usize) -> bool {
+        self.outputs.iter().any(|(_, head)| *head == step)
+    }
+
+    /// Steps that read a step's output, as input or as residual.
+    pub fn readers(&self, step: usize) -> impl Iterator<Item = usize> {
+        self.steps.iter().enumerate().filter_map(move |(at, reader)| {
+            let residual = match &reader.op {
+                Op::Linear(linear) => linear.residual,
+                Op::MaxPool { .. } => None,
+            };
+            (reader.input == Some(step) || residual == Some(step)).then_some(at)
+        })
+    }
+
+    /// The layers with weights, each with its number.
+    pub fn linears(&self) -> impl Iterator<Item = (usize, &Linear)> {
+        self.steps.iter().enumerate().filter_map(|(at, step)| match &step.op {
+            Op::Linear(linear) => Some((at, linear)),
+            Op::MaxPool { .. } => None,
+        })
+    }
+
+    /// The same, to be changed.
+    pub fn linears_mut(&mut self) -> impl Iterator<Item = (usize, &mut Linear)> {
+        self.steps.iter_mut().enumerate().filter_map(|(at, step)| match &mut step.op {
+            Op::Linear(linear) => Some((at, linear)),
+            Op::MaxPool { .. } => None,
+        })
+    }
+}
+
+/// What an ONNX name stands for.
+#[derive(Clone, Copy)]
+enum Value {
+    Picture,
+    Step(usize),
+    Flat(usize),
+}
+
+struct Reader<'g> {
+    file: &'g str,
+    constants: HashMap<&'g str, &'g pb::TensorProto>,
+    /// How many nodes read a name.
+    readers: HashMap<&'g str, usize>,
+    values: HashMap<String, Value>,
+    steps: Vec<Step>,
+}
+
+impl Reader<'_> {
+    fn fault(&self, node: &pb::NodeProto, reason: impl Into<String>) -> GraphError {
+        GraphError::Unsupported {
+            file: self.file.to_owned(),
+            node: node.name.clone(),
+            reason: reason.into(),
+        }
+    }
+
+    fn value(&mut self, node: &pb::NodeProto) -> Result<Value, GraphError> {
+        match node.op_type.as_str() {
+            "Conv" => {
+                let input = match self.input(node, 0)? {
+                    Value::Picture => None,
+                    Value::Step(step) => Some(step),
+                    Value::Flat(_) => return Err(self.fault(node, "a Conv after a Flatten")),
+                };
+                let weight = self.constant(node, 1)?;
+                let conv = self.conv(node, &weight)?;
+                self.layer(node, input, weight, Some(conv))
+            }
+            "Gemm" => {
+                // A plane of one pixel is flat already.
+                let (Value::Step(input) | Value::Flat(input)) = self.input(node, 0)? else {
+                    return Err(self.fault(node, "a Gemm on the picture"));
+                };
+                let weight = self.constant(node, 1)?;
+                let plain = int(node, "transB", 0) == 1
+                    && int(node, "transA", 0) == 0
+                    && [float(node, "alpha"), float(node, "beta")] == [1.0, 1.0];
+                if !plain || weight.shape.len() != 2 {
+                    return Err(self.fault(node, "expected transB = 1 and no factors"));
+                }
+                self.layer(node, Some(input), weight, None)
+            }
+            "PRelu" => {
+                let slopes = self.constant(node, 1)?.values;
+                let (step, linear) = self.pending(node, 0)?;
+                if linear.channels() != slopes.len() {
+                    return Err(self.fault(node, "one slope a channel is expected"));
+                }
+                linear.slopes = Some(slopes);
+                Ok(Value::Step(step))
+            }
+            "Add" => {
+                let (Value::Step(a), Value::Step(b)) = (self.input(node, 0)?, self.input(node, 1)?)
+                else {
+                    return Err(self.fault(node, "expected the outputs of two layers"));
+                };
+                // The later one is the layer that has just run.
+                let (at, other) = if a > b { (0, b) } else { (1, a) };
+                let (step, linear) = self.pending(node, at)?;
+                linear.residual = Some(other);
+                Ok(Value::Step(step))
+            }
+            "Softmax" => {
+                if int(node, "axis", -1) != 1 {
+                    return Err(self.fault(node, "expected axis 1"));
+                }
+                let (step, linear) = self.pending(node, 0)?;
+                linear.softmax = Some(named(node));
+                Ok(Value::Step(step))
+            }
+            "MaxPool" => {
+                let Value::Step(input) = self.input(node, 0)? else {
+                    return Err(self.fault(node, "expected the output of a layer"));
+                };
+                let (side, stride) = (same(node, "kernel_shape", 0), same(node, "strides", 1));
+                let plain = same(node, "pads", 0) == Some(0) && int(node, "ceil_mode", 0) == 1;
+                let (Some(side @ 1..), Some(stride @ 1..), true) = (side, stride, plain) else {
+                    return Err(self.fault(node, "expected a square window and ceil_mode = 1"));
+                };
+                let op = Op::MaxPool { side, stride };
+                Ok(self.step(Step { name: named(node), input: Some(input), op }))
+            }
+            "Flatten" => match self.input(node, 0)? {
+                Value::Step(step) if int(node, "axis", 1) == 1 => Ok(Value::Flat(step)),
+                _ => Err(self.fault(node, "expected the output of a layer and axis 1")),
+            },
+            other => Err(self.fault(node, format!("{other} has no 8-bit form"))),
+        }
+    }
+
+    fn input(&self, node: &pb::NodeProto, at: usize) -> Result<Value, GraphError> {
+        let name = node.input.get(at).map_or("", String::as_str);
+        let value = self.values.get(name);
+        value.copied().ok_or_else(|| self.fault(node, format!("nothing makes its input {name:?}")))
+    }
+
+    fn constant(&self, node: &pb::NodeProto, at: usize) -> Result<Tensor, GraphError> {
+        let name = node.input.get(at).map_or("", String::as_str);
+        let Some(constant) = self.constants.get(name) else {
+            return Err(self.fault(node, format!("its input {name:?} must be a constant")));
+        };
+        let shape = constant.dims.iter().map(|side| usize::try_from(*side).unwrap_or(0)).collect();
+        let values = if constant.raw_data.is_empty() {
+            constant.float_data.clone()
+        } else {
+            let (values, _) = constant.raw_data.as_chunks::<4>();
+            values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+        };
+        let float = constant.data_type == pb::tensor_proto::DataType::Float as i32;
+        let Some(tensor) = Tensor::new(shape, values).filter(|_| float) else {
+            return Err(self.fault(node, format!("{name} is cut short or not floating point")));
+        };
+        if tensor.values.iter().any(|value| !value.is_finite()) {
+            let (file, tensor) = (self.file.to_owned(), name.to_owned());
+            return Err(GraphError::NotFinite { file, tensor });
+        }
+        Ok(tensor)
+    }
+
+    fn conv(&self, node: &pb::NodeProto, weight: &Tensor) -> Result<Conv, GraphError> {
+        let sides = (same(node, "strides", 1), same(node, "pads", 0), same(node, "dilations", 1));
+        let groups = usize::try_from(int(node, "group", 1)).unwrap_or(0);
+        let depthwise = groups > 1 && weight.shape.get(..2) == Some(&[groups, 1][..]);
+        match sides {
+            (Some(stride @ 1..), Some(padding), Some(1))
+                if weight.shape.len() == 4 && (groups == 1 || depthwise) =>
+            {
+                Ok(Conv { stride, padding, groups })
+            }
+            _ => Err(self.fault(
+                node,
+                "expected the same step and padding on all sides, and groups of all channels or of one",
+            )),
+        }
+    }
+
+    fn layer(
+        &mut self,
+        node: &pb::NodeProto,
+        input: Option<usize>,
+        weight: Tensor,
+        conv: Option<Conv>,
+    ) -> Result<Value, GraphError> {
+        let channels = weight.shape[0];
+        let bias = match node.input.get(2) {
+            Some(_) => self.constant(node, 2)?.values,
+            None => vec![0.0; channels],
+        };
+        if bias.len() != channels || weight.values.is_empty() {
+            return Err(self.fault(node, format!("{} biases for {channels} channels", bias.len())));
+        }
+        let linear = Linear { weight, bias, conv, slopes: None, residual: None, softmax: None };
+        Ok(self.step(Step { name: named(node), input, op: Op::Linear(linear) }))
+    }
+
+    fn step(&mut self, step: Step) -> Value {
+        self.steps.push(step);
+        Value::Step(self.steps.len() - 1)
+    }
+
+    /// The layer that a node goes on with: nothing but this node reads it, and
+    /// nothing has followed it yet.
+    fn pending(
+        &mut self,
+        node: &pb::NodeProto,
+        at: usize,
+    ) -> Result<(usize, &mut Linear), GraphError> {
+        let fault = self.fault(node, "must follow a Conv or Gemm that nothing else reads");
+        let alone =
+            node.input.get(at).is_some_and(|name| self.readers.get(name.as_str()) == Some(&1));
+        let Value::Step(step) = self.input(node, at)? else { return Err(fault) };
+        match self.steps.get_mut(step).map(|step| &mut step.op) {
+            Some(Op::Linear(linear))
+                if alone
+                    && linear.slopes.is_none()
+                    && linear.residual.is_none()
+                    && linear.softmax.is_none() =>
+            {
+                Ok((step, linear))
+            }
+            _ => Err(fault),
+        }
+    }
+}
+
+/// Nodes are known by what they give, which unlike their names is never empty.
+fn named(node: &pb::NodeProto) -> String {
+    node.output.first().cloned().unwrap_or_default()
+}
+
+fn attribute<'n>(node: &'n pb::NodeProto, name: &str) -> Option<&'n pb::AttributeProto> {
+    node.attribute.iter().find(|attribute| attribute.name == name)
+}
+
+fn int(node: &pb::NodeProto, name: &str, default: i64) -> i64 {
+    attribute(node, name).map_or(default, |attribute| attribute.i)
+}
+
+fn float(node: &pb::NodeProto, name: &str) -> f32 {
+    attribute(node, name).map_or(1.0, |attribute| attribute.f)
+}
+
+/// A list of sides, if they are all the same.
+fn same(node: &pb::NodeProto, name: &str, default: usize) -> Option<usize> {
+    let Some(attribute) = attribute(node, name) else { return Some(default) };
+    let first = *attribute.ints.first()?;
+    let same = attribute.ints.iter().all(|side| *side == first);
+    usize::try_from(first).ok().filter(|_| same)
+}

@@ -1,0 +1,105 @@
+//! What the networks really see: pictures on their way through the device's own
+//! detector, those it rejects among them.
+
+use crate::photos::{self, Outcome};
+use anyhow::Result;
+use facelatch::align::Crop;
+use facelatch::detect::Net;
+use facelatch::models::Models;
+use facelatch::nn::Pictures;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use tch::{Kind, Tensor};
+
+/// Pictures in a batch. P-Net's differ in size and are batched by it.
+const BATCH: usize = 64;
+
+/// Pictures of bytes for each network, in batches `N x 3 x H x W`.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    /// By net of the detector.
+    pub detector: BTreeMap<Net, Vec<Tensor>>,
+    /// The central face of each photo that shows one, with the photo's number.
+    pub faces: Vec<(usize, Crop)>,
+}
+
+/// Looks at photos. The detector's nets are watched on one photo of so many.
+pub fn gather(
+    models: &Models,
+    photos: &[PathBuf],
+    watched: impl Fn(Net) -> usize + Sync,
+    label: &str,
+) -> Result<Inputs> {
+    // By photo, because threads finish in any order.
+    let seen: Mutex<BTreeMap<(Net, usize), Vec<Picture>>> = Mutex::new(BTreeMap::new());
+    let watch = |photo: usize, net: Net, pictures: &Pictures| {
+        if photo.is_multiple_of(watched(net).max(1)) {
+            let pictures = in_bytes(pictures);
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.entry((net, photo)).or_default().extend(pictures);
+        }
+    };
+    let outcomes = photos::process_watched(models, photos, false, label, &watch)?;
+    let mut inputs = Inputs::default();
+    for ((at, outcome), photo) in outcomes.into_iter().enumerate().zip(photos) {
+        match outcome {
+            Outcome::Face { crop, .. } => inputs.faces.push((at, crop)),
+            Outcome::NoFace => log::warn!("{}: no face; left out", photo.display()),
+            Outcome::Unreadable(message) => log::warn!("{message}; left out"),
+        }
+    }
+    let mut by_size: BTreeMap<(Net, usize, usize), Vec<Vec<u8>>> = BTreeMap::new();
+    for ((net, _), pictures) in seen.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        for Picture { height, width, bytes } in pictures {
+            by_size.entry((net, height, width)).or_default().push(bytes);
+        }
+    }
+    for ((net, height, width), pictures) in by_size {
+        let batches = inputs.detector.entry(net).or_default();
+        batches.extend(pictures.chunks(BATCH).map(|batch| tensor(batch, height, width)));
+    }
+    Ok(inputs)
+}
+
+/// Faces as batches of pictures.
+pub fn batches(crops: &[&Crop]) -> Vec<Tensor> {
+    let batch = |crops: &[&Crop]| {
+        let (width, height) = (crops[0].frame().width(), crops[0].frame().height());
+        let planes: Vec<Vec<u8>> = crops.iter().map(|crop| planar(crop.frame().pixels())).collect();
+        tensor(&planes, height, width)
+    };
+    crops.chunks(BATCH).map(batch).collect()
+}
+
+/// One picture, planar RGB.
+struct Picture {
+    height: usize,
+    width: usize,
+    bytes: Vec<u8>,
+}
+
+/// What a net is fed, in bytes: crops lose the fractions that resampling leaves, as
+/// they do when the net takes bytes.
+fn in_bytes(pictures: &Pictures) -> Vec<Picture> {
+    let mut values = pictures.values();
+    let mut next = |&(height, width): &(usize, usize)| {
+        let (picture, rest) = values.split_at(height * width * Pictures::PIXEL);
+        values = rest;
+        let plane = |channel: usize| picture.iter().skip(channel).step_by(Pictures::PIXEL);
+        let byte = |value: &i16| (value + Pictures::STEPS / 2).div_euclid(Pictures::STEPS);
+        let bytes = (0..3).flat_map(plane).map(|value| byte(value).clamp(0, 255) as u8);
+        Picture { height, width, bytes: bytes.collect() }
+    };
+    pictures.sides().iter().map(&mut next).collect()
+}
+
+/// Pixel by pixel to plane by plane.
+fn planar(pixels: &[u8]) -> Vec<u8> {
+    (0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3)).copied().collect()
+}
+
+fn tensor(pictures: &[Vec<u8>], height: usize, width: usize) -> Tensor {
+    let shape = [pictures.len(), 3, height, width];
+    Tensor::from_data_size(&pictures.concat(), &shape.map(|side| side as i64), Kind::Uint8)
+}

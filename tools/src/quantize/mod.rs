@@ -1,0 +1,221 @@
+//! Networks in 8 bits: weights in -127..=127 with a scale for each output channel,
+//! activations in -128..=127 with one scale and zero point each.
+//!
+//! The order is that of Nagel et al., "A white paper on neural network
+//! quantization", 2021: the input's normalization is folded in, channels are
+//! brought to similar ranges ([`equalize`]), ranges are chosen on real inputs
+//! ([`ranges`]), biases make up for the mean error that rounding leaves, and where
+//! that is not enough, the weights are trained on with the roundings in place
+//! ([`tune`]). Everything is judged on photos that nothing was measured on.
+
+pub mod equalize;
+pub mod fold;
+pub mod graph;
+pub mod inputs;
+pub mod judge;
+pub mod ranges;
+pub mod simulate;
+pub mod tune;
+pub mod whole;
+pub mod write;
+
+use anyhow::{Context, Result};
+use facelatch::models::Normalization;
+use fold::CENTERED;
+use graph::{Graph, Op};
+use judge::{Agreement, Aim};
+use ranges::{Method, Observed, weight_scales};
+use serde::Serialize;
+use simulate::{Quantized, Simulation, channels_last, normalized};
+use tch::{Device, Tensor};
+
+/// Batches that ranges are measured on.
+const OBSERVED_ON: usize = 64;
+/// Batches whose mean errors correct the biases: thousands of positions of each
+/// channel, held in memory at once.
+const CORRECTED_ON: usize = 2;
+
+/// How a network was quantized after training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Recipe {
+    /// Ranges of activations.
+    pub activations: Method,
+    /// Whether biases make up for the mean error.
+    pub correct_biases: bool,
+}
+
+impl Recipe {
+    /// What is worth trying, the plainest first.
+    pub fn all() -> Vec<Self> {
+        let ranges = [
+            Method::MinMax,
+            Method::Without(1e-5),
+            Method::Without(1e-4),
+            Method::Without(1e-3),
+            Method::LeastSquares,
+        ];
+        [false, true]
+            .into_iter()
+            .flat_map(|correct_biases| {
+                ranges.map(|activations| Self { activations, correct_biases })
+            })
+            .collect()
+    }
+}
+
+/// A network, its pictures, and what counts about it.
+pub struct Task<'a> {
+    /// In floating point, for pictures normalized by `normalization`.
+    pub graph: &'a Graph,
+    /// Of its pictures.
+    pub normalization: Normalization,
+    /// What counts.
+    pub aim: Aim,
+    /// Pictures to measure on, bytes.
+    pub calibrate: &'a [Tensor],
+    /// Pictures to choose by, bytes.
+    pub select: &'a [Tensor],
+    /// Everything random follows from it.
+    pub seed: i64,
+}
+
+/// A network quantized after training.
+pub struct PostTraining {
+    /// The network.
+    pub quantized: Quantized,
+    /// The recipe that did best.
+    pub recipe: Recipe,
+    /// Its figures on the selection pictures.
+    pub agreement: Agreement,
+}
+
+impl Task<'_> {
+    /// What the floating-point network makes of pictures.
+    pub fn teacher(&self, batches: &[Tensor]) -> Vec<Vec<Tensor>> {
+        let network = Simulation::float(self.graph, Device::Cpu);
+        judge::outputs(&network, batches, &self.normalization)
+    }
+
+    /// Figures of a quantized network on the selection pictures, whose teacher's
+    /// outputs are given.
+    pub fn judge(&self, network: &Simulation, teacher: &[Vec<Tensor>]) -> Agreement {
+        let outputs = judge::outputs(network, self.select, &CENTERED);
+        judge::compare(self.aim, teacher, &outputs)
+    }
+
+    /// The network equal to the given one whose input is [`CENTERED`] and whose
+    /// channels have similar ranges.
+    pub fn prepared(&self) -> Result<Graph> {
+        let mut graph = self.graph.clone();
+        fold::fold(&mut graph, &self.normalization);
+        let observed = self.observe(&graph)?;
+        let peaks: Vec<Vec<f32>> = observed.into_iter().map(|seen| seen.peaks).collect();
+        equalize::equalize(&mut graph, &peaks);
+        Ok(graph)
+    }
+
+    fn observe(&self, graph: &Graph) -> Result<Vec<Observed>> {
+        let network = Simulation::float(graph, Device::Cpu);
+        let batches: Vec<Tensor> =
+            spread(self.calibrate, OBSERVED_ON).map(Tensor::shallow_clone).collect();
+        ranges::observe(&network, graph.steps.len(), &batches, &CENTERED, self.seed)
+    }
+
+    /// Tries recipes and keeps the best; `told` hears of each.
+    pub fn post_training(
+        &self,
+        recipes: &[Recipe],
+        mut told: impl FnMut(&Recipe, &Agreement),
+    ) -> Result<PostTraining> {
+        let graph = self.prepared()?;
+        let observed = self.observe(&graph)?;
+        let teacher = self.teacher(self.select);
+        let mut best: Option<PostTraining> = None;
+        for &recipe in recipes {
+            let quantized = self.quantized(&graph, &observed, &recipe)?;
+            let network = Simulation::quantized(&quantized, Device::Cpu);
+            let agreement = self.judge(&network, &teacher);
+            told(&recipe, &agreement);
+            if best.as_ref().is_none_or(|best| agreement.cost() < best.agreement.cost()) {
+                best = Some(PostTraining { quantized, recipe, agreement });
+            }
+        }
+        best.context("no recipe to try")
+    }
+
+    fn quantized(
+        &self,
+        graph: &Graph,
+        observed: &[Observed],
+        recipe: &Recipe,
+    ) -> Result<Quantized> {
+        let mut activations: Vec<_> = (0..graph.steps.len())
+            .map(|at| (!graph.is_head(at)).then(|| observed[at].affine(recipe.activations)))
+            .collect();
+        for (at, step) in graph.steps.iter().enumerate() {
+            // The largest of some bytes is one of them.
+            if let (Op::MaxPool { .. }, Some(input)) = (&step.op, step.input) {
+                activations[at] = activations[input];
+            }
+        }
+        let mut scales = vec![Vec::new(); graph.steps.len()];
+        for (at, linear) in graph.linears() {
+            scales[at] = weight_scales(&linear.weight.values, linear.row());
+        }
+        let quantized = Quantized { graph: graph.clone(), weight_scales: scales, activations };
+        if recipe.correct_biases { self.corrected(&quantized) } else { Ok(quantized) }
+    }
+
+    /// Biases that make the mean of each channel what it is without rounding, layer
+    /// by layer, with the layers before already corrected.
+    fn corrected(&self, quantized: &Quantized) -> Result<Quantized> {
+        let float = Simulation::float(&quantized.graph, Device::Cpu);
+        let whole = Simulation::quantized(quantized, Device::Cpu);
+        let batches: Vec<Tensor> = spread(self.calibrate, CORRECTED_ON)
+            .map(|batch| channels_last(&normalized(batch, &CENTERED)))
+            .collect();
+        let mut values: Vec<[Vec<Option<Tensor>>; 2]> =
+            batches.iter().map(|_| Default::default()).collect();
+        tch::no_grad(|| {
+            for (at, step) in quantized.graph.steps.iter().enumerate() {
+                let sums: Vec<[Tensor; 2]> = batches
+                    .iter()
+                    .zip(&values)
+                    .map(|(batch, [plain, rounded])| {
+                        [float.sums(at, batch, plain), whole.sums(at, batch, rounded)]
+                    })
+                    .collect();
+                let layer = matches!(step.op, Op::Linear(_));
+                let errors = layer.then(|| {
+                    let mean = |sums: &Tensor| {
+                        let axes: &[i64] = if sums.dim() == 4 { &[0, 2, 3] } else { &[0] };
+                        sums.mean_dim(axes, false, tch::Kind::Float)
+                    };
+                    let errors: Vec<Tensor> =
+                        sums.iter().map(|[plain, rounded]| mean(plain) - mean(rounded)).collect();
+                    Tensor::stack(&errors, 0).mean_dim([0i64].as_slice(), false, tch::Kind::Float)
+                });
+                if let Some(errors) = &errors {
+                    whole.shift(at, errors);
+                }
+                for ((batch, [plain, rounded]), [plain_sums, _]) in
+                    batches.iter().zip(&mut values).zip(sums)
+                {
+                    let rounded_sums = whole.sums(at, batch, rounded);
+                    let next = float.finished(at, plain_sums, plain);
+                    plain.push(Some(next));
+                    let next = whole.finished(at, rounded_sums, rounded);
+                    rounded.push(Some(next));
+                    float.forget(at, plain);
+                    whole.forget(at, rounded);
+                }
+            }
+        });
+        whole.to_quantized()
+    }
+}
+
+/// Some batches from all over the list.
+fn spread(batches: &[Tensor], count: usize) -> impl Iterator<Item = &Tensor> {
+    batches.iter().step_by((batches.len() / count.max(1)).max(1)).take(count)
+}

@@ -1,0 +1,194 @@
+//! Which range of values a byte stands for.
+
+use super::simulate::{Simulation, floats, normalized};
+use anyhow::{Result, bail};
+use facelatch::models::Normalization;
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+/// Values kept of each activation: enough that one in 100,000 is still seen.
+const SAMPLE: usize = 1 << 18;
+/// How far a range is narrowed in search of the least error, and in what steps.
+const NARROWEST: f64 = 0.2;
+const NARROWING: f64 = 0.02;
+
+/// Least range of anything: far below all that matters, and far from where floating
+/// point loses digits.
+const SMALLEST: f32 = 1e-30;
+
+/// How an activation is stored: `scale * (q - zero_point)`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Affine {
+    /// Of one step.
+    pub scale: f32,
+    /// Stands for zero.
+    pub zero_point: i8,
+}
+
+impl Affine {
+    /// Of a picture: a byte `v` is `v - 128`.
+    pub const PICTURE: Self = Self { scale: 1.0 / 128.0, zero_point: 0 };
+    /// The least `q`.
+    pub const LOWEST: i64 = -128;
+    /// The greatest `q`.
+    pub const HIGHEST: i64 = 127;
+
+    /// The finest steps that cover a range. Zero is one of the values, whether the
+    /// range holds it or not: padding needs it.
+    pub fn covering(lowest: f32, highest: f32) -> Self {
+        let (lowest, highest) = (f64::from(lowest.min(0.0)), f64::from(highest.max(0.0)));
+        let steps = (Self::HIGHEST - Self::LOWEST) as f64;
+        // An activation that is always zero still needs a scale to divide by.
+        let scale = ((highest - lowest).max(f64::from(SMALLEST)) / steps) as f32;
+        let zero_point = Self::LOWEST as f64 - lowest / f64::from(scale);
+        Self { scale, zero_point: zero_point.round().clamp(-128.0, 127.0) as i8 }
+    }
+
+    /// What becomes of a value.
+    pub fn rounded(self, value: f32) -> f32 {
+        let zero_point = f32::from(self.zero_point);
+        let q = (value / self.scale).round_ties_even() + zero_point;
+        (q.clamp(Self::LOWEST as f32, Self::HIGHEST as f32) - zero_point) * self.scale
+    }
+}
+
+/// How the range of an activation is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// From the least to the greatest value seen.
+    MinMax,
+    /// Leaves out this share of the values, half at each end.
+    Without(f64),
+    /// The least squared error.
+    LeastSquares,
+}
+
+/// What was seen of an activation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    lowest: f32,
+    highest: f32,
+    /// Some of the values, ascending.
+    sample: Vec<f32>,
+    /// Largest magnitude of each channel.
+    pub peaks: Vec<f32>,
+}
+
+impl Observed {
+    /// From all values, of which none is not a number, and the peak of each channel.
+    pub fn new(mut values: Vec<f32>, peaks: Vec<f32>) -> Self {
+        values.sort_by(f32::total_cmp);
+        let lowest = values.first().copied().unwrap_or(0.0);
+        let highest = values.last().copied().unwrap_or(0.0);
+        Self { lowest, highest, sample: values, peaks }
+    }
+
+    /// How to store the activation.
+    pub fn affine(&self, method: Method) -> Affine {
+        match method {
+            Method::MinMax => Affine::covering(self.lowest, self.highest),
+            Method::Without(share) => {
+                let last = self.sample.len().saturating_sub(1);
+                let cut = (share / 2.0 * last as f64).round() as usize;
+                let at = |index: usize| self.sample.get(index).copied().unwrap_or(0.0);
+                Affine::covering(at(cut.min(last)), at(last - cut.min(last)))
+            }
+            Method::LeastSquares => self.least_squares(),
+        }
+    }
+
+    /// Both ends are drawn in together, then each by itself.
+    fn least_squares(&self) -> Affine {
+        let shares = || {
+            let count = ((1.0 - NARROWEST) / NARROWING).round() as usize;
+            (0..=count).map(|step| (1.0 - NARROWING * step as f64) as f32)
+        };
+        let (lowest, highest) = (self.lowest.min(0.0), self.highest.max(0.0));
+        let mut best = (f64::INFINITY, lowest, highest);
+        let mut consider = |lowest: f32, highest: f32| {
+            let error = self.squared_error(Affine::covering(lowest, highest));
+            if error < best.0 {
+                best = (error, lowest, highest);
+            }
+            (best.1, best.2)
+        };
+        let (mut low, mut high) = (lowest, highest);
+        for share in shares() {
+            (low, high) = consider(lowest * share, highest * share);
+        }
+        let fixed = high;
+        for share in shares() {
+            (low, high) = consider(lowest * share, fixed);
+        }
+        let fixed = low;
+        for share in shares() {
+            (low, high) = consider(fixed, highest * share);
+        }
+        Affine::covering(low, high)
+    }
+
+    fn squared_error(&self, affine: Affine) -> f64 {
+        let error = |value: &f32| f64::from(value - affine.rounded(*value)).powi(2);
+        self.sample.iter().map(error).sum()
+    }
+}
+
+/// Runs pictures of bytes through a network and looks at what each step gives.
+/// Which values are kept follows from the seed.
+pub fn observe(
+    network: &Simulation,
+    steps: usize,
+    batches: &[Tensor],
+    normalization: &Normalization,
+    seed: i64,
+) -> Result<Vec<Observed>> {
+    tch::manual_seed(seed);
+    let a_batch = SAMPLE.div_ceil(batches.len().max(1)) as i64;
+    let mut samples: Vec<Vec<Tensor>> = (0..steps).map(|_| Vec::new()).collect();
+    let mut peaks: Vec<Option<Tensor>> = (0..steps).map(|_| None).collect();
+    let mut ends = vec![(f64::INFINITY, f64::NEG_INFINITY); steps];
+    tch::no_grad(|| {
+        for batch in batches {
+            network.forward(&normalized(batch, normalization), |at, output| {
+                let values = output.contiguous().view([-1]);
+                let (lowest, highest) = &mut ends[at];
+                *lowest = lowest.min(values.min().double_value(&[]));
+                *highest = highest.max(values.max().double_value(&[]));
+                let all = values.size()[0];
+                samples[at].push(if all > a_batch {
+                    let chosen = Tensor::randint(all, [a_batch], (Kind::Int64, Device::Cpu));
+                    values.index_select(0, &chosen.to_device(values.device()))
+                } else {
+                    values
+                });
+                let axes: &[i64] = if output.dim() == 4 { &[0, 2, 3] } else { &[0] };
+                let peak = output.abs().amax(axes, false);
+                peaks[at] = Some(match &peaks[at] {
+                    Some(other) => peak.maximum(other),
+                    None => peak,
+                });
+            });
+        }
+    });
+    let mut all = Vec::new();
+    for (at, (samples, peaks)) in samples.iter().zip(&peaks).enumerate() {
+        let (lowest, highest) = (ends[at].0 as f32, ends[at].1 as f32);
+        let Some(peaks) = peaks.as_ref().filter(|_| lowest.is_finite() && highest.is_finite())
+        else {
+            bail!("activation {at} is empty or not finite; check the photos and the float models");
+        };
+        let observed = Observed::new(floats(&Tensor::cat(samples, 0))?, floats(peaks)?);
+        all.push(Observed { lowest, highest, ..observed });
+    }
+    Ok(all)
+}
+
+/// Scales of weights, one for each row, such that the largest is 127 steps. Cutting
+/// the largest off for the least squared error was tried: no network gained by it.
+pub fn weight_scales(weights: &[f32], row: usize) -> Vec<f32> {
+    let limit = super::simulate::WEIGHT_LIMIT as f32;
+    let peak = |row: &[f32]| row.iter().fold(0.0f32, |peak, weight| peak.max(weight.abs()));
+    // A row of zeros still needs a scale to divide by.
+    weights.chunks(row).map(|row| peak(row).max(SMALLEST) / limit).collect()
+}

@@ -1,0 +1,319 @@
+//! Networks in torch: in floating point, or with every rounding of the 8-bit form
+//! in its place, so that ranges can be judged and weights trained.
+//!
+//! Roundings let gradients through as if they were not there (Bengio, Léonard and
+//! Courville, "Estimating or propagating gradients through stochastic neurons",
+//! 2013). Weights are held in units of their channel's scale, so that one step size
+//! suits all of them, however far equalization has spread the channels.
+
+use super::graph::{Graph, Op};
+use super::ranges::Affine;
+use anyhow::Result;
+use facelatch::models::Normalization;
+use tch::nn::{Init, Path, VarStore};
+use tch::{Device, Kind, Tensor};
+
+/// Largest weight, units; -128 stays unused, so that signs are alike.
+pub const WEIGHT_LIMIT: f64 = 127.0;
+
+/// A network with the scales of its 8-bit form.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quantized {
+    /// Weights in floating point, of which only the nearest multiple of the scale
+    /// counts.
+    pub graph: Graph,
+    /// For each step the scale of each output channel's weights; empty for a
+    /// pooling.
+    pub weight_scales: Vec<Vec<f32>>,
+    /// For each step how its output is stored; none where it ends in floating point.
+    pub activations: Vec<Option<Affine>>,
+}
+
+impl Quantized {
+    /// How the input of a step is stored.
+    pub fn input_of(&self, step: usize) -> Affine {
+        let stored = self.graph.steps[step].input.and_then(|input| self.activations[input]);
+        stored.unwrap_or(Affine::PICTURE)
+    }
+}
+
+/// A group of variables, each with a learning rate of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learns {
+    /// Weights and biases, in units of their steps.
+    Units = 0,
+    /// Scales of weights and activations, as logarithms, and slopes.
+    Scales = 1,
+}
+
+/// A network, ready to run and to learn.
+pub struct Simulation {
+    /// What an optimizer moves.
+    pub store: VarStore,
+    graph: Graph,
+    layers: Vec<Layer>,
+    /// The last step that reads each step's output.
+    last_reader: Vec<usize>,
+}
+
+/// The tensors of one step.
+#[derive(Default)]
+struct Layer {
+    weight: Option<Tensor>,
+    bias: Option<Tensor>,
+    /// What one unit of weight and of bias stands for; none in floating point.
+    steps: Option<(Tensor, Tensor)>,
+    slopes: Option<Tensor>,
+    /// Logarithm of the output's scale, and its zero point.
+    output: Option<(Tensor, Tensor)>,
+}
+
+impl Simulation {
+    /// The network in floating point.
+    pub fn float(graph: &Graph, device: Device) -> Self {
+        Self::build(graph, device, |_| None, |_| None)
+    }
+
+    /// The network as it will run in 8 bits. Biases, which are stored in 32, are not
+    /// rounded.
+    pub fn quantized(quantized: &Quantized, device: Device) -> Self {
+        Self::build(
+            &quantized.graph,
+            device,
+            |at| Some((&quantized.weight_scales[at][..], quantized.input_of(at))),
+            |at| quantized.activations[at],
+        )
+    }
+
+    fn build<'q>(
+        graph: &Graph,
+        device: Device,
+        scales: impl Fn(usize) -> Option<(&'q [f32], Affine)>,
+        stored: impl Fn(usize) -> Option<Affine>,
+    ) -> Self {
+        let store = VarStore::new(device);
+        let layers = graph
+            .steps
+            .iter()
+            .enumerate()
+            .map(|(at, step)| {
+                let path = store.root() / at;
+                let Op::Linear(linear) = &step.op else { return Layer::default() };
+                let of = |values: &[f32]| Tensor::from_slice(values).to_device(device);
+                let shape: Vec<i64> = linear.weight.shape.iter().map(|side| *side as i64).collect();
+                let mut rows = vec![1; shape.len()];
+                rows[0] = -1;
+                let mut weight = of(&linear.weight.values).view(&shape[..]);
+                let mut bias = of(&linear.bias);
+                let mut steps = None;
+                if let Some((scales, input)) = scales(at) {
+                    let unit = of(scales);
+                    weight /= unit.view(&rows[..]);
+                    // As much as one unit of weight does to the largest input.
+                    let bias_unit = &unit * (f64::from(input.scale) * WEIGHT_LIMIT);
+                    bias /= &bias_unit;
+                    let logarithm = learned(&path, "weight_scale", &unit.log(), Learns::Scales);
+                    steps = Some((logarithm, bias_unit));
+                }
+                Layer {
+                    weight: Some(learned(&path, "weight", &weight, Learns::Units)),
+                    bias: Some(learned(&path, "bias", &bias, Learns::Units)),
+                    steps,
+                    slopes: linear
+                        .slopes
+                        .as_ref()
+                        .map(|slopes| learned(&path, "slopes", &of(slopes), Learns::Scales)),
+                    output: stored(at).map(|stored| {
+                        let scale = of(&[stored.scale]).log();
+                        let scale = learned(&path, "scale", &scale, Learns::Scales);
+                        (scale, of(&[f32::from(stored.zero_point)]))
+                    }),
+                }
+            })
+            .collect();
+        let last_reader = (0..graph.steps.len())
+            .map(|at| graph.readers(at).last().unwrap_or(usize::MAX))
+            .collect();
+        Self { store, graph: graph.clone(), layers, last_reader }
+    }
+
+    /// The outputs for pictures `N x 3 x H x W`, normalized as the network takes
+    /// them. `watch` sees what each step gives.
+    pub fn forward(&self, pictures: &Tensor, mut watch: impl FnMut(usize, &Tensor)) -> Vec<Tensor> {
+        let pictures = channels_last(pictures);
+        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.layers.len());
+        for at in 0..self.layers.len() {
+            let sums = self.sums(at, &pictures, &values);
+            let output = self.finished(at, sums, &values);
+            watch(at, &output);
+            values.push(Some(output));
+            self.forget(at, &mut values);
+        }
+        self.graph.outputs.iter().filter_map(|(_, head)| values[*head].take()).collect()
+    }
+
+    /// First half of a step: weights times input plus bias, or pooling.
+    pub fn sums(&self, at: usize, pictures: &Tensor, values: &[Option<Tensor>]) -> Tensor {
+        let step = &self.graph.steps[at];
+        // Steps read earlier ones, which are kept until their last reader has run.
+        let input = step.input.and_then(|input| values[input].as_ref()).unwrap_or(pictures);
+        let linear = match &step.op {
+            Op::Linear(linear) => linear,
+            Op::MaxPool { side, stride } => {
+                let (side, stride) = (*side as i64, *stride as i64);
+                return input.max_pool2d([side; 2], [stride; 2], [0, 0], [1, 1], true);
+            }
+        };
+        let (weight, bias) = self.layers[at].weights();
+        match linear.conv {
+            Some(conv) => input.conv2d(
+                &weight,
+                Some(bias),
+                [conv.stride as i64; 2],
+                [conv.padding as i64; 2],
+                [1, 1],
+                conv.groups as i64,
+            ),
+            None => input.flatten(1, -1).linear(&weight, Some(bias)),
+        }
+    }
+
+    /// Second half: slopes, residual, softmax, and rounding to bytes.
+    pub fn finished(&self, at: usize, sums: Tensor, values: &[Option<Tensor>]) -> Tensor {
+        let (Op::Linear(linear), layer) = (&self.graph.steps[at].op, &self.layers[at]) else {
+            // The largest of bytes is one of them.
+            return sums;
+        };
+        let mut output = match &layer.slopes {
+            Some(slopes) => sums.prelu(slopes),
+            None => sums,
+        };
+        if let Some(residual) = linear.residual.and_then(|residual| values[residual].as_ref()) {
+            output += residual;
+        }
+        if linear.softmax.is_some() {
+            output = output.softmax(1, Kind::Float);
+        }
+        match &layer.output {
+            Some((scale, zero_point)) => output.internal_fake_quantize_learnable_per_tensor_affine(
+                &scale.exp(),
+                zero_point,
+                Affine::LOWEST,
+                Affine::HIGHEST,
+                // So that a scale moves no faster than one value (Esser et al.,
+                // "Learned step size quantization", 2020).
+                1.0 / (output.numel() as f64 * Affine::HIGHEST as f64).sqrt(),
+            ),
+            None => output,
+        }
+    }
+
+    /// Lets go of what no later step reads.
+    pub fn forget(&self, at: usize, values: &mut [Option<Tensor>]) {
+        for (value, last) in values.iter_mut().zip(&self.last_reader) {
+            if *last == at {
+                *value = None;
+            }
+        }
+    }
+
+    /// Adds to the biases of a step, in real units.
+    pub fn shift(&self, at: usize, by: &Tensor) {
+        let Layer { bias: Some(bias), steps, .. } = &self.layers[at] else { return };
+        tch::no_grad(|| {
+            let by = match steps {
+                Some((_, unit)) => by / unit,
+                None => by.shallow_clone(),
+            };
+            let _ = bias.shallow_clone().g_add_(&by);
+        });
+    }
+
+    /// Moves every variable a share of the way to another simulation's of the same
+    /// network.
+    pub fn approach(&mut self, other: &Self, share: f64) {
+        let targets = other.store.variables();
+        tch::no_grad(|| {
+            for (name, mut variable) in self.store.variables() {
+                if let Some(target) = targets.get(&name) {
+                    let way = target - &variable;
+                    let _ = variable.g_add_(&(way * share));
+                }
+            }
+        });
+    }
+
+    /// The network as the weights and scales are now.
+    pub fn to_quantized(&self) -> Result<Quantized> {
+        let mut graph = self.graph.clone();
+        let mut weight_scales = vec![Vec::new(); self.layers.len()];
+        let mut activations = vec![None; self.layers.len()];
+        for (at, linear) in graph.linears_mut() {
+            let layer = &self.layers[at];
+            let (Some(weight), Some(bias)) = (&layer.weight, &layer.bias) else { continue };
+            // Copies: what is detached still shares its memory.
+            let (mut weight, mut bias) = (weight.detach().copy(), bias.detach().copy());
+            if let Some((scale, bias_unit)) = &layer.steps {
+                let scale = scale.detach().exp();
+                weight_scales[at] = floats(&scale)?;
+                weight *= scale.view([vec![-1], vec![1; weight.dim() - 1]].concat().as_slice());
+                bias *= bias_unit;
+            }
+            linear.weight.values = floats(&weight)?;
+            linear.bias = floats(&bias)?;
+            linear.slopes = layer.slopes.as_ref().map(floats).transpose()?;
+            if let Some((scale, zero_point)) = &layer.output {
+                activations[at] = Some(Affine {
+                    scale: scale.detach().exp().double_value(&[0]) as f32,
+                    zero_point: zero_point.double_value(&[0]) as i8,
+                });
+            }
+        }
+        for (at, step) in graph.steps.iter().enumerate() {
+            if let (Op::MaxPool { .. }, Some(input)) = (&step.op, step.input) {
+                activations[at] = activations[input];
+            }
+        }
+        Ok(Quantized { graph, weight_scales, activations })
+    }
+}
+
+impl Layer {
+    /// Weights and biases as they count.
+    fn weights(&self) -> (Tensor, Tensor) {
+        let (Some(weight), Some(bias)) = (&self.weight, &self.bias) else {
+            return (Tensor::zeros([0], (Kind::Float, Device::Cpu)), Tensor::new());
+        };
+        let Some((scale, bias_unit)) = &self.steps else {
+            return (weight.shallow_clone(), bias.shallow_clone());
+        };
+        let limited = weight.clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT);
+        let rounded = &limited + (limited.round() - &limited).detach();
+        let rows = [vec![-1], vec![1; weight.dim() - 1]].concat();
+        (rounded * scale.exp().view(&rows[..]), bias * bias_unit)
+    }
+}
+
+fn learned(path: &Path, name: &str, value: &Tensor, group: Learns) -> Tensor {
+    let path = path.set_group(group as usize);
+    let mut variable = path.var(name, &value.size(), Init::Const(0.0));
+    tch::no_grad(|| variable.copy_(value));
+    variable
+}
+
+/// All values of a tensor.
+pub fn floats(tensor: &Tensor) -> Result<Vec<f32>> {
+    Ok(Vec::try_from(tensor.detach().to_device(Device::Cpu).contiguous().flatten(0, -1))?)
+}
+
+/// Pictures of bytes `N x 3 x H x W`, normalized.
+pub fn normalized(bytes: &Tensor, normalization: &Normalization) -> Tensor {
+    let channels =
+        |values: &[f32; 3]| Tensor::from_slice(values).to_device(bytes.device()).view([1, 3, 1, 1]);
+    (bytes.to_kind(Kind::Float) - channels(&normalization.mean)) / channels(&normalization.std)
+}
+
+/// The same tensor, channels last in memory: half again as fast on a CPU.
+pub fn channels_last(pictures: &Tensor) -> Tensor {
+    pictures.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}

@@ -1,0 +1,162 @@
+//! Training on with the roundings in place: the quantized network learns to give
+//! what the floating-point one gives to the same pictures, and to their mirror
+//! images (Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network",
+//! 2015). No labels are needed, and weights, biases, slopes and scales all learn.
+
+use super::Task;
+use super::fold::CENTERED;
+use super::judge::{Agreement, Aim};
+use super::simulate::{Learns, Quantized, Simulation, normalized};
+use anyhow::{Result, bail};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use tch::nn::{Adam, Optimizer, OptimizerConfig};
+use tch::{Device, Kind, Tensor};
+
+/// How much slower logarithms of scales, and slopes, move than weights do, whose
+/// units are larger: a step of a weight is one of 127, one of a scale a share.
+const SCALES_SLOWER: f64 = 0.05;
+/// Weight of offsets against scores: a box off by 1 % of its window counts like a
+/// score off by 3 %.
+const OFFSETS: f64 = 10.0;
+/// Share of the way that the running average of all variables goes towards them at
+/// each step. The average is what is judged and kept: roundings make the variables
+/// themselves wander (Polyak and Juditsky, "Acceleration of stochastic approximation
+/// by averaging", 1992).
+const AVERAGE: f64 = 0.02;
+
+/// How to train on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Schedule {
+    /// How often each picture is shown; 0 leaves the network as it is.
+    pub epochs: usize,
+    /// Pictures a step.
+    pub batch: usize,
+    /// Step of Adam, in units of weights; falls along half a cosine to zero.
+    pub rate: f64,
+}
+
+/// What came of it.
+pub struct Tuned {
+    /// The best epoch, or the start where none was better.
+    pub quantized: Quantized,
+    /// Which one; 0 for the start.
+    pub chosen: usize,
+    /// Figures on the selection pictures, the start first.
+    pub epochs: Vec<Agreement>,
+}
+
+/// What is told while it goes on.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress {
+    /// So many more pictures were learned from.
+    Seen(usize),
+    /// An epoch is over; 0 is the start.
+    Judged(usize, Agreement),
+}
+
+/// Trains on pictures of bytes, in batches of one size each, and keeps the epoch
+/// that does best on the task's selection pictures.
+pub fn tune(
+    task: &Task,
+    start: &Quantized,
+    train: &[Tensor],
+    schedule: &Schedule,
+    mut told: impl FnMut(&Progress),
+) -> Result<Tuned> {
+    tch::manual_seed(task.seed);
+    let teacher = Simulation::float(task.graph, Device::Cpu);
+    let student = Simulation::quantized(start, Device::Cpu);
+    let mut averaged = Simulation::quantized(start, Device::Cpu);
+    let expected = task.teacher(task.select);
+    let mut epochs = vec![task.judge(&student, &expected)];
+    told(&Progress::Judged(0, epochs[0]));
+    let (mut best, mut chosen) = (start.clone(), 0);
+    let pools = pools(train);
+    let steps: usize =
+        pools.iter().map(|pool| (pool.size()[0] as usize).div_ceil(schedule.batch.max(1))).sum();
+    let mut optimizer = Adam::default().build(&student.store, schedule.rate)?;
+    for epoch in 1..=schedule.epochs {
+        for (step, batch) in shuffled(&pools, schedule.batch)?.iter().enumerate() {
+            let done = ((epoch - 1) * steps + step) as f64 / (schedule.epochs * steps) as f64;
+            set_rates(
+                &mut optimizer,
+                schedule.rate * (1.0 + (std::f64::consts::PI * done).cos()) / 2.0,
+            );
+            let loss = loss(task, &teacher, &student, batch);
+            if !loss.double_value(&[]).is_finite() {
+                bail!(
+                    "epoch {epoch}: the loss is no number any more; take a smaller learning rate"
+                );
+            }
+            optimizer.backward_step(&loss);
+            averaged.approach(&student, AVERAGE);
+            told(&Progress::Seen(batch.size()[0] as usize));
+        }
+        let agreement = task.judge(&averaged, &expected);
+        told(&Progress::Judged(epoch, agreement));
+        if agreement.cost() < epochs[chosen].cost() {
+            (best, chosen) = (averaged.to_quantized()?, epoch);
+        }
+        epochs.push(agreement);
+    }
+    Ok(Tuned { quantized: best, chosen, epochs })
+}
+
+fn set_rates(optimizer: &mut Optimizer, rate: f64) {
+    optimizer.set_lr_group(Learns::Units as usize, rate);
+    optimizer.set_lr_group(Learns::Scales as usize, rate * SCALES_SLOWER);
+}
+
+/// How far the student is from the teacher on a batch of bytes.
+fn loss(task: &Task, teacher: &Simulation, student: &Simulation, bytes: &Tensor) -> Tensor {
+    let taught =
+        tch::no_grad(|| teacher.forward(&normalized(bytes, &task.normalization), |_, _| ()));
+    let given = student.forward(&normalized(bytes, &CENTERED), |_, _| ());
+    match task.aim {
+        Aim::Direction => {
+            1.0 - Tensor::cosine_similarity(&taught[0], &given[0], 1, 1e-12).mean(Kind::Float)
+        }
+        Aim::Windows(_) => {
+            // Offsets count as far as there is a face. Most windows show none; were
+            // all of them counted, a batch without faces would hardly move anything.
+            let face = taught[0].slice(1, 1, 2, 1);
+            let faces = face.sum(Kind::Float) + 1.0;
+            let score = (&taught[0] - &given[0]).square().sum(Kind::Float);
+            let offsets = taught.iter().zip(&given).skip(1);
+            offsets.fold(score, |sum, (taught, given)| {
+                let values = taught.size()[1] as f64;
+                sum + ((taught - given).square() * &face).sum(Kind::Float) * (OFFSETS / values)
+            }) / faces
+        }
+    }
+}
+
+/// All pictures of one size together.
+fn pools(batches: &[Tensor]) -> Vec<Tensor> {
+    let mut by_size: BTreeMap<Vec<i64>, Vec<&Tensor>> = BTreeMap::new();
+    for batch in batches {
+        by_size.entry(batch.size()[1..].to_vec()).or_default().push(batch);
+    }
+    by_size.values().map(|batches| Tensor::cat(batches, 0)).collect()
+}
+
+/// Every picture once, in batches of one size, half of the batches mirrored.
+fn shuffled(pools: &[Tensor], batch: usize) -> Result<Vec<Tensor>> {
+    let order = |count: i64| Tensor::randperm(count, (Kind::Int64, Device::Cpu));
+    let mut batches = Vec::new();
+    for (at, pool) in pools.iter().enumerate() {
+        let order = order(pool.size()[0]);
+        batches.extend(order.split(batch.max(1) as i64, 0).into_iter().map(|index| (at, index)));
+    }
+    let mixed = Vec::<i64>::try_from(order(batches.len() as i64))?;
+    let mirrored = Vec::<bool>::try_from(
+        Tensor::rand([batches.len() as i64], (Kind::Float, Device::Cpu)).lt(0.5),
+    )?;
+    let batch = |(at, mirrored): (&i64, bool)| {
+        let (pool, index) = &batches[*at as usize];
+        let pictures = pools[*pool].index_select(0, index);
+        if mirrored { pictures.flip([3]) } else { pictures }
+    };
+    Ok(mixed.iter().zip(mirrored).map(batch).collect())
+}

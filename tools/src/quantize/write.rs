@@ -1,0 +1,134 @@
+//! The 8-bit form as ONNX: an activation passes through `QuantizeLinear` and
+//! `DequantizeLinear`, weights and biases are whole numbers behind a
+//! `DequantizeLinear` each, and what lies between is written in floating point.
+//! Whoever knows the pattern computes in whole numbers, and all others still get
+//! the same results.
+
+use super::graph::{Linear, Op};
+use super::ranges::Affine;
+use super::simulate::{Quantized, WEIGHT_LIMIT};
+use crate::onnx::{GraphBuilder, Whole};
+use crate::weights::Tensor;
+
+/// Whole numbers of a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// In the order of the weights.
+    pub weights: Vec<i8>,
+    /// One an output channel.
+    pub bias: Vec<i32>,
+    /// Of one unit of weight, one an output channel.
+    pub weight_scales: Vec<f32>,
+    /// Of one unit of bias: the input's scale times the weight's.
+    pub bias_scales: Vec<f32>,
+}
+
+impl Stored {
+    /// Rounds a layer.
+    pub fn new(linear: &Linear, scales: &[f32], input: Affine) -> Self {
+        // A channel of hardly any weight still has a bias, which must fit 32 bits
+        // with room for the sum.
+        let least = |bias: f32| bias.abs() / input.scale / (1 << 28) as f32;
+        let weight_scales: Vec<f32> =
+            scales.iter().zip(&linear.bias).map(|(scale, bias)| scale.max(least(*bias))).collect();
+        let bias_scales: Vec<f32> = weight_scales.iter().map(|scale| scale * input.scale).collect();
+        let rows = linear.weight.values.chunks(linear.row()).zip(&weight_scales);
+        let limit = WEIGHT_LIMIT as f32;
+        let weights = rows
+            .flat_map(|(row, scale)| {
+                row.iter().map(move |weight| {
+                    (weight / scale).round_ties_even().clamp(-limit, limit) as i8
+                })
+            })
+            .collect();
+        let bias = linear
+            .bias
+            .iter()
+            .zip(&bias_scales)
+            .map(|(bias, scale)| (f64::from(*bias) / f64::from(*scale)).round_ties_even() as i32)
+            .collect();
+        Self { weights, bias, weight_scales, bias_scales }
+    }
+}
+
+/// The network as an ONNX file with inputs and outputs as the graph declares them.
+pub fn write(quantized: &Quantized) -> Vec<u8> {
+    let graph = &quantized.graph;
+    let mut onnx = GraphBuilder::with_input(&graph.name, graph.input.clone());
+    let Affine { scale, zero_point } = Affine::PICTURE;
+    let picture = onnx.through_bytes("picture", &graph.input.name, scale, zero_point);
+    let mut names: Vec<String> = Vec::with_capacity(graph.steps.len());
+    for (at, step) in graph.steps.iter().enumerate() {
+        let input = step.input.map_or(picture.as_str(), |input| &names[input]).to_owned();
+        let (name, stored) = (&step.name, quantized.activations[at]);
+        let output = match &step.op {
+            Op::MaxPool { side, stride } => onnx.max_pool(name, &input, *side, *stride),
+            Op::Linear(linear) => {
+                let flat = step.input.is_some_and(|input| is_flat(&graph.steps[input].op));
+                let input = match linear.conv {
+                    None if !flat => onnx.flatten(&format!("{name}.flat"), &input),
+                    _ => input,
+                };
+                let whole =
+                    Stored::new(linear, &quantized.weight_scales[at], quantized.input_of(at));
+                layer(&mut onnx, name, &input, linear, &whole, &names)
+            }
+        };
+        names.push(match stored {
+            Some(Affine { scale, zero_point }) => {
+                onnx.through_bytes(&format!("{name}.out"), &output, scale, zero_point)
+            }
+            None => output,
+        });
+    }
+    for (output, _) in &graph.outputs {
+        onnx.output_like(output.clone());
+    }
+    onnx.finish()
+}
+
+fn layer(
+    onnx: &mut GraphBuilder,
+    name: &str,
+    input: &str,
+    linear: &Linear,
+    whole: &Stored,
+    names: &[String],
+) -> String {
+    let shape = &linear.weight.shape;
+    let weight = onnx.scaled(
+        &format!("{name}.weight"),
+        shape,
+        Whole::Bytes(&whole.weights),
+        &whole.weight_scales,
+    );
+    let bias = onnx.scaled(
+        &format!("{name}.bias"),
+        &[whole.bias.len()],
+        Whole::Words(&whole.bias),
+        &whole.bias_scales,
+    );
+    let mut at = match linear.conv {
+        Some(conv) => {
+            let inputs = vec![input.to_owned(), weight, bias];
+            onnx.conv_of(name, inputs, (shape[2], shape[3]), conv)
+        }
+        None => onnx.gemm_of(name, vec![input.to_owned(), weight, bias]),
+    };
+    if let Some(slopes) = &linear.slopes {
+        let slopes = Tensor { shape: vec![slopes.len()], values: slopes.clone() };
+        at = onnx.prelu(&format!("{name}.prelu"), &at, &slopes, linear.conv.is_some());
+    }
+    if let Some(residual) = linear.residual {
+        at = onnx.add(&format!("{name}.add"), &at, &names[residual]);
+    }
+    match &linear.softmax {
+        Some(softmax) => onnx.softmax(softmax, &at),
+        None => at,
+    }
+}
+
+/// Whether the output has no height and width.
+fn is_flat(op: &Op) -> bool {
+    matches!(op, Op::Linear(linear) if linear.conv.is_none())
+}
