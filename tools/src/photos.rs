@@ -9,7 +9,7 @@ use facelatch::models::Models;
 use facelatch::nn::Pictures;
 use facelatch::picture;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -90,10 +90,25 @@ pub fn process_watched(
     Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::NoFace)).collect())
 }
 
+/// The face of a photo; a photo without one is told and left out.
+pub fn told(outcome: Outcome, path: &Path) -> Option<(Crop, Option<Embedding>)> {
+    match outcome {
+        Outcome::Face { crop, embedding, .. } => Some((crop, embedding)),
+        Outcome::NoFace => {
+            log::warn!("{}: no face; left out", path.display());
+            None
+        }
+        Outcome::Unreadable(message) => {
+            log::warn!("{message}; left out");
+            None
+        }
+    }
+}
+
 fn one(
     detector: &mut Detector,
     embedder: Option<&mut Embedder>,
-    photo: &std::path::Path,
+    photo: &Path,
     watch: &mut detect::Watch,
 ) -> Result<Outcome> {
     let frame = match picture::read(photo) {
