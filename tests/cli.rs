@@ -541,6 +541,9 @@ fn models_with(folder: &TempDir, file: &str, bytes: &[u8]) -> PathBuf {
     std::fs::create_dir_all(&to).expect("a folder");
     for entry in std::fs::read_dir(MODELS).expect("models") {
         let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            continue;
+        }
         std::fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("copied");
     }
     let old = sha256_hex(&std::fs::read(to.join(file)).expect("a model"));
@@ -572,6 +575,30 @@ fn models_that_do_not_fit_are_named() {
     file.write_all(b"x").expect("written");
     let message = fails(&["detect", "--models", models.to_str().expect("plain"), ASTRONAUT]);
     assert!(message.contains("rnet.onnx: sha256 is"), "{message}");
+}
+
+#[test]
+fn models_and_kernels_that_are_not_those_asked_for_are_named() {
+    let float = concat!(env!("CARGO_MANIFEST_DIR"), "/models/float");
+    let message = fails(&["detect", "--models", float, ASTRONAUT]);
+    assert!(message.contains("pnet.onnx: layers from conv1 on are in floating"), "{message}");
+    assert!(message.contains("--precision float"), "{message}");
+    let message = fails(&["detect", "--precision", "float", ASTRONAUT]);
+    assert!(message.contains("pnet.onnx: node ") && message.contains("--models"), "{message}");
+    let line = ["--json", "--models", float, "--precision", "float", ASTRONAUT];
+    let found = json_lines(&succeeds(&[&["detect"][..], &line].concat()));
+    assert_eq!(found[0]["faces"].as_array().map(Vec::len), Some(1));
+
+    let forced = |name: &str| {
+        facelatch(&["detect", ASTRONAUT]).env("FACELATCH_KERNEL", name).output().expect("a run")
+    };
+    assert!(forced("scalar").status.success());
+    let foreign = if cfg!(target_arch = "x86_64") { "neon" } else { "avx2" };
+    for (name, expected) in [("warp", "there is no kernel warp"), (foreign, "cannot run")] {
+        let output = forced(name);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    }
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Demo {
     fn play(&self, folder: &Path, stop: Arc<AtomicBool>) -> Result<ExitCode> {
         let mut out = anstream::stdout();
         let started = Instant::now();
-        let models = Models::built_in()?.in_precision(Precision::Float);
+        let models = Models::built_in()?.in_precision(Precision::Int8);
         let config = Config::default();
         let model = models.recognizer_id()?;
         let size = models.recognizer()?.embedding_size;

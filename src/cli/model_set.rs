@@ -17,7 +17,7 @@ pub struct ModelSet {
     #[arg(
         long,
         global = true,
-        default_value_t = Precision::Float,
+        default_value_t,
         value_parser = PossibleValuesParser::new(["int8", "float"]).try_map(|name| name.parse::<Precision>()),
     )]
     precision: Precision,

@@ -8,6 +8,8 @@ mod int8;
 pub mod kernels;
 mod prelu;
 mod qdq;
+#[cfg(test)]
+mod tests;
 
 use crate::models::Normalization;
 use kernels::{Kernel, KernelError};
