@@ -90,7 +90,7 @@ fn matrix(bencher: Bencher<'_, '_>, case: &Case) {
     let mut scratch = Scratch::default();
     bencher
         .counter(ItemsCount::new(pixels * shape.inputs * shape.channels))
-        .bench_local(|| matrix.run(&walk, pixels, &input, None, &mut output, &mut scratch));
+        .bench_local(|| matrix.run(&walk, 0..pixels, &input, None, &mut output, &mut scratch));
 }
 
 #[divan::bench(args = cases(&FILTERS).map(|(kernel, shape)| Case(kernel, shape)))]
@@ -108,5 +108,5 @@ fn filter(bencher: Bencher<'_, '_>, case: &Case) {
     let mut output = vec![0; side * side * channels];
     bencher
         .counter(ItemsCount::new(side * side * taps * channels))
-        .bench_local(|| filter.run(&walk, side * side, &input, &mut output));
+        .bench_local(|| filter.run(&walk, 0..side * side, &input, &mut output));
 }

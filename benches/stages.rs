@@ -13,7 +13,7 @@ use facelatch::gallery::{Gallery, PersonId};
 use facelatch::models::Models;
 use facelatch::picture;
 use facelatch::quality::Quality;
-use facelatch::resample::{Resampler, Values};
+use facelatch::resample::{PIXEL, Resampler, Values};
 use facelatch::track::{TrackId, Tracker};
 use std::path::Path;
 use std::time::Duration;
@@ -66,10 +66,23 @@ fn camera_y4m_frame(bencher: Bencher<'_, '_>) {
 fn resample_crop(bencher: Bencher<'_, '_>, side: usize) {
     let frame = portrait();
     let region = Rect { x1: 100.0, y1: 60.0, x2: 220.0, y2: 180.0 };
-    let (mut resampler, mut out) = (Resampler::new(), vec![0.0; 3 * side * side]);
+    let (mut resampler, mut out) = (Resampler::default(), vec![0; side * side * PIXEL]);
+    bencher.bench_local(|| resampler.cut(&frame, &region, (side, side), Values::Exact, &mut out));
+}
+
+/// A frame cut into the levels of a pyramid.
+#[divan::bench(args = [40, 80])]
+fn resample_pyramid(bencher: Bencher<'_, '_>, minimum_face: u32) {
+    let frame = Frame::filled(640, 480, [1, 2, 3]);
+    let mut resampler = Resampler::default();
+    let mut out = vec![0; 640 * 480 * PIXEL];
     bencher.bench_local(|| {
-        let normalization = (127.5, 1.0 / 128.0);
-        resampler.planar(&frame, &region, (side, side), normalization, Values::Exact, &mut out);
+        let mut scale = 12.0 / minimum_face as f32;
+        while 480.0 * scale >= 12.0 {
+            let sides = ((480.0 * scale).ceil() as usize, (640.0 * scale).ceil() as usize);
+            resampler.cut(&frame, &frame.bounds(), sides, Values::Whole, &mut out);
+            scale *= 0.709;
+        }
     });
 }
 
@@ -80,7 +93,7 @@ fn detect(bencher: Bencher<'_, '_>, minimum_face: u32) {
     let settings =
         DetectorSettings { minimum_face: minimum_face as f32, ..DetectorSettings::default() };
     let mut detector = Detector::new(&models().detector, settings).expect("a detector");
-    bencher.bench_local(|| detector.detect(&frame));
+    bencher.bench_local(|| detector.detect(&frame).map(<[Face]>::len));
 }
 
 #[divan::bench]

@@ -6,11 +6,16 @@
 //! most of them, O-Net rejects the rest and places five landmarks. Between the
 //! nets overlapping boxes are merged and regressed boxes are squared.
 
+mod pyramid;
+mod windows;
+
 use crate::frame::{Frame, Landmarks, Rect};
-use crate::models::{DetectorModels, Normalization};
-use crate::nn::{Network, NetworkError, Output, Side, Signature};
+use crate::models::DetectorModels;
+use crate::nn::{Network, NetworkError, Pictures, Precision, Side, Signature};
 use crate::resample::{Resampler, Values};
+use pyramid::{Area, Strip};
 use std::time::{Duration, Instant};
+use windows::{Candidate, Overlap, landmarks, suppress, whole};
 
 /// Side of the window that P-Net sees, pixels.
 const P_NET_WINDOW: usize = 12;
@@ -19,17 +24,18 @@ const P_NET_STRIDE: usize = 2;
 /// Sides of the R-Net and O-Net inputs, pixels.
 const R_NET_SIDE: usize = 24;
 const O_NET_SIDE: usize = 48;
-/// Ratio of two neighbouring scales: about the square root of one half, so that
-/// the area halves from one to the next (section 3.1 of the paper's code).
-const PYRAMID_FACTOR: f64 = 0.709;
-/// P-Net looks at this many pixels of a scale at once. Its activations take
-/// about 200 bytes a pixel, so this bounds them to some 50 MB on a huge picture.
-const P_NET_STRIP_PIXELS: usize = 1 << 18;
+/// P-Net looks at this many pixels at once: all levels of the pyramid of most
+/// pictures. Its activations take up to 200 bytes a pixel, so this bounds them to
+/// some 50 MB on a huge picture.
+const P_NET_PIXELS: usize = 1 << 18;
 /// Windows that go on from P-Net, the best first. A crowd of a hundred faces
 /// leaves some hundred windows; more are a sign of texture, not of people.
 const MAX_PROPOSALS: usize = 1024;
 /// Crops in one R-Net or O-Net run; bounds the batch's activations.
 const BATCH: usize = 64;
+
+/// Overlap from which two windows of O-Net's show one face.
+const SAME_FACE: f32 = 0.5;
 
 /// What a face found looks like.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,11 +56,16 @@ pub struct DetectorSettings {
     /// Scores below which P-, R- and O-Net reject, 0..=1. The paper's code uses
     /// 0.6, 0.7 and 0.7.
     pub thresholds: [f32; 3],
+    /// Whether a face is the mean of all windows that found it, by their scores
+    /// (box voting, Gidaris and Komodakis 2015, section 5), and not the best one
+    /// alone, as in the paper's code: which of several good windows is the best is
+    /// a matter of noise.
+    pub vote: bool,
 }
 
 impl Default for DetectorSettings {
     fn default() -> Self {
-        Self { minimum_face: 40.0, thresholds: [0.6, 0.7, 0.7] }
+        Self { minimum_face: 40.0, thresholds: [0.6, 0.7, 0.7], vote: true }
     }
 }
 
@@ -84,62 +95,68 @@ pub enum Net {
     Onet,
 }
 
-/// Sees what a net is fed: the shape, `N x 3 x H x W`, and the values in it, RGB,
-/// normalized as the manifest says. Quantization learns its ranges from that.
-pub type Watch<'w> = dyn FnMut(Net, [usize; 4], &[f32]) + 'w;
+/// Sees what a net is fed. Quantization learns its ranges from that.
+pub type Watch<'w> = dyn FnMut(Net, &Pictures) + 'w;
 
-/// The three nets and their buffers.
+/// The three nets and their buffers, which are kept: once they have grown to what
+/// frames of one size need, detecting allocates nothing.
 pub struct Detector {
     pnet: Network,
     rnet: Network,
     onet: Network,
     settings: DetectorSettings,
-    strip_pixels: usize,
-    normalization: (f32, f32),
+    most_pixels: usize,
     resampler: Resampler,
-    input: Vec<f32>,
+    pictures: Pictures,
+    areas: Vec<Area>,
+    strips: Vec<Strip>,
+    /// Candidates of one level, and of all.
+    found: Vec<Candidate>,
+    all: Vec<Candidate>,
+    windows: Vec<Rect>,
+    landmarks: Vec<Landmarks>,
+    faces: Vec<Face>,
     times: DetectTimes,
-}
-
-/// A window on its way through the cascade.
-#[derive(Clone, Copy)]
-struct Candidate {
-    rect: Rect,
-    score: f32,
-    /// Offsets of the four sides, as shares of the box.
-    regression: [f32; 4],
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Overlap {
-    Union,
-    Minimum,
 }
 
 impl Detector {
     /// Loads the three nets.
     pub fn new(models: &DetectorModels, settings: DetectorSettings) -> Result<Self, NetworkError> {
         let load = |file: &crate::models::ModelFile, input, outputs: &[usize]| {
-            Network::load(&file.name, &file.bytes, &Signature { input, outputs: outputs.to_vec() })
+            let signature = Signature { input, outputs: outputs.to_vec() };
+            let normalization = &models.normalization;
+            Network::load(&file.name, &file.bytes, &signature, normalization, models.precision)
         };
         let crops = |side| [Side::Free('N'), Side::Fixed(3), Side::Fixed(side), Side::Fixed(side)];
         let picture = [Side::Fixed(1), Side::Fixed(3), Side::Free('H'), Side::Free('W')];
+        let pnet = load(&models.pnet, picture, &[2, 4])?;
+        let resampler = match pnet.precision() {
+            Precision::Int8 => Resampler::default(),
+            // All the way: the oracle is not to owe anything to rounding.
+            Precision::Float => Resampler::exact(),
+        };
         Ok(Self {
-            pnet: load(&models.pnet, picture, &[2, 4])?,
+            pnet,
             rnet: load(&models.rnet, crops(R_NET_SIDE), &[2, 4])?,
             onet: load(&models.onet, crops(O_NET_SIDE), &[2, 4, 10])?,
             settings,
-            strip_pixels: P_NET_STRIP_PIXELS,
-            normalization: grey(&models.normalization),
-            resampler: Resampler::new(),
-            input: Vec::new(),
+            most_pixels: P_NET_PIXELS,
+            resampler,
+            pictures: Pictures::default(),
+            areas: Vec::new(),
+            strips: Vec::new(),
+            found: Vec::new(),
+            all: Vec::new(),
+            windows: Vec::new(),
+            landmarks: Vec::new(),
+            faces: Vec::new(),
             times: DetectTimes::default(),
         })
     }
 
     /// All faces of the frame, the highest score first. No face is an empty list.
-    pub fn detect(&mut self, frame: &Frame) -> Result<Vec<Face>, NetworkError> {
-        self.detect_watched(frame, &mut |_, _, _| ())
+    pub fn detect(&mut self, frame: &Frame) -> Result<&[Face], NetworkError> {
+        self.detect_watched(frame, &mut |_, _| ())
     }
 
     /// The same, while `watch` sees every input of every net before it is run.
@@ -147,21 +164,47 @@ impl Detector {
         &mut self,
         frame: &Frame,
         watch: &mut Watch,
-    ) -> Result<Vec<Face>, NetworkError> {
+    ) -> Result<&[Face], NetworkError> {
+        self.areas.clear();
+        self.areas.push(self.everywhere(frame));
+        self.cascade(frame, watch)
+    }
+
+    /// Faces near where some were a moment ago, of about their size: a fraction of
+    /// the work of looking everywhere, and blind for everything else.
+    pub fn detect_near(&mut self, frame: &Frame, faces: &[Rect]) -> Result<&[Face], NetworkError> {
+        let sides = (frame.width(), frame.height());
+        self.areas.clear();
+        let near = faces.iter().filter_map(|f| Area::around(f, sides, self.settings.minimum_face));
+        self.areas.extend(near);
+        let everywhere = self.everywhere(frame);
+        if self.areas.iter().map(Area::pixels).sum::<usize>() > everywhere.pixels() {
+            self.areas.clear();
+            self.areas.push(everywhere);
+        }
+        self.cascade(frame, &mut |_, _| ())
+    }
+
+    fn everywhere(&self, frame: &Frame) -> Area {
+        let (width, height) = (frame.width(), frame.height());
+        Area { x: 0, y: 0, width, height, minimum_face: self.settings.minimum_face }
+    }
+
+    fn cascade(&mut self, frame: &Frame, watch: &mut Watch) -> Result<&[Face], NetworkError> {
         let started = Instant::now();
-        let proposals = self.propose(frame, watch)?;
-        let proposed = Instant::now();
-        let refined = self.refine(frame, &proposals, watch)?;
-        let refined_at = Instant::now();
-        let faces = self.output(frame, &refined, watch)?;
+        self.propose(frame, watch)?;
+        let (proposed, rnet_windows) = (Instant::now(), self.windows.len());
+        self.refine(frame, watch)?;
+        let (refined, onet_windows) = (Instant::now(), self.windows.len());
+        self.output(frame, watch)?;
         self.times = DetectTimes {
             pnet: proposed - started,
-            rnet: refined_at - proposed,
-            onet: refined_at.elapsed(),
-            rnet_windows: proposals.len(),
-            onet_windows: refined.len(),
+            rnet: refined - proposed,
+            onet: refined.elapsed(),
+            rnet_windows,
+            onet_windows,
         };
-        Ok(faces)
+        Ok(&self.faces)
     }
 
     /// Where the time of the last `detect` went.
@@ -169,167 +212,143 @@ impl Detector {
         self.times
     }
 
-    /// P-Net over the pyramid; squared boxes.
-    fn propose(&mut self, frame: &Frame, watch: &mut Watch) -> Result<Vec<Rect>, NetworkError> {
-        let mut all = Vec::new();
-        for scale in scales(frame.width(), frame.height(), self.settings.minimum_face) {
-            let mut found = self.propose_at(frame, scale, watch)?;
-            suppress(&mut found, 0.5, Overlap::Union);
-            all.append(&mut found);
+    /// P-Net over the pyramids, as many levels at once as fit; leaves squared windows.
+    fn propose(&mut self, frame: &Frame, watch: &mut Watch) -> Result<(), NetworkError> {
+        self.strips.clear();
+        for area in &self.areas {
+            area.cut(self.most_pixels, &mut self.strips);
         }
-        suppress(&mut all, 0.7, Overlap::Union);
-        all.truncate(MAX_PROPOSALS);
-        Ok(all.iter().map(|candidate| regressed(candidate).squared()).collect())
-    }
-
-    fn propose_at(
-        &mut self,
-        frame: &Frame,
-        scale: Scale,
-        watch: &mut Watch,
-    ) -> Result<Vec<Candidate>, NetworkError> {
-        let (width, height) = (scale.width, scale.height);
-        let mut found = Vec::new();
-        // Strips overlap by what a window needs beyond the stride, so every
-        // window lies whole in one of them.
-        let rows = (self.strip_pixels / width).max(4 * P_NET_WINDOW) / P_NET_STRIDE * P_NET_STRIDE;
-        let overlap = P_NET_WINDOW - P_NET_STRIDE;
-        let mut top = 0;
-        loop {
-            let bottom = (top + rows + overlap).min(height);
-            let tall = bottom - top;
-            self.input.resize(3 * width * tall, 0.0);
-            let region = Rect {
-                x1: 0.0,
-                y1: top as f32 / scale.y,
-                x2: frame.width() as f32,
-                y2: bottom as f32 / scale.y,
-            };
-            self.resampler.planar(
-                frame,
-                &region,
-                (width, tall),
-                self.normalization,
-                // P-Net learned on pictures scaled down, which have whole values.
-                Values::Whole,
-                &mut self.input,
-            );
-            let shape = [1, 3, tall, width];
-            watch(Net::Pnet, shape, &self.input);
-            let outputs = self.pnet.run(&shape, &self.input)?;
-            self.collect(&outputs, top, scale, &mut found);
-            if bottom == height {
-                return Ok(found);
-            }
-            top += rows;
-        }
-    }
-
-    fn collect(&self, outputs: &[Output], top: usize, scale: Scale, found: &mut Vec<Candidate>) {
-        let [scores, offsets] = outputs else { return };
-        let [_, _, rows, columns] = *scores.shape() else { return };
-        let plane = rows * columns;
-        let (scores, offsets) = (scores.values(), offsets.values());
-        if scores.len() < 2 * plane || offsets.len() < 4 * plane {
-            return;
-        }
-        for (cell, &score) in scores[plane..2 * plane].iter().enumerate() {
-            if score.is_nan() || score < self.settings.thresholds[0] {
-                continue;
-            }
-            let column = cell % columns * P_NET_STRIDE;
-            let row = cell / columns * P_NET_STRIDE + top;
-            // First and last pixel of the window, counted from one as the paper's
-            // code does, and whole, as the nets were trained.
-            let (first, last) = (1, P_NET_WINDOW);
-            let back = |pixel: usize| (pixel as f64 / scale.nominal).round_ties_even() as f32;
-            found.push(Candidate {
-                rect: Rect {
-                    x1: back(column + first),
-                    y1: back(row + first),
-                    x2: back(column + last),
-                    y2: back(row + last),
-                },
-                score,
-                regression: std::array::from_fn(|i| offsets[i * plane + cell]),
+        self.all.clear();
+        self.found.clear();
+        let mut rest = &self.strips[..];
+        while !rest.is_empty() {
+            let mut pixels = 0;
+            let fit = rest.iter().take_while(|strip| {
+                let (height, width) = strip.sides();
+                pixels += height * width;
+                pixels <= self.most_pixels
             });
+            let (batch, after) = rest.split_at(fit.count().max(1));
+            self.pictures.clear();
+            for strip in batch {
+                let (height, width) = strip.sides();
+                let out = self.pictures.add(height, width);
+                // P-Net learned on pictures scaled down, which have whole values.
+                let values = Values::Whole;
+                self.resampler.cut(frame, &strip.region(), (height, width), values, out);
+            }
+            watch(Net::Pnet, &self.pictures);
+            let [scores, offsets] = self.pnet.run(&self.pictures)? else { break };
+            let mut places = scores.places().zip(offsets.places());
+            for (at, strip) in batch.iter().enumerate() {
+                strip.collect(&mut places, self.settings.thresholds[0], &mut self.found);
+                // The strips of a level are judged together.
+                let next = batch.get(at + 1).or(after.first());
+                if next.is_none_or(|next| next.level != strip.level) {
+                    suppress(&mut self.found, 0.5, Overlap::Union);
+                    self.all.append(&mut self.found);
+                }
+            }
+            rest = after;
         }
+        suppress(&mut self.all, 0.7, Overlap::Union);
+        self.all.truncate(MAX_PROPOSALS);
+        self.windows_of_all();
+        Ok(())
     }
 
-    /// R-Net over the proposals; squared boxes.
-    fn refine(
-        &mut self,
-        frame: &Frame,
-        proposals: &[Rect],
-        watch: &mut Watch,
-    ) -> Result<Vec<Rect>, NetworkError> {
-        let mut kept = Vec::new();
-        for batch in proposals.chunks(BATCH) {
-            self.crop(frame, batch, R_NET_SIDE);
-            let shape = [batch.len(), 3, R_NET_SIDE, R_NET_SIDE];
-            watch(Net::Rnet, shape, &self.input);
-            let outputs = self.rnet.run(&shape, &self.input)?;
-            let [scores, offsets] = &outputs[..] else { continue };
-            let rows = scores.values().chunks_exact(2).zip(offsets.values().chunks_exact(4));
-            for (rect, (score, offsets)) in batch.iter().zip(rows) {
+    fn windows_of_all(&mut self) {
+        self.windows.clear();
+        self.windows.extend(self.all.iter().map(|candidate| candidate.regressed().squared()));
+    }
+
+    /// R-Net over the windows; leaves those that it keeps, squared.
+    fn refine(&mut self, frame: &Frame, watch: &mut Watch) -> Result<(), NetworkError> {
+        self.all.clear();
+        for batch in self.windows.chunks(BATCH) {
+            crop(&mut self.resampler, &mut self.pictures, frame, batch, R_NET_SIDE);
+            watch(Net::Rnet, &self.pictures);
+            let [scores, offsets] = self.rnet.run(&self.pictures)? else { continue };
+            for (rect, (score, offsets)) in batch.iter().zip(scores.places().zip(offsets.places()))
+            {
                 if score[1] >= self.settings.thresholds[1] {
-                    kept.push(Candidate {
-                        rect: *rect,
-                        score: score[1],
-                        regression: four(offsets),
-                    });
+                    self.all.push(Candidate::new(*rect, score[1], offsets));
                 }
             }
         }
-        suppress(&mut kept, 0.7, Overlap::Union);
-        Ok(kept.iter().map(|candidate| regressed(candidate).squared()).collect())
+        suppress(&mut self.all, 0.7, Overlap::Union);
+        self.windows_of_all();
+        Ok(())
     }
 
-    /// O-Net over what R-Net kept.
-    fn output(
-        &mut self,
-        frame: &Frame,
-        windows: &[Rect],
-        watch: &mut Watch,
-    ) -> Result<Vec<Face>, NetworkError> {
-        let mut faces = Vec::new();
-        for batch in windows.chunks(BATCH) {
-            self.crop(frame, batch, O_NET_SIDE);
-            let shape = [batch.len(), 3, O_NET_SIDE, O_NET_SIDE];
-            watch(Net::Onet, shape, &self.input);
-            let outputs = self.onet.run(&shape, &self.input)?;
-            let [scores, offsets, points] = &outputs[..] else { continue };
-            let rows = scores
-                .values()
-                .chunks_exact(2)
-                .zip(offsets.values().chunks_exact(4))
-                .zip(points.values().chunks_exact(10));
-            for (rect, ((score, offsets), points)) in batch.iter().zip(rows) {
-                if score[1] >= self.settings.thresholds[2] {
-                    let candidate =
-                        Candidate { rect: *rect, score: score[1], regression: four(offsets) };
-                    faces.push((regressed(&candidate), score[1], landmarks(rect, points)));
+    /// O-Net over the windows; leaves faces.
+    fn output(&mut self, frame: &Frame, watch: &mut Watch) -> Result<(), NetworkError> {
+        self.all.clear();
+        self.landmarks.clear();
+        for batch in self.windows.chunks(BATCH) {
+            crop(&mut self.resampler, &mut self.pictures, frame, batch, O_NET_SIDE);
+            watch(Net::Onet, &self.pictures);
+            let [scores, offsets, points] = self.onet.run(&self.pictures)? else { continue };
+            let rows = scores.places().zip(offsets.places()).zip(points.places());
+            for (window, ((score, offsets), points)) in batch.iter().zip(rows) {
+                let rect = Candidate::new(*window, score[1], offsets).regressed();
+                let sound = rect.is_finite() && rect.area() > 0.0;
+                if score[1] >= self.settings.thresholds[2] && sound {
+                    self.all.push(Candidate::new(rect, score[1], &[0.0; 4]));
+                    self.landmarks.push(landmarks(window, points));
                 }
             }
         }
-        let mut faces: Vec<Face> = faces
-            .into_iter()
-            .filter(|(rect, _, _)| rect.is_finite() && rect.area() > 0.0)
-            .map(|(rect, score, landmarks)| Face { rect, score, landmarks })
-            .collect();
-        suppress(&mut faces, 0.7, Overlap::Minimum);
-        Ok(faces)
+        self.found.clear();
+        self.found.extend_from_slice(&self.all);
+        suppress(&mut self.all, 0.7, Overlap::Minimum);
+        self.faces.clear();
+        self.faces.extend(self.all.iter().map(|candidate| {
+            let (rect, score) = (candidate.rect, candidate.score);
+            let alone = Face { rect, score, landmarks: self.landmarks[candidate.order] };
+            if self.settings.vote { voted(&alone, &self.found, &self.landmarks) } else { alone }
+        }));
+        self.found.clear();
+        Ok(())
     }
+}
 
-    /// Fills the input with one crop a box, of whole pixels; the box itself keeps
-    /// its fractions for what the nets say of it.
-    fn crop(&mut self, frame: &Frame, boxes: &[Rect], side: usize) {
-        let size = 3 * side * side;
-        self.input.resize(boxes.len() * size, 0.0);
-        for (rect, out) in boxes.iter().zip(self.input.chunks_exact_mut(size)) {
-            let (size, values) = ((side, side), Values::Exact);
-            self.resampler.planar(frame, &whole(rect), size, self.normalization, values, out);
+/// The mean of all windows of a face, each with its landmarks, by their scores.
+fn voted(face: &Face, windows: &[Candidate], landmarks: &[Landmarks]) -> Face {
+    let (mut rect, mut points, mut total) = ([0.0; 4], [[0.0; 2]; 5], 0.0);
+    for (window, landmarks) in windows.iter().zip(landmarks) {
+        let other = window.rect;
+        if other.iou(&face.rect) < SAME_FACE {
+            continue;
         }
+        total += window.score;
+        for (sum, side) in rect.iter_mut().zip([other.x1, other.y1, other.x2, other.y2]) {
+            *sum += side * window.score;
+        }
+        for (sum, point) in points.iter_mut().flatten().zip(landmarks.iter().flatten()) {
+            *sum += point * window.score;
+        }
+    }
+    // The face's own window is among them, with a score above the threshold.
+    let mean = |sum: f32| if total > 0.0 { sum / total } else { 0.0 };
+    let [x1, y1, x2, y2] = rect.map(mean);
+    let landmarks = points.map(|point| point.map(mean));
+    if total > 0.0 { Face { rect: Rect { x1, y1, x2, y2 }, landmarks, ..*face } } else { *face }
+}
+
+/// One picture a box, of whole pixels; the box itself keeps its fractions for what
+/// the nets say of it.
+fn crop(
+    resampler: &mut Resampler,
+    pictures: &mut Pictures,
+    frame: &Frame,
+    boxes: &[Rect],
+    side: usize,
+) {
+    pictures.clear();
+    for rect in boxes {
+        let out = pictures.add(side, side);
+        resampler.cut(frame, &whole(rect), (side, side), Values::Exact, out);
     }
 }
 
@@ -343,212 +362,45 @@ pub fn nearest_center<'f>(faces: &'f [Face], frame: &Frame) -> Option<&'f Face> 
     faces.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)))
 }
 
-/// The detector's nets take one mean and one scale for all three channels.
-fn grey(normalization: &Normalization) -> (f32, f32) {
-    (normalization.mean[0], 1.0 / normalization.std[0])
-}
-
-/// One level of the pyramid: its size and its scales, which differ by the
-/// rounding of the size to whole pixels.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Scale {
-    width: usize,
-    height: usize,
-    y: f32,
-    /// Before the rounding; windows go back to the picture by it.
-    nominal: f64,
-}
-
-/// From the scale at which the smallest face fills a window down to the one at
-/// which the picture does.
-fn scales(width: usize, height: usize, minimum_face: f32) -> impl Iterator<Item = Scale> {
-    // In double precision, so that sizes and windows round as they are meant to.
-    let window = P_NET_WINDOW as f64;
-    let first = window / f64::from(minimum_face).max(window);
-    std::iter::successors(Some(first), |scale| Some(scale * PYRAMID_FACTOR))
-        .map(move |scale| {
-            let side = |pixels: usize| (pixels as f64 * scale).ceil() as usize;
-            (side(width), side(height), scale)
-        })
-        .take_while(move |(_, _, scale)| width.min(height) as f64 * scale >= window)
-        .map(move |(w, h, nominal)| Scale {
-            width: w,
-            height: h,
-            y: h as f32 / height as f32,
-            nominal,
-        })
-}
-
-/// Moves each side by its offset.
-fn regressed(candidate: &Candidate) -> Rect {
-    let Candidate { rect, regression: [x1, y1, x2, y2], .. } = candidate;
-    let (width, height) = (rect.width() + INCLUSIVE, rect.height() + INCLUSIVE);
-    Rect {
-        x1: rect.x1 + x1 * width,
-        y1: rect.y1 + y1 * height,
-        x2: rect.x2 + x2 * width,
-        y2: rect.y2 + y2 * height,
-    }
-}
-
-/// The nets were trained on boxes that name their last pixel, so that a side is
-/// one longer than the difference of its ends. Offsets, landmarks and overlaps
-/// are shares of that length.
-const INCLUSIVE: f32 = 1.0;
-
-/// The box on whole pixels.
-fn whole(rect: &Rect) -> Rect {
-    Rect {
-        x1: rect.x1.round_ties_even(),
-        y1: rect.y1.round_ties_even(),
-        x2: rect.x2.round_ties_even(),
-        y2: rect.y2.round_ties_even(),
-    }
-}
-
-/// The box with its last pixels counted in.
-fn inclusive(rect: &Rect) -> Rect {
-    Rect { x2: rect.x2 + INCLUSIVE, y2: rect.y2 + INCLUSIVE, ..*rect }
-}
-
-/// O-Net gives five x, then five y, as shares of its square window.
-fn landmarks(window: &Rect, points: &[f32]) -> Landmarks {
-    let window = inclusive(window);
-    std::array::from_fn(|i| {
-        [window.x1 + points[i] * window.width(), window.y1 + points[i + 5] * window.height()]
-    })
-}
-
-fn four(values: &[f32]) -> [f32; 4] {
-    std::array::from_fn(|i| values[i])
-}
-
-trait Scored {
-    fn rect(&self) -> &Rect;
-    fn score(&self) -> f32;
-}
-
-impl Scored for Candidate {
-    fn rect(&self) -> &Rect {
-        &self.rect
-    }
-    fn score(&self) -> f32 {
-        self.score
-    }
-}
-
-impl Scored for Face {
-    fn rect(&self) -> &Rect {
-        &self.rect
-    }
-    fn score(&self) -> f32 {
-        self.score
-    }
-}
-
-/// Non-maximum suppression: keeps the best of boxes that overlap by more than
-/// `limit`, and leaves the survivors sorted, the best first.
-fn suppress<T: Scored + Copy>(candidates: &mut Vec<T>, limit: f32, overlap: Overlap) {
-    // Softmax saturates, so equal scores are common: of those the later one, from a
-    // coarser scale or further down, goes first, as in the detector's usual code.
-    candidates.reverse();
-    candidates.sort_by(|a, b| b.score().total_cmp(&a.score()));
-    let mut kept: Vec<T> = Vec::with_capacity(candidates.len().min(MAX_PROPOSALS));
-    for candidate in candidates.iter() {
-        let covered = kept.iter().any(|better| {
-            let (a, b) = (inclusive(better.rect()), inclusive(candidate.rect()));
-            let share = match overlap {
-                Overlap::Union => a.iou(&b),
-                Overlap::Minimum => a.intersection_over_minimum(&b),
-            };
-            share > limit
-        });
-        if !covered {
-            kept.push(*candidate);
-        }
-    }
-    *candidates = kept;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
-    fn candidate(x1: f32, y1: f32, side: f32, score: f32) -> Candidate {
-        let rect = Rect { x1, y1, x2: x1 + side, y2: y1 + side };
-        Candidate { rect, score, regression: [0.0; 4] }
+    fn portrait() -> Frame {
+        let portrait = include_bytes!("../assets/astronaut.jpg");
+        crate::picture::decode("astronaut.jpg".as_ref(), portrait).expect("a portrait")
     }
 
-    #[test]
-    fn the_pyramid_runs_from_the_smallest_face_to_the_whole_picture() {
-        let levels: Vec<Scale> = scales(250, 250, 40.0).collect();
-        assert_eq!(levels[0].width, 75);
-        let last = levels[levels.len() - 1];
-        assert!(last.width >= 12 && (last.width as f64 * PYRAMID_FACTOR) < 13.0, "{last:?}");
-    }
-
-    #[test]
-    fn a_picture_smaller_than_a_window_has_no_scale() {
-        assert_eq!(scales(11, 400, 12.0).count(), 0);
-        assert_eq!(scales(1, 1, 0.0).count(), 0);
-        assert_eq!(scales(100, 100, f32::NAN).count(), scales(100, 100, 12.0).count());
-    }
-
-    #[test]
-    fn regression_moves_each_side_by_its_share() {
-        let mut found = candidate(10.0, 20.0, 100.0, 1.0);
-        found.regression = [0.1, -0.1, -0.2, 0.2];
-        assert_eq!(regressed(&found), Rect { x1: 20.1, y1: 9.9, x2: 89.8, y2: 140.2 });
-    }
-
-    #[test]
-    fn suppression_by_minimum_drops_a_box_inside_another() {
-        let mut boxes = vec![candidate(0.0, 0.0, 100.0, 0.9), candidate(40.0, 40.0, 20.0, 0.8)];
-        suppress(&mut boxes, 0.7, Overlap::Union);
-        assert_eq!(boxes.len(), 2);
-        suppress(&mut boxes, 0.7, Overlap::Minimum);
-        assert_eq!(boxes.len(), 1);
-        assert_eq!(boxes[0].score, 0.9);
-    }
-
-    proptest! {
-        #[test]
-        fn suppression_keeps_the_best_and_no_two_that_overlap(
-            seeds in prop::collection::vec((0.0f32..60.0, 0.0f32..60.0, 1.0f32..40.0, 0.0f32..1.0), 1..40),
-        ) {
-            let mut boxes: Vec<Candidate> =
-                seeds.iter().map(|&(x, y, side, score)| candidate(x, y, side, score)).collect();
-            let best = boxes.iter().map(|b| b.score).fold(0.0, f32::max);
-            let all = boxes.clone();
-            suppress(&mut boxes, 0.5, Overlap::Union);
-            prop_assert_eq!(boxes[0].score, best);
-            let overlap = |a: &Rect, b: &Rect| inclusive(a).iou(&inclusive(b));
-            for (i, a) in boxes.iter().enumerate() {
-                for b in &boxes[i + 1..] {
-                    prop_assert!(overlap(&a.rect, &b.rect) <= 0.5);
-                    prop_assert!(a.score >= b.score);
-                }
-            }
-            for gone in &all {
-                prop_assert!(boxes.iter().any(|kept| kept.score >= gone.score
-                    && (overlap(&kept.rect, &gone.rect) > 0.5 || kept.rect == gone.rect)));
-            }
-        }
+    fn detector(minimum_face: f32) -> Detector {
+        let models = crate::models::Models::built_in().expect("models");
+        let settings = DetectorSettings { minimum_face, ..DetectorSettings::default() };
+        Detector::new(&models.detector, settings).expect("a detector")
     }
 
     #[test]
     fn a_picture_cut_into_strips_has_the_same_faces() {
-        let portrait = include_bytes!("../assets/astronaut.jpg");
-        let frame = crate::picture::decode("astronaut.jpg".as_ref(), portrait).expect("a portrait");
-        let models = crate::models::Models::built_in().expect("models");
-        let settings = DetectorSettings { minimum_face: 20.0, ..DetectorSettings::default() };
-        let mut detector = Detector::new(&models.detector, settings).expect("a detector");
-        let whole = detector.detect(&frame).expect("faces");
+        let (frame, mut detector) = (portrait(), detector(20.0));
+        let whole = detector.detect(&frame).expect("faces").to_vec();
         // Strips of 48 rows, the fewest there are.
-        detector.strip_pixels = 1;
+        detector.most_pixels = 1;
         let strips = detector.detect(&frame).expect("faces");
         assert_eq!((whole.len(), strips.len()), (1, 1));
         assert!(whole[0].rect.iou(&strips[0].rect) > 0.98);
+    }
+
+    #[test]
+    fn near_a_face_it_is_found_again_and_elsewhere_nothing() {
+        let (frame, mut detector) = (portrait(), detector(40.0));
+        let everywhere = detector.detect(&frame).expect("faces").to_vec();
+        let moved = |by: f32| {
+            let Rect { x1, y1, x2, y2 } = everywhere[0].rect;
+            Rect { x1: x1 + by, y1: y1 + by, x2: x2 + by, y2: y2 + by }
+        };
+        let near = detector.detect_near(&frame, &[moved(15.0)]).expect("faces").to_vec();
+        assert_eq!(near.len(), 1);
+        assert!(near[0].rect.iou(&everywhere[0].rect) > 0.8);
+        let corner = Rect { x1: 0.0, y1: 350.0, x2: 40.0, y2: 390.0 };
+        assert!(detector.detect_near(&frame, &[corner]).expect("faces").is_empty());
+        assert!(detector.detect_near(&frame, &[]).expect("faces").is_empty());
     }
 }

@@ -3,8 +3,8 @@
 //! 2019).
 
 use crate::align::{CROP_SIDE, Crop};
-use crate::models::{Normalization, RecognizerModel};
-use crate::nn::{Network, NetworkError, Side, Signature};
+use crate::models::RecognizerModel;
+use crate::nn::{Network, NetworkError, Pictures, Side, Signature};
 
 /// A face as a unit-length vector.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,8 +60,7 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
 #[derive(Debug)]
 pub struct Embedder {
     network: Network,
-    normalization: Normalization,
-    input: Vec<f32>,
+    pictures: Pictures,
 }
 
 impl Embedder {
@@ -70,15 +69,30 @@ impl Embedder {
         let input =
             [Side::Fixed(1), Side::Fixed(3), Side::Fixed(CROP_SIDE), Side::Fixed(CROP_SIDE)];
         let signature = Signature { input, outputs: vec![model.embedding_size] };
-        let network = Network::load(&model.file.name, &model.file.bytes, &signature)?;
-        Ok(Self { network, normalization: model.normalization, input: Vec::new() })
+        let (file, normalization) = (&model.file, &model.normalization);
+        let network =
+            Network::load(&file.name, &file.bytes, &signature, normalization, model.precision)?;
+        Ok(Self { network, pictures: Pictures::default() })
+    }
+
+    /// What computes the network.
+    pub fn kernel(&self) -> &'static str {
+        self.network.kernel()
     }
 
     /// The embedding of one aligned face.
     pub fn embed(&mut self, crop: &Crop) -> Result<Embedding, NetworkError> {
-        self.normalization.planar(crop, &mut self.input);
-        let outputs = self.network.run(&[1, 3, CROP_SIDE, CROP_SIDE], &self.input)?;
-        Ok(Embedding::normalized(outputs.first().map_or(&[], |output| output.values())))
+        self.pictures.clear();
+        let pixels =
+            self.pictures.add(CROP_SIDE, CROP_SIDE).as_chunks_mut::<{ Pictures::PIXEL }>().0;
+        for (to, from) in pixels.iter_mut().zip(crop.frame().pixels().as_chunks::<3>().0) {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = i16::from(*from) * Pictures::STEPS;
+            }
+        }
+        let outputs = self.network.run(&self.pictures)?;
+        let values = outputs.first().and_then(|output| output.places().next());
+        Ok(Embedding::normalized(values.unwrap_or_default()))
     }
 }
 

@@ -102,6 +102,13 @@ impl Frame {
     /// Bilinear sample at a point in pixel-centre coordinates, 0..=255 a
     /// channel, black outside.
     pub fn sample(&self, x: f32, y: f32) -> [f32; 3] {
+        let inside = x >= 0.0
+            && y >= 0.0
+            && x < self.width.saturating_sub(1) as f32
+            && y < self.height.saturating_sub(1) as f32;
+        if inside && let Some(sample) = self.sample_inside(x, y) {
+            return sample;
+        }
         let (left, top) = (x.floor(), y.floor());
         let (right_share, bottom_share) = (x - left, y - top);
         let (column, row) = (left as isize, top as isize);
@@ -121,6 +128,28 @@ impl Frame {
             }
         }
         out
+    }
+
+    /// The same where all four pixels are there, without asking for each.
+    #[inline]
+    fn sample_inside(&self, x: f32, y: f32) -> Option<[f32; 3]> {
+        let (column, row) = (x as usize, y as usize);
+        let (right_share, bottom_share) = (x - column as f32, y - row as f32);
+        let at = (row * self.width + column) * 3;
+        let upper = self.pixels.get(at..)?.first_chunk::<6>()?;
+        let lower = self.pixels.get(at + self.width * 3..)?.first_chunk::<6>()?;
+        let shares = [
+            (1.0 - right_share) * (1.0 - bottom_share),
+            right_share * (1.0 - bottom_share),
+            (1.0 - right_share) * bottom_share,
+            right_share * bottom_share,
+        ];
+        Some(std::array::from_fn(|channel| {
+            f32::from(upper[channel]) * shares[0]
+                + f32::from(upper[channel + 3]) * shares[1]
+                + f32::from(lower[channel]) * shares[2]
+                + f32::from(lower[channel + 3]) * shares[3]
+        }))
     }
 
     /// The whole picture as a rectangle.

@@ -2,6 +2,7 @@
 //! files, read from a folder or built into the binary.
 
 use crate::align::{CROP_SIDE, Crop};
+use crate::nn::Precision;
 use crate::threshold::{Calibration, ThresholdTable};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -91,6 +92,9 @@ pub struct Normalization {
 impl Normalization {
     /// What MTCNN and the ArcFace models use.
     pub const ARCFACE: Self = Self { mean: [127.5; 3], std: [128.0; 3] };
+    /// What networks of whole numbers take: a byte is its own number, with 128 in
+    /// the middle.
+    pub const BYTES: Self = Self { mean: [128.0; 3], std: [128.0; 3] };
     /// ImageNet's mean and standard deviation, on 0..=255.
     pub const IMAGENET: Self =
         Self { mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375] };
@@ -215,6 +219,8 @@ pub struct DetectorModels {
     pub onet: ModelFile,
     /// Of all three inputs.
     pub normalization: Normalization,
+    /// What they must be in; either where nothing is said.
+    pub precision: Option<Precision>,
 }
 
 /// What the embedder loads.
@@ -226,6 +232,8 @@ pub struct RecognizerModel {
     pub normalization: Normalization,
     /// Components of an embedding.
     pub embedding_size: usize,
+    /// What it must be in; either where nothing is said.
+    pub precision: Option<Precision>,
 }
 
 /// A set of models that belong together.
@@ -300,6 +308,7 @@ impl Models {
                 file: verified(&entry.file, &entry.sha256)?,
                 normalization: entry.normalization,
                 embedding_size: entry.embedding_size,
+                precision: None,
             }),
         };
         Ok(Self {
@@ -308,11 +317,21 @@ impl Models {
                 rnet: verified(&detector.rnet.file, &detector.rnet.sha256)?,
                 onet: verified(&detector.onet.file, &detector.onet.sha256)?,
                 normalization: detector.normalization,
+                precision: None,
             },
             recognizer,
             manifest,
             source,
         })
+    }
+
+    /// The same set, whose networks must be in this precision.
+    pub fn in_precision(mut self, precision: Precision) -> Self {
+        self.detector.precision = Some(precision);
+        if let Some(recognizer) = &mut self.recognizer {
+            recognizer.precision = Some(precision);
+        }
+        self
     }
 
     /// MobileFaceNet, which embedding cannot do without.

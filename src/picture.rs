@@ -1,7 +1,9 @@
 //! EDGE: image files into frames.
 
+mod jpeg;
+
 use crate::frame::Frame;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -10,6 +12,9 @@ use thiserror::Error;
 const MAX_PIXELS: u64 = 100_000_000;
 /// What a decoder may allocate: the largest picture at 16 bits with alpha.
 const MAX_ALLOCATION: u64 = MAX_PIXELS * 8;
+/// The same where all coefficients are kept: those of the largest picture whose
+/// colours have half its columns and rows. The general decoder needs less.
+const MAX_COEFFICIENTS: u64 = MAX_PIXELS * 9 / 2;
 
 /// Largest file read, bytes; a picture of that many pixels is far smaller.
 const MAX_FILE: u64 = 256 << 20;
@@ -90,7 +95,8 @@ pub fn decode(path: &Path, bytes: &[u8]) -> Result<Frame, PictureError> {
     }
     // The decoder paints over what is missing; a face that was painted in part
     // is nobody's.
-    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_has_its_end(bytes) {
+    let is_jpeg = reader.format() == Some(ImageFormat::Jpeg);
+    if is_jpeg && !jpeg_has_its_end(bytes) {
         return Err(PictureError::Cut { path: path.to_owned() });
     }
     let mut limits = Limits::default();
@@ -106,7 +112,12 @@ pub fn decode(path: &Path, bytes: &[u8]) -> Result<Frame, PictureError> {
     }
     // A picture without a readable orientation is taken as it lies.
     let orientation = decoder.orientation().ok();
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    let mut picture = match is_jpeg.then(|| jpeg::decode(bytes, MAX_COEFFICIENTS)).flatten() {
+        Some((width, height, pixels)) => RgbImage::from_raw(width as u32, height as u32, pixels)
+            .map(DynamicImage::from)
+            .ok_or_else(format)?,
+        None => DynamicImage::from_decoder(decoder).map_err(damaged)?,
+    };
     if let Some(orientation) = orientation {
         picture.apply_orientation(orientation);
     }
@@ -138,12 +149,12 @@ fn jpeg_has_its_end(bytes: &[u8]) -> bool {
 }
 
 /// Transparent pixels hide arbitrary colours, so alpha is laid over black.
-fn over_black(picture: DynamicImage) -> image::RgbImage {
+fn over_black(picture: DynamicImage) -> RgbImage {
     if !picture.color().has_alpha() {
         return picture.into_rgb8();
     }
     let rgba = picture.into_rgba8();
-    image::RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
+    RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
         let [r, g, b, a] = rgba.get_pixel(x, y).0;
         let laid = |value: u8| (u16::from(value) * u16::from(a) / 255) as u8;
         image::Rgb([laid(r), laid(g), laid(b)])

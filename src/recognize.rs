@@ -4,7 +4,7 @@
 use crate::align::{Crop, align};
 use crate::detect::{DetectTimes, Detector, DetectorSettings, Face};
 use crate::embed::{Embedder, Embedding};
-use crate::frame::Frame;
+use crate::frame::{Frame, Rect};
 use crate::models::{Models, ModelsError};
 use crate::nn::NetworkError;
 use crate::quality::{Quality, WORTH_COMPARING};
@@ -46,11 +46,27 @@ pub struct StageTimes {
     pub embed: Duration,
 }
 
+/// A frame in so many is searched everywhere while faces are followed. Evidence
+/// takes at least as many frames, so nobody is let in unless all faces were seen.
+const SEARCH_EVERY: usize = 3;
+
 /// Detector and embedder.
 pub struct Recognizer {
     detector: Detector,
     embedder: Embedder,
     times: StageTimes,
+    /// Of the frame that is looked at.
+    faces: Vec<Face>,
+    followed: Followed,
+}
+
+/// The faces of the last frame.
+#[derive(Default)]
+struct Followed {
+    faces: Vec<Rect>,
+    sides: (usize, usize),
+    /// Frames since all of one was searched.
+    since: usize,
 }
 
 impl Recognizer {
@@ -60,6 +76,8 @@ impl Recognizer {
             detector: Detector::new(&models.detector, settings)?,
             embedder: Embedder::new(models.recognizer()?)?,
             times: StageTimes::default(),
+            faces: Vec::new(),
+            followed: Followed::default(),
         })
     }
 
@@ -70,8 +88,40 @@ impl Recognizer {
         wanted: impl Fn(&Face) -> bool,
     ) -> Result<Vec<View>, NetworkError> {
         let faces = self.detector.detect(frame)?;
+        self.faces.clear();
+        self.faces.extend(faces.iter().filter(|face| wanted(face)));
+        self.views(frame)
+    }
+
+    /// The same for the next frame of a video: while faces are in view, most frames
+    /// are searched around them only; one in three is searched everywhere, and each
+    /// in which one of them is not found again.
+    pub fn follow(
+        &mut self,
+        frame: &Frame,
+        wanted: impl Fn(&Face) -> bool,
+    ) -> Result<Vec<View>, NetworkError> {
+        let Followed { faces: last, sides, since } = &mut self.followed;
+        let same = *sides == (frame.width(), frame.height());
+        let near = same && !last.is_empty() && *since + 1 < SEARCH_EVERY;
+        let mut faces = if near { self.detector.detect_near(frame, last)? } else { &[] };
+        if faces.len() < last.len() || !near {
+            faces = self.detector.detect(frame)?;
+            *since = 0;
+        } else {
+            *since += 1;
+        }
+        *sides = (frame.width(), frame.height());
+        last.clear();
+        last.extend(faces.iter().map(|face| face.rect));
+        self.faces.clear();
+        self.faces.extend(faces.iter().filter(|face| wanted(face)));
+        self.views(frame)
+    }
+
+    fn views(&mut self, frame: &Frame) -> Result<Vec<View>, NetworkError> {
         self.times = StageTimes { detect: self.detector.times(), ..StageTimes::default() };
-        faces.into_iter().filter(wanted).map(|face| self.view(frame, face)).collect()
+        (0..self.faces.len()).map(|at| self.view(frame, self.faces[at])).collect()
     }
 
     /// The view of a face already found.

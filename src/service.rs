@@ -173,7 +173,7 @@ impl Doorkeeper {
         let zone = self.zone;
         // A poster of a hundred faces must not hold up the door.
         let count = Cell::new(0);
-        let views = self.recognizer.look(frame, |face| {
+        let views = self.recognizer.follow(frame, |face| {
             let wanted = zone.contains(&face.rect, width, height) && count.get() < MAX_TRACKS;
             count.set(count.get() + usize::from(wanted));
             wanted

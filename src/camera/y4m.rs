@@ -20,8 +20,20 @@ pub enum Y4mError {
     )]
     Header(String),
     /// A frame does not begin as one.
-    #[error("expected a frame, found {0:?}")]
-    Frame(String),
+    #[error(
+        "expected FRAME after {after}, found {found:?}; the header's {width}x{height} or colour \
+         space is not what the program writes"
+    )]
+    Frame {
+        /// What was read before: the header, or a frame by its number.
+        after: String,
+        /// What stands there instead.
+        found: String,
+        /// Columns, by the header.
+        width: usize,
+        /// Rows, by the header.
+        height: usize,
+    },
     /// The stream ends within a frame.
     #[error("cut short within a frame: {got} of {expected} bytes")]
     Cut {
@@ -50,13 +62,23 @@ pub struct Y4m<R> {
     height: usize,
     chroma: Chroma,
     full_range: bool,
+    /// Frames read so far.
+    frames: usize,
     planes: Vec<u8>,
 }
 
 impl<R: BufRead> Y4m<R> {
     /// Reads the header.
     pub fn new(mut reader: R) -> Result<Self, Y4mError> {
-        let line = line(&mut reader)?.ok_or_else(|| Y4mError::Header("it is empty".to_owned()))?;
+        let bytes = line(&mut reader)?;
+        let line = match bytes.split_last() {
+            None => return Err(Y4mError::Header("it is empty".to_owned())),
+            Some((b'\n', line)) => std::str::from_utf8(line)
+                .map_err(|_| Y4mError::Header(format!("no text: {:?}", shown(&bytes))))?,
+            Some(_) => {
+                return Err(Y4mError::Header(format!("no line end after {:?}", shown(&bytes))));
+            }
+        };
         let broken = |fault: &str| Y4mError::Header(format!("{fault} in {line:?}"));
         let mut words = line.split(' ');
         if words.next() != Some("YUV4MPEG2") {
@@ -82,7 +104,7 @@ impl<R: BufRead> Y4m<R> {
         if !(1..=LARGEST_SIDE).contains(&width) || !(1..=LARGEST_SIDE).contains(&height) {
             return Err(broken(&format!("a size beyond 1 to {LARGEST_SIDE}")));
         }
-        Ok(Self { reader, width, height, chroma, full_range, planes: Vec::new() })
+        Ok(Self { reader, width, height, chroma, full_range, frames: 0, planes: Vec::new() })
     }
 
     /// Columns and rows of every frame.
@@ -92,9 +114,17 @@ impl<R: BufRead> Y4m<R> {
 
     /// The next frame; `None` where the stream ends between two.
     pub fn read_frame(&mut self) -> Result<Option<Frame>, Y4mError> {
-        let Some(line) = line(&mut self.reader)? else { return Ok(None) };
-        if line != "FRAME" && !line.starts_with("FRAME ") {
-            return Err(Y4mError::Frame(line));
+        let line = line(&mut self.reader)?;
+        if line.is_empty() {
+            return Ok(None);
+        }
+        if line != b"FRAME\n" && !(line.starts_with(b"FRAME ") && line.ends_with(b"\n")) {
+            let after = match self.frames {
+                0 => "the header".to_owned(),
+                read => format!("frame {read}"),
+            };
+            let (width, height) = self.size();
+            return Err(Y4mError::Frame { after, found: shown(&line), width, height });
         }
         let luma = self.width * self.height;
         let colour = match self.chroma {
@@ -110,6 +140,7 @@ impl<R: BufRead> Y4m<R> {
         if got < expected {
             return Err(Y4mError::Cut { got, expected });
         }
+        self.frames += 1;
         Ok(Some(self.rgb(luma, colour)))
     }
 
@@ -154,20 +185,16 @@ fn chroma_of(name: &str) -> Option<Chroma> {
     }
 }
 
-/// A line without its end; `None` where there is nothing more.
-fn line(reader: &mut impl BufRead) -> Result<Option<String>, Y4mError> {
+/// A line with its end, where it has one; nothing where there is nothing more.
+fn line(reader: &mut impl BufRead) -> Result<Vec<u8>, Y4mError> {
     let mut bytes = Vec::new();
     reader.take(LONGEST_LINE).read_until(b'\n', &mut bytes)?;
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
-    if bytes.pop_if(|last| *last == b'\n').is_none() {
-        return Err(Y4mError::Header(format!("no line end after {:?}", shown(&bytes))));
-    }
-    String::from_utf8(bytes)
-        .map(Some)
-        .map_err(|error| Y4mError::Header(format!("no text: {:?}", shown(error.as_bytes()))))
+    Ok(bytes)
+}
+
+/// Its beginning, for messages.
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned()
 }
 
 #[cfg(test)]
@@ -238,6 +265,16 @@ mod tests {
         let mut stream = Y4m::new(&bytes[..]).expect("a header");
         assert!(stream.read_frame().is_ok());
         assert!(stream.read_frame().is_err(), "three bytes too many are no frame");
+        // The program writes larger frames than it says, with all sorts of bytes.
+        for (frames, after) in [(1, "after the header"), (2, "after frame 1")] {
+            let mut bytes = video("W2 H2", &vec![&[1; 6][..]; frames - 1]);
+            bytes.extend([0xff, b'\n', 7]);
+            let mut stream = Y4m::new(&bytes[..]).expect("a header");
+            let message =
+                (0..frames).find_map(|_| stream.read_frame().err()).expect("no frame").to_string();
+            assert!(message.contains(&format!("expected FRAME {after}, found")), "{message}");
+            assert!(message.contains("2x2 or colour space"), "{message}");
+        }
         assert!(Y4m::new(&b"RIFF....AVI"[..]).is_err());
         assert!(Y4m::new(&vec![b'x'; 100_000][..]).is_err());
         assert!(Y4m::new(&b""[..]).is_err());

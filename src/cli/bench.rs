@@ -1,7 +1,8 @@
 //! `bench`: where the milliseconds go.
 
+use super::model_set::ModelSet;
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use facelatch::align::align;
 use facelatch::detect::{Detector, DetectorSettings};
 use facelatch::embed::{Embedder, Embedding};
@@ -36,24 +37,14 @@ pub struct Bench {
     /// Pictures to look at side by side
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     threads: u8,
-    /// Arithmetic of the networks
-    #[arg(long, value_enum, default_value_t = Precision::Float)]
-    precision: Precision,
     /// Times each thread looks at the picture
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rounds: u32,
     /// Shorter side of the smallest face to look for, pixels
     #[arg(long, default_value_t = 40.0, value_name = "PIXELS")]
     minimum_face: f32,
-    /// Folder of models [default: those built in]
-    #[arg(long, value_name = "DIR")]
-    models: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Precision {
-    /// 32-bit floating point
-    Float,
+    #[command(flatten)]
+    models: ModelSet,
 }
 
 /// The times of one stage.
@@ -67,7 +58,8 @@ const STAGES: [&str; 8] = ["pnet", "rnet", "onet", "detect", "align", "embed", "
 
 impl Bench {
     pub fn run(self) -> Result<ExitCode> {
-        let models = Models::open_or_built_in(self.models.as_deref())?;
+        let models = self.models.open()?;
+        let kernel = Embedder::new(models.recognizer()?)?.kernel();
         let frame = match &self.image {
             Some(path) => picture::read(path)?,
             None => picture::decode(
@@ -95,7 +87,12 @@ impl Bench {
         let mut stages = Map::new();
         if !self.json {
             let (width, height) = (frame.width(), frame.height());
-            writeln!(out, "{width}x{height}, {} threads, tract, f32", self.threads)?;
+            writeln!(
+                out,
+                "{width}x{height}, {} threads, {}, kernel {kernel}",
+                self.threads,
+                self.models.precision()
+            )?;
             writeln!(out, "{:8} {:>9} {:>9} {:>9}", "stage", "min ms", "median", "p95")?;
         }
         for stage in STAGES {
@@ -115,7 +112,7 @@ impl Bench {
         }
         if self.json {
             let report = json!({
-                "threads": self.threads, "precision": "float", "kernel": "tract f32",
+                "threads": self.threads, "precision": self.models.precision().to_string(), "kernel": kernel,
                 "width": frame.width(), "height": frame.height(), "stages": Value::Object(stages),
                 "windows": {"rnet": windows[0], "onet": windows[1]},
             });

@@ -8,14 +8,18 @@ use clap::Args;
 use facelatch::config::Config;
 use facelatch::gallery::store::{NewTemplate, Store};
 use facelatch::models::Models;
+use facelatch::nn::Precision;
 use facelatch::picture;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
 use facelatch::service::{Doorkeeper, Event};
 use scene::Portrait;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const TITLE: Style = Style::new().bold();
@@ -46,21 +50,27 @@ struct Stage {
     save: Option<PathBuf>,
     visits: usize,
     slowest: Duration,
+    /// Whether somebody wants to stop: then the gallery goes, too.
+    stop: Arc<AtomicBool>,
 }
 
 impl Demo {
     pub fn run(self) -> Result<ExitCode> {
         let folder = std::env::temp_dir().join(format!("facelatch-demo-{}", std::process::id()));
-        let done = self.play(&folder);
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&stop))?;
+        }
+        let done = self.play(&folder, stop);
         // The gallery of a demo is nobody's.
         let _ = std::fs::remove_dir_all(&folder);
         done
     }
 
-    fn play(&self, folder: &Path) -> Result<ExitCode> {
+    fn play(&self, folder: &Path, stop: Arc<AtomicBool>) -> Result<ExitCode> {
         let mut out = anstream::stdout();
         let started = Instant::now();
-        let models = Models::built_in()?;
+        let models = Models::built_in()?.in_precision(Precision::Int8);
         let config = Config::default();
         let model = models.recognizer_id()?;
         let size = models.recognizer()?.embedding_size;
@@ -77,7 +87,7 @@ impl Demo {
         );
         let save = self.save.clone();
         let mut stage =
-            Stage { keeper, now: Duration::ZERO, save, visits: 0, slowest: Duration::ZERO };
+            Stage { keeper, now: Duration::ZERO, save, visits: 0, slowest: Duration::ZERO, stop };
         writeln!(
             out,
             "{FAINT}models {} ready in {:.1?}{FAINT:#}",
@@ -152,6 +162,9 @@ impl Stage {
         let mut part = "";
         let began = self.now;
         for (number, moment) in portrait.approach().enumerate() {
+            if self.stop.load(Ordering::Relaxed) {
+                bail!("stopped by a signal");
+            }
             self.now = began + moment.at;
             if moment.part != part {
                 part = moment.part;

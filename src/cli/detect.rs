@@ -1,11 +1,10 @@
 //! `detect`: where the faces are.
 
+use super::model_set::ModelSet;
 use super::pictures::{FaceLine, Pictures};
 use anyhow::Result;
 use clap::Args;
 use facelatch::detect::Detector;
-use facelatch::models::Models;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Find the faces in pictures: box, score, five landmarks and quality
@@ -16,14 +15,13 @@ use std::process::ExitCode;
 pub struct Detect {
     #[command(flatten)]
     pictures: Pictures,
-    /// Folder of models [default: those built in]
-    #[arg(long, value_name = "DIR")]
-    models: Option<PathBuf>,
+    #[command(flatten)]
+    models: ModelSet,
 }
 
 impl Detect {
     pub fn run(self) -> Result<ExitCode> {
-        let models = Models::open_or_built_in(self.models.as_deref())?;
+        let models = self.models.open()?;
         let mut detector = Detector::new(&models.detector, self.pictures.detector())?;
         self.pictures.each(|frame| {
             Ok(detector.detect(frame)?.iter().map(|face| FaceLine::new(frame, face)).collect())

@@ -1,14 +1,13 @@
 //! `embed`: faces as unit vectors.
 
+use super::model_set::ModelSet;
 use super::pictures::{FaceLine, More, Pictures, chosen};
 use anyhow::Result;
 use clap::Args;
 use facelatch::align::align;
 use facelatch::detect::Detector;
 use facelatch::embed::Embedder;
-use facelatch::models::Models;
 use facelatch::quality::Quality;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Turn the faces in pictures into embeddings of length one
@@ -19,19 +18,18 @@ pub struct Embed {
     /// Only the face nearest the centre
     #[arg(long)]
     nearest: bool,
-    /// Folder of models [default: those built in]
-    #[arg(long, value_name = "DIR")]
-    models: Option<PathBuf>,
+    #[command(flatten)]
+    models: ModelSet,
 }
 
 impl Embed {
     pub fn run(self) -> Result<ExitCode> {
-        let models = Models::open_or_built_in(self.models.as_deref())?;
+        let models = self.models.open()?;
         let mut embedder = Embedder::new(models.recognizer()?)?;
         let mut detector = Detector::new(&models.detector, self.pictures.detector())?;
         self.pictures.each(|frame| {
             let faces = detector.detect(frame)?;
-            chosen(&faces, frame, self.nearest)
+            chosen(faces, frame, self.nearest)
                 .into_iter()
                 .map(|face| {
                     let crop = align(frame, &face.landmarks);

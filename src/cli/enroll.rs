@@ -69,7 +69,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Ends the camera, with whatever program it is, on a signal, or when it keeps
 /// silent beyond all patience.
-struct Watch(Arc<AtomicBool>);
+struct Watch {
+    done: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+}
 
 impl Watch {
     fn over(camera: &Camera) -> Result<Self> {
@@ -78,22 +81,29 @@ impl Watch {
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
         let (interrupter, watched) = (camera.interrupter(), Arc::clone(&done));
+        let stopped = Arc::clone(&stop);
         let began = Instant::now();
         std::thread::spawn(move || {
             while !watched.load(Ordering::Relaxed) {
-                if stop.load(Ordering::Relaxed) || began.elapsed() > 2 * TIME {
+                if stopped.load(Ordering::Relaxed) || began.elapsed() > 2 * TIME {
                     return interrupter.interrupt();
                 }
                 std::thread::sleep(LOOK_EVERY);
             }
         });
-        Ok(Self(done))
+        Ok(Self { done, stop })
+    }
+
+    /// Whether a signal came. Picture files do not wait for anything that could
+    /// be ended, so who takes them must ask.
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.done.store(true, Ordering::Relaxed);
     }
 }
 
@@ -263,6 +273,9 @@ impl Enroll {
         let camera = Camera::open(uri)?;
         let watch = Watch::over(&camera)?;
         for next in camera {
+            if watch.stopped() {
+                break;
+            }
             let captured = match next {
                 Ok(captured) => captured,
                 Err(error) => {
@@ -307,9 +320,9 @@ impl Enroll {
             }
         }
         bar.finish_and_clear();
-        drop(watch);
+        let end = if watch.stopped() { "stopped by a signal" } else { "the camera ended" };
         bail!(
-            "{}: the camera ended after {} of {} views; nothing was enrolled",
+            "{}: {end} after {} of {} views; nothing was enrolled",
             self.name,
             taken.len(),
             self.views

@@ -1,9 +1,10 @@
 //! `identify`: who is in a picture.
 
 use super::pictures::{FaceLine, More, Pictures};
-use super::site::{Site, load_gallery, open_store};
+use super::site::{Site, is_begun, load_gallery, open_store};
 use anyhow::Result;
 use clap::Args;
+use facelatch::gallery::Gallery;
 use facelatch::recognize::Recognizer;
 use std::process::ExitCode;
 
@@ -24,9 +25,13 @@ impl Identify {
         let config = self.site.config()?;
         let models = self.site.models()?;
         let mut recognizer = Recognizer::new(&models, self.pictures.detector())?;
-        let mut store = open_store(&config.gallery_file())?;
-        let gallery = load_gallery(&mut store, &models, &mut recognizer, false)?;
-        drop(store);
+        let file = config.gallery_file();
+        // Looking must not begin a gallery.
+        let gallery = if is_begun(&file) {
+            load_gallery(&mut open_store(&file)?, &models, &mut recognizer, false)?
+        } else {
+            Gallery::new(models.recognizer()?.embedding_size)
+        };
         let rate = config.recognition.false_accept_rate;
         let threshold = models.thresholds()?.for_attempt(rate, gallery.templates()).similarity;
         self.pictures.each(|frame| {

@@ -6,6 +6,7 @@ mod detect;
 mod embed;
 mod enroll;
 mod identify;
+mod model_set;
 mod outlet;
 mod people;
 mod pictures;

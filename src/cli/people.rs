@@ -1,9 +1,9 @@
 //! `people`: who is enrolled.
 
-use super::site::{Site, open_store};
+use super::site::{Site, is_begun, open_store};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use facelatch::gallery::store::{Person, Store};
+use facelatch::gallery::store::{Export, Person, Store};
 use facelatch::picture;
 use serde::Serialize;
 use std::io::Write;
@@ -89,34 +89,34 @@ impl<'a> From<&'a Person> for PersonLine<'a> {
 impl People {
     pub fn run(self) -> Result<ExitCode> {
         let file = self.site.config()?.gallery_file();
-        let reads =
-            matches!(self.what, What::List { .. } | What::Show { .. } | What::Export { .. });
-        // Looking must not begin a gallery.
-        if reads && !file.exists() && !facelatch::gallery::store::copy_path(&file).exists() {
+        // Neither looking nor changing what is not there must begin a gallery.
+        if !matches!(self.what, What::Import { .. }) && !is_begun(&file) {
             if matches!(self.what, What::List { .. }) {
                 return Ok(ExitCode::SUCCESS);
             }
             bail!("{}: there is no gallery yet; enroll somebody first", file.display());
         }
-        let mut store = open_store(&file)?;
+        let open = || open_store(&file);
         let mut out = anstream::stdout().lock();
         match self.what {
             What::List { json } => {
-                for person in store.people()? {
+                for person in open()?.people()? {
                     print(&mut out, &person, json)?;
                 }
             }
             What::Show { name, json, save } => {
+                let store = open()?;
                 let person = store.find(&name)?;
                 print(&mut out, &person, json)?;
                 if let Some(folder) = save {
                     save_pictures(&store, &person, &folder)?;
                 }
             }
-            What::Rename { name, new_name } => store.rename(&name, &new_name)?,
+            What::Rename { name, new_name } => open()?.rename(&name, &new_name)?,
             What::Remove { names } => {
                 // All of them before a word is said: nobody may stay because a
                 // reader has gone.
+                let mut store = open()?;
                 let done: Vec<_> = names.iter().map(|name| store.remove(name)).collect();
                 let mut code = ExitCode::SUCCESS;
                 for result in done {
@@ -134,11 +134,13 @@ impl People {
                 return Ok(code);
             }
             What::Export { file, names } => {
-                let count = store.export(&names, &file)?;
+                let count = open()?.export(&names, &file)?;
                 writeln!(out, "{count} people written to {}", file.display())?;
             }
             What::Import { file } => {
-                let (added, taken) = store.import(&file)?;
+                // First: one that is not there must not begin a gallery either.
+                let export = Export::open(&file)?;
+                let (added, taken) = open()?.import(&export)?;
                 writeln!(out, "{added} people added")?;
                 for name in &taken {
                     log::error!("{name:?}: somebody of that name is already enrolled; left out");

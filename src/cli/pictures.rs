@@ -10,8 +10,9 @@ use facelatch::embed::Embedding;
 use facelatch::frame::Frame;
 use facelatch::picture;
 use facelatch::quality::Quality;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -106,8 +107,9 @@ impl Pictures {
     pub fn each(&self, mut look: impl FnMut(&Frame) -> Result<Vec<FaceLine>>) -> Result<ExitCode> {
         let mut failed = false;
         let mut out = anstream::stdout().lock();
-        for given in &self.images {
-            let (files, fault) = expand(given);
+        let given: Vec<_> = self.images.iter().map(|given| (given, expand(given))).collect();
+        let bar = progress(given.iter().map(|(_, (files, _))| files.len()).sum())?;
+        for (given, (files, fault)) in given {
             for file in &files {
                 let name = file.display().to_string();
                 let line = match picture::read(file) {
@@ -120,14 +122,17 @@ impl Pictures {
                     Err(error) => ImageLine::Failed { image: &name, error: error.to_string() },
                 };
                 failed |= matches!(line, ImageLine::Failed { .. });
-                self.print(&mut out, &line)?;
+                bar.suspend(|| self.print(&mut out, &line))?;
+                bar.inc(1);
             }
             if let Some(error) = fault {
                 failed = true;
                 let name = given.display().to_string();
-                self.print(&mut out, &ImageLine::Failed { image: &name, error })?;
+                let line = ImageLine::Failed { image: &name, error };
+                bar.suspend(|| self.print(&mut out, &line))?;
             }
         }
+        bar.finish_and_clear();
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
@@ -150,6 +155,17 @@ impl Pictures {
         }
         Ok(())
     }
+}
+
+/// For those who wait while the results go elsewhere; where they are seen, they
+/// are progress enough.
+fn progress(pictures: usize) -> Result<ProgressBar> {
+    if pictures < 2 || std::io::stdout().is_terminal() || !std::io::stderr().is_terminal() {
+        return Ok(ProgressBar::hidden());
+    }
+    let bar = ProgressBar::new(pictures as u64);
+    bar.set_style(ProgressStyle::with_template("pictures {bar:30} {pos}/{len} {eta}")?);
+    Ok(bar)
 }
 
 fn print_face(out: &mut impl Write, face: &FaceLine) -> std::io::Result<()> {

@@ -1,10 +1,11 @@
 //! What several commands share: which configuration, models and gallery.
 
+use super::model_set::ModelSet;
 use anyhow::Result;
 use clap::Args;
 use facelatch::config::Config;
 use facelatch::gallery::Gallery;
-use facelatch::gallery::store::{ReEmbedded, Store};
+use facelatch::gallery::store::{ReEmbedded, Store, copy_path};
 use facelatch::models::Models;
 use facelatch::recognize::Recognizer;
 use std::path::{Path, PathBuf};
@@ -18,9 +19,8 @@ pub struct Site {
     /// Gallery file [default: that of the configuration, else gallery.redb in the user's data folder]
     #[arg(long, value_name = "FILE", global = true)]
     gallery: Option<PathBuf>,
-    /// Folder of models [default: those built in]
-    #[arg(long, value_name = "DIR", global = true)]
-    models: Option<PathBuf>,
+    #[command(flatten)]
+    models: ModelSet,
 }
 
 impl Site {
@@ -38,8 +38,13 @@ impl Site {
 
     /// The models.
     pub fn models(&self) -> Result<Models> {
-        Ok(Models::open_or_built_in(self.models.as_deref())?)
+        self.models.open()
     }
+}
+
+/// Whether there is a gallery: the file, or the copy it is restored from.
+pub fn is_begun(file: &Path) -> bool {
+    file.exists() || copy_path(file).exists()
 }
 
 /// Opens the gallery and tells what was put right.

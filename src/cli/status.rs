@@ -1,6 +1,6 @@
 //! `status`: what this door works with.
 
-use super::site::{Site, open_store};
+use super::site::{Site, is_begun, open_store};
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
@@ -54,7 +54,7 @@ impl Status {
         let recognizer = models.recognizer_id()?;
         let embedding_size = models.recognizer()?.embedding_size;
         // Looking must not begin a gallery.
-        let (people, templates, other) = if file.exists() {
+        let (people, templates, other) = if is_begun(&file) {
             let loaded = open_store(&file)?.load(&recognizer, embedding_size)?;
             (loaded.gallery.people(), loaded.gallery.templates(), loaded.of_other_models)
         } else {
@@ -109,7 +109,8 @@ fn print(out: &mut impl Write, shown: &Shown) -> std::io::Result<()> {
     )?;
     for line in &shown.thresholds {
         let (far, similarity) = (line.false_accept_rate, line.similarity);
-        writeln!(out, "  pair {far:.0e}  {similarity:.3}{}", mark(line.extrapolated))?;
+        let far = format!("{far:e}");
+        writeln!(out, "  pair {far:<7} {similarity:.3}{}", mark(line.extrapolated))?;
     }
     writeln!(out, "gallery      {}", shown.gallery.display())?;
     writeln!(out, "  {} people, {} templates", shown.people, shown.templates)?;

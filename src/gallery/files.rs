@@ -2,7 +2,7 @@
 
 use super::store::StoreError;
 use super::tables::{Fault, IDENTITY, NEXT_PERSON, REVISION, check_records, fault_of, meta, write};
-use redb::{Builder, Database};
+use redb::{Builder, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase};
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -144,6 +144,19 @@ pub(super) fn restore(
 
 /// Opens an existing file and reads every record of it.
 pub(super) fn open_checked(path: &Path, patience: Duration) -> Result<Database, Fault> {
+    checked(path, patience, || builder().set_check_integrity_on_open(true).open(path))
+}
+
+/// Like [`open_checked`], but writes nothing: the file may be another's.
+pub(super) fn open_to_read(path: &Path, patience: Duration) -> Result<ReadOnlyDatabase, Fault> {
+    checked(path, patience, || builder().open_read_only(path))
+}
+
+fn checked<D: ReadableDatabase>(
+    path: &Path,
+    patience: Duration,
+    open: impl Fn() -> Result<D, DatabaseError>,
+) -> Result<D, Fault> {
     let length = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => metadata.len(),
         Ok(_) => return Err(Fault::Io("not a file".to_owned())),
@@ -156,9 +169,7 @@ pub(super) fn open_checked(path: &Path, patience: Duration) -> Result<Database, 
     }
     let started = Instant::now();
     loop {
-        let opened =
-            guarded(|| builder().set_check_integrity_on_open(true).open(path).map_err(fault_of));
-        match opened {
+        match guarded(|| open().map_err(fault_of)) {
             Err(Fault::Busy) if started.elapsed() < patience => {
                 std::thread::sleep(Duration::from_millis(50));
             }

@@ -6,18 +6,18 @@
 
 use super::files::{
     PATIENCE, begin, builder, create, create_folder, draft_path, error, guarded, open_checked,
-    remove_file, restore,
+    open_to_read, remove_file, restore,
 };
 use super::tables::{
     CROPS, Edit, Fault, NEXT_PERSON, PEOPLE, PersonRecord, REVISION, TEMPLATES, Table,
-    TemplateRecord, copy_records, each, fault_of, meta, number, one, person_of, put, read_record,
-    state, write,
+    TemplateRecord, all, copy_records, each, fault_of, meta, number, one, person_of, put,
+    read_record, state, write,
 };
 use super::{Gallery, PersonId};
 use crate::align::Crop;
 use crate::embed::Embedding;
 use crate::picture;
-use redb::{Database, ReadableDatabase, TableHandle};
+use redb::{Database, ReadOnlyDatabase, ReadableDatabase, TableHandle};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -123,6 +123,20 @@ pub struct NewTemplate {
     pub embedding: Embedding,
     /// Aligned.
     pub crop: Option<Crop>,
+}
+
+/// A file that [`Store::export`] wrote, open for reading alone.
+pub struct Export {
+    path: PathBuf,
+    database: ReadOnlyDatabase,
+}
+
+impl Export {
+    /// Opens the file and reads every record of it.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = open_to_read(path, PATIENCE).map_err(|fault| error(path, fault))?;
+        Ok(Self { path: path.to_owned(), database })
+    }
 }
 
 /// What a re-embedding did.
@@ -390,15 +404,15 @@ impl Store {
 
     /// Adds the people of an exported file. Whoever has a name that is taken is
     /// left out and returned.
-    pub fn import(&mut self, from: &Path) -> Result<(usize, Vec<String>), StoreError> {
-        let database = open_checked(from, PATIENCE).map_err(|fault| error(from, fault))?;
-        let source = Store { path: from.to_owned(), main: database, copy: None, repaired: None };
+    pub fn import(&mut self, from: &Export) -> Result<(usize, Vec<String>), StoreError> {
+        let failed = |fault| error(&from.path, fault);
+        let source = &from.database;
         let (mut added, mut taken) = (0, Vec::new());
         let mut present: Vec<String> = self.people()?.into_iter().map(|p| p.name).collect();
-        let templates = source.all::<TemplateRecord>(TEMPLATES)?;
+        let templates = all::<TemplateRecord>(source, TEMPLATES).map_err(failed)?;
         let mut edits = Vec::new();
         let mut next = self.number(NEXT_PERSON)?.max(1);
-        for (key, record) in source.all::<PersonRecord>(PEOPLE)? {
+        for (key, record) in all::<PersonRecord>(source, PEOPLE).map_err(failed)? {
             let record = PersonRecord { name: checked_name(&record.name)?, ..record };
             if present.contains(&record.name) {
                 taken.push(record.name);
@@ -410,7 +424,7 @@ impl Store {
             for (at, template) in own {
                 let to = (next << 32) | (at & 0xffff_ffff);
                 edits.push(put(TEMPLATES, to, template));
-                if let Some(png) = source.one::<Vec<u8>>(CROPS, *at)? {
+                if let Some(png) = one::<Vec<u8>>(source, CROPS, *at).map_err(failed)? {
                     edits.push(put(CROPS, to, &png));
                 }
             }
@@ -463,13 +477,7 @@ impl Store {
         &self,
         table: Table,
     ) -> Result<BTreeMap<u64, T>, StoreError> {
-        let mut found = BTreeMap::new();
-        each(&self.main, table, |key, bytes| {
-            found.insert(key, read_record(table, key, bytes)?);
-            Ok(())
-        })
-        .map_err(|fault| error(&self.path, fault))?;
-        Ok(found)
+        all(&self.main, table).map_err(|fault| error(&self.path, fault))
     }
 
     fn keys(&self, table: Table) -> Result<Vec<u64>, StoreError> {
@@ -652,8 +660,12 @@ mod tests {
         assert!(store.export(&[], &out).is_err(), "the file is there already");
         let mut other = Store::open(&folder.path().join("other.redb")).expect("a new gallery");
         other.enroll("Someone", MODEL, &[template(0.5, false)]).expect("enrolled");
-        assert_eq!(other.import(&out).expect("imported"), (1, vec![]));
-        assert_eq!(other.import(&out).expect("imported"), (0, vec!["Ada".to_owned()]));
+        let before = (std::fs::read(&out).expect("a file"), stamp(&out));
+        let export = Export::open(&out).expect("an export");
+        assert_eq!(other.import(&export).expect("imported"), (1, vec![]));
+        assert_eq!(other.import(&export).expect("imported"), (0, vec!["Ada".to_owned()]));
+        drop(export);
+        assert_eq!((std::fs::read(&out).expect("a file"), stamp(&out)), before, "only read");
         let ada = other.find("Ada").expect("Ada");
         assert_eq!((ada.id, ada.templates, ada.crops), (PersonId(2), 2, 1));
         assert_eq!(other.crops(ada.id).expect("crops").len(), 1);
@@ -743,6 +755,36 @@ mod tests {
         let message = Store::open(&path).expect_err("both are damaged").to_string();
         assert!(message.contains("gallery.redb") && message.contains("last-good"), "{message}");
         assert_eq!(std::fs::read(&path).expect("kept"), b"x");
+    }
+
+    /// The database's header and both its commit slots, where single bits mean the
+    /// most: one bit of every byte, all of those that hold a slot's version.
+    #[test]
+    fn a_flipped_bit_of_the_header_is_put_right() {
+        const HEADER: usize = 320;
+        const VERSIONS: [usize; 2] = [64, 192];
+        let folder = TempDir::new().expect("a folder");
+        let path = filled(&folder);
+        let files = [path.clone(), copy_path(&path)];
+        let whole = files.clone().map(|file| std::fs::read(file).expect("a file"));
+        let bits = (0..HEADER).flat_map(|at| {
+            let all = VERSIONS.contains(&at);
+            (0..8).filter(move |bit| all || at % 8 == *bit).map(move |bit| (at, bit))
+        });
+        for (at, bit) in bits {
+            for (broken, file) in files.iter().enumerate() {
+                for (file, bytes) in files.iter().zip(&whole) {
+                    std::fs::write(file, bytes).expect("written");
+                }
+                let mut bytes = whole[broken].clone();
+                bytes[at] ^= 1 << bit;
+                std::fs::write(file, bytes).expect("written");
+                let opened = Store::open(&path);
+                let store = opened.unwrap_or_else(|error| panic!("byte {at} bit {bit}: {error}"));
+                assert_eq!(names(&store), ["Ada", "Grace"], "byte {at} bit {bit}");
+                assert!(store.copy.is_some(), "byte {at} bit {bit}: there is no copy");
+            }
+        }
     }
 
     proptest! {

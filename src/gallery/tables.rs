@@ -8,6 +8,7 @@ use redb::{
     TableError, TableHandle,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
 /// Key: the person's number. Content: [`PersonRecord`].
@@ -98,6 +99,19 @@ pub(super) fn read_record<T: serde::de::DeserializeOwned>(
     })
 }
 
+/// The content of every record of a table, by key.
+pub(super) fn all<T: serde::de::DeserializeOwned>(
+    database: &impl ReadableDatabase,
+    table: Table,
+) -> Result<BTreeMap<u64, T>, Fault> {
+    let mut found = BTreeMap::new();
+    each(database, table, |key, bytes| {
+        found.insert(key, read_record(table, key, bytes)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 /// Every record of a table, by key; a table that is not there has none.
 pub(super) fn each(
     database: &impl ReadableDatabase,
@@ -185,9 +199,11 @@ pub(super) fn fault_of(error: DatabaseError) -> Fault {
     match error {
         DatabaseError::DatabaseAlreadyOpen => Fault::Busy,
         DatabaseError::Storage(error) => storage_fault(error),
-        DatabaseError::UpgradeRequired(_) | DatabaseError::LockProtocolMismatch => {
-            Fault::Newer(error.to_string())
-        }
+        DatabaseError::LockProtocolMismatch => Fault::Newer(error.to_string()),
+        // Only where nothing may be written, so that nothing can be put right.
+        DatabaseError::RepairAborted => Fault::Damaged("it was not written to its end".to_owned()),
+        // An upgrade among them: no older version of the format was ever written,
+        // so that it takes a flipped bit to ask for one.
         error => Fault::Damaged(error.to_string()),
     }
 }

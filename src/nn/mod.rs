@@ -1,11 +1,20 @@
-//! Networks: ONNX bytes in, a plan that tract runs on the CPU out.
+//! Networks: ONNX bytes in, outputs for pictures out.
+//!
+//! Networks of 8-bit whole numbers run through kernels of our own ([`kernels`]);
+//! those in 32-bit floating point through tract, as oracle and fallback.
 
+mod float;
+mod int8;
 pub mod kernels;
 mod prelu;
+mod qdq;
+#[cfg(test)]
+mod tests;
 
+use crate::models::Normalization;
+use kernels::{Kernel, KernelError};
 use thiserror::Error;
 use tract_onnx::pb;
-use tract_onnx::prelude::*;
 
 /// Why a network cannot be loaded or run. `file` names it as the user knows it.
 #[derive(Debug, Error)]
@@ -40,6 +49,39 @@ pub enum NetworkError {
         /// What the stage reads.
         expected: String,
     },
+    /// Not the quantized form, or a layer that cannot be computed in it.
+    #[error("{file}: node {node}: {reason}; quantize it again with facelatch-tools quantize")]
+    Quantized {
+        /// Which file.
+        file: String,
+        /// ONNX's name of the node.
+        node: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Floating point where whole numbers are expected, or the reverse.
+    #[error("{file}: {got}, expected {expected}; {cure}")]
+    Precision {
+        /// Which file.
+        file: String,
+        /// What the file holds, with the node that tells.
+        got: String,
+        /// What was asked for.
+        expected: Precision,
+        /// What to do.
+        cure: &'static str,
+    },
+    /// The kernel that the environment forces cannot be had.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// More pictures at once than memory can name.
+    #[error("{file}: {pixels} pixels are too many for one run; use smaller pictures")]
+    TooLarge {
+        /// Which file.
+        file: String,
+        /// Of all pictures.
+        pixels: usize,
+    },
     /// tract refuses the graph.
     #[error(
         "{file}: cannot be prepared to run: {reason}; re-export it with facelatch-tools export"
@@ -58,6 +100,36 @@ pub enum NetworkError {
         /// The whole cause chain.
         reason: String,
     },
+}
+
+/// Arithmetic of the networks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// 8-bit whole numbers.
+    #[default]
+    Int8,
+    /// 32-bit floating point.
+    Float,
+}
+
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        [Self::Int8, Self::Float]
+            .into_iter()
+            .find(|precision| precision.to_string() == name)
+            .ok_or_else(|| format!("{name} is no precision; use int8 or float"))
+    }
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Int8 => "int8",
+            Self::Float => "float",
+        })
+    }
 }
 
 /// One side of a network's input.
@@ -87,29 +159,88 @@ pub struct Signature {
     pub outputs: Vec<usize>,
 }
 
-/// The values of one output of one run.
-pub struct Output {
-    tensor: TValue,
+/// Pictures for one run, of the same or different sides.
+#[derive(Clone, Debug, Default)]
+pub struct Pictures {
+    sides: Vec<(usize, usize)>,
+    values: Vec<i16>,
 }
 
-impl Output {
-    /// Length of each axis, the batch first.
-    pub fn shape(&self) -> &[usize] {
-        self.tensor.shape()
+impl Pictures {
+    /// Values of a pixel: red, green, blue and one that does not count.
+    pub const PIXEL: usize = qdq::PICTURE_STORED;
+    /// A value is 0 to 255 in steps of one by so many.
+    pub const STEPS: i16 = kernels::STEPS;
+
+    /// Forgets the pictures, keeps the memory.
+    pub fn clear(&mut self) {
+        self.sides.clear();
+        self.values.clear();
     }
 
-    /// All values, row-major.
-    pub fn values(&self) -> &[f32] {
-        // Checked to be plain f32 when it was made.
-        self.tensor.try_as_plain_ram().and_then(|view| view.as_slice::<f32>()).unwrap_or(&[])
+    /// One more picture, to be filled row by row.
+    pub fn add(&mut self, height: usize, width: usize) -> &mut [i16] {
+        let from = self.values.len();
+        self.sides.push((height, width));
+        self.values.resize(from + height * width * Self::PIXEL, 0);
+        &mut self.values[from..]
+    }
+
+    /// Height and width of each.
+    pub fn sides(&self) -> &[(usize, usize)] {
+        &self.sides
+    }
+
+    /// All pixels of all pictures.
+    pub fn values(&self) -> &[i16] {
+        &self.values
+    }
+}
+
+/// One output of a run: for each picture, row and column all channels.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    channels: usize,
+    /// Of the largest batch; the last run's come first.
+    values: Vec<f32>,
+    used: usize,
+}
+
+impl Values {
+    fn new(channels: usize) -> Self {
+        Self { channels, values: Vec::new(), used: 0 }
+    }
+
+    /// The channels of each place.
+    pub fn places(&self) -> std::slice::ChunksExact<'_, f32> {
+        self.values[..self.used].chunks_exact(self.channels.max(1))
+    }
+
+    /// Shares of one a place, as large as the exponents of the values.
+    fn softmax(&mut self) {
+        for place in self.values[..self.used].chunks_exact_mut(self.channels.max(1)) {
+            if let [other, this] = place {
+                let share = 1.0 / (1.0 + (*other - *this).exp());
+                (*other, *this) = (1.0 - share, share);
+                continue;
+            }
+            let largest = place.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            place.iter_mut().for_each(|value| *value = (*value - largest).exp());
+            let sum: f32 = place.iter().sum();
+            place.iter_mut().for_each(|value| *value /= sum);
+        }
     }
 }
 
 /// A network, ready to run.
 pub struct Network {
     file: String,
-    plan: Arc<TypedRunnableModel>,
-    outputs: Vec<usize>,
+    engine: Engine,
+}
+
+enum Engine {
+    Int8(Box<int8::Int8Network>),
+    Float(Box<float::FloatNetwork>),
 }
 
 impl std::fmt::Debug for Network {
@@ -119,67 +250,120 @@ impl std::fmt::Debug for Network {
 }
 
 impl Network {
-    /// Reads an ONNX model of one f32 input, `batch x channels x height x width`,
-    /// and checks it against what the stage needs. `file` appears in messages.
-    pub fn load(file: &str, bytes: &[u8], signature: &Signature) -> Result<Self, NetworkError> {
-        let not_onnx = |reason: String| NetworkError::NotOnnx { file: file.to_owned(), reason };
-        let onnx = prelu::with_own_prelu(tract_onnx::onnx());
-        let proto = onnx
-            .proto_model_for_read(&mut &bytes[..])
-            .map_err(|error| not_onnx(format!("{error:#}")))?;
+    /// Reads an ONNX model of one input, `batch x channels x height x width`, and
+    /// checks it against what the stage needs, and against the precision if one is
+    /// asked for. `file` appears in messages.
+    pub fn load(
+        file: &str,
+        bytes: &[u8],
+        signature: &Signature,
+        normalization: &Normalization,
+        precision: Option<Precision>,
+    ) -> Result<Self, NetworkError> {
+        let proto = float::proto(file, bytes)?;
         let Some(graph) = &proto.graph else {
-            return Err(not_onnx("it holds no graph".to_owned()));
+            return Err(NetworkError::NotOnnx {
+                file: file.to_owned(),
+                reason: "it holds no graph".to_owned(),
+            });
         };
         check_input(file, graph, signature)?;
-
-        let prepare = |error: TractError| NetworkError::Prepare {
-            file: file.to_owned(),
-            reason: format!("{error:#}"),
-        };
-        let mut model = onnx.model_for_proto_model(&proto).map_err(prepare)?;
-        let shape: TVec<TDim> = signature
-            .input
-            .iter()
-            .map(|side| match side {
-                Side::Fixed(n) => n.to_dim(),
-                Side::Free(letter) => model.symbols.sym(&letter.to_string()).to_dim(),
-            })
-            .collect();
-        model
-            .set_input_fact(0, InferenceFact::dt_shape(f32::datum_type(), shape))
-            .map_err(prepare)?;
-        let model = model.into_optimized().map_err(prepare)?;
-        check_outputs(file, &model, signature)?;
-        let plan = model.into_runnable().map_err(prepare)?;
-        Ok(Self { file: file.to_owned(), plan, outputs: signature.outputs.clone() })
-    }
-
-    /// Runs the network on `values`, row-major in `shape`.
-    pub fn run(&self, shape: &[usize; 4], values: &[f32]) -> Result<Vec<Output>, NetworkError> {
-        let run = |error: TractError| NetworkError::Run {
-            file: self.file.clone(),
-            reason: format!("{error:#}"),
-        };
-        let input = Tensor::from_shape(shape, values).map_err(run)?;
-        let outputs = self.plan.run(tvec!(input.into())).map_err(run)?;
-        for (output, &channels) in outputs.iter().zip(&self.outputs) {
-            let plain =
-                output.try_as_plain_ram().and_then(|view| view.as_slice::<f32>().map(<[f32]>::len));
-            if plain.is_err() || output.shape().get(1) != Some(&channels) {
-                return Err(NetworkError::Outputs {
-                    file: self.file.clone(),
-                    got: format!("an output is {:?}", output.shape()),
-                    expected: format!("{channels} f32 values on axis 1"),
+        let quantizer = graph.node.iter().find(|node| node.op_type == "QuantizeLinear");
+        let engine = match (precision, quantizer) {
+            (None | Some(Precision::Int8), Some(_)) => {
+                Engine::Int8(Box::new(int8(file, graph, signature, normalization)?))
+            }
+            (None | Some(Precision::Float), None) => Engine::Float(Box::new(
+                float::FloatNetwork::load(file, &proto, signature, normalization)?,
+            )),
+            (Some(expected @ Precision::Int8), None) => {
+                let layer = graph.node.first().map_or("", |node| node.name.as_str());
+                return Err(NetworkError::Precision {
+                    file: file.to_owned(),
+                    got: format!("layers from {layer} on are in floating point"),
+                    expected,
+                    cure: "quantize it with facelatch-tools quantize or use --precision float",
                 });
             }
+            (Some(expected @ Precision::Float), Some(node)) => {
+                return Err(NetworkError::Precision {
+                    file: file.to_owned(),
+                    got: format!("node {} quantizes", node.name),
+                    expected,
+                    cure: "name a folder of float models with --models or use --precision int8",
+                });
+            }
+        };
+        Ok(Self { file: file.to_owned(), engine })
+    }
+
+    /// Runs the network on all pictures; what it says of them is in their order.
+    pub fn run(&mut self, pictures: &Pictures) -> Result<&[Values], NetworkError> {
+        match &mut self.engine {
+            Engine::Int8(network) => network.run(pictures).map_err(|int8::TooLarge| {
+                let pixels = pictures.sides.iter().map(|(height, width)| height * width).sum();
+                NetworkError::TooLarge { file: self.file.clone(), pixels }
+            }),
+            Engine::Float(network) => network.run(&self.file, pictures),
         }
-        Ok(outputs.into_iter().map(|tensor| Output { tensor }).collect())
+    }
+
+    /// Its arithmetic.
+    pub fn precision(&self) -> Precision {
+        match &self.engine {
+            Engine::Int8(_) => Precision::Int8,
+            Engine::Float(_) => Precision::Float,
+        }
+    }
+
+    /// What computes its layers.
+    pub fn kernel(&self) -> &'static str {
+        match &self.engine {
+            Engine::Int8(network) => network.kernel().name(),
+            Engine::Float(_) => "tract f32",
+        }
     }
 
     /// The file's name, as the user knows it.
     pub fn file(&self) -> &str {
         &self.file
     }
+}
+
+fn int8(
+    file: &str,
+    graph: &pb::GraphProto,
+    signature: &Signature,
+    normalization: &Normalization,
+) -> Result<int8::Int8Network, NetworkError> {
+    let quantized = |fault: qdq::Fault| NetworkError::Quantized {
+        file: file.to_owned(),
+        node: fault.node,
+        reason: fault.reason,
+    };
+    if *normalization != Normalization::BYTES {
+        return Err(quantized(qdq::Fault {
+            node: graph.input.first().map_or(String::new(), |input| input.name.clone()),
+            reason: format!(
+                "the manifest's normalization is mean {:?} and std {:?}, in whole numbers all are 128",
+                normalization.mean, normalization.std
+            ),
+        }));
+    }
+    let sides = match signature.input[2..] {
+        [Side::Fixed(height), Side::Fixed(width)] => Some((height, width)),
+        _ => None,
+    };
+    let model = qdq::read(graph, sides).map_err(quantized)?;
+    let channels: Vec<usize> = model.heads.iter().map(|head| head.channels).collect();
+    if channels != signature.outputs {
+        return Err(NetworkError::Outputs {
+            file: file.to_owned(),
+            got: format!("outputs with {channels:?} values"),
+            expected: format!("{:?}", signature.outputs),
+        });
+    }
+    int8::Int8Network::new(model, Kernel::chosen()?).map_err(quantized)
 }
 
 fn check_input(
@@ -229,37 +413,6 @@ fn declared_shape(value: &pb::ValueInfoProto) -> Option<Vec<Option<i64>>> {
             })
             .collect(),
     )
-}
-
-fn check_outputs(
-    file: &str,
-    model: &TypedModel,
-    signature: &Signature,
-) -> Result<(), NetworkError> {
-    let mut got = Vec::new();
-    let mut fits = model.outputs.len() == signature.outputs.len();
-    for (outlet, &channels) in model.outputs.iter().zip(&signature.outputs) {
-        match model.outlet_fact(*outlet) {
-            Ok(fact) => {
-                fits &= fact.datum_type == f32::datum_type()
-                    && fact.shape.get(1).is_some_and(|side| *side == channels.to_dim());
-                got.push(join(fact.shape.iter()));
-            }
-            Err(_) => fits = false,
-        }
-    }
-    if fits {
-        return Ok(());
-    }
-    Err(NetworkError::Outputs {
-        file: file.to_owned(),
-        got: format!("{} outputs ({})", model.outputs.len(), got.join(", ")),
-        expected: format!(
-            "{} with {:?} values on axis 1",
-            signature.outputs.len(),
-            signature.outputs
-        ),
-    })
 }
 
 fn join<T: std::fmt::Display>(sides: impl Iterator<Item = T>) -> String {

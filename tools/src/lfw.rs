@@ -127,6 +127,38 @@ pub fn photos_of(images: &Path, person: &str) -> Result<Vec<Photo>> {
     Ok(photos)
 }
 
+/// Everybody in a pairs file.
+pub fn people_of(pairs: &Pairs) -> BTreeSet<String> {
+    pairs.photos().into_iter().map(|photo| photo.person).collect()
+}
+
+/// The names of a file with one a line.
+pub fn names_in(path: &Path) -> Result<BTreeSet<String>> {
+    let names = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok(names.lines().map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect())
+}
+
+/// All photos of these people, in order.
+pub fn all_photos(images: &Path, people: &BTreeSet<String>) -> Result<Vec<Photo>> {
+    let mut photos = Vec::new();
+    for person in people {
+        photos.append(&mut photos_of(images, person)?);
+    }
+    Ok(photos)
+}
+
+/// Refuses people who are in two parts; each part has the name of its option.
+pub fn check_apart(parts: &[(&str, BTreeSet<String>)]) -> Result<()> {
+    for (at, (first, people)) in parts.iter().enumerate() {
+        for (second, others) in &parts[at + 1..] {
+            if let Some(person) = people.intersection(others).next() {
+                bail!("{person} is in both {first} and {second}; nobody may be in two parts");
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

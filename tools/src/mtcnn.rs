@@ -8,6 +8,7 @@ use crate::onnx::{Conv, GraphBuilder, Side};
 use crate::weights::{self, Tensor, Tensors, WeightsError, npy};
 use std::io::{Cursor, Read};
 use zip::ZipArchive;
+use zip::read::read_zipfile_from_stream;
 
 /// Path of the weights within the wheel.
 const IN_WHEEL: &str = "mtcnn/data/mtcnn_weights.npy";
@@ -95,9 +96,9 @@ const ONET: Net = Net {
 /// Reads the wheel `mtcnn` 0.1.1, or the `mtcnn_weights.npy` inside it.
 pub fn import(bytes: &[u8]) -> Result<Mtcnn, WeightsError> {
     let mut lists = if bytes.starts_with(b"PK\x03\x04") {
-        npy::read_lists(&from_wheel(bytes)?)?
+        from_wheel(bytes)?
     } else {
-        npy::read_lists(bytes)?
+        npy::read_lists(bytes).map_err(named)?
     };
     let mut build = |net: &Net| {
         let list = lists.remove(net.name).ok_or_else(|| WeightsError::Mismatch {
@@ -109,16 +110,52 @@ pub fn import(bytes: &[u8]) -> Result<Mtcnn, WeightsError> {
     Ok(Mtcnn { pnet: build(&PNET)?, rnet: build(&RNET)?, onet: build(&ONET)? })
 }
 
-fn from_wheel(bytes: &[u8]) -> Result<Vec<u8>, WeightsError> {
+/// An array of a list by the name it has here, too.
+fn named(error: WeightsError) -> WeightsError {
+    let WeightsError::Missing { name } = &error else { return error };
+    let known = [&PNET, &RNET, &ONET].into_iter().find_map(|net| {
+        let index = name.strip_prefix(net.name)?.strip_prefix('[')?.strip_suffix(']')?;
+        net.expected().into_iter().nth(index.parse().ok()?)
+    });
+    match known {
+        Some((tensor, _)) => WeightsError::Missing { name: format!("{tensor} ({name})") },
+        None => error,
+    }
+}
+
+fn from_wheel(bytes: &[u8]) -> Result<npy::Lists, WeightsError> {
     let broken = |reason: String| WeightsError::format("the wheel mtcnn 0.1.1", reason);
-    let mut archive =
-        ZipArchive::new(Cursor::new(bytes)).map_err(|error| broken(error.to_string()))?;
+    let mut archive = match ZipArchive::new(Cursor::new(bytes)) {
+        Ok(archive) => archive,
+        // The list of entries is at the end: of a wheel that is cut short the
+        // beginning of the entry still tells which tensor is the first to miss.
+        Err(error) => {
+            if let Some(content) = beginning(bytes) {
+                npy::read_lists(&content).map_err(named)?;
+            }
+            return Err(broken(format!("the archive is damaged or cut short: {error}")));
+        }
+    };
     let file = archive.by_name(IN_WHEEL).map_err(|error| broken(format!("{IN_WHEEL}: {error}")))?;
     let mut content = Vec::new();
     file.take(MAX_FILE)
         .read_to_end(&mut content)
         .map_err(|error| broken(format!("{IN_WHEEL}: {error}")))?;
-    Ok(content)
+    npy::read_lists(&content).map_err(named)
+}
+
+/// As much of the weights as there is in a wheel without its list of entries.
+fn beginning(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = bytes;
+    loop {
+        let file = read_zipfile_from_stream(&mut rest).ok().flatten()?;
+        if file.name().is_ok_and(|name| name == IN_WHEEL) {
+            let mut content = Vec::new();
+            // What was read before an error stays.
+            let _ = file.take(MAX_FILE).read_to_end(&mut content);
+            return Some(content);
+        }
+    }
 }
 
 impl Net {
@@ -216,7 +253,8 @@ impl Net {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use facelatch::nn::{Network, Side as Axis, Signature};
+    use facelatch::models::Normalization;
+    use facelatch::nn::{Network, Pictures, Side as Axis, Signature};
 
     /// A picture the way the wheel's networks see it: `[x][y][channel]`.
     #[derive(Clone)]
@@ -361,13 +399,13 @@ mod tests {
         for (net, width, height) in [(&PNET, 31, 26), (&RNET, 24, 24), (&ONET, 48, 48)] {
             let list = noise(net);
             let mut picture = Transposed::new(width, height, 3);
-            for (at, value) in picture.values.iter_mut().enumerate() {
-                *value = ((at * 37 % 101) as f32 - 50.0) / 50.0;
-            }
-            let mut upright = Vec::new();
-            for channel in 0..3 {
-                for y in 0..height {
-                    upright.extend((0..width).map(|x| *picture.at(x, y, channel)));
+            let mut upright = Pictures::default();
+            for (at, pixel) in upright.add(height, width).chunks_mut(Pictures::PIXEL).enumerate() {
+                for (channel, value) in pixel.iter_mut().enumerate().take(3) {
+                    let byte = ((at * 3 + channel) * 37 % 251) as u8;
+                    *value = i16::from(byte) * Pictures::STEPS;
+                    *picture.at(at % width, at / width, channel) =
+                        (f32::from(byte) - 127.5) / 128.0;
                 }
             }
             let free = net.input.is_none();
@@ -378,21 +416,17 @@ mod tests {
                 outputs: net.heads.iter().map(|(_, size)| *size).collect(),
             };
             let bytes = net.export(list.clone()).expect("an ONNX file");
-            let network = Network::load(net.name, &bytes, &signature).expect("a network");
-            let outputs = network.run(&[1, 3, height, width], &upright).expect("outputs");
+            let normalization = &Normalization::ARCFACE;
+            let mut network = Network::load(net.name, &bytes, &signature, normalization, None)
+                .expect("a network");
+            let outputs = network.run(&upright).expect("outputs");
             for (mut expected, output) in defined(net, &list, &picture).into_iter().zip(outputs) {
-                let (w, h) = (expected.width, expected.height);
-                for channel in 0..expected.channels {
-                    for y in 0..h {
-                        for x in 0..w {
-                            let got = output.values()[(channel * h + y) * w + x];
-                            let expected = *expected.at(x, y, channel);
-                            assert!(
-                                (got - expected).abs() < 1e-3,
-                                "{}: {got} {expected}",
-                                net.name
-                            );
-                        }
+                let width = expected.width;
+                assert_eq!(output.places().len(), width * expected.height);
+                for (at, place) in output.places().enumerate() {
+                    for (channel, got) in place.iter().enumerate() {
+                        let expected = *expected.at(at % width, at / width, channel);
+                        assert!((got - expected).abs() < 1e-3, "{}: {got} {expected}", net.name);
                     }
                 }
             }

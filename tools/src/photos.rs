@@ -6,9 +6,10 @@ use facelatch::align::{Crop, align};
 use facelatch::detect::{self, Detector, DetectorSettings, Face, Net, nearest_center};
 use facelatch::embed::{Embedder, Embedding};
 use facelatch::models::Models;
+use facelatch::nn::Pictures;
 use facelatch::picture;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -30,10 +31,9 @@ pub enum Outcome {
     Unreadable(String),
 }
 
-/// Sees what the detector's nets are fed: the photo's place in the list, the net,
-/// the shape and the values, as [`facelatch::detect::Watch`] has them. Called from
-/// several threads.
-pub type Watch<'w> = dyn Fn(usize, Net, [usize; 4], &[f32]) + Sync + 'w;
+/// Sees what the detector's nets are fed, with the photo's place in the list. Called
+/// from several threads.
+pub type Watch<'w> = dyn Fn(usize, Net, &Pictures) + Sync + 'w;
 
 /// Finds, aligns and, if `embed`, embeds the central face of each photo. The
 /// outcomes come in the photos' order.
@@ -43,7 +43,7 @@ pub fn process(
     embed: bool,
     label: &str,
 ) -> Result<Vec<Outcome>> {
-    process_watched(models, photos, embed, label, &|_, _, _, _| ())
+    process_watched(models, photos, embed, label, &|_, _, _| ())
 }
 
 /// The same, while `watch` sees every input of the detector's nets.
@@ -69,9 +69,7 @@ pub fn process_watched(
                     loop {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         let Some(photo) = photos.get(index) else { return Ok(()) };
-                        let mut watch = |net, shape, values: &[f32]| {
-                            watch(index, net, shape, values);
-                        };
+                        let mut watch = |net, pictures: &Pictures| watch(index, net, pictures);
                         let outcome = one(&mut detector, embedder.as_mut(), photo, &mut watch)?;
                         if let Ok(mut outcomes) = outcomes.lock() {
                             outcomes[index] = Some(outcome);
@@ -92,10 +90,25 @@ pub fn process_watched(
     Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::NoFace)).collect())
 }
 
+/// The face of a photo; a photo without one is told and left out.
+pub fn told(outcome: Outcome, path: &Path) -> Option<(Crop, Option<Embedding>)> {
+    match outcome {
+        Outcome::Face { crop, embedding, .. } => Some((crop, embedding)),
+        Outcome::NoFace => {
+            log::warn!("{}: no face; left out", path.display());
+            None
+        }
+        Outcome::Unreadable(message) => {
+            log::warn!("{message}; left out");
+            None
+        }
+    }
+}
+
 fn one(
     detector: &mut Detector,
     embedder: Option<&mut Embedder>,
-    photo: &std::path::Path,
+    photo: &Path,
     watch: &mut detect::Watch,
 ) -> Result<Outcome> {
     let frame = match picture::read(photo) {
@@ -103,7 +116,7 @@ fn one(
         Err(error) => return Ok(Outcome::Unreadable(error.to_string())),
     };
     let faces = detector.detect_watched(&frame, watch)?;
-    let Some(face) = nearest_center(&faces, &frame) else { return Ok(Outcome::NoFace) };
+    let Some(face) = nearest_center(faces, &frame) else { return Ok(Outcome::NoFace) };
     let crop = align(&frame, &face.landmarks);
     let embedding = embedder.map(|embedder| embedder.embed(&crop)).transpose()?;
     Ok(Outcome::Face { face: *face, crop, embedding })

@@ -198,6 +198,7 @@ pub(crate) mod tests {
             file: ModelFile { name: "noise.onnx".into(), bytes: weights.to_onnx().into() },
             normalization,
             embedding_size: 32,
+            precision: None,
         };
         let mut embedder = Embedder::new(&model).expect("a model");
         let exported = embedder.embed(&crop).expect("an embedding");

@@ -6,6 +6,7 @@ use facelatch::embed::{Embedder, Embedding};
 use facelatch::models::{ModelFile, Models, Normalization, RecognizerModel};
 use facelatch_tools::cli::read_mobilefacenet;
 use facelatch_tools::mobilefacenet::{MobileFaceNet, expected};
+use facelatch_tools::mtcnn;
 use facelatch_tools::student::{Student, pictures};
 use facelatch_tools::weights::{Tensor, Tensors, pytorch, safetensors};
 use proptest::prelude::*;
@@ -195,6 +196,7 @@ fn exported_with_imagenet_normalization_it_embeds_as_torch_does() {
         file: ModelFile { name: "seed.onnx".into(), bytes: network.to_onnx().into() },
         normalization,
         embedding_size: EMBEDDING_SIZE,
+        precision: None,
     };
     let embedding = Embedder::new(&model).expect("a model").embed(&crop).expect("an embedding");
     let torch = tch::no_grad(|| {
@@ -287,6 +289,68 @@ fn a_file_cut_short_names_the_tensor() {
     let bytes = pth(&tensors);
     let path = written(&folder, "end.pth", &bytes[..bytes.len() - 10]);
     let said = format!("{:#}", read_mobilefacenet(&path).expect_err("cut short"));
+    assert!(said.contains("damaged or cut short"), "{said}");
+}
+
+/// The pickled dictionary of lists in which MTCNN's weights travel; of arrays of
+/// their own shape there is none, for the file is read before they are looked at.
+fn npy_of_nets() -> Vec<u8> {
+    const ARRAY: &[u8] = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\x01b\x87R(K\x01K\x28\x85cnumpy\ndtype\nU\x02f4K\0K\x01\x87R(K\x03U\x01<NNNtb\x89U\xa0";
+    let header = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }\n";
+    let mut out = b"\x93NUMPY\x01\0".to_vec();
+    out.extend((header.len() as u16).to_le_bytes());
+    out.extend(header);
+    out.extend(b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\x01b\x87R(K\x01)cnumpy\ndtype\nU\x02O8K\0K\x01\x87R\x89]}(");
+    for net in ["pnet", "rnet", "onet"] {
+        out.extend(b"U\x04");
+        out.extend(net.bytes());
+        out.extend(b"](");
+        for number in 0..16u8 {
+            out.extend(ARRAY);
+            out.extend([number; 160]);
+            out.extend(b"tb");
+        }
+        out.push(b'e');
+    }
+    out.extend(b"uatb.");
+    out
+}
+
+#[test]
+fn a_detector_cut_short_names_the_tensor() {
+    let npy = npy_of_nets();
+    let wheel = |method| {
+        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        let options = SimpleFileOptions::default().compression_method(method);
+        for (name, bytes) in
+            [("mtcnn/__init__.py", &b"# nothing"[..]), ("mtcnn/data/mtcnn_weights.npy", &npy)]
+        {
+            zip.start_file(name, options).expect("an entry");
+            zip.write_all(bytes).expect("written");
+        }
+        zip.finish().expect("an archive").into_inner()
+    };
+    // Wherever the file ends, the array named is the one that it ends in.
+    let array = |index: usize| npy.windows(160).position(|w| w == [index as u8; 160]);
+    let fifth_of_pnet = array(5).expect("an array");
+    let length = npy.len() / 3;
+    for (cut, expected) in [
+        (fifth_of_pnet + 50, "pnet.conv2.slope (pnet[5]) is missing"),
+        (fifth_of_pnet + 50 + length, "rnet.conv2.slope (rnet[5]) is missing"),
+        (fifth_of_pnet + 50 + 2 * length, "onet.conv2.slope (onet[5]) is missing"),
+    ] {
+        let said = mtcnn::import(&npy[..cut]).expect_err("cut short").to_string();
+        assert!(said.contains(expected), "{said}");
+        let stored = wheel(zip::CompressionMethod::Stored);
+        let start = stored.windows(6).position(|w| w == b"\x93NUMPY").expect("the entry");
+        let said = mtcnn::import(&stored[..start + cut]).expect_err("cut short").to_string();
+        assert!(said.contains(expected), "{said}");
+    }
+    let packed = wheel(zip::CompressionMethod::Deflated);
+    let said = mtcnn::import(&packed[..packed.len() * 2 / 3]).expect_err("cut short").to_string();
+    assert!(said.contains("] is missing") || said.contains("cut short"), "{said}");
+    // The weights are all there, their archive is not.
+    let said = mtcnn::import(&packed[..packed.len() - 10]).expect_err("cut short").to_string();
     assert!(said.contains("damaged or cut short"), "{said}");
 }
 

@@ -30,12 +30,17 @@
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod pool;
+mod rows;
 mod scalar;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use pool::{MaxPool, Row};
+pub use rows::{ONE, SLACK, STEPS, Taps, weighted_pixels, weighted_rows};
+use std::ops::Range;
 use std::sync::OnceLock;
 use thiserror::Error;
 
@@ -416,7 +421,7 @@ impl Matrix {
         self.channels
     }
 
-    /// Computes the first `pixels` of the walk. A pixel of the output has as many
+    /// Computes some pixels of the walk. A pixel of the output has as many
     /// bytes as there are channels, rounded up to a multiple of 16. The residual
     /// lies like the output.
     ///
@@ -426,16 +431,17 @@ impl Matrix {
     pub fn run(
         &self,
         walk: &Walk,
-        pixels: usize,
+        pixels: Range<usize>,
         input: &[u8],
         residual: Option<&[u8]>,
         output: &mut [u8],
         scratch: &mut Scratch,
     ) {
-        self.check(walk, pixels, input);
+        self.check(walk, &pixels, input);
         assert!(walk.output_end(padded(self.channels)) <= output.len(), "output too short");
         assert_eq!(residual.is_some(), self.epilogue.residual.is_some(), "a residual or none");
-        assert!(residual.is_none_or(|other| other.len() >= output.len()), "residual too short");
+        let end = walk.output_end(padded(self.channels));
+        assert!(residual.is_none_or(|other| other.len() >= end), "residual too short");
         match (self.kernel, &self.weights) {
             // SAFETY, for all of them: `new` is only reached with a kernel that this
             // processor has (`Kernel` is made by `best` and `named`, which ask it); the
@@ -472,12 +478,12 @@ impl Matrix {
     pub fn run_float(
         &self,
         walk: &Walk,
-        pixels: usize,
+        pixels: Range<usize>,
         input: &[u8],
         output: &mut [f32],
         scratch: &mut Scratch,
     ) {
-        self.check(walk, pixels, input);
+        self.check(walk, &pixels, input);
         assert!(walk.output_end(self.channels) <= output.len(), "output too short");
         assert!(self.epilogue.residual.is_none(), "no residual");
         match (self.kernel, &self.weights) {
@@ -505,8 +511,8 @@ impl Matrix {
         }
     }
 
-    fn check(&self, walk: &Walk, pixels: usize, input: &[u8]) {
-        assert!(pixels <= walk.len(), "no more pixels than the walk has");
+    fn check(&self, walk: &Walk, pixels: &Range<usize>, input: &[u8]) {
+        assert!(pixels.end <= walk.len(), "no more pixels than the walk has");
         assert_eq!(walk.inputs(), self.inputs, "the walk belongs to another layer");
         assert_eq!(walk.run % 16, 0, "runs come in groups of 16");
         assert!(walk.input_end() <= input.len(), "input too short");
@@ -572,13 +578,13 @@ impl Filter {
         Ok(Self { kernel, taps, channels, weights, epilogue })
     }
 
-    /// Computes the first `pixels` of the walk, whose runs are the taps.
+    /// Computes some pixels of the walk, whose runs are the taps.
     ///
     /// # Panics
     ///
     /// Where input or output are shorter than the walk.
-    pub fn run(&self, walk: &Walk, pixels: usize, input: &[u8], output: &mut [u8]) {
-        assert!(pixels <= walk.len(), "no more pixels than the walk has");
+    pub fn run(&self, walk: &Walk, pixels: Range<usize>, input: &[u8], output: &mut [u8]) {
+        assert!(pixels.end <= walk.len(), "no more pixels than the walk has");
         assert_eq!((walk.runs.len(), walk.run), (self.taps, self.channels), "another layer's walk");
         assert!(walk.input_end() <= input.len(), "input too short");
         assert!(walk.output_end(self.channels) <= output.len(), "output too short");

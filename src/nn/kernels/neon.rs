@@ -7,6 +7,7 @@
 use super::{Epilogue, Filter, Matrix, Walk, padded};
 use std::arch::aarch64::*;
 use std::arch::asm;
+use std::ops::Range;
 
 /// Pixels of a tile.
 const TILE: usize = 4;
@@ -146,7 +147,7 @@ pub(super) unsafe fn matrix_dot(
     matrix: &Matrix,
     weights: &[i8],
     walk: &Walk,
-    pixels: usize,
+    pixels: Range<usize>,
     input: &[u8],
     residual: Option<&[u8]>,
     output: &mut [u8],
@@ -163,7 +164,7 @@ pub(super) unsafe fn matrix_dot_float(
     matrix: &Matrix,
     weights: &[i8],
     walk: &Walk,
-    pixels: usize,
+    pixels: Range<usize>,
     input: &[u8],
     output: &mut [f32],
 ) {
@@ -180,19 +181,19 @@ unsafe fn tiles_dot(
     matrix: &Matrix,
     weights: &[i8],
     walk: &Walk,
-    pixels: usize,
+    pixels: Range<usize>,
     input: &[u8],
     put: &mut impl Put,
 ) {
     for (block, weights) in weights.chunks_exact(matrix.inputs * 16).enumerate() {
-        let mut pixel = 0;
+        let mut pixel = pixels.start;
         // SAFETY: tiles end with the pixels; the rest is the caller's word.
         unsafe {
-            while pixels - pixel >= TILE {
+            while pixels.end - pixel >= TILE {
                 tile_dot::<TILE>(matrix, weights, walk, pixel, input, block * 16, put);
                 pixel += TILE;
             }
-            while pixels > pixel {
+            while pixels.end > pixel {
                 tile_dot::<1>(matrix, weights, walk, pixel, input, block * 16, put);
                 pixel += 1;
             }
@@ -257,7 +258,7 @@ pub(super) unsafe fn matrix(
     matrix: &Matrix,
     weights: &[i8],
     walk: &Walk,
-    pixels: usize,
+    pixels: Range<usize>,
     input: &[u8],
     residual: Option<&[u8]>,
     output: &mut [u8],
@@ -274,7 +275,7 @@ pub(super) unsafe fn matrix_float(
     matrix: &Matrix,
     weights: &[i8],
     walk: &Walk,
-    pixels: usize,
+    pixels: Range<usize>,
     input: &[u8],
     output: &mut [f32],
 ) {
@@ -289,20 +290,20 @@ unsafe fn tiles(
     matrix: &Matrix,
     weights: &[i8],
     walk: &Walk,
-    pixels: usize,
+    pixels: Range<usize>,
     input: &[u8],
     put: &mut impl Put,
 ) {
     for channel in (0..padded(matrix.channels)).step_by(16) {
         let weights = &weights[channel * matrix.inputs..(channel + 16) * matrix.inputs];
-        let mut pixel = 0;
+        let mut pixel = pixels.start;
         // SAFETY: tiles end with the pixels; the rest is the caller's word.
         unsafe {
-            while pixels - pixel >= TILE {
+            while pixels.end - pixel >= TILE {
                 tile::<TILE>(matrix, weights, walk, pixel, input, channel, put);
                 pixel += TILE;
             }
-            while pixels > pixel {
+            while pixels.end > pixel {
                 tile::<1>(matrix, weights, walk, pixel, input, channel, put);
                 pixel += 1;
             }
@@ -369,13 +370,14 @@ pub(super) unsafe fn filter(
     filter: &Filter,
     weights: &[i8],
     walk: &Walk,
-    pixels: usize,
+    pixels: Range<usize>,
     input: &[u8],
     output: &mut [u8],
 ) {
     let groups = filter.taps.div_ceil(2);
     let mut put = Bytes { residual: None, output };
-    for (&from, &to) in walk.inputs.iter().zip(&walk.outputs).take(pixels) {
+    for (&from, &to) in walk.inputs.iter().zip(&walk.outputs).skip(pixels.start).take(pixels.len())
+    {
         for channel in (0..filter.channels).step_by(16) {
             // SAFETY: 16 stored channels at each tap, which the walk has room for; the
             // weights have an even number of taps; the epilogue is padded.

@@ -1,17 +1,19 @@
 //! What every kernel computes, in plain Rust.
 
 use super::{Epilogue, Filter, Matrix, Packed, Walk, padded};
+use std::ops::Range;
 
 pub(super) fn matrix(
     matrix: &Matrix,
     walk: &Walk,
-    pixels: usize,
+    pixels: Range<usize>,
     input: &[u8],
     residual: Option<&[u8]>,
     output: &mut [u8],
 ) {
     let Epilogue { positive, negative, .. } = &matrix.epilogue;
-    for (&from, &to) in walk.inputs.iter().zip(&walk.outputs).take(pixels) {
+    for (&from, &to) in walk.inputs.iter().zip(&walk.outputs).skip(pixels.start).take(pixels.len())
+    {
         for channel in 0..padded(matrix.channels) {
             let at = to as usize + channel;
             output[at] = if channel < matrix.channels {
@@ -28,11 +30,12 @@ pub(super) fn matrix(
 pub(super) fn matrix_float(
     matrix: &Matrix,
     walk: &Walk,
-    pixels: usize,
+    pixels: Range<usize>,
     input: &[u8],
     output: &mut [f32],
 ) {
-    for (&from, &to) in walk.inputs.iter().zip(&walk.outputs).take(pixels) {
+    for (&from, &to) in walk.inputs.iter().zip(&walk.outputs).skip(pixels.start).take(pixels.len())
+    {
         for channel in 0..matrix.channels {
             let sum = product(matrix, walk, from, channel, input);
             output[to as usize + channel] = sum as f32 * matrix.epilogue.positive[channel];
@@ -40,10 +43,17 @@ pub(super) fn matrix_float(
     }
 }
 
-pub(super) fn filter(filter: &Filter, walk: &Walk, pixels: usize, input: &[u8], output: &mut [u8]) {
+pub(super) fn filter(
+    filter: &Filter,
+    walk: &Walk,
+    pixels: Range<usize>,
+    input: &[u8],
+    output: &mut [u8],
+) {
     let Packed::Bytes(weights) = &filter.weights else { return };
     let Epilogue { bias, positive, negative, .. } = &filter.epilogue;
-    for (&from, &to) in walk.inputs.iter().zip(&walk.outputs).take(pixels) {
+    for (&from, &to) in walk.inputs.iter().zip(&walk.outputs).skip(pixels.start).take(pixels.len())
+    {
         for channel in 0..filter.channels {
             let weights = &weights[channel * filter.taps..(channel + 1) * filter.taps];
             let sum = walk.runs.iter().zip(weights).fold(bias[channel], |sum, (run, weight)| {

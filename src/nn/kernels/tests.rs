@@ -24,7 +24,7 @@ impl Noise {
     }
 
     fn layer(&mut self, channels: usize, inputs: usize, residual: bool) -> Layer {
-        let extreme = self.next() % 3 == 0;
+        let extreme = self.next().is_multiple_of(3);
         let mut scale = |large: f32| {
             let share = (self.next() % 1000) as f32 / 1000.0 - 0.3;
             share * large / (inputs as f32).sqrt()
@@ -95,9 +95,9 @@ proptest! {
             let input = stored(kernel, &input);
             let other = other.as_ref().map(|other| stored(kernel, other));
             let scratch = &mut Scratch::default();
-            matrix.run(&walk, pixels, &input, other.as_deref(), &mut bytes, scratch);
+            matrix.run(&walk, 0..pixels, &input, other.as_deref(), &mut bytes, scratch);
             if !residual {
-                matrix.run_float(&walk, pixels, &input, &mut floats, scratch);
+                matrix.run_float(&walk, 0..pixels, &input, &mut floats, scratch);
             }
             let floats: Vec<u32> = floats.iter().map(|value| value.to_bits()).collect();
             (numbers(kernel, &walk, channels, &bytes), floats)
@@ -120,7 +120,7 @@ proptest! {
         let run = |kernel: Kernel| {
             let mut bytes = vec![0; pixels * channels];
             let filter = Filter::new(kernel, &layer).expect("a layer");
-            filter.run(&walk, pixels, &stored(kernel, &input), &mut bytes);
+            filter.run(&walk, 0..pixels, &stored(kernel, &input), &mut bytes);
             numbers(kernel, &walk, channels, &bytes)
         };
         let expected = run(Kernel::Scalar);
@@ -147,7 +147,7 @@ proptest! {
         let mut output = [0u8; 16];
         let other_bytes = [other.cast_unsigned(); 16];
         let bytes: Vec<u8> = input.iter().map(|q| q.cast_unsigned()).collect();
-        matrix.run(&walk, 1, &bytes, Some(&other_bytes), &mut output, &mut Scratch::default());
+        matrix.run(&walk, 0..1, &bytes, Some(&other_bytes), &mut output, &mut Scratch::default());
         let sum: i64 = i64::from(bias)
             + weights.iter().zip(&input).map(|(w, q)| i64::from(*w) * i64::from(*q)).sum::<i64>();
         let factor = if sum < 0 { negative } else { positive };

@@ -12,6 +12,7 @@
 
 use super::{Epilogue, Filter, Matrix, Walk, padded};
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 pub(super) mod vnni {
     use super::*;
@@ -107,7 +108,7 @@ pub(super) mod vnni {
         matrix: &Matrix,
         weights: &[i8],
         walk: &Walk,
-        pixels: usize,
+        pixels: Range<usize>,
         input: &[u8],
         residual: Option<&[u8]>,
         output: &mut [u8],
@@ -147,7 +148,7 @@ pub(super) mod vnni {
         matrix: &Matrix,
         weights: &[i8],
         walk: &Walk,
-        pixels: usize,
+        pixels: Range<usize>,
         input: &[u8],
         output: &mut [f32],
     ) {
@@ -175,7 +176,7 @@ pub(super) mod vnni {
         matrix: &Matrix,
         weights: &[i8],
         walk: &Walk,
-        pixels: usize,
+        pixels: Range<usize>,
         input: &[u8],
         put: &mut impl FnMut(__m512i, usize, usize),
     ) {
@@ -189,13 +190,13 @@ pub(super) mod vnni {
                 let bias = matrix.epilogue.bias.as_ptr().add(first * LANES);
                 let at = (weights, block, bias, first * LANES);
                 if blocks - first >= WIDE {
-                    pixels_of::<WIDE>(walk, pixels, input, at, put);
+                    pixels_of::<WIDE>(walk, pixels.clone(), input, at, put);
                     first += WIDE;
                 } else if blocks - first >= 2 {
-                    pixels_of::<2>(walk, pixels, input, at, put);
+                    pixels_of::<2>(walk, pixels.clone(), input, at, put);
                     first += 2;
                 } else {
-                    pixels_of::<1>(walk, pixels, input, at, put);
+                    pixels_of::<1>(walk, pixels.clone(), input, at, put);
                     first += 1;
                 }
             }
@@ -208,23 +209,23 @@ pub(super) mod vnni {
     #[inline]
     unsafe fn pixels_of<const B: usize>(
         walk: &Walk,
-        pixels: usize,
+        pixels: Range<usize>,
         input: &[u8],
         block: Block,
         put: &mut impl FnMut(__m512i, usize, usize),
     ) {
-        let mut pixel = 0;
+        let mut pixel = pixels.start;
         // SAFETY: the caller's word; tiles end with the pixels.
         unsafe {
-            while pixels - pixel >= 6 {
+            while pixels.end - pixel >= 6 {
                 tile::<6, B>(walk, pixel, input, block, put);
                 pixel += 6;
             }
-            while pixels - pixel >= 2 {
+            while pixels.end - pixel >= 2 {
                 tile::<2, B>(walk, pixel, input, block, put);
                 pixel += 2;
             }
-            while pixels > pixel {
+            while pixels.end > pixel {
                 tile::<1, B>(walk, pixel, input, block, put);
                 pixel += 1;
             }
@@ -265,13 +266,15 @@ pub(super) mod vnni {
         filter: &Filter,
         weights: &[i8],
         walk: &Walk,
-        pixels: usize,
+        pixels: Range<usize>,
         input: &[u8],
         output: &mut [u8],
     ) {
         let groups = filter.taps.div_ceil(4);
         let epilogue = &filter.epilogue;
-        for (&from, &to) in walk.inputs.iter().zip(&walk.outputs).take(pixels) {
+        for (&from, &to) in
+            walk.inputs.iter().zip(&walk.outputs).skip(pixels.start).take(pixels.len())
+        {
             for (block, channel) in (0..filter.channels).step_by(64).enumerate() {
                 let mask = u64::MAX >> (64 - (filter.channels - channel).min(64));
                 // SAFETY: masked loads and stores touch only stored channels, which the
@@ -364,7 +367,7 @@ pub(super) mod avx2 {
         matrix: &Matrix,
         weights: &[i16],
         walk: &Walk,
-        pixels: usize,
+        pixels: Range<usize>,
         input: &[u8],
         residual: Option<&[u8]>,
         output: &mut [u8],
@@ -418,7 +421,7 @@ pub(super) mod avx2 {
         matrix: &Matrix,
         weights: &[i16],
         walk: &Walk,
-        pixels: usize,
+        pixels: Range<usize>,
         input: &[u8],
         output: &mut [f32],
         scratch: &mut Scratch,
@@ -450,16 +453,16 @@ pub(super) mod avx2 {
         matrix: &Matrix,
         weights: &[i16],
         walk: &Walk,
-        pixels: usize,
+        pixels: Range<usize>,
         input: &[u8],
         scratch: &mut Scratch,
         put: &mut impl FnMut([__m256i; 2], usize, usize),
     ) {
         let inputs = matrix.inputs;
         scratch.words.resize((TILE * inputs).max(scratch.words.len()), 0);
-        let mut pixel = 0;
-        while pixel < pixels {
-            let some = (pixels - pixel).min(TILE);
+        let mut pixel = pixels.start;
+        while pixel < pixels.end {
+            let some = (pixels.end - pixel).min(TILE);
             for m in 0..some {
                 let from = walk.inputs[pixel + m] as usize;
                 let mut to = m * inputs;
@@ -540,14 +543,16 @@ pub(super) mod avx2 {
         filter: &Filter,
         weights: &[i16],
         walk: &Walk,
-        pixels: usize,
+        pixels: Range<usize>,
         input: &[u8],
         output: &mut [u8],
     ) {
         let groups = filter.taps.div_ceil(2);
         let epilogue = &filter.epilogue;
         let zero = _mm256_setzero_si256();
-        for (&from, &to) in walk.inputs.iter().zip(&walk.outputs).take(pixels) {
+        for (&from, &to) in
+            walk.inputs.iter().zip(&walk.outputs).skip(pixels.start).take(pixels.len())
+        {
             for (block, channel) in (0..filter.channels).step_by(32).enumerate() {
                 let whole = filter.channels - channel >= 32;
                 // SAFETY: 32 or, at the end, 16 stored channels are read and written, which

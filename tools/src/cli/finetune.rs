@@ -1,21 +1,18 @@
 //! `finetune`: a recognizer of our own from published weights.
 
+use super::calibrate::thresholds;
 use super::import::{
-    Normalized, Thresholds, read_mobilefacenet, update_manifest, write_file, write_recognizer,
+    Normalized, read_mobilefacenet, update_manifest, write_file, write_recognizer,
 };
 use super::verify::{Report, measure, print};
-use crate::calibrate::calibrate;
 use crate::finetune::{Epoch, Finetuned, Progress, Recipe, Sample, finetune};
-use crate::lfw::{Pairs, Photo, photos_of};
-use crate::metrics::Scores;
-use crate::photos::{self, Outcome};
-use anyhow::{Context, Result, bail};
+use crate::lfw::{Pairs, Photo, all_photos, check_apart, names_in, people_of};
+use crate::photos::{self};
+use anyhow::{Context, Result};
 use clap::Args;
-use facelatch::align::Crop;
-use facelatch::embed::Embedding;
 use facelatch::models::Models;
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Train a recognizer on from imported weights.
@@ -146,7 +143,7 @@ impl Finetune {
         let draft = self.out.join("finetune.draft");
         copy_detector(&self.out, &draft)?;
         write_recognizer(&draft, &weights, normalization, &self.name, None)?;
-        let thresholds = self.thresholds(&Models::open(&draft)?, &data.calibrate)?;
+        let thresholds = thresholds(&Models::open(&draft)?, &self.images, &self.calibrate)?;
         write_recognizer(&self.out, &weights, normalization, &self.name, Some(thresholds))?;
         std::fs::remove_dir_all(&draft).with_context(|| draft.display().to_string())?;
 
@@ -180,16 +177,11 @@ impl Finetune {
         let parts = [
             ("--train", train.clone()),
             ("--select", people_of(&select)),
-            ("--calibrate", calibrate.clone()),
+            ("--calibrate", calibrate),
             ("--report", report.as_ref().map(people_of).unwrap_or_default()),
         ];
         check_apart(&parts)?;
-        Ok(Data {
-            train: all_photos(&self.images, &train)?,
-            select: select.photos(),
-            calibrate: all_photos(&self.images, &calibrate)?,
-            report,
-        })
+        Ok(Data { train: all_photos(&self.images, &train)?, select: select.photos(), report })
     }
 
     /// The photos' faces; a photo without one is told and left out.
@@ -200,7 +192,7 @@ impl Finetune {
         for ((photo, path), outcome) in
             photos.iter().zip(&paths).zip(photos::process(models, &paths, false, label)?)
         {
-            if let Some((crop, _)) = told(outcome, path) {
+            if let Some((crop, _)) = photos::told(outcome, path) {
                 let next = numbers.len();
                 let person = *numbers.entry(&photo.person).or_insert(next);
                 samples.push(Sample { crop, person });
@@ -208,64 +200,13 @@ impl Finetune {
         }
         Ok(samples)
     }
-
-    fn thresholds(&self, models: &Models, photos: &[Photo]) -> Result<Thresholds> {
-        let paths: Vec<PathBuf> = photos.iter().map(|photo| photo.path(&self.images)).collect();
-        let outcomes = photos::process(models, &paths, true, "calibration")?;
-        let embeddings: Vec<Option<Embedding>> = outcomes
-            .into_iter()
-            .zip(&paths)
-            .map(|(outcome, path)| told(outcome, path).and_then(|(_, embedding)| embedding))
-            .collect();
-        let faces: Vec<(&str, Option<&Embedding>)> = photos
-            .iter()
-            .map(|photo| photo.person.as_str())
-            .zip(embeddings.iter().map(Option::as_ref))
-            .filter(|(_, embedding)| embedding.is_some())
-            .collect();
-        let people: BTreeSet<&str> = faces.iter().map(|(person, _)| *person).collect();
-        let file = self.calibrate.file_name().unwrap_or_default().to_string_lossy();
-        calibrate(&Scores::of_all_pairs(&faces), file.into_owned(), people.len(), faces.len())
-    }
 }
 
 /// What the files of the command line name.
 struct Data {
     train: Vec<Photo>,
     select: Vec<Photo>,
-    calibrate: Vec<Photo>,
     report: Option<Pairs>,
-}
-
-pub fn people_of(pairs: &Pairs) -> BTreeSet<String> {
-    pairs.photos().into_iter().map(|photo| photo.person).collect()
-}
-
-/// The names of a file with one a line.
-pub fn names_in(path: &Path) -> Result<BTreeSet<String>> {
-    let names = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    Ok(names.lines().map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect())
-}
-
-/// All photos of these people, in order.
-pub fn all_photos(images: &Path, people: &BTreeSet<String>) -> Result<Vec<Photo>> {
-    let mut photos = Vec::new();
-    for person in people {
-        photos.append(&mut photos_of(images, person)?);
-    }
-    Ok(photos)
-}
-
-/// Refuses people who are in two parts; each part has the name of its option.
-pub fn check_apart(parts: &[(&str, BTreeSet<String>)]) -> Result<()> {
-    for (at, (first, people)) in parts.iter().enumerate() {
-        for (second, others) in &parts[at + 1..] {
-            if let Some(person) = people.intersection(others).next() {
-                bail!("{person} is in both {first} and {second}; nobody may be in two parts");
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The detector's part of a folder of models into another one.
@@ -277,20 +218,6 @@ fn copy_detector(from: &Path, to: &Path) -> Result<()> {
         write_file(&to.join(file), &bytes)?;
     }
     update_manifest(to, None, "detector", toml::Value::try_from(detector)?)
-}
-
-fn told(outcome: Outcome, path: &Path) -> Option<(Crop, Option<Embedding>)> {
-    match outcome {
-        Outcome::Face { crop, embedding, .. } => Some((crop, embedding)),
-        Outcome::NoFace => {
-            log::warn!("{}: no face; left out", path.display());
-            None
-        }
-        Outcome::Unreadable(message) => {
-            log::warn!("{message}; left out");
-            None
-        }
-    }
 }
 
 fn tell(epoch: &Epoch) {

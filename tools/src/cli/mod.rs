@@ -1,5 +1,6 @@
 //! Arguments, dispatch and exit codes.
 
+mod calibrate;
 mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
@@ -21,6 +22,7 @@ struct Arguments {
 enum Command {
     Import(import::Import),
     Finetune(finetune::Finetune),
+    Calibrate(calibrate::Calibrate),
     Quantize(quantize::Quantize),
     Verify(verify::Verify),
 }
@@ -33,6 +35,7 @@ pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Import(import) => import.run(),
         Command::Finetune(finetune) => finetune.run(),
+        Command::Calibrate(calibrate) => calibrate.run(),
         Command::Quantize(quantize) => quantize.run(),
         Command::Verify(verify) => verify.run(),
     };

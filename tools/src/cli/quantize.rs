@@ -1,8 +1,8 @@
 //! `quantize`: a set of models in floating point into one in 8 bits.
 
-use super::finetune::{all_photos, check_apart, names_in, people_of};
+use super::calibrate;
 use super::import::{update_manifest, write_file};
-use crate::lfw::{Pairs, Photo};
+use crate::lfw::{Pairs, Photo, all_photos, check_apart, names_in, people_of};
 use crate::photos;
 use crate::quantize::fold::CENTERED;
 use crate::quantize::graph::Graph;
@@ -133,9 +133,12 @@ impl Quantize {
             files.insert(*name, entry);
         }
         self.write_manifest(&files, recognizer.embedding_size)?;
+        let made = Models::open(&self.out)?;
+        let thresholds = calibrate::thresholds(&made, &self.images, &self.calibrate)?;
+        calibrate::write(&self.out, thresholds)?;
 
         let people: Vec<&str> = select.iter().map(|photo| photo.person.as_str()).collect();
-        let whole = compare([&models, &Models::open(&self.out)?], &self.paths(&select), &people)?;
+        let whole = compare([&models, &made], &self.paths(&select), &people)?;
         tell_whole(&whole);
         let record = Record { seed: self.seed, networks, whole };
         write_file(&self.out.join("quantize.json"), &serde_json::to_vec_pretty(&record)?)
@@ -164,7 +167,7 @@ impl Quantize {
         gather(models, &self.paths(photos), watched, label)
     }
 
-    /// Without thresholds: those of other weights would not hold.
+    /// Without thresholds, which are measured with the models in place.
     fn write_manifest(
         &self,
         files: &BTreeMap<&str, FileEntry>,

@@ -453,21 +453,22 @@ fn same(node: &pb::NodeProto, name: &str, default: usize) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fold::CENTERED;
     use super::super::simulate::{Simulation, normalized};
     use super::super::toy;
     use super::*;
     use crate::student::tests::noise;
+    use facelatch::models::Normalization;
     use tch::Device;
 
     #[test]
-    fn torch_and_tract_agree_on_what_was_read() {
+    fn torch_and_the_device_agree_on_what_was_read() {
         let bytes = toy::onnx(1);
         let graph = Graph::read("toy.onnx", &bytes).expect("a graph");
         assert_eq!(graph.steps.len(), 9);
-        let pictures = normalized(&toy::pictures(3, 1), &CENTERED);
-        let torch = toy::torch(&Simulation::float(&graph, Device::Cpu), &pictures);
-        assert!(toy::difference(&torch, &toy::tract(&bytes, &pictures)) < 1e-4);
+        let (pictures, from) = (toy::pictures(3, 1), Normalization::IMAGENET);
+        let network = Simulation::float(&graph, Device::Cpu);
+        let torch = toy::torch(&network, &normalized(&pictures, &from));
+        assert!(toy::difference(&torch, &toy::device(&bytes, &pictures, &from)) < 1e-4);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use crate::photos::{self, Outcome};
 use anyhow::Result;
 use facelatch::align::Crop;
 use facelatch::detect::Net;
-use facelatch::models::{Models, Normalization};
+use facelatch::models::Models;
+use facelatch::nn::Pictures;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -32,10 +33,9 @@ pub fn gather(
 ) -> Result<Inputs> {
     // By photo, because threads finish in any order.
     let seen: Mutex<BTreeMap<(Net, usize), Vec<Picture>>> = Mutex::new(BTreeMap::new());
-    let normalization = models.detector.normalization;
-    let watch = |photo: usize, net: Net, shape: [usize; 4], values: &[f32]| {
+    let watch = |photo: usize, net: Net, pictures: &Pictures| {
         if photo.is_multiple_of(watched(net).max(1)) {
-            let pictures = pictures(shape, values, &normalization);
+            let pictures = in_bytes(pictures);
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             seen.entry((net, photo)).or_default().extend(pictures);
         }
@@ -79,23 +79,19 @@ struct Picture {
     bytes: Vec<u8>,
 }
 
-/// The batch that a net is fed, back in bytes; crops lose the fractions that
-/// resampling leaves, as they will when the net takes bytes.
-fn pictures(
-    [_, channels, height, width]: [usize; 4],
-    values: &[f32],
-    normalization: &Normalization,
-) -> Vec<Picture> {
-    let plane = (height * width).max(1);
-    let byte = |(channel, value): (usize, f32)| {
-        let value = value * normalization.std[channel % 3] + normalization.mean[channel % 3];
-        value.round_ties_even().clamp(0.0, 255.0) as u8
-    };
-    let one = |values: &[f32]| {
-        let bytes = values.iter().enumerate().map(|(at, value)| byte((at / plane, *value)));
+/// What a net is fed, in bytes: crops lose the fractions that resampling leaves, as
+/// they do when the net takes bytes.
+fn in_bytes(pictures: &Pictures) -> Vec<Picture> {
+    let mut values = pictures.values();
+    let mut next = |&(height, width): &(usize, usize)| {
+        let (picture, rest) = values.split_at(height * width * Pictures::PIXEL);
+        values = rest;
+        let plane = |channel: usize| picture.iter().skip(channel).step_by(Pictures::PIXEL);
+        let byte = |value: &i16| (value + Pictures::STEPS / 2).div_euclid(Pictures::STEPS);
+        let bytes = (0..3).flat_map(plane).map(|value| byte(value).clamp(0, 255) as u8);
         Picture { height, width, bytes: bytes.collect() }
     };
-    values.chunks_exact(channels.max(1) * plane).map(one).collect()
+    pictures.sides().iter().map(&mut next).collect()
 }
 
 /// Pixel by pixel to plane by plane.

@@ -2,7 +2,8 @@
 
 use crate::onnx::{Conv, GraphBuilder, Side};
 use crate::weights::Tensor;
-use facelatch::nn::{self, Network, Signature};
+use facelatch::models::Normalization;
+use facelatch::nn::{self, Network, Pictures, Signature};
 use tch::Kind;
 
 /// Side of its picture.
@@ -77,18 +78,25 @@ pub fn pictures(count: usize, seed: u32) -> tch::Tensor {
     tch::Tensor::from_data_size(&bytes, &shape, Kind::Uint8)
 }
 
-/// What tract makes of normalized pictures.
-pub fn tract(bytes: &[u8], pictures: &tch::Tensor) -> Vec<Vec<f32>> {
+/// What the device makes of pictures of bytes.
+pub fn device(file: &[u8], pictures: &tch::Tensor, from: &Normalization) -> Vec<Vec<f32>> {
     let side = nn::Side::Fixed(SIDE);
     let signature = Signature {
         input: [nn::Side::Free('N'), nn::Side::Fixed(3), side, side],
         outputs: vec![2, 4],
     };
-    let network = Network::load("toy.onnx", bytes, &signature).expect("a network");
-    let values = super::simulate::floats(pictures).expect("floats");
-    let shape = [pictures.size()[0] as usize, 3, SIDE, SIDE];
-    let outputs = network.run(&shape, &values).expect("outputs");
-    outputs.iter().map(|output| output.values().to_vec()).collect()
+    let mut network = Network::load("toy.onnx", file, &signature, from, None).expect("a network");
+    let values = super::simulate::floats(&pictures.to_kind(Kind::Float)).expect("bytes");
+    let mut fed = Pictures::default();
+    for picture in values.chunks(3 * SIDE * SIDE) {
+        for (at, value) in fed.add(SIDE, SIDE).iter_mut().enumerate() {
+            let (pixel, channel) = (at / Pictures::PIXEL, at % Pictures::PIXEL);
+            let byte = picture.get(channel * SIDE * SIDE + pixel).filter(|_| channel < 3);
+            *value = byte.map_or(0, |byte| *byte as i16 * Pictures::STEPS);
+        }
+    }
+    let outputs = network.run(&fed).expect("outputs");
+    outputs.iter().map(|output| output.places().flatten().copied().collect()).collect()
 }
 
 /// The largest difference of two lists of outputs, as a share of the largest value.

@@ -162,13 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn whoever_computes_in_floating_point_gets_what_was_simulated() {
+    fn the_device_gets_what_was_simulated() {
         let quantized = quantized();
-        let pictures = normalized(&toy::pictures(4, 3), &CENTERED);
-        let simulated = toy::torch(&Simulation::quantized(&quantized, Device::Cpu), &pictures);
-        let written = toy::tract(&write(&quantized), &pictures);
+        let pictures = toy::pictures(4, 3);
+        let network = Simulation::quantized(&quantized, Device::Cpu);
+        let simulated = toy::torch(&network, &normalized(&pictures, &CENTERED));
+        let got = toy::device(&write(&quantized), &pictures, &CENTERED);
         // A value halfway between two steps may fall to either side.
-        let difference = toy::difference(&simulated, &written);
+        let difference = toy::difference(&simulated, &got);
         assert!(difference < 0.02, "{difference}");
     }
 

@@ -88,6 +88,12 @@ pub enum WeightsError {
         /// Bytes there are.
         got: usize,
     },
+    /// The file ends before a tensor of which nothing is known yet.
+    #[error("cut short: {name} is missing; fetch the file again")]
+    Missing {
+        /// Which tensor.
+        name: String,
+    },
     /// Tensors of another architecture.
     #[error("these are not the weights of {architecture}: {}", faults.join("; "))]
     Mismatch {

@@ -1,7 +1,7 @@
 //! NumPy files that hold one pickled dictionary of lists of arrays, which is
 //! how MTCNN's weights travel.
 
-use super::pickle::{Id, Pickle};
+use super::pickle::{Id, Node, Pickle, PickleError};
 use super::{Budget, Tensor, WeightsError, element_count, f32_values};
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ pub type Lists = BTreeMap<String, Vec<Tensor>>;
 /// Reads the `.npy` format, version 1 to 3, of a scalar object array that holds
 /// `{name: [array, ...]}`.
 pub fn read_lists(bytes: &[u8]) -> Result<Lists, WeightsError> {
-    let pickle = Pickle::read(object_payload(bytes)?)?;
+    let payload = object_payload(bytes)?;
+    let pickle = Pickle::read(payload).map_err(|error| named(payload, error))?;
     let broken = |reason: &str| WeightsError::format(FORMAT, reason);
     // An object array's state ends in the list of its elements; a scalar has one.
     let root = array_state(&pickle, pickle.root())
@@ -39,6 +40,24 @@ pub fn read_lists(bytes: &[u8]) -> Result<Lists, WeightsError> {
     Ok(lists)
 }
 
+/// Of a pickle that is cut short, the first array that is not whole.
+fn named(payload: &[u8], error: PickleError) -> WeightsError {
+    let PickleError::Short { .. } = error else { return error.into() };
+    let (pickle, open) = Pickle::remains(payload);
+    // The last name with a list behind it; what has not been put into the list
+    // yet follows.
+    let list = (1..open.len()).rev().find_map(|at| {
+        let name = pickle.text(open[at - 1])?;
+        let Node::List(members) = pickle.node(open[at]) else { return None };
+        let waiting = open[at + 1..].iter().filter(|id| array_state(&pickle, **id).is_some());
+        Some((name, members.len() + waiting.count()))
+    });
+    match list {
+        Some((name, index)) => WeightsError::Missing { name: format!("{name}[{index}]") },
+        None => error.into(),
+    }
+}
+
 fn object_payload(bytes: &[u8]) -> Result<&[u8], WeightsError> {
     let broken = |reason: &str| WeightsError::format(FORMAT, reason);
     let rest =
@@ -61,7 +80,6 @@ fn object_payload(bytes: &[u8]) -> Result<&[u8], WeightsError> {
 
 /// The state of `_reconstruct(...)`: version, shape, dtype, Fortran order, data.
 fn array_state<'p>(pickle: &'p Pickle<'_>, id: Id) -> Option<&'p [Id]> {
-    use super::pickle::Node;
     let (_, "_reconstruct") = pickle.called(id)? else { return None };
     match pickle.node(id) {
         Node::Call { state: Some(state), .. } => pickle.members(*state),
@@ -75,7 +93,6 @@ fn array(
     name: &str,
     budget: &mut Budget,
 ) -> Result<Tensor, WeightsError> {
-    use super::pickle::Node;
     let broken = |reason: &str| WeightsError::format(FORMAT, format!("{name} {reason}"));
     let state = array_state(pickle, id).ok_or_else(|| broken("is no array"))?;
     let [_, shape, dtype, fortran, data] = *state else {
@@ -160,6 +177,15 @@ mod tests {
     fn reads_arrays_out_of_a_pickled_dictionary() {
         let lists = read_lists(&file()).expect("a file");
         assert_eq!(lists["net"], [Tensor { shape: vec![1, 3], values: vec![1.0, 2.0, 3.0] }]);
+    }
+
+    #[test]
+    fn a_file_cut_short_names_the_array() {
+        let file = file();
+        for cut in [file.len() - 10, file.len() - 30] {
+            let message = read_lists(&file[..cut]).expect_err("cut short").to_string();
+            assert!(message.contains("net[0] is missing"), "{message}");
+        }
     }
 
     #[test]

@@ -128,16 +128,18 @@ impl<'a> Pickle<'a> {
 
     /// Reads one pickle from the start of `input`.
     pub fn read(input: &'a [u8]) -> Result<Self, PickleError> {
-        let mut machine = Machine {
-            input,
-            at: 0,
-            nodes: Vec::new(),
-            stack: Vec::new(),
-            marks: Vec::new(),
-            memo: Vec::new(),
-        };
+        let mut machine = Machine::new(input);
         let root = machine.run()?;
         Ok(Self { input, nodes: machine.nodes, root, length: machine.at })
+    }
+
+    /// How far a pickle goes that `read` refuses: the values read, and those among
+    /// them that were not yet part of another one, in order.
+    pub fn remains(input: &'a [u8]) -> (Self, Vec<Id>) {
+        let mut machine = Machine::new(input);
+        // Why it ends is known.
+        let root = machine.run().unwrap_or_default();
+        (Self { input, nodes: machine.nodes, root, length: machine.at }, machine.stack)
     }
 
     /// Bytes of the input that the pickle takes.
@@ -231,6 +233,17 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
+    fn new(input: &'a [u8]) -> Self {
+        Self {
+            input,
+            at: 0,
+            nodes: Vec::new(),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: Vec::new(),
+        }
+    }
+
     fn malformed<T>(&self, reason: &'static str) -> Result<T, PickleError> {
         Err(PickleError::Malformed { at: self.at, reason })
     }

@@ -1,0 +1,717 @@
+//! Quantized ONNX, read into layers of whole numbers.
+//!
+//! The form is the one that ONNX's quantizers agree on: an activation passes
+//! through `QuantizeLinear` and `DequantizeLinear`, weights through
+//! `DequantizeLinear` alone, and what lies between is written in floating point:
+//!
+//! ```text
+//! Dequantize -> Conv or Gemm -> PRelu or none -> Add or none -> Quantize
+//! Dequantize -> MaxPool -> Quantize, with the same scale
+//! Dequantize -> Flatten, before a Gemm
+//! Dequantize -> Conv or Gemm -> Softmax or none -> an output of the network
+//! ```
+//!
+//! Each such line becomes one [`Step`]. Whatever does not fit is refused by its
+//! name: a layer left in floating point would be slow without a word.
+
+use super::kernels::{CHANNELS, Layer, LayerError, Residual};
+use std::collections::HashMap;
+use tract_onnx::pb;
+
+/// Why a graph is not the quantized form; `node` is the ONNX node's name.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Fault {
+    pub node: String,
+    pub reason: String,
+}
+
+type Result<T> = std::result::Result<T, Fault>;
+
+fn fault<T>(node: &str, reason: impl Into<String>) -> Result<T> {
+    Err(Fault { node: node.to_owned(), reason: reason.into() })
+}
+
+/// What a step looks at for each pixel of its output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Window {
+    pub height: usize,
+    pub width: usize,
+    pub stride: usize,
+    pub padding: usize,
+}
+
+impl Window {
+    const PIXEL: Self = Self { height: 1, width: 1, stride: 1, padding: 0 };
+
+    /// Sides of the output for sides of the input; zero where the window does not fit.
+    pub fn output(&self, (height, width): (usize, usize)) -> (usize, usize) {
+        let side = |side: usize, window: usize| {
+            (side + 2 * self.padding).checked_sub(window).map_or(0, |rest| rest / self.stride + 1)
+        };
+        match (side(height, self.height), side(width, self.width)) {
+            (0, _) | (_, 0) => (0, 0),
+            sides => sides,
+        }
+    }
+}
+
+/// Where a step's output goes: a tensor of bytes or an output of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    Tensor(usize),
+    Head(usize),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Op {
+    /// Channels mix. For each row of the window [`Step::run`] bytes of weights, in
+    /// the order columns, stored channels.
+    Matrix { layer: Layer, residual: Option<usize> },
+    /// Each channel by itself.
+    Filter { layer: Layer },
+    /// The largest of a window; at the far sides of what is left of it.
+    MaxPool,
+}
+
+/// One layer.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Step {
+    pub name: String,
+    pub op: Op,
+    pub window: Window,
+    /// Tensor.
+    pub input: usize,
+    pub output: Target,
+}
+
+/// An activation in bytes. The first one is the picture.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Tensor {
+    pub channels: usize,
+    /// Bytes of a pixel.
+    pub stored: usize,
+    /// Zeros that a step wants around it.
+    pub border: usize,
+    pub quantization: Quantization,
+    /// Height and width, where they are always the same.
+    sides: Option<(usize, usize)>,
+}
+
+impl Tensor {
+    /// Bytes that a row of a window takes: whole groups, of which the last may
+    /// reach over the window.
+    pub fn run(&self, window: &Window) -> usize {
+        (window.width * self.stored).next_multiple_of(CHANNELS)
+    }
+}
+
+/// An output of the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Head {
+    pub channels: usize,
+    pub softmax: bool,
+}
+
+/// `scale * (q - zero_point)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Quantization {
+    pub scale: f32,
+    pub zero_point: i8,
+}
+
+impl Quantization {
+    /// Of `(v - 128) / 128`, for bytes `v`: exact, and a byte is its own number but
+    /// for the middle.
+    const PICTURE: Self = Self { scale: 1.0 / 128.0, zero_point: 0 };
+}
+
+/// The picture's place among the tensors.
+pub(super) const PICTURE: usize = 0;
+const PICTURE_CHANNELS: usize = 3;
+/// Red, green, blue and a byte that does not count.
+pub(super) const PICTURE_STORED: usize = 4;
+
+/// A network in whole numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Model {
+    pub steps: Vec<Step>,
+    pub tensors: Vec<Tensor>,
+    pub heads: Vec<Head>,
+}
+
+/// What an ONNX name stands for.
+#[derive(Debug, Clone)]
+enum Value {
+    /// The network's input.
+    Picture,
+    Quantized(usize),
+    Dequantized {
+        tensor: usize,
+        flat: bool,
+    },
+    Weights(Weights),
+    Pooled {
+        tensor: usize,
+        window: Window,
+    },
+    Pending(Box<Pending>),
+}
+
+/// Dequantized constants: weights or a bias.
+#[derive(Debug, Clone)]
+struct Weights {
+    shape: Vec<usize>,
+    values: Vec<i32>,
+    scales: Vec<f32>,
+}
+
+/// A layer whose output is not quantized yet.
+#[derive(Debug, Clone)]
+struct Pending {
+    node: String,
+    input: usize,
+    window: Window,
+    groups: usize,
+    /// `[out, in / groups, height, width]`.
+    weights: Weights,
+    bias: Option<Weights>,
+    slopes: Option<Vec<f32>>,
+    residual: Option<usize>,
+    softmax: bool,
+}
+
+/// Reads a graph whose input is a picture of three channels, of these sides where
+/// they are fixed.
+pub(super) fn read(graph: &pb::GraphProto, sides: Option<(usize, usize)>) -> Result<Model> {
+    let mut reader = Reader {
+        constants: graph.initializer.iter().map(|c| (c.name.as_str(), c)).collect(),
+        values: HashMap::new(),
+        steps: Vec::new(),
+        tensors: Vec::new(),
+        sides,
+    };
+    for input in &graph.input {
+        if !reader.constants.contains_key(input.name.as_str()) {
+            reader.values.insert(input.name.clone(), Value::Picture);
+        }
+    }
+    for node in &graph.node {
+        let value = reader.value(node)?;
+        let [output] = &node.output[..] else {
+            return fault(&node.name, format!("{} outputs, one is expected", node.output.len()));
+        };
+        reader.values.insert(output.clone(), value);
+    }
+    let mut heads = Vec::new();
+    for output in &graph.output {
+        let Some(Value::Pending(pending)) = reader.values.get(&output.name).cloned() else {
+            return fault(&output.name, "an output must be a Conv or Gemm, or its Softmax");
+        };
+        if pending.slopes.is_some() || pending.residual.is_some() {
+            return fault(&pending.node, "an output cannot have a PRelu or an Add");
+        }
+        let (channels, softmax) = (pending.channels(), pending.softmax);
+        let output = Target::Head(heads.len());
+        reader.finish(*pending, Quantization { scale: 1.0, zero_point: 0 }, output)?;
+        heads.push(Head { channels, softmax });
+    }
+    Ok(Model { steps: reader.steps, tensors: reader.tensors, heads })
+}
+
+struct Reader<'g> {
+    constants: HashMap<&'g str, &'g pb::TensorProto>,
+    values: HashMap<String, Value>,
+    steps: Vec<Step>,
+    tensors: Vec<Tensor>,
+    sides: Option<(usize, usize)>,
+}
+
+impl Pending {
+    fn channels(&self) -> usize {
+        self.weights.shape[0]
+    }
+}
+
+impl Reader<'_> {
+    fn value(&mut self, node: &pb::NodeProto) -> Result<Value> {
+        match node.op_type.as_str() {
+            "QuantizeLinear" => self.quantize(node),
+            "DequantizeLinear" => self.dequantize(node),
+            "Conv" | "Gemm" => self.layer(node),
+            "PRelu" | "Relu" => self.prelu(node),
+            "Add" => self.add(node),
+            "MaxPool" => self.max_pool(node),
+            "Flatten" => match self.input(node, 0)? {
+                Value::Dequantized { tensor, .. } if int(node, "axis", 1) == 1 => {
+                    Ok(Value::Dequantized { tensor, flat: true })
+                }
+                _ => fault(&node.name, "Flatten must follow a DequantizeLinear, from axis 1 on"),
+            },
+            "Softmax" => match self.input(node, 0)? {
+                Value::Pending(mut pending) if int(node, "axis", -1) == 1 && !pending.softmax => {
+                    pending.softmax = true;
+                    Ok(Value::Pending(pending))
+                }
+                _ => fault(&node.name, "Softmax must follow a Conv or Gemm, over axis 1"),
+            },
+            other => fault(&node.name, format!("there is no 8-bit operator for {other}")),
+        }
+    }
+
+    fn input(&self, node: &pb::NodeProto, at: usize) -> Result<Value> {
+        let name = node.input.get(at).map_or("", String::as_str);
+        match self.values.get(name) {
+            Some(value) => Ok(value.clone()),
+            None => fault(&node.name, format!("its input {name:?} is not quantized")),
+        }
+    }
+
+    fn constant(&self, node: &pb::NodeProto, at: usize) -> Result<&pb::TensorProto> {
+        let name = node.input.get(at).map_or("", String::as_str);
+        match self.constants.get(name) {
+            Some(constant) => Ok(constant),
+            None => fault(&node.name, format!("its input {name:?} must be a constant")),
+        }
+    }
+
+    /// Scales and zero points of a `QuantizeLinear` or `DequantizeLinear`.
+    fn scales(&self, node: &pb::NodeProto) -> Result<(Vec<f32>, Vec<i32>)> {
+        let scales = floats(node, self.constant(node, 1)?)?;
+        if scales.is_empty() || scales.iter().any(|scale| !(scale.is_normal() && *scale > 0.0)) {
+            let wrong = scales.iter().find(|scale| !(scale.is_normal() && **scale > 0.0));
+            let wrong = wrong.map_or("missing".to_owned(), f32::to_string);
+            return fault(&node.name, format!("its scale is {wrong}, it must be positive"));
+        }
+        // Zero points of bytes without a sign are moved to where signed ones lie.
+        let zero_points = match node.input.get(2) {
+            Some(_) => {
+                let constant = self.constant(node, 2)?;
+                let shift = if is_unsigned(constant) { 128 } else { 0 };
+                ints(node, constant)?.iter().map(|zero_point| zero_point - shift).collect()
+            }
+            None => vec![-128],
+        };
+        if zero_points.len() != scales.len() {
+            return fault(&node.name, "as many zero points as scales are expected");
+        }
+        Ok((scales, zero_points))
+    }
+
+    /// Scale and zero point of an activation.
+    fn quantization(&self, node: &pb::NodeProto) -> Result<Quantization> {
+        match (self.scales(node)?, i8::try_from) {
+            ((scales, zero_points), narrow) if scales.len() == 1 => match narrow(zero_points[0]) {
+                Ok(zero_point) => Ok(Quantization { scale: scales[0], zero_point }),
+                Err(_) => fault(&node.name, "its zero point does not fit a byte"),
+            },
+            _ => fault(&node.name, "an activation must have one scale for all channels"),
+        }
+    }
+
+    fn quantize(&mut self, node: &pb::NodeProto) -> Result<Value> {
+        let quantization = self.quantization(node)?;
+        match self.input(node, 0)? {
+            Value::Picture => {
+                if quantization != Quantization::PICTURE {
+                    return fault(
+                        &node.name,
+                        "the picture's scale must be 1/128 and its zero point 0 (128 of a byte)",
+                    );
+                }
+                if !self.tensors.is_empty() {
+                    return fault(&node.name, "the picture must be quantized once, and first");
+                }
+                let tensor = self.tensor(PICTURE_CHANNELS, quantization, self.sides);
+                self.tensors[tensor].stored = PICTURE_STORED;
+                Ok(Value::Quantized(tensor))
+            }
+            Value::Pending(pending) => {
+                if pending.softmax {
+                    return fault(&node.name, "a Softmax must be an output of the network");
+                }
+                let sides = self.tensors[pending.input].sides;
+                let sides = sides.map(|sides| pending.window.output(sides));
+                let channels = pending.channels();
+                let tensor = self.tensor(channels, quantization, sides);
+                self.finish(*pending, quantization, Target::Tensor(tensor))?;
+                Ok(Value::Quantized(tensor))
+            }
+            Value::Pooled { tensor, window } => {
+                let from = self.tensors[tensor];
+                if from.quantization != quantization {
+                    return fault(&node.name, "pooling must not change scale and zero point");
+                }
+                let sides = from.sides.map(|sides| pooled(&window, sides));
+                let output = self.tensor(from.channels, quantization, sides);
+                self.steps.push(Step {
+                    name: node.name.clone(),
+                    op: Op::MaxPool,
+                    window,
+                    input: tensor,
+                    output: Target::Tensor(output),
+                });
+                Ok(Value::Quantized(output))
+            }
+            _ => fault(&node.name, "quantizes neither the picture nor a layer"),
+        }
+    }
+
+    fn tensor(
+        &mut self,
+        channels: usize,
+        quantization: Quantization,
+        sides: Option<(usize, usize)>,
+    ) -> usize {
+        let stored = channels.next_multiple_of(CHANNELS);
+        self.tensors.push(Tensor { channels, stored, border: 0, quantization, sides });
+        self.tensors.len() - 1
+    }
+
+    fn dequantize(&mut self, node: &pb::NodeProto) -> Result<Value> {
+        let name = node.input.first().map_or("", String::as_str);
+        if let Some(constant) = self.constants.get(name) {
+            let (scales, zero_points) = self.scales(node)?;
+            let shift = if is_unsigned(constant) { 128 } else { 0 };
+            let shape: Vec<usize> =
+                constant.dims.iter().map(|side| usize::try_from(*side).unwrap_or(0)).collect();
+            let values: Vec<i32> =
+                ints(node, constant)?.iter().map(|value| value - shift).collect();
+            if values.len() != shape.iter().product::<usize>() {
+                return fault(&node.name, format!("{name} is cut short"));
+            }
+            // Absent zero points are those of bytes without a sign; constants have
+            // zero in the middle.
+            let implied = node.input.len() < 3;
+            if !implied && zero_points.iter().any(|zero_point| *zero_point != 0) {
+                return fault(&node.name, "weights must have zero points of 0");
+            }
+            let channels = shape.first().copied().unwrap_or(0);
+            if scales.len() != 1 && (scales.len() != channels || int(node, "axis", 1) != 0) {
+                return fault(&node.name, "weights must have one scale, or one an output channel");
+            }
+            return Ok(Value::Weights(Weights { shape, values, scales }));
+        }
+        let quantization = self.quantization(node)?;
+        match self.input(node, 0)? {
+            Value::Quantized(tensor) if self.tensors[tensor].quantization == quantization => {
+                Ok(Value::Dequantized { tensor, flat: false })
+            }
+            _ => fault(&node.name, "must undo a QuantizeLinear of the same scale and zero point"),
+        }
+    }
+
+    fn weights(&self, node: &pb::NodeProto, at: usize) -> Result<Weights> {
+        match self.input(node, at)? {
+            Value::Weights(weights) => Ok(weights),
+            _ => fault(&node.name, "its weights are not quantized"),
+        }
+    }
+
+    fn layer(&mut self, node: &pb::NodeProto) -> Result<Value> {
+        let gemm = node.op_type == "Gemm";
+        let (input, flat) = match self.input(node, 0)? {
+            Value::Dequantized { tensor, flat } => (tensor, flat),
+            _ => return fault(&node.name, "its input is not quantized"),
+        };
+        let mut weights = self.weights(node, 1)?;
+        let bias = match node.input.get(2) {
+            Some(_) => Some(self.weights(node, 2)?),
+            None => None,
+        };
+        let (window, groups) = if gemm {
+            let plain = int(node, "transB", 0) == 1
+                && int(node, "transA", 0) == 0
+                && float(node, "alpha", 1.0) == 1.0
+                && float(node, "beta", 1.0) == 1.0;
+            if !plain {
+                return fault(&node.name, "Gemm must have transB = 1 and no factors");
+            }
+            let Some((height, width)) = self.tensors[input].sides else {
+                return fault(&node.name, "Gemm wants an input of known sides");
+            };
+            if !flat && (height, width) != (1, 1) {
+                return fault(&node.name, "Gemm must follow a Flatten");
+            }
+            let [outputs, inputs] = weights.shape[..] else {
+                return fault(&node.name, "weights must have two axes");
+            };
+            if height * width == 0 || !inputs.is_multiple_of(height * width) {
+                return fault(
+                    &node.name,
+                    format!("{inputs} inputs for a plane of {height}x{width}"),
+                );
+            }
+            weights.shape = vec![outputs, inputs / (height * width), height, width];
+            (Window { height, width, stride: 1, padding: 0 }, 1)
+        } else {
+            if flat {
+                return fault(&node.name, "a Conv cannot follow a Flatten");
+            }
+            let [_, _, height, width] = weights.shape[..] else {
+                return fault(&node.name, "weights must have four axes");
+            };
+            let window = window(node, (height, width))?;
+            (window, usize::try_from(int(node, "group", 1)).unwrap_or(0))
+        };
+        let channels = self.tensors[input].channels;
+        let outputs = weights.shape[0];
+        let fits = weights.shape[1] * groups == channels
+            && (groups == 1 || (groups == channels && outputs == channels))
+            && window.height * window.width > 0
+            && outputs > 0;
+        if !fits {
+            let shape = &weights.shape;
+            return fault(
+                &node.name,
+                format!("weights {shape:?} in {groups} groups do not fit {channels} channels"),
+            );
+        }
+        Ok(Value::Pending(Box::new(Pending {
+            node: node.name.clone(),
+            input,
+            window,
+            groups,
+            weights,
+            bias,
+            slopes: None,
+            residual: None,
+            softmax: false,
+        })))
+    }
+
+    fn prelu(&mut self, node: &pb::NodeProto) -> Result<Value> {
+        let Value::Pending(mut pending) = self.input(node, 0)? else {
+            return fault(&node.name, format!("{} must follow a Conv or Gemm", node.op_type));
+        };
+        if pending.slopes.is_some() || pending.residual.is_some() || pending.softmax {
+            return fault(&node.name, format!("{} must follow a Conv or Gemm", node.op_type));
+        }
+        let channels = pending.channels();
+        let mut slopes = match node.op_type.as_str() {
+            "Relu" => vec![0.0],
+            _ => floats(node, self.constant(node, 1)?)?,
+        };
+        if slopes.len() == 1 {
+            slopes = vec![slopes[0]; channels];
+        }
+        if slopes.len() != channels || slopes.iter().any(|slope| !slope.is_finite()) {
+            return fault(&node.name, format!("one finite slope for each of {channels} channels"));
+        }
+        pending.slopes = Some(slopes);
+        Ok(Value::Pending(pending))
+    }
+
+    fn add(&mut self, node: &pb::NodeProto) -> Result<Value> {
+        let ((Value::Pending(mut pending), Value::Dequantized { tensor, flat: false })
+        | (Value::Dequantized { tensor, flat: false }, Value::Pending(mut pending))) =
+            (self.input(node, 0)?, self.input(node, 1)?)
+        else {
+            return fault(&node.name, "Add must join a Conv and a DequantizeLinear");
+        };
+        let linear = pending.slopes.is_none() && pending.residual.is_none() && !pending.softmax;
+        if !linear || pending.groups != 1 || pending.window != Window::PIXEL {
+            return fault(&node.name, "Add must follow a Conv of 1x1 without PRelu");
+        }
+        let own = self.tensors[pending.input].sides;
+        let other = &self.tensors[tensor];
+        if pending.channels() != other.channels || tensor == PICTURE || own != other.sides {
+            return fault(&node.name, "Add must join layers of the same shape");
+        }
+        pending.residual = Some(tensor);
+        Ok(Value::Pending(pending))
+    }
+
+    fn max_pool(&mut self, node: &pb::NodeProto) -> Result<Value> {
+        let Value::Dequantized { tensor, flat: false } = self.input(node, 0)? else {
+            return fault(&node.name, "MaxPool must follow a DequantizeLinear");
+        };
+        let sides = attribute(node, "kernel_shape").map_or(&[][..], |a| &a.ints);
+        let sides = match *sides {
+            [height, width] if height > 0 && width > 0 => (height as usize, width as usize),
+            _ => return fault(&node.name, "MaxPool must have a kernel of two sides"),
+        };
+        let window = window(node, sides)?;
+        if tensor == PICTURE {
+            return fault(&node.name, "MaxPool must follow a layer, not the picture");
+        }
+        if window.padding != 0 || int(node, "ceil_mode", 0) != 1 {
+            return fault(&node.name, "MaxPool must have no padding and ceil_mode = 1");
+        }
+        Ok(Value::Pooled { tensor, window })
+    }
+
+    /// Makes a step of a layer whose output is `output`.
+    fn finish(&mut self, pending: Pending, output: Quantization, target: Target) -> Result<()> {
+        let Pending { node, input, window, groups, weights, .. } = &pending;
+        let [outputs, inputs, height, width] = weights.shape[..] else {
+            return fault(node, "weights must have four axes");
+        };
+        let from = self.tensors[*input];
+        let scale = |channel: usize| {
+            let scales = &weights.scales;
+            let own = scales[if scales.len() == 1 { 0 } else { channel }];
+            f64::from(own) * f64::from(from.quantization.scale)
+        };
+        let mut bias = pending.biases(outputs, scale)?;
+        let filter = *groups != 1;
+        if filter && *input == PICTURE {
+            return fault(node, "the first layer must mix the channels of the picture");
+        }
+        // [out, in, y, x] to [out, y, x, in], or to [out, y, x] where each channel is
+        // by itself.
+        let (stored, row) = if filter { (1, width) } else { (from.stored, from.run(window)) };
+        let mut values = vec![0i8; outputs * height * row];
+        for (at, value) in weights.values.iter().enumerate() {
+            let (channel, rest) = (at / (inputs * height * width), at % (inputs * height * width));
+            let (input, tap) = (rest / (height * width), rest % (height * width));
+            let Ok(value) = i8::try_from(*value) else {
+                return fault(node, "a weight does not fit a byte");
+            };
+            let at = (channel * height + tap / width) * row + tap % width * stored + input;
+            values[at] = value;
+            bias[channel] -= i64::from(value) * i64::from(from.quantization.zero_point);
+        }
+        let narrow: Option<Vec<i32>> = bias.iter().map(|bias| i32::try_from(*bias).ok()).collect();
+        let Some(bias) = narrow else {
+            return fault(node, "its bias does not fit 32 bits");
+        };
+        let step = |channel: usize| scale(channel) / f64::from(output.scale);
+        let slope = |channel: usize| {
+            pending.slopes.as_ref().map_or(1.0, |slopes| f64::from(slopes[channel]))
+        };
+        let mut layer = Layer {
+            weights: values,
+            bias,
+            positive: (0..outputs).map(|channel| step(channel) as f32).collect(),
+            negative: (0..outputs).map(|channel| (step(channel) * slope(channel)) as f32).collect(),
+            zero_point: output.zero_point,
+            residual: pending.residual.map(|other| {
+                let other = self.tensors[other].quantization;
+                let scale = f64::from(other.scale) / f64::from(output.scale);
+                Residual { scale: scale as f32, zero_point: other.zero_point }
+            }),
+        };
+        let border = &mut self.tensors[*input].border;
+        *border = (*border).max(window.padding);
+        let op = if filter {
+            // Channels in whole groups; those added stay at zero.
+            let channels = from.stored;
+            layer.weights.resize(channels * height * width, 0);
+            layer.bias.resize(channels, 0);
+            layer.positive.resize(channels, 0.0);
+            layer.negative.resize(channels, 0.0);
+            Op::Filter { layer }
+        } else {
+            Op::Matrix { layer, residual: pending.residual }
+        };
+        let (name, window, input) = (node.clone(), *window, *input);
+        self.steps.push(Step { name, op, window, input, output: target });
+        Ok(())
+    }
+}
+
+impl Pending {
+    /// Whole numbers in steps of the sum, which a bias must be quantized in.
+    fn biases(&self, outputs: usize, scale: impl Fn(usize) -> f64) -> Result<Vec<i64>> {
+        let Some(bias) = &self.bias else { return Ok(vec![0; outputs]) };
+        if bias.values.len() != outputs {
+            return fault(
+                &self.node,
+                format!("{} biases for {outputs} channels", bias.values.len()),
+            );
+        }
+        for channel in 0..outputs {
+            let own = f64::from(bias.scales[if bias.scales.len() == 1 { 0 } else { channel }]);
+            if (own / scale(channel) - 1.0).abs() > 1e-4 {
+                return fault(
+                    &self.node,
+                    "the scale of its bias is not that of its input times that of its weights",
+                );
+            }
+        }
+        Ok(bias.values.iter().map(|value| i64::from(*value)).collect())
+    }
+}
+
+/// Sides after pooling, in which a window that is only partly there counts.
+pub(super) fn pooled(window: &Window, (height, width): (usize, usize)) -> (usize, usize) {
+    let side = |side: usize, window: usize, stride: usize| {
+        // None begins beyond the picture.
+        (side.saturating_sub(window).div_ceil(stride) + 1).min(side.div_ceil(stride))
+    };
+    match (side(height, window.height, window.stride), side(width, window.width, window.stride)) {
+        (0, _) | (_, 0) => (0, 0),
+        sides => sides,
+    }
+}
+
+impl From<(&str, LayerError)> for Fault {
+    fn from((node, error): (&str, LayerError)) -> Self {
+        Self { node: node.to_owned(), reason: error.to_string() }
+    }
+}
+
+fn attribute<'n>(node: &'n pb::NodeProto, name: &str) -> Option<&'n pb::AttributeProto> {
+    node.attribute.iter().find(|attribute| attribute.name == name)
+}
+
+fn int(node: &pb::NodeProto, name: &str, default: i64) -> i64 {
+    attribute(node, name).map_or(default, |attribute| attribute.i)
+}
+
+fn float(node: &pb::NodeProto, name: &str, default: f32) -> f32 {
+    attribute(node, name).map_or(default, |attribute| attribute.f)
+}
+
+/// Strides and paddings, which must be the same both ways.
+fn window(node: &pb::NodeProto, (height, width): (usize, usize)) -> Result<Window> {
+    let same = |name: &str, default: i64| match attribute(node, name) {
+        None => Some(default),
+        Some(attribute) => {
+            let first = attribute.ints.first().copied().unwrap_or(default);
+            attribute.ints.iter().all(|value| *value == first).then_some(first)
+        }
+    };
+    let plain = same("dilations", 1) == Some(1)
+        && attribute(node, "auto_pad").is_none_or(|pad| matches!(&pad.s[..], b"" | b"NOTSET"));
+    match (same("strides", 1), same("pads", 0)) {
+        (Some(stride @ 1..=64), Some(padding @ 0..=64)) if plain => {
+            Ok(Window { height, width, stride: stride as usize, padding: padding as usize })
+        }
+        _ => fault(&node.name, "strides, paddings and dilations must be the same on all sides"),
+    }
+}
+
+const FLOAT: i32 = pb::tensor_proto::DataType::Float as i32;
+const UINT8: i32 = pb::tensor_proto::DataType::Uint8 as i32;
+const INT8: i32 = pb::tensor_proto::DataType::Int8 as i32;
+const INT32: i32 = pb::tensor_proto::DataType::Int32 as i32;
+
+fn is_unsigned(constant: &pb::TensorProto) -> bool {
+    constant.data_type == UINT8
+}
+
+fn floats(node: &pb::NodeProto, constant: &pb::TensorProto) -> Result<Vec<f32>> {
+    if constant.data_type != FLOAT {
+        return fault(&node.name, format!("{} must be floating point", constant.name));
+    }
+    if constant.raw_data.is_empty() {
+        return Ok(constant.float_data.clone());
+    }
+    let (values, _) = constant.raw_data.as_chunks::<4>();
+    Ok(values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+}
+
+fn ints(node: &pb::NodeProto, constant: &pb::TensorProto) -> Result<Vec<i32>> {
+    let raw = &constant.raw_data;
+    match constant.data_type {
+        INT8 | UINT8 | INT32 if raw.is_empty() => Ok(constant.int32_data.clone()),
+        INT8 => Ok(raw.iter().map(|byte| i32::from(byte.cast_signed())).collect()),
+        UINT8 => Ok(raw.iter().map(|byte| i32::from(*byte)).collect()),
+        INT32 => {
+            let (values, _) = raw.as_chunks::<4>();
+            Ok(values.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect())
+        }
+        _ => fault(&node.name, format!("{} must be of whole numbers", constant.name)),
+    }
+}

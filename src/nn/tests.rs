@@ -1,0 +1,377 @@
+//! Whole networks in whole numbers: against tract's own reading of the same file,
+//! and kernel against kernel.
+
+use super::float::FloatNetwork;
+use super::int8::Int8Network;
+use super::kernels::Kernel;
+use super::*;
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::tensor_proto::DataType;
+
+/// Writes a quantized graph, layer by layer.
+struct Builder {
+    graph: pb::GraphProto,
+    state: u32,
+}
+
+impl Builder {
+    fn new() -> Self {
+        let tensor = pb::type_proto::Tensor { elem_type: DataType::Float as i32, shape: None };
+        let kind = pb::TypeProto {
+            value: Some(pb::type_proto::Value::TensorType(tensor)),
+            ..Default::default()
+        };
+        let input = pb::ValueInfoProto {
+            name: "picture".to_owned(),
+            r#type: Some(kind),
+            ..Default::default()
+        };
+        let graph = pb::GraphProto { input: vec![input], ..Default::default() };
+        Self { graph, state: 7 }
+    }
+
+    fn next(&mut self) -> u32 {
+        self.state = self.state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.state >> 8
+    }
+
+    fn constant(&mut self, name: &str, dims: &[usize], kind: DataType, raw: Vec<u8>) -> String {
+        self.graph.initializer.push(pb::TensorProto {
+            name: name.to_owned(),
+            dims: dims.iter().map(|side| *side as i64).collect(),
+            data_type: kind as i32,
+            raw_data: raw,
+            ..Default::default()
+        });
+        name.to_owned()
+    }
+
+    fn floats(&mut self, name: &str, dims: &[usize], values: &[f32]) -> String {
+        let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(name, dims, DataType::Float, raw)
+    }
+
+    fn node(
+        &mut self,
+        kind: &str,
+        name: &str,
+        input: &[&str],
+        attributes: &[(&str, &[i64])],
+    ) -> String {
+        let attribute = attributes.iter().map(|(name, values)| pb::AttributeProto {
+            name: (*name).to_owned(),
+            r#type: if values.len() == 1 { AttributeType::Int } else { AttributeType::Ints } as i32,
+            i: values[0],
+            ints: if values.len() == 1 { vec![] } else { values.to_vec() },
+            ..Default::default()
+        });
+        self.graph.node.push(pb::NodeProto {
+            name: name.to_owned(),
+            op_type: kind.to_owned(),
+            input: input.iter().map(|name| (*name).to_owned()).collect(),
+            output: vec![name.to_owned()],
+            attribute: attribute.collect(),
+            ..Default::default()
+        });
+        name.to_owned()
+    }
+
+    /// Quantizes and dequantizes again.
+    fn rounded(&mut self, from: &str, scale: f32, zero_point: i8) -> String {
+        let name = format!("{from}.q");
+        let scale = self.floats(&format!("{from}.scale"), &[], &[scale]);
+        let raw = vec![zero_point.cast_unsigned()];
+        let zero = self.constant(&format!("{from}.zero"), &[], DataType::Int8, raw);
+        let bytes = self.node("QuantizeLinear", &name, &[from, &scale, &zero], &[]);
+        self.node("DequantizeLinear", &format!("{from}.d"), &[&bytes, &scale, &zero], &[])
+    }
+
+    /// A convolution of noise with per-channel scales; `from_scale` is its input's.
+    fn conv(
+        &mut self,
+        name: &str,
+        from: &str,
+        from_scale: f32,
+        shape: [usize; 4],
+        how: [usize; 3],
+    ) -> String {
+        let [outputs, inputs, height, width] = shape;
+        let ([stride, padding, groups], count) = (how, shape.iter().product::<usize>());
+        let raw =
+            (0..count).map(|_| (self.next() % 255) as u8).map(|b| if b == 128 { 1 } else { b });
+        let raw = raw.collect();
+        let weights = self.constant(&format!("{name}.w"), &shape, DataType::Int8, raw);
+        let fan = ((inputs * height * width) as f32).sqrt() * 74.0;
+        let scales: Vec<f32> =
+            (0..outputs).map(|_| (0.8 + (self.next() % 100) as f32 / 300.0) / fan).collect();
+        let scale = self.floats(&format!("{name}.ws"), &[outputs], &scales);
+        let zero =
+            self.constant(&format!("{name}.wz"), &[outputs], DataType::Int8, vec![0; outputs]);
+        let axis: &[(&str, &[i64])] = &[("axis", &[0])];
+        let weights =
+            self.node("DequantizeLinear", &format!("{name}.wd"), &[&weights, &scale, &zero], axis);
+        let raw = (0..outputs).flat_map(|_| (self.next() as i32 % 2000 - 1000).to_le_bytes());
+        let raw = raw.collect();
+        let bias = self.constant(&format!("{name}.b"), &[outputs], DataType::Int32, raw);
+        let scales: Vec<f32> = scales.iter().map(|scale| scale * from_scale).collect();
+        let scale = self.floats(&format!("{name}.bs"), &[outputs], &scales);
+        let raw = vec![0; 4 * outputs];
+        let zero = self.constant(&format!("{name}.bz"), &[outputs], DataType::Int32, raw);
+        let bias =
+            self.node("DequantizeLinear", &format!("{name}.bd"), &[&bias, &scale, &zero], axis);
+        self.node(
+            "Conv",
+            name,
+            &[from, &weights, &bias],
+            &[
+                ("kernel_shape", &[height as i64, width as i64]),
+                ("strides", &[stride as i64; 2]),
+                ("pads", &[padding as i64; 4]),
+                ("group", &[groups as i64]),
+            ],
+        )
+    }
+
+    fn prelu(&mut self, from: &str, channels: usize) -> String {
+        let slopes: Vec<f32> =
+            (0..channels).map(|_| (self.next() % 300) as f32 / 100.0 - 1.0).collect();
+        let slopes = self.floats(&format!("{from}.slopes"), &[channels, 1, 1], &slopes);
+        self.node("PRelu", &format!("{from}.prelu"), &[from, &slopes], &[])
+    }
+
+    fn output(&mut self, name: &str) {
+        self.graph.output.push(pb::ValueInfoProto { name: name.to_owned(), ..Default::default() });
+    }
+}
+
+const STEP: f32 = 0.025;
+
+/// Every kind of layer once: strided and padded, depthwise, residual, pooled.
+fn network() -> pb::GraphProto {
+    let mut b = Builder::new();
+    let at = b.rounded("picture", 1.0 / 128.0, 0);
+    let at = b.conv("first", &at, 1.0 / 128.0, [20, 3, 3, 3], [2, 1, 1]);
+    let at = b.prelu(&at, 20);
+    let kept = b.rounded(&at, STEP, -5);
+    let at = b.conv("depthwise", &kept, STEP, [20, 1, 3, 3], [1, 1, 20]);
+    let at = b.prelu(&at, 20);
+    let at = b.rounded(&at, STEP, 9);
+    let at = b.conv("project", &at, STEP, [20, 20, 1, 1], [1, 0, 1]);
+    let at = b.node("Add", "sum", &[&at, &kept], &[]);
+    let at = b.rounded(&at, STEP, 3);
+    let at = b.node(
+        "MaxPool",
+        "pool",
+        &[&at],
+        &[("kernel_shape", &[3, 3]), ("strides", &[2, 2]), ("ceil_mode", &[1])],
+    );
+    let at = b.rounded(&at, STEP, 3);
+    let at = b.conv("wide", &at, STEP, [70, 20, 2, 2], [1, 0, 1]);
+    let at = b.prelu(&at, 70);
+    let at = b.rounded(&at, STEP, -20);
+    let logits = b.conv("logits", &at, STEP, [2, 70, 1, 1], [1, 0, 1]);
+    let face = b.node("Softmax", "face", &[&logits], &[("axis", &[1])]);
+    let offsets = b.conv("offsets", &at, STEP, [4, 70, 1, 1], [1, 0, 1]);
+    b.output(&face);
+    b.output(&offsets);
+    b.graph
+}
+
+fn kernels() -> impl Iterator<Item = Kernel> {
+    Kernel::ALL.into_iter().filter(|kernel| kernel.is_available())
+}
+
+fn pictures(sides: &[(usize, usize)]) -> Pictures {
+    let mut all = Pictures::default();
+    for (number, &(height, width)) in sides.iter().enumerate() {
+        for (at, value) in all.add(height, width).iter_mut().enumerate() {
+            let (x, y) = (at / 4 % width, at / 4 / width);
+            let byte = (x * (3 + number) + y * 5 + at % 4 * 40 + at * 7919 % 61) % 256;
+            *value = byte as i16 * Pictures::STEPS;
+        }
+    }
+    all
+}
+
+fn int8_network(kernel: Kernel) -> Int8Network {
+    let model = qdq::read(&network(), None).expect("a quantized network");
+    Int8Network::new(model, kernel).expect("layers")
+}
+
+fn run(network: &mut Int8Network, pictures: &Pictures) -> Vec<Vec<f32>> {
+    let outputs = network.run(pictures).expect("outputs");
+    outputs.iter().map(|output| output.places().flatten().copied().collect()).collect()
+}
+
+#[test]
+fn tract_reads_the_same_network_in_the_file() {
+    let proto = pb::ModelProto {
+        ir_version: 8,
+        opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: 13 }],
+        graph: Some(network()),
+        ..Default::default()
+    };
+    let signature = Signature {
+        input: [Side::Fixed(1), Side::Fixed(3), Side::Free('H'), Side::Free('W')],
+        outputs: vec![2, 4],
+    };
+    let mut float = FloatNetwork::load("made up", &proto, &signature, &Normalization::BYTES)
+        .expect("a network that tract reads");
+    let pictures = pictures(&[(37, 52), (30, 30)]);
+    let expected = float.run("made up", &pictures).expect("outputs");
+    let got = run(&mut int8_network(Kernel::best()), &pictures);
+    for (got, expected) in got.iter().zip(expected) {
+        let expected: Vec<f32> = expected.places().flatten().copied().collect();
+        assert_eq!(got.len(), expected.len());
+        let spread = expected.iter().copied().fold(0.0, f32::max)
+            - expected.iter().copied().fold(f32::MAX, f32::min);
+        assert!(spread > 0.2, "an output that tells nothing: {spread}");
+        let errors: Vec<f32> = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).collect();
+        // Sums in floating point round now and then to the next step.
+        let mean = errors.iter().sum::<f32>() / errors.len() as f32;
+        assert!(mean < 0.002 * spread, "{mean} of {spread}");
+        assert!(errors.iter().all(|error| *error < 0.1 * spread));
+    }
+}
+
+#[test]
+fn all_kernels_make_the_same_of_a_network() {
+    let pictures = pictures(&[(37, 52), (19, 23)]);
+    let bits = |kernel| -> Vec<Vec<u32>> {
+        let outputs = run(&mut int8_network(kernel), &pictures);
+        outputs.iter().map(|output| output.iter().map(|v| v.to_bits()).collect()).collect()
+    };
+    let expected = bits(Kernel::Scalar);
+    for kernel in kernels() {
+        assert_eq!(bits(kernel), expected, "{}", kernel.name());
+    }
+}
+
+#[test]
+fn a_batch_is_each_of_its_pictures() {
+    let sides = [(37, 52), (19, 23), (24, 24), (3, 3), (30, 17)];
+    let mut network = int8_network(Kernel::best());
+    let together = run(&mut network, &pictures(&sides));
+    // A batch that the last one begins with, then others.
+    for count in [3, 1, 5, 0] {
+        let some = run(&mut network, &pictures(&sides[..count]));
+        for (some, all) in some.iter().zip(&together) {
+            assert_eq!(some[..], all[..some.len()]);
+        }
+    }
+    let mut apart = vec![Vec::new(); 2];
+    let all = pictures(&sides);
+    let mut values = all.values();
+    for &(height, width) in &sides {
+        let mut one = Pictures::default();
+        let (these, rest) = values.split_at(height * width * Pictures::PIXEL);
+        one.add(height, width).copy_from_slice(these);
+        values = rest;
+        for (all, mut some) in apart.iter_mut().zip(run(&mut network, &one)) {
+            all.append(&mut some);
+        }
+    }
+    assert_eq!(apart, together);
+}
+
+fn fault(change: impl Fn(&mut pb::GraphProto)) -> String {
+    let mut graph = network();
+    change(&mut graph);
+    match qdq::read(&graph, None) {
+        Ok(model) => match Int8Network::new(model, Kernel::best()) {
+            Ok(_) => "nothing".to_owned(),
+            Err(fault) => format!("{}: {}", fault.node, fault.reason),
+        },
+        Err(fault) => format!("{}: {}", fault.node, fault.reason),
+    }
+}
+
+fn set_floats(graph: &mut pb::GraphProto, name: &str, values: &[f32]) {
+    for constant in graph.initializer.iter_mut().filter(|constant| constant.name == name) {
+        constant.raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let said = fault(|graph| set_floats(graph, "sum.scale", &[0.0]));
+    assert!(said.starts_with("sum.q: its scale is 0"), "{said}");
+    let said = fault(|graph| set_floats(graph, "sum.scale", &[f32::NAN]));
+    assert!(said.starts_with("sum.q: its scale is NaN"), "{said}");
+    let said = fault(|graph| {
+        for node in graph.node.iter_mut().filter(|node| node.op_type == "MaxPool") {
+            node.op_type = "AveragePool".to_owned();
+        }
+    });
+    assert_eq!(said, "pool: there is no 8-bit operator for AveragePool");
+    let said = fault(|graph| graph.node.retain(|node| node.name != "depthwise.prelu.q"));
+    assert!(said.starts_with("depthwise.prelu.d: "), "{said}");
+    let said = fault(|graph| set_floats(graph, "wide.slopes", &[1.0]));
+    assert_eq!(said, "nothing", "one slope for all channels");
+    let said = fault(|graph| set_floats(graph, "wide.slopes", &[1.0, 2.0]));
+    assert!(said.contains("one finite slope for each of 70 channels"), "{said}");
+    let said = fault(|graph| set_floats(graph, "wide.bs", &[1.0; 70]));
+    assert!(said.starts_with("wide: the scale of its bias"), "{said}");
+    let said = fault(|graph| {
+        for constant in graph.initializer.iter_mut().filter(|c| c.name == "wide.w") {
+            constant.raw_data[0] = 0x80;
+        }
+    });
+    assert!(said.starts_with("wide: a weight of output channel 0 is -128"), "{said}");
+    let said = fault(|graph| {
+        for constant in graph.initializer.iter_mut().filter(|c| c.name == "project.w") {
+            constant.dims[1] = 19;
+            constant.raw_data.truncate(19 * 20);
+        }
+    });
+    assert!(said.starts_with("project: weights [20, 19, 1, 1]"), "{said}");
+}
+
+#[test]
+fn damaged_graphs_are_refused_or_run() {
+    let mut state = 3u32;
+    for round in 0..300 {
+        let mut graph = network();
+        for _ in 0..=round % 3 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let at = (state >> 8) as usize;
+            match state >> 29 {
+                0 => {
+                    let count = graph.node.len();
+                    graph.node.remove(at % count);
+                }
+                1 => {
+                    let count = graph.initializer.len();
+                    graph.initializer.remove(at % count);
+                }
+                2 => {
+                    let count = graph.initializer.len();
+                    let raw = &mut graph.initializer[at % count].raw_data;
+                    raw.truncate(at % (raw.len() + 1));
+                }
+                3 => {
+                    let count = graph.initializer.len();
+                    for side in &mut graph.initializer[at % count].dims {
+                        *side = (at % 100) as i64 - 3;
+                    }
+                }
+                4 => {
+                    let (one, other) = (at % graph.node.len(), at / 64 % graph.node.len());
+                    graph.node.swap(one, other);
+                }
+                _ => {
+                    let count = graph.node.len();
+                    for attribute in &mut graph.node[at % count].attribute {
+                        attribute.i = (at % 2000) as i64 - 1000;
+                        attribute.ints.iter_mut().for_each(|value| *value = (at % 90) as i64 - 9);
+                    }
+                }
+            }
+        }
+        if let Ok(model) = qdq::read(&graph, None)
+            && let Ok(mut network) = Int8Network::new(model, Kernel::Scalar)
+        {
+            let _ = network.run(&pictures(&[(24, 24)]));
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Memory in the steady state: what a stage keeps, it does not ask for again.
+
+use facelatch::align::align;
+use facelatch::detect::{Detector, DetectorSettings};
+use facelatch::embed::Embedder;
+use facelatch::models::Models;
+use facelatch::picture;
+use std::path::Path;
+
+#[test]
+fn a_frame_like_the_last_one_takes_no_memory() {
+    let jpeg = include_bytes!("../assets/astronaut.jpg");
+    let frame = picture::decode(Path::new("astronaut.jpg"), jpeg).expect("a portrait");
+    let models = Models::built_in().expect("models");
+    let mut detector =
+        Detector::new(&models.detector, DetectorSettings::default()).expect("a detector");
+    let recognizer = models.recognizer().expect("a recognizer");
+    let mut embedder = Embedder::new(recognizer).expect("an embedder");
+    let face = *detector.detect(&frame).expect("faces").first().expect("a face");
+    let crop = align(&frame, &face.landmarks);
+    let _ = embedder.embed(&crop).expect("an embedding");
+    // Near the face the pictures have other sizes: memory grows once for them, too.
+    let _ = detector.detect_near(&frame, &[face.rect]).expect("faces");
+
+    let detecting = allocation_counter::measure(|| {
+        assert!(!detector.detect(&frame).expect("faces").is_empty());
+        assert!(!detector.detect_near(&frame, &[face.rect]).expect("faces").is_empty());
+    });
+    assert_eq!(detecting.count_total, 0, "detecting");
+    // The crop and the embedding are given away.
+    let aligning = allocation_counter::measure(|| drop(align(&frame, &face.landmarks)));
+    assert_eq!(aligning.count_total, 1, "aligning");
+    let embedding = allocation_counter::measure(|| drop(embedder.embed(&crop)));
+    assert_eq!(embedding.count_total, 1, "embedding");
+}

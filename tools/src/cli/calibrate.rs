@@ -1,0 +1,73 @@
+//! `calibrate`: the thresholds of a set of models.
+
+use super::import::{Thresholds, update_manifest};
+use crate::calibrate::calibrate;
+use crate::lfw::{all_photos, names_in};
+use crate::metrics::Scores;
+use crate::photos;
+use anyhow::Result;
+use clap::Args;
+use facelatch::embed::Embedding;
+use facelatch::models::Models;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Measure a recognizer's thresholds and write them into its manifest.
+///
+/// Anything that changes what the recognizer sees changes them: its weights, their
+/// arithmetic, the detector. The people should play no other part.
+#[derive(Args)]
+pub struct Calibrate {
+    /// Folder of models
+    #[arg(long)]
+    models: PathBuf,
+    /// Folder of NAME/NAME_0001.jpg
+    #[arg(long)]
+    images: PathBuf,
+    /// File with a name a line, whose photos all count
+    #[arg(long)]
+    people: PathBuf,
+}
+
+impl Calibrate {
+    pub fn run(self) -> Result<()> {
+        let thresholds = thresholds(&Models::open(&self.models)?, &self.images, &self.people)?;
+        for (far, similarity) in &thresholds.0 {
+            say(&format!("FAR {far}  similarity {similarity:.4}"));
+        }
+        write(&self.models, thresholds)
+    }
+}
+
+/// Puts thresholds into the manifest of a folder.
+pub fn write(folder: &Path, (thresholds, calibration): Thresholds) -> Result<()> {
+    let Some(mut entry) = Models::open(folder)?.manifest.recognizer else { return Ok(()) };
+    (entry.thresholds, entry.calibration) = (thresholds, Some(calibration));
+    update_manifest(folder, None, "recognizer", toml::Value::try_from(entry)?)
+}
+
+/// Thresholds from every two photos of these people.
+pub fn thresholds(models: &Models, images: &Path, people: &Path) -> Result<Thresholds> {
+    let photos = all_photos(images, &names_in(people)?)?;
+    let paths: Vec<PathBuf> = photos.iter().map(|photo| photo.path(images)).collect();
+    let outcomes = photos::process(models, &paths, true, "calibration")?;
+    let embeddings: Vec<Option<Embedding>> = outcomes
+        .into_iter()
+        .zip(&paths)
+        .map(|(outcome, path)| photos::told(outcome, path).and_then(|(_, embedding)| embedding))
+        .collect();
+    let faces: Vec<(&str, Option<&Embedding>)> = photos
+        .iter()
+        .map(|photo| photo.person.as_str())
+        .zip(embeddings.iter().map(Option::as_ref))
+        .filter(|(_, embedding)| embedding.is_some())
+        .collect();
+    let found: BTreeSet<&str> = faces.iter().map(|(person, _)| *person).collect();
+    let file = people.file_name().unwrap_or_default().to_string_lossy();
+    calibrate(&Scores::of_all_pairs(&faces), file.into_owned(), found.len(), faces.len())
+}
+
+#[expect(clippy::print_stdout, reason = "the command's own output")]
+fn say(line: &str) {
+    println!("{line}");
+}
