@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Facelatch beside ncnn, one thread each, in one run, as ratios.
+"""Facelatch beside ncnn and ONNX Runtime, one thread each, in one run, as ratios.
 
-    pip install ncnn numpy pillow
+    pip install ncnn onnxruntime numpy pillow
     cargo build --release
     bench/compare.py --weights DIR --image photo.jpg
 
@@ -112,6 +112,37 @@ class Peer:
         return {stage: statistics.median(r[stage] for r in runs) for stage in runs[0]}
 
 
+class Runtime:
+    """The recognizer through ONNX Runtime, one thread: as it is trained, and the same
+    8-bit file that we run."""
+
+    def __init__(self, files):
+        try:
+            import onnxruntime
+        except ImportError:
+            self.sessions = {}
+            return
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        providers = ["CPUExecutionProvider"]
+        self.sessions = {
+            name: onnxruntime.InferenceSession(file, options, providers=providers)
+            for name, file in files.items()
+        }
+
+    def medians(self, rounds):
+        face = np.zeros((1, 3, 112, 112), np.float32)
+        medians = {}
+        for name, session in self.sessions.items():
+            times = []
+            for _ in range(rounds):
+                began = time.perf_counter()
+                session.run(None, {session.get_inputs()[0].name: face})
+                times.append(time.perf_counter() - began)
+            medians[name] = 1e3 * statistics.median(times)
+        return medians
+
+
 def ours(arguments):
     command = [arguments.facelatch, "bench", "--json", "--image", arguments.image]
     command += ["--rounds", str(arguments.rounds), "--minimum-face", str(arguments.minimum_face)]
@@ -130,6 +161,7 @@ def main():
     parser.add_argument("--minimum-face", type=float, default=40.0)
     parser.add_argument("--runs", type=int, default=7, help="alternating runs of each side")
     parser.add_argument("--rounds", type=int, default=20, help="pictures a run")
+    parser.add_argument("--models", default="models", help="8-bit models, with float/ in it")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
@@ -137,24 +169,37 @@ def main():
     _, windows = ours(arguments)
     peer = Peer(arguments.weights, picture, arguments.minimum_face, windows)
     peer.medians(2)
-    all_ours, all_theirs = [], []
+    network = "mobilefacenet.onnx"
+    runtime = Runtime(
+        {
+            "onnxruntime f32": f"{arguments.models}/float/{network}",
+            "onnxruntime int8": f"{arguments.models}/{network}",
+        }
+    )
+    all_ours, all_theirs, all_runtime = [], [], []
     for _ in range(arguments.runs):
         all_ours.append(ours(arguments)[0])
         all_theirs.append(peer.medians(arguments.rounds))
+        all_runtime.append(runtime.medians(arguments.rounds))
     stages = {}
     for stage in ("pnet", "rnet", "onet", "detect", "embed", "total"):
         mine = statistics.median(times[stage] for times in all_ours)
         theirs = statistics.median(times[stage] for times in all_theirs)
         stages[stage] = {"facelatch_ms": mine, "ncnn_ms": theirs, "ratio": mine / theirs}
+    for name in runtime.sessions:
+        theirs = statistics.median(times[name] for times in all_runtime)
+        mine = stages["embed"]["facelatch_ms"]
+        stages[f"embed, {name}"] = {"facelatch_ms": mine, "peer_ms": theirs, "ratio": mine / theirs}
     if arguments.json:
         print(json.dumps({"windows": windows, "ncnn": ncnn.__version__, "stages": stages}))
         return
     height, width = picture.shape[:2]
     print(f"{width}x{height}, {windows['rnet']} R-Net and {windows['onet']} O-Net windows, ncnn {ncnn.__version__}")
-    print(f"{'stage':8}{'facelatch':>12}{'ncnn':>10}{'ratio':>8}")
+    print(f"{'stage':24}{'facelatch':>12}{'ncnn':>10}{'ratio':>8}")
     for stage, figures in stages.items():
         print(
-            f"{stage:8}{figures['facelatch_ms']:9.2f} ms{figures['ncnn_ms']:7.2f} ms"
+            f"{stage:24}{figures['facelatch_ms']:9.2f} ms"
+            f"{figures.get('ncnn_ms', figures.get('peer_ms')):7.2f} ms"
             f"{figures['ratio']:8.2f}"
         )
 
