@@ -3,6 +3,7 @@
 //! Values are 16 bits with a sign, in steps of 1/128 ([`STEPS`]); weights are
 //! shares of 32,767 ([`ONE`]). Sums are exact, in 32 bits, and rounded once.
 
+#[cfg(target_arch = "x86_64")]
 use super::Kernel;
 
 /// Steps of a value from one byte to the next.
