@@ -376,7 +376,8 @@ impl Reader<'_> {
                 constant.dims.iter().map(|side| usize::try_from(*side).unwrap_or(0)).collect();
             let values: Vec<i32> =
                 ints(node, constant)?.iter().map(|value| value - shift).collect();
-            if values.len() != shape.iter().product::<usize>() {
+            let count = shape.iter().try_fold(1usize, |count, side| count.checked_mul(*side));
+            if count != Some(values.len()) {
                 return fault(&node.name, format!("{name} is cut short"));
             }
             // Absent zero points are those of bytes without a sign; constants have
@@ -455,7 +456,7 @@ impl Reader<'_> {
         };
         let channels = self.tensors[input].channels;
         let outputs = weights.shape[0];
-        let fits = weights.shape[1] * groups == channels
+        let fits = weights.shape[1].checked_mul(groups) == Some(channels)
             && (groups == 1 || (groups == channels && outputs == channels))
             && window.height * window.width > 0
             && outputs > 0;

@@ -325,6 +325,14 @@ fn what_does_not_fit_is_named() {
         }
     });
     assert!(said.starts_with("project: weights [20, 19, 1, 1]"), "{said}");
+    // Sides whose product wraps around to the number of values there are: none.
+    let said = fault(|graph| {
+        for constant in graph.initializer.iter_mut().filter(|c| c.name == "first.w") {
+            constant.dims = vec![1 << 61, 3, 8, 1];
+            constant.raw_data.clear();
+        }
+    });
+    assert!(said.starts_with("first.wd: first.w is cut short"), "{said}");
 }
 
 #[test]

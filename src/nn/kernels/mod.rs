@@ -385,7 +385,12 @@ fn padded(channels: usize) -> usize {
 
 impl Matrix {
     /// Arranges a layer for a kernel; its inputs must be a multiple of 16.
+    ///
+    /// # Panics
+    ///
+    /// Where the processor lacks the kernel's instructions.
     pub fn new(kernel: Kernel, layer: &Layer) -> Result<Self, LayerError> {
+        assert!(kernel.is_available(), "{} is not for this processor", kernel.name());
         layer.check()?;
         let channels = layer.bias.len();
         let inputs = layer.weights.len() / channels.max(1);
@@ -443,9 +448,8 @@ impl Matrix {
         let end = walk.output_end(padded(self.channels));
         assert!(residual.is_none_or(|other| other.len() >= end), "residual too short");
         match (self.kernel, &self.weights) {
-            // SAFETY, for all of them: `new` is only reached with a kernel that this
-            // processor has (`Kernel` is made by `best` and `named`, which ask it); the
-            // assertions above keep every read and write of the walk within the slices.
+            // SAFETY, for all of them: `new` has made sure of the processor; the assertions
+            // above keep every read and write of the walk within the slices.
             #[cfg(target_arch = "x86_64")]
             (Kernel::Avx512Vnni, Packed::Bytes(weights)) => unsafe {
                 x86::vnni::matrix(self, weights, walk, pixels, input, residual, output);
@@ -531,7 +535,12 @@ pub struct Filter {
 
 impl Filter {
     /// Arranges a layer for a kernel; its channels must be a multiple of 16.
+    ///
+    /// # Panics
+    ///
+    /// Where the processor lacks the kernel's instructions.
     pub fn new(kernel: Kernel, layer: &Layer) -> Result<Self, LayerError> {
+        assert!(kernel.is_available(), "{} is not for this processor", kernel.name());
         layer.check()?;
         let channels = layer.bias.len();
         assert_eq!(channels % CHANNELS, 0, "channels come in groups of 16");
