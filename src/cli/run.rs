@@ -6,6 +6,7 @@ use super::site::{Site, load_gallery, open_store};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::camera::Camera;
+use facelatch::detect::DetectorSettings;
 use facelatch::gallery::Gallery;
 use facelatch::gallery::store::{Loaded, Store, StoreError, peek, stamp};
 use facelatch::models::Models;
@@ -59,7 +60,9 @@ impl Run {
         };
         let relay = Relay::open(self.relay.as_ref().unwrap_or(&config.relay.uri))?;
         let models = self.site.models()?;
-        let mut recognizer = Recognizer::new(&models, config.detector())?;
+        let two_threads = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+        let settings = DetectorSettings { two_threads, ..config.detector() };
+        let mut recognizer = Recognizer::new(&models, settings)?;
         let file = config.gallery_file();
         let (gallery, known) = {
             let mut store = open_store(&file)?;
