@@ -157,25 +157,16 @@ fn reduced(frame: &Frame, back: &Similarity, side: usize) -> (Frame, Similarity)
     };
     let ((left, width), (top, height)) = (range(0, frame.width()), range(1, frame.height()));
     let mut small = Frame::filled(width, height, [0; 3]);
-    let share = 1.0 / (side * side) as f32;
-    for (y, out) in small.pixels_mut().chunks_exact_mut(width.max(1) * 3).enumerate() {
-        for (x, out) in out.chunks_exact_mut(3).enumerate() {
-            let mut sums = [0u32; 3];
-            let (from, to) = (left + x * side, (left + (x + 1) * side).min(frame.width()));
-            for row in (top + y * side..top + (y + 1) * side).take_while(|y| *y < frame.height()) {
-                let row = row * frame.width();
-                for pixel in frame.pixels()[(row + from) * 3..(row + to) * 3].chunks_exact(3) {
-                    for channel in 0..3 {
-                        sums[channel] += u32::from(pixel[channel]);
-                    }
-                }
-            }
-            // What a square has beyond the frame is black.
-            for channel in 0..3 {
-                out[channel] = (sums[channel] as f32 * share + 0.5) as u8;
-            }
-        }
-    }
+    let squares = match side {
+        2 => means::<2>,
+        3 => means::<3>,
+        4 => means::<4>,
+        5 => means::<5>,
+        6 => means::<6>,
+        7 => means::<7>,
+        _ => means::<8>,
+    };
+    squares(frame, (left, top), &mut small);
     // The centre of the first square is the origin.
     let middle = (side - 1) as f32 / 2.0;
     let scale = 1.0 / side as f32;
@@ -186,6 +177,33 @@ fn reduced(frame: &Frame, back: &Similarity, side: usize) -> (Frame, Similarity)
         y0: (back.y0 - top as f32 - middle) * scale,
     };
     (small, back)
+}
+
+/// The means of squares of a frame, the first of which begins at `left, top`. What a
+/// square has beyond the frame is black.
+fn means<const SIDE: usize>(frame: &Frame, (left, top): (usize, usize), out: &mut Frame) {
+    let (pitch, width) = (frame.width() * 3, out.width());
+    for (y, out) in out.pixels_mut().chunks_exact_mut(width.max(1) * 3).enumerate() {
+        let from = (top + y * SIDE) * pitch + left * 3;
+        for (x, out) in out.chunks_exact_mut(3).enumerate() {
+            let mut sums = [0; 3];
+            let inside = (frame.width() - left).saturating_sub(x * SIDE).min(SIDE) * 3;
+            for row in (0..SIDE).take_while(|row| top + y * SIDE + row < frame.height()) {
+                let pixels = &frame.pixels()[from + row * pitch + x * SIDE * 3..][..inside];
+                let mut add = |pixel: &[u8]| {
+                    (0..3).for_each(|channel| sums[channel] += u32::from(pixel[channel]));
+                };
+                if inside == SIDE * 3 {
+                    // Of a known length, so that it becomes a line of additions.
+                    (0..SIDE).for_each(|at| add(&pixels[3 * at..3 * at + 3]));
+                } else {
+                    pixels.chunks_exact(3).for_each(add);
+                }
+            }
+            let area = (SIDE * SIDE) as u32;
+            (0..3).for_each(|channel| out[channel] = ((sums[channel] + area / 2) / area) as u8);
+        }
+    }
 }
 
 /// Beyond a face of 1,000 pixels larger squares change nothing visible.

@@ -136,23 +136,20 @@ impl Frame {
         let (column, row) = (x as usize, y as usize);
         let (right_share, bottom_share) = (x - column as f32, y - row as f32);
         let at = (row * self.width + column) * 3;
-        let upper = self.pixels.get(at..)?.first_chunk::<7>()?;
-        let lower = self.pixels.get(at + self.width * 3..)?.first_chunk::<7>()?;
+        let upper = self.pixels.get(at..)?.first_chunk::<6>()?;
+        let lower = self.pixels.get(at + self.width * 3..)?.first_chunk::<6>()?;
         let shares = [
             (1.0 - right_share) * (1.0 - bottom_share),
             right_share * (1.0 - bottom_share),
             (1.0 - right_share) * bottom_share,
             right_share * bottom_share,
         ];
-        // Four lanes, the last of which does not count: they become vectors.
-        let lanes = |pixels: &[u8; 7], at: usize| -> [f32; 4] {
-            std::array::from_fn(|lane| f32::from(pixels[at + lane]))
-        };
-        let (a, b, c, d) = (lanes(upper, 0), lanes(upper, 3), lanes(lower, 0), lanes(lower, 3));
-        let sum: [f32; 4] = std::array::from_fn(|lane| {
-            a[lane] * shares[0] + b[lane] * shares[1] + c[lane] * shares[2] + d[lane] * shares[3]
-        });
-        Some([sum[0], sum[1], sum[2]])
+        Some(std::array::from_fn(|channel| {
+            f32::from(upper[channel]) * shares[0]
+                + f32::from(upper[channel + 3]) * shares[1]
+                + f32::from(lower[channel]) * shares[2]
+                + f32::from(lower[channel + 3]) * shares[3]
+        }))
     }
 
     /// The whole picture as a rectangle.
