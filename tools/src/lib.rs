@@ -4,13 +4,17 @@
 
 pub mod arcface;
 pub mod calibrate;
+pub mod chance;
 pub mod cli;
+pub mod dataset;
+pub mod files;
 pub mod finetune;
 pub mod lfw;
 pub mod metrics;
 pub mod mobilefacenet;
 pub mod mtcnn;
 pub mod onnx;
+pub mod parallel;
 pub mod photos;
 pub mod quantize;
 pub mod student;
