@@ -16,6 +16,8 @@ pub mod mtcnn;
 pub mod onnx;
 pub mod parallel;
 pub mod photos;
+pub mod prepare;
 pub mod quantize;
+pub mod split;
 pub mod student;
 pub mod weights;
