@@ -69,7 +69,7 @@ impl Prepare {
         if found.photos.is_empty() {
             let from = self.labels.as_deref().or(photos).unwrap_or(Path::new(""));
             let why = found.unreadable.first();
-            let why = why.map(|unread| format!(": {}: {}", unread.photo, unread.reason));
+            let why = why.map(|unread| format!(": {}", unread.reason));
             bail!(
                 "{}: no photo in it{}; expected PERSON/PHOTO.jpg or .png",
                 from.display(),

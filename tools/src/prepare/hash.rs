@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Differences a direction: eight a row or column, of eight.
 const CELLS: usize = 8;
-/// Bits of 128 in which two pictures of one scene may differ. Scaling to a half and
-/// strong compression of a portrait change some three; different photos of a set whose
-/// faces all lie in the same place differ in 20 and more (tools' tests; 6,922 photos of
-/// Labeled Faces in the Wild).
+/// Bits of 128 in which two files of one picture may differ. A portrait at half its size
+/// and a JPEG quality of 40 differs in up to 3. Of the 24 million pairs among 6,922
+/// photos of Labeled Faces in the Wild ten differ in up to 6, all of them one picture
+/// under two names; none in 7 to 9; and from 10 on they are other pictures, of one event
+/// at first.
 const SAME_PICTURE: u32 = 7;
 /// The bits are cut into one part more than may differ, so that two pictures alike have
 /// one of them in common and only those are compared.

@@ -129,7 +129,8 @@ impl Found {
         let line = |line: u64| format!("{} line {line}", csv.display());
         let mut found = Self::default();
         for fault in listing.faults {
-            found.unreadable.push(Unread { photo: line(fault.line), reason: fault.reason });
+            let photo = line(fault.line);
+            found.unreadable.push(Unread { reason: format!("{photo}: {}", fault.reason), photo });
         }
         for (at, Row { path, label, person, group }) in listing.rows {
             let inside = path.strip_prefix(root).unwrap_or(&path);

@@ -196,7 +196,7 @@ impl Task<'_> {
             let mut crop = None;
             if at < wanted {
                 let png = picture::encode_png(align(&frame, &face.landmarks).frame())?;
-                files::replace(&self.crop(photo, at), &png)?;
+                files::replace_unsynced(&self.crop(photo, at), &png)?;
                 crop = Some(sha256_hex(&png));
             }
             recorded.push(RecordedFace::new(face, crop));

@@ -118,11 +118,11 @@ impl Record {
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     }
 
-    /// As a whole or not at all.
+    /// As a whole or, after a power cut, as no record.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        files::replace(path, &text)
+        files::replace_unsynced(path, &text)
     }
 
     /// The faces that were cut out, with their crops' digests. They are the first ones.
