@@ -291,8 +291,8 @@ mod tests {
                     prop_assert!(test as f64 >= exact.floor().min(*count as f64 - 1.0));
                 }
             }
-            for part in 0..3 {
-                prop_assert!(shares.wants(part) || parts[part].is_empty());
+            for (at, part) in parts.iter().enumerate() {
+                prop_assert!(shares.wants(at) || part.is_empty());
             }
         }
 

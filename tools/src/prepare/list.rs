@@ -77,8 +77,16 @@ impl Found {
                 Ok(entry) if entry.file_type().is_file() => found.add(root, entry.path()),
                 Ok(_) => {}
                 Err(error) => {
-                    let path = error.path().unwrap_or(root).display().to_string();
-                    found.unreadable.push(Unread { photo: path, reason: error.to_string() });
+                    let photo = error.path().unwrap_or(root).display().to_string();
+                    let reason = match (error.loop_ancestor(), error.io_error()) {
+                        (Some(above), _) => {
+                            format!("leads back to {}; remove the link", above.display())
+                        }
+                        (None, Some(reason)) => reason.to_string(),
+                        (None, None) => error.to_string(),
+                    };
+                    let reason = format!("{photo}: {reason}");
+                    found.unreadable.push(Unread { photo, reason });
                 }
             }
         }
@@ -220,6 +228,24 @@ mod tests {
         assert_eq!(found.other_files, BTreeMap::from([("txt".to_owned(), 1)]));
         assert_eq!(found.unreadable.len(), 1);
         assert!(found.unreadable[0].reason.contains("in no person's folder"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_unless_they_lead_nowhere_or_back() {
+        let folder = folders(&["Ann/a.jpg", "elsewhere.d/b.jpg"]);
+        let link = |to: &str, name: &str| {
+            std::os::unix::fs::symlink(to, folder.path().join(name)).expect("a link");
+        };
+        link("../elsewhere.d", "Ann/more");
+        link("nowhere", "Ann/gone.jpg");
+        link("..", "Ann/back");
+        let found = Found::in_folders(folder.path(), false).expect("a folder");
+        assert!(found.photos.iter().any(|photo| photo.name == "Ann/more/b.jpg"));
+        let reasons: Vec<&str> = found.unreadable.iter().map(|u| u.reason.as_str()).collect();
+        assert_eq!(reasons.len(), 2);
+        assert!(reasons[0].contains("Ann/back: leads back to"), "{reasons:?}");
+        assert!(reasons[1].contains("Ann/gone.jpg: No such file"), "{reasons:?}");
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub enum Ended {
     /// All photos were looked at.
     Done {
         /// What became of them.
-        report: Report,
+        report: Box<Report>,
         /// Photos looked at now; the others were as they were.
         made: usize,
         /// How long that took.
@@ -134,13 +134,13 @@ pub fn prepare(task: &Task, found: Found, stop: &AtomicBool) -> Result<Ended> {
             Err(unread) => unreadable.push(unread),
         }
     }
-    let mut report = Report {
+    let mut report = Box::new(Report {
         photos: photos.len(),
         unreadable,
         other_files: found.other_files,
         settings: task.settings.clone(),
         ..Report::default()
-    };
+    });
     task.finish(&photos, &records, &mut report)?;
     Ok(Ended::Done { report, made, took })
 }
