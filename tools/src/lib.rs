@@ -4,14 +4,20 @@
 
 pub mod arcface;
 pub mod calibrate;
+pub mod chance;
 pub mod cli;
+pub mod dataset;
+pub mod files;
 pub mod finetune;
 pub mod lfw;
 pub mod metrics;
 pub mod mobilefacenet;
 pub mod mtcnn;
 pub mod onnx;
+pub mod parallel;
 pub mod photos;
+pub mod prepare;
 pub mod quantize;
+pub mod split;
 pub mod student;
 pub mod weights;

@@ -4,7 +4,10 @@ mod calibrate;
 mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
+mod prepare;
 mod quantize;
+mod signals;
+mod split;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -21,6 +24,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Import(import::Import),
+    Prepare(prepare::Prepare),
+    Split(split::Split),
     Finetune(finetune::Finetune),
     Calibrate(calibrate::Calibrate),
     Quantize(quantize::Quantize),
@@ -34,6 +39,8 @@ pub fn main() -> ExitCode {
         .init();
     let done = match Arguments::parse().command {
         Command::Import(import) => import.run(),
+        Command::Prepare(prepare) => prepare.run(),
+        Command::Split(split) => split.run(),
         Command::Finetune(finetune) => finetune.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
         Command::Quantize(quantize) => quantize.run(),
