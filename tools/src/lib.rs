@@ -5,6 +5,7 @@
 pub mod arcface;
 pub mod calibrate;
 pub mod cli;
+pub mod files;
 pub mod finetune;
 pub mod lfw;
 pub mod metrics;
@@ -13,5 +14,6 @@ pub mod mtcnn;
 pub mod onnx;
 pub mod photos;
 pub mod quantize;
+pub mod run;
 pub mod student;
 pub mod weights;
