@@ -3,11 +3,14 @@
 //! with the device.
 
 pub mod arcface;
+pub mod augment;
 pub mod calibrate;
+pub mod chance;
 pub mod cli;
 pub mod files;
 pub mod finetune;
 pub mod lfw;
+pub mod loader;
 pub mod metrics;
 pub mod mobilefacenet;
 pub mod mtcnn;

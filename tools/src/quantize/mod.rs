@@ -8,7 +8,6 @@
 //! that is not enough, the weights are trained on with the roundings in place
 //! ([`tune`]). Everything is judged on photos that nothing was measured on.
 
-mod chance;
 pub mod equalize;
 pub mod fold;
 pub mod graph;

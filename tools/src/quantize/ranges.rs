@@ -1,7 +1,7 @@
 //! Which range of values a byte stands for.
 
-use super::chance::Chance;
 use super::simulate::{Simulation, floats, normalized};
+use crate::chance::Chance;
 use anyhow::{Result, bail};
 use facelatch::models::Normalization;
 use serde::Serialize;

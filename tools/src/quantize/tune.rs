@@ -4,10 +4,10 @@
 //! 2015). No labels are needed, and weights, biases, slopes and scales all learn.
 
 use super::Task;
-use super::chance::Chance;
 use super::fold::CENTERED;
 use super::judge::{Agreement, Aim};
 use super::simulate::{Learns, Quantized, Simulation, normalized};
+use crate::chance::Chance;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use std::collections::BTreeMap;
