@@ -146,6 +146,11 @@ impl MobileFaceNet {
         Self::checked(tensors, PYTORCH_EPSILON)
     }
 
+    /// From tensors under its own names.
+    pub fn from_tensors(tensors: Tensors, epsilon: f64) -> Result<Self, WeightsError> {
+        Self::checked(tensors, epsilon)
+    }
+
     /// From ncnn's text and binary files, the names of the 2018 model.
     pub fn from_ncnn(param: &str, bin: &[u8]) -> Result<Self, WeightsError> {
         let mut layers = weights::ncnn::read(param, bin)?;

@@ -1,0 +1,47 @@
+//! Files that are there as a whole or not at all.
+
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+/// Writes beside the target, to the disk, and renames: a full disk or a power cut
+/// leaves what was there.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".draft");
+    let draft = Path::new(&draft);
+    let written = File::create(draft)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(draft, path));
+    if written.is_err() {
+        // Half a file helps nobody, and where the disk is full its room does.
+        let _ = std::fs::remove_file(draft);
+    }
+    written.with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_leaves_what_was_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("run.json");
+        replace(&path, b"old").expect("written");
+        let draft = folder.path().join("run.json.draft");
+        std::os::unix::fs::symlink("/dev/full", &draft).expect("a link");
+        let error = format!("{:#}", replace(&path, b"new").expect_err("no room"));
+        assert!(error.contains("run.json") && error.contains("No space"), "{error}");
+        assert_eq!(std::fs::read(&path).expect("a file"), b"old");
+        assert!(draft.symlink_metadata().is_err());
+        replace(&path, b"new").expect("written");
+        assert_eq!(std::fs::read(&path).expect("a file"), b"new");
+    }
+}
