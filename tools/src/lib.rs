@@ -18,5 +18,6 @@ pub mod onnx;
 pub mod photos;
 pub mod quantize;
 pub mod run;
+pub mod search;
 pub mod student;
 pub mod weights;
