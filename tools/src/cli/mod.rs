@@ -7,6 +7,8 @@ mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
 mod quantize;
+mod train;
+mod training;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -24,6 +26,7 @@ struct Arguments {
 enum Command {
     Import(import::Import),
     Finetune(finetune::Finetune),
+    Train(train::Train),
     Calibrate(calibrate::Calibrate),
     Quantize(quantize::Quantize),
     Verify(verify::Verify),
@@ -37,6 +40,7 @@ pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Import(import) => import.run(),
         Command::Finetune(finetune) => finetune.run(),
+        Command::Train(train) => train.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
         Command::Quantize(quantize) => quantize.run(),
         Command::Verify(verify) => verify.run(),
