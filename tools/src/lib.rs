@@ -22,6 +22,7 @@ pub mod mtcnn;
 pub mod onnx;
 pub mod parallel;
 pub mod photos;
+pub mod progress;
 pub mod quantize;
 pub mod recipe;
 pub mod run;
