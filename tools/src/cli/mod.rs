@@ -6,7 +6,10 @@ pub use augment::AugmentOptions;
 mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
+mod prepare;
 mod quantize;
+mod signals;
+mod split;
 mod train;
 mod training;
 mod verify;
@@ -25,6 +28,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Import(import::Import),
+    Prepare(prepare::Prepare),
+    Split(split::Split),
     Finetune(finetune::Finetune),
     Train(train::Train),
     Calibrate(calibrate::Calibrate),
@@ -39,6 +44,8 @@ pub fn main() -> ExitCode {
         .init();
     let done = match Arguments::parse().command {
         Command::Import(import) => import.run(),
+        Command::Prepare(prepare) => prepare.run(),
+        Command::Split(split) => split.run(),
         Command::Finetune(finetune) => finetune.run(),
         Command::Train(train) => train.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
