@@ -13,6 +13,16 @@ impl Chance {
         Self(seed.cast_unsigned())
     }
 
+    /// Chance of its own for each place of a tree of numbers, as seed, epoch and
+    /// sample are: what is drawn at one never hangs on who drew elsewhere, or when.
+    pub fn at(seed: i64, place: &[u64]) -> Self {
+        let mut chance = Self::new(seed);
+        for number in place {
+            chance = Self(chance.next() ^ *number);
+        }
+        Self(chance.next())
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,6 +33,21 @@ impl Chance {
     /// A number in `0..count`; 0 for a count of 0.
     pub fn below(&mut self, count: usize) -> usize {
         ((u128::from(self.next()) * count as u128) >> 64) as usize
+    }
+
+    /// A number in 0..1, all equally likely.
+    pub fn share(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// A number in `from..to`.
+    pub fn between(&mut self, from: f64, to: f64) -> f64 {
+        from + (to - from) * self.share()
+    }
+
+    /// True with this probability: never at 0, always at 1.
+    pub fn happens(&mut self, probability: f64) -> bool {
+        self.share() < probability
     }
 
     /// So many numbers in `0..count`, as an index.
@@ -53,5 +78,33 @@ mod tests {
         order.sort_unstable();
         assert!(order.into_iter().eq(0..1000));
         assert_eq!(Chance::new(1).below(0), 0);
+    }
+
+    #[test]
+    fn shares_fill_the_range_evenly_and_certainty_is_certain() {
+        let mut chance = Chance::new(3);
+        let mut counts = [0; 10];
+        for _ in 0..10_000 {
+            counts[(chance.share() * 10.0) as usize] += 1;
+        }
+        assert!(counts.iter().all(|count| (900..1100).contains(count)), "{counts:?}");
+        assert!((0..1000).all(|_| chance.happens(1.0) && !chance.happens(0.0)));
+        assert!((0..1000).all(|_| (-2.0..5.0).contains(&chance.between(-2.0, 5.0))));
+    }
+
+    #[test]
+    fn each_place_has_chance_of_its_own() {
+        let first = |seed, place: &[u64]| Chance::at(seed, place).next();
+        let mut drawn = std::collections::BTreeSet::new();
+        for seed in -2..2 {
+            for epoch in 0..20 {
+                for sample in 0..50 {
+                    drawn.insert(first(seed, &[epoch, sample]));
+                }
+            }
+        }
+        assert_eq!(drawn.len(), 4 * 20 * 50);
+        assert_eq!(first(7, &[1, 2]), first(7, &[1, 2]));
+        assert_ne!(first(7, &[1]), first(7, &[1, 0]));
     }
 }

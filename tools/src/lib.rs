@@ -2,14 +2,20 @@
 //! the models that doors run. It shares detector, alignment and normalization
 //! with the device.
 
-pub mod arcface;
+pub mod augment;
 pub mod calibrate;
 pub mod chance;
+pub mod checkpoint;
 pub mod cli;
 pub mod dataset;
+pub mod device;
 pub mod files;
-pub mod finetune;
+mod head;
+pub mod judge;
+mod learner;
 pub mod lfw;
+pub mod loader;
+pub mod margin;
 pub mod metrics;
 pub mod mobilefacenet;
 pub mod mtcnn;
@@ -17,7 +23,16 @@ pub mod onnx;
 pub mod parallel;
 pub mod photos;
 pub mod prepare;
+pub mod progress;
 pub mod quantize;
+pub mod recipe;
+pub mod run;
+pub mod sampler;
+pub mod schedule;
+pub mod search;
+pub mod sgd;
 pub mod split;
 pub mod student;
+pub mod train;
+pub mod training_data;
 pub mod weights;

@@ -1,5 +1,6 @@
 //! `import`: trained weights from other projects into ONNX and the manifest.
 
+use crate::files;
 use crate::mobilefacenet::MobileFaceNet;
 use crate::mtcnn;
 use crate::weights::{pytorch, safetensors};
@@ -168,12 +169,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| path.display().to_string())
 }
 
-/// Writes beside the target and renames, so that a full disk leaves what was there.
+/// Writes a file as a whole, or leaves what was there.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    let draft = path.with_extension("draft");
-    std::fs::write(&draft, bytes)
-        .and_then(|()| std::fs::rename(&draft, path))
-        .with_context(|| path.display().to_string())
+    files::replace(path, bytes)
 }

@@ -1,6 +1,8 @@
 //! Arguments, dispatch and exit codes.
 
+mod augment;
 mod calibrate;
+pub use augment::AugmentOptions;
 mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
@@ -8,6 +10,8 @@ mod prepare;
 mod quantize;
 mod signals;
 mod split;
+mod train;
+mod training;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -27,6 +31,7 @@ enum Command {
     Prepare(prepare::Prepare),
     Split(split::Split),
     Finetune(finetune::Finetune),
+    Train(train::Train),
     Calibrate(calibrate::Calibrate),
     Quantize(quantize::Quantize),
     Verify(verify::Verify),
@@ -42,6 +47,7 @@ pub fn main() -> ExitCode {
         Command::Prepare(prepare) => prepare.run(),
         Command::Split(split) => split.run(),
         Command::Finetune(finetune) => finetune.run(),
+        Command::Train(train) => train.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
         Command::Quantize(quantize) => quantize.run(),
         Command::Verify(verify) => verify.run(),

@@ -1,7 +1,9 @@
 //! `.safetensors` files.
 
 use super::{Tensor, Tensors, WeightsError, bf16_values, f16_values, f32_values};
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use std::collections::HashMap;
 
 const FORMAT: &str = "a safetensors file";
 
@@ -28,6 +30,38 @@ pub fn read(bytes: &[u8]) -> Result<Tensors, WeightsError> {
     Ok(tensors)
 }
 
+/// All tensors as f32, and texts of the writer's own beside them. The same tensors
+/// give the same bytes.
+pub fn write(
+    tensors: &Tensors,
+    texts: Option<HashMap<String, String>>,
+) -> Result<Vec<u8>, WeightsError> {
+    let faulty = |error: safetensors::SafeTensorError| {
+        WeightsError::format(FORMAT, format!("cannot be written: {error}"))
+    };
+    let bytes: Vec<(&String, &[usize], Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, Tensor { shape, values })| {
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            (name, shape.as_slice(), bytes)
+        })
+        .collect();
+    let views = bytes
+        .iter()
+        .map(|(name, shape, bytes)| {
+            Ok((*name, TensorView::new(Dtype::F32, shape.to_vec(), bytes).map_err(faulty)?))
+        })
+        .collect::<Result<Vec<_>, WeightsError>>()?;
+    safetensors::serialize(views, texts).map_err(faulty)
+}
+
+/// The texts beside the tensors.
+pub fn texts(bytes: &[u8]) -> Result<HashMap<String, String>, WeightsError> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes)
+        .map_err(|error| WeightsError::format(FORMAT, error.to_string()))?;
+    Ok(metadata.metadata().clone().unwrap_or_default())
+}
+
 /// The first tensor, by its place, that the file ends before, if that is what is
 /// wrong with it.
 fn first_cut(bytes: &[u8]) -> Option<WeightsError> {
@@ -45,4 +79,23 @@ fn first_cut(bytes: &[u8]) -> Option<WeightsError> {
         .min()?;
     let need = end.saturating_sub(begin);
     Some(WeightsError::Truncated { name: name.clone(), need, got: got.saturating_sub(begin) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_and_texts_are_read_as_they_were_written() {
+        let tensor = |values: &[f32]| Tensor::new(vec![values.len()], values.to_vec());
+        let tensors = Tensors::from([
+            ("b".to_owned(), tensor(&[1.5, -0.0]).expect("two")),
+            ("a".to_owned(), tensor(&[f32::MIN_POSITIVE, 3e38, 0.1]).expect("three")),
+        ]);
+        let given = HashMap::from([("state".to_owned(), "{\"epoch\":3}".to_owned())]);
+        let bytes = write(&tensors, Some(given.clone())).expect("written");
+        assert_eq!(read(&bytes).expect("tensors"), tensors);
+        assert_eq!(texts(&bytes).expect("texts"), given);
+        assert_eq!(write(&tensors, Some(given)).expect("written"), bytes);
+    }
 }
