@@ -39,10 +39,12 @@ impl Calibrate {
     }
 }
 
-/// Puts thresholds into the manifest of a folder.
+/// Puts thresholds into the manifest of a folder. A likelihood in it was measured on
+/// what the networks were before, and goes.
 pub fn write(folder: &Path, (thresholds, calibration): Thresholds) -> Result<()> {
     let Some(mut entry) = Models::open(folder)?.manifest.recognizer else { return Ok(()) };
     (entry.thresholds, entry.calibration) = (thresholds, Some(calibration));
+    entry.likelihood = None;
     update_manifest(folder, None, "recognizer", toml::Value::try_from(entry)?)
 }
 

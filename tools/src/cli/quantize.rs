@@ -194,6 +194,7 @@ impl Quantize {
             embedding_size,
             thresholds: BTreeMap::new(),
             calibration: None,
+            likelihood: None,
         };
         update_manifest(&self.out, None, "detector", toml::Value::try_from(detector)?)?;
         let recognizer = toml::Value::try_from(recognizer)?;
