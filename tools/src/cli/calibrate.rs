@@ -8,6 +8,7 @@ use crate::photos;
 use anyhow::Result;
 use clap::Args;
 use facelatch::embed::Embedding;
+use facelatch::likelihood::Likelihood;
 use facelatch::models::Models;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -35,16 +36,20 @@ impl Calibrate {
         for (far, similarity) in &thresholds.0 {
             say(&format!("FAR {far}  similarity {similarity:.4}"));
         }
-        write(&self.models, thresholds)
+        write(&self.models, thresholds, None)
     }
 }
 
-/// Puts thresholds into the manifest of a folder. A likelihood in it was measured on
-/// what the networks were before, and goes.
-pub fn write(folder: &Path, (thresholds, calibration): Thresholds) -> Result<()> {
+/// Puts thresholds and a likelihood into the manifest of a folder. One that was in it was
+/// measured on what the networks were before, and goes.
+pub fn write(
+    folder: &Path,
+    (thresholds, calibration): Thresholds,
+    likelihood: Option<Likelihood>,
+) -> Result<()> {
     let Some(mut entry) = Models::open(folder)?.manifest.recognizer else { return Ok(()) };
     (entry.thresholds, entry.calibration) = (thresholds, Some(calibration));
-    entry.likelihood = None;
+    entry.likelihood = likelihood;
     update_manifest(folder, None, "recognizer", toml::Value::try_from(entry)?)
 }
 

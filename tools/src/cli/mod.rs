@@ -1,6 +1,9 @@
 //! Arguments, dispatch and exit codes.
 
+mod augment;
 mod calibrate;
+pub use augment::AugmentOptions;
+mod evaluate;
 mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
@@ -23,6 +26,7 @@ enum Command {
     Import(import::Import),
     Finetune(finetune::Finetune),
     Calibrate(calibrate::Calibrate),
+    Evaluate(evaluate::Evaluate),
     Quantize(quantize::Quantize),
     Verify(verify::Verify),
 }
@@ -36,6 +40,7 @@ pub fn main() -> ExitCode {
         Command::Import(import) => import.run(),
         Command::Finetune(finetune) => finetune.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
+        Command::Evaluate(evaluate) => evaluate.run(),
         Command::Quantize(quantize) => quantize.run(),
         Command::Verify(verify) => verify.run(),
     };

@@ -280,22 +280,31 @@ pub struct WorstPair {
     pub wrong: bool,
 }
 
-/// Measures everything.
+impl Subjects {
+    /// Compares every two faces; `data` appears in messages.
+    pub fn compare(&self, data: &str) -> Result<Comparisons> {
+        if self.faces.len() > MAX_FACES {
+            bail!(
+                "{data}: {} photos; every two of at most {MAX_FACES} can be compared, so name fewer",
+                self.faces.len()
+            );
+        }
+        Ok(Comparisons::of(&self.shown()))
+    }
+
+    fn shown(&self) -> Vec<(usize, Option<&Embedding>)> {
+        self.faces.iter().map(|face| (face.person, face.embedding.as_ref())).collect()
+    }
+}
+
+/// Measures everything from the comparisons of these people.
 pub fn measure(
     subjects: &Subjects,
+    all: &Comparisons,
     table: Option<&ThresholdTable>,
     data: &str,
     settings: &Settings,
 ) -> Result<Open> {
-    if subjects.faces.len() > MAX_FACES {
-        bail!(
-            "{data}: {} photos; every two of at most {MAX_FACES} can be compared, so name fewer",
-            subjects.faces.len()
-        );
-    }
-    let faces: Vec<(usize, Option<&Embedding>)> =
-        subjects.faces.iter().map(|face| (face.person, face.embedding.as_ref())).collect();
-    let all = Comparisons::of(&faces);
     let scores = all.scores();
     if scores.genuine.is_empty() || scores.impostor.is_empty() {
         bail!(
@@ -304,9 +313,9 @@ pub fn measure(
             scores.impostor.len()
         );
     }
-    let verification = verification(&all, &scores, settings.seed);
+    let verification = verification(all, &scores, settings.seed);
     let threshold = verification.reference.threshold;
-    let (groups, between) = groups(subjects, &all, threshold);
+    let (groups, between) = groups(subjects, all, threshold);
     let worst = |pair: &Compared, wrong: bool| {
         let faces = [pair.first as usize, pair.second as usize];
         let of = |at: usize| &subjects.faces[at];
@@ -328,14 +337,14 @@ pub fn measure(
     Ok(Open {
         protocol: None,
         thresholds: table.map_or(vec![], |table| at_thresholds(table, &scores)),
-        identification: Searches::run(&faces, settings)
+        identification: Searches::run(&subjects.shown(), settings)
             .map(|searches| identification(&searches, settings.seed)),
-        likelihood: likelihood_figures(&all, &scores, data)
+        likelihood: likelihood_figures(all, &scores, data)
             .inspect_err(|error| log::warn!("{data}: no likelihood ratio: {error:#}"))
             .ok(),
         groups,
         between,
-        people: per_person(subjects, &all, threshold),
+        people: per_person(subjects, all, threshold),
         false_accepts: false_accepts
             .map(|pair| worst(pair, pair.similarity >= threshold))
             .collect(),
@@ -578,6 +587,11 @@ pub(crate) mod tests {
 
     pub(crate) const SETTINGS: Settings = Settings { enrolled: 1, outside: 0.5, seed: 1 };
 
+    pub(crate) fn measured(people: usize, photos: usize, width: f64) -> Result<Open> {
+        let subjects = subjects(people, photos, width);
+        measure(&subjects, &subjects.compare("made up")?, None, "made up", &SETTINGS)
+    }
+
     /// A crowd with names; every other person is of one group.
     pub(crate) fn subjects(people: usize, photos: usize, width: f64) -> Subjects {
         let faces = crowd(people, photos, width)
@@ -599,7 +613,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_crowd_is_measured_in_all_ways() {
-        let open = measure(&subjects(30, 4, 0.9), None, "made up", &SETTINGS).expect("figures");
+        let open = measured(30, 4, 0.9).expect("figures");
         let verification = &open.verification;
         assert_eq!((verification.genuine, verification.impostor), (30 * 6, 30 * 29 / 2 * 16));
         assert_eq!(verification.not_measurable, [1e-4, 1e-5, 1e-6]);
@@ -622,7 +636,7 @@ pub(crate) mod tests {
 
     #[test]
     fn groups_and_the_pairs_between_them_are_all_pairs() {
-        let open = measure(&subjects(11, 3, 0.9), None, "made up", &SETTINGS).expect("figures");
+        let open = measured(11, 3, 0.9).expect("figures");
         let within: usize = open.groups.iter().map(|group| group.impostor).sum();
         let between: usize = open.between.iter().map(|pair| pair.impostor).sum();
         assert_eq!(within + between, open.verification.impostor);
@@ -634,8 +648,7 @@ pub(crate) mod tests {
     #[test]
     fn one_person_alone_or_one_photo_each_is_refused() {
         for (people, photos) in [(1, 3), (5, 1)] {
-            let error = measure(&subjects(people, photos, 0.5), None, "made up", &SETTINGS)
-                .expect_err("too few");
+            let error = measured(people, photos, 0.5).expect_err("too few");
             assert!(error.to_string().contains("add photos"), "{error}");
         }
     }
