@@ -209,7 +209,7 @@ fn likelihood(figures: &LikelihoodFigures, verification: &Verification) -> Chart
             scale: Scale::Linear { from: -high, to: high, step: each },
         },
         series: vec![
-            curve("fitted", fitted.into_iter().filter(|[at, _]| *at >= -0.4).collect()),
+            curve("fitted", fitted.into()),
             Series { name: "counted in bins".to_owned(), look: Look::Dots, points: measured },
         ],
         marks: vec![],
