@@ -357,9 +357,9 @@ impl Chart {
             shapes.push(Shape::Line { points, tone: Tone::Ink, width: 1.0, dashed: true });
             shapes.push(word([x(*at) + 4.0, top + 14.0], Alignment::Left, text.clone()));
         }
-        let frame = [[0.0, 0.0], [0.0, 1.0], [1.0, 1.0]];
-        let frame = frame.map(|[a, b]| [left + a * width, top + b * height]).to_vec();
-        shapes.push(line(frame, Tone::Ink));
+        let corner = [left, top + height];
+        shapes.push(line(vec![[left, top], corner], Tone::Ink));
+        shapes.push(line(vec![corner, [left + width, top + height]], Tone::Ink));
         shapes.push(word(
             [left + width / 2.0, HEIGHT - 10.0],
             Alignment::Center,

@@ -86,6 +86,9 @@ fn det(verification: &Verification) -> Chart {
     let least = |events: usize| (1.0 / events as f64).max(LEAST_SHARE).min(0.01);
     let points = verification.curve.iter().map(|p| [p.far, 1.0 - p.tar]);
     let seen = |[far, frr]: &[f64; 2]| *far > 0.0 && *far < 0.5 && *frr > 0.0 && *frr < 0.95;
+    let points: Vec<[f64; 2]> = points.filter(seen).collect();
+    let highest = points.iter().map(|[_, frr]| *frr).fold(0.0, f64::max);
+    let highest = [0.05, 0.2, 0.5].into_iter().find(|end| highest < *end).unwrap_or(0.95);
     let axis = |label: &str, from: f64, to: f64| Axis {
         label: label.to_owned(),
         scale: Scale::Probit { from, to },
@@ -98,8 +101,8 @@ fn det(verification: &Verification) -> Chart {
             verification.eer * 100.0
         ),
         x: axis("false accept rate", least(verification.impostor), 0.5),
-        y: axis("false reject rate", least(verification.genuine).max(1e-4), 0.95),
-        series: vec![curve("every two photos", points.filter(seen).collect())],
+        y: axis("false reject rate", least(verification.genuine).max(1e-4), highest),
+        series: vec![curve("every two photos", points)],
         marks: vec![],
     }
 }

@@ -171,7 +171,7 @@ fn summary(page: &mut Page, report: &Report) {
             &format!("TAR at FAR {:.0e}", reference.far),
             &format!("{}{}", percent(reference.tar), within(reference.interval)),
         ]));
-        if let Some(point) = open.identification.as_ref().and_then(|found| found.fnir.get(1)) {
+        if let Some(point) = open.identification.as_ref().and_then(|found| found.fnir.last()) {
             rows.push(row([
                 &format!("FNIR at FPIR {:.0e}", point.fpir),
                 &format!("{}{}", percent(point.fnir), within(point.interval)),
@@ -326,7 +326,8 @@ fn open_set(page: &mut Page, open: &Open, pictures: &[Picture]) {
              similarities of {:.3} and {:.3}, and what it is there beyond them. Its cost (Cllr) is \
              {:.4} bits, where ratios that say nothing cost 1 and no rising function of the \
              similarity costs less than {:.4}.{others} Fitted on these very photos, so that the \
-             first figure flatters; pairs of one person weigh as much as those of two.",
+             first figure flatters; pairs of one person weigh as much as those of two. Where the \
+             dots lie above the line, faces speak more for one person than the line claims.",
             line.slope,
             if line.offset < 0.0 { "−" } else { "+" },
             line.offset.abs(),
