@@ -7,7 +7,10 @@ mod evaluate;
 mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
+mod prepare;
 mod quantize;
+mod signals;
+mod split;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -24,6 +27,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Import(import::Import),
+    Prepare(prepare::Prepare),
+    Split(split::Split),
     Finetune(finetune::Finetune),
     Calibrate(calibrate::Calibrate),
     Evaluate(evaluate::Evaluate),
@@ -38,6 +43,8 @@ pub fn main() -> ExitCode {
         .init();
     let done = match Arguments::parse().command {
         Command::Import(import) => import.run(),
+        Command::Prepare(prepare) => prepare.run(),
+        Command::Split(split) => split.run(),
         Command::Finetune(finetune) => finetune.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
