@@ -89,7 +89,7 @@ fn share(text: &str) -> Result<f64, String> {
 /// What computes embeddings.
 enum Recognizer {
     /// The device's own, in 8 bits or floating point.
-    Models(Models),
+    Models(Box<Models>),
     /// Torch.
     Run(Box<Run>, Device),
 }
@@ -115,7 +115,10 @@ impl Evaluate {
                 let device = device::parse(&self.device)?;
                 Recognizer::Run(Box::new(Run::open(folder)?), device)
             }
-            None => Recognizer::Models(Models::open_or_built_in(self.models.as_deref())?),
+            None => {
+                let models = Models::open_or_built_in(self.models.as_deref())?;
+                Recognizer::Models(Box::new(models))
+            }
         };
         let mut gathered = self.gather(&recognizer)?;
         let known = recognizer.knows(&gathered)?;

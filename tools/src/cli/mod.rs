@@ -11,6 +11,8 @@ mod prepare;
 mod quantize;
 mod signals;
 mod split;
+mod train;
+mod training;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -30,6 +32,7 @@ enum Command {
     Prepare(prepare::Prepare),
     Split(split::Split),
     Finetune(finetune::Finetune),
+    Train(train::Train),
     Calibrate(calibrate::Calibrate),
     Evaluate(evaluate::Evaluate),
     Quantize(quantize::Quantize),
@@ -46,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Prepare(prepare) => prepare.run(),
         Command::Split(split) => split.run(),
         Command::Finetune(finetune) => finetune.run(),
+        Command::Train(train) => train.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::Quantize(quantize) => quantize.run(),

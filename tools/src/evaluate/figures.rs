@@ -83,7 +83,7 @@ fn roc(verification: &Verification) -> Chart {
 }
 
 fn det(verification: &Verification) -> Chart {
-    let least = |events: usize| (1.0 / events as f64).max(LEAST_SHARE).min(0.01);
+    let least = |events: usize| (1.0 / events.max(1) as f64).clamp(LEAST_SHARE, 0.01);
     let points = verification.curve.iter().map(|p| [p.far, 1.0 - p.tar]);
     let seen = |[far, frr]: &[f64; 2]| *far > 0.0 && *far < 0.5 && *frr > 0.0 && *frr < 0.95;
     let points: Vec<[f64; 2]> = points.filter(seen).collect();
