@@ -1,9 +1,10 @@
 //! A report as one HTML page that needs nothing else: no script, no font, no picture from
 //! elsewhere, and nothing that a name could break.
 
+use super::breakdown::{Person, WorstPair};
 use super::closed::Closed;
 use super::figures::{self, MOST_DRAWN};
-use super::open::{Open, Person, RATES, WorstPair};
+use super::open::{Open, RATES};
 use super::{Data, Report};
 use crate::chart::{Picture, STYLE, escape};
 use base64::Engine;

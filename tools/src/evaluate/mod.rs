@@ -1,8 +1,10 @@
 //! What a recognizer is worth on people it was not trained on, or a classifier on photos
 //! it has not seen: figures to be read by programs, and by people ([`html`]).
 
+pub mod breakdown;
 pub mod closed;
 pub mod figures;
+pub mod gather;
 pub mod html;
 pub mod open;
 
