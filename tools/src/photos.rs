@@ -1,6 +1,7 @@
 //! Photos through the device's own detector, alignment and embedder, on all
 //! cores.
 
+use crate::parallel;
 use anyhow::Result;
 use facelatch::align::{Crop, align};
 use facelatch::detect::{self, Detector, DetectorSettings, Face, Net, nearest_center};
@@ -88,6 +89,24 @@ pub fn process_watched(
     let outcomes = outcomes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     // Every index below the length was taken by exactly one worker.
     Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::NoFace)).collect())
+}
+
+/// Embeds aligned faces, in their order.
+pub fn embed(models: &Models, crops: &[&Crop], label: &str) -> Result<Vec<Embedding>> {
+    let progress = progress(crops.len(), label);
+    let model = models.recognizer()?;
+    let embeddings = parallel::each(
+        parallel::cores(),
+        crops.len(),
+        || Ok(Embedder::new(model)?),
+        |embedder, at| {
+            let embedding = embedder.embed(crops[at])?;
+            progress.inc(1);
+            Ok(embedding)
+        },
+    );
+    progress.finish_and_clear();
+    embeddings
 }
 
 /// The face of a photo; a photo without one is told and left out.

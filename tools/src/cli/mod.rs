@@ -3,6 +3,7 @@
 mod augment;
 mod calibrate;
 pub use augment::AugmentOptions;
+mod evaluate;
 mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
@@ -33,6 +34,7 @@ enum Command {
     Finetune(finetune::Finetune),
     Train(train::Train),
     Calibrate(calibrate::Calibrate),
+    Evaluate(evaluate::Evaluate),
     Quantize(quantize::Quantize),
     Verify(verify::Verify),
 }
@@ -49,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Finetune(finetune) => finetune.run(),
         Command::Train(train) => train.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
+        Command::Evaluate(evaluate) => evaluate.run(),
         Command::Quantize(quantize) => quantize.run(),
         Command::Verify(verify) => verify.run(),
     };

@@ -135,7 +135,7 @@ impl Quantize {
         self.write_manifest(&files, recognizer.embedding_size)?;
         let made = Models::open(&self.out)?;
         let thresholds = calibrate::thresholds(&made, &self.images, &self.calibrate)?;
-        calibrate::write(&self.out, thresholds)?;
+        calibrate::write(&self.out, thresholds, None)?;
 
         let people: Vec<&str> = select.iter().map(|photo| photo.person.as_str()).collect();
         let whole = compare([&models, &made], &self.paths(&select), &people)?;
@@ -194,6 +194,7 @@ impl Quantize {
             embedding_size,
             thresholds: BTreeMap::new(),
             calibration: None,
+            likelihood: None,
         };
         update_manifest(&self.out, None, "detector", toml::Value::try_from(detector)?)?;
         let recognizer = toml::Value::try_from(recognizer)?;
