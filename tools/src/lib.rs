@@ -3,6 +3,7 @@
 //! with the device.
 
 pub mod augment;
+pub mod bench_train;
 pub mod calibrate;
 pub mod chance;
 pub mod checkpoint;
@@ -16,6 +17,7 @@ mod learner;
 pub mod lfw;
 pub mod loader;
 pub mod margin;
+pub mod memory;
 pub mod metrics;
 pub mod mobilefacenet;
 pub mod mtcnn;

@@ -83,6 +83,11 @@ pub enum Interrupted {
     },
 }
 
+/// A training whose loss is no number any more; the message says where, and the cure.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct Diverged(String);
+
 /// What is told while it goes on.
 #[derive(Clone, Debug)]
 pub enum Progress {
@@ -326,7 +331,9 @@ impl<'a> Training<'a> {
             told(&Progress::Judged(epoch.clone()));
             let value = epoch.validation.value;
             if !value.is_finite() {
-                bail!("epoch {number}: validation gives no number any more; {}", self.cure());
+                let cure = self.cure();
+                let said = format!("epoch {number}: validation gives no number any more; {cure}");
+                return Err(Diverged(said).into());
             }
             let best = &self.position.epochs[self.position.best_epoch];
             if self.best.is_none() || value > best.validation.value {
@@ -384,13 +391,14 @@ impl<'a> Training<'a> {
             rate = recipe.schedule.at((number - 1) * steps + step, steps, recipe.epochs);
             let outcome = self.learner.step(&batch, rate, (number, step))?;
             if !outcome.loss.is_finite() {
-                bail!(
+                let said = format!(
                     "epoch {number}, batch {} of {steps}: the loss is no number any more; it holds \
                      {}; {}",
                     step + 1,
                     self.data.train.named(&batch.indices),
                     self.cure()
                 );
+                return Err(Diverged(said).into());
             }
             let photos = batch.indices.len();
             let sums = &mut self.position.sums;

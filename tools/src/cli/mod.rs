@@ -1,16 +1,19 @@
 //! Arguments, dispatch and exit codes.
 
 mod augment;
+mod bench_train;
 mod calibrate;
 pub use augment::AugmentOptions;
 mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
 mod quantize;
+mod search;
 mod train;
 mod training;
 mod verify;
 
+use crate::memory;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -27,9 +30,25 @@ enum Command {
     Import(import::Import),
     Finetune(finetune::Finetune),
     Train(train::Train),
+    Search(search::Search),
+    BenchTrain(bench_train::BenchTrain),
     Calibrate(calibrate::Calibrate),
     Quantize(quantize::Quantize),
     Verify(verify::Verify),
+}
+
+impl Command {
+    /// Whether most of its time goes into training steps.
+    fn trains(&self) -> bool {
+        matches!(
+            self,
+            Self::Finetune(_)
+                | Self::Train(_)
+                | Self::Search(_)
+                | Self::BenchTrain(_)
+                | Self::Quantize(_)
+        )
+    }
 }
 
 /// Runs the program: 0 done, 1 failed, 2 wrong usage.
@@ -37,10 +56,16 @@ pub fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
         .format_timestamp(None)
         .init();
-    let done = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    if command.trains() {
+        memory::keep_freed();
+    }
+    let done = match command {
         Command::Import(import) => import.run(),
         Command::Finetune(finetune) => finetune.run(),
         Command::Train(train) => train.run(),
+        Command::Search(search) => search.run(),
+        Command::BenchTrain(bench) => bench.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
         Command::Quantize(quantize) => quantize.run(),
         Command::Verify(verify) => verify.run(),
