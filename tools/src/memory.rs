@@ -2,8 +2,9 @@
 //!
 //! A step takes gigabytes in blocks of megabytes. The GNU C library asks the kernel
 //! for each and gives it back at once, and the kernel clears every page of it every
-//! time: about as much work as the step's arithmetic. It reads how to do otherwise
-//! from the environment, when a program starts.
+//! time: 15.3 images a second instead of 21.3 on two cores at batch 32, as
+//! `bench-train` says with and without. The library reads how to do otherwise from
+//! the environment, when a program starts.
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;

@@ -122,10 +122,10 @@ fn one(
     Ok(Outcome::Face { face: *face, crop, embedding })
 }
 
-/// A progress bar on a terminal, nothing elsewhere.
+/// A progress bar with rate and time left on a terminal, nothing elsewhere.
 pub fn progress(length: usize, label: &str) -> ProgressBar {
     let bar = ProgressBar::new(length as u64);
-    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {eta}") {
+    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {per_sec} {eta}") {
         bar.set_style(style);
     }
     bar.set_message(label.to_owned());

@@ -13,6 +13,7 @@ use crate::learner::{Learner, approach};
 use crate::loader::{self, Loader, LoaderSettings};
 use crate::margin::Margin;
 use crate::mobilefacenet::MobileFaceNet;
+pub use crate::progress::{Diverged, Interrupted, Progress, Step};
 pub use crate::recipe::Recipe;
 use crate::run::{
     Blend, DataDigests, Epoch, FORMAT, Head, Judged, MODEL, RECORD, Run, RunRecord, Versions,
@@ -23,11 +24,10 @@ use crate::training_data::TrainingData;
 use crate::weights::{Tensors, safetensors};
 use anyhow::{Context, Result, bail, ensure};
 use facelatch::models::sha256_hex;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use thiserror::Error;
 
 /// Where a training begins, and what may end it.
 pub struct Start {
@@ -55,83 +55,6 @@ impl Start {
         let network = MobileFaceNet::random(embedding_size, &mut chance);
         Self { network, trained: false, resume: false, stop: Arc::default() }
     }
-}
-
-/// A training that was asked to stop.
-#[derive(Debug, Error)]
-pub enum Interrupted {
-    /// It can go on.
-    #[error(
-        "interrupted in epoch {epoch} after {step} of {steps} steps; the same command with \
-         --resume goes on from the checkpoint in {}", folder.display()
-    )]
-    Saved {
-        /// From 1.
-        epoch: usize,
-        /// Done.
-        step: usize,
-        /// Of the epoch.
-        steps: usize,
-        /// Where the checkpoint is.
-        folder: PathBuf,
-    },
-    /// It had no folder.
-    #[error("interrupted in epoch {epoch}")]
-    Lost {
-        /// From 1.
-        epoch: usize,
-    },
-}
-
-/// A training whose loss is no number any more; the message says where, and the cure.
-#[derive(Debug, Error)]
-#[error("{0}")]
-pub struct Diverged(String);
-
-/// What is told while it goes on.
-#[derive(Clone, Debug)]
-pub enum Progress {
-    /// Goes on from a checkpoint.
-    Resumed {
-        /// From 1.
-        epoch: usize,
-        /// Done of it.
-        step: usize,
-    },
-    /// A step is done.
-    Step(Step),
-    /// An epoch is over; 0 is the start.
-    Judged(Epoch),
-    /// A point between start and best epoch was judged.
-    Blended(Blend),
-    /// No epoch was better for as long as there was patience.
-    Ended {
-        /// The last one.
-        epoch: usize,
-    },
-    /// A checkpoint could not be written; the one before stays.
-    Unsaved(String),
-}
-
-/// How an epoch is going.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Step {
-    /// From 1.
-    pub epoch: usize,
-    /// Steps done of it.
-    pub step: usize,
-    /// Steps it has.
-    pub steps: usize,
-    /// Photos of this step.
-    pub photos: usize,
-    /// Mean over the epoch so far.
-    pub loss: f64,
-    /// The same of photos told right.
-    pub accuracy: f64,
-    /// Photos a second.
-    pub images_per_second: f64,
-    /// Share of the time without anything to learn from.
-    pub waited: f64,
 }
 
 /// What came of it.
@@ -273,6 +196,12 @@ impl<'a> Training<'a> {
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let Position { epoch, best_epoch, epochs, .. } = &checkpoint.position;
+        ensure!(
+            *epoch == epochs.len() && best_epoch < epoch,
+            "the checkpoint is damaged: epoch {epoch} of {} with {best_epoch} as the best",
+            epochs.len()
+        );
         let learner = &mut self.learner;
         learner.student.restore(&checkpoint.group("network"))?;
         learner.head = checkpoint.take_head("head", &learner.head)?;
@@ -379,16 +308,20 @@ impl<'a> Training<'a> {
             },
         );
         let steps = loader.batches();
+        ensure!(
+            self.position.step <= steps,
+            "the checkpoint is damaged: {} of {steps} steps done",
+            self.position.step
+        );
         // Batches of steps that are done already.
         for _ in 0..self.position.step {
             loader.next()?;
         }
         let (before, skipped) = (self.position.sums, loader.waited());
         let began = Instant::now();
-        let mut rate = 0.0;
         while let Some(batch) = loader.next()? {
             let step = self.position.step;
-            rate = recipe.schedule.at((number - 1) * steps + step, steps, recipe.epochs);
+            let rate = recipe.schedule.at((number - 1) * steps + step, steps, recipe.epochs);
             let outcome = self.learner.step(&batch, rate, (number, step))?;
             if !outcome.loss.is_finite() {
                 let said = format!(
@@ -409,17 +342,21 @@ impl<'a> Training<'a> {
             sums.seconds = before.seconds + began.elapsed().as_secs_f64();
             sums.waited = before.waited + (loader.waited() - skipped).as_secs_f64();
             self.position.step += 1;
-            told(&Progress::Step(so_far(sums, number, step + 1, steps, photos)));
+            told(&Progress::Step(Step::of(sums, number, step + 1, steps, photos)));
             if self.start.stop.load(Ordering::Relaxed) {
                 return Err(self.interrupted(steps)?.into());
             }
         }
         let sums = self.position.sums;
         let (student, head) = self.learner.kept();
-        let step = so_far(&sums, number, steps, steps, 0);
+        let step = Step::of(&sums, number, steps, steps, 0);
         Ok(Epoch {
             number,
-            learning_rate: rate,
+            learning_rate: recipe.schedule.at(
+                (number * steps).saturating_sub(1),
+                steps,
+                recipe.epochs,
+            ),
             loss: step.loss,
             accuracy: step.accuracy,
             hold: (recipe.hold > 0.0).then(|| sums.hold / sums.seen.max(1) as f64),
@@ -563,21 +500,6 @@ impl<'a> Training<'a> {
     }
 }
 
-fn so_far(sums: &Sums, epoch: usize, step: usize, steps: usize, photos: usize) -> Step {
-    let seen = sums.seen.max(1) as f64;
-    let seconds = sums.seconds.max(1e-9);
-    Step {
-        epoch,
-        step,
-        steps,
-        photos,
-        loss: sums.loss / seen,
-        accuracy: sums.right as f64 / seen,
-        images_per_second: sums.seen as f64 / seconds,
-        waited: sums.waited / seconds,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -603,6 +525,11 @@ mod tests {
 
     fn started(start: Start, recipe: &Recipe, folder: Option<&Path>) -> Result<Trained> {
         train(start, &four_people(3), recipe, folder, |_| {})
+    }
+
+    /// What is said of a training that fails. Weights are too long to be shown.
+    fn fault(trained: Result<Trained>) -> anyhow::Error {
+        trained.map(drop).expect_err("it fails")
     }
 
     fn known() -> Start {
@@ -697,18 +624,23 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let recipe = quick(Recipe::finetune());
         started(known(), &recipe, Some(folder.path())).expect("a training");
-        let error = started(known(), &recipe, Some(folder.path())).expect_err("there is one");
+        let error = fault(started(known(), &recipe, Some(folder.path())));
         assert!(error.to_string().contains("a training is there already"), "{error}");
         let resume = |network, recipe: &Recipe| {
             let start = Start { resume: true, ..Start::from_weights(network) };
-            format!("{:#}", started(start, recipe, Some(folder.path())).expect_err("another"))
+            format!("{:#}", fault(started(start, recipe, Some(folder.path()))))
         };
         let error = resume(noise(32, 5), &recipe);
         assert!(error.contains("linear.weight is [16, 512], expected [32, 512]"), "{error}");
         let error = resume(noise(16, 6), &recipe);
         assert!(error.contains("starting weights"), "{error}");
-        let error = resume(noise(16, 5), &Recipe { momentum: 0.5, ..recipe });
+        let error = resume(noise(16, 5), &Recipe { momentum: 0.5, ..recipe.clone() });
         assert!(error.contains("momentum was 0.9 and is 0.5"), "{error}");
+        let mut damaged = Checkpoint::read(folder.path()).expect("a checkpoint");
+        damaged.position.best_epoch = 9;
+        damaged.write(folder.path()).expect("written");
+        let error = resume(noise(16, 5), &recipe);
+        assert!(error.contains("damaged: epoch 3 of 3 with 9 as the best"), "{error}");
     }
 
     #[test]
@@ -716,22 +648,16 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let schedule = Schedule { warm_up: 2.0, ..Schedule::constant(1e30) };
         let recipe = Recipe { schedule, ..quick(Recipe::finetune()) };
-        let error = started(known(), &recipe, Some(folder.path())).expect_err("no number");
+        let error = fault(started(known(), &recipe, Some(folder.path())));
         let error = format!("{error:#}");
         assert!(error.starts_with("epoch 1, batch 2 of 3: the loss is no number"), "{error}");
         assert!(error.contains(".png") && error.contains("--learning-rate"), "{error}");
         // A later epoch that goes wrong leaves the one before.
-        let schedule = Schedule {
-            course: crate::schedule::Course::Step,
-            step_epochs: 1,
-            step_factor: 0.0,
-            ..Schedule::constant(1e-4)
-        };
-        let fine = Recipe { schedule, ..recipe };
+        let fine = Recipe { schedule: Schedule::constant(1e-4), ..recipe };
         started(known(), &fine, Some(folder.path())).expect("a training");
         let kept = Checkpoint::read(folder.path()).expect("a checkpoint");
         let mut broken = kept.clone();
-        broken.position.epoch = 2;
+        (broken.position.epoch, broken.position.best_epoch) = (2, 1);
         broken.position.epochs.truncate(2);
         for tensor in broken.tensors.iter_mut().filter(|(name, _)| name.starts_with("momentum/")) {
             tensor.1.values.fill(f32::MAX);
@@ -740,8 +666,8 @@ mod tests {
         let bytes = || std::fs::read(folder.path().join(crate::checkpoint::CHECKPOINT));
         let before = bytes().expect("a checkpoint");
         let resume = Start { resume: true, ..known() };
-        // Steps of nothing times endless momentum.
-        let error = started(resume, &fine, Some(folder.path())).expect_err("no number");
+        // Momentum that no weight survives.
+        let error = fault(started(resume, &fine, Some(folder.path())));
         assert!(format!("{error:#}").contains("keeps what came of epoch 1"), "{error:#}");
         assert!(bytes().expect("a checkpoint") == before);
     }
@@ -781,12 +707,12 @@ mod tests {
     #[test]
     fn nothing_to_hold_to_or_to_go_on_from_is_said() {
         let recipe = quick(Recipe { hold: 1.0, ..Recipe::train() });
-        let error = started(Start::from_nothing(16, 1), &recipe, None).expect_err("no teacher");
+        let error = fault(started(Start::from_nothing(16, 1), &recipe, None));
         assert!(error.to_string().contains("--weights"), "{error}");
         let folder = tempfile::tempdir().expect("a folder");
         let start = Start { resume: true, ..known() };
         let recipe = quick(Recipe::finetune());
-        let error = started(start, &recipe, Some(folder.path())).expect_err("no checkpoint");
+        let error = fault(started(start, &recipe, Some(folder.path())));
         assert!(format!("{error:#}").contains("no checkpoint in it"), "{error:#}");
     }
 }

@@ -60,6 +60,8 @@ impl Site {
 
     fn command(&self, name: &str, out: &str, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_facelatch-tools"));
+        // Tests run side by side already.
+        command.env("OMP_NUM_THREADS", "1");
         command.arg(name).arg("--out").arg(self.path(out));
         for (option, file) in [("--train", "train.csv"), ("--validation", "validation.csv")] {
             command.arg(option).arg(self.path(file));
@@ -159,6 +161,7 @@ fn what_ctrl_c_ended_goes_on_to_the_same_weights_even_where_no_checkpoint_fits()
         .args(["-c", "trap '' XFSZ; ulimit -f 6144; exec \"$@\"", "bash"])
         .arg(resume.get_program())
         .args(resume.get_args())
+        .env("OMP_NUM_THREADS", "1")
         .output()
         .expect("bash");
     let said = fine(&limited);

@@ -1,6 +1,7 @@
 //! `finetune`: weights that know faces, trained on for people of one's own.
 
-use super::training::{Data, Options, follow, read_weights, stopped_by_signals};
+use super::signals;
+use super::training::{Data, Options, follow, read_weights};
 use crate::recipe::Recipe;
 use crate::train::Start;
 use anyhow::Result;
@@ -37,11 +38,8 @@ impl Finetune {
         let (network, normalization) = read_weights(&self.weights)?;
         let recipe = self.options.recipe(Recipe::finetune(), normalization)?;
         let data = self.data.read()?;
-        let start = Start {
-            resume: self.resume,
-            stop: stopped_by_signals()?,
-            ..Start::from_weights(network)
-        };
+        let start =
+            Start { resume: self.resume, stop: signals::stop()?, ..Start::from_weights(network) };
         follow(start, &data, &recipe, &self.out)
     }
 }

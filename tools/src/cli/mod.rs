@@ -7,8 +7,11 @@ pub use augment::AugmentOptions;
 mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
+mod prepare;
 mod quantize;
 mod search;
+mod signals;
+mod split;
 mod train;
 mod training;
 mod verify;
@@ -28,6 +31,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Import(import::Import),
+    Prepare(prepare::Prepare),
+    Split(split::Split),
     Finetune(finetune::Finetune),
     Train(train::Train),
     Search(search::Search),
@@ -62,6 +67,8 @@ pub fn main() -> ExitCode {
     }
     let done = match command {
         Command::Import(import) => import.run(),
+        Command::Prepare(prepare) => prepare.run(),
+        Command::Split(split) => split.run(),
         Command::Finetune(finetune) => finetune.run(),
         Command::Train(train) => train.run(),
         Command::Search(search) => search.run(),

@@ -1,6 +1,7 @@
 //! `search`: the best learning rate and momentum of a grid, and a training with them.
 
-use super::training::{Data, Options, follow, read_weights, stopped_by_signals};
+use super::signals;
+use super::training::{Data, Options, follow, read_weights};
 use crate::checkpoint::Checkpoint;
 use crate::judge::Judge;
 use crate::mobilefacenet::MobileFaceNet;
@@ -93,7 +94,7 @@ impl Search {
         let recipe = self.options.recipe(Recipe::finetune(), normalization)?;
         let recipe = Recipe { judge: Some(Judge::Loss), ..recipe };
         let data = self.data.read()?;
-        let stop = stopped_by_signals()?;
+        let stop = signals::stop()?;
 
         let rows = self.table(&points, &network, &data, &recipe, &stop)?;
         files::replace(&self.out.join("table.csv"), csv(&rows).as_bytes())?;
@@ -237,4 +238,41 @@ fn told_point(row: &Row) -> String {
 #[expect(clippy::print_stdout, reason = "the command's own output")]
 fn say(line: &str) {
     println!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::augment::Augment;
+    use crate::student::tests::noise;
+    use crate::training_data::tests::four_people;
+
+    fn tried(learning_rate: f64, stopped: bool) -> Option<Tried> {
+        let recipe = Recipe {
+            epochs: 2,
+            batch: 4,
+            augment: Augment::none(),
+            judge: Some(Judge::Loss),
+            ..Recipe::finetune()
+        };
+        let stop = Arc::new(AtomicBool::new(stopped));
+        let point = Point { learning_rate, momentum: 0.9 };
+        let tried = try_point(&point, &noise(16, 5), &four_people(2), &recipe, &stop);
+        tried.expect("an answer").map(|tried| Tried { seconds: 0.0, ..tried })
+    }
+
+    #[test]
+    fn every_point_starts_from_the_same_weights() {
+        let once = tried(1e-4, false).expect("a loss");
+        assert!(once.loss.is_some() && once.fault.is_none());
+        let _ = tried(1e-3, false);
+        assert_eq!(tried(1e-4, false).expect("a loss"), once);
+    }
+
+    #[test]
+    fn a_point_that_diverges_is_an_answer_and_one_that_was_interrupted_is_none() {
+        let diverged = tried(1e30, false).expect("an answer");
+        assert_eq!((diverged.loss, diverged.fault.as_deref()), (None, Some("diverged")));
+        assert!(tried(1e-4, true).is_none());
+    }
 }

@@ -1,6 +1,7 @@
 //! `train`: a recognizer from nothing, or from weights, end to end.
 
-use super::training::{Data, Options, follow, read_weights, stopped_by_signals};
+use super::signals;
+use super::training::{Data, Options, follow, read_weights};
 use crate::recipe::Recipe;
 use crate::train::Start;
 use anyhow::{Result, ensure};
@@ -52,7 +53,7 @@ impl Train {
         };
         let recipe = self.options.recipe(usual, normalization)?;
         let data = self.data.read()?;
-        let start = Start { resume: self.resume, stop: stopped_by_signals()?, ..start };
+        let start = Start { resume: self.resume, stop: signals::stop()?, ..start };
         follow(start, &data, &recipe, &self.out)
     }
 }

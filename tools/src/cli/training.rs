@@ -13,13 +13,10 @@ use crate::run::{Epoch, HeadKind, Judged, MODEL, RECORD, Run};
 use crate::schedule::Course;
 use crate::train::{Progress, Start, Trained, train};
 use crate::training_data::TrainingData;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use facelatch::models::Normalization;
-use signal_hook::consts::{SIGINT, SIGTERM};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// Where faces come from and results go to.
 #[derive(Args)]
@@ -243,17 +240,6 @@ pub fn read_weights(path: &Path) -> Result<(MobileFaceNet, Option<Normalization>
         }
         None => Ok((read_mobilefacenet(path)?, None)),
     }
-}
-
-/// Set by the first Ctrl-C; the second ends the program.
-pub fn stopped_by_signals() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .context("cannot listen to signals")?;
-    }
-    Ok(stop)
 }
 
 /// Trains, saying how it goes.
