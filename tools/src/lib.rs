@@ -3,6 +3,7 @@
 //! with the device.
 
 pub mod augment;
+pub mod bench_train;
 pub mod calibrate;
 pub mod chance;
 pub mod chart;
@@ -21,6 +22,7 @@ pub mod lfw;
 pub mod likelihood;
 pub mod loader;
 pub mod margin;
+pub mod memory;
 pub mod metrics;
 pub mod mobilefacenet;
 pub mod mtcnn;

@@ -31,6 +31,11 @@ pub enum Interrupted {
     },
 }
 
+/// A training whose loss is no number any more; the message says where, and the cure.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct Diverged(pub String);
+
 /// What is told while it goes on.
 #[derive(Clone, Debug)]
 pub enum Progress {

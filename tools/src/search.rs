@@ -22,6 +22,13 @@ const POINTS: &str = "points";
 /// Memory that stays free for everything else, bytes.
 const SPARE: u64 = 1 << 30;
 
+/// Memory of a training on the CPU: what a picture of the batch takes between forward
+/// and backward, and what there is besides. Measured as most resident memory of
+/// `bench-train`: 542 MiB at batch 8, 1953 MiB at batch 32; a validation batch and the
+/// weights of the best epoch come on top.
+const BYTES_A_PICTURE: u64 = 60 << 20;
+const BYTES_A_TRAINING: u64 = 400 << 20;
+
 /// A point of the grid.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {
@@ -281,6 +288,11 @@ pub fn jobs(cores: usize, threads_each: usize, available: Option<u64>, bytes_eac
     let by_cores = cores / threads_each.max(1);
     let by_memory = available.map_or(1, |free| free.saturating_sub(SPARE) / bytes_each.max(1));
     by_cores.min(usize::try_from(by_memory).unwrap_or(usize::MAX)).max(1)
+}
+
+/// Memory that a point takes with batches of this size, bytes.
+pub fn bytes_each(batch: usize) -> u64 {
+    BYTES_A_TRAINING.saturating_add(BYTES_A_PICTURE.saturating_mul(batch as u64))
 }
 
 /// Memory that can be had without swapping, bytes; what Linux says of it.

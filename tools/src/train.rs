@@ -13,7 +13,7 @@ use crate::learner::{Learner, approach};
 use crate::loader::{self, Loader, LoaderSettings};
 use crate::margin::Margin;
 use crate::mobilefacenet::MobileFaceNet;
-pub use crate::progress::{Interrupted, Progress, Step};
+pub use crate::progress::{Diverged, Interrupted, Progress, Step};
 pub use crate::recipe::Recipe;
 use crate::run::{
     Blend, DataDigests, Epoch, FORMAT, Head, Judged, MODEL, RECORD, Run, RunRecord, Versions,
@@ -260,7 +260,9 @@ impl<'a> Training<'a> {
             told(&Progress::Judged(epoch.clone()));
             let value = epoch.validation.value;
             if !value.is_finite() {
-                bail!("epoch {number}: validation gives no number any more; {}", self.cure());
+                let cure = self.cure();
+                let said = format!("epoch {number}: validation gives no number any more; {cure}");
+                return Err(Diverged(said).into());
             }
             let best = &self.position.epochs[self.position.best_epoch];
             if self.best.is_none() || value > best.validation.value {
@@ -322,13 +324,14 @@ impl<'a> Training<'a> {
             let rate = recipe.schedule.at((number - 1) * steps + step, steps, recipe.epochs);
             let outcome = self.learner.step(&batch, rate, (number, step))?;
             if !outcome.loss.is_finite() {
-                bail!(
+                let said = format!(
                     "epoch {number}, batch {} of {steps}: the loss is no number any more; it holds \
                      {}; {}",
                     step + 1,
                     self.data.train.named(&batch.indices),
                     self.cure()
                 );
+                return Err(Diverged(said).into());
             }
             let photos = batch.indices.len();
             let sums = &mut self.position.sums;

@@ -1,6 +1,7 @@
 //! Arguments, dispatch and exit codes.
 
 mod augment;
+mod bench_train;
 mod calibrate;
 pub use augment::AugmentOptions;
 mod evaluate;
@@ -9,12 +10,14 @@ mod import;
 pub use import::read_mobilefacenet;
 mod prepare;
 mod quantize;
+mod search;
 mod signals;
 mod split;
 mod train;
 mod training;
 mod verify;
 
+use crate::memory;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -33,10 +36,26 @@ enum Command {
     Split(split::Split),
     Finetune(finetune::Finetune),
     Train(train::Train),
+    Search(search::Search),
+    BenchTrain(bench_train::BenchTrain),
     Calibrate(calibrate::Calibrate),
     Evaluate(evaluate::Evaluate),
     Quantize(quantize::Quantize),
     Verify(verify::Verify),
+}
+
+impl Command {
+    /// Whether most of its time goes into training steps.
+    fn trains(&self) -> bool {
+        matches!(
+            self,
+            Self::Finetune(_)
+                | Self::Train(_)
+                | Self::Search(_)
+                | Self::BenchTrain(_)
+                | Self::Quantize(_)
+        )
+    }
 }
 
 /// Runs the program: 0 done, 1 failed, 2 wrong usage.
@@ -44,12 +63,18 @@ pub fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
         .format_timestamp(None)
         .init();
-    let done = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    if command.trains() {
+        memory::keep_freed();
+    }
+    let done = match command {
         Command::Import(import) => import.run(),
         Command::Prepare(prepare) => prepare.run(),
         Command::Split(split) => split.run(),
         Command::Finetune(finetune) => finetune.run(),
         Command::Train(train) => train.run(),
+        Command::Search(search) => search.run(),
+        Command::BenchTrain(bench) => bench.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::Quantize(quantize) => quantize.run(),

@@ -1,0 +1,115 @@
+//! How fast a training step is: the step of [`crate::train`] itself, on pictures that
+//! lie ready in memory.
+
+use crate::chance::Chance;
+use crate::learner::Learner;
+use crate::loader::Batch;
+use crate::margin::Margin;
+use crate::mobilefacenet::{INPUT_SIDE, MobileFaceNet};
+use crate::recipe::Recipe;
+use crate::run::{Head, HeadKind};
+use crate::student::Student;
+use anyhow::{Result, ensure};
+use std::time::Instant;
+use tch::{Cuda, Device, Tensor};
+
+/// People told apart; what a step takes hardly hangs on it.
+const CLASSES: i64 = 10;
+/// Components of an embedding.
+const EMBEDDING_SIZE: i64 = 512;
+/// Size of a step; large enough to be one.
+const RATE: f64 = 0.01;
+/// Pull towards zero, so that the step has all its parts.
+const WEIGHT_DECAY: f64 = 5e-4;
+
+/// The recipe that is measured: ArcFace from nothing, batches normalized by themselves.
+pub fn recipe(batch: usize, device: Device, mixed: bool) -> Recipe {
+    Recipe { batch, device, mixed, weight_decay: WEIGHT_DECAY, ..Recipe::train() }
+}
+
+/// A step that can be taken again and again.
+pub struct Bench<'a> {
+    learner: Learner<'a>,
+    batch: Batch,
+    taken: usize,
+}
+
+impl<'a> Bench<'a> {
+    /// Weights and pictures of chance.
+    pub fn new(recipe: &'a Recipe) -> Result<Self> {
+        recipe.check()?;
+        let mut chance = Chance::new(recipe.seed);
+        let network = MobileFaceNet::random(EMBEDDING_SIZE as usize, &mut chance);
+        let mut noise = |shape: &[i64]| {
+            let count = shape.iter().product::<i64>();
+            let values: Vec<f32> = (0..count).map(|_| chance.between(-1.0, 1.0) as f32).collect();
+            Tensor::from_slice(&values).view(shape)
+        };
+        let side = INPUT_SIDE as i64;
+        let size = recipe.batch as i64;
+        let labels: Vec<i64> = (0..size).map(|face| face % CLASSES).collect();
+        let head = Head {
+            kind: HeadKind::Arcface,
+            weight: noise(&[CLASSES, EMBEDDING_SIZE]).to_device(recipe.device),
+            bias: None,
+            scale: Margin::ARCFACE.scale,
+        };
+        Ok(Self {
+            batch: Batch {
+                pictures: noise(&[size, 3, side, side]),
+                labels: Tensor::from_slice(&labels),
+                indices: (0..recipe.batch).collect(),
+            },
+            learner: Learner::new(recipe, Student::new(&network, recipe.device), head, None, None),
+            taken: 0,
+        })
+    }
+
+    /// Images a second over so many steps.
+    pub fn steps(&mut self, count: usize) -> Result<f64> {
+        let before = Instant::now();
+        for _ in 0..count {
+            let outcome = self.learner.step(&self.batch, RATE, (1, self.taken))?;
+            ensure!(outcome.loss.is_finite(), "step {}: the loss is no number", self.taken + 1);
+            self.taken += 1;
+        }
+        if let Device::Cuda(number) = self.learner.recipe.device {
+            Cuda::synchronize(number as i64);
+        }
+        let images = (count * self.batch.indices.len()) as f64;
+        Ok(images / before.elapsed().as_secs_f64().max(f64::MIN_POSITIVE))
+    }
+}
+
+/// The middle one, or the mean of the two in the middle; 0 of nothing.
+pub fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => 0.0,
+        count if count % 2 == 1 => sorted[middle],
+        _ => (sorted[middle - 1] + sorted[middle]) / 2.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_taken_and_counted() {
+        let recipe = recipe(2, Device::Cpu, false);
+        let mut bench = Bench::new(&recipe).expect("a step");
+        assert!(bench.steps(2).expect("a figure") > 0.0);
+        assert_eq!(bench.taken, 2);
+    }
+
+    #[test]
+    fn the_middle_is_found() {
+        assert_eq!(median(&[]), 0.0);
+        assert_eq!(median(&[3.0]), 3.0);
+        assert_eq!(median(&[9.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[9.0, 1.0, 2.0, 4.0]), 3.0);
+    }
+}
