@@ -243,3 +243,80 @@ pub(crate) fn approach(head: &mut Head, other: &Head, share: f64) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::head::by_chance;
+    use crate::student::pictures;
+    use crate::student::tests::{crop, noise};
+    use crate::training_data::tests::four_people;
+
+    fn learner(recipe: &Recipe) -> Learner<'_> {
+        let student = Student::new(&noise(16, 1), Device::Cpu);
+        let head = by_chance(16, &four_people(1), recipe);
+        Learner::new(recipe, student, head, None, None)
+    }
+
+    fn batch() -> Batch {
+        let crops = [crop(1), crop(2)];
+        Batch {
+            pictures: pictures(&crops.each_ref(), &Recipe::finetune().normalization),
+            labels: Tensor::from_slice(&[0i64, 1]),
+            indices: vec![0, 1],
+        }
+    }
+
+    /// How far the last layer moves in a step.
+    fn moved(learner: &mut Learner) -> Tensor {
+        let weight = |learner: &Learner| {
+            let weights = learner.student.weights().expect("weights");
+            crate::run::torch(&weights.tensors["linear.weight"])
+        };
+        let before = weight(learner);
+        let outcome = learner.step(&batch(), 0.01, (1, 0)).expect("a step");
+        assert!(outcome.loss.is_finite());
+        weight(learner) - before
+    }
+
+    #[test]
+    fn a_loss_that_is_scaled_moves_weights_as_far_and_an_overflow_moves_nothing() {
+        let plain = moved(&mut learner(&Recipe::finetune()));
+        let recipe = Recipe { mixed: true, ..Recipe::finetune() };
+        let mut scaled = learner(&recipe);
+        let apart = (moved(&mut scaled) - &plain).norm().double_value(&[]);
+        assert!(apart < 1e-4 * plain.norm().double_value(&[]), "{apart}");
+        assert_eq!((scaled.loss_scale, scaled.steady), (LOSS_SCALE, 1));
+        scaled.loss_scale = 1e38;
+        assert_eq!(moved(&mut scaled).norm().double_value(&[]), 0.0);
+        assert_eq!((scaled.loss_scale, scaled.steady), (0.5e38, 0));
+        (scaled.loss_scale, scaled.steady) = (1024.0, STEADY_STEPS - 1);
+        let _ = moved(&mut scaled);
+        assert_eq!((scaled.loss_scale, scaled.steady), (2048.0, 0));
+    }
+
+    #[test]
+    fn long_slopes_are_shortened_and_short_ones_left() {
+        let length = |clip| {
+            let recipe = Recipe { clip, ..Recipe::finetune() };
+            moved(&mut learner(&recipe)).norm().double_value(&[])
+        };
+        let free = length(None);
+        assert!((length(Some(1e6)) - free).abs() < 1e-6 * free);
+        let all = Some(1e-3);
+        assert!(length(all) < 1.001e-5, "a hundredth of a thousandth at a rate of 0.01");
+    }
+
+    #[test]
+    fn only_layers_are_pulled_towards_zero() {
+        let recipe = Recipe { weight_decay: 0.5, ..Recipe::finetune() };
+        let (mut pulled, mut free) = (learner(&recipe), learner(&recipe));
+        let plain = Recipe::finetune();
+        free.recipe = &plain;
+        let _ = (moved(&mut pulled), moved(&mut free));
+        let [pulled, free] = [pulled, free].map(|l| l.student.weights().expect("weights").tensors);
+        assert_ne!(pulled["conv1.conv.weight"], free["conv1.conv.weight"]);
+        assert_eq!(pulled["conv1.bn.weight"], free["conv1.bn.weight"]);
+        assert_eq!(pulled["conv1.prelu.weight"], free["conv1.prelu.weight"]);
+    }
+}
