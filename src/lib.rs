@@ -4,23 +4,30 @@
 //! [`embed`] → gallery → decision → door → relay. ARCHITECTURE.md has the map.
 
 pub mod align;
+pub mod button;
 pub mod camera;
+pub mod clock;
 pub mod config;
+pub mod controller;
 pub mod decide;
 pub mod detect;
 pub mod door;
 pub mod embed;
 pub mod enroll;
+pub mod event;
 pub mod frame;
 pub mod gallery;
 pub mod likelihood;
 pub mod models;
 pub mod nn;
 pub mod picture;
+pub mod pose;
 pub mod quality;
 pub mod recognize;
 pub mod relay;
 pub mod resample;
+pub mod schedule;
 pub mod service;
+pub mod signals;
 pub mod threshold;
 pub mod track;

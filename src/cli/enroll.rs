@@ -7,7 +7,7 @@ use facelatch::camera::Camera;
 use facelatch::config::Config;
 use facelatch::detect::DetectorSettings;
 use facelatch::embed::Embedding;
-use facelatch::enroll::{EnrollSettings, Enrolment, MAX_VIEWS, Shot, Step};
+use facelatch::enroll::{EnrollSettings, Enrolment, MAX_VIEWS, Poses, Shot, Step};
 use facelatch::gallery::Gallery;
 use facelatch::gallery::store::NewTemplate;
 use facelatch::models::Models;
@@ -263,6 +263,8 @@ impl Enroll {
     ) -> Result<Vec<(View, Embedding)>> {
         let mut enrolment = Enrolment::new(EnrollSettings {
             views: usize::from(self.views),
+            // Whoever reads what is asked may turn as they like.
+            poses: Poses::new(),
             time: TIME,
             same_person: known.same_person,
         });
@@ -290,6 +292,7 @@ impl Enroll {
                 [] => Shot::Empty,
                 [view] => Shot::Face {
                     weakest: view.quality.weakest(),
+                    turn: view.quality.turn,
                     embedding: view.embedding.clone(),
                 },
                 _ => Shot::Crowd,

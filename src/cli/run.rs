@@ -6,20 +6,25 @@ use super::site::{Site, load_gallery, open_store};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::camera::Camera;
+use facelatch::controller::Input;
+use facelatch::decide::Evidence;
 use facelatch::detect::DetectorSettings;
+use facelatch::door::{Note, Refusal};
 use facelatch::gallery::Gallery;
 use facelatch::gallery::store::{Loaded, Store, StoreError, peek, stamp};
 use facelatch::models::Models;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
-use facelatch::service::{Doorkeeper, Event, run};
+use facelatch::schedule::{Admission, TrustNote};
+use facelatch::service::{Doorkeeper, Event, NewPerson, run};
+use facelatch::threshold::Threshold;
 use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// How often to look whether somebody was enrolled or removed meanwhile.
@@ -72,7 +77,7 @@ impl Run {
         if gallery.people() == 0 {
             log::warn!("{}: nobody is enrolled yet; see facelatch enroll --help", file.display());
         }
-        let changed = watch_gallery(&file, &models, known)?;
+        let desk = watch_gallery(&file, &models, known)?;
 
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
@@ -96,8 +101,8 @@ impl Run {
         }
         // After the relay, so that a door left open is locked whatever the camera does.
         let camera = Camera::open(uri)?;
-        let summary =
-            run(&mut keeper, camera, self.max_frames, &stop, told, || locked(&changed).take());
+        let between = |keeper: &mut Doorkeeper, now: Duration| desk.visit(keeper, now);
+        let summary = run(&mut keeper, camera, self.max_frames, &stop, told, between);
         if let Some(out) = &out {
             out.finish(LAST_WORDS);
         }
@@ -112,27 +117,66 @@ impl Run {
     }
 }
 
+/// What goes between the service and the thread that reads and writes the gallery's
+/// file, so that the door never waits for it.
+#[derive(Default)]
+struct Desk {
+    papers: Mutex<Papers>,
+    /// There is a newcomer to be written.
+    brought: Condvar,
+}
+
+#[derive(Default)]
+struct Papers {
+    /// Read anew.
+    gallery: Option<Gallery>,
+    /// To be written.
+    newcomer: Option<NewPerson>,
+    /// How that went: a name, or why not.
+    kept: Option<Result<String, String>>,
+}
+
+impl Desk {
+    fn papers(&self) -> MutexGuard<'_, Papers> {
+        self.papers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Between two frames: brings the newcomer, takes what is there.
+    fn visit(&self, keeper: &mut Doorkeeper, now: Duration) -> Vec<Event> {
+        let newcomer = keeper.newcomer();
+        let mut papers = self.papers();
+        if newcomer.is_some() {
+            papers.newcomer = newcomer;
+            self.brought.notify_one();
+        }
+        let (gallery, kept) = (papers.gallery.take(), papers.kept.take());
+        drop(papers);
+        if let Some(gallery) = gallery {
+            keeper.set_gallery(gallery);
+        }
+        kept.map_or_else(Vec::new, |kept| keeper.input(now, Input::Kept(kept)))
+    }
+}
+
 /// Looks in its own thread, so that the door does not wait, whether another
-/// facelatch has changed the gallery, and puts the new one where the service
-/// takes it.
-fn watch_gallery(
-    file: &Path,
-    models: &Models,
-    mut known: [u64; 2],
-) -> Result<Arc<Mutex<Option<Gallery>>>> {
-    let changed = Arc::new(Mutex::new(None));
+/// facelatch has changed the gallery, and brings the new one to the desk; writes
+/// whoever is enrolled at the door.
+fn watch_gallery(file: &Path, models: &Models, mut known: [u64; 2]) -> Result<Arc<Desk>> {
+    let desk = Arc::new(Desk::default());
     let (file, model) = (file.to_owned(), models.recognizer_id()?);
     let size = models.recognizer()?.embedding_size;
-    let slot = Arc::downgrade(&changed);
+    let weak = Arc::downgrade(&desk);
     let mut seen: Option<(SystemTime, u64)> = None;
     let mut told = String::new();
     std::thread::Builder::new()
         .name("gallery".to_owned())
         .spawn(move || {
-            // Ends with the service, which holds the other end of the slot.
-            while let Some(slot) = slot.upgrade() {
+            // Ends with the service, which holds the desk.
+            while let Some(desk) = weak.upgrade() {
+                let newcomer = desk.papers().newcomer.take();
+                let kept = newcomer.map(|newcomer| keep(&file, &model, &newcomer));
                 let now = stamp(&file);
-                if now != seen || now.is_none() {
+                if now != seen || now.is_none() || kept.is_some() {
                     // Taken before reading: what changes meanwhile is seen next time.
                     match look(&file, &model, size) {
                         Ok(Some(loaded)) => {
@@ -154,7 +198,7 @@ fn watch_gallery(
                                         loaded.of_other_models
                                     );
                                 }
-                                *locked(&slot) = Some(gallery);
+                                desk.papers().gallery = Some(gallery);
                             }
                         }
                         Ok(None) => {}
@@ -167,12 +211,24 @@ fn watch_gallery(
                         }
                     }
                 }
-                drop(slot);
-                std::thread::sleep(LOOK_EVERY);
+                let mut papers = desk.papers();
+                papers.kept = kept.or(papers.kept.take());
+                let nothing = |papers: &mut Papers| papers.newcomer.is_none();
+                let waited = desk.brought.wait_timeout_while(papers, LOOK_EVERY, nothing);
+                drop(waited.unwrap_or_else(PoisonError::into_inner));
             }
         })
         .context("cannot watch the gallery")?;
-    Ok(changed)
+    Ok(desk)
+}
+
+/// Writes somebody enrolled at the door; their name so far, or why not.
+fn keep(file: &Path, model: &str, newcomer: &NewPerson) -> Result<String, String> {
+    let NewPerson { templates, administrator, look_alike } = newcomer;
+    Store::open(file)
+        .and_then(|mut store| store.enroll_unnamed(model, templates, *administrator, *look_alike))
+        .map(|person| person.name)
+        .map_err(|error| error.to_string())
 }
 
 /// The gallery as it is now; nothing while another facelatch works on it. A file
@@ -190,14 +246,16 @@ fn look(file: &Path, model: &str, size: usize) -> Result<Option<Loaded>, StoreEr
     })
 }
 
-fn locked(slot: &Mutex<Option<Gallery>>) -> MutexGuard<'_, Option<Gallery>> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Into the log, and to whoever reads standard output, if anybody does.
 fn tell(at: Duration, event: &Event, out: Option<&mut Outlet>) {
     match event {
-        Event::RelayFailed(_) => log::error!("{event}"),
+        Event::RelayFailed(_) | Event::NotKept(_) | Event::Door(Note::NoAnswer) => {
+            log::error!("{event}");
+        }
+        Event::Clock(TrustNote::NotSynchronized | TrustNote::Jumped(_))
+        | Event::Door(Note::Alarm(_))
+        | Event::Duress { .. }
+        | Event::Stale { .. } => log::warn!("{event}"),
         _ => log::info!("{event}"),
     }
     if let Some(out) = out {
@@ -208,34 +266,58 @@ fn tell(at: Duration, event: &Event, out: Option<&mut Outlet>) {
 
 /// An event as one JSON object.
 fn line(at: Duration, event: &Event) -> Value {
-    let (kind, more) = match event {
-        Event::Granted { name, evidence, threshold } => (
-            "granted",
-            json!({
-                "name": name, "person": evidence.person.0, "track": evidence.track.0,
-                "similarity": evidence.similarity, "frames": evidence.frames, "of": evidence.of,
-                "threshold": threshold.similarity, "extrapolated": threshold.extrapolated,
-            }),
-        ),
-        Event::Stranger { track, similarity, frames, threshold } => (
-            "refused",
-            json!({
-                "reason": "stranger", "track": track.0, "similarity": similarity,
-                "frames": frames, "threshold": threshold.similarity,
-                "extrapolated": threshold.extrapolated,
-            }),
-        ),
-        Event::TwoFaces { faces } => ("refused", json!({"reason": "two faces", "faces": faces})),
-        Event::Poor(aspect) => ("advice", json!({"advice": aspect.advice()})),
-        Event::Unlocked => ("unlocked", json!({})),
-        Event::Locked => ("locked", json!({})),
-        Event::RelayFailed(message) => ("relay failed", json!({"error": message})),
+    let evidence = |evidence: &Evidence, threshold: &Threshold| {
+        json!({
+            "person": evidence.person.0, "track": evidence.track.0,
+            "similarity": evidence.similarity, "frames": evidence.frames, "of": evidence.of,
+            "threshold": threshold.similarity, "extrapolated": threshold.extrapolated,
+        })
     };
     let mut object = Map::new();
     object.insert("at".to_owned(), json!(at.as_secs_f64()));
-    object.insert("event".to_owned(), json!(kind));
-    if let Value::Object(more) = more {
-        object.extend(more);
+    object.insert("event".to_owned(), json!(event.kind()));
+    let mut add = |more: Value| {
+        if let Value::Object(more) = more {
+            object.extend(more);
+        }
+    };
+    match event {
+        Event::Granted { name, evidence: why, threshold, admission, again } => {
+            add(json!({"name": name}));
+            add(evidence(why, threshold));
+            add(json!({"schedule": admission.reason(), "again": again}));
+        }
+        Event::NotGranted { name, evidence: seen, threshold, why } => {
+            add(json!({"reason": reason(why), "name": name}));
+            add(evidence(seen, threshold));
+        }
+        Event::Stranger { track, similarity, frames, threshold } => add(json!({
+            "reason": "stranger", "track": track.0, "similarity": similarity,
+            "frames": frames, "threshold": threshold.similarity,
+            "extrapolated": threshold.extrapolated,
+        })),
+        Event::TwoFaces { faces } => add(json!({"reason": "two faces", "faces": faces})),
+        Event::Poor(aspect) => add(json!({"advice": aspect.advice()})),
+        Event::Stale { age } => add(json!({"age": age.as_secs_f64()})),
+        Event::Duress { name } | Event::Enrolled { name } => add(json!({"name": name})),
+        Event::Passed { name, role } => add(json!({"name": name, "role": role})),
+        Event::Unlocked | Event::Locked => {}
+        Event::RelayFailed(message) | Event::NotKept(message) => add(json!({"error": message})),
+        Event::Door(_) | Event::Clock(_) => add(json!({"text": event.to_string()})),
+        Event::Enroll { name, .. } => add(json!({"text": event.to_string(), "name": name})),
     }
     Value::Object(object)
+}
+
+/// A word for why somebody known is not let in.
+fn reason(why: &Refusal) -> &'static str {
+    match why {
+        Refusal::Lockdown => "lockdown",
+        Refusal::LockedOut { .. } => "locked out",
+        Refusal::Schedule(Admission::UnknownGroup) => "unknown group",
+        Refusal::Schedule(Admission::ClockUnsureRefused) => "clock",
+        Refusal::Schedule(_) => "hours",
+        Refusal::PassedAlready => "passed already",
+        Refusal::Stopped => "stopped",
+    }
 }
