@@ -1,6 +1,8 @@
 //! Arguments, dispatch and exit codes.
 
+mod augment;
 mod calibrate;
+pub use augment::AugmentOptions;
 mod finetune;
 mod import;
 pub use import::read_mobilefacenet;

@@ -1,0 +1,445 @@
+//! Which learning rate and momentum to train with: every point of a grid is tried
+//! from the same start, and the one with the least validation loss wins.
+//!
+//! Points know nothing of each other, so they may be tried side by side and in any
+//! order. What came of each is kept in a file of its own, and a search that was
+//! ended takes from there what it finds.
+
+use crate::files;
+use anyhow::{Context, Result, anyhow, ensure};
+use serde::{Deserialize, Serialize};
+use std::cmp::Ordering::{Greater, Less};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Learning rates that are tried where none are named.
+pub const LEARNING_RATES: [f64; 4] = [1e-5, 1e-4, 1e-3, 1e-2];
+/// Momentums that are tried where none are named.
+pub const MOMENTUMS: [f64; 3] = [0.9, 0.95, 0.99];
+/// Folder of the points' files within that of the search.
+const POINTS: &str = "points";
+/// Memory that stays free for everything else, bytes.
+const SPARE: u64 = 1 << 30;
+
+/// A point of the grid.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Step size.
+    pub learning_rate: f64,
+    /// Share of the last step that goes on.
+    pub momentum: f64,
+}
+
+impl Point {
+    /// What it is called, as part of a file's name too.
+    pub fn name(&self) -> String {
+        format!("rate-{:e}_momentum-{}", self.learning_rate, self.momentum)
+    }
+}
+
+/// What came of a point.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tried {
+    /// Validation loss of the best epoch; none where training came to nothing.
+    pub loss: Option<f64>,
+    /// Share of validation photos told right there, 0..=1.
+    pub accuracy: Option<f64>,
+    /// Which epoch that is.
+    pub epoch: usize,
+    /// What it took.
+    pub seconds: f64,
+    /// Why it came to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
+/// A point and what came of it: a line of the table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Where.
+    #[serde(flatten)]
+    pub point: Point,
+    /// What.
+    #[serde(flatten)]
+    pub tried: Tried,
+}
+
+/// A point's file.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    identity: serde_json::Value,
+    row: Row,
+}
+
+/// All pairs of learning rates and momentums. The largest rates come first: what
+/// diverges, or wins, shows early.
+pub fn grid(learning_rates: &[f64], momentums: &[f64]) -> Result<Vec<Point>> {
+    ensure!(
+        !learning_rates.is_empty() && !momentums.is_empty(),
+        "no point to try: {} learning rates, {} momentums",
+        learning_rates.len(),
+        momentums.len()
+    );
+    for rate in learning_rates {
+        ensure!(*rate > 0.0 && rate.is_finite(), "learning rate {rate}; it must be above 0");
+    }
+    for momentum in momentums {
+        ensure!((0.0..1.0).contains(momentum), "momentum {momentum}; it must be in 0..1");
+    }
+    let mut points: Vec<Point> = learning_rates
+        .iter()
+        .flat_map(|rate| {
+            momentums.iter().map(|momentum| Point { learning_rate: *rate, momentum: *momentum })
+        })
+        .collect();
+    points.sort_by(|a, b| {
+        let rates = b.learning_rate.total_cmp(&a.learning_rate);
+        rates.then(a.momentum.total_cmp(&b.momentum))
+    });
+    points.dedup();
+    Ok(points)
+}
+
+/// How to search.
+pub struct Search<'a> {
+    /// Where the points are kept.
+    pub folder: &'a Path,
+    /// All that a point's outcome hangs on, apart from the point: start, data,
+    /// settings. What was kept under another identity is tried again.
+    pub identity: serde_json::Value,
+    /// Points tried side by side. Their outcomes do not hang on it.
+    pub jobs: usize,
+    /// Once set, no new point is begun.
+    pub stop: &'a AtomicBool,
+}
+
+/// What a search says while it goes on.
+#[derive(Debug)]
+pub enum Told<'a> {
+    /// So many points were there already.
+    Kept(usize),
+    /// A point is done.
+    Tried(&'a Row),
+}
+
+impl Search<'_> {
+    /// Tries each point that was not kept, and gives those that are done, the best
+    /// first; fewer than all only where `stop` was set. `train` gives nothing where
+    /// it was stopped; it is called on `jobs` threads.
+    pub fn run(
+        &self,
+        points: &[Point],
+        train: impl Fn(&Point) -> Result<Option<Tried>> + Sync,
+        told: impl Fn(Told) + Sync,
+    ) -> Result<Vec<Row>> {
+        let mut rows: Vec<Option<Row>> = points.iter().map(|point| self.kept(point)).collect();
+        told(Told::Kept(rows.iter().flatten().count()));
+        let open: Vec<usize> = (0..points.len()).filter(|at| rows[*at].is_none()).collect();
+        let next = AtomicUsize::new(0);
+        let failed = AtomicBool::new(false);
+        let done = Mutex::new(&mut rows);
+        std::thread::scope(|scope| {
+            let work = || -> Result<()> {
+                loop {
+                    let stopped =
+                        self.stop.load(Ordering::Relaxed) || failed.load(Ordering::Relaxed);
+                    let at = open.get(next.fetch_add(1, Ordering::Relaxed));
+                    let (false, Some(at)) = (stopped, at) else { return Ok(()) };
+                    let point = points[*at];
+                    let row = train(&point).and_then(|tried| {
+                        let row = tried.map(|tried| Row { point, tried });
+                        row.as_ref().map_or(Ok(()), |row| self.keep(row))?;
+                        Ok(row)
+                    });
+                    let row = match row {
+                        Ok(Some(row)) => row,
+                        Ok(None) => return Ok(()),
+                        Err(error) => {
+                            failed.store(true, Ordering::Relaxed);
+                            return Err(error.context(point.name()));
+                        }
+                    };
+                    told(Told::Tried(&row));
+                    if let Ok(mut done) = done.lock() {
+                        done[*at] = Some(row);
+                    }
+                }
+            };
+            let workers: Vec<_> =
+                (0..self.jobs.clamp(1, points.len().max(1))).map(|_| scope.spawn(work)).collect();
+            let mut outcome = Ok(());
+            for worker in workers {
+                let ended = worker.join().unwrap_or_else(|_| {
+                    failed.store(true, Ordering::Relaxed);
+                    Err(anyhow!("a thread that tries points panicked"))
+                });
+                outcome = outcome.and(ended);
+            }
+            outcome
+        })?;
+        let mut rows: Vec<Row> = rows.into_iter().flatten().collect();
+        sort(&mut rows);
+        Ok(rows)
+    }
+
+    fn path(&self, point: &Point) -> PathBuf {
+        self.folder.join(POINTS).join(point.name() + ".json")
+    }
+
+    fn kept(&self, point: &Point) -> Option<Row> {
+        let path = self.path(point);
+        let text = std::fs::read(&path).ok()?;
+        match serde_json::from_slice::<Kept>(&text) {
+            Ok(kept) if kept.identity == self.identity && kept.row.point == *point => {
+                Some(kept.row)
+            }
+            Ok(_) => {
+                log::info!("{}: of another start, data or settings; tried again", path.display());
+                None
+            }
+            Err(error) => {
+                log::warn!("{}: {error}; tried again", path.display());
+                None
+            }
+        }
+    }
+
+    fn keep(&self, row: &Row) -> Result<()> {
+        let kept = Kept { identity: self.identity.clone(), row: row.clone() };
+        files::replace(&self.path(&row.point), &serde_json::to_vec_pretty(&kept)?)
+    }
+}
+
+/// The best first; what came to nothing last. Of two as good, the one with the
+/// smaller steps.
+fn sort(rows: &mut [Row]) {
+    rows.sort_by(|a, b| {
+        let losses = match (a.tried.loss, b.tried.loss) {
+            (Some(a), Some(b)) => a.total_cmp(&b),
+            (Some(_), None) => Less,
+            (None, Some(_)) => Greater,
+            (None, None) => std::cmp::Ordering::Equal,
+        };
+        losses
+            .then(a.point.learning_rate.total_cmp(&b.point.learning_rate))
+            .then(a.point.momentum.total_cmp(&b.point.momentum))
+    });
+}
+
+/// The first of sorted rows, unless it came to nothing.
+pub fn best(rows: &[Row]) -> Result<&Row> {
+    rows.first()
+        .filter(|row| row.tried.loss.is_some())
+        .context("no point learned anything; try smaller learning rates")
+}
+
+/// The table as text; columns are aligned.
+pub fn text(rows: &[Row]) -> String {
+    let mut lines = vec![format!(
+        "{:>4} {:>13} {:>8} {:>10} {:>8} {:>5} {:>7}",
+        "rank", "learning rate", "momentum", "loss", "accuracy", "epoch", "seconds"
+    )];
+    for (at, Row { point, tried }) in rows.iter().enumerate() {
+        let loss = tried.loss.map_or("-".to_owned(), |loss| format!("{loss:.4}"));
+        let accuracy =
+            tried.accuracy.map_or("-".to_owned(), |share| format!("{:.1} %", share * 100.0));
+        lines.push(format!(
+            "{:>4} {:>13} {:>8} {loss:>10} {accuracy:>8} {:>5} {:>7.0}{}",
+            at + 1,
+            format!("{:e}", point.learning_rate),
+            point.momentum,
+            tried.epoch,
+            tried.seconds,
+            tried.fault.as_ref().map_or(String::new(), |fault| format!("  {fault}"))
+        ));
+    }
+    lines.join("\n")
+}
+
+/// The table as a CSV file's text; where training came to nothing the loss is empty.
+pub fn csv(rows: &[Row]) -> String {
+    let mut text = "learning_rate,momentum,loss,accuracy,epoch,seconds\n".to_owned();
+    let number = |number: Option<f64>| number.map_or(String::new(), |number| number.to_string());
+    for Row { point, tried } in rows {
+        text += &format!(
+            "{:e},{},{},{},{},{:.1}\n",
+            point.learning_rate,
+            point.momentum,
+            number(tried.loss),
+            number(tried.accuracy),
+            tried.epoch,
+            tried.seconds
+        );
+    }
+    text
+}
+
+/// How many points to try side by side: what cores and memory allow, at least one.
+/// Where the free memory is not known, one.
+pub fn jobs(cores: usize, threads_each: usize, available: Option<u64>, bytes_each: u64) -> usize {
+    let by_cores = cores / threads_each.max(1);
+    let by_memory = available.map_or(1, |free| free.saturating_sub(SPARE) / bytes_each.max(1));
+    by_cores.min(usize::try_from(by_memory).unwrap_or(usize::MAX)).max(1)
+}
+
+/// Memory that can be had without swapping, bytes; what Linux says of it.
+pub fn available_memory() -> Option<u64> {
+    available(&std::fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::collections::BTreeSet;
+
+    /// A trainer whose loss is least at 1e-3 and 0.95, and which diverges at 1e-2
+    /// with 0.99.
+    fn fake(point: &Point) -> Tried {
+        let off = (point.learning_rate.log10() + 3.0).abs() + (point.momentum - 0.95).abs();
+        let diverged = point.learning_rate > 5e-3 && point.momentum > 0.98;
+        Tried {
+            loss: (!diverged).then_some(1.0 + off),
+            accuracy: (!diverged).then_some(0.5),
+            epoch: 3,
+            seconds: 0.0,
+            fault: diverged.then(|| "batch 4: the loss is no number".to_owned()),
+        }
+    }
+
+    fn seed_grid() -> Vec<Point> {
+        grid(&LEARNING_RATES, &MOMENTUMS).expect("a grid")
+    }
+
+    static GO: AtomicBool = AtomicBool::new(false);
+
+    fn search<'a>(folder: &'a Path, jobs: usize, stop: &'a AtomicBool) -> Search<'a> {
+        Search { folder, identity: json!({"seed": 1}), jobs, stop }
+    }
+
+    /// The rows, and which points were trained.
+    fn run(search: &Search) -> (Vec<Row>, Vec<Point>) {
+        let trained = Mutex::new(Vec::new());
+        let train = |point: &Point| {
+            trained.lock().expect("no panic").push(*point);
+            Ok(Some(fake(point)))
+        };
+        let rows = search.run(&seed_grid(), train, |_| ()).expect("rows");
+        (rows, trained.into_inner().expect("no panic"))
+    }
+
+    #[test]
+    fn the_grid_holds_every_pair_once() {
+        let points = seed_grid();
+        assert_eq!(points.len(), 12);
+        let names: BTreeSet<String> = points.iter().map(Point::name).collect();
+        assert_eq!(names.len(), 12);
+        assert!(names.contains("rate-1e-3_momentum-0.95"));
+        assert_eq!(grid(&[0.1, 0.1], &[0.9, 0.9]).expect("a grid").len(), 1);
+        for (rates, momentums) in [
+            (&[][..], &[0.9][..]),
+            (&[0.1], &[]),
+            (&[-1.0], &[0.9]),
+            (&[f64::NAN], &[0.9]),
+            (&[0.1], &[1.0]),
+        ] {
+            assert!(grid(rates, momentums).is_err(), "{rates:?} {momentums:?}");
+        }
+    }
+
+    #[test]
+    fn the_least_loss_leads_and_what_diverged_comes_last() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (rows, _) = run(&search(folder.path(), 1, &GO));
+        assert_eq!(rows.len(), 12);
+        assert_eq!(rows[0].point, Point { learning_rate: 1e-3, momentum: 0.95 });
+        assert_eq!(best(&rows).expect("a best"), &rows[0]);
+        assert!(rows[11].tried.loss.is_none());
+        assert!(best(&rows[11..]).is_err());
+        assert!(rows[..11].windows(2).all(|pair| pair[0].tried.loss <= pair[1].tried.loss));
+        assert_eq!(text(&rows).lines().count(), 13);
+        assert!(text(&rows).ends_with("batch 4: the loss is no number"));
+        assert!(csv(&rows).lines().nth(1).is_some_and(|line| line == "1e-3,0.95,1,0.5,3,0.0"));
+        assert!(csv(&rows).ends_with("1e-2,0.99,,,3,0.0\n"));
+    }
+
+    #[test]
+    fn any_number_of_jobs_gives_the_same_table() {
+        let tables: Vec<Vec<Row>> = [0, 1, 3, 40]
+            .map(|jobs| run(&search(tempfile::tempdir().expect("a folder").path(), jobs, &GO)).0)
+            .into();
+        assert!(tables.iter().all(|table| *table == tables[0]));
+    }
+
+    #[test]
+    fn what_is_done_is_not_done_again_unless_something_else_changed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (first, trained) = run(&search(folder.path(), 2, &GO));
+        assert_eq!(trained.len(), 12);
+        let (again, trained) = run(&search(folder.path(), 2, &GO));
+        assert_eq!((again, trained.len()), (first, 0));
+        // One file lost, one damaged.
+        let points = folder.path().join(POINTS);
+        std::fs::remove_file(points.join("rate-1e-3_momentum-0.9.json")).expect("it was there");
+        std::fs::write(points.join("rate-1e-4_momentum-0.9.json"), b"{").expect("written");
+        assert_eq!(run(&search(folder.path(), 1, &GO)).1.len(), 2);
+        let other = Search { identity: json!({"seed": 2}), ..search(folder.path(), 1, &GO) };
+        assert_eq!(run(&other).1.len(), 12);
+    }
+
+    #[test]
+    fn a_stop_keeps_what_is_done() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let stop = AtomicBool::new(false);
+        let trained = AtomicUsize::new(0);
+        let train = |point: &Point| {
+            // The fifth is interrupted.
+            if trained.fetch_add(1, Ordering::Relaxed) == 4 {
+                stop.store(true, Ordering::Relaxed);
+                return Ok(None);
+            }
+            Ok(Some(fake(point)))
+        };
+        let rows = search(folder.path(), 1, &stop).run(&seed_grid(), train, |_| ());
+        assert_eq!(rows.expect("rows").len(), 4);
+        assert_eq!(run(&search(folder.path(), 1, &GO)).1.len(), 8);
+    }
+
+    #[test]
+    fn a_fault_names_its_point_and_begins_no_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for panics in [false, true] {
+            let train = |point: &Point| {
+                assert!(!panics, "broken");
+                Err(anyhow!("disk full at {}", point.momentum))
+            };
+            let search = search(folder.path(), 1, &GO);
+            let error = search.run(&seed_grid(), train, |_| ()).expect_err("a fault");
+            let message = format!("{error:#}");
+            let expected = if panics { "panicked" } else { "rate-1e-2_momentum-0.9: disk full" };
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn jobs_follow_cores_and_memory() {
+        let gigabyte = 1 << 30;
+        assert_eq!(jobs(8, 1, Some(64 * gigabyte), gigabyte), 8);
+        assert_eq!(jobs(8, 4, Some(64 * gigabyte), gigabyte), 2);
+        assert_eq!(jobs(8, 1, Some(4 * gigabyte), gigabyte), 3);
+        assert_eq!(jobs(8, 1, Some(0), gigabyte), 1);
+        assert_eq!(jobs(8, 1, None, gigabyte), 1);
+        assert_eq!(jobs(0, 0, Some(u64::MAX), 0), 1);
+        let meminfo = "MemTotal:       24576000 kB\nMemAvailable:   20480000 kB\n";
+        assert_eq!(available(meminfo), Some(20_480_000 * 1024));
+        assert_eq!(available("MemAvailable: much kB"), None);
+        assert!(available_memory().is_none_or(|bytes| bytes > 0));
+    }
+}
