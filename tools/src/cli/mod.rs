@@ -3,9 +3,11 @@
 mod augment;
 mod calibrate;
 pub use augment::AugmentOptions;
+mod export;
 mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
+mod push;
 mod quantize;
 mod verify;
 
@@ -27,6 +29,8 @@ enum Command {
     Calibrate(calibrate::Calibrate),
     Quantize(quantize::Quantize),
     Verify(verify::Verify),
+    Export(export::Export),
+    Push(push::Push),
 }
 
 /// Runs the program: 0 done, 1 failed, 2 wrong usage.
@@ -40,6 +44,8 @@ pub fn main() -> ExitCode {
         Command::Calibrate(calibrate) => calibrate.run(),
         Command::Quantize(quantize) => quantize.run(),
         Command::Verify(verify) => verify.run(),
+        Command::Export(export) => export.run(),
+        Command::Push(push) => push.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
