@@ -201,14 +201,13 @@ impl SelfTest {
             let expected = Embedding::normalized(&vector.embedding);
             let cosine = embed(recognizer, &frame, &vector.landmarks)?.similarity(&expected);
             let tolerance = &vector.tolerance;
-            // Written so that what is no number fails.
-            if !(iou >= tolerance.iou && apart <= tolerance.landmarks) {
+            if iou < tolerance.iou || apart > tolerance.landmarks || !(iou + apart).is_finite() {
                 return differs(format!(
                     "the face is found {apart:.2} pixels away, its box with an overlap of {iou:.2}; expected at most {} and at least {}",
                     tolerance.landmarks, tolerance.iou
                 ));
             }
-            if !(cosine >= tolerance.cosine) {
+            if cosine < tolerance.cosine || cosine.is_nan() {
                 return differs(format!(
                     "the embedding's cosine to the one it should be is {cosine:.4}, expected at least {}",
                     tolerance.cosine
