@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Facelatch beside ncnn and ONNX Runtime, one thread each, in one run, as ratios.
+"""Facelatch beside ncnn, ONNX Runtime and Python's mtcnn, one thread each, in one
+run, as ratios.
 
-    pip install ncnn onnxruntime numpy pillow
+    pip install ncnn onnxruntime numpy pillow [mtcnn==0.1.1 tensorflow-cpu]
     cargo build --release
     bench/compare.py --weights DIR --image photo.jpg
 
@@ -12,14 +13,19 @@ else the machine does hits both; a figure is the median of the runs' medians.
 
 ncnn's side counts its networks and its own resizing only: what lies between
 them in any program (thresholds, overlaps, alignment) is left out in its favour.
+mtcnn's side is its detection alone, without an embedding. Both it and ONNX Runtime
+are left out where they are not installed.
 """
 
 import argparse
+import contextlib
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import ncnn
@@ -143,6 +149,38 @@ class Runtime:
         return medians
 
 
+class PythonMtcnn:
+    """Detection by the Python package, through TensorFlow."""
+
+    def __init__(self, picture, minimum_face):
+        self.picture, self.detector = picture, None
+        for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+            os.environ[name] = "1"
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        try:
+            from mtcnn.mtcnn import MTCNN
+        except ImportError:
+            return
+        self.detector = MTCNN(min_face_size=minimum_face)
+
+    def milliseconds(self):
+        began = time.perf_counter()
+        # It prints a line a network.
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            self.detector.detect_faces(self.picture)
+        return 1e3 * (time.perf_counter() - began)
+
+
+def framed(picture, sides, folder):
+    """The upper part of a picture as a frame of these sides, and its file."""
+    width, height = map(int, sides.split("x"))
+    part = min(picture.height, round(picture.width * height / width))
+    frame = picture.crop((0, 0, picture.width, part)).resize((width, height), Image.BICUBIC)
+    file = f"{folder}/frame.png"
+    frame.save(file)
+    return frame, file
+
+
 def ours(arguments):
     command = [arguments.facelatch, "bench", "--json", "--image", arguments.image]
     command += ["--rounds", str(arguments.rounds), "--minimum-face", str(arguments.minimum_face)]
@@ -157,6 +195,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", required=True, help="folder of ncnn weights")
     parser.add_argument("--image", required=True, help="picture with a face")
+    parser.add_argument("--frame", metavar="WxH", help="cut and scale the picture to these sides")
     parser.add_argument("--facelatch", default="target/release/facelatch")
     parser.add_argument("--minimum-face", type=float, default=40.0)
     parser.add_argument("--runs", type=int, default=7, help="alternating runs of each side")
@@ -165,7 +204,11 @@ def main():
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
-    picture = np.ascontiguousarray(Image.open(arguments.image).convert("RGB"))
+    picture = Image.open(arguments.image).convert("RGB")
+    folder = tempfile.TemporaryDirectory()
+    if arguments.frame:
+        picture, arguments.image = framed(picture, arguments.frame, folder.name)
+    picture = np.ascontiguousarray(picture)
     _, windows = ours(arguments)
     peer = Peer(arguments.weights, picture, arguments.minimum_face, windows)
     peer.medians(2)
@@ -176,11 +219,16 @@ def main():
             "onnxruntime int8": f"{arguments.models}/{network}",
         }
     )
-    all_ours, all_theirs, all_runtime = [], [], []
+    python = PythonMtcnn(picture, arguments.minimum_face)
+    if python.detector:
+        python.milliseconds()
+    all_ours, all_theirs, all_runtime, all_python = [], [], [], []
     for _ in range(arguments.runs):
         all_ours.append(ours(arguments)[0])
         all_theirs.append(peer.medians(arguments.rounds))
         all_runtime.append(runtime.medians(arguments.rounds))
+        if python.detector:
+            all_python.append(python.milliseconds())
     stages = {}
     for stage in ("pnet", "rnet", "onet", "detect", "embed", "total"):
         mine = statistics.median(times[stage] for times in all_ours)
@@ -190,6 +238,9 @@ def main():
         theirs = statistics.median(times[name] for times in all_runtime)
         mine = stages["embed"]["facelatch_ms"]
         stages[f"embed, {name}"] = {"facelatch_ms": mine, "peer_ms": theirs, "ratio": mine / theirs}
+    if all_python:
+        theirs, mine = statistics.median(all_python), stages["total"]["facelatch_ms"]
+        stages["total, mtcnn"] = {"facelatch_ms": mine, "peer_ms": theirs, "ratio": mine / theirs}
     if arguments.json:
         print(json.dumps({"windows": windows, "ncnn": ncnn.__version__, "stages": stages}))
         return
@@ -200,7 +251,7 @@ def main():
         print(
             f"{stage:24}{figures['facelatch_ms']:9.2f} ms"
             f"{figures.get('ncnn_ms', figures.get('peer_ms')):7.2f} ms"
-            f"{figures['ratio']:8.2f}"
+            f"{figures['ratio']:8.3f}"
         )
 
 

@@ -1,4 +1,5 @@
-//! One bench a stage, on the built-in portrait with the built-in models.
+//! One bench a stage, a network and a picture, on the built-in portrait with the
+//! built-in models.
 //!
 //! `cargo bench` runs them all, `cargo bench -- embed` those whose names match.
 
@@ -10,9 +11,11 @@ use facelatch::detect::{Detector, DetectorSettings, Face};
 use facelatch::embed::{Embedder, Embedding, Template};
 use facelatch::frame::{Frame, Rect};
 use facelatch::gallery::{Gallery, PersonId};
-use facelatch::models::{ModelId, Models};
+use facelatch::models::{ModelFile, ModelId, Models};
+use facelatch::nn::{Network, Pictures, Side, Signature};
 use facelatch::picture;
 use facelatch::quality::Quality;
+use facelatch::recognize::Recognizer;
 use facelatch::resample::{PIXEL, Resampler, Values};
 use facelatch::track::{TrackId, Tracker};
 use std::path::Path;
@@ -39,6 +42,20 @@ fn face() -> (Frame, Face, Crop) {
     let face = *detector.detect(&frame).expect("faces").first().expect("a face");
     let crop = align(&frame, &face.landmarks);
     (frame, face, crop)
+}
+
+/// A part of the portrait with the face, 640x480.
+fn camera_frame() -> Frame {
+    let (frame, region) = (portrait(), Rect { x1: 0.0, y1: 0.0, x2: 320.0, y2: 240.0 });
+    let mut steps = vec![0; 640 * 480 * PIXEL];
+    Resampler::default().cut(&frame, &region, (480, 640), Values::Whole, &mut steps);
+    let mut scaled = Frame::filled(640, 480, [0; 3]);
+    for (to, from) in scaled.pixels_mut().chunks_exact_mut(3).zip(steps.chunks_exact(PIXEL)) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = (from / Pictures::STEPS).clamp(0, 255) as u8;
+        }
+    }
+    scaled
 }
 
 fn noise(size: usize, seed: u32) -> Template {
@@ -84,6 +101,62 @@ fn resample_pyramid(bencher: Bencher<'_, '_>, minimum_face: u32) {
             resampler.cut(&frame, &frame.bounds(), sides, Values::Whole, &mut out);
             scale *= 0.709;
         }
+    });
+}
+
+/// A network alone: P-Net on one level of a pyramid, R-Net and O-Net on sixteen
+/// crops, MobileFaceNet on one face.
+#[divan::bench(args = ["pnet 96x72", "rnet x16", "onet x16", "mobilefacenet"])]
+fn network(bencher: Bencher<'_, '_>, which: &str) {
+    let models = models();
+    let recognizer = models.recognizer().expect("a recognizer");
+    let fixed = |batch, side| [batch, Side::Fixed(3), Side::Fixed(side), Side::Fixed(side)];
+    let many = Side::Free('N');
+    type Case<'m> = (&'m ModelFile, [Side; 4], &'m [usize], usize, (usize, usize));
+    let (file, input, outputs, count, (height, width)): Case<'_> = match which {
+        "pnet 96x72" => {
+            let input = [Side::Fixed(1), Side::Fixed(3), Side::Free('H'), Side::Free('W')];
+            (&models.detector.pnet, input, &[2, 4], 1, (72, 96))
+        }
+        "rnet x16" => (&models.detector.rnet, fixed(many, 24), &[2, 4], 16, (24, 24)),
+        "onet x16" => (&models.detector.onet, fixed(many, 48), &[2, 4, 10], 16, (48, 48)),
+        _ => (&recognizer.file, fixed(Side::Fixed(1), 112), &[128], 1, (112, 112)),
+    };
+    let signature = Signature { input, outputs: outputs.to_vec() };
+    let normalization = &models.detector.normalization;
+    let mut network = Network::load(&file.name, &file.bytes, &signature, normalization, None)
+        .expect("a built-in network");
+    let mut pictures = Pictures::default();
+    for picture in 0..count {
+        for (at, value) in pictures.add(height, width).iter_mut().enumerate() {
+            *value = ((at * 31 + picture * 7) % 256) as i16 * Pictures::STEPS;
+        }
+    }
+    bencher.bench_local(|| network.run(&pictures).map(<[_]>::len));
+}
+
+/// Detection, alignment, quality and embedding of a whole picture.
+#[divan::bench(args = ["320x400", "640x480"])]
+fn picture(bencher: Bencher<'_, '_>, which: &str) {
+    let frame = if which == "640x480" { camera_frame() } else { portrait() };
+    let settings = DetectorSettings { minimum_face: 80.0, ..DetectorSettings::default() };
+    let mut recognizer = Recognizer::new(&models(), settings).expect("a recognizer");
+    bencher.bench_local(|| recognizer.look(&frame, |_| true).map(|views| views.len()));
+}
+
+/// Three frames of a video in which a face stays: two searched near it and one
+/// everywhere, each with an embedding.
+#[divan::bench(args = [1, 2])]
+fn three_frames_followed_640x480(bencher: Bencher<'_, '_>, threads: u32) {
+    let frame = camera_frame();
+    let two_threads = threads == 2;
+    let settings = DetectorSettings { minimum_face: 48.0, two_threads, ..Default::default() };
+    let mut recognizer = Recognizer::new(&models(), settings).expect("a recognizer");
+    bencher.bench_local(|| {
+        (0..3).for_each(|_| {
+            let views = recognizer.follow(&frame, |_| true).expect("views");
+            assert_eq!(views.len(), 1);
+        });
     });
 }
 

@@ -109,36 +109,105 @@ impl Similarity {
 }
 
 /// Cuts the face out of `frame`, upright: 112x112, bilinear, black outside the
-/// frame. Faces much larger than the crop are averaged over several samples a
-/// pixel, so that fine texture does not alias.
+/// frame. Faces much larger than the crop are brought near its size first, by the
+/// means of squares of pixels, so that fine texture does not alias.
 pub fn align(frame: &Frame, landmarks: &Landmarks) -> Crop {
     // Each pixel of the crop asks where it comes from. The error is least in the
     // crop, where the network was trained to expect the landmarks; fitting the
     // way back instead would give another scale.
     let back = Similarity::fit(landmarks, &TEMPLATE).inverse();
-    let side = back.scale().round().clamp(1.0, MAX_SAMPLES_A_SIDE) as usize;
-    let share = 1.0 / (side * side) as f32;
-    let mut crop = Frame::filled(CROP_SIDE, CROP_SIDE, [0; 3]);
-    for (at, pixel) in crop.pixels_mut().chunks_exact_mut(3).enumerate() {
-        let (x, y) = ((at % CROP_SIDE) as f32, (at / CROP_SIDE) as f32);
-        let mut sums = [0.0f32; 3];
-        for sample in 0..side * side {
-            let offset = |i: usize| (i as f32 + 0.5) / side as f32 - 0.5;
-            let [sx, sy] = back.apply([x + offset(sample % side), y + offset(sample / side)]);
-            let sample = frame.sample(sx, sy);
-            for channel in 0..3 {
-                sums[channel] += sample[channel];
-            }
-        }
-        for channel in 0..3 {
-            pixel[channel] = (sums[channel] * share).round() as u8;
-        }
-    }
-    Crop(crop)
+    let side = back.scale().round().clamp(1.0, LARGEST_SQUARE) as usize;
+    Crop(if side > 1 {
+        let (reduced, back) = reduced(frame, &back, side);
+        sampled(&reduced, &back)
+    } else {
+        sampled(frame, &back)
+    })
 }
 
-/// Beyond a face of 1,000 pixels more samples a pixel change nothing visible.
-const MAX_SAMPLES_A_SIDE: f32 = 8.0;
+/// A crop whose pixels come from where `back` says.
+fn sampled(frame: &Frame, back: &Similarity) -> Frame {
+    let mut crop = Frame::filled(CROP_SIDE, CROP_SIDE, [0; 3]);
+    for (y, row) in crop.pixels_mut().chunks_exact_mut(CROP_SIDE * 3).enumerate() {
+        for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
+            let [from_x, from_y] = back.apply([x as f32, y as f32]);
+            let sample = frame.sample(from_x, from_y);
+            for channel in 0..3 {
+                // Not below zero, so that this rounds.
+                pixel[channel] = (sample[channel] + 0.5) as u8;
+            }
+        }
+    }
+    crop
+}
+
+/// The part of the frame that a crop comes from, `side` times smaller, with the way
+/// back to it.
+fn reduced(frame: &Frame, back: &Similarity, side: usize) -> (Frame, Similarity) {
+    let last = (CROP_SIDE - 1) as f32;
+    let corners = [[0.0, 0.0], [last, 0.0], [0.0, last], [last, last]].map(|p| back.apply(p));
+    // Bilinear samples reach one square further. Casts saturate at zero.
+    let range = |axis: usize, pixels: usize| {
+        let along = corners.map(|corner| corner[axis]);
+        let least = along.iter().copied().fold(f32::INFINITY, f32::min);
+        let most = along.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let from = (least as usize).saturating_sub(2 * side).min(pixels);
+        let to = (most.ceil().max(0.0) as usize).saturating_add(2 * side).min(pixels);
+        (from, to.saturating_sub(from).div_ceil(side))
+    };
+    let ((left, width), (top, height)) = (range(0, frame.width()), range(1, frame.height()));
+    let mut small = Frame::filled(width, height, [0; 3]);
+    let squares = match side {
+        2 => means::<2>,
+        3 => means::<3>,
+        4 => means::<4>,
+        5 => means::<5>,
+        6 => means::<6>,
+        7 => means::<7>,
+        _ => means::<8>,
+    };
+    squares(frame, (left, top), &mut small);
+    // The centre of the first square is the origin.
+    let middle = (side - 1) as f32 / 2.0;
+    let scale = 1.0 / side as f32;
+    let back = Similarity {
+        a: back.a * scale,
+        b: back.b * scale,
+        x0: (back.x0 - left as f32 - middle) * scale,
+        y0: (back.y0 - top as f32 - middle) * scale,
+    };
+    (small, back)
+}
+
+/// The means of squares of a frame, the first of which begins at `left, top`. What a
+/// square has beyond the frame is black.
+fn means<const SIDE: usize>(frame: &Frame, (left, top): (usize, usize), out: &mut Frame) {
+    let (pitch, width) = (frame.width() * 3, out.width());
+    for (y, out) in out.pixels_mut().chunks_exact_mut(width.max(1) * 3).enumerate() {
+        let from = (top + y * SIDE) * pitch + left * 3;
+        for (x, out) in out.chunks_exact_mut(3).enumerate() {
+            let mut sums = [0; 3];
+            let inside = (frame.width() - left).saturating_sub(x * SIDE).min(SIDE) * 3;
+            for row in (0..SIDE).take_while(|row| top + y * SIDE + row < frame.height()) {
+                let pixels = &frame.pixels()[from + row * pitch + x * SIDE * 3..][..inside];
+                let mut add = |pixel: &[u8]| {
+                    (0..3).for_each(|channel| sums[channel] += u32::from(pixel[channel]));
+                };
+                if inside == SIDE * 3 {
+                    // Of a known length, so that it becomes a line of additions.
+                    (0..SIDE).for_each(|at| add(&pixels[3 * at..3 * at + 3]));
+                } else {
+                    pixels.chunks_exact(3).for_each(add);
+                }
+            }
+            let area = (SIDE * SIDE) as u32;
+            (0..3).for_each(|channel| out[channel] = ((sums[channel] + area / 2) / area) as u8);
+        }
+    }
+}
+
+/// Beyond a face of 1,000 pixels larger squares change nothing visible.
+const LARGEST_SQUARE: f32 = 8.0;
 
 #[cfg(test)]
 mod tests {
@@ -196,6 +265,51 @@ mod tests {
         let most =
             crop.frame().pixels().iter().zip(frame.pixels()).map(|(a, b)| a.abs_diff(*b)).max();
         assert!(most <= Some(1), "{most:?}");
+    }
+
+    /// The mean of many samples a pixel, all of the frame as it is.
+    fn finely_sampled(frame: &Frame, landmarks: &Landmarks) -> Vec<f32> {
+        const SAMPLES: usize = 8;
+        let back = Similarity::fit(landmarks, &TEMPLATE).inverse();
+        let offset = |i: usize| (i as f32 + 0.5) / SAMPLES as f32 - 0.5;
+        let mut values = Vec::new();
+        for at in 0..CROP_SIDE * CROP_SIDE {
+            let (x, y) = ((at % CROP_SIDE) as f32, (at / CROP_SIDE) as f32);
+            let mut sums = [0.0; 3];
+            for sample in 0..SAMPLES * SAMPLES {
+                let [x, y] =
+                    back.apply([x + offset(sample % SAMPLES), y + offset(sample / SAMPLES)]);
+                let sample = frame.sample(x, y);
+                (0..3).for_each(|channel| sums[channel] += sample[channel]);
+            }
+            values.extend(sums.map(|sum| sum / (SAMPLES * SAMPLES) as f32));
+        }
+        values
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn large_faces_are_the_mean_of_many_samples(
+            angle in -0.5f32..0.5, scale in 1.5f32..6.0, x0 in -150.0f32..150.0, y0 in -150.0f32..150.0,
+        ) {
+            // Slow waves of colour, and a border that part of the crop lies beyond.
+            let mut frame = Frame::filled(420, 400, [0; 3]);
+            for (at, byte) in frame.pixels_mut().iter_mut().enumerate() {
+                let (x, y) = ((at / 3 % 420) as f32, (at / 3 / 420) as f32);
+                let wave = (x / 31.0 + (at % 3) as f32).sin() + (y / 23.0).cos();
+                *byte = (128.0 + 60.0 * wave) as u8;
+            }
+            let made = Similarity { a: scale * angle.cos(), b: scale * angle.sin(), x0, y0 };
+            let landmarks = TEMPLATE.map(|p| made.apply(p));
+            let crop = align(&frame, &landmarks);
+            let expected = finely_sampled(&frame, &landmarks);
+            let off: f32 = crop.frame().pixels().iter().zip(&expected)
+                .map(|(got, expected)| (f32::from(*got) - expected).abs()).sum();
+            let mean = off / expected.len() as f32;
+            prop_assert!(mean < 3.0, "{mean}");
+        }
     }
 
     #[test]

@@ -6,13 +6,16 @@
 //! most of them, O-Net rejects the rest and places five landmarks. Between the
 //! nets overlapping boxes are merged and regressed boxes are squared.
 
+mod nets;
 mod pyramid;
 mod windows;
 
 use crate::frame::{Frame, Landmarks, Rect};
 use crate::models::DetectorModels;
+use crate::nn::second::Second;
 use crate::nn::{Network, NetworkError, Pictures, Precision, Side, Signature};
 use crate::resample::{Resampler, Values};
+use nets::Nets;
 use pyramid::{Area, Strip};
 use std::time::{Duration, Instant};
 use windows::{Candidate, Overlap, landmarks, suppress, whole};
@@ -61,11 +64,13 @@ pub struct DetectorSettings {
     /// alone, as in the paper's code: which of several good windows is the best is
     /// a matter of noise.
     pub vote: bool,
+    /// Whether a second thread takes a part of the pictures. The faces are the same.
+    pub two_threads: bool,
 }
 
 impl Default for DetectorSettings {
     fn default() -> Self {
-        Self { minimum_face: 40.0, thresholds: [0.6, 0.7, 0.7], vote: true }
+        Self { minimum_face: 40.0, thresholds: [0.6, 0.7, 0.7], vote: true, two_threads: false }
     }
 }
 
@@ -101,13 +106,10 @@ pub type Watch<'w> = dyn FnMut(Net, &Pictures) + 'w;
 /// The three nets and their buffers, which are kept: once they have grown to what
 /// frames of one size need, detecting allocates nothing.
 pub struct Detector {
-    pnet: Network,
-    rnet: Network,
-    onet: Network,
+    nets: Nets,
     settings: DetectorSettings,
     most_pixels: usize,
     resampler: Resampler,
-    pictures: Pictures,
     areas: Vec<Area>,
     strips: Vec<Strip>,
     /// Candidates of one level, and of all.
@@ -129,20 +131,25 @@ impl Detector {
         };
         let crops = |side| [Side::Free('N'), Side::Fixed(3), Side::Fixed(side), Side::Fixed(side)];
         let picture = [Side::Fixed(1), Side::Fixed(3), Side::Free('H'), Side::Free('W')];
-        let pnet = load(&models.pnet, picture, &[2, 4])?;
-        let resampler = match pnet.precision() {
+        let nets = || -> Result<[Network; 3], NetworkError> {
+            Ok([
+                load(&models.pnet, picture, &[2, 4])?,
+                load(&models.rnet, crops(R_NET_SIDE), &[2, 4])?,
+                load(&models.onet, crops(O_NET_SIDE), &[2, 4, 10])?,
+            ])
+        };
+        let second = settings.two_threads.then(|| Second::new(nets()?.into())).transpose()?;
+        let nets = Nets::new(nets()?, second);
+        let resampler = match nets.first().precision() {
             Precision::Int8 => Resampler::default(),
             // All the way: the oracle is not to owe anything to rounding.
             Precision::Float => Resampler::exact(),
         };
         Ok(Self {
-            pnet,
-            rnet: load(&models.rnet, crops(R_NET_SIDE), &[2, 4])?,
-            onet: load(&models.onet, crops(O_NET_SIDE), &[2, 4, 10])?,
+            nets,
             settings,
             most_pixels: P_NET_PIXELS,
             resampler,
-            pictures: Pictures::default(),
             areas: Vec::new(),
             strips: Vec::new(),
             found: Vec::new(),
@@ -229,17 +236,16 @@ impl Detector {
                 pixels <= self.most_pixels
             });
             let (batch, after) = rest.split_at(fit.count().max(1));
-            self.pictures.clear();
-            for strip in batch {
+            let resampler = &mut self.resampler;
+            let fill = |at: usize, pictures: &mut Pictures| {
+                let strip: &Strip = &batch[at];
                 let (height, width) = strip.sides();
-                let out = self.pictures.add(height, width);
+                let out = pictures.add(height, width);
                 // P-Net learned on pictures scaled down, which have whole values.
-                let values = Values::Whole;
-                self.resampler.cut(frame, &strip.region(), (height, width), values, out);
-            }
-            watch(Net::Pnet, &self.pictures);
-            let [scores, offsets] = self.pnet.run(&self.pictures)? else { break };
-            let mut places = scores.places().zip(offsets.places());
+                resampler.cut(frame, &strip.region(), (height, width), Values::Whole, out);
+            };
+            let outputs = self.nets.run(Net::Pnet, batch.len(), halfway(batch), fill, watch)?;
+            let mut places = outputs.places(0).zip(outputs.places(1));
             for (at, strip) in batch.iter().enumerate() {
                 strip.collect(&mut places, self.settings.thresholds[0], &mut self.found);
                 // The strips of a level are judged together.
@@ -266,11 +272,11 @@ impl Detector {
     fn refine(&mut self, frame: &Frame, watch: &mut Watch) -> Result<(), NetworkError> {
         self.all.clear();
         for batch in self.windows.chunks(BATCH) {
-            crop(&mut self.resampler, &mut self.pictures, frame, batch, R_NET_SIDE);
-            watch(Net::Rnet, &self.pictures);
-            let [scores, offsets] = self.rnet.run(&self.pictures)? else { continue };
-            for (rect, (score, offsets)) in batch.iter().zip(scores.places().zip(offsets.places()))
-            {
+            let fill = crops(&mut self.resampler, frame, batch, R_NET_SIDE);
+            let split = batch.len().div_ceil(2);
+            let outputs = self.nets.run(Net::Rnet, batch.len(), split, fill, watch)?;
+            let rows = outputs.places(0).zip(outputs.places(1));
+            for (rect, (score, offsets)) in batch.iter().zip(rows) {
                 if score[1] >= self.settings.thresholds[1] {
                     self.all.push(Candidate::new(*rect, score[1], offsets));
                 }
@@ -286,10 +292,10 @@ impl Detector {
         self.all.clear();
         self.landmarks.clear();
         for batch in self.windows.chunks(BATCH) {
-            crop(&mut self.resampler, &mut self.pictures, frame, batch, O_NET_SIDE);
-            watch(Net::Onet, &self.pictures);
-            let [scores, offsets, points] = self.onet.run(&self.pictures)? else { continue };
-            let rows = scores.places().zip(offsets.places()).zip(points.places());
+            let fill = crops(&mut self.resampler, frame, batch, O_NET_SIDE);
+            let split = batch.len().div_ceil(2);
+            let outputs = self.nets.run(Net::Onet, batch.len(), split, fill, watch)?;
+            let rows = outputs.places(0).zip(outputs.places(1)).zip(outputs.places(2));
             for (window, ((score, offsets), points)) in batch.iter().zip(rows) {
                 let rect = Candidate::new(*window, score[1], offsets).regressed();
                 let sound = rect.is_finite() && rect.area() > 0.0;
@@ -336,19 +342,33 @@ fn voted(face: &Face, windows: &[Candidate], landmarks: &[Landmarks]) -> Face {
     if total > 0.0 { Face { rect: Rect { x1, y1, x2, y2 }, landmarks, ..*face } } else { *face }
 }
 
+/// The first strips that have half of the pixels.
+fn halfway(strips: &[Strip]) -> usize {
+    let pixels = |strip: &Strip| {
+        let (height, width) = strip.sides();
+        height * width
+    };
+    let all: usize = strips.iter().map(pixels).sum();
+    let mut before = 0;
+    let first = strips.iter().take_while(|strip| {
+        let more = 2 * before < all;
+        before += pixels(strip);
+        more
+    });
+    first.count()
+}
+
 /// One picture a box, of whole pixels; the box itself keeps its fractions for what
 /// the nets say of it.
-fn crop(
+fn crops(
     resampler: &mut Resampler,
-    pictures: &mut Pictures,
     frame: &Frame,
     boxes: &[Rect],
     side: usize,
-) {
-    pictures.clear();
-    for rect in boxes {
+) -> impl FnMut(usize, &mut Pictures) {
+    move |at, pictures| {
         let out = pictures.add(side, side);
-        resampler.cut(frame, &whole(rect), (side, side), Values::Exact, out);
+        resampler.cut(frame, &whole(&boxes[at]), (side, side), Values::Exact, out);
     }
 }
 
@@ -386,6 +406,27 @@ mod tests {
         let strips = detector.detect(&frame).expect("faces");
         assert_eq!((whole.len(), strips.len()), (1, 1));
         assert!(whole[0].rect.iou(&strips[0].rect) > 0.98);
+    }
+
+    #[test]
+    fn two_threads_find_the_same_faces() {
+        let (frame, mut alone) = (portrait(), detector(20.0));
+        let models = crate::models::Models::built_in().expect("models");
+        let settings = DetectorSettings { two_threads: true, ..alone.settings };
+        let mut both = Detector::new(&models.detector, settings).expect("a detector");
+        // Loose thresholds, so that all nets have batches to share.
+        alone.settings.thresholds = [0.3, 0.2, 0.2];
+        both.settings.thresholds = alone.settings.thresholds;
+        for _ in 0..2 {
+            let faces = alone.detect(&frame).expect("faces");
+            assert!(!faces.is_empty());
+            assert_eq!(both.detect(&frame).expect("faces"), faces);
+            let near = [faces[0].rect];
+            let faces = alone.detect_near(&frame, &near).expect("faces");
+            assert_eq!(both.detect_near(&frame, &near).expect("faces"), faces);
+            assert!(both.detect(&Frame::filled(64, 64, [0; 3])).expect("faces").is_empty());
+        }
+        assert!(alone.times().onet_windows > 1);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod embed;
 pub mod enroll;
 pub mod frame;
 pub mod gallery;
+pub mod likelihood;
 pub mod model_store;
 pub mod models;
 pub mod nn;

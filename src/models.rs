@@ -2,6 +2,7 @@
 //! files, read from a folder or built into the binary.
 
 use crate::align::{CROP_SIDE, Crop};
+use crate::likelihood::Likelihood;
 use crate::nn::Precision;
 use crate::threshold::{Calibration, ThresholdTable};
 use serde::{Deserialize, Serialize};
@@ -238,6 +239,9 @@ pub struct RecognizerEntry {
     /// The data behind the thresholds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
+    /// What a similarity says, with the data behind it; absent where nobody measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub likelihood: Option<Likelihood>,
 }
 
 impl RecognizerEntry {
@@ -417,6 +421,11 @@ impl Models {
         Ok(ModelId::new(&format!("{}+{digest}", self.manifest.version)))
     }
 
+    /// What similarities say, where it was measured.
+    pub fn likelihood(&self) -> Option<&Likelihood> {
+        self.manifest.recognizer.as_ref()?.likelihood.as_ref()
+    }
+
     /// The thresholds, which a door cannot do without.
     pub fn thresholds(&self) -> Result<ThresholdTable, ModelsError> {
         let Some(recognizer) = &self.manifest.recognizer else {
@@ -479,6 +488,9 @@ impl Manifest {
                 recognizer.embedding_size
             ));
         }
+        if let Some(likelihood) = &recognizer.likelihood {
+            likelihood.check().map_err(|fault| format!("recognizer.likelihood: {fault}"))?;
+        }
         recognizer.threshold_table().map(|_| ())
     }
 }
@@ -496,4 +508,36 @@ const MAX_EMBEDDING_SIZE: usize = 4096;
 /// SHA-256 as lowercase hexadecimal.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::likelihood::tests::line;
+
+    fn manifest(change: impl Fn(&mut RecognizerEntry)) -> Result<Manifest, ModelsError> {
+        let mut manifest = Models::built_in().expect("models").manifest;
+        change(manifest.recognizer.as_mut().expect("a recognizer"));
+        let text = toml::to_string(&manifest).expect("a manifest");
+        Manifest::parse(Path::new("models/manifest.toml"), text.as_bytes())
+    }
+
+    #[test]
+    fn a_likelihood_is_read_as_it_was_written_and_may_be_absent() {
+        for likelihood in [None, Some(line())] {
+            let read = manifest(|entry| entry.likelihood.clone_from(&likelihood));
+            let recognizer = read.expect("a manifest").recognizer.expect("a recognizer");
+            assert_eq!(recognizer.likelihood, likelihood);
+        }
+    }
+
+    #[test]
+    fn a_likelihood_that_falls_is_refused() {
+        let falling = manifest(|entry| {
+            entry.likelihood = Some(line());
+            entry.likelihood.iter_mut().for_each(|line| line.slope = -1.0);
+        });
+        let error = falling.expect_err("a falling line").to_string();
+        assert!(error.contains("recognizer.likelihood: slope must be positive"), "{error}");
+    }
 }

@@ -9,11 +9,20 @@ use std::path::Path;
 
 #[test]
 fn a_frame_like_the_last_one_takes_no_memory() {
+    a_frame_like_the_last_one(false);
+}
+
+#[test]
+fn nor_does_it_on_two_threads() {
+    a_frame_like_the_last_one(true);
+}
+
+fn a_frame_like_the_last_one(two_threads: bool) {
     let jpeg = include_bytes!("../assets/astronaut.jpg");
     let frame = picture::decode(Path::new("astronaut.jpg"), jpeg).expect("a portrait");
     let models = Models::built_in().expect("models");
-    let mut detector =
-        Detector::new(&models.detector, DetectorSettings::default()).expect("a detector");
+    let settings = DetectorSettings { two_threads, ..DetectorSettings::default() };
+    let mut detector = Detector::new(&models.detector, settings).expect("a detector");
     let recognizer = models.recognizer().expect("a recognizer");
     let mut embedder = Embedder::new(recognizer).expect("an embedder");
     let face = *detector.detect(&frame).expect("faces").first().expect("a face");

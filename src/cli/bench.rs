@@ -37,6 +37,9 @@ pub struct Bench {
     /// Pictures to look at side by side
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     threads: u8,
+    /// Let a second thread take a part of each detection
+    #[arg(long)]
+    two_threads: bool,
     /// Times each thread looks at the picture
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rounds: u32,
@@ -122,8 +125,11 @@ impl Bench {
     }
 
     fn measure(&self, models: &Models, frame: &Frame, gallery: &Gallery) -> Result<Measured> {
-        let settings =
-            DetectorSettings { minimum_face: self.minimum_face, ..DetectorSettings::default() };
+        let settings = DetectorSettings {
+            minimum_face: self.minimum_face,
+            two_threads: self.two_threads,
+            ..DetectorSettings::default()
+        };
         let mut detector = Detector::new(&models.detector, settings)?;
         let mut embedder = Embedder::new(models.recognizer()?)?;
         let model = models.recognizer_id()?;

@@ -7,6 +7,7 @@ use super::watch::Watched;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::camera::Camera;
+use facelatch::detect::DetectorSettings;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
 use facelatch::service::{Doorkeeper, Event, run};
@@ -54,7 +55,9 @@ impl Run {
         let store =
             store.map(|store| store.pointer().map(|now| (store, now.current))).transpose()?;
         let models = self.site.models(&config)?;
-        let mut recognizer = Recognizer::new(&models, config.detector())?;
+        let two_threads = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+        let settings = DetectorSettings { two_threads, ..config.detector() };
+        let mut recognizer = Recognizer::new(&models, settings)?;
         let thresholds = models.thresholds()?;
         let file = config.gallery_file();
         let (gallery, known) = {
@@ -67,8 +70,7 @@ impl Run {
         }
         let precision = self.site.precision();
         let changed =
-            Watched { file, known, store, precision, detector: config.detector(), models }
-                .watch()?;
+            Watched { file, known, store, precision, detector: settings, models }.watch()?;
 
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {

@@ -8,6 +8,7 @@ mod int8;
 pub mod kernels;
 mod prelu;
 mod qdq;
+pub mod second;
 #[cfg(test)]
 mod tests;
 
@@ -74,6 +75,12 @@ pub enum NetworkError {
     /// The kernel that the environment forces cannot be had.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The thread that a part of the pictures is run on.
+    #[error("the networks' second thread: {reason}; detect on one thread")]
+    Thread {
+        /// What happened to it.
+        reason: String,
+    },
     /// More pictures at once than memory can name.
     #[error("{file}: {pixels} pixels are too many for one run; use smaller pictures")]
     TooLarge {
@@ -214,6 +221,14 @@ impl Values {
     /// The channels of each place.
     pub fn places(&self) -> std::slice::ChunksExact<'_, f32> {
         self.values[..self.used].chunks_exact(self.channels.max(1))
+    }
+
+    /// Becomes a copy of the last run of another one, in the memory it has.
+    fn set(&mut self, other: &Self) {
+        self.channels = other.channels;
+        self.used = other.used;
+        self.values.clear();
+        self.values.extend_from_slice(&other.values[..other.used]);
     }
 
     /// Shares of one a place, as large as the exponents of the values.

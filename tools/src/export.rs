@@ -114,6 +114,7 @@ pub fn set(detector: &Models, model: &RecognizerModel, version: &str) -> (Manife
         embedding_size: model.embedding_size,
         thresholds: BTreeMap::new(),
         calibration: None,
+        likelihood: None,
     };
     files.insert(RECOGNIZER.to_owned(), bytes);
     let manifest = Manifest {

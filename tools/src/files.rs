@@ -8,6 +8,16 @@ use std::path::Path;
 /// Writes beside the target, to the disk, and renames: a full disk or a power cut
 /// leaves what was there.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    put(path, bytes, File::sync_all)
+}
+
+/// The same without waiting for the disk, for many small files whose digests are kept:
+/// a power cut may leave one empty.
+pub fn replace_unsynced(path: &Path, bytes: &[u8]) -> Result<()> {
+    put(path, bytes, |_| Ok(()))
+}
+
+fn put(path: &Path, bytes: &[u8], sync: impl Fn(&File) -> std::io::Result<()>) -> Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -17,7 +27,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     draft.push(".draft");
     let draft = Path::new(&draft);
     let written = File::create(draft)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| sync(&file)))
         .and_then(|()| std::fs::rename(draft, path));
     if written.is_err() {
         // Half a file helps nobody, and where the disk is full its room does.

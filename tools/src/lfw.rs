@@ -1,7 +1,9 @@
 //! Labeled Faces in the Wild (Huang et al. 2007): people, photos and the pairs
 //! files of its protocol.
 
+use crate::metrics::Scored;
 use anyhow::{Context, Result, bail};
+use facelatch::embed::Embedding;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -83,6 +85,18 @@ impl Pairs {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         Self::parse(&text).with_context(|| path.display().to_string())
+    }
+
+    /// The similarity of each pair, where both photos have an embedding.
+    pub fn scored<'e>(&self, embedding: impl Fn(&Photo) -> Option<&'e Embedding>) -> Vec<Scored> {
+        let scored = |pair: &Pair| Scored {
+            similarity: embedding(&pair.first)
+                .zip(embedding(&pair.second))
+                .map(|(a, b)| a.similarity(b)),
+            genuine: pair.genuine,
+            fold: pair.fold,
+        };
+        self.pairs.iter().map(scored).collect()
     }
 
     /// Every photo named, once, sorted.

@@ -2,7 +2,8 @@
 //! accept rate at a false accept rate, and the tail of impostor similarities.
 
 use facelatch::embed::Embedding;
-use facelatch::threshold::Tail;
+use facelatch::threshold::{Tail, ThresholdTable};
+use serde::Serialize;
 
 /// Similarity of two faces, and whether they are of one person. `None` where a
 /// photo showed no face: such a pair counts as an error, whatever the threshold.
@@ -199,6 +200,33 @@ impl Scores {
         let fine = shape.is_finite() && scale.is_finite() && scale > 0.0;
         fine.then_some(Tail { similarity: level, far: share, scale, shape })
     }
+}
+
+/// What a threshold of the manifest does to photos it was not made from.
+#[derive(Clone, Debug, Serialize)]
+pub struct AtThreshold {
+    /// False accept rate a pair it was made for.
+    pub far: f64,
+    /// Similarity asked for.
+    pub threshold: f32,
+    /// Whether it follows the tail.
+    pub extrapolated: bool,
+    /// False accept rate measured here.
+    pub measured_far: f64,
+    /// True accept rate measured here.
+    pub tar: f64,
+}
+
+/// Each threshold of a manifest on these scores.
+pub fn at_thresholds(table: &ThresholdTable, scores: &Scores) -> Vec<AtThreshold> {
+    let at = |(far, threshold): &(f64, f32)| AtThreshold {
+        far: *far,
+        threshold: *threshold,
+        extrapolated: table.for_pair(*far).extrapolated,
+        measured_far: scores.false_accept_rate(*threshold),
+        tar: scores.true_accept_rate_above(*threshold),
+    };
+    table.points().iter().map(at).collect()
 }
 
 /// How many of descending values are at or above a limit.

@@ -2,7 +2,9 @@
 //! Accurate Real-Time Face Verification on Mobile Devices", 2018): its layers,
 //! their weights under one set of names, and its ONNX form.
 
+use crate::chance::Chance;
 use crate::onnx::{Conv, GraphBuilder, Side};
+use crate::sampler::normal;
 use crate::weights::{self, Tensor, Tensors, WeightsError};
 
 /// Side of the input picture.
@@ -144,6 +146,55 @@ impl MobileFaceNet {
     pub fn from_state_dict(mut tensors: Tensors) -> Result<Self, WeightsError> {
         tensors.retain(|name, _| !name.ends_with(".num_batches_tracked"));
         Self::checked(tensors, PYTORCH_EPSILON)
+    }
+
+    /// From nothing: each layer keeps the variance of what passes through it (He,
+    /// Zhang, Ren and Sun, "Delving Deep into Rectifiers", 2015, equation 14), PReLUs
+    /// begin at a quarter, as there, and batch normalization changes nothing yet.
+    pub fn random(embedding_size: usize, chance: &mut Chance) -> Self {
+        const SLOPE: f32 = 0.25;
+        let tensors = expected(embedding_size, false)
+            .into_iter()
+            .map(|(name, shape)| {
+                let count = shape.iter().product();
+                let last = name.rsplit('.').next().unwrap_or_default();
+                let values = match (last, shape.len()) {
+                    ("weight", 2..) => {
+                        // Only where a PReLU follows is anything lost on the way.
+                        let layer = name.trim_end_matches(".conv.weight");
+                        let prelu = steps()
+                            .iter()
+                            .flat_map(Step::blocks)
+                            .any(|(name, block)| name == layer && block.prelu);
+                        let kept = if prelu { (1.0 + SLOPE * SLOPE) / 2.0 } else { 1.0 };
+                        let inputs: usize = shape.iter().skip(1).product();
+                        let deviation = 1.0 / (kept * inputs as f32).sqrt();
+                        normal(chance, count).into_iter().map(|v| v * deviation).collect()
+                    }
+                    ("weight", _) if name.contains("prelu") => vec![SLOPE; count],
+                    ("weight" | "running_var", _) => vec![1.0; count],
+                    _ => vec![0.0; count],
+                };
+                (name, Tensor { shape, values })
+            })
+            .collect();
+        Self { tensors, epsilon: PYTORCH_EPSILON, embedding_size }
+    }
+
+    /// The same network in such a form that batches may be normalized by themselves: a
+    /// channel without variance must not be divided by nothing, so that variances that
+    /// have their epsilon in them give it up.
+    pub fn measurable(mut self) -> Self {
+        if self.epsilon < PYTORCH_EPSILON {
+            let more = (PYTORCH_EPSILON - self.epsilon) as f32;
+            for (name, tensor) in &mut self.tensors {
+                if name.ends_with(".running_var") {
+                    tensor.values.iter_mut().for_each(|value| *value = (*value - more).max(0.0));
+                }
+            }
+            self.epsilon = PYTORCH_EPSILON;
+        }
+        self
     }
 
     /// From tensors under its own names.
@@ -313,5 +364,16 @@ mod tests {
             .map(|(_, shape)| shape.iter().product::<usize>())
             .sum();
         assert!((985_000..1_010_000).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn a_network_from_nothing_follows_from_its_seed() {
+        let network = MobileFaceNet::random(64, &mut Chance::new(1));
+        assert_eq!(network, MobileFaceNet::random(64, &mut Chance::new(1)));
+        assert_ne!(network, MobileFaceNet::random(64, &mut Chance::new(2)));
+        assert!(MobileFaceNet::from_tensors(network.tensors.clone(), 1e-5).is_ok());
+        let linear = &network.tensors["linear.weight"].values;
+        let variance = linear.iter().map(|v| v * v).sum::<f32>() / linear.len() as f32;
+        assert!((variance * FEATURES as f32 - 1.0).abs() < 0.05);
     }
 }

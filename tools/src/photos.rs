@@ -1,6 +1,7 @@
 //! Photos through the device's own detector, alignment and embedder, on all
 //! cores.
 
+use crate::parallel;
 use anyhow::Result;
 use facelatch::align::{Crop, align};
 use facelatch::detect::{self, Detector, DetectorSettings, Face, Net, nearest_center};
@@ -90,6 +91,24 @@ pub fn process_watched(
     Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::NoFace)).collect())
 }
 
+/// Embeds aligned faces, in their order.
+pub fn embed(models: &Models, crops: &[&Crop], label: &str) -> Result<Vec<Embedding>> {
+    let progress = progress(crops.len(), label);
+    let model = models.recognizer()?;
+    let embeddings = parallel::each(
+        parallel::cores(),
+        crops.len(),
+        || Ok(Embedder::new(model)?),
+        |embedder, at| {
+            let embedding = embedder.embed(crops[at])?;
+            progress.inc(1);
+            Ok(embedding)
+        },
+    );
+    progress.finish_and_clear();
+    embeddings
+}
+
 /// The face of a photo; a photo without one is told and left out.
 pub fn told(outcome: Outcome, path: &Path) -> Option<(Crop, Option<Embedding>)> {
     match outcome {
@@ -122,10 +141,10 @@ fn one(
     Ok(Outcome::Face { face: *face, crop, embedding })
 }
 
-/// A progress bar on a terminal, nothing elsewhere.
+/// A progress bar with rate and time left on a terminal, nothing elsewhere.
 pub fn progress(length: usize, label: &str) -> ProgressBar {
     let bar = ProgressBar::new(length as u64);
-    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {eta}") {
+    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {per_sec} {eta}") {
         bar.set_style(style);
     }
     bar.set_message(label.to_owned());

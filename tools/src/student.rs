@@ -2,8 +2,9 @@
 //! [`MobileFaceNet`], forward and backward.
 
 use crate::mobilefacenet::{Block, INPUT_SIDE, MobileFaceNet, Step, expected, steps};
-use crate::weights::{Tensor as Weights, Tensors};
-use anyhow::Result;
+use crate::run::{plain, torch};
+use crate::weights::{self, Tensors};
+use anyhow::{Result, bail};
 use facelatch::align::Crop;
 use facelatch::models::Normalization;
 use std::collections::BTreeMap;
@@ -12,16 +13,24 @@ use tch::{Device, Kind, Tensor};
 
 /// The network with its weights on a device.
 ///
-/// Batch normalization keeps the statistics it came with: a few thousand photos
-/// are too few to replace those of the millions it was trained on. Its weights
-/// and biases learn like all others.
+/// Batch normalization keeps the statistics it came with, unless told otherwise: a few
+/// thousand photos are too few to replace those of the millions it was trained on. Its
+/// weights and biases learn like all others.
 pub struct Student {
     /// What an optimizer moves.
     pub store: VarStore,
     tensors: BTreeMap<String, Tensor>,
     epsilon: f64,
     embedding_size: usize,
+    /// Steps, from the picture, that stay as they are.
+    frozen: usize,
+    /// Whether pictures are normalized by their own batch.
+    of_batch: bool,
 }
+
+/// How far the statistics of batch normalization go towards those of each batch;
+/// PyTorch's default.
+const STATISTICS_STEP: f64 = 0.1;
 
 impl Student {
     /// A network with these weights.
@@ -48,7 +57,52 @@ impl Student {
             tch::no_grad(|| tensor.copy_(&given));
             tensors.insert(name, tensor);
         }
-        Self { store, tensors, epsilon: weights.epsilon, embedding_size: weights.embedding_size }
+        Self {
+            store,
+            tensors,
+            epsilon: weights.epsilon,
+            embedding_size: weights.embedding_size,
+            frozen: 0,
+            of_batch: false,
+        }
+    }
+
+    /// Keeps the first so many steps of [`steps`] as they are; with one more than
+    /// there are, the last layer too, so that only a head learns.
+    pub fn freeze(&mut self, depth: usize) -> Result<()> {
+        let all = steps();
+        if depth > all.len() + 1 {
+            bail!("a network of {} steps cannot be frozen {depth} deep", all.len() + 1);
+        }
+        self.frozen = depth;
+        let mut names: Vec<String> =
+            all.iter().take(depth).flat_map(Step::blocks).map(|(name, _)| name + ".").collect();
+        if depth > all.len() {
+            names.extend(["linear.".to_owned(), "bn.".to_owned()]);
+        }
+        for (name, tensor) in &mut self.tensors {
+            if names.iter().any(|frozen| name.starts_with(frozen)) {
+                let _ = tensor.requires_grad_(false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Normalizes each batch by its own mean and variance from now on, and lets the
+    /// statistics follow them, as in training from nothing; or goes back to the
+    /// statistics, as wherever nothing is learned. Frozen steps keep theirs.
+    pub fn normalize_by_batch(&mut self, of_batch: bool) {
+        self.of_batch = of_batch;
+    }
+
+    /// What learns, by name.
+    pub fn learning(&self) -> impl Iterator<Item = (&String, &Tensor)> {
+        self.tensors.iter().filter(|(_, tensor)| tensor.requires_grad())
+    }
+
+    /// The same, to be moved.
+    pub fn learning_mut(&mut self) -> impl Iterator<Item = (&String, &mut Tensor)> {
+        self.tensors.iter_mut().filter(|(_, tensor)| tensor.requires_grad())
     }
 
     /// Embeddings `N x embedding_size`, not yet of length one, of pictures
@@ -56,10 +110,12 @@ impl Student {
     pub fn forward(&self, pictures: &Tensor) -> Tensor {
         // Channels last in memory: half again as fast on a CPU.
         let mut at = pictures.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
-        for step in steps() {
+        let steps = steps();
+        for (number, step) in steps.iter().enumerate() {
+            let of_batch = self.of_batch && number >= self.frozen;
             let input = at.shallow_clone();
             for (name, block) in step.blocks() {
-                at = self.block(&at, &name, &block);
+                at = self.block(&at, &name, &block, of_batch);
             }
             if let Step::Bottleneck { residual: true, .. } = step {
                 at += input;
@@ -68,10 +124,10 @@ impl Student {
         let flat = at.flatten(1, -1);
         let embedding =
             flat.linear(&self.tensors["linear.weight"], self.tensors.get("linear.bias"));
-        self.normalized(&embedding, "bn")
+        self.normalized(&embedding, "bn", self.of_batch && self.frozen <= steps.len())
     }
 
-    fn block(&self, input: &Tensor, name: &str, block: &Block) -> Tensor {
+    fn block(&self, input: &Tensor, name: &str, block: &Block, of_batch: bool) -> Tensor {
         let at = input.conv2d(
             &self.tensors[&format!("{name}.conv.weight")],
             None::<&Tensor>,
@@ -80,21 +136,21 @@ impl Student {
             [1, 1],
             block.groups as i64,
         );
-        let at = self.normalized(&at, &format!("{name}.bn"));
+        let at = self.normalized(&at, &format!("{name}.bn"), of_batch);
         if block.prelu { at.prelu(&self.tensors[&format!("{name}.prelu.weight")]) } else { at }
     }
 
-    fn normalized(&self, input: &Tensor, name: &str) -> Tensor {
+    fn normalized(&self, input: &Tensor, name: &str, of_batch: bool) -> Tensor {
         let of = |what: &str| self.tensors.get(&format!("{name}.{what}"));
         input.batch_norm(
             of("weight"),
             of("bias"),
             of("running_mean"),
             of("running_var"),
-            false,
-            0.0,
+            of_batch,
+            STATISTICS_STEP,
             self.epsilon,
-            false,
+            of_batch,
         )
     }
 
@@ -103,20 +159,35 @@ impl Student {
         tch::no_grad(|| {
             for (name, tensor) in &mut self.tensors {
                 if let Some(target) = other.tensors.get(name) {
-                    let way = target - &*tensor;
-                    let _ = tensor.g_add_(&(way * share));
+                    let _ = tensor.lerp_(target, share);
                 }
             }
         });
+    }
+
+    /// Takes other weights of the same shapes.
+    pub fn restore(&mut self, weights: &Tensors) -> Result<()> {
+        let shapes: Vec<(String, Vec<usize>)> = self
+            .tensors
+            .iter()
+            .map(|(name, tensor)| {
+                (name.clone(), tensor.size().iter().map(|side| *side as usize).collect())
+            })
+            .collect();
+        weights::check("this training's network", weights, &shapes)?;
+        for (name, tensor) in &mut self.tensors {
+            if let Some(given) = weights.get(name) {
+                tch::no_grad(|| tensor.copy_(&torch(given)));
+            }
+        }
+        Ok(())
     }
 
     /// The weights as they are now.
     pub fn weights(&self) -> Result<MobileFaceNet> {
         let mut tensors = Tensors::new();
         for (name, tensor) in &self.tensors {
-            let shape = tensor.size().iter().map(|side| *side as usize).collect();
-            let flat = tensor.detach().to_device(Device::Cpu).contiguous().flatten(0, -1);
-            tensors.insert(name.clone(), Weights { shape, values: Vec::try_from(flat)? });
+            tensors.insert(name.clone(), plain(tensor)?);
         }
         Ok(MobileFaceNet { tensors, epsilon: self.epsilon, embedding_size: self.embedding_size })
     }
@@ -149,6 +220,8 @@ impl MobileFaceNet {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::chance::Chance;
+    use crate::weights::Tensor as Weights;
     use facelatch::embed::{Embedder, Embedding};
     use facelatch::models::{ModelFile, RecognizerModel};
 
@@ -224,5 +297,54 @@ pub(crate) mod tests {
     fn weights_come_back_as_they_went_in() {
         let weights = noise(16, 1);
         assert_eq!(Student::new(&weights, Device::Cpu).weights().expect("weights"), weights);
+    }
+
+    fn batch(count: usize) -> Tensor {
+        let crops: Vec<Crop> = (0..count).map(crop).collect();
+        pictures(&crops.iter().collect::<Vec<_>>(), &Normalization::ARCFACE)
+    }
+
+    #[test]
+    fn frozen_steps_do_not_learn_and_keep_their_statistics() {
+        let mut student = Student::new(&noise(16, 1), Device::Cpu);
+        let all = student.learning().count();
+        student.freeze(3).expect("steps");
+        let names: Vec<&String> = student.learning().map(|(name, _)| name).collect();
+        assert!(names.len() < all && names.iter().all(|name| !name.starts_with("conv_23")));
+        assert!(names.iter().any(|name| name.starts_with("conv_34.conv.")), "{names:?}");
+        student.normalize_by_batch(true);
+        let _ = student.forward(&batch(4));
+        let (after, before) = (student.weights().expect("weights").tensors, noise(16, 1).tensors);
+        let same = |name: &str| after[name] == before[name];
+        assert!(same("conv1.bn.running_mean") && same("conv_23.project.bn.running_var"));
+        assert!(!same("conv_3.model.0.conv.bn.running_mean") && !same("bn.running_var"));
+        student.freeze(steps().len() + 1).expect("all");
+        assert_eq!(student.learning().count(), 0);
+        assert!(student.freeze(steps().len() + 2).is_err());
+    }
+
+    #[test]
+    fn a_batch_normalized_by_itself_has_mean_0_and_variance_1() {
+        let network = MobileFaceNet::random(16, &mut Chance::new(1));
+        let mut student = Student::new(&network, Device::Cpu);
+        student.normalize_by_batch(true);
+        let embeddings = student.forward(&batch(8));
+        let mean = embeddings.mean_dim([0].as_slice(), false, tch::Kind::Float).abs().max();
+        assert!(mean.double_value(&[]) < 1e-4);
+        let variance = embeddings.square().mean_dim([0].as_slice(), false, tch::Kind::Float);
+        assert!((variance.mean(tch::Kind::Float).double_value(&[]) - 1.0).abs() < 0.05);
+        student.normalize_by_batch(false);
+        let kept = student.weights().expect("weights");
+        let _ = student.forward(&batch(8));
+        assert_eq!(student.weights().expect("weights"), kept);
+    }
+
+    #[test]
+    fn weights_of_another_size_are_not_taken() {
+        let mut student = Student::new(&noise(16, 1), Device::Cpu);
+        student.restore(&noise(16, 2).tensors).expect("the same shapes");
+        assert_eq!(student.weights().expect("weights"), noise(16, 2));
+        let error = student.restore(&noise(32, 2).tensors).expect_err("another size").to_string();
+        assert!(error.contains("linear.weight is [32, 512], expected [16, 512]"), "{error}");
     }
 }

@@ -558,6 +558,12 @@ impl Filter {
                 (0..group).map(move |i| (channel, rest / lanes * group + i))
             })
         };
+        // Of a 3x3 filter, groups of four are a column of three, and nothing.
+        let column_first = |tap: usize| match tap {
+            _ if taps != 9 => tap,
+            _ if tap % 4 == 3 => taps,
+            _ => tap % 4 * 3 + tap / 4,
+        };
         let places = |lanes: usize| {
             (0..channels.next_multiple_of(lanes))
                 .map(move |at| at / lanes * lanes + interleaved(lanes, at % lanes))
@@ -567,7 +573,7 @@ impl Filter {
                 (Packed::Bytes(layer.weights.clone()), Epilogue::new(kernel, layer, 0..channels))
             }
             Kernel::Avx512Vnni => (
-                Packed::Bytes(groups(64, 4).map(|(c, t)| weight(c, t)).collect()),
+                Packed::Bytes(groups(64, 4).map(|(c, t)| weight(c, column_first(t))).collect()),
                 Epilogue::new(kernel, layer, places(64)),
             ),
             Kernel::Avx2 => (

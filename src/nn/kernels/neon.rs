@@ -32,17 +32,37 @@ fn dot<const LANE: i32>(sums: int32x4_t, weights: int8x16_t, pixel: int8x16_t) -
     sums
 }
 
-/// Sums times the factor of their sign.
-///
-/// # Safety
-///
-/// Four factors behind each pointer.
-#[target_feature(enable = "neon")]
-#[inline]
-unsafe fn scaled(sum: int32x4_t, positive: *const f32, negative: *const f32) -> float32x4_t {
-    // SAFETY: the caller's word.
-    let (positive, negative) = unsafe { (vld1q_f32(positive), vld1q_f32(negative)) };
-    vmulq_f32(vcvtq_f32_s32(sum), vbslq_f32(vcltzq_s32(sum), negative, positive))
+/// What the sums of 16 channels are multiplied with, by their sign.
+struct Factors {
+    positive: [float32x4_t; 4],
+    negative: [float32x4_t; 4],
+}
+
+impl Factors {
+    /// # Safety
+    ///
+    /// NEON; a channel of the epilogue, a multiple of 16.
+    #[inline(always)]
+    unsafe fn at(epilogue: &Epilogue, channel: usize) -> Self {
+        // SAFETY: factors are padded to 16 channels.
+        unsafe {
+            let load = |values: &[f32]| {
+                let values = values.as_ptr().add(channel);
+                std::array::from_fn(|i| vld1q_f32(values.add(4 * i)))
+            };
+            Self { positive: load(&epilogue.positive), negative: load(&epilogue.negative) }
+        }
+    }
+
+    /// Sums times the factor of their sign.
+    #[target_feature(enable = "neon")]
+    #[inline]
+    fn scaled(&self, sums: [int32x4_t; 4]) -> [float32x4_t; 4] {
+        std::array::from_fn(|i| {
+            let factor = vbslq_f32(vcltzq_s32(sums[i]), self.negative[i], self.positive[i]);
+            vmulq_f32(vcvtq_f32_s32(sums[i]), factor)
+        })
+    }
 }
 
 /// Sixteen values to bytes: each step saturates, so that the end does, too.
@@ -99,14 +119,7 @@ impl Put for Bytes<'_> {
         // SAFETY: factors are padded to 16 channels; output and residual have room by
         // the caller's word; NEON is there, for these are called under it.
         unsafe {
-            let mut values = std::array::from_fn(|i| {
-                let place = channel + 4 * i;
-                scaled(
-                    sums[i],
-                    epilogue.positive.as_ptr().add(place),
-                    epilogue.negative.as_ptr().add(place),
-                )
-            });
+            let mut values = Factors::at(epilogue, channel).scaled(sums);
             if let (Some(other), Some((scale, zero_point))) = (self.residual, epilogue.residual) {
                 let other = vld1q_s8(other.as_ptr().add(to + channel).cast());
                 values = with_residual(values, other, scale, zero_point);
@@ -360,8 +373,6 @@ unsafe fn tile<const M: usize>(
     }
 }
 
-/// Two taps of 16 channels at a time.
-///
 /// # Safety
 ///
 /// NEON; the walk stays within `input` and `output`.
@@ -374,36 +385,148 @@ pub(super) unsafe fn filter(
     input: &[u8],
     output: &mut [u8],
 ) {
-    let groups = filter.taps.div_ceil(2);
-    let mut put = Bytes { residual: None, output };
-    for (&from, &to) in walk.inputs.iter().zip(&walk.outputs).skip(pixels.start).take(pixels.len())
-    {
-        for channel in (0..filter.channels).step_by(16) {
-            // SAFETY: 16 stored channels at each tap, which the walk has room for; the
-            // weights have an even number of taps; the epilogue is padded.
-            unsafe {
-                let bias = filter.epilogue.bias.as_ptr().add(channel);
-                let mut sums: [int32x4_t; 4] = std::array::from_fn(|i| vld1q_s32(bias.add(4 * i)));
-                let mut at = weights.as_ptr().add(channel * groups * 2);
-                let input = input.as_ptr().add(from as usize + channel);
-                for taps in walk.runs.chunks(2) {
-                    let a = vld1q_s8(input.add(taps[0] as usize).cast());
-                    let v = vld1q_s8(at);
-                    let mut low = vmull_s8(vget_low_s8(a), vget_low_s8(v));
-                    let mut high = vmull_high_s8(a, v);
-                    if let Some(tap) = taps.get(1) {
-                        let b = vld1q_s8(input.add(*tap as usize).cast());
-                        let w = vld1q_s8(at.add(16));
-                        low = vmlal_s8(low, vget_low_s8(b), vget_low_s8(w));
-                        high = vmlal_high_s8(high, b, w);
-                    }
-                    sums[0] = vaddw_s16(sums[0], vget_low_s16(low));
-                    sums[1] = vaddw_high_s16(sums[1], low);
-                    sums[2] = vaddw_s16(sums[2], vget_low_s16(high));
-                    sums[3] = vaddw_high_s16(sums[3], high);
-                    at = at.add(32);
+    // SAFETY: the caller's word, handed on.
+    unsafe {
+        match filter.taps {
+            9 => taps(Nine::new, filter, weights, walk, pixels, input, output),
+            _ => taps(Any::new, filter, weights, walk, pixels, input, output),
+        }
+    }
+}
+
+/// What the taps of 16 channels are multiplied with.
+trait Weighted {
+    /// Sums of one pixel, from the bias on: two products of bytes fit in 16 bits.
+    ///
+    /// # Safety
+    ///
+    /// NEON; 16 bytes at each tap from `input`.
+    unsafe fn sums(&self, bias: [int32x4_t; 4], input: *const u8) -> [int32x4_t; 4];
+}
+
+/// Sums, and the products of two taps.
+#[target_feature(enable = "neon")]
+#[inline]
+fn widened(sums: [int32x4_t; 4], low: int16x8_t, high: int16x8_t) -> [int32x4_t; 4] {
+    [
+        vaddw_s16(sums[0], vget_low_s16(low)),
+        vaddw_high_s16(sums[1], low),
+        vaddw_s16(sums[2], vget_low_s16(high)),
+        vaddw_high_s16(sums[3], high),
+    ]
+}
+
+/// Filters of 3x3, whose weights and places stay in registers.
+struct Nine {
+    weights: [int8x16_t; 9],
+    places: [usize; 9],
+}
+
+impl Nine {
+    /// # Safety
+    ///
+    /// NEON; weights of nine taps; a walk of nine runs.
+    #[inline(always)]
+    unsafe fn new(weights: *const i8, runs: &[u32]) -> Self {
+        // SAFETY: the caller's word.
+        unsafe {
+            Self {
+                weights: std::array::from_fn(|tap| vld1q_s8(weights.add(16 * tap))),
+                places: std::array::from_fn(|tap| *runs.get_unchecked(tap) as usize),
+            }
+        }
+    }
+}
+
+impl Weighted for Nine {
+    #[inline(always)]
+    unsafe fn sums(&self, bias: [int32x4_t; 4], input: *const u8) -> [int32x4_t; 4] {
+        // SAFETY: the caller's word.
+        unsafe {
+            let mut sums = bias;
+            for tap in (0..9).step_by(2) {
+                let (a, v) = (vld1q_s8(input.add(self.places[tap]).cast()), self.weights[tap]);
+                let mut low = vmull_s8(vget_low_s8(a), vget_low_s8(v));
+                let mut high = vmull_high_s8(a, v);
+                if tap + 1 < 9 {
+                    let b = vld1q_s8(input.add(self.places[tap + 1]).cast());
+                    let w = self.weights[tap + 1];
+                    low = vmlal_s8(low, vget_low_s8(b), vget_low_s8(w));
+                    high = vmlal_high_s8(high, b, w);
                 }
-                put.put(sums, &filter.epilogue, channel, to as usize);
+                sums = widened(sums, low, high);
+            }
+            sums
+        }
+    }
+}
+
+/// Filters of any size.
+struct Any<'a> {
+    weights: *const i8,
+    runs: &'a [u32],
+}
+
+impl<'a> Any<'a> {
+    #[inline(always)]
+    unsafe fn new(weights: *const i8, runs: &'a [u32]) -> Self {
+        Self { weights, runs }
+    }
+}
+
+impl Weighted for Any<'_> {
+    #[inline(always)]
+    unsafe fn sums(&self, bias: [int32x4_t; 4], input: *const u8) -> [int32x4_t; 4] {
+        // SAFETY: the caller's word; the weights have an even number of taps.
+        unsafe {
+            let (mut sums, mut at) = (bias, self.weights);
+            for taps in self.runs.chunks(2) {
+                let a = vld1q_s8(input.add(taps[0] as usize).cast());
+                let v = vld1q_s8(at);
+                let mut low = vmull_s8(vget_low_s8(a), vget_low_s8(v));
+                let mut high = vmull_high_s8(a, v);
+                if let Some(tap) = taps.get(1) {
+                    let b = vld1q_s8(input.add(*tap as usize).cast());
+                    let w = vld1q_s8(at.add(16));
+                    low = vmlal_s8(low, vget_low_s8(b), vget_low_s8(w));
+                    high = vmlal_high_s8(high, b, w);
+                }
+                sums = widened(sums, low, high);
+                at = at.add(32);
+            }
+            sums
+        }
+    }
+}
+
+/// Sixteen channels at a time, whose weights and factors stay where they are while
+/// all pixels pass.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn taps<'w, W: Weighted>(
+    new: unsafe fn(*const i8, &'w [u32]) -> W,
+    filter: &Filter,
+    weights: &[i8],
+    walk: &'w Walk,
+    pixels: Range<usize>,
+    input: &[u8],
+    output: &mut [u8],
+) {
+    let (epilogue, even) = (&filter.epilogue, filter.taps.next_multiple_of(2));
+    for channel in (0..filter.channels).step_by(16) {
+        // SAFETY: 16 stored channels at each tap, which the walk has room for; weights and
+        // epilogue are padded.
+        unsafe {
+            let weighted = new(weights.as_ptr().add(channel * even), &walk.runs);
+            let bias = epilogue.bias.as_ptr().add(channel);
+            let bias = std::array::from_fn(|i| vld1q_s32(bias.add(4 * i)));
+            let factors = Factors::at(epilogue, channel);
+            for pixel in pixels.clone() {
+                let from = *walk.inputs.get_unchecked(pixel) as usize;
+                let to = *walk.outputs.get_unchecked(pixel) as usize;
+                let sums = weighted.sums(bias, input.as_ptr().add(from + channel));
+                let bytes = rounded(factors.scaled(sums), epilogue);
+                vst1q_s8(output.as_mut_ptr().add(to + channel).cast(), bytes);
             }
         }
     }

@@ -129,6 +129,39 @@ proptest! {
         }
     }
 
+    /// Along rows, as networks walk: what neighbours share may be kept.
+    #[test]
+    fn filters_along_rows_are_the_scalar_ones(
+        seed in 1u64.., groups in 1usize..10, side in 1usize..6, stride in 1usize..4,
+        rows in 1usize..4, columns in 1usize..7, first in 0usize..4,
+    ) {
+        let noise = &mut Noise(seed);
+        let channels = 16 * groups;
+        let layer = noise.layer(channels, side * side, false);
+        let pitch = (columns - 1) * stride + side + 1;
+        let runs = (0..side * side).map(|tap| (tap / side * pitch + tap % side) * channels);
+        let mut walk = Walk::new(runs.map(|run| run as u32).collect(), channels);
+        for pixel in 0..rows * columns {
+            let from = (pixel / columns * stride * pitch + pixel % columns * stride) * channels;
+            walk.push(from as u32, (pixel * channels) as u32);
+        }
+        let input = noise.bytes(((rows - 1) * stride + side) * pitch * channels);
+        let pixels = first.min(walk.len())..walk.len();
+        let run = |kernel: Kernel| {
+            let mut bytes = vec![0; walk.len() * channels];
+            let filter = Filter::new(kernel, &layer).expect("a layer");
+            filter.run(&walk, pixels.clone(), &stored(kernel, &input), &mut bytes);
+            bytes[pixels.start * channels..]
+                .iter()
+                .map(|byte| byte.wrapping_sub(kernel.offset() as u8))
+                .collect::<Vec<u8>>()
+        };
+        let expected = run(Kernel::Scalar);
+        for kernel in others() {
+            prop_assert_eq!(&run(kernel), &expected, "{}", kernel.name());
+        }
+    }
+
     /// The oracle itself, against the definition in floating point of double width.
     #[test]
     fn the_scalar_kernel_is_the_definition(

@@ -271,62 +271,168 @@ pub(super) mod vnni {
         output: &mut [u8],
     ) {
         let groups = filter.taps.div_ceil(4);
-        let epilogue = &filter.epilogue;
-        for (&from, &to) in
-            walk.inputs.iter().zip(&walk.outputs).skip(pixels.start).take(pixels.len())
-        {
-            for (block, channel) in (0..filter.channels).step_by(64).enumerate() {
-                let mask = u64::MAX >> (64 - (filter.channels - channel).min(64));
-                // SAFETY: masked loads and stores touch only stored channels, which the
-                // walk has room for; weights and epilogue are padded to 64 channels.
-                unsafe {
-                    let input = input.as_ptr().add(from as usize + channel);
-                    let bias = epilogue.bias.as_ptr().add(channel);
-                    let mut sums = [_mm512_setzero_si512(); 4];
-                    for j in 0..4 {
-                        sums[j] = _mm512_loadu_si512(bias.add(j * LANES).cast());
-                    }
-                    let mut at = weights.as_ptr().add(block * groups * 256);
+        for (block, channel) in (0..filter.channels).step_by(64).enumerate() {
+            let mask = u64::MAX >> (64 - (filter.channels - channel).min(64));
+            let epilogue = &filter.epilogue;
+            // SAFETY: masked loads and stores touch only stored channels, which the walk
+            // has room for; weights and epilogue are padded to 64 channels.
+            unsafe {
+                let weights = weights.as_ptr().add(block * groups * 256);
+                if filter.taps == 9 {
+                    nine(epilogue, channel, mask, weights, walk, pixels.clone(), input, output);
+                    continue;
+                }
+                for pixel in pixels.clone() {
+                    let from = *walk.inputs.get_unchecked(pixel) as usize;
+                    let input = input.as_ptr().add(from + channel);
+                    let mut sums = biased(epilogue, channel);
                     for group in 0..groups {
                         // Past the last tap the weights are zero: any bytes will do.
                         let last = walk.runs.len() - 1;
-                        let run = |i: usize| walk.runs[(4 * group + i).min(last)] as usize;
-                        let a = _mm512_maskz_loadu_epi8(mask, input.add(run(0)).cast());
-                        let b = _mm512_maskz_loadu_epi8(mask, input.add(run(1)).cast());
-                        let c = _mm512_maskz_loadu_epi8(mask, input.add(run(2)).cast());
-                        let d = _mm512_maskz_loadu_epi8(mask, input.add(run(3)).cast());
-                        let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
-                        let (ef, gh) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
-                        let bytes = [
-                            _mm512_unpacklo_epi16(ab, cd),
-                            _mm512_unpackhi_epi16(ab, cd),
-                            _mm512_unpacklo_epi16(ef, gh),
-                            _mm512_unpackhi_epi16(ef, gh),
-                        ];
-                        for j in 0..4 {
-                            let weights = _mm512_loadu_si512(at.add(j * 64).cast());
-                            sums[j] = _mm512_dpbusd_epi32(sums[j], bytes[j], weights);
-                        }
-                        at = at.add(256);
+                        let tap = |i: usize| {
+                            let run = walk.runs[(4 * group + i).min(last)] as usize;
+                            _mm512_maskz_loadu_epi8(mask, input.add(run).cast())
+                        };
+                        let bytes = interleaved([tap(0), tap(1), tap(2), tap(3)]);
+                        sums = with(sums, &bytes, weights.add(group * 256));
                     }
-                    for j in 0..4 {
-                        let place = channel + j * LANES;
-                        let value = scaled(
-                            sums[j],
-                            epilogue.positive.as_ptr().add(place),
-                            epilogue.negative.as_ptr().add(place),
-                        );
-                        sums[j] = rounded(value, epilogue);
-                    }
-                    let [a, b, c, d] = sums;
-                    // Packing puts back the order that interleaving took.
-                    let (low, high) = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
-                    let bytes = _mm512_packus_epi16(low, high);
-                    let out = output.as_mut_ptr().add(to as usize + channel);
-                    _mm512_mask_storeu_epi8(out.cast(), mask, bytes);
+                    let to = *walk.outputs.get_unchecked(pixel) as usize;
+                    put(sums, epilogue, channel, mask, output.as_mut_ptr().add(to + channel));
                 }
             }
         }
+    }
+
+    /// Filters of 3x3: the three taps of a column are interleaved once for the up to
+    /// three pixels of a row that see them.
+    ///
+    /// # Safety
+    ///
+    /// As `filter`; nine taps; `weights` of this block of channels.
+    #[expect(clippy::too_many_arguments, reason = "one block of a filter")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    #[inline]
+    unsafe fn nine(
+        epilogue: &Epilogue,
+        channel: usize,
+        mask: u64,
+        weights: *const i8,
+        walk: &Walk,
+        pixels: Range<usize>,
+        input: &[u8],
+        output: &mut [u8],
+    ) {
+        let runs: [usize; 9] = std::array::from_fn(|tap| walk.runs[tap] as usize);
+        // How far apart the columns are, where all are equally far.
+        let apart = runs[1].wrapping_sub(runs[0]);
+        let even = (0..9).all(|tap| tap % 3 == 2 || runs[tap + 1].wrapping_sub(runs[tap]) == apart);
+        let zero = _mm512_setzero_si512();
+        let mut columns = [[zero; 4]; 3];
+        let mut before = usize::MAX;
+        for pixel in pixels {
+            // SAFETY: the caller's word.
+            unsafe {
+                let from = *walk.inputs.get_unchecked(pixel) as usize;
+                let input = input.as_ptr().add(from + channel);
+                let column = |x: usize| {
+                    let tap =
+                        |y: usize| _mm512_maskz_loadu_epi8(mask, input.add(runs[3 * y + x]).cast());
+                    interleaved([tap(0), tap(1), tap(2), zero])
+                };
+                let moved = from.wrapping_sub(before);
+                columns = if even && moved == apart {
+                    [columns[1], columns[2], column(2)]
+                } else if even && moved == apart.wrapping_mul(2) {
+                    [columns[2], column(1), column(2)]
+                } else {
+                    [column(0), column(1), column(2)]
+                };
+                before = from;
+                let mut sums = biased(epilogue, channel);
+                for x in 0..3 {
+                    sums = with(sums, &columns[x], weights.add(x * 256));
+                }
+                let to = *walk.outputs.get_unchecked(pixel) as usize;
+                put(sums, epilogue, channel, mask, output.as_mut_ptr().add(to + channel));
+            }
+        }
+    }
+
+    /// Four taps of 64 channels as the lanes of four registers.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    #[inline]
+    fn interleaved([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+        let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
+        let (ef, gh) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
+        [
+            _mm512_unpacklo_epi16(ab, cd),
+            _mm512_unpackhi_epi16(ab, cd),
+            _mm512_unpacklo_epi16(ef, gh),
+            _mm512_unpackhi_epi16(ef, gh),
+        ]
+    }
+
+    /// # Safety
+    ///
+    /// AVX-512; a channel of the epilogue, which is padded to 64.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    #[inline]
+    unsafe fn biased(epilogue: &Epilogue, channel: usize) -> [__m512i; 4] {
+        let mut sums = [_mm512_setzero_si512(); 4];
+        for j in 0..4 {
+            // SAFETY: the caller's word.
+            let bias = unsafe { epilogue.bias.as_ptr().add(channel + j * LANES) };
+            // SAFETY: the caller's word.
+            sums[j] = unsafe { _mm512_loadu_si512(bias.cast()) };
+        }
+        sums
+    }
+
+    /// # Safety
+    ///
+    /// AVX-512 with VNNI; 256 weights.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    #[inline]
+    unsafe fn with(sums: [__m512i; 4], bytes: &[__m512i; 4], weights: *const i8) -> [__m512i; 4] {
+        let mut sums = sums;
+        for j in 0..4 {
+            // SAFETY: the caller's word.
+            let weights = unsafe { _mm512_loadu_si512(weights.add(j * 64).cast()) };
+            sums[j] = _mm512_dpbusd_epi32(sums[j], bytes[j], weights);
+        }
+        sums
+    }
+
+    /// # Safety
+    ///
+    /// AVX-512; a channel of the epilogue; room at `out` for what `mask` names.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    #[inline]
+    unsafe fn put(
+        sums: [__m512i; 4],
+        epilogue: &Epilogue,
+        channel: usize,
+        mask: u64,
+        out: *mut u8,
+    ) {
+        let mut sums = sums;
+        for j in 0..4 {
+            let place = channel + j * LANES;
+            // SAFETY: factors are padded to 64 channels.
+            let value = unsafe {
+                scaled(
+                    sums[j],
+                    epilogue.positive.as_ptr().add(place),
+                    epilogue.negative.as_ptr().add(place),
+                )
+            };
+            sums[j] = rounded(value, epilogue);
+        }
+        let [a, b, c, d] = sums;
+        // Packing puts back the order that interleaving took.
+        let (low, high) = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+        // SAFETY: the caller's word.
+        unsafe { _mm512_mask_storeu_epi8(out.cast(), mask, _mm512_packus_epi16(low, high)) };
     }
 }
 

@@ -8,6 +8,7 @@ use crate::photos;
 use anyhow::Result;
 use clap::Args;
 use facelatch::embed::Embedding;
+use facelatch::likelihood::Likelihood;
 use facelatch::models::Models;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -35,14 +36,20 @@ impl Calibrate {
         for (far, similarity) in &thresholds.0 {
             say(&format!("FAR {far}  similarity {similarity:.4}"));
         }
-        write(&self.models, thresholds)
+        write(&self.models, thresholds, None)
     }
 }
 
-/// Puts thresholds into the manifest of a folder.
-pub fn write(folder: &Path, (thresholds, calibration): Thresholds) -> Result<()> {
+/// Puts thresholds and a likelihood into the manifest of a folder. One that was in it was
+/// measured on what the networks were before, and goes.
+pub fn write(
+    folder: &Path,
+    (thresholds, calibration): Thresholds,
+    likelihood: Option<Likelihood>,
+) -> Result<()> {
     let Some(mut entry) = Models::open(folder)?.manifest.recognizer else { return Ok(()) };
     (entry.thresholds, entry.calibration) = (thresholds, Some(calibration));
+    entry.likelihood = likelihood;
     update_manifest(folder, None, "recognizer", toml::Value::try_from(entry)?)
 }
 
@@ -70,4 +77,48 @@ pub fn thresholds(models: &Models, images: &Path, people: &Path) -> Result<Thres
 #[expect(clippy::print_stdout, reason = "the command's own output")]
 fn say(line: &str) {
     println!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::likelihood::Line;
+
+    #[test]
+    fn a_manifest_says_what_was_measured() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+        let folder = tempfile::tempdir().expect("a folder");
+        for entry in std::fs::read_dir(models).expect("models") {
+            let path = entry.expect("an entry").path();
+            if path.is_file() {
+                let copy = folder.path().join(path.file_name().expect("a name"));
+                std::fs::copy(&path, copy).expect("a copy");
+            }
+        }
+        let spread = |count: usize, from: f32, to: f32| {
+            (0..count).map(|at| from + (to - from) * at as f32 / count as f32).collect()
+        };
+        let scores = Scores::new(spread(500, 0.3, 0.9), spread(40_000, -0.3, 0.4), 0);
+        let line = Line::fit(&scores).expect("a line");
+        let likelihood = Likelihood {
+            slope: line.slope,
+            offset: line.offset,
+            lowest: 0.3,
+            highest: 0.4,
+            data: "made up".to_owned(),
+            people: 100,
+            photos: 300,
+            genuine_pairs: 500,
+            impostor_pairs: 40_000,
+            cllr: 0.1,
+        };
+        let measured = || calibrate(&scores, "made up".to_owned(), 100, 300).expect("thresholds");
+        write(folder.path(), measured(), Some(likelihood.clone())).expect("written");
+        let models = Models::open(folder.path()).expect("models");
+        assert_eq!(models.likelihood(), Some(&likelihood));
+        assert_eq!(models.thresholds().expect("thresholds").calibration().data, "made up");
+        // Thresholds of other networks come without the likelihood of these.
+        write(folder.path(), measured(), None).expect("written");
+        assert_eq!(Models::open(folder.path()).expect("models").likelihood(), None);
+    }
 }

@@ -140,6 +140,7 @@ pub fn write_recognizer(
         embedding_size: network.embedding_size,
         thresholds: thresholds.unwrap_or_default(),
         calibration,
+        likelihood: None,
     };
     update_manifest(out, Some(version), "recognizer", toml::Value::try_from(&entry)?)?;
     forget(out, &["selftest", "recipe", "figures", "licence"])

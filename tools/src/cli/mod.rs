@@ -3,12 +3,18 @@
 mod augment;
 mod calibrate;
 pub use augment::AugmentOptions;
+mod evaluate;
 mod export;
 mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
+mod prepare;
 mod push;
 mod quantize;
+mod signals;
+mod split;
+mod train;
+mod training;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -25,8 +31,12 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Import(import::Import),
+    Prepare(prepare::Prepare),
+    Split(split::Split),
     Finetune(finetune::Finetune),
+    Train(train::Train),
     Calibrate(calibrate::Calibrate),
+    Evaluate(evaluate::Evaluate),
     Quantize(quantize::Quantize),
     Verify(verify::Verify),
     Export(export::Export),
@@ -40,8 +50,12 @@ pub fn main() -> ExitCode {
         .init();
     let done = match Arguments::parse().command {
         Command::Import(import) => import.run(),
+        Command::Prepare(prepare) => prepare.run(),
+        Command::Split(split) => split.run(),
         Command::Finetune(finetune) => finetune.run(),
+        Command::Train(train) => train.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
+        Command::Evaluate(evaluate) => evaluate.run(),
         Command::Quantize(quantize) => quantize.run(),
         Command::Verify(verify) => verify.run(),
         Command::Export(export) => export.run(),

@@ -138,7 +138,7 @@ impl Quantize {
         self.write_manifest(&models, &files, recognizer.embedding_size)?;
         let made = Models::open(&self.out)?;
         let thresholds = calibrate::thresholds(&made, &self.images, &self.calibrate)?;
-        calibrate::write(&self.out, thresholds)?;
+        calibrate::write(&self.out, thresholds, None)?;
 
         let people: Vec<&str> = select.iter().map(|photo| photo.person.as_str()).collect();
         let whole = compare([&models, &made], &self.paths(&select), &people)?;
@@ -231,6 +231,7 @@ impl Quantize {
             embedding_size,
             thresholds: BTreeMap::new(),
             calibration: None,
+            likelihood: None,
         };
         update_manifest(&self.out, None, "detector", toml::Value::try_from(detector)?)?;
         let recognizer = toml::Value::try_from(recognizer)?;
@@ -394,7 +395,7 @@ mod tests {
         quantize.write_manifest(&models, &files, 128).expect("written");
         let recognizer = models.manifest.recognizer.clone().expect("a recognizer");
         let calibration = recognizer.calibration.expect("a calibration");
-        calibrate::write(&out, (recognizer.thresholds, calibration)).expect("written");
+        calibrate::write(&out, (recognizer.thresholds, calibration), None).expect("written");
         let whole = Whole {
             photos: 1,
             found: [1, 1],

@@ -1,7 +1,7 @@
 //! `verify`: how well a set of models tells people apart.
 
 use crate::lfw::{Pairs, Photo};
-use crate::metrics::{Accuracy, Scored, Scores, accuracy};
+use crate::metrics::{Accuracy, AtThreshold, Scores, accuracy, at_thresholds};
 use crate::photos::{self, Outcome};
 use anyhow::{Result, bail};
 use clap::Args;
@@ -78,21 +78,6 @@ pub struct AllPairs {
     pub tar: Vec<TrueAcceptRate>,
 }
 
-/// What a threshold of the manifest does to photos it was not made from.
-#[derive(Clone, Debug, Serialize)]
-pub struct AtThreshold {
-    /// False accept rate a pair it was made for.
-    pub far: f64,
-    /// Similarity asked for.
-    pub threshold: f32,
-    /// Whether it follows the tail.
-    pub extrapolated: bool,
-    /// False accept rate measured here.
-    pub measured_far: f64,
-    /// True accept rate measured here.
-    pub tar: f64,
-}
-
 /// One point of the curve.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrueAcceptRate {
@@ -144,18 +129,7 @@ pub fn measure(
             Outcome::Unreadable(message) => unreadable.push(message),
         }
     }
-    let scored: Vec<Scored> = pairs
-        .pairs
-        .iter()
-        .map(|pair| Scored {
-            similarity: embeddings
-                .get(&pair.first)
-                .zip(embeddings.get(&pair.second))
-                .map(|(a, b)| a.similarity(b)),
-            genuine: pair.genuine,
-            fold: pair.fold,
-        })
-        .collect();
+    let scored = pairs.scored(|photo| embeddings.get(photo));
     let Accuracy { mean, deviation } = accuracy(&scored, pairs.folds);
     Ok(Report {
         models: models.manifest.version.clone(),
@@ -187,16 +161,7 @@ fn every_two(
         tar: scores.true_accept_rate(far),
         threshold: scores.threshold_at(far),
     });
-    let thresholds = models.thresholds().map_or(vec![], |table| {
-        let at = |(far, threshold): &(f64, f32)| AtThreshold {
-            far: *far,
-            threshold: *threshold,
-            extrapolated: table.for_pair(*far).extrapolated,
-            measured_far: scores.false_accept_rate(*threshold),
-            tar: scores.true_accept_rate_above(*threshold),
-        };
-        table.points().iter().map(at).collect()
-    });
+    let thresholds = models.thresholds().map_or(vec![], |table| at_thresholds(&table, &scores));
     AllPairs {
         photos: embeddings.len(),
         thresholds,

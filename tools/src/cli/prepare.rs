@@ -1,0 +1,190 @@
+//! `prepare`: photos into a data set.
+
+use super::signals;
+use crate::dataset::counted;
+use crate::parallel;
+use crate::prepare::{Ended, Found, Report, Settings, Task, prepare};
+use anyhow::{Result, bail};
+use clap::Args;
+use facelatch::models::Models;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Names printed of a kind; `report.json` has them all.
+const NAMES_TOLD: usize = 10;
+
+/// Make a data set of photos: find, align and label the faces in them.
+///
+/// PHOTOS holds a folder a person, with sub-folders as you like. DATA gets the aligned
+/// faces (crops/), where they were found (keypoints/), labels.csv, report.json and a
+/// contact sheet to look at (contact.png). A second run does only what is missing or
+/// changed. A photo that cannot be read costs only itself, and exit code 1.
+#[derive(Args)]
+pub struct Prepare {
+    /// Folder of PERSON/PHOTO.jpg
+    #[arg(required_unless_present = "labels")]
+    photos: Option<PathBuf>,
+    /// Folder for the data set
+    #[arg(long, value_name = "DATA")]
+    out: PathBuf,
+    /// CSV of photos with the columns path, label, person and perhaps group, instead of
+    /// folders; paths are relative to PHOTOS or, without it, to the CSV's folder
+    #[arg(long, value_name = "CSV")]
+    labels: Option<PathBuf>,
+    /// Cut out every face, and not the largest alone
+    #[arg(long)]
+    every_face: bool,
+    /// Shorter side of the smallest face to look for, pixels
+    #[arg(long, default_value_t = 40.0, value_parser = minimum_face, value_name = "PIXELS")]
+    minimum_face: f32,
+    /// Folder of models, for their detector [default: those built in]
+    #[arg(long)]
+    models: Option<PathBuf>,
+    /// Photos to look at at once [default: as many as cores]
+    #[arg(long)]
+    threads: Option<NonZero<usize>>,
+}
+
+fn minimum_face(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(side) if (12.0..=10_000.0).contains(&side) => Ok(side),
+        _ => Err("expected pixels from 12 to 10000".to_owned()),
+    }
+}
+
+impl Prepare {
+    pub fn run(self) -> Result<()> {
+        let stop = signals::stop()?;
+        let models = Models::open_or_built_in(self.models.as_deref())?;
+        let photos = self.photos.as_deref();
+        if let Some(photos) = photos {
+            check_apart(photos, &self.out)?;
+        }
+        let found = match (&self.labels, photos) {
+            (Some(csv), root) => Found::in_csv(csv, root, self.every_face)?,
+            (None, Some(root)) => Found::in_folders(root, self.every_face)?,
+            (None, None) => bail!("nothing to prepare; name a folder of photos"),
+        };
+        if found.photos.is_empty() {
+            let from = self.labels.as_deref().or(photos).unwrap_or(Path::new(""));
+            let why = found.unreadable.first();
+            let why = why.map(|unread| format!(": {}", unread.reason));
+            bail!(
+                "{}: no photo in it{}; expected PERSON/PHOTO.jpg or .png",
+                from.display(),
+                why.unwrap_or_default()
+            );
+        }
+        let task = Task {
+            models: &models,
+            out: &self.out,
+            settings: Settings::new(&models.manifest, self.minimum_face, self.every_face),
+            threads: self.threads.map_or_else(parallel::cores, NonZero::get),
+        };
+        match prepare(&task, found, &stop)? {
+            Ended::Stopped { done, photos } => bail!(
+                "stopped after {done} of {photos} photos; the same command goes on from there"
+            ),
+            Ended::Done { report, made, took } => {
+                tell(&report, &self.out, made, took, task.threads);
+                if !report.unreadable.is_empty() {
+                    bail!(
+                        "{} could not be read; all else is done",
+                        counted(report.unreadable.len(), "photo", "photos")
+                    );
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Refuses a data set among the photos: its crops would be photos the next time.
+fn check_apart(photos: &Path, out: &Path) -> Result<()> {
+    let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path));
+    let (inside, outside) = (real(out)?, real(photos)?);
+    if inside.starts_with(&outside) {
+        bail!("{} lies in {}; put the data set beside the photos", out.display(), photos.display());
+    }
+    if ["crops", "keypoints"].iter().any(|folder| outside.starts_with(inside.join(folder))) {
+        bail!("{} is what prepare writes to; choose another --out", photos.display());
+    }
+    Ok(())
+}
+
+fn tell(report: &Report, out: &Path, made: usize, took: Duration, threads: usize) {
+    say(&format!(
+        "photos      {}, {made} of them looked at now",
+        counted(report.photos, "photo", "photos")
+    ));
+    say(&format!("faces       {} of {}", report.faces, counted(report.people, "person", "people")));
+    if made > 0 {
+        let rate = made as f64 / took.as_secs_f64().max(1e-3);
+        say(&format!("rate        {rate:.1} photos/s, {}", counted(threads, "thread", "threads")));
+    }
+    let unreadable = report.unreadable.iter();
+    list("unreadable", unreadable.map(|unread| unread.reason.clone()));
+    let (poison, same): (Vec<_>, Vec<_>) =
+        report.duplicates.iter().partition(|duplicate| duplicate.different_people);
+    list(
+        "wrong label",
+        poison.iter().map(|duplicate| {
+            format!(
+                "{} looks like {} but is said to be somebody else; training would learn both: \
+                 remove one",
+                duplicate.photo, duplicate.of
+            )
+        }),
+    );
+    list(
+        "duplicate",
+        same.iter().map(|duplicate| format!("{} looks like {}", duplicate.photo, duplicate.of)),
+    );
+    list("no face", report.no_face.iter().cloned());
+    let kept = if report.settings.every_face { "all kept" } else { "the largest kept" };
+    list(
+        "several",
+        report.several_faces.iter().map(|s| format!("{}: {} faces, {kept}", s.photo, s.faces)),
+    );
+    list("nobody left", report.people_without_a_face.iter().cloned());
+    list("one face", report.people_with_one_face.iter().cloned());
+    if !report.other_files.is_empty() {
+        let kinds: Vec<String> = report
+            .other_files
+            .iter()
+            .map(|(ending, count)| match ending.as_str() {
+                "" => format!("{count} without an ending"),
+                ending => format!("{count} .{ending}"),
+            })
+            .collect();
+        say(&format!("passed over {}: neither .jpg nor .png", kinds.join(", ")));
+    }
+    if report.left_over > 0 {
+        say(&format!(
+            "left over   {} of other photos in {}; labels.csv does not name their faces",
+            counted(report.left_over, "keypoints file", "keypoints files"),
+            out.display()
+        ));
+    }
+    let file = |name| out.join(name).display().to_string();
+    say(&format!("look at     {}", file("contact.png")));
+    say(&format!("all of it   {}", file("report.json")));
+    say(&format!("data set    {}", file("labels.csv")));
+}
+
+/// The first few of a kind, the first with its title.
+fn list(title: &str, lines: impl ExactSizeIterator<Item = String>) {
+    let count = lines.len();
+    for (at, line) in lines.take(NAMES_TOLD).enumerate() {
+        say(&format!("{:<11} {line}", if at == 0 { title } else { "" }));
+    }
+    if count > NAMES_TOLD {
+        say(&format!("{:<11} and {} more", "", count - NAMES_TOLD));
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the command's own output")]
+fn say(line: &str) {
+    println!("{line}");
+}

@@ -1,0 +1,241 @@
+//! `split`: a data set in parts.
+
+use crate::dataset::{self, Dataset, Row, counted, some_of};
+use crate::lfw::{Pairs, check_apart, names_in, people_of};
+use crate::split::{PARTS, Shares, by_person, by_photo, count_people, of_people};
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Split a data set into parts for training, validation and test.
+///
+/// By photo, everybody is in every part in the same shares: for telling people apart
+/// that are known. By person, nobody is in two parts: for people nobody has seen. With
+/// --part, who is where is read from files.
+#[derive(Args)]
+pub struct Split {
+    /// labels.csv of a data set
+    labels: PathBuf,
+    /// Folder for train.csv, validation.csv and test.csv
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// What is kept together
+    #[arg(long, value_enum, default_value_t = By::Photo, conflicts_with = "parts")]
+    by: By,
+    /// TRAIN:VALIDATION:TEST, of photos or people, in any unit; 0 writes no such part
+    /// [default: 79.2:10.8:10, that is 90 %, of which 88 % train, and 10 %]
+    #[arg(long, conflicts_with = "parts")]
+    ratio: Option<Shares>,
+    /// Which photos or people go where follows from it
+    #[arg(long, default_value_t = 1)]
+    seed: i64,
+    /// Write NAME.csv with the people of FILE: a name a line, or a pairs file of LFW;
+    /// several may be given, with nobody in two
+    #[arg(long = "part", value_name = "NAME=FILE")]
+    parts: Vec<PartFile>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is kept together.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum By {
+    /// Everybody is in every part; labels stay as they are
+    Photo,
+    /// Nobody is in two parts; labels start from 0 in each
+    Person,
+}
+
+/// `NAME=FILE`
+#[derive(Clone)]
+struct PartFile {
+    name: String,
+    file: PathBuf,
+}
+
+impl FromStr for PartFile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        match text.split_once('=') {
+            Some((name, file))
+                if !name.is_empty() && name.chars().all(plain) && !file.is_empty() =>
+            {
+                Ok(Self { name: name.to_owned(), file: file.into() })
+            }
+            _ => Err("expected NAME=FILE, NAME of letters, digits, - and _".to_owned()),
+        }
+    }
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Told {
+    by: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<i64>,
+    parts: Vec<ToldPart>,
+    /// Of people in no part.
+    left_out: Count,
+}
+
+#[derive(Serialize)]
+struct ToldPart {
+    name: String,
+    file: PathBuf,
+    #[serde(flatten)]
+    count: Count,
+}
+
+#[derive(Serialize)]
+struct Count {
+    people: usize,
+    photos: usize,
+}
+
+impl Split {
+    pub fn run(self) -> Result<()> {
+        let rows = Dataset::read(&self.labels)?.rows;
+        let parts = if self.parts.is_empty() { self.drawn(&rows)? } else { self.named(&rows)? };
+        let parts: Vec<(String, PathBuf, Vec<Row>)> = parts
+            .into_iter()
+            .map(|(name, part)| {
+                let file = self.out.join(format!("{name}.csv"));
+                (name, file, part)
+            })
+            .collect();
+        let source = self.labels.canonicalize()?;
+        for (.., file, part) in &parts {
+            if file.canonicalize().is_ok_and(|file| file == source) {
+                bail!("{} is what is split; choose another --out", file.display());
+            }
+            if part.is_empty() {
+                bail!(
+                    "{}: nothing is left for it: {} of {} are too few; add photos or change \
+                     the shares with --ratio",
+                    file.display(),
+                    counted(rows.len(), "photo", "photos"),
+                    counted(count_people(&rows), "person", "people")
+                );
+            }
+        }
+        for (.., file, part) in &parts {
+            dataset::write(part, file)?;
+        }
+        self.tell(&rows, parts)
+    }
+
+    /// By shares and seed.
+    fn drawn(&self, rows: &[Row]) -> Result<Vec<(String, Vec<Row>)>> {
+        let shares = self.ratio.unwrap_or_default();
+        let parts = match self.by {
+            By::Photo => by_photo(rows, shares, self.seed),
+            By::Person => by_person(rows, shares, self.seed)
+                .with_context(|| self.labels.display().to_string())?,
+        };
+        for part in (0..3).filter(|part| !shares.wants(*part)) {
+            let file = self.out.join(format!("{}.csv", PARTS[part]));
+            if file.exists() {
+                log::warn!("{} is of an earlier split; delete it", file.display());
+            }
+        }
+        let named = PARTS.iter().map(|name| (*name).to_owned()).zip(parts).enumerate();
+        Ok(named.filter(|(part, _)| shares.wants(*part)).map(|(_, named)| named).collect())
+    }
+
+    /// By files of people.
+    fn named(&self, rows: &[Row]) -> Result<Vec<(String, Vec<Row>)>> {
+        let mut people = Vec::with_capacity(self.parts.len());
+        for PartFile { name, file } in &self.parts {
+            if people.iter().any(|(other, _)| *other == name.as_str()) {
+                bail!("--part {name} is given twice; give each part a name of its own");
+            }
+            people.push((name.as_str(), people_in(file)?));
+        }
+        check_apart(&people)?;
+        let present: BTreeSet<&str> = rows.iter().map(|row| row.person.as_str()).collect();
+        let mut parts = Vec::with_capacity(people.len());
+        for ((name, people), PartFile { file, .. }) in people.into_iter().zip(&self.parts) {
+            let missing: Vec<&str> =
+                people.iter().map(String::as_str).filter(|p| !present.contains(p)).collect();
+            if missing.len() == people.len() {
+                bail!("{}: nobody of it is in {}", file.display(), self.labels.display());
+            }
+            if !missing.is_empty() {
+                let count = counted(missing.len(), "person", "people");
+                log::warn!("{}: {count} without a photo: {}", file.display(), some_of(&missing));
+            }
+            parts.push((name.to_owned(), of_people(rows, &people)));
+        }
+        Ok(parts)
+    }
+
+    fn tell(&self, rows: &[Row], parts: Vec<(String, PathBuf, Vec<Row>)>) -> Result<()> {
+        let inside: BTreeSet<&str> =
+            parts.iter().flat_map(|(.., part)| part).map(|row| row.person.as_str()).collect();
+        let outside: Vec<Row> =
+            rows.iter().filter(|row| !inside.contains(row.person.as_str())).cloned().collect();
+        let count = |rows: &[Row]| Count { people: count_people(rows), photos: rows.len() };
+        let drawn = self.parts.is_empty();
+        let told = Told {
+            by: match self.by {
+                _ if !drawn => "file",
+                By::Photo => "photo",
+                By::Person => "person",
+            },
+            seed: drawn.then_some(self.seed),
+            left_out: count(&outside),
+            parts: parts
+                .into_iter()
+                .map(|(name, file, part)| ToldPart { name, file, count: count(&part) })
+                .collect(),
+        };
+        if self.json {
+            say(&serde_json::to_string(&told)?);
+            return Ok(());
+        }
+        let width = told.parts.iter().map(|part| part.name.len()).max().unwrap_or(0).max(10);
+        for ToldPart { name, file, count } in &told.parts {
+            let of = counted(count.people, "person", "people");
+            let photos = counted(count.photos, "photo", "photos");
+            say(&format!("{name:<width$}  {photos} of {of}  {}", file.display()));
+        }
+        if told.left_out.photos > 0 {
+            let of = counted(told.left_out.people, "person", "people");
+            let photos = counted(told.left_out.photos, "photo", "photos");
+            say(&format!("{:<width$}  {photos} of {of}", "in no part"));
+        }
+        Ok(())
+    }
+}
+
+/// The people of a pairs file, or of a file with a name a line (what follows a tab, as in
+/// LFW's own lists, is not part of it).
+fn people_in(file: &Path) -> Result<BTreeSet<String>> {
+    let names = names_in(file)?;
+    let pairs = Pairs::read(file).ok().filter(|pairs| !pairs.pairs.is_empty());
+    let people = match pairs {
+        Some(pairs) => {
+            for (line, fault) in &pairs.bad_rows {
+                log::warn!("{} line {line}: {fault}", file.display());
+            }
+            people_of(&pairs)
+        }
+        None => names.iter().filter_map(|name| name.split('\t').next()).map(Into::into).collect(),
+    };
+    if people.is_empty() {
+        bail!("{}: nobody in it; expected a name a line, or a pairs file", file.display());
+    }
+    Ok(people)
+}
+
+#[expect(clippy::print_stdout, reason = "the command's own output")]
+fn say(line: &str) {
+    println!("{line}");
+}

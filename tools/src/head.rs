@@ -1,0 +1,98 @@
+//! What a head begins with: where weights know faces already, the mean of what they
+//! say of each person's photos (Qi, Brown and Lowe, "Low-Shot Learning with Imprinted
+//! Weights", 2018); otherwise chance.
+
+use crate::judge::embed;
+use crate::recipe::Recipe;
+use crate::run::{Head, HeadKind};
+use crate::sampler::{Purpose, chance, normal};
+use crate::student::{Student, unit_rows};
+use crate::training_data::TrainingData;
+use facelatch::align::Crop;
+use tch::{Kind, Tensor};
+
+/// How far apart a new linear head puts the logits of an embedding at a centre and of
+/// one across from it. Were its rows of length one, as cosines are, the best it could do
+/// among ten people would be a loss of 1.4.
+const SOFTMAX_SCALE: f64 = 16.0;
+
+/// Embeddings `N x E` of each photo and of its mirror image, not yet of length one.
+pub(crate) fn views(student: &Student, data: &TrainingData, recipe: &Recipe) -> [Tensor; 2] {
+    let crops: Vec<&Crop> = data.train.crops.iter().collect();
+    let normalization = &recipe.normalization;
+    [false, true].map(|mirrored| embed(student, &crops, normalization, mirrored, recipe.device))
+}
+
+/// A head whose classes are where the people are.
+pub(crate) fn at_centers(
+    [plain, mirrored]: &[Tensor; 2],
+    data: &TrainingData,
+    recipe: &Recipe,
+) -> Head {
+    let (people, size) = (data.people.len() as i64, plain.size()[1]);
+    let labels = Tensor::from_slice(&data.train.labels).to_device(recipe.device);
+    let sums = Tensor::zeros([people, size], (Kind::Float, recipe.device)).index_add(
+        0,
+        &labels,
+        &(unit_rows(plain) + unit_rows(mirrored)),
+    );
+    let centers = unit_rows(&sums);
+    if recipe.head != HeadKind::Softmax {
+        return head(centers, None, recipe);
+    }
+    // Embeddings come in the length that the network gives them.
+    let length = plain.square().sum_dim_intlist([1].as_slice(), false, Kind::Float).sqrt();
+    let length = length.mean(Kind::Float).double_value(&[]).max(1e-6);
+    let bias = Tensor::zeros([people], (Kind::Float, recipe.device));
+    head(centers * (SOFTMAX_SCALE / length), Some(bias), recipe)
+}
+
+/// A head of chance, rows about as long as one.
+pub(crate) fn by_chance(embedding_size: usize, data: &TrainingData, recipe: &Recipe) -> Head {
+    let people = data.people.len();
+    let mut chance = chance(recipe.seed, Purpose::Head, 0, 0);
+    let weight = Tensor::from_slice(&normal(&mut chance, people * embedding_size))
+        .view([people as i64, embedding_size as i64])
+        .to_device(recipe.device)
+        / (embedding_size as f64).sqrt();
+    let softmax = recipe.head == HeadKind::Softmax;
+    let bias = softmax.then(|| Tensor::zeros([people as i64], (Kind::Float, recipe.device)));
+    head(weight, bias, recipe)
+}
+
+fn head(weight: Tensor, bias: Option<Tensor>, recipe: &Recipe) -> Head {
+    Head { kind: recipe.head, weight, bias, scale: recipe.margin.scale }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::margin::{Margin, right};
+    use crate::student::tests::noise;
+    use crate::training_data::tests::four_people;
+    use tch::Device;
+
+    #[test]
+    fn at_the_centres_people_are_told_before_anything_is_learned() {
+        let data = four_people(3);
+        let student = Student::new(&noise(16, 1), Device::Cpu);
+        let arcface =
+            Recipe { head: HeadKind::Arcface, margin: Margin::ARCFACE, ..Recipe::finetune() };
+        for recipe in [Recipe::finetune(), arcface] {
+            let views = views(&student, &data, &recipe);
+            let head = at_centers(&views, &data, &recipe);
+            let labels = Tensor::from_slice(&data.train.labels);
+            // Three of twelve by chance; even noise sees more.
+            let right = right(&head.logits(&views[0]), &labels);
+            assert!(right > 6, "{right} of 12 by {:?}", recipe.head);
+        }
+    }
+
+    #[test]
+    fn chance_follows_from_the_seed() {
+        let data = four_people(1);
+        let weight = |seed| by_chance(16, &data, &Recipe { seed, ..Recipe::train() }).weight;
+        assert!(weight(1).equal(&weight(1)) && !weight(1).equal(&weight(2)));
+        assert_eq!(weight(1).size(), [4, 16]);
+    }
+}

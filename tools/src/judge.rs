@@ -1,0 +1,156 @@
+//! What an epoch is judged by: its figures on photos that nothing is learned from.
+
+use crate::margin::{cross_entropy, right};
+use crate::metrics::Scores;
+use crate::run::{Head, Judged};
+use crate::student::{Student, pictures, unit_rows};
+use crate::training_data::Faces;
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use facelatch::align::Crop;
+use facelatch::embed::Embedding;
+use facelatch::models::Normalization;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+/// False accept rates whose mean true accept rate judges an epoch by pairs. Rarer
+/// ones would hang on two or three pairs.
+pub const JUDGED_AT: [f64; 3] = [1e-2, 1e-3, 1e-4];
+/// Pictures embedded at once where nothing is learned.
+const EMBED_BATCH: usize = 64;
+
+/// What is chosen by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Judge {
+    /// The lowest loss of telling people of the training data apart
+    Loss,
+    /// The highest share of them told right
+    Accuracy,
+    /// The highest mean true accept rate of all pairs of photos
+    Pairs,
+}
+
+/// The photos and the question.
+pub struct Validation<'a> {
+    /// Photos with their people's labels: those of the training data, unless pairs are
+    /// asked for.
+    pub faces: &'a Faces,
+    /// The question.
+    pub judge: Judge,
+    /// Of the network's input.
+    pub normalization: &'a Normalization,
+    /// Where the network is.
+    pub device: Device,
+}
+
+impl Validation<'_> {
+    /// Figures of a network and its head.
+    pub fn figures(&self, student: &Student, head: &Head) -> Result<Judged> {
+        let crops: Vec<&Crop> = self.faces.crops.iter().collect();
+        let embeddings = embed(student, &crops, self.normalization, false, self.device);
+        match self.judge {
+            Judge::Loss | Judge::Accuracy => self.closed(&embeddings, head),
+            Judge::Pairs => self.open(&embeddings),
+        }
+    }
+
+    fn closed(&self, embeddings: &Tensor, head: &Head) -> Result<Judged> {
+        let labels = Tensor::from_slice(&self.faces.labels).to_device(self.device);
+        let logits = tch::no_grad(|| head.logits(embeddings));
+        let loss = cross_entropy(&logits, &labels, 0.0).double_value(&[]);
+        let accuracy = right(&logits, &labels) as f64 / self.faces.labels.len().max(1) as f64;
+        let value = if self.judge == Judge::Loss { -loss } else { accuracy };
+        Ok(Judged { value, loss: Some(loss), accuracy: Some(accuracy), ..Judged::default() })
+    }
+
+    fn open(&self, embeddings: &Tensor) -> Result<Judged> {
+        let rows = Vec::<Vec<f32>>::try_from(&unit_rows(embeddings).to_device(Device::Cpu))?;
+        let embeddings: Vec<Embedding> =
+            rows.iter().map(|row| Embedding::normalized(row)).collect();
+        let faces: Vec<(i64, Option<&Embedding>)> =
+            self.faces.labels.iter().copied().zip(embeddings.iter().map(Some)).collect();
+        let scores = Scores::of_all_pairs(&faces);
+        if scores.genuine.is_empty() || scores.impostor.is_empty() {
+            bail!(
+                "the validation photos hold {} pairs of one person and {} of two; pairs are \
+                 judged by both, so give two photos each of two people at least",
+                scores.genuine.len(),
+                scores.impostor.len()
+            );
+        }
+        if rows.iter().flatten().any(|value| !value.is_finite()) {
+            return Ok(Judged { value: f64::NAN, ..Judged::default() });
+        }
+        let rates = JUDGED_AT.map(|far| scores.true_accept_rate(far));
+        let value = rates.iter().sum::<f64>() / rates.len() as f64;
+        Ok(Judged {
+            value,
+            true_accept_rate: Some(value),
+            equal_error_rate: Some(scores.equal_error_rate()),
+            ..Judged::default()
+        })
+    }
+}
+
+/// Embeddings `N x embedding_size` of crops, or of their mirror images, not yet of
+/// length one.
+pub fn embed(
+    student: &Student,
+    crops: &[&Crop],
+    normalization: &Normalization,
+    mirrored: bool,
+    device: Device,
+) -> Tensor {
+    let batches: Vec<Tensor> = crops
+        .chunks(EMBED_BATCH)
+        .map(|batch| {
+            let seen = pictures(batch, normalization).to_device(device);
+            let seen = if mirrored { seen.flip([3]) } else { seen };
+            tch::no_grad(|| student.forward(&seen).to_kind(Kind::Float))
+        })
+        .collect();
+    Tensor::cat(&batches, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::HeadKind;
+    use crate::student::tests::{crop, noise};
+    use std::sync::Arc;
+
+    fn figures(judge: Judge, labels: &[i64]) -> Result<Judged> {
+        let student = Student::new(&noise(16, 1), Device::Cpu);
+        let faces = Faces {
+            // Photos of a person are the same photo.
+            crops: Arc::new(labels.iter().map(|label| crop(*label as usize)).collect()),
+            labels: Arc::new(labels.to_vec()),
+            names: vec![],
+            digest: String::new(),
+        };
+        let normalization = &Normalization::ARCFACE;
+        let [first, second] = [crop(0), crop(1)];
+        let weight = embed(&student, &[&first, &second], normalization, false, Device::Cpu);
+        let head = Head { kind: HeadKind::Arcface, weight, bias: None, scale: 64.0 };
+        Validation { faces: &faces, judge, normalization, device: Device::Cpu }
+            .figures(&student, &head)
+    }
+
+    #[test]
+    fn people_at_their_centres_are_told_right() {
+        let judged = figures(Judge::Loss, &[0, 1, 0]).expect("figures");
+        assert_eq!(judged.accuracy, Some(1.0));
+        assert_eq!(judged.loss, Some(-judged.value));
+        assert!(judged.value > -0.7 && judged.true_accept_rate.is_none());
+        assert_eq!(figures(Judge::Accuracy, &[0, 1]).expect("figures").value, 1.0);
+    }
+
+    #[test]
+    fn others_are_judged_by_their_pairs() {
+        let judged = figures(Judge::Pairs, &[5, 9, 5, 9]).expect("figures");
+        assert_eq!((judged.value, judged.equal_error_rate), (1.0, Some(0.0)));
+        let error = figures(Judge::Pairs, &[5, 9]).expect_err("no pair").to_string();
+        assert!(error.contains("0 pairs of one person and 1 of two"), "{error}");
+    }
+}

@@ -1,0 +1,164 @@
+//! The contact sheet: what is in a data set at a glance, each person's faces below the
+//! name, of bounded size.
+
+use crate::dataset::{Row, read_crop};
+use anyhow::Result;
+use facelatch::align::CROP_SIDE;
+use facelatch::frame::Frame;
+use font8x8::UnicodeFonts;
+use std::collections::BTreeMap;
+
+/// Side of a face on the sheet, pixels: half a crop.
+const TILE: usize = CROP_SIDE / 2;
+/// Side of a letter, pixels.
+const LETTER: usize = 8;
+/// Between things, pixels.
+const GAP: usize = 4;
+/// Faces a row of the sheet, and of one person at most.
+const ACROSS: usize = 16;
+/// Faces on the sheet, at about 4 kB each in the file.
+const MOST_FACES: usize = 1024;
+
+const PAPER: [u8; 3] = [24, 24, 24];
+const INK: [u8; 3] = [230, 230, 230];
+
+/// A person's place on the sheet.
+struct Block<'r> {
+    person: String,
+    /// Those of the person's faces that are shown.
+    faces: Vec<&'r Row>,
+    /// Column and row of the first, in tiles.
+    place: (usize, usize),
+}
+
+/// Draws the people in the order of their labels, as many faces of each as there is room
+/// for, evenly taken.
+pub fn sheet(rows: &[Row]) -> Result<Frame> {
+    let blocks = blocks(rows);
+    let down = blocks.last().map_or(1, |block| block.place.1 + 1);
+    let (step_x, step_y) = (TILE + GAP, TILE + LETTER + 2 * GAP);
+    let mut sheet = Frame::filled(ACROSS * step_x + GAP, down * step_y + GAP, PAPER);
+    for Block { person, faces, place } in &blocks {
+        let (x, y) = (GAP + place.0 * step_x, GAP + place.1 * step_y);
+        write(&mut sheet, person, (x, y), faces.len() * step_x - GAP);
+        for (at, row) in faces.iter().enumerate() {
+            let crop = read_crop(&row.path)?;
+            draw(&mut sheet, crop.frame(), (x + at * step_x, y + LETTER + GAP));
+        }
+    }
+    Ok(sheet)
+}
+
+fn blocks(rows: &[Row]) -> Vec<Block<'_>> {
+    let mut of: BTreeMap<usize, Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        of.entry(row.label).or_default().push(row);
+    }
+    let of: Vec<Vec<&Row>> = of.into_values().collect();
+    let people = evenly(&of, MOST_FACES);
+    let most = (MOST_FACES / people.len().max(1)).clamp(1, ACROSS);
+    let (mut column, mut line) = (0, 0);
+    let mut blocks = Vec::with_capacity(people.len());
+    for faces in people {
+        let faces: Vec<&Row> = evenly(faces, most).into_iter().copied().collect();
+        if column + faces.len() > ACROSS {
+            (column, line) = (0, line + 1);
+        }
+        let person = faces.first().map(|row| row.person.clone()).unwrap_or_default();
+        let place = (column, line);
+        column += faces.len();
+        blocks.push(Block { person, faces, place });
+    }
+    blocks
+}
+
+/// At most so many of them, from all over.
+fn evenly<T>(all: &[T], most: usize) -> Vec<&T> {
+    let count = all.len().min(most);
+    (0..count).map(|at| &all[at * all.len() / count]).collect()
+}
+
+/// A crop at half its size, each pixel the mean of four.
+fn draw(sheet: &mut Frame, crop: &Frame, (left, top): (usize, usize)) {
+    let width = sheet.width();
+    for y in 0..TILE {
+        let (upper, lower) = (crop.row(2 * y), crop.row(2 * y + 1));
+        let start = ((top + y) * width + left) * 3;
+        for (at, value) in sheet.pixels_mut()[start..start + TILE * 3].iter_mut().enumerate() {
+            let (x, channel) = (at / 3, at % 3);
+            let (one, two) = (6 * x + channel, 6 * x + 3 + channel);
+            let sum: u16 =
+                [upper[one], upper[two], lower[one], lower[two]].map(u16::from).iter().sum();
+            *value = ((sum + 2) / 4) as u8;
+        }
+    }
+}
+
+/// A name as far as there is room; letters that the font lacks are boxes.
+fn write(sheet: &mut Frame, text: &str, (left, top): (usize, usize), room: usize) {
+    const BOX: [u8; LETTER] = [0x00, 0x7e, 0x42, 0x42, 0x42, 0x42, 0x7e, 0x00];
+    let width = sheet.width();
+    for (at, letter) in text.chars().take(room / LETTER).enumerate() {
+        let glyph = font8x8::BASIC_FONTS.get(letter).or_else(|| font8x8::LATIN_FONTS.get(letter));
+        for (y, bits) in glyph.unwrap_or(BOX).into_iter().enumerate() {
+            for x in (0..LETTER).filter(|x| bits >> x & 1 == 1) {
+                let start = ((top + y) * width + left + at * LETTER + x) * 3;
+                sheet.pixels_mut()[start..start + 3].copy_from_slice(&INK);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(photos: &[usize]) -> Vec<Row> {
+        let of = |(label, count): (usize, &usize)| {
+            (0..*count).map(move |at| Row {
+                path: format!("{label}/{at}.png").into(),
+                label,
+                person: format!("p{label}"),
+                group: None,
+            })
+        };
+        photos.iter().enumerate().flat_map(of).collect()
+    }
+
+    #[test]
+    fn people_stand_side_by_side_and_none_is_broken() {
+        let rows = rows(&[3, 12, 0, 2, 40]);
+        let blocks = blocks(&rows);
+        let places: Vec<_> = blocks.iter().map(|block| (block.place, block.faces.len())).collect();
+        assert_eq!(places, [((0, 0), 3), ((3, 0), 12), ((0, 1), 2), ((0, 2), 16)]);
+        assert_eq!(blocks[3].faces[15].path, std::path::Path::new("4/37.png"));
+    }
+
+    #[test]
+    fn many_people_make_no_larger_sheet() {
+        for people in [100, 5000] {
+            let rows = rows(&vec![30; people]);
+            let blocks = blocks(&rows);
+            let faces: usize = blocks.iter().map(|block| block.faces.len()).sum();
+            let down = blocks.last().expect("people").place.1;
+            assert!(faces <= MOST_FACES && faces > MOST_FACES / 2, "{faces}");
+            assert!(down < 100, "{down}");
+        }
+    }
+
+    #[test]
+    fn names_and_faces_are_drawn_where_there_is_room() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.png");
+        let red = Frame::filled(CROP_SIDE, CROP_SIDE, [200, 0, 0]);
+        std::fs::write(&path, facelatch::picture::encode_png(&red).expect("PNG")).expect("written");
+        let person = "Änne-Łucja, whose name is longer than a face is wide".to_owned();
+        let sheet = sheet(&[Row { path, label: 0, person, group: None }]).expect("a sheet");
+        let inked: Vec<usize> = (0..sheet.width() * sheet.height())
+            .filter(|at| sheet.pixels()[at * 3..at * 3 + 3] == INK)
+            .map(|at| at % sheet.width())
+            .collect();
+        assert!(!inked.is_empty() && inked.iter().all(|x| (GAP..GAP + TILE).contains(x)));
+        assert_eq!(sheet.pixel((GAP + TILE / 2) as isize, 40), [200, 0, 0]);
+    }
+}

@@ -1,0 +1,155 @@
+//! Which photos an epoch shows, in which order, and which classes a step looks at.
+
+use crate::chance::Chance;
+
+/// What chance is drawn for; each has a sequence of its own, so that one drawing
+/// more does not change the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Weights of a network from nothing.
+    Network,
+    /// Weights of a head.
+    Head,
+    /// The order of an epoch.
+    Order,
+    /// Classes of a step.
+    Negatives,
+}
+
+/// Chance for a purpose at a place of a training. As nothing is carried from one
+/// place to the next, a training can go on anywhere.
+pub fn chance(seed: i64, purpose: Purpose, epoch: usize, step: usize) -> Chance {
+    Chance::at(seed, &[purpose as u64, epoch as u64, step as u64])
+}
+
+/// Normally distributed numbers, mean 0 and deviation 1 (Box and Muller, "A note on
+/// the generation of random normal deviates", 1958).
+pub fn normal(chance: &mut Chance, count: usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(count + 1);
+    while values.len() < count {
+        let radius = (-2.0 * (1.0 - chance.share()).ln()).sqrt();
+        let (sine, cosine) = (std::f64::consts::TAU * chance.share()).sin_cos();
+        values.extend([(radius * cosine) as f32, (radius * sine) as f32]);
+    }
+    values.truncate(count);
+    values
+}
+
+/// Every photo once, in any order.
+pub fn shuffled(count: usize, chance: &mut Chance) -> Vec<usize> {
+    chance.order(count).into_iter().map(|at| at as usize).collect()
+}
+
+/// As many photos as there are, from each class equally many: classes take turns, in
+/// a new order each time, and each shows its photos in turn, shuffled anew once all
+/// were shown. Numbers of photos of two classes differ by one at most; classes without
+/// photos are passed over.
+pub fn balanced(labels: &[i64], chance: &mut Chance) -> Vec<usize> {
+    let classes = labels.iter().map(|label| *label as usize + 1).max().unwrap_or(0);
+    let mut photos = vec![Vec::new(); classes];
+    for (photo, label) in labels.iter().enumerate() {
+        photos[*label as usize].push(photo);
+    }
+    photos.retain(|photos| !photos.is_empty());
+    let mut left: Vec<Vec<usize>> = vec![Vec::new(); photos.len()];
+    let mut order = Vec::with_capacity(labels.len());
+    while order.len() < labels.len() {
+        for class in shuffled(photos.len(), chance) {
+            if left[class].is_empty() {
+                let shuffled = shuffled(photos[class].len(), chance);
+                left[class] = shuffled.into_iter().map(|at| photos[class][at]).collect();
+            }
+            // It was filled just now if it was empty.
+            order.extend(left[class].pop());
+        }
+    }
+    order.truncate(labels.len());
+    order
+}
+
+/// The classes a step looks at: all of its own photos, and others by chance until
+/// they are a share of all (An et al., "Killing Two Birds with One Stone: Efficient and
+/// Robust Training of Face Recognition CNNs by Partial FC", 2022). Sorted; with the
+/// labels as places in it.
+pub fn negatives(
+    labels: &[i64],
+    classes: usize,
+    share: f64,
+    chance: &mut Chance,
+) -> (Vec<i64>, Vec<i64>) {
+    let mut chosen: Vec<i64> = labels.to_vec();
+    chosen.sort_unstable();
+    chosen.dedup();
+    let wanted = ((share * classes as f64).ceil() as usize).min(classes);
+    if chosen.len() < wanted {
+        let own = chosen.clone();
+        let others = chance.order(classes).into_iter();
+        let others = others.filter(|class| own.binary_search(class).is_err());
+        chosen.extend(others.take(wanted - own.len()));
+        chosen.sort_unstable();
+    }
+    // Every label is among the chosen.
+    let place = |label: &i64| chosen.binary_search(label).unwrap_or(0) as i64;
+    let places = labels.iter().map(place).collect();
+    (chosen, places)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn any() -> Chance {
+        chance(1, Purpose::Order, 1, 0)
+    }
+
+    #[test]
+    fn each_purpose_and_place_has_a_chance_of_its_own() {
+        let mut seen = BTreeSet::new();
+        for seed in [-1, 0, 1, 2] {
+            for purpose in [Purpose::Network, Purpose::Head, Purpose::Order, Purpose::Negatives] {
+                for (epoch, step) in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)] {
+                    assert!(seen.insert(chance(seed, purpose, epoch, step).below(1 << 60)));
+                }
+            }
+        }
+        assert_eq!(any().below(1 << 60), any().below(1 << 60));
+    }
+
+    #[test]
+    fn normal_numbers_have_their_mean_and_deviation() {
+        let values = normal(&mut any(), 20_001);
+        assert_eq!(values.len(), 20_001);
+        let mean = values.iter().sum::<f32>() / 20_001.0;
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / 20_001.0;
+        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
+    }
+
+    #[test]
+    fn balanced_classes_are_shown_equally_often_and_each_photo_is_seen() {
+        // Ten photos, five, one, and a class with none.
+        let labels: Vec<i64> =
+            [vec![0; 10], vec![1; 5], vec![3; 1]].into_iter().flatten().collect();
+        let order = balanced(&labels, &mut any());
+        assert_eq!(order.len(), 16);
+        let times = |label| order.iter().filter(|photo| labels[**photo] == label).count();
+        let all: Vec<usize> = [0, 1, 3].map(times).to_vec();
+        assert!(all.iter().all(|times| (5..=6).contains(times)), "{all:?}");
+        let small: BTreeSet<usize> = order.iter().copied().filter(|p| labels[*p] == 1).collect();
+        assert_eq!(small.len(), 5);
+        assert_eq!(balanced(&labels, &mut any()), order);
+        assert!(balanced(&[], &mut any()).is_empty());
+    }
+
+    #[test]
+    fn a_step_looks_at_its_own_classes_and_some_others() {
+        let (classes, places) = negatives(&[7, 90, 7], 100, 0.1, &mut any());
+        assert_eq!(classes.len(), 10);
+        assert!(classes.is_sorted_by(|a, b| a < b));
+        assert_eq!(places.iter().map(|at| classes[*at as usize]).collect::<Vec<_>>(), [7, 90, 7]);
+        let (classes, places) = negatives(&[2, 1], 3, 0.0, &mut any());
+        assert_eq!((classes, places), (vec![1, 2], vec![1, 0]));
+        let (classes, _) = negatives(&[2, 1], 3, 1.0, &mut any());
+        assert_eq!(classes, [0, 1, 2]);
+    }
+}
