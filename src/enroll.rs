@@ -6,7 +6,7 @@
 //!       +---(time is up)--> Failed, with what was wrong most
 //! ```
 
-use crate::embed::Embedding;
+use crate::embed::Template;
 use crate::quality::{Aspect, WORTH_ENROLLING};
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub enum Shot {
         /// The weakest aspect of the view and its score.
         weakest: (Aspect, f32),
         /// Nothing where the view is too poor.
-        embedding: Option<Embedding>,
+        template: Option<Template>,
     },
 }
 
@@ -92,8 +92,8 @@ pub enum Step {
 pub struct Enrolment {
     settings: EnrollSettings,
     began: Option<Duration>,
-    first: Option<Embedding>,
-    last: Option<(Duration, Embedding)>,
+    first: Option<Template>,
+    last: Option<(Duration, Template)>,
     taken: usize,
     hindrances: heapless::LinearMap<Hindrance, u32, 8>,
 }
@@ -112,22 +112,22 @@ impl Enrolment {
             let most = self.hindrances.iter().max_by_key(|(_, count)| **count);
             return Step::Failed(most.map_or(Hindrance::NoFace, |(hindrance, _)| *hindrance));
         }
-        let embedding = match shot {
+        let template = match shot {
             Shot::Empty => return self.wait(Hindrance::NoFace),
             Shot::Crowd => return self.wait(Hindrance::Crowd),
             Shot::Face { weakest: (aspect, score), .. } if *score < WORTH_ENROLLING => {
                 return self.wait(Hindrance::Poor(*aspect));
             }
-            Shot::Face { weakest: (aspect, _), embedding: None } => {
+            Shot::Face { weakest: (aspect, _), template: None } => {
                 return self.wait(Hindrance::Poor(*aspect));
             }
-            Shot::Face { embedding: Some(embedding), .. } => embedding,
+            Shot::Face { template: Some(template), .. } => template,
         };
         if let Some((at, last)) = &self.last {
             if now.saturating_sub(*at) < BETWEEN_VIEWS {
                 return Step::Early;
             }
-            let like = |other: &Embedding| embedding.similarity(other);
+            let like = |other: &Template| template.similarity(other).unwrap_or(-1.0);
             if self.first.as_ref().is_some_and(|first| like(first) < self.settings.same_person) {
                 return self.wait(Hindrance::SomebodyElse);
             }
@@ -135,8 +135,8 @@ impl Enrolment {
                 return self.wait(Hindrance::Same);
             }
         }
-        self.first.get_or_insert_with(|| embedding.clone());
-        self.last = Some((now, embedding.clone()));
+        self.first.get_or_insert_with(|| template.clone());
+        self.last = Some((now, template.clone()));
         self.taken += 1;
         if self.taken >= self.settings.views.clamp(1, MAX_VIEWS) {
             Step::Done
@@ -156,6 +156,8 @@ impl Enrolment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::embed::Embedding;
+    use crate::models::ModelId;
     use proptest::prelude::*;
 
     const SETTINGS: EnrollSettings =
@@ -167,14 +169,15 @@ mod tests {
 
     /// A good view at an angle of the embedding, radians.
     fn good(angle: f32) -> Shot {
-        let embedding = Some(Embedding::normalized(&[angle.cos(), angle.sin()]));
-        Shot::Face { weakest: (Aspect::Pose, 0.9), embedding }
+        let embedding = Embedding::normalized(&[angle.cos(), angle.sin()]);
+        let template = Some(Template::new(ModelId::new("one"), embedding));
+        Shot::Face { weakest: (Aspect::Pose, 0.9), template }
     }
 
     #[test]
     fn three_different_views_are_enough() {
         let mut enrolment = Enrolment::new(SETTINGS);
-        let poor = Shot::Face { weakest: (Aspect::Sharpness, 0.3), embedding: None };
+        let poor = Shot::Face { weakest: (Aspect::Sharpness, 0.3), template: None };
         let script = [
             (0.0, Shot::Empty, Step::Wait(Hindrance::NoFace)),
             (0.1, poor, Step::Wait(Hindrance::Poor(Aspect::Sharpness))),
@@ -194,7 +197,7 @@ mod tests {
     #[test]
     fn time_out_says_what_hindered_most() {
         let mut enrolment = Enrolment::new(SETTINGS);
-        let far = Shot::Face { weakest: (Aspect::Size, 0.1), embedding: None };
+        let far = Shot::Face { weakest: (Aspect::Size, 0.1), template: None };
         for i in 0..19 {
             enrolment.step(s(f64::from(i)), if i < 5 { &Shot::Empty } else { &far });
         }
@@ -216,8 +219,8 @@ mod tests {
             for (angle, score, later) in frames {
                 now += Duration::from_millis(later);
                 let shot = match good(angle) {
-                    Shot::Face { embedding, .. } => {
-                        Shot::Face { weakest: (Aspect::Size, score), embedding }
+                    Shot::Face { template, .. } => {
+                        Shot::Face { weakest: (Aspect::Size, score), template }
                     }
                     other => other,
                 };

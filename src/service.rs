@@ -105,6 +105,24 @@ impl std::fmt::Display for Event {
     }
 }
 
+/// What may change while the door is watched.
+pub enum Change {
+    /// Somebody was enrolled, renamed or removed.
+    Gallery(Gallery),
+    /// Another set of models was installed.
+    Models(Box<OtherModels>),
+}
+
+/// A set of models with all that depends on it.
+pub struct OtherModels {
+    /// Its networks.
+    pub recognizer: Recognizer,
+    /// Its thresholds.
+    pub thresholds: ThresholdTable,
+    /// Everybody, by its templates.
+    pub gallery: Gallery,
+}
+
 /// Everything between a frame and the relay.
 pub struct Doorkeeper {
     recognizer: Recognizer,
@@ -160,7 +178,20 @@ impl Doorkeeper {
         &mut self.recognizer
     }
 
-    /// Another gallery: evidence gathered with the old one is forgotten.
+    /// What changed since the last frame: evidence gathered before is forgotten.
+    pub fn change(&mut self, change: Change) {
+        match change {
+            Change::Gallery(gallery) => self.set_gallery(gallery),
+            Change::Models(models) => {
+                self.recognizer = models.recognizer;
+                self.thresholds = models.thresholds;
+                self.set_gallery(models.gallery);
+            }
+        }
+    }
+
+    /// Another gallery: evidence gathered with the old one is forgotten. One of
+    /// another model's templates lets nobody in.
     pub fn set_gallery(&mut self, gallery: Gallery) {
         self.threshold = self.thresholds.for_attempt(self.false_accept_rate, gallery.templates());
         self.gallery = gallery;
@@ -197,8 +228,8 @@ impl Doorkeeper {
     }
 
     fn seen(&self, view: &View) -> Seen {
-        let Some(embedding) = &view.embedding else { return Seen::Poor };
-        match self.gallery.best(embedding) {
+        let Some(template) = &view.template else { return Seen::Poor };
+        match self.gallery.best(template) {
             Some(best) if best.similarity >= self.threshold.similarity => {
                 Seen::Person(best.id, best.similarity)
             }
@@ -227,7 +258,7 @@ impl Doorkeeper {
 
     /// What to tell somebody who stands alone and cannot be compared.
     fn advice(&mut self, now: Duration, views: &[View]) -> Option<Event> {
-        let [View { embedding: None, quality, .. }] = views else { return None };
+        let [View { template: None, quality, .. }] = views else { return None };
         let (aspect, _) = quality.weakest();
         let told = |(last, at): (Aspect, Duration)| last == aspect && now < at + ADVICE_EVERY;
         if self.advised.is_some_and(told) {
@@ -313,14 +344,14 @@ pub struct Summary {
 /// `stop` is set; then locks the door before anything else.
 ///
 /// `told` gets every event with its time; `between` is called between frames,
-/// and may give a gallery that has changed.
+/// and may give what has changed.
 pub fn run(
     keeper: &mut Doorkeeper,
     camera: Camera,
     max_frames: usize,
     stop: &AtomicBool,
     told: impl FnMut(Duration, &Event),
-    between: impl FnMut() -> Option<Gallery>,
+    between: impl FnMut() -> Option<Change>,
 ) -> Result<Summary, RunError> {
     let (now, summary) = (Duration::ZERO, Summary::default());
     let mut watch = Watch { keeper, max_frames, stop, told, between, now, summary, failures: 0 };
@@ -365,7 +396,7 @@ struct Watch<'a, T, B> {
     failures: usize,
 }
 
-impl<T: FnMut(Duration, &Event), B: FnMut() -> Option<Gallery>> Watch<'_, T, B> {
+impl<T: FnMut(Duration, &Event), B: FnMut() -> Option<Change>> Watch<'_, T, B> {
     /// Every frame in turn, at its own time.
     fn recorded(&mut self, mut camera: Camera) -> Result<(), RunError> {
         let watched = guarded(|| {
@@ -443,8 +474,8 @@ impl<T: FnMut(Duration, &Event), B: FnMut() -> Option<Gallery>> Watch<'_, T, B> 
     ) -> Result<(), RunError> {
         // A frame may have come a moment before the last tick.
         self.now = self.now.max(at);
-        if let Some(gallery) = (self.between)() {
-            self.keeper.set_gallery(gallery);
+        if let Some(change) = (self.between)() {
+            self.keeper.change(change);
         }
         let events = match next {
             Some(Ok(captured)) => {

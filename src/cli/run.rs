@@ -3,35 +3,27 @@
 use super::LAST_WORDS;
 use super::outlet::Outlet;
 use super::site::{Site, load_gallery, open_store};
+use super::watch::Watched;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::camera::Camera;
 use facelatch::detect::DetectorSettings;
-use facelatch::gallery::Gallery;
-use facelatch::gallery::store::{Loaded, Store, StoreError, peek, stamp};
-use facelatch::models::Models;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
 use facelatch::service::{Doorkeeper, Event, run};
 use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
-
-/// How often to look whether somebody was enrolled or removed meanwhile.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Age at which a file's time tells it from any later state.
-const SETTLED_AFTER: Duration = Duration::from_secs(3);
+use std::time::Duration;
 
 /// Watch the camera and open the door for the people enrolled
 ///
 /// Ends with the camera's input, after --max-frames, or on SIGINT or SIGTERM,
 /// with the relay off first. People enrolled, renamed or removed meanwhile count
-/// within a second.
+/// within a second, and so does another set of models that was installed.
 #[derive(Args)]
 pub struct Run {
     #[command(flatten)]
@@ -59,10 +51,14 @@ impl Run {
             );
         };
         let relay = Relay::open(self.relay.as_ref().unwrap_or(&config.relay.uri))?;
-        let models = self.site.models()?;
+        let store = self.site.model_store(&config);
+        let store =
+            store.map(|store| store.pointer().map(|now| (store, now.current))).transpose()?;
+        let models = self.site.models(&config)?;
         let two_threads = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
         let settings = DetectorSettings { two_threads, ..config.detector() };
         let mut recognizer = Recognizer::new(&models, settings)?;
+        let thresholds = models.thresholds()?;
         let file = config.gallery_file();
         let (gallery, known) = {
             let mut store = open_store(&file)?;
@@ -72,7 +68,9 @@ impl Run {
         if gallery.people() == 0 {
             log::warn!("{}: nobody is enrolled yet; see facelatch enroll --help", file.display());
         }
-        let changed = watch_gallery(&file, &models, known)?;
+        let precision = self.site.precision();
+        let changed =
+            Watched { file, known, store, precision, detector: settings, models }.watch()?;
 
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
@@ -83,21 +81,14 @@ impl Run {
         log::info!("{} people, {} templates; relay {relay}", gallery.people(), gallery.templates());
         let mut out = self.json.then(|| Outlet::new(std::io::stdout())).transpose()?;
         let mut told = |at: Duration, event: &Event| tell(at, event, out.as_mut());
-        let (mut keeper, events) = Doorkeeper::new(
-            recognizer,
-            models.thresholds()?,
-            &config,
-            gallery,
-            relay,
-            Duration::ZERO,
-        );
+        let (mut keeper, events) =
+            Doorkeeper::new(recognizer, thresholds, &config, gallery, relay, Duration::ZERO);
         for event in &events {
             told(Duration::ZERO, event);
         }
         // After the relay, so that a door left open is locked whatever the camera does.
         let camera = Camera::open(uri)?;
-        let summary =
-            run(&mut keeper, camera, self.max_frames, &stop, told, || locked(&changed).take());
+        let summary = run(&mut keeper, camera, self.max_frames, &stop, told, || changed.take());
         if let Some(out) = &out {
             out.finish(LAST_WORDS);
         }
@@ -110,88 +101,6 @@ impl Run {
         );
         Ok(if summary.bad_frames > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
-}
-
-/// Looks in its own thread, so that the door does not wait, whether another
-/// facelatch has changed the gallery, and puts the new one where the service
-/// takes it.
-fn watch_gallery(
-    file: &Path,
-    models: &Models,
-    mut known: [u64; 2],
-) -> Result<Arc<Mutex<Option<Gallery>>>> {
-    let changed = Arc::new(Mutex::new(None));
-    let (file, model) = (file.to_owned(), models.recognizer_id()?);
-    let size = models.recognizer()?.embedding_size;
-    let slot = Arc::downgrade(&changed);
-    let mut seen: Option<(SystemTime, u64)> = None;
-    let mut told = String::new();
-    std::thread::Builder::new()
-        .name("gallery".to_owned())
-        .spawn(move || {
-            // Ends with the service, which holds the other end of the slot.
-            while let Some(slot) = slot.upgrade() {
-                let now = stamp(&file);
-                if now != seen || now.is_none() {
-                    // Taken before reading: what changes meanwhile is seen next time.
-                    match look(&file, &model, size) {
-                        Ok(Some(loaded)) => {
-                            // File systems count time coarsely: a change soon after
-                            // another one may not show.
-                            seen = now.filter(|(at, _)| {
-                                at.elapsed().is_ok_and(|age| age > SETTLED_AFTER)
-                            });
-                            told.clear();
-                            if loaded.revision != known {
-                                known = loaded.revision;
-                                let gallery = loaded.gallery;
-                                let (people, templates) = (gallery.people(), gallery.templates());
-                                log::info!("gallery: {people} people, {templates} templates");
-                                if loaded.of_other_models > 0 {
-                                    log::warn!(
-                                        "{} templates are of another model; start again to make \
-                                         them anew from their pictures",
-                                        loaded.of_other_models
-                                    );
-                                }
-                                *locked(&slot) = Some(gallery);
-                            }
-                        }
-                        Ok(None) => {}
-                        Err(error) => {
-                            let message = format!("{error}; going on with the people known so far");
-                            if message != told {
-                                log::error!("{message}");
-                                told = message;
-                            }
-                        }
-                    }
-                }
-                drop(slot);
-                std::thread::sleep(LOOK_EVERY);
-            }
-        })
-        .context("cannot watch the gallery")?;
-    Ok(changed)
-}
-
-/// The gallery as it is now; nothing while another facelatch works on it. A file
-/// that another one left in disorder is put right first.
-fn look(file: &Path, model: &str, size: usize) -> Result<Option<Loaded>, StoreError> {
-    peek(file, model, size).or_else(|_| match Store::open_within(file, Duration::ZERO) {
-        Err(StoreError::Busy { .. }) => Ok(None),
-        Err(error) => Err(error),
-        Ok(store) => {
-            if let Some(repaired) = store.repaired() {
-                log::error!("{repaired}");
-            }
-            store.load(model, size).map(Some)
-        }
-    })
-}
-
-fn locked(slot: &Mutex<Option<Gallery>>) -> MutexGuard<'_, Option<Gallery>> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Into the log, and to whoever reads standard output, if anybody does.

@@ -213,7 +213,7 @@ impl Evaluate {
 impl Recognizer {
     fn name(&self) -> Result<String> {
         Ok(match self {
-            Self::Models(models) => models.recognizer_id()?,
+            Self::Models(models) => models.recognizer_id()?.to_string(),
             Self::Run(run, _) => {
                 let name = run.folder.file_name().unwrap_or(run.folder.as_os_str());
                 format!("run {}", name.to_string_lossy())
