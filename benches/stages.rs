@@ -135,6 +135,20 @@ fn network(bencher: Bencher<'_, '_>, which: &str) {
     bencher.bench_local(|| network.run(&pictures).map(<[_]>::len));
 }
 
+/// What a program does before its first picture: the built-in models held against
+/// their digests, then each stage made ready.
+#[divan::bench(args = ["digests", "detector", "embedder"])]
+fn start(bencher: Bencher<'_, '_>, which: &str) {
+    let made = models();
+    bencher.bench_local(|| match which {
+        "digests" => drop(models()),
+        "detector" => {
+            drop(Detector::new(&made.detector, DetectorSettings::default()).expect("a detector"));
+        }
+        _ => drop(Embedder::new(made.recognizer().expect("a recognizer")).expect("an embedder")),
+    });
+}
+
 /// Detection, alignment, quality and embedding of a whole picture.
 #[divan::bench(args = ["320x400", "640x480"])]
 fn picture(bencher: Bencher<'_, '_>, which: &str) {
