@@ -57,7 +57,7 @@ pub enum ModelsError {
     },
     /// The recognizer has no thresholds yet.
     #[error(
-        "{path}: the recognizer has no thresholds, so nobody can be told apart; calibrate it with facelatch-tools finetune"
+        "{path}: the recognizer has no thresholds, so nobody can be told apart; measure them with facelatch-tools calibrate"
     )]
     NoThresholds {
         /// Which manifest.
