@@ -1,18 +1,20 @@
 //! `export`: what a training left behind, as a set of models.
 
 use super::import::Thresholds;
+use super::say;
+use crate::augment::mirrored;
 use crate::calibrate::calibrate;
 use crate::dataset::Dataset;
 use crate::export::{Agreement, PORTRAITS, compare, exported, seal, set};
 use crate::metrics::Scores;
 use crate::onnx::OPSET;
 use crate::run::{Run, RunRecord};
-use crate::{files, parallel};
+use crate::{files, photos};
 use anyhow::{Context, Result};
 use clap::Args;
 use facelatch::align::{Crop, align};
 use facelatch::detect::{Detector, DetectorSettings, nearest_center};
-use facelatch::embed::{Embedder, Embedding};
+use facelatch::embed::Embedding;
 use facelatch::model_store::BUILT_IN;
 use facelatch::models::{MANIFEST, Models, RecipeStep, RecognizerModel};
 use facelatch::nn::Precision;
@@ -138,10 +140,7 @@ fn portraits(models: &Models) -> Result<Vec<Crop>> {
         let face = nearest_center(faces, &frame)
             .with_context(|| format!("{name}: the detector finds no face in it"))?;
         let crop = align(&frame, &face.landmarks);
-        let width = crop.frame().width();
-        let rows = crop.frame().pixels().chunks_exact(3 * width);
-        let mirrored = rows.flat_map(|row| row.chunks_exact(3).rev().flatten().copied());
-        crops.push(Crop::from_pixels(mirrored.collect())?);
+        crops.push(mirrored(&crop));
         crops.push(crop);
     }
     Ok(crops)
@@ -150,12 +149,7 @@ fn portraits(models: &Models) -> Result<Vec<Crop>> {
 /// Thresholds from every two faces of a data set.
 fn thresholds(model: &RecognizerModel, dataset: &Dataset, csv: &Path) -> Result<Thresholds> {
     let crops = dataset.crops()?;
-    let embeddings: Vec<Embedding> = parallel::each(
-        parallel::cores(),
-        crops.len(),
-        || Ok(Embedder::new(model)?),
-        |embedder, at| Ok(embedder.embed(&crops[at])?),
-    )?;
+    let embeddings = photos::embed(model, &crops.iter().collect::<Vec<_>>(), "calibration")?;
     let labels = dataset.rows.iter().map(|row| row.label);
     let faces: Vec<(usize, Option<&Embedding>)> = labels.zip(embeddings.iter().map(Some)).collect();
     let people: BTreeSet<usize> = dataset.rows.iter().map(|row| row.label).collect();
@@ -219,11 +213,6 @@ pub fn this_step(data: BTreeMap<String, String>) -> RecipeStep {
             env!("CARGO_PKG_VERSION").to_owned(),
         )]),
     }
-}
-
-#[expect(clippy::print_stdout, reason = "the command's own output")]
-fn say(line: &str) {
-    println!("{line}");
 }
 
 #[cfg(test)]

@@ -62,6 +62,12 @@ impl Command {
     }
 }
 
+/// A line of a command's output.
+#[expect(clippy::print_stdout, reason = "the commands' own output")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
 /// Runs the program: 0 done, 1 failed, 2 wrong usage.
 pub fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))

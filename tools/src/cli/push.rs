@@ -1,5 +1,6 @@
 //! `push`: a set of models to a device.
 
+use super::say;
 use crate::photos;
 use crate::push::{Host, Set};
 use anyhow::{Context, Result};
@@ -117,11 +118,6 @@ impl Push {
 fn in_use(listed: &str) -> Option<String> {
     let lines = listed.lines().filter_map(|line| serde_json::from_str::<SetLine>(line).ok());
     lines.filter(|line| line.state == "current").map(|line| line.set).next()
-}
-
-#[expect(clippy::print_stdout, reason = "the command's own output")]
-fn say(line: &str) {
-    println!("{line}");
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::calibrate;
 use super::export::this_step;
 use super::import::{forget, update_manifest, write_file};
+use super::say;
 use crate::export::self_test;
 use crate::lfw::{Pairs, Photo, all_photos, check_apart, names_in, people_of};
 use crate::photos;
@@ -344,11 +345,6 @@ fn told(agreement: &Agreement) -> String {
             told_apart * 100.0
         ),
     }
-}
-
-#[expect(clippy::print_stdout, reason = "the command's own output")]
-fn say(line: &str) {
-    println!("{line}");
 }
 
 #[cfg(test)]
