@@ -8,10 +8,10 @@ use facelatch::align::{Crop, align};
 use facelatch::camera::y4m::Y4m;
 use facelatch::decide::{DecideSettings, Decider, Observation, Seen};
 use facelatch::detect::{Detector, DetectorSettings, Face};
-use facelatch::embed::{Embedder, Embedding};
+use facelatch::embed::{Embedder, Embedding, Template};
 use facelatch::frame::{Frame, Rect};
 use facelatch::gallery::{Gallery, PersonId};
-use facelatch::models::{ModelFile, Models};
+use facelatch::models::{ModelFile, ModelId, Models};
 use facelatch::nn::{Network, Pictures, Side, Signature};
 use facelatch::picture;
 use facelatch::quality::Quality;
@@ -58,13 +58,14 @@ fn camera_frame() -> Frame {
     scaled
 }
 
-fn noise(size: usize, seed: u32) -> Embedding {
+fn noise(size: usize, seed: u32) -> Template {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as f32 / (1 << 24) as f32 - 0.5
     };
-    Embedding::normalized(&(0..size).map(|_| next()).collect::<Vec<_>>())
+    let values: Vec<f32> = (0..size).map(|_| next()).collect();
+    Template::new(ModelId::new("noise"), Embedding::normalized(&values))
 }
 
 #[divan::bench]
@@ -132,6 +133,20 @@ fn network(bencher: Bencher<'_, '_>, which: &str) {
         }
     }
     bencher.bench_local(|| network.run(&pictures).map(<[_]>::len));
+}
+
+/// What a program does before its first picture: the built-in models held against
+/// their digests, then each stage made ready.
+#[divan::bench(args = ["digests", "detector", "embedder"])]
+fn start(bencher: Bencher<'_, '_>, which: &str) {
+    let made = models();
+    bencher.bench_local(|| match which {
+        "digests" => drop(models()),
+        "detector" => {
+            drop(Detector::new(&made.detector, DetectorSettings::default()).expect("a detector"));
+        }
+        _ => drop(Embedder::new(made.recognizer().expect("a recognizer")).expect("an embedder")),
+    });
 }
 
 /// Detection, alignment, quality and embedding of a whole picture.
@@ -212,9 +227,9 @@ fn embed(bencher: Bencher<'_, '_>) {
 /// People of five templates each.
 #[divan::bench(args = [10, 100, 10_000])]
 fn gallery_match(bencher: Bencher<'_, '_>, people: u32) {
-    let mut gallery = Gallery::new(128);
+    let mut gallery = Gallery::new(ModelId::new("noise"), 128);
     for person in 0..people {
-        let templates: Vec<Embedding> = (0..5).map(|i| noise(128, person * 5 + i)).collect();
+        let templates: Vec<Template> = (0..5).map(|i| noise(128, person * 5 + i)).collect();
         gallery.add(PersonId(person), "nobody", &templates);
     }
     let probe = noise(128, u32::MAX);

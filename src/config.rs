@@ -59,6 +59,8 @@ pub struct Config {
     pub enroll: EnrollConfig,
     /// `[gallery]`
     pub gallery: GalleryConfig,
+    /// `[models]`
+    pub models: ModelsConfig,
     /// `[recognition]`
     pub recognition: RecognitionConfig,
 }
@@ -88,6 +90,14 @@ pub struct GalleryConfig {
     /// Whether the aligned face is kept beside each template, so that a new
     /// model can make the template anew.
     pub keep_crops: bool,
+}
+
+/// `[models]`: where sets of models are installed.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelsConfig {
+    /// The folder; by default `models` beside the gallery.
+    pub folder: Option<PathBuf>,
 }
 
 /// `[recognition]`: who is let in.
@@ -205,6 +215,11 @@ impl Config {
         DetectorSettings { minimum_face, ..DetectorSettings::default() }
     }
 
+    /// Where sets of models are installed.
+    pub fn model_store(&self) -> PathBuf {
+        self.models.folder.clone().unwrap_or_else(|| self.gallery_file().with_file_name("models"))
+    }
+
     /// The gallery's file.
     pub fn gallery_file(&self) -> PathBuf {
         self.gallery.file.clone().unwrap_or_else(default_gallery)
@@ -297,6 +312,7 @@ mod tests {
         let config = parse(
             "[camera]\nuri = \"pipe:cam\"\n[relay]\nuri = \"serial:/dev/ttyUSB0\"\n\
              [door]\nopen_for = \"4.5s\"\n[gallery]\nfile = \"/x/g.redb\"\nkeep_crops = false\n\
+             [models]\nfolder = \"/y\"\n\
              [recognition]\nfalse_accept_rate = \"1e-5\"\nframes = 4\n\
              evidence_expires = \"900ms\"\ntwo_faces = \"all\"\nagain_after = \"1m\"\n\
              zone = [0.1, 0.2, 0.9, 1.0]\nminimum_face = 80\n",
@@ -307,7 +323,10 @@ mod tests {
         assert_eq!(config.decide().two_faces, TwoFaces::All);
         assert_eq!(config.decide().again_after, Duration::from_secs(60));
         assert_eq!(config.gallery_file(), Path::new("/x/g.redb"));
+        assert_eq!(config.model_store(), Path::new("/y"));
         assert_eq!(config.zone().minimum_face, 80.0);
+        let beside = parse("[gallery]\nfile = \"/x/g.redb\"").expect("a configuration");
+        assert_eq!(beside.model_store(), Path::new("/x/models"));
     }
 
     #[test]

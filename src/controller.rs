@@ -6,7 +6,7 @@ use crate::button::{Button, Side};
 use crate::config::{Config, DuressGesture};
 use crate::decide::{Decider, Decision, Evidence, Observation, Seen};
 use crate::door::{self, Command, Door, Note, Order, Role, State};
-use crate::embed::Embedding;
+use crate::embed::Template;
 use crate::enroll::Shot;
 use crate::enroll::button::{self, ByButton, Failure, Like, Newcomer};
 use crate::event::{Counts, Event};
@@ -34,7 +34,7 @@ pub struct FaceSeen<'a> {
     /// Which way it looks.
     pub turn: Turn,
     /// Nothing where the view is too poor to compare.
-    pub embedding: Option<&'a Embedding>,
+    pub template: Option<&'a Template>,
 }
 
 /// What happened.
@@ -193,6 +193,13 @@ impl Controller {
     /// Whether the wall clock is of any use here.
     pub fn needs_clock(&self) -> bool {
         self.schedule.needs_clock()
+    }
+
+    /// Other models, and everybody by their templates: evidence gathered before is
+    /// forgotten.
+    pub fn set_models(&mut self, thresholds: ThresholdTable, gallery: Gallery) {
+        self.thresholds = thresholds;
+        self.set_gallery(gallery);
     }
 
     /// Another gallery: evidence gathered with the old one is forgotten.
@@ -355,8 +362,8 @@ impl Controller {
     }
 
     fn seen(&self, face: &FaceSeen<'_>) -> Seen {
-        let Some(embedding) = face.embedding else { return Seen::Poor };
-        match self.gallery.best(embedding) {
+        let Some(template) = face.template else { return Seen::Poor };
+        match self.gallery.best(template) {
             Some(best) if best.reaches(self.threshold) => Seen::Person(best.id, best.similarity),
             best => Seen::Nobody(best.map_or(-1.0, |best| best.similarity)),
         }
@@ -366,12 +373,12 @@ impl Controller {
         match faces {
             [] => (Shot::Empty, None),
             [face] => {
-                let best = face.embedding.and_then(|embedding| self.gallery.best(embedding));
+                let best = face.template.and_then(|template| self.gallery.best(template));
                 let like = best.map(|best| Like { person: best.id, similarity: best.similarity });
                 let shot = Shot::Face {
                     weakest: face.weakest_to_enroll,
                     turn: face.turn,
-                    embedding: face.embedding.cloned(),
+                    template: face.template.cloned(),
                 };
                 (shot, like)
             }
@@ -415,7 +422,7 @@ impl Controller {
 
     /// What to tell somebody who stands alone and cannot be compared.
     fn advice(&mut self, now: Duration, faces: &[FaceSeen<'_>], output: &mut Output) {
-        let [FaceSeen { embedding: None, weakest: (aspect, _), .. }] = faces else { return };
+        let [FaceSeen { template: None, weakest: (aspect, _), .. }] = faces else { return };
         let told = |(last, at): (Aspect, Duration)| last == *aspect && now < at + ADVICE_EVERY;
         if self.advised.is_some_and(told) {
             return;

@@ -3,8 +3,9 @@
 //! 2019).
 
 use crate::align::{CROP_SIDE, Crop};
-use crate::models::RecognizerModel;
+use crate::models::{ModelId, RecognizerModel};
 use crate::nn::{Network, NetworkError, Pictures, Side, Signature};
+use thiserror::Error;
 
 /// A face as a unit-length vector.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +33,52 @@ impl Embedding {
             return 0.0;
         }
         dot(&self.0, &other.0).clamp(-1.0, 1.0)
+    }
+}
+
+/// An embedding and the model that made it: what is kept of somebody enrolled, and
+/// what is made of somebody at the door. Numbers of two models say nothing about each
+/// other, so the way to the numbers leads past the question whose they are, and only
+/// templates go into a gallery or are looked up in one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Template {
+    model: ModelId,
+    embedding: Embedding,
+}
+
+/// A template of a model other than the one it was to be compared by.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("a template of {made_by} means nothing to {asked}; make it anew from its picture")]
+pub struct OtherModel {
+    /// The model that made it.
+    pub made_by: ModelId,
+    /// The model it was to be compared by.
+    pub asked: ModelId,
+}
+
+impl Template {
+    /// An embedding, signed by the model that made it.
+    pub fn new(model: ModelId, embedding: Embedding) -> Self {
+        Self { model, embedding }
+    }
+
+    /// The model that made it.
+    pub fn model(&self) -> &ModelId {
+        &self.model
+    }
+
+    /// The embedding, for comparing by a model; refused unless that model made it.
+    pub fn of(&self, model: &ModelId) -> Result<&Embedding, OtherModel> {
+        if self.model == *model {
+            Ok(&self.embedding)
+        } else {
+            Err(OtherModel { made_by: self.model.clone(), asked: model.clone() })
+        }
+    }
+
+    /// Cosine of the angle to a template of the same model, -1..=1.
+    pub fn similarity(&self, other: &Self) -> Result<f32, OtherModel> {
+        Ok(self.embedding.similarity(other.of(&self.model)?))
     }
 }
 
@@ -115,6 +162,18 @@ mod tests {
             let expected: f64 = pairs.iter().map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
             prop_assert!((f64::from(dot(&a, &b)) - expected).abs() < 1e-4);
         }
+    }
+
+    #[test]
+    fn templates_of_two_models_do_not_compare() {
+        let embedding = Embedding::normalized(&[1.0, 0.0]);
+        let [old, new] = ["1+aa", "2+bb"].map(ModelId::new);
+        let [a, b] = [&old, &new].map(|model| Template::new(model.clone(), embedding.clone()));
+        assert_eq!(a.similarity(&a), Ok(1.0));
+        assert_eq!(a.of(&old), Ok(&embedding));
+        let refused = OtherModel { made_by: new.clone(), asked: old.clone() };
+        assert_eq!(a.similarity(&b), Err(refused.clone()));
+        assert_eq!(b.of(&old), Err(refused));
     }
 
     #[test]

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Name of the manifest in a folder of models.
@@ -56,7 +57,7 @@ pub enum ModelsError {
     },
     /// The recognizer has no thresholds yet.
     #[error(
-        "{path}: the recognizer has no thresholds, so nobody can be told apart; calibrate it with facelatch-tools finetune"
+        "{path}: the recognizer has no thresholds, so nobody can be told apart; measure them with facelatch-tools calibrate"
     )]
     NoThresholds {
         /// Which manifest.
@@ -130,6 +131,61 @@ pub struct Manifest {
     /// The face recognizer; a set of models may hold the detector alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recognizer: Option<RecognizerEntry>,
+    /// On what terms the set may be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+    /// Faces with what the networks make of them, to try before the set is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selftest: Option<FileEntry>,
+    /// How the recognizer came about, the first step first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipe: Vec<RecipeStep>,
+    /// What was measured on the way, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, f64>,
+}
+
+/// `[[recipe]]`: one command on the way from photos to this set of models.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecipeStep {
+    /// The command line.
+    pub command: Vec<String>,
+    /// Everything random followed from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<i64>,
+    /// ONNX's operator set, where the step wrote ONNX.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opset: Option<i64>,
+    /// SHA-256 of the data sets by their part.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub data: BTreeMap<String, String>,
+    /// Versions of the programs by their name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<String, String>,
+}
+
+/// Which recognizer this is: the set's version and the beginning of the network's
+/// digest. Templates remember it, for those of two models do not compare.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ModelId(Arc<str>);
+
+impl ModelId {
+    /// By its name.
+    pub fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for ModelId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&self.0)
+    }
 }
 
 /// `[detector]`: MTCNN's three nets.
@@ -280,6 +336,17 @@ impl Models {
         Self::read(folder, |name| std::fs::read(folder.join(name)).map(Cow::Owned))
     }
 
+    /// The models among some files by name; `folder` appears in messages.
+    pub fn from_files(
+        folder: &Path,
+        files: &BTreeMap<String, Vec<u8>>,
+    ) -> Result<Self, ModelsError> {
+        Self::read(folder, |name| {
+            let absent = || std::io::Error::new(std::io::ErrorKind::NotFound, "not written");
+            files.get(name).cloned().map(Cow::Owned).ok_or_else(absent)
+        })
+    }
+
     /// The folder's models, or the built-in ones.
     pub fn open_or_built_in(folder: Option<&Path>) -> Result<Self, ModelsError> {
         folder.map_or_else(Self::built_in, Self::open)
@@ -345,14 +412,13 @@ impl Models {
             .ok_or_else(|| ModelsError::NoRecognizer { path: self.source.clone() })
     }
 
-    /// Which recognizer this is: the set's version and the beginning of its
-    /// digest. Templates remember it, for those of two models do not compare.
-    pub fn recognizer_id(&self) -> Result<String, ModelsError> {
+    /// Which recognizer this is.
+    pub fn recognizer_id(&self) -> Result<ModelId, ModelsError> {
         let Some(recognizer) = &self.manifest.recognizer else {
             return Err(ModelsError::NoRecognizer { path: self.source.clone() });
         };
         let digest: String = recognizer.sha256.chars().take(8).collect();
-        Ok(format!("{}+{digest}", self.manifest.version))
+        Ok(ModelId::new(&format!("{}+{digest}", self.manifest.version)))
     }
 
     /// What similarities say, where it was measured.
@@ -384,7 +450,26 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The files of the set, but for the manifest itself and what the self-test
+    /// names: name and SHA-256.
+    pub fn files(&self) -> Vec<(&str, &str)> {
+        let DetectorEntry { pnet, rnet, onet, .. } = &self.detector;
+        let mut files: Vec<(&str, &str)> = [Some(pnet), Some(rnet), Some(onet)]
+            .into_iter()
+            .chain([self.selftest.as_ref()])
+            .flatten()
+            .map(|entry| (entry.file.as_str(), entry.sha256.as_str()))
+            .collect();
+        files.extend(self.recognizer.iter().map(|net| (net.file.as_str(), net.sha256.as_str())));
+        files
+    }
+
     fn check(&self) -> Result<(), String> {
+        for (file, _) in self.files() {
+            if !is_plain_name(file) {
+                return Err(format!("{file:?}: expected the name of a file in the same folder"));
+            }
+        }
         let detector = &self.detector.normalization;
         detector.check().map_err(|fault| format!("detector.normalization: {fault}"))?;
         if detector.mean.iter().any(|v| *v != detector.mean[0])
@@ -408,6 +493,12 @@ impl Manifest {
         }
         recognizer.threshold_table().map(|_| ())
     }
+}
+
+/// Whether this names a file within a folder and leads nowhere else.
+pub fn is_plain_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
 }
 
 /// Larger than any face embedding in use; keeps a wrong manifest from asking

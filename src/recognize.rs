@@ -3,9 +3,9 @@
 
 use crate::align::{Crop, align};
 use crate::detect::{DetectTimes, Detector, DetectorSettings, Face};
-use crate::embed::{Embedder, Embedding};
+use crate::embed::{Embedder, Template};
 use crate::frame::{Frame, Rect};
-use crate::models::{Models, ModelsError};
+use crate::models::{ModelId, Models, ModelsError};
 use crate::nn::NetworkError;
 use crate::quality::{Quality, WORTH_COMPARING};
 use std::time::{Duration, Instant};
@@ -31,8 +31,9 @@ pub struct View {
     pub crop: Crop,
     /// How good a view it is.
     pub quality: Quality,
-    /// Its embedding; nothing where the view is too poor to compare.
-    pub embedding: Option<Embedding>,
+    /// Its embedding, signed by the model; nothing where the view is too poor to
+    /// compare.
+    pub template: Option<Template>,
 }
 
 /// Time spent in the stages of the last frame.
@@ -54,6 +55,7 @@ const SEARCH_EVERY: usize = 3;
 pub struct Recognizer {
     detector: Detector,
     embedder: Embedder,
+    model: ModelId,
     times: StageTimes,
     /// Of the frame that is looked at.
     faces: Vec<Face>,
@@ -75,6 +77,7 @@ impl Recognizer {
         Ok(Self {
             detector: Detector::new(&models.detector, settings)?,
             embedder: Embedder::new(models.recognizer()?)?,
+            model: models.recognizer_id()?,
             times: StageTimes::default(),
             faces: Vec::new(),
             followed: Followed::default(),
@@ -130,19 +133,21 @@ impl Recognizer {
         let crop = align(frame, &face.landmarks);
         let quality = Quality::measure(&face, &crop);
         let aligned = Instant::now();
-        let embedding = if quality.score() >= WORTH_COMPARING {
-            Some(self.embedder.embed(&crop)?)
-        } else {
-            None
-        };
+        let template =
+            if quality.score() >= WORTH_COMPARING { Some(self.embed(&crop)?) } else { None };
         self.times.align += aligned - started;
         self.times.embed += aligned.elapsed();
-        Ok(View { face, crop, quality, embedding })
+        Ok(View { face, crop, quality, template })
+    }
+
+    /// Whose templates these are.
+    pub fn model(&self) -> &ModelId {
+        &self.model
     }
 
     /// Embeds an aligned face, whatever its quality.
-    pub fn embed(&mut self, crop: &Crop) -> Result<Embedding, NetworkError> {
-        self.embedder.embed(crop)
+    pub fn embed(&mut self, crop: &Crop) -> Result<Template, NetworkError> {
+        Ok(Template::new(self.model.clone(), self.embedder.embed(crop)?))
     }
 
     /// Where the time of the last frame went.

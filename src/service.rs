@@ -43,6 +43,24 @@ const MAX_SIGNALS: usize = 8;
 
 pub use crate::event::Event;
 
+/// What may change while the door is watched.
+pub enum Change {
+    /// Somebody was enrolled, renamed or removed.
+    Gallery(Gallery),
+    /// Another set of models was installed.
+    Models(Box<OtherModels>),
+}
+
+/// A set of models with all that depends on it.
+pub struct OtherModels {
+    /// Its networks.
+    pub recognizer: Recognizer,
+    /// Its thresholds.
+    pub thresholds: ThresholdTable,
+    /// Everybody, by its templates.
+    pub gallery: Gallery,
+}
+
 /// Everything between a frame and the relay.
 pub struct Doorkeeper {
     recognizer: Recognizer,
@@ -115,7 +133,22 @@ impl Doorkeeper {
         self.controller.counts()
     }
 
-    /// Another gallery: evidence gathered with the old one is forgotten.
+    /// Another gallery or other models: evidence gathered before is forgotten.
+    pub fn change(&mut self, change: Change) {
+        match change {
+            Change::Gallery(gallery) => self.set_gallery(gallery),
+            Change::Models(models) => {
+                let OtherModels { recognizer, thresholds, gallery } = *models;
+                self.recognizer = recognizer;
+                // Views of one person are of one model.
+                self.views.clear();
+                self.controller.set_models(thresholds, gallery);
+            }
+        }
+    }
+
+    /// Another gallery: evidence gathered with the old one is forgotten. One of
+    /// another model's templates lets nobody in.
     pub fn set_gallery(&mut self, gallery: Gallery) {
         self.controller.set_gallery(gallery);
     }
@@ -141,7 +174,7 @@ impl Doorkeeper {
                 weakest: view.quality.weakest(),
                 weakest_to_enroll: view.quality.weakest_to_enroll(),
                 turn: view.quality.turn,
-                embedding: view.embedding.as_ref(),
+                template: view.template.as_ref(),
             })
             .collect();
         let mut events = self.tick(now);
@@ -202,10 +235,10 @@ impl Doorkeeper {
     }
 
     fn hold_on(&mut self, views: &[View]) {
-        let [View { crop, embedding: Some(embedding), .. }] = views else { return };
+        let [View { crop, template: Some(template), .. }] = views else { return };
         let crop = self.keep_crops.then(|| crop.clone());
         // No more are taken than are wanted.
-        let _ = self.views.push(NewTemplate { embedding: embedding.clone(), crop });
+        let _ = self.views.push(NewTemplate { template: template.clone(), crop });
     }
 
     /// Carries out what the controller says and tells it how that went, until it has
@@ -271,7 +304,7 @@ pub struct Summary {
 /// `stop` is set; then locks the door before anything else.
 ///
 /// `told` gets every event with its time; `between` is called between frames with the
-/// doorkeeper and the time, to bring another gallery or what else has happened, and
+/// doorkeeper and the time, to bring what has changed or what else has happened, and
 /// gives the events that follow.
 pub fn run(
     keeper: &mut Doorkeeper,

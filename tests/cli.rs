@@ -615,9 +615,10 @@ fn wrong_usage_is_exit_code_two_and_help_is_for_everybody() {
     for arguments in [&["detect"][..], &["fly"], &["enroll", "A"], &["run", "--frames"]] {
         assert_eq!(output(arguments).status.code(), Some(2), "{arguments:?}");
     }
-    for command in
-        ["demo", "run", "enroll", "people", "detect", "embed", "identify", "status", "bench"]
-    {
+    for command in [
+        "demo", "run", "enroll", "people", "detect", "embed", "identify", "models", "status",
+        "bench",
+    ] {
         assert!(succeeds(&[command, "--help"]).contains("Usage: facelatch"), "{command}");
     }
 }

@@ -25,9 +25,10 @@ use facelatch::button::Side;
 use facelatch::config::Config;
 use facelatch::controller::{Controller, FaceSeen, Input, Output};
 use facelatch::door::{Command, LockKind, Role};
-use facelatch::embed::Embedding;
+use facelatch::embed::{Embedding, Template};
 use facelatch::gallery::store::{NewTemplate, Store};
 use facelatch::gallery::{Gallery, PersonId, Traits};
+use facelatch::models::ModelId;
 use facelatch::pose::Pose;
 use facelatch::quality::Aspect;
 use facelatch::schedule::{LocalTime, Reading};
@@ -47,9 +48,13 @@ const SLACK_MS: u64 = 100;
 const PEOPLE: [&str; 6] = ["ada", "grace", "bob", "eve", "mallory", "own"];
 const SIZE: usize = PEOPLE.len() + Pose::ALL.len();
 
-/// A face as the networks would embed it. Strangers are far from one another; "eva"
+fn model() -> ModelId {
+    ModelId::new("scenes")
+}
+
+/// The template of a face as the networks would embed it. Strangers are far from one another; "eva"
 /// looks like ada (0.45), and "twin" is hardly told from her (0.87).
-fn embedding(who: &str, pose: Pose) -> Option<Embedding> {
+fn template(who: &str, pose: Pose) -> Option<Template> {
     let mut values = [0.0; SIZE];
     let at = |who: &str| PEOPLE.iter().position(|known| *known == who);
     let (like, share) = match who {
@@ -61,7 +66,7 @@ fn embedding(who: &str, pose: Pose) -> Option<Embedding> {
     values[at(like)?] = share;
     let turned = Pose::ALL.iter().position(|known| *known == pose)?;
     values[PEOPLE.len() + turned] = 0.3;
-    Some(Embedding::normalized(&values))
+    Some(Template::new(model(), Embedding::normalized(&values)))
 }
 
 fn thresholds() -> ThresholdTable {
@@ -141,7 +146,7 @@ struct Stage {
     config: Config,
     controller: Controller,
     now: u64,
-    people: Vec<(PersonId, String, Vec<Embedding>, Traits)>,
+    people: Vec<(PersonId, String, Vec<Template>, Traits)>,
     /// Who stands there: track, who, how.
     faces: Vec<(u64, String, String)>,
     lag: u64,
@@ -151,7 +156,7 @@ struct Stage {
     later: Vec<(u64, Later)>,
     clock: Option<(i64, u64, bool)>,
     store: Relay,
-    views: Vec<Embedding>,
+    views: Vec<Template>,
     told: Vec<(u64, String)>,
     shown: Vec<(u64, String)>,
 }
@@ -168,7 +173,7 @@ impl Stage {
         let mut people = vec![];
         for (number, entry) in (1..).zip(&scene.people) {
             let (name, what) = entry.split_once('=').unwrap_or((entry, ""));
-            let face = |pose| embedding(name, pose).ok_or_else(|| format!("{name}: who is that?"));
+            let face = |pose| template(name, pose).ok_or_else(|| format!("{name}: who is that?"));
             let views = vec![face(Pose::Front)?, face(Pose::Left)?];
             let traits = match what {
                 "" => Traits::default(),
@@ -279,7 +284,7 @@ impl Stage {
                 "" | "front" | "left" | "right" | "up" | "down" | "sidelit" | "between" => None,
                 how => return Err(format!("{how}: how is that?")),
             };
-            let face = embedding(who, pose).ok_or_else(|| format!("{who}: who is that?"))?;
+            let face = template(who, pose).ok_or_else(|| format!("{who}: who is that?"))?;
             let weakest = poor.map_or((Aspect::Size, 1.0), |aspect| (aspect, 0.1));
             let to_enroll = if how == "sidelit" { (Aspect::Brightness, 0.2) } else { weakest };
             let mut turn = pose.example();
@@ -290,21 +295,21 @@ impl Stage {
         }
         let faces: Vec<FaceSeen<'_>> = views
             .iter()
-            .map(|(track, weakest, weakest_to_enroll, turn, embedding)| FaceSeen {
+            .map(|(track, weakest, weakest_to_enroll, turn, template)| FaceSeen {
                 track: *track,
                 weakest: *weakest,
                 weakest_to_enroll: *weakest_to_enroll,
                 turn: *turn,
-                embedding: embedding.as_ref(),
+                template: template.as_ref(),
             })
             .collect();
         let captured = Duration::from_millis(self.now.saturating_sub(self.lag));
         let output = self.controller.step(self.time(), Input::Faces { captured, faces: &faces });
         if output.take {
-            let [(.., Some(embedding))] = &views[..] else {
+            let [(.., Some(template))] = &views[..] else {
                 return Err("a view is taken of nobody".to_owned());
             };
-            self.views.push(embedding.clone());
+            self.views.push(template.clone());
         }
         self.carry_out(output);
         Ok(())
@@ -468,8 +473,8 @@ impl Stage {
     }
 }
 
-fn gallery(people: &[(PersonId, String, Vec<Embedding>, Traits)]) -> Gallery {
-    let mut gallery = Gallery::new(SIZE);
+fn gallery(people: &[(PersonId, String, Vec<Template>, Traits)]) -> Gallery {
+    let mut gallery = Gallery::new(model(), SIZE);
     for (id, name, views, traits) in people {
         gallery.add(*id, name, views);
         gallery.set_traits(*id, traits.clone());
@@ -526,8 +531,8 @@ fn play(scene: &Scene) -> Result<(), String> {
 fn two_doors() -> Result<(), String> {
     let text = "[door]\nrole = \"in\"\nanti_passback = \"hard\"\n";
     let config = Config::parse(Path::new("scene"), text).map_err(|error| error.to_string())?;
-    let face = embedding("ada", Pose::Front).ok_or("ada")?;
-    let mut people = Gallery::new(SIZE);
+    let face = template("ada", Pose::Front).ok_or("ada")?;
+    let mut people = Gallery::new(model(), SIZE);
     people.add(PersonId(1), "ada", std::slice::from_ref(&face));
     let mut doors: Vec<Controller> = vec![];
     for _ in 0..2 {
@@ -546,7 +551,7 @@ fn two_doors() -> Result<(), String> {
                 weakest: (Aspect::Size, 1.0),
                 weakest_to_enroll: (Aspect::Size, 1.0),
                 turn: Pose::Front.example(),
-                embedding: Some(&face),
+                template: Some(&face),
             };
             let mut output = doors[door].step(now, Input::Faces { captured: now, faces: &[seen] });
             loop {
@@ -585,12 +590,12 @@ fn enroll_for_ever(file: &Path) {
     let crop = facelatch::align::Crop::from_pixels(pixels).expect("112 x 112");
     let views: Vec<NewTemplate> = Pose::ALL
         .iter()
-        .filter_map(|pose| embedding("ada", *pose))
-        .map(|embedding| NewTemplate { embedding, crop: Some(crop.clone()) })
+        .filter_map(|pose| template("ada", *pose))
+        .map(|template| NewTemplate { template, crop: Some(crop.clone()) })
         .collect();
     loop {
         let mut store = Store::open(file).expect("a gallery");
-        store.enroll_unnamed("m", &views, false, Some((PersonId(1), 0.1))).expect("enrolled");
+        store.enroll_unnamed(&views, false, Some((PersonId(1), 0.1))).expect("enrolled");
     }
 }
 

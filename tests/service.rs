@@ -4,11 +4,11 @@
 use facelatch::camera::Camera;
 use facelatch::config::Config;
 use facelatch::gallery::{Gallery, PersonId};
-use facelatch::models::Models;
+use facelatch::models::{ModelId, Models};
 use facelatch::picture;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
-use facelatch::service::{Doorkeeper, Event, run};
+use facelatch::service::{Change, Doorkeeper, Event, run};
 use serialport::{SerialPort, TTYPort};
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,8 +25,11 @@ fn keeper(relay: &str) -> Doorkeeper {
     let mut recognizer = Recognizer::new(&models, config.detector()).expect("a recognizer");
     let portrait = picture::read(Path::new(ASTRONAUT)).expect("a portrait");
     let view = recognizer.look(&portrait, |_| true).expect("faces").pop().expect("a face");
-    let mut gallery = Gallery::new(models.recognizer().expect("a recognizer").embedding_size);
-    gallery.add(PersonId(1), "Eileen Collins", &[view.embedding.expect("a good view")]);
+    let mut gallery = Gallery::new(
+        models.recognizer_id().expect("a recognizer"),
+        models.recognizer().expect("a recognizer").embedding_size,
+    );
+    gallery.add(PersonId(1), "Eileen Collins", &[view.template.expect("a good view")]);
     let relay = Relay::open(relay).expect("a relay");
     let thresholds = models.thresholds().expect("thresholds");
     Doorkeeper::new(recognizer, thresholds, &config, gallery, relay, Duration::ZERO).0
@@ -91,7 +94,7 @@ fn a_gallery_that_changes_takes_its_evidence_with_it() {
     let between = |keeper: &mut Doorkeeper, _: Duration| {
         looks += 1;
         if looks == 3 {
-            keeper.set_gallery(Gallery::new(128));
+            keeper.change(Change::Gallery(Gallery::new(ModelId::new("none"), 128)));
         }
         vec![]
     };

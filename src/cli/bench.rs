@@ -5,10 +5,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::align::align;
 use facelatch::detect::{Detector, DetectorSettings};
-use facelatch::embed::{Embedder, Embedding};
+use facelatch::embed::{Embedder, Embedding, Template};
 use facelatch::frame::Frame;
 use facelatch::gallery::{Gallery, PersonId};
-use facelatch::models::Models;
+use facelatch::models::{ModelId, Models};
 use facelatch::picture;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -70,7 +70,7 @@ impl Bench {
                 include_bytes!("../../assets/astronaut.jpg"),
             )?,
         };
-        let gallery = made_up(models.recognizer()?.embedding_size);
+        let gallery = made_up(models.recognizer_id()?, models.recognizer()?.embedding_size);
         let (times, windows) = std::thread::scope(|scope| -> Result<Measured> {
             let workers: Vec<_> = (0..self.threads)
                 .map(|_| scope.spawn(|| self.measure(&models, &frame, &gallery)))
@@ -132,6 +132,7 @@ impl Bench {
         };
         let mut detector = Detector::new(&models.detector, settings)?;
         let mut embedder = Embedder::new(models.recognizer()?)?;
+        let model = models.recognizer_id()?;
         let (mut times, mut windows) = (Times::new(), [0; 2]);
         // The first rounds pay for caches and clocks.
         let warm_up = (self.rounds / 10).max(1);
@@ -144,9 +145,9 @@ impl Bench {
             )?;
             let crop = align(frame, &face.landmarks);
             let aligned = Instant::now();
-            let embedding = embedder.embed(&crop)?;
+            let template = Template::new(model.clone(), embedder.embed(&crop)?);
             let embedded = Instant::now();
-            if gallery.best(&embedding).is_none() {
+            if gallery.best(&template).is_none() {
                 bail!("nobody in the gallery that was made up");
             }
             let matched = Instant::now();
@@ -173,16 +174,17 @@ impl Bench {
 }
 
 /// A gallery of noise.
-fn made_up(size: usize) -> Gallery {
+fn made_up(model: ModelId, size: usize) -> Gallery {
     let mut state = 1u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as f32 / (1 << 24) as f32 - 0.5
     };
-    let mut gallery = Gallery::new(size);
+    let mut gallery = Gallery::new(model.clone(), size);
     for person in 0..PEOPLE {
-        let templates: Vec<Embedding> = (0..TEMPLATES)
+        let templates: Vec<Template> = (0..TEMPLATES)
             .map(|_| Embedding::normalized(&(0..size).map(|_| next()).collect::<Vec<_>>()))
+            .map(|embedding| Template::new(model.clone(), embedding))
             .collect();
         gallery.add(PersonId(person), "nobody", &templates);
     }

@@ -103,11 +103,8 @@ impl Demo {
         writeln!(out, "\n{TITLE}{name} is enrolled from a photo{TITLE:#}")?;
         let mut views = stage.keeper.recognizer().look(astronaut.picture(), |_| true)?;
         let view = views.pop().context("no face in the built-in photo")?;
-        let Some(embedding) = view.embedding else {
-            bail!("the built-in photo cannot be embedded")
-        };
-        let person =
-            store.enroll(name, &model, &[NewTemplate { embedding, crop: Some(view.crop) }])?;
+        let Some(template) = view.template else { bail!("the built-in photo cannot be embedded") };
+        let person = store.enroll(name, &[NewTemplate { template, crop: Some(view.crop) }])?;
         writeln!(
             out,
             "  {} template, quality {:.0} %",

@@ -6,7 +6,7 @@ use clap::Args;
 use facelatch::camera::Camera;
 use facelatch::config::Config;
 use facelatch::detect::DetectorSettings;
-use facelatch::embed::Embedding;
+use facelatch::embed::Template;
 use facelatch::enroll::{EnrollSettings, Enrolment, MAX_VIEWS, Poses, Shot, Step};
 use facelatch::gallery::Gallery;
 use facelatch::gallery::store::NewTemplate;
@@ -116,7 +116,7 @@ struct Known {
 impl Enroll {
     pub fn run(self) -> Result<ExitCode> {
         let config = self.site.config()?;
-        let models = self.site.models()?;
+        let models = self.site.models(&config)?;
         let file = config.gallery_file();
         let detector = match &self.source.camera {
             Some(_) => config.detector(),
@@ -145,26 +145,26 @@ impl Enroll {
         models: &Models,
         recognizer: &mut Recognizer,
         same_person: f32,
-        views: Vec<(View, Embedding)>,
+        views: Vec<(View, Template)>,
     ) -> Result<()> {
         let mut store = open_store(file)?;
         // Somebody may have been enrolled while the camera looked.
         let gallery = load_gallery(&mut store, models, recognizer, false)?;
         let known = Known { gallery, same_person };
         if let Some(fault) =
-            views.iter().find_map(|(_, embedding)| self.stands_against(embedding, &known))
+            views.iter().find_map(|(_, template)| self.stands_against(template, &known))
         {
             bail!("{}: {fault}", self.name);
         }
         let templates: Vec<NewTemplate> = views
             .into_iter()
-            .map(|(view, embedding)| NewTemplate {
-                embedding,
+            .map(|(view, template)| NewTemplate {
+                template,
                 crop: config.gallery.keep_crops.then_some(view.crop),
             })
             .collect();
         let added = templates.len();
-        let person = store.enroll(&self.name, &models.recognizer_id()?, &templates)?;
+        let person = store.enroll(&self.name, &templates)?;
         let mut out = anstream::stdout().lock();
         let noun = if added == 1 { "template" } else { "templates" };
         writeln!(out, "{}: {added} {noun} added, {} now", person.name, person.templates)?;
@@ -176,7 +176,7 @@ impl Enroll {
         &self,
         recognizer: &mut Recognizer,
         known: &Known,
-    ) -> Result<(Vec<(View, Embedding)>, bool)> {
+    ) -> Result<(Vec<(View, Template)>, bool)> {
         let bar = ProgressBar::new(self.source.images.len() as u64);
         bar.set_style(ProgressStyle::with_template("photos {bar:30} {pos}/{len} {eta}")?);
         let (mut views, mut failed) = (Vec::new(), false);
@@ -199,8 +199,8 @@ impl Enroll {
         path: &Path,
         recognizer: &mut Recognizer,
         known: &Known,
-        before: &[(View, Embedding)],
-    ) -> Result<Result<(View, Embedding), String>> {
+        before: &[(View, Template)],
+    ) -> Result<Result<(View, Template), String>> {
         let shown = path.display();
         let frame = match picture::read(path) {
             Ok(frame) => frame,
@@ -222,33 +222,35 @@ impl Enroll {
             )));
         };
         let (aspect, score) = view.quality.weakest();
-        let Some(embedding) = view.embedding.clone().filter(|_| score >= WORTH_ENROLLING) else {
+        let Some(template) = view.template.clone().filter(|_| score >= WORTH_ENROLLING) else {
             let (got, needed) = (score * 100.0, WORTH_ENROLLING * 100.0);
             return Ok(Err(format!(
                 "{shown}: quality {got:.0} %, at least {needed:.0} % is needed: {}",
                 aspect.advice()
             )));
         };
-        if before.iter().any(|(_, other)| other.similarity(&embedding) < known.same_person) {
+        if !before.iter().all(|(_, other)| {
+            other.similarity(&template).is_ok_and(|same| same >= known.same_person)
+        }) {
             return Ok(Err(format!("{shown}: shows somebody else than the photos before it")));
         }
-        if let Some(fault) = self.stands_against(&embedding, known) {
+        if let Some(fault) = self.stands_against(&template, known) {
             return Ok(Err(format!("{shown}: {fault}")));
         }
-        Ok(Ok((view, embedding)))
+        Ok(Ok((view, template)))
     }
 
     /// Why this cannot be the person of that name.
-    fn stands_against(&self, embedding: &Embedding, known: &Known) -> Option<String> {
+    fn stands_against(&self, template: &Template, known: &Known) -> Option<String> {
         let name = self.name.trim();
-        let best = known.gallery.best(embedding)?;
+        let best = known.gallery.best(template)?;
         if best.name != name && best.similarity >= known.same_person {
             return Some(format!(
                 "looks like {}, who is already enrolled (similarity {:.3}); use that name, or remove them first",
                 best.name, best.similarity
             ));
         }
-        let own = known.gallery.best_of(name, embedding)?;
+        let own = known.gallery.best_of(name, template)?;
         (own < known.same_person).then(|| {
             format!("does not look like the {name} who is enrolled (similarity {own:.3}); use another name")
         })
@@ -260,7 +262,7 @@ impl Enroll {
         config: &Config,
         recognizer: &mut Recognizer,
         known: &Known,
-    ) -> Result<Vec<(View, Embedding)>> {
+    ) -> Result<Vec<(View, Template)>> {
         let mut enrolment = Enrolment::new(EnrollSettings {
             views: usize::from(self.views),
             // Whoever reads what is asked may turn as they like.
@@ -293,7 +295,7 @@ impl Enroll {
                 [view] => Shot::Face {
                     weakest: view.quality.weakest(),
                     turn: view.quality.turn,
-                    embedding: view.embedding.clone(),
+                    template: view.template.clone(),
                 },
                 _ => Shot::Crowd,
             };
@@ -302,13 +304,13 @@ impl Enroll {
                 Step::Take(_) | Step::Done => {
                     bar.inc(1);
                     bar.set_message("");
-                    let view = views.pop().and_then(|view| Some((view.clone(), view.embedding?)));
-                    let Some((view, embedding)) = view else { continue };
-                    if let Some(fault) = self.stands_against(&embedding, known) {
+                    let view = views.pop().and_then(|view| Some((view.clone(), view.template?)));
+                    let Some((view, template)) = view else { continue };
+                    if let Some(fault) = self.stands_against(&template, known) {
                         bar.finish_and_clear();
                         bail!("{}: {fault}", self.name);
                     }
-                    taken.push((view, embedding));
+                    taken.push((view, template));
                     if step == Step::Done {
                         bar.finish_and_clear();
                         return Ok(taken);

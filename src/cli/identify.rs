@@ -23,21 +23,21 @@ pub struct Identify {
 impl Identify {
     pub fn run(self) -> Result<ExitCode> {
         let config = self.site.config()?;
-        let models = self.site.models()?;
+        let models = self.site.models(&config)?;
         let mut recognizer = Recognizer::new(&models, self.pictures.detector())?;
         let file = config.gallery_file();
         // Looking must not begin a gallery.
         let gallery = if is_begun(&file) {
             load_gallery(&mut open_store(&file)?, &models, &mut recognizer, false)?
         } else {
-            Gallery::new(models.recognizer()?.embedding_size)
+            Gallery::new(models.recognizer_id()?, models.recognizer()?.embedding_size)
         };
         let rate = config.recognition.false_accept_rate;
         let threshold = models.thresholds()?.for_attempt(rate, gallery.templates());
         self.pictures.each(|frame| {
             let views = recognizer.look(frame, |_| true)?;
             let lines = views.iter().map(|view| {
-                let best = view.embedding.as_ref().and_then(|probe| gallery.best(probe));
+                let best = view.template.as_ref().and_then(|probe| gallery.best(probe));
                 let known = best.filter(|best| best.reaches(threshold));
                 let more = More::Name {
                     name: known.map(|known| known.name.to_owned()),

@@ -7,12 +7,14 @@ mod embed;
 mod enroll;
 mod identify;
 mod model_set;
+mod models;
 mod outlet;
 mod people;
 mod pictures;
 mod run;
 mod site;
 mod status;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use env_logger::{Target, WriteStyle};
@@ -46,6 +48,7 @@ enum Command {
     Embed(embed::Embed),
     Identify(identify::Identify),
     Status(status::Status),
+    Models(models::Models),
     Bench(bench::Bench),
 }
 
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Embed(embed) => embed.run(),
         Command::Identify(identify) => identify.run(),
         Command::Status(status) => status.run(),
+        Command::Models(models) => models.run(),
         Command::Bench(bench) => bench.run(),
     };
     let code = match done {

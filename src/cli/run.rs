@@ -3,40 +3,31 @@
 use super::LAST_WORDS;
 use super::outlet::Outlet;
 use super::site::{Site, load_gallery, open_store};
+use super::watch::Watched;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::camera::Camera;
-use facelatch::controller::Input;
 use facelatch::decide::Evidence;
 use facelatch::detect::DetectorSettings;
 use facelatch::door::{Note, Refusal};
-use facelatch::gallery::Gallery;
-use facelatch::gallery::store::{Loaded, Store, StoreError, peek, stamp};
-use facelatch::models::Models;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
 use facelatch::schedule::{Admission, TrustNote};
-use facelatch::service::{Doorkeeper, Event, NewPerson, run};
+use facelatch::service::{Doorkeeper, Event, run};
 use facelatch::threshold::Threshold;
 use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
-
-/// How often to look whether somebody was enrolled or removed meanwhile.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Age at which a file's time tells it from any later state.
-const SETTLED_AFTER: Duration = Duration::from_secs(3);
+use std::time::Duration;
 
 /// Watch the camera and open the door for the people enrolled
 ///
 /// Ends with the camera's input, after --max-frames, or on SIGINT or SIGTERM,
 /// with the relay off first. People enrolled, renamed or removed meanwhile count
-/// within a second.
+/// within a second, and so does another set of models that was installed.
 #[derive(Args)]
 pub struct Run {
     #[command(flatten)]
@@ -64,10 +55,14 @@ impl Run {
             );
         };
         let relay = Relay::open(self.relay.as_ref().unwrap_or(&config.relay.uri))?;
-        let models = self.site.models()?;
+        let store = self.site.model_store(&config);
+        let store =
+            store.map(|store| store.pointer().map(|now| (store, now.current))).transpose()?;
+        let models = self.site.models(&config)?;
         let two_threads = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
         let settings = DetectorSettings { two_threads, ..config.detector() };
         let mut recognizer = Recognizer::new(&models, settings)?;
+        let thresholds = models.thresholds()?;
         let file = config.gallery_file();
         let (gallery, known) = {
             let mut store = open_store(&file)?;
@@ -77,7 +72,8 @@ impl Run {
         if gallery.people() == 0 {
             log::warn!("{}: nobody is enrolled yet; see facelatch enroll --help", file.display());
         }
-        let desk = watch_gallery(&file, &models, known)?;
+        let precision = self.site.precision();
+        let desk = Watched { file, known, store, precision, detector: settings, models }.watch()?;
 
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
@@ -88,14 +84,8 @@ impl Run {
         log::info!("{} people, {} templates; relay {relay}", gallery.people(), gallery.templates());
         let mut out = self.json.then(|| Outlet::new(std::io::stdout())).transpose()?;
         let mut told = |at: Duration, event: &Event| tell(at, event, out.as_mut());
-        let (mut keeper, events) = Doorkeeper::new(
-            recognizer,
-            models.thresholds()?,
-            &config,
-            gallery,
-            relay,
-            Duration::ZERO,
-        );
+        let (mut keeper, events) =
+            Doorkeeper::new(recognizer, thresholds, &config, gallery, relay, Duration::ZERO);
         for event in &events {
             told(Duration::ZERO, event);
         }
@@ -115,135 +105,6 @@ impl Run {
         );
         Ok(if summary.bad_frames > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
-}
-
-/// What goes between the service and the thread that reads and writes the gallery's
-/// file, so that the door never waits for it.
-#[derive(Default)]
-struct Desk {
-    papers: Mutex<Papers>,
-    /// There is a newcomer to be written.
-    brought: Condvar,
-}
-
-#[derive(Default)]
-struct Papers {
-    /// Read anew.
-    gallery: Option<Gallery>,
-    /// To be written.
-    newcomer: Option<NewPerson>,
-    /// How that went: a name, or why not.
-    kept: Option<Result<String, String>>,
-}
-
-impl Desk {
-    fn papers(&self) -> MutexGuard<'_, Papers> {
-        self.papers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Between two frames: brings the newcomer, takes what is there.
-    fn visit(&self, keeper: &mut Doorkeeper, now: Duration) -> Vec<Event> {
-        let newcomer = keeper.newcomer();
-        let mut papers = self.papers();
-        if newcomer.is_some() {
-            papers.newcomer = newcomer;
-            self.brought.notify_one();
-        }
-        let (gallery, kept) = (papers.gallery.take(), papers.kept.take());
-        drop(papers);
-        if let Some(gallery) = gallery {
-            keeper.set_gallery(gallery);
-        }
-        kept.map_or_else(Vec::new, |kept| keeper.input(now, Input::Kept(kept)))
-    }
-}
-
-/// Looks in its own thread, so that the door does not wait, whether another
-/// facelatch has changed the gallery, and brings the new one to the desk; writes
-/// whoever is enrolled at the door.
-fn watch_gallery(file: &Path, models: &Models, mut known: [u64; 2]) -> Result<Arc<Desk>> {
-    let desk = Arc::new(Desk::default());
-    let (file, model) = (file.to_owned(), models.recognizer_id()?);
-    let size = models.recognizer()?.embedding_size;
-    let weak = Arc::downgrade(&desk);
-    let mut seen: Option<(SystemTime, u64)> = None;
-    let mut told = String::new();
-    std::thread::Builder::new()
-        .name("gallery".to_owned())
-        .spawn(move || {
-            // Ends with the service, which holds the desk.
-            while let Some(desk) = weak.upgrade() {
-                let newcomer = desk.papers().newcomer.take();
-                let kept = newcomer.map(|newcomer| keep(&file, &model, &newcomer));
-                let now = stamp(&file);
-                if now != seen || now.is_none() || kept.is_some() {
-                    // Taken before reading: what changes meanwhile is seen next time.
-                    match look(&file, &model, size) {
-                        Ok(Some(loaded)) => {
-                            // File systems count time coarsely: a change soon after
-                            // another one may not show.
-                            seen = now.filter(|(at, _)| {
-                                at.elapsed().is_ok_and(|age| age > SETTLED_AFTER)
-                            });
-                            told.clear();
-                            if loaded.revision != known {
-                                known = loaded.revision;
-                                let gallery = loaded.gallery;
-                                let (people, templates) = (gallery.people(), gallery.templates());
-                                log::info!("gallery: {people} people, {templates} templates");
-                                if loaded.of_other_models > 0 {
-                                    log::warn!(
-                                        "{} templates are of another model; start again to make \
-                                         them anew from their pictures",
-                                        loaded.of_other_models
-                                    );
-                                }
-                                desk.papers().gallery = Some(gallery);
-                            }
-                        }
-                        Ok(None) => {}
-                        Err(error) => {
-                            let message = format!("{error}; going on with the people known so far");
-                            if message != told {
-                                log::error!("{message}");
-                                told = message;
-                            }
-                        }
-                    }
-                }
-                let mut papers = desk.papers();
-                papers.kept = kept.or(papers.kept.take());
-                let nothing = |papers: &mut Papers| papers.newcomer.is_none();
-                let waited = desk.brought.wait_timeout_while(papers, LOOK_EVERY, nothing);
-                drop(waited.unwrap_or_else(PoisonError::into_inner));
-            }
-        })
-        .context("cannot watch the gallery")?;
-    Ok(desk)
-}
-
-/// Writes somebody enrolled at the door; their name so far, or why not.
-fn keep(file: &Path, model: &str, newcomer: &NewPerson) -> Result<String, String> {
-    let NewPerson { templates, administrator, look_alike } = newcomer;
-    Store::open(file)
-        .and_then(|mut store| store.enroll_unnamed(model, templates, *administrator, *look_alike))
-        .map(|person| person.name)
-        .map_err(|error| error.to_string())
-}
-
-/// The gallery as it is now; nothing while another facelatch works on it. A file
-/// that another one left in disorder is put right first.
-fn look(file: &Path, model: &str, size: usize) -> Result<Option<Loaded>, StoreError> {
-    peek(file, model, size).or_else(|_| match Store::open_within(file, Duration::ZERO) {
-        Err(StoreError::Busy { .. }) => Ok(None),
-        Err(error) => Err(error),
-        Ok(store) => {
-            if let Some(repaired) = store.repaired() {
-                log::error!("{repaired}");
-            }
-            store.load(model, size).map(Some)
-        }
-    })
 }
 
 /// Into the log, and to whoever reads standard output, if anybody does.

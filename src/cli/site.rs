@@ -6,7 +6,9 @@ use clap::Args;
 use facelatch::config::Config;
 use facelatch::gallery::Gallery;
 use facelatch::gallery::store::{ReEmbedded, Store, copy_path};
+use facelatch::model_store::ModelStore;
 use facelatch::models::Models;
+use facelatch::nn::Precision;
 use facelatch::recognize::Recognizer;
 use std::path::{Path, PathBuf};
 
@@ -19,12 +21,15 @@ pub struct Site {
     /// Gallery file [default: that of the configuration, else gallery.redb in the user's data folder]
     #[arg(long, value_name = "FILE", global = true)]
     gallery: Option<PathBuf>,
+    /// Folder of installed models [default: that of the configuration, else models beside the gallery]
+    #[arg(long, value_name = "DIR", global = true)]
+    store: Option<PathBuf>,
     #[command(flatten)]
     models: ModelSet,
 }
 
 impl Site {
-    /// The configuration, with the gallery of the command line.
+    /// The configuration, with gallery and models of the command line.
     pub fn config(&self) -> Result<Config> {
         let mut config = match &self.config {
             Some(path) => Config::read(path)?,
@@ -33,14 +38,36 @@ impl Site {
         if let Some(file) = &self.gallery {
             config.gallery.file = Some(file.clone());
         }
+        if let Some(store) = &self.store {
+            config.models.folder = Some(store.clone());
+        }
         Ok(config)
     }
 
     /// The models.
-    pub fn models(&self) -> Result<Models> {
-        self.models.open()
+    pub fn models(&self, config: &Config) -> Result<Models> {
+        self.models.open_in(&config.model_store())
+    }
+
+    /// The folder of models asked for, if one was.
+    pub fn models_folder(&self) -> Option<&Path> {
+        self.models.folder()
+    }
+
+    /// Where models come from that another set may take the place of: nowhere, if a
+    /// folder was asked for.
+    pub fn model_store(&self, config: &Config) -> Option<ModelStore> {
+        self.models.folder().is_none().then(|| ModelStore::new(&config.model_store()))
+    }
+
+    /// The arithmetic of the networks.
+    pub fn precision(&self) -> Precision {
+        self.models.precision()
     }
 }
+
+/// Why somebody is no longer let in.
+pub const MUST_ENROLL_AGAIN: &str = "all templates are of another model, and no picture is kept to make them anew from; enroll again";
 
 /// Whether there is a gallery: the file, or the copy it is restored from.
 pub fn is_begun(file: &Path) -> bool {
@@ -69,9 +96,13 @@ pub fn load_gallery(
     let id = models.recognizer_id()?;
     let size = models.recognizer()?.embedding_size;
     if keep {
-        let ReEmbedded { renewed, .. } = store.re_embed(&id, |crop| recognizer.embed(crop).ok())?;
+        let done = store.re_embed(&id, |crop| recognizer.embed(crop).ok())?;
+        let ReEmbedded { renewed, lost, .. } = done;
         if renewed > 0 {
             log::info!("{renewed} templates of another model made anew from their pictures");
+        }
+        if !lost.is_empty() {
+            log::warn!("{}: {MUST_ENROLL_AGAIN}", lost.join(", "));
         }
     }
     let loaded = store.load_embedding(&id, size, |crop| recognizer.embed(crop).ok())?;

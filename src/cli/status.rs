@@ -47,7 +47,7 @@ struct ThresholdLine {
 impl Status {
     pub fn run(self) -> Result<ExitCode> {
         let config = self.site.config()?;
-        let models = self.site.models()?;
+        let models = self.site.models(&config)?;
         let table = models.thresholds()?;
         let calibration = table.calibration();
         let file = config.gallery_file();
@@ -70,7 +70,7 @@ impl Status {
         let shown = Shown {
             version: env!("CARGO_PKG_VERSION"),
             models: models.manifest.version.clone(),
-            recognizer,
+            recognizer: recognizer.to_string(),
             embedding_size,
             calibration: calibration.data.clone(),
             impostor_pairs: calibration.impostor_pairs,

@@ -385,8 +385,9 @@ fn note(actions: &mut Actions, told: Note) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embed::Embedding;
+    use crate::embed::{Embedding, Template};
     use crate::enroll::Poses;
+    use crate::models::ModelId;
     use crate::pose::Pose;
     use crate::quality::Aspect;
     use proptest::prelude::*;
@@ -410,8 +411,9 @@ mod tests {
     }
 
     fn shot(pose: Pose, angle: f32) -> Shot {
-        let embedding = Some(Embedding::normalized(&[angle.cos(), angle.sin()]));
-        Shot::Face { weakest: (Aspect::Size, 1.0), turn: pose.example(), embedding }
+        let embedding = Embedding::normalized(&[angle.cos(), angle.sin()]);
+        let template = Some(Template::new(ModelId::new("one"), embedding));
+        Shot::Face { weakest: (Aspect::Size, 1.0), turn: pose.example(), template }
     }
 
     fn hold(empty: bool) -> Event<'static> {

@@ -6,7 +6,7 @@
 //!       +---(time is up)--> Failed, with what was wrong most
 //! ```
 
-use crate::embed::Embedding;
+use crate::embed::Template;
 use crate::pose::{Pose, Turn};
 use crate::quality::{Aspect, WORTH_ENROLLING};
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub enum Shot {
         /// Which way it looks.
         turn: Turn,
         /// Nothing where the view is too poor.
-        embedding: Option<Embedding>,
+        template: Option<Template>,
     },
 }
 
@@ -107,10 +107,10 @@ pub enum Step {
 pub struct Enrolment {
     settings: EnrollSettings,
     began: Option<Duration>,
-    first: Option<Embedding>,
+    first: Option<Template>,
     /// Which way the first view looked.
     front: Option<Turn>,
-    last: Option<(Duration, Embedding)>,
+    last: Option<(Duration, Template)>,
     taken: usize,
     /// Poses still to come.
     wanted: Poses,
@@ -140,22 +140,22 @@ impl Enrolment {
         if now.saturating_sub(began) >= self.settings.time {
             return Step::Failed(self.hindered_most());
         }
-        let (embedding, turn) = match shot {
+        let (template, turn) = match shot {
             Shot::Empty => return self.wait(Hindrance::NoFace),
             Shot::Crowd => return self.wait(Hindrance::Crowd),
             Shot::Face { weakest: (aspect, score), .. } if *score < WORTH_ENROLLING => {
                 return self.wait(Hindrance::Poor(*aspect));
             }
-            Shot::Face { weakest: (aspect, _), embedding: None, .. } => {
+            Shot::Face { weakest: (aspect, _), template: None, .. } => {
                 return self.wait(Hindrance::Poor(*aspect));
             }
-            Shot::Face { embedding: Some(embedding), turn, .. } => (embedding, *turn),
+            Shot::Face { template: Some(template), turn, .. } => (template, *turn),
         };
         if let Some((at, last)) = &self.last {
             if now.saturating_sub(*at) < BETWEEN_VIEWS {
                 return Step::Early;
             }
-            let like = |other: &Embedding| embedding.similarity(other);
+            let like = |other: &Template| template.similarity(other).unwrap_or(-1.0);
             if self.first.as_ref().is_some_and(|first| like(first) < self.settings.same_person) {
                 return self.wait(Hindrance::SomebodyElse);
             }
@@ -172,8 +172,8 @@ impl Enrolment {
             }
         }
         self.front.get_or_insert(turn);
-        self.first.get_or_insert_with(|| embedding.clone());
-        self.last = Some((now, embedding.clone()));
+        self.first.get_or_insert_with(|| template.clone());
+        self.last = Some((now, template.clone()));
         self.taken += 1;
         if self.taken >= self.settings.views.clamp(1, MAX_VIEWS) {
             Step::Done
@@ -214,6 +214,8 @@ impl Enrolment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::embed::Embedding;
+    use crate::models::ModelId;
     use proptest::prelude::*;
 
     const SETTINGS: EnrollSettings = EnrollSettings {
@@ -229,8 +231,9 @@ mod tests {
 
     /// A good view at an angle of the embedding, radians.
     fn good(angle: f32) -> Shot {
-        let embedding = Some(Embedding::normalized(&[angle.cos(), angle.sin()]));
-        Shot::Face { weakest: (Aspect::Pose, 0.9), turn: Pose::Front.example(), embedding }
+        let embedding = Embedding::normalized(&[angle.cos(), angle.sin()]);
+        let template = Some(Template::new(ModelId::new("one"), embedding));
+        Shot::Face { weakest: (Aspect::Pose, 0.9), turn: Pose::Front.example(), template }
     }
 
     #[test]
@@ -239,7 +242,7 @@ mod tests {
         let poor = Shot::Face {
             weakest: (Aspect::Sharpness, 0.3),
             turn: Pose::Front.example(),
-            embedding: None,
+            template: None,
         };
         let script = [
             (0.0, Shot::Empty, Step::Wait(Hindrance::NoFace)),
@@ -264,9 +267,9 @@ mod tests {
         let mut enrolment = Enrolment::new(EnrollSettings { views: 4, poses, ..SETTINGS });
         let between = Turn { yaw: 0.11, ..Pose::Front.example() };
         let turned = |pose: Option<Pose>, angle: f32| match good(angle) {
-            Shot::Face { weakest, embedding, .. } => {
+            Shot::Face { weakest, template, .. } => {
                 let turn = pose.map_or(between, Pose::example);
-                Shot::Face { weakest, turn, embedding }
+                Shot::Face { weakest, turn, template }
             }
             other => other,
         };
@@ -293,7 +296,7 @@ mod tests {
         let far = Shot::Face {
             weakest: (Aspect::Size, 0.1),
             turn: Pose::Front.example(),
-            embedding: None,
+            template: None,
         };
         for i in 0..19 {
             enrolment.step(s(f64::from(i)), if i < 5 { &Shot::Empty } else { &far });
@@ -316,8 +319,8 @@ mod tests {
             for (angle, score, later) in frames {
                 now += Duration::from_millis(later);
                 let shot = match good(angle) {
-                    Shot::Face { embedding, turn, .. } => {
-                        Shot::Face { weakest: (Aspect::Size, score), turn, embedding }
+                    Shot::Face { template, turn, .. } => {
+                        Shot::Face { weakest: (Aspect::Size, score), turn, template }
                     }
                     other => other,
                 };

@@ -9,7 +9,8 @@ mod record;
 pub mod store;
 mod tables;
 
-use crate::embed::{Embedding, dot};
+use crate::embed::{Template, dot};
+use crate::models::ModelId;
 use crate::schedule::DEFAULT_GROUP;
 use crate::threshold::Threshold;
 use serde::{Deserialize, Serialize};
@@ -41,9 +42,10 @@ impl Default for Traits {
 ///
 /// All templates lie in one matrix, `templates x embedding_size` row by row, so
 /// that a search reads memory once from front to back. Rows of one person are
-/// neighbours.
+/// neighbours. All are of one model, and so must be what is looked up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gallery {
+    model: ModelId,
     embedding_size: usize,
     people: Vec<Person>,
     rows: Vec<f32>,
@@ -81,19 +83,25 @@ impl Match<'_> {
 }
 
 impl Gallery {
-    /// A gallery of nobody.
-    pub fn new(embedding_size: usize) -> Self {
-        Self { embedding_size, people: Vec::new(), rows: Vec::new() }
+    /// A gallery of nobody, for templates of this model.
+    pub fn new(model: ModelId, embedding_size: usize) -> Self {
+        Self { model, embedding_size, people: Vec::new(), rows: Vec::new() }
     }
 
-    /// Adds a person. Templates of another size than the gallery's are left out
-    /// and counted in the result: they come from another model.
-    pub fn add(&mut self, id: PersonId, name: &str, templates: &[Embedding]) -> usize {
-        let fitting = templates.iter().filter(|t| t.values().len() == self.embedding_size);
+    /// The model whose templates these are.
+    pub fn model(&self) -> &ModelId {
+        &self.model
+    }
+
+    /// Adds a person. Templates of another model than the gallery's, or of another
+    /// size, are left out and counted in the result.
+    pub fn add(&mut self, id: PersonId, name: &str, templates: &[Template]) -> usize {
         let mut count = 0;
-        for template in fitting {
-            self.rows.extend_from_slice(template.values());
-            count += 1;
+        for values in templates.iter().filter_map(|t| t.of(&self.model).ok().map(|e| e.values())) {
+            if values.len() == self.embedding_size {
+                self.rows.extend_from_slice(values);
+                count += 1;
+            }
         }
         let (name, traits) = (name.to_owned(), Traits::default());
         self.people.push(Person { id, name, traits, templates: count });
@@ -131,8 +139,8 @@ impl Gallery {
 
     /// Cosine of a person's best template to the probe; nothing where nobody of
     /// that name has a template.
-    pub fn best_of(&self, name: &str, probe: &Embedding) -> Option<f32> {
-        let mut only = Self::new(self.embedding_size);
+    pub fn best_of(&self, name: &str, probe: &Template) -> Option<f32> {
+        let mut only = Self::new(self.model.clone(), self.embedding_size);
         let mut from = 0;
         for person in &self.people {
             let to = from + person.templates * self.embedding_size;
@@ -146,9 +154,10 @@ impl Gallery {
     }
 
     /// The person most like the probe, however unlike; nobody in an empty
-    /// gallery, or for a probe of another size.
-    pub fn best(&self, probe: &Embedding) -> Option<Match<'_>> {
-        if probe.values().len() != self.embedding_size || self.embedding_size == 0 {
+    /// gallery, or for a probe of another model or size.
+    pub fn best(&self, probe: &Template) -> Option<Match<'_>> {
+        let probe = probe.of(&self.model).ok()?.values();
+        if probe.len() != self.embedding_size || self.embedding_size == 0 {
             return None;
         }
         let mut rows = self.rows.chunks_exact(self.embedding_size);
@@ -157,7 +166,7 @@ impl Gallery {
             let similarity = rows
                 .by_ref()
                 .take(person.templates)
-                .map(|row| dot(row, probe.values()).clamp(-1.0, 1.0))
+                .map(|row| dot(row, probe).clamp(-1.0, 1.0))
                 .fold(None, |best: Option<f32>, s| Some(best.map_or(s, |best| best.max(s))));
             let Some(similarity) = similarity else { continue };
             let leading = best.map_or(-1.0, |best| best.similarity);
@@ -176,34 +185,39 @@ impl Gallery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::embed::Embedding;
     use proptest::prelude::*;
 
-    fn embedding(values: &[f32]) -> Embedding {
-        Embedding::normalized(values)
+    fn template(values: &[f32]) -> Template {
+        Template::new(model(), Embedding::normalized(values))
+    }
+
+    fn model() -> ModelId {
+        ModelId::new("2026.11+abcd")
     }
 
     #[test]
     fn the_best_template_of_a_person_counts() {
-        let mut gallery = Gallery::new(2);
-        gallery.add(PersonId(1), "Ada", &[embedding(&[1.0, 0.0]), embedding(&[0.0, 1.0])]);
+        let mut gallery = Gallery::new(model(), 2);
+        gallery.add(PersonId(1), "Ada", &[template(&[1.0, 0.0]), template(&[0.0, 1.0])]);
         gallery.add(PersonId(2), "Nobody yet", &[]);
-        gallery.add(PersonId(3), "Grace", &[embedding(&[-1.0, 0.2])]);
-        let found = gallery.best(&embedding(&[0.1, 1.0])).expect("somebody");
+        gallery.add(PersonId(3), "Grace", &[template(&[-1.0, 0.2])]);
+        let found = gallery.best(&template(&[0.1, 1.0])).expect("somebody");
         assert_eq!((found.id, found.name), (PersonId(1), "Ada"));
         assert!(found.similarity > 0.99 && found.runner_up < 0.2, "{found:?}");
         assert_eq!((gallery.people(), gallery.templates()), (3, 3));
-        let grace = gallery.best_of("Grace", &embedding(&[-1.0, 0.2])).expect("Grace");
+        let grace = gallery.best_of("Grace", &template(&[-1.0, 0.2])).expect("Grace");
         assert!(grace > 0.999);
-        assert_eq!(gallery.best_of("Nobody yet", &embedding(&[1.0, 0.0])), None);
+        assert_eq!(gallery.best_of("Nobody yet", &template(&[1.0, 0.0])), None);
     }
 
     #[test]
     fn somebody_with_a_look_alike_needs_more() {
-        let mut gallery = Gallery::new(2);
-        gallery.add(PersonId(1), "Ada", &[embedding(&[1.0, 0.0])]);
+        let mut gallery = Gallery::new(model(), 2);
+        gallery.add(PersonId(1), "Ada", &[template(&[1.0, 0.0])]);
         let threshold = Threshold { similarity: 0.6, extrapolated: false };
         let reaches = |gallery: &Gallery| {
-            gallery.best(&embedding(&[0.65, 0.76])).expect("Ada").reaches(threshold)
+            gallery.best(&template(&[0.65, 0.76])).expect("Ada").reaches(threshold)
         };
         assert!(reaches(&gallery));
         for (stricter, expected) in [(0.04, true), (0.1, false), (f32::NAN, false), (-1.0, false)] {
@@ -214,11 +228,23 @@ mod tests {
 
     #[test]
     fn nobody_is_found_where_nothing_can_be_compared() {
-        let mut gallery = Gallery::new(2);
-        assert_eq!(gallery.best(&embedding(&[1.0, 0.0])), None);
-        assert_eq!(gallery.add(PersonId(1), "Ada", &[embedding(&[1.0, 0.0, 0.0])]), 1);
-        assert_eq!(gallery.best(&embedding(&[1.0, 0.0])), None);
-        assert_eq!(gallery.best(&embedding(&[1.0])), None);
+        let mut gallery = Gallery::new(model(), 2);
+        assert_eq!(gallery.best(&template(&[1.0, 0.0])), None);
+        assert_eq!(gallery.add(PersonId(1), "Ada", &[template(&[1.0, 0.0, 0.0])]), 1);
+        assert_eq!(gallery.best(&template(&[1.0, 0.0])), None);
+        assert_eq!(gallery.best(&template(&[1.0])), None);
+    }
+
+    #[test]
+    fn what_another_model_made_is_neither_kept_nor_found() {
+        let other = Template::new(ModelId::new("2026.12+ef01"), Embedding::normalized(&[1.0, 0.0]));
+        let mut gallery = Gallery::new(model(), 2);
+        let both = [template(&[1.0, 0.0]), other.clone()];
+        assert_eq!(gallery.add(PersonId(1), "Ada", &both), 1);
+        assert_eq!(gallery.templates(), 1);
+        assert_eq!(gallery.best(&other), None);
+        assert_eq!(gallery.best_of("Ada", &other), None);
+        assert!(gallery.best(&both[0]).is_some());
     }
 
     proptest! {
@@ -228,13 +254,13 @@ mod tests {
                 prop::collection::vec(prop::collection::vec(-1f32..1.0, 8), 0..4), 1..6),
             probe in prop::collection::vec(-1f32..1.0, 8),
         ) {
-            let mut gallery = Gallery::new(8);
-            let probe = embedding(&probe);
+            let mut gallery = Gallery::new(model(), 8);
+            let probe = template(&probe);
             let mut expected: Vec<(f32, u32)> = vec![];
             for (at, templates) in people.iter().enumerate() {
-                let templates: Vec<_> = templates.iter().map(|t| embedding(t)).collect();
+                let templates: Vec<_> = templates.iter().map(|t| template(t)).collect();
                 gallery.add(PersonId(at as u32), "somebody", &templates);
-                let best = templates.iter().map(|t| t.similarity(&probe)).reduce(f32::max);
+                let best = templates.iter().map(|t| t.similarity(&probe).expect("one model")).reduce(f32::max);
                 expected.extend(best.map(|similarity| (similarity, at as u32)));
             }
             expected.sort_by(|a, b| b.0.total_cmp(&a.0));

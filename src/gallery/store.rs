@@ -16,7 +16,8 @@ use super::tables::{
 };
 use super::{Gallery, PersonId, Traits};
 use crate::align::Crop;
-use crate::embed::Embedding;
+use crate::embed::Template;
+use crate::models::ModelId;
 use crate::picture;
 use crate::schedule::DEFAULT_GROUP;
 use redb::{Database, ReadOnlyDatabase, ReadableDatabase, TableHandle};
@@ -123,8 +124,8 @@ pub struct Loaded {
 /// A new template and, where it is to be kept, the face it was made from.
 #[derive(Clone, Debug)]
 pub struct NewTemplate {
-    /// Of length one.
-    pub embedding: Embedding,
+    /// Signed by the model that made it.
+    pub template: Template,
     /// Aligned.
     pub crop: Option<Crop>,
 }
@@ -144,12 +145,14 @@ impl Export {
 }
 
 /// What a re-embedding did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReEmbedded {
     /// Templates made anew from their crops.
     pub renewed: usize,
-    /// Templates of another model without a crop: their people must enroll again.
+    /// Templates of another model without a crop.
     pub without_crop: usize,
+    /// Those whom only such templates are left of, by name: they must enroll again.
+    pub lost: Vec<String>,
 }
 
 /// The gallery's files, open and locked.
@@ -278,12 +281,7 @@ impl Store {
 
     /// Adds templates to the person of that name, who is new where nobody has
     /// it yet.
-    pub fn enroll(
-        &mut self,
-        name: &str,
-        model: &str,
-        templates: &[NewTemplate],
-    ) -> Result<Person, StoreError> {
+    pub fn enroll(&mut self, name: &str, templates: &[NewTemplate]) -> Result<Person, StoreError> {
         let name = checked_name(name)?;
         let mut edits = Vec::new();
         let person = match self.find(&name) {
@@ -293,7 +291,7 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
-        self.add_templates(person, model, templates, &mut edits)?;
+        self.add_templates(person, templates, &mut edits)?;
         self.commit(edits)?;
         self.find(&name)
     }
@@ -303,7 +301,6 @@ impl Store {
     /// nothing. Their name is made of their number: "staff-0007".
     pub fn enroll_unnamed(
         &mut self,
-        model: &str,
         templates: &[NewTemplate],
         administrator: bool,
         look_alike: Option<(PersonId, f32)>,
@@ -318,7 +315,7 @@ impl Store {
         let stricter = look_alike.map_or(0.0, |(_, stricter)| stricter);
         let traits = Traits { administrator, stricter, ..Traits::default() };
         let person = self.new_person(&name, traits, &mut edits)?;
-        self.add_templates(person, model, templates, &mut edits)?;
+        self.add_templates(person, templates, &mut edits)?;
         // Whom they are like may have been removed meanwhile.
         if let Some((other, _)) = look_alike
             && let Some(mut record) = self.one::<PersonRecord>(PEOPLE, u64::from(other.0))?
@@ -346,7 +343,6 @@ impl Store {
     fn add_templates(
         &self,
         person: PersonId,
-        model: &str,
         templates: &[NewTemplate],
         edits: &mut Vec<Edit>,
     ) -> Result<(), StoreError> {
@@ -354,8 +350,8 @@ impl Store {
         let taken = self.keys(TEMPLATES)?.into_iter().filter(|key| person_of(*key) == person).max();
         let free = taken.map_or(first, |last| last + 1);
         for (key, template) in (free..).zip(templates) {
-            let values = template.embedding.values().to_vec();
-            edits.push(put(TEMPLATES, key, &TemplateRecord { model: model.to_owned(), values }));
+            let record = TemplateRecord::new(&template.template, template.template.model());
+            edits.extend(record.map(|record| put(TEMPLATES, key, &record)));
             if let Some(crop) = &template.crop {
                 let png = picture::encode_png(crop.frame()).map_err(|reason| StoreError::Io {
                     path: self.path.clone(),
@@ -414,7 +410,7 @@ impl Store {
     }
 
     /// The gallery for a model: only its own templates can be compared with.
-    pub fn load(&self, model: &str, embedding_size: usize) -> Result<Loaded, StoreError> {
+    pub fn load(&self, model: &ModelId, embedding_size: usize) -> Result<Loaded, StoreError> {
         self.load_embedding(model, embedding_size, |_| None)
     }
 
@@ -422,9 +418,9 @@ impl Store {
     /// crops, in memory only.
     pub fn load_embedding(
         &self,
-        model: &str,
+        model: &ModelId,
         embedding_size: usize,
-        embed: impl FnMut(&Crop) -> Option<Embedding>,
+        embed: impl FnMut(&Crop) -> Option<Template>,
     ) -> Result<Loaded, StoreError> {
         load(&self.main, model, embedding_size, embed).map_err(|fault| error(&self.path, fault))
     }
@@ -433,24 +429,32 @@ impl Store {
     /// cannot be embedded counts as one that is not there.
     pub fn re_embed(
         &mut self,
-        model: &str,
-        mut embed: impl FnMut(&Crop) -> Option<Embedding>,
+        model: &ModelId,
+        mut embed: impl FnMut(&Crop) -> Option<Template>,
     ) -> Result<ReEmbedded, StoreError> {
         let mut done = ReEmbedded::default();
         let mut edits = Vec::new();
-        let old = self.all::<TemplateRecord>(TEMPLATES)?;
-        for (key, _) in old.into_iter().filter(|(_, record)| record.model != model) {
+        let mut usable: BTreeMap<PersonId, usize> = BTreeMap::new();
+        for (key, record) in self.all::<TemplateRecord>(TEMPLATES)? {
+            let usable = usable.entry(person_of(key)).or_default();
+            if record.is_of(model) {
+                *usable += 1;
+                continue;
+            }
             let png: Option<Vec<u8>> = self.one(CROPS, key)?;
-            let embedding = png.as_deref().and_then(crop_of_png).and_then(|crop| embed(&crop));
-            if let Some(embedding) = embedding {
-                let values = embedding.values().to_vec();
-                let record = TemplateRecord { model: model.to_owned(), values };
+            let made = png.as_deref().and_then(crop_of_png).and_then(|crop| embed(&crop));
+            if let Some(record) = made.and_then(|made| TemplateRecord::new(&made, model)) {
                 edits.push(put(TEMPLATES, key, &record));
+                *usable += 1;
                 done.renewed += 1;
             } else {
                 done.without_crop += 1;
             }
         }
+        let people: BTreeMap<u64, PersonRecord> = self.all(PEOPLE)?;
+        let lost = usable.iter().filter(|(_, usable)| **usable == 0);
+        done.lost =
+            lost.filter_map(|(id, _)| Some(people.get(&u64::from(id.0))?.name.clone())).collect();
         if done.renewed > 0 {
             self.commit(edits)?;
         }
@@ -603,31 +607,32 @@ fn crop_of_png(png: &[u8]) -> Option<Crop> {
 
 fn load(
     database: &impl ReadableDatabase,
-    model: &str,
+    model: &ModelId,
     embedding_size: usize,
-    mut embed: impl FnMut(&Crop) -> Option<Embedding>,
+    mut embed: impl FnMut(&Crop) -> Option<Template>,
 ) -> Result<Loaded, Fault> {
-    let mut by_person: BTreeMap<PersonId, Vec<Embedding>> = BTreeMap::new();
+    let mut by_person: BTreeMap<PersonId, Vec<Template>> = BTreeMap::new();
     let mut of_other_models = 0;
     each(database, TEMPLATES, |key, bytes| {
         let record: TemplateRecord = read_record(TEMPLATES, key, bytes)?;
-        let embedding = if record.model == model && record.values.len() == embedding_size {
-            Some(Embedding::normalized(&record.values))
+        let template = if record.is_of(model) {
+            Some(record.template())
         } else {
             let png: Option<Vec<u8>> = one(database, CROPS, key)?;
             png.as_deref().and_then(crop_of_png).and_then(|crop| embed(&crop))
         };
-        match embedding {
-            Some(embedding) => by_person.entry(person_of(key)).or_default().push(embedding),
+        match template {
+            Some(template) => by_person.entry(person_of(key)).or_default().push(template),
             None => of_other_models += 1,
         }
         Ok(())
     })?;
-    let mut gallery = Gallery::new(embedding_size);
+    let mut gallery = Gallery::new(model.clone(), embedding_size);
     each(database, PEOPLE, |key, bytes| {
         let person: PersonRecord = read_record(PEOPLE, key, bytes)?;
         let id = PersonId(key as u32);
-        gallery.add(id, &person.name, by_person.get(&id).map_or(&[], Vec::as_slice));
+        of_other_models +=
+            gallery.add(id, &person.name, by_person.get(&id).map_or(&[], Vec::as_slice));
         gallery.set_traits(id, person.traits);
         Ok(())
     })?;
@@ -635,12 +640,18 @@ fn load(
 }
 
 /// The gallery for a model as it is on disk now, read without writing anything
-/// and without waiting; nothing while another facelatch works on it. Whatever is
-/// wrong with the file is left to [`Store::open`] to put right.
-pub fn peek(path: &Path, model: &str, embedding_size: usize) -> Result<Option<Loaded>, StoreError> {
+/// and without waiting; nothing while another facelatch works on it. Templates of
+/// other models are made anew from their crops, in memory only. Whatever is wrong
+/// with the file is left to [`Store::open`] to put right.
+pub fn peek(
+    path: &Path,
+    model: &ModelId,
+    embedding_size: usize,
+    embed: impl FnMut(&Crop) -> Option<Template>,
+) -> Result<Option<Loaded>, StoreError> {
     let read = guarded(|| {
         let database = builder().open_read_only(path).map_err(fault_of)?;
-        load(&database, model, embedding_size, |_| None)
+        load(&database, model, embedding_size, embed)
     });
     match read {
         Ok(loaded) => Ok(Some(loaded)),
@@ -652,26 +663,29 @@ pub fn peek(path: &Path, model: &str, embedding_size: usize) -> Result<Option<Lo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::embed::Embedding;
     use proptest::prelude::*;
     use tempfile::TempDir;
 
-    const MODEL: &str = "2026.11+abcd";
+    fn model() -> ModelId {
+        ModelId::new("2026.11+abcd")
+    }
 
-    fn embedding(x: f32) -> Embedding {
-        Embedding::normalized(&[x, 1.0, 0.0, -x])
+    fn signed(model: &ModelId, x: f32) -> Template {
+        Template::new(model.clone(), Embedding::normalized(&[x, 1.0, 0.0, -x]))
     }
 
     fn template(x: f32, crop: bool) -> NewTemplate {
         let pixels = (0..112 * 112 * 3).map(|i| (i % 251) as u8).collect();
         let crop = crop.then(|| Crop::from_pixels(pixels).expect("112 x 112"));
-        NewTemplate { embedding: embedding(x), crop }
+        NewTemplate { template: signed(&model(), x), crop }
     }
 
     fn filled(folder: &TempDir) -> PathBuf {
         let path = folder.path().join("gallery.redb");
         let mut store = Store::open(&path).expect("a new gallery");
-        store.enroll("Ada", MODEL, &[template(1.0, true), template(2.0, false)]).expect("enrolled");
-        store.enroll("Grace", MODEL, &[template(-1.0, true)]).expect("enrolled");
+        store.enroll("Ada", &[template(1.0, true), template(2.0, false)]).expect("enrolled");
+        store.enroll("Grace", &[template(-1.0, true)]).expect("enrolled");
         path
     }
 
@@ -685,7 +699,7 @@ mod tests {
         let path = filled(&folder);
         let mut store = Store::open(&path).expect("the gallery");
         assert_eq!(names(&store), ["Ada", "Grace"]);
-        let ada = store.enroll(" Ada ", MODEL, &[template(3.0, true)]).expect("enrolled");
+        let ada = store.enroll(" Ada ", &[template(3.0, true)]).expect("enrolled");
         assert_eq!((ada.templates, ada.crops), (3, 2));
         store.rename("Grace", "Grace Hopper").expect("renamed");
         assert!(matches!(store.rename("Ada", "Grace Hopper"), Err(StoreError::Taken { .. })));
@@ -694,10 +708,10 @@ mod tests {
         let mut store = Store::open(&path).expect("the gallery");
         assert_eq!(names(&store), ["Grace Hopper"]);
         assert!(matches!(store.remove("Ada"), Err(StoreError::Unknown { .. })));
-        let loaded = store.load(MODEL, 4).expect("loaded");
+        let loaded = store.load(&model(), 4).expect("loaded");
         assert_eq!((loaded.gallery.people(), loaded.gallery.templates()), (1, 1));
         // A number is never given twice.
-        let ada = store.enroll("Ada", MODEL, &[]).expect("enrolled");
+        let ada = store.enroll("Ada", &[]).expect("enrolled");
         assert_eq!(ada.id, PersonId(3));
     }
 
@@ -717,7 +731,7 @@ mod tests {
         let traits = Traits { administrator: true, group: "night".to_owned(), stricter: 0.0 };
         assert_eq!(ada.traits, traits);
         assert_eq!(store.find("Grace").expect("Grace").traits, Traits::default());
-        let loaded = store.load(MODEL, 4).expect("loaded").gallery;
+        let loaded = store.load(&model(), 4).expect("loaded").gallery;
         assert_eq!(loaded.traits(ada.id), Some(&traits));
     }
 
@@ -731,7 +745,7 @@ mod tests {
         store.rename("Ada", "staff-0003").expect("renamed");
         let templates = [template(0.5, true), template(0.6, true)];
         let look_alike = Some((grace, 0.07));
-        let new = store.enroll_unnamed(MODEL, &templates, true, look_alike).expect("enrolled");
+        let new = store.enroll_unnamed(&templates, true, look_alike).expect("enrolled");
         assert_eq!((new.name.as_str(), new.id, new.templates), ("staff-0003x", PersonId(3), 2));
         assert_eq!(store.revision().expect("a revision"), [gallery, before + 2]);
         let traits = Traits { administrator: true, stricter: 0.07, ..Traits::default() };
@@ -739,7 +753,7 @@ mod tests {
         assert_eq!(store.find("Grace").expect("Grace").traits.stricter, 0.07);
         // One who is gone meanwhile hinders nobody.
         store.remove("Grace").expect("removed");
-        let next = store.enroll_unnamed(MODEL, &templates, false, Some((grace, 0.2)));
+        let next = store.enroll_unnamed(&templates, false, Some((grace, 0.2)));
         let next = next.expect("enrolled");
         assert_eq!((next.name.as_str(), next.traits.stricter), ("staff-0004", 0.2));
     }
@@ -767,9 +781,9 @@ mod tests {
         let folder = TempDir::new().expect("a folder");
         let mut store = Store::open(&folder.path().join("g.redb")).expect("a new gallery");
         for name in ["", "  ", "a\nb", &"x".repeat(101)] {
-            assert!(matches!(store.enroll(name, MODEL, &[]), Err(StoreError::Name { .. })));
+            assert!(matches!(store.enroll(name, &[]), Err(StoreError::Name { .. })));
         }
-        store.enroll("Łucja Ærø 王", MODEL, &[]).expect("enrolled");
+        store.enroll("Łucja Ærø 王", &[]).expect("enrolled");
     }
 
     #[test]
@@ -777,13 +791,22 @@ mod tests {
         let folder = TempDir::new().expect("a folder");
         let path = filled(&folder);
         let mut store = Store::open(&path).expect("the gallery");
-        let loaded = store.load("other", 4).expect("loaded");
-        assert_eq!((loaded.gallery.templates(), loaded.of_other_models), (0, 3));
-        let done = store.re_embed("other", |_| Some(embedding(7.0))).expect("re-embedded");
-        assert_eq!(done, ReEmbedded { renewed: 2, without_crop: 1 });
-        let loaded = store.load("other", 4).expect("loaded");
-        assert_eq!((loaded.gallery.templates(), loaded.of_other_models), (2, 1));
-        assert!(loaded.gallery.best(&embedding(7.0)).expect("somebody").similarity > 0.999);
+        store.enroll("Hedy", &[template(3.0, false)]).expect("enrolled");
+        let other = ModelId::new("other");
+        let loaded = store.load(&other, 4).expect("loaded");
+        assert_eq!((loaded.gallery.templates(), loaded.of_other_models), (0, 4));
+        // What a third model makes is not taken for the wanted one's.
+        let third = signed(&ModelId::new("third"), 7.0);
+        let done = store.re_embed(&other, |_| Some(third.clone())).expect("nothing done");
+        assert_eq!((done.renewed, done.without_crop), (0, 4));
+        let made = signed(&other, 7.0);
+        let done = store.re_embed(&other, |_| Some(made.clone())).expect("re-embedded");
+        let lost = vec!["Hedy".to_owned()];
+        assert_eq!(done, ReEmbedded { renewed: 2, without_crop: 2, lost });
+        let loaded = store.load(&other, 4).expect("loaded");
+        assert_eq!((loaded.gallery.templates(), loaded.of_other_models), (2, 2));
+        assert!(loaded.gallery.best(&made).expect("somebody").similarity > 0.999);
+        assert!(loaded.gallery.best(&signed(&model(), 7.0)).is_none());
     }
 
     #[test]
@@ -794,7 +817,7 @@ mod tests {
         assert_eq!(store.export(&["Ada".to_owned()], &out).expect("exported"), 1);
         assert!(store.export(&[], &out).is_err(), "the file is there already");
         let mut other = Store::open(&folder.path().join("other.redb")).expect("a new gallery");
-        other.enroll("Someone", MODEL, &[template(0.5, false)]).expect("enrolled");
+        other.enroll("Someone", &[template(0.5, false)]).expect("enrolled");
         let before = (std::fs::read(&out).expect("a file"), stamp(&out));
         let export = Export::open(&out).expect("an export");
         assert_eq!(other.import(&export).expect("imported"), (1, vec![]));
@@ -867,18 +890,20 @@ mod tests {
         let folder = TempDir::new().expect("a folder");
         let path = filled(&folder);
         let before = stamp(&path);
-        let loaded = peek(&path, MODEL, 4).expect("a gallery").expect("nobody works on it");
+        let loaded =
+            peek(&path, &model(), 4, |_| None).expect("a gallery").expect("nobody works on it");
         assert_eq!((loaded.gallery.people(), loaded.of_other_models), (2, 0));
         assert_eq!(stamp(&path), before);
         let mut store = Store::open(&path).expect("open");
-        assert!(peek(&path, MODEL, 4).expect("no fault").is_none());
+        assert!(peek(&path, &model(), 4, |_| None).expect("no fault").is_none());
         store.remove("Ada").expect("removed");
         drop(store);
-        let after = peek(&path, MODEL, 4).expect("a gallery").expect("nobody works on it");
+        let after =
+            peek(&path, &model(), 4, |_| None).expect("a gallery").expect("nobody works on it");
         assert!(after.revision[1] > loaded.revision[1]);
         assert_eq!(after.revision[0], loaded.revision[0]);
         std::fs::write(&path, "nonsense").expect("written");
-        assert!(peek(&path, MODEL, 4).is_err());
+        assert!(peek(&path, &model(), 4, |_| None).is_err());
     }
 
     #[test]
@@ -936,9 +961,9 @@ mod tests {
             std::fs::write(&path, &bytes).expect("written");
             let store = Store::open(&path).expect("the gallery or its copy");
             prop_assert_eq!(names(&store), ["Ada", "Grace"]);
-            let loaded = store.load(MODEL, 4).expect("loaded");
+            let loaded = store.load(&model(), 4).expect("loaded");
             prop_assert_eq!(loaded.gallery.templates(), 3);
-            prop_assert!(loaded.gallery.best(&embedding(2.0)).expect("Ada").similarity > 0.9999);
+            prop_assert!(loaded.gallery.best(&signed(&model(), 2.0)).expect("Ada").similarity > 0.9999);
         }
     }
 }

@@ -3,6 +3,8 @@
 
 use super::record::{Content, Place, RecordError, decode, encode};
 use super::{PersonId, Traits};
+use crate::embed::{Embedding, Template};
+use crate::models::ModelId;
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
     TableError, TableHandle,
@@ -64,11 +66,28 @@ impl Content for PersonRecord {
 
 impl Content for TemplateRecord {}
 
+/// The numbers come out of it only together with the model that made them.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct TemplateRecord {
-    /// The model set that made it.
-    pub(super) model: String,
-    pub(super) values: Vec<f32>,
+    model: String,
+    values: Vec<f32>,
+}
+
+impl TemplateRecord {
+    /// Whether this model made it.
+    pub(super) fn is_of(&self, model: &ModelId) -> bool {
+        self.model == model.as_str()
+    }
+
+    pub(super) fn template(&self) -> Template {
+        Template::new(ModelId::new(&self.model), Embedding::normalized(&self.values))
+    }
+
+    /// Nothing where another model made it.
+    pub(super) fn new(template: &Template, model: &ModelId) -> Option<Self> {
+        let values = template.of(model).ok()?.values().to_vec();
+        Some(Self { model: model.as_str().to_owned(), values })
+    }
 }
 
 /// One record to write (`Some`) or to remove.

@@ -201,6 +201,11 @@ impl Augment {
     }
 }
 
+/// The mirror image.
+pub fn mirrored(crop: &Crop) -> Crop {
+    Augment { flip: 1.0, ..Augment::none() }.apply(crop, &mut Chance::new(0))
+}
+
 fn flip(frame: &mut Frame) {
     let width = frame.width();
     for row in frame.pixels_mut().chunks_exact_mut(3 * width) {

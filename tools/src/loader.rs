@@ -7,6 +7,7 @@
 use crate::augment::Augment;
 use crate::chance::Chance;
 use crate::mobilefacenet::INPUT_SIDE;
+use crate::parallel;
 use anyhow::{Context, Result, anyhow, bail};
 use facelatch::align::Crop;
 use facelatch::models::Normalization;
@@ -150,7 +151,7 @@ impl Drop for Loader {
 pub fn threads(device: tch::Device) -> usize {
     match device {
         tch::Device::Cpu => 1,
-        _ => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        _ => parallel::cores(),
     }
 }
 

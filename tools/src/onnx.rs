@@ -6,7 +6,7 @@ use tract_onnx::pb;
 
 /// Operator set of the graphs written. 13 is the oldest with all that is used,
 /// so the most readers know it.
-const OPSET: i64 = 13;
+pub const OPSET: i64 = 13;
 /// Version of the file format that came with it.
 const IR_VERSION: i64 = 8;
 

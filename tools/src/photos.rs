@@ -6,13 +6,11 @@ use anyhow::Result;
 use facelatch::align::{Crop, align};
 use facelatch::detect::{self, Detector, DetectorSettings, Face, Net, nearest_center};
 use facelatch::embed::{Embedder, Embedding};
-use facelatch::models::Models;
+use facelatch::models::{Models, RecognizerModel};
 use facelatch::nn::Pictures;
 use facelatch::picture;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What became of a photo.
 #[derive(Clone, Debug)]
@@ -55,46 +53,29 @@ pub fn process_watched(
     label: &str,
     watch: &Watch,
 ) -> Result<Vec<Outcome>> {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let progress = progress(photos.len(), label);
-    let next = AtomicUsize::new(0);
-    let outcomes = Mutex::new(vec![None; photos.len()]);
-    std::thread::scope(|scope| -> Result<()> {
-        let workers: Vec<_> = (0..threads.min(photos.len()))
-            .map(|_| {
-                scope.spawn(|| -> Result<()> {
-                    let mut detector =
-                        Detector::new(&models.detector, DetectorSettings::default())?;
-                    let mut embedder =
-                        if embed { Some(Embedder::new(models.recognizer()?)?) } else { None };
-                    loop {
-                        let index = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(photo) = photos.get(index) else { return Ok(()) };
-                        let mut watch = |net, pictures: &Pictures| watch(index, net, pictures);
-                        let outcome = one(&mut detector, embedder.as_mut(), photo, &mut watch)?;
-                        if let Ok(mut outcomes) = outcomes.lock() {
-                            outcomes[index] = Some(outcome);
-                        }
-                        progress.inc(1);
-                    }
-                })
-            })
-            .collect();
-        for worker in workers {
-            worker.join().map_err(|_| anyhow::anyhow!("a worker thread panicked"))??;
-        }
-        Ok(())
-    })?;
+    let outcomes = parallel::each(
+        parallel::cores(),
+        photos.len(),
+        || {
+            let detector = Detector::new(&models.detector, DetectorSettings::default())?;
+            let embedder = if embed { Some(Embedder::new(models.recognizer()?)?) } else { None };
+            Ok((detector, embedder))
+        },
+        |(detector, embedder), at| {
+            let mut watch = |net, pictures: &Pictures| watch(at, net, pictures);
+            let outcome = one(detector, embedder.as_mut(), &photos[at], &mut watch)?;
+            progress.inc(1);
+            Ok(outcome)
+        },
+    );
     progress.finish_and_clear();
-    let outcomes = outcomes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    // Every index below the length was taken by exactly one worker.
-    Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::NoFace)).collect())
+    outcomes
 }
 
 /// Embeds aligned faces, in their order.
-pub fn embed(models: &Models, crops: &[&Crop], label: &str) -> Result<Vec<Embedding>> {
+pub fn embed(model: &RecognizerModel, crops: &[&Crop], label: &str) -> Result<Vec<Embedding>> {
     let progress = progress(crops.len(), label);
-    let model = models.recognizer()?;
     let embeddings = parallel::each(
         parallel::cores(),
         crops.len(),

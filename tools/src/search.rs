@@ -5,13 +5,12 @@
 //! order. What came of each is kept in a file of its own, and a search that was
 //! ended takes from there what it finds.
 
-use crate::files;
-use anyhow::{Context, Result, anyhow, ensure};
+use crate::{files, parallel};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering::{Greater, Less};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// Learning rates that are tried where none are named.
 pub const LEARNING_RATES: [f64; 4] = [1e-5, 1e-4, 1e-3, 1e-2];
@@ -143,48 +142,20 @@ impl Search<'_> {
         let mut rows: Vec<Option<Row>> = points.iter().map(|point| self.kept(point)).collect();
         told(Told::Kept(rows.iter().flatten().count()));
         let open: Vec<usize> = (0..points.len()).filter(|at| rows[*at].is_none()).collect();
-        let next = AtomicUsize::new(0);
-        let failed = AtomicBool::new(false);
-        let done = Mutex::new(&mut rows);
-        std::thread::scope(|scope| {
-            let work = || -> Result<()> {
-                loop {
-                    let stopped =
-                        self.stop.load(Ordering::Relaxed) || failed.load(Ordering::Relaxed);
-                    let at = open.get(next.fetch_add(1, Ordering::Relaxed));
-                    let (false, Some(at)) = (stopped, at) else { return Ok(()) };
-                    let point = points[*at];
-                    let row = train(&point).and_then(|tried| {
-                        let row = tried.map(|tried| Row { point, tried });
-                        row.as_ref().map_or(Ok(()), |row| self.keep(row))?;
-                        Ok(row)
-                    });
-                    let row = match row {
-                        Ok(Some(row)) => row,
-                        Ok(None) => return Ok(()),
-                        Err(error) => {
-                            failed.store(true, Ordering::Relaxed);
-                            return Err(error.context(point.name()));
-                        }
-                    };
-                    told(Told::Tried(&row));
-                    if let Ok(mut done) = done.lock() {
-                        done[*at] = Some(row);
-                    }
-                }
-            };
-            let workers: Vec<_> =
-                (0..self.jobs.clamp(1, points.len().max(1))).map(|_| scope.spawn(work)).collect();
-            let mut outcome = Ok(());
-            for worker in workers {
-                let ended = worker.join().unwrap_or_else(|_| {
-                    failed.store(true, Ordering::Relaxed);
-                    Err(anyhow!("a thread that tries points panicked"))
-                });
-                outcome = outcome.and(ended);
+        let tried = |at: usize| -> Result<Option<Row>> {
+            let point = points[open[at]];
+            let row = train(&point)?.map(|tried| Row { point, tried });
+            if let Some(row) = &row {
+                self.keep(row)?;
+                told(Told::Tried(row));
             }
-            outcome
-        })?;
+            Ok(row)
+        };
+        let work = |(): &mut (), at: usize| tried(at).with_context(|| points[open[at]].name());
+        let new = parallel::each_until(self.stop, self.jobs, open.len(), || Ok(()), work)?;
+        for (at, row) in open.iter().zip(new) {
+            rows[*at] = row.flatten();
+        }
         let mut rows: Vec<Row> = rows.into_iter().flatten().collect();
         sort(&mut rows);
         Ok(rows)
@@ -309,8 +280,11 @@ fn available(meminfo: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyhow::anyhow;
     use serde_json::json;
     use std::collections::BTreeSet;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A trainer whose loss is least at 1e-3 and 0.95, and which diverges at 1e-2
     /// with 0.99.

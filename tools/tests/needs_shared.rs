@@ -11,6 +11,7 @@ use facelatch::frame::{Frame, Rect};
 use facelatch::models::{ModelFile, Models, Normalization, RecognizerModel};
 use facelatch::picture;
 use facelatch_tools::cli::read_mobilefacenet;
+use facelatch_tools::export::{compare, exported};
 use facelatch_tools::weights::ncnn;
 use facelatch_tools::{lfw::Pairs, weights::pytorch};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -45,6 +46,7 @@ fn main() {
         trial("faces_match_through_our_own_decoder", faces_match_through_our_decoder),
         trial("int8_stays_near_float", int8_stays_near_float),
         trial("embeddings_match_the_reference", embeddings_match),
+        trial("what_is_exported_agrees_with_torch", exports_agree),
         trial("weights_cut_short_name_the_tensor", cut_weights_are_named),
         trial("a_legacy_pickle_is_read", reads_a_legacy_pickle),
         trial("the_pairs_files_are_read_whole", reads_the_pairs),
@@ -222,6 +224,20 @@ fn embeddings_match(shared: &Path) -> Result<(), Failed> {
     );
     println!("{figures}");
     if agreeing * 100 < cosines.len() * 99 { Err(figures.into()) } else { Ok(()) }
+}
+
+/// The published weights through tract and through libtorch, on real faces.
+fn exports_agree(shared: &Path) -> Result<(), Failed> {
+    let network = read_mobilefacenet(&shared.join("weights/mobilefacenet.param"))?;
+    let mut crops = vec![];
+    for reference in reference(shared)?.iter().take(100) {
+        let frame = picture::read(&shared.join("lfw").join(&reference.image))?;
+        crops.push(align(&frame, &reference.landmarks));
+    }
+    let model = exported(&network, Normalization::ARCFACE);
+    let agreement = compare(&network, &model, &crops)?;
+    println!("{agreement:?}");
+    Ok(())
 }
 
 fn mean(values: &[f32]) -> f32 {

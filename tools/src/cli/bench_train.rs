@@ -1,5 +1,6 @@
 //! `bench-train`: images a second of a training step.
 
+use super::say;
 use crate::bench_train::{Bench, median, recipe};
 use crate::device;
 use anyhow::{Result, ensure};
@@ -101,9 +102,4 @@ impl BenchTrain {
             most: turns.iter().copied().fold(0.0, f64::max),
         }
     }
-}
-
-#[expect(clippy::print_stdout, reason = "the command's own output")]
-fn say(line: &str) {
-    println!("{line}");
 }

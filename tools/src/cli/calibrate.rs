@@ -1,6 +1,7 @@
 //! `calibrate`: the thresholds of a set of models.
 
 use super::import::{Thresholds, update_manifest};
+use super::say;
 use crate::calibrate::calibrate;
 use crate::lfw::{all_photos, names_in};
 use crate::metrics::Scores;
@@ -72,11 +73,6 @@ pub fn thresholds(models: &Models, images: &Path, people: &Path) -> Result<Thres
     let found: BTreeSet<&str> = faces.iter().map(|(person, _)| *person).collect();
     let file = people.file_name().unwrap_or_default().to_string_lossy();
     calibrate(&Scores::of_all_pairs(&faces), file.into_owned(), found.len(), faces.len())
-}
-
-#[expect(clippy::print_stdout, reason = "the command's own output")]
-fn say(line: &str) {
-    println!("{line}");
 }
 
 #[cfg(test)]

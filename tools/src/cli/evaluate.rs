@@ -10,11 +10,12 @@ use crate::evaluate::open::{self, Face, Open, Protocol, Subjects};
 use crate::evaluate::{FORMAT, Report, closed, figures, html};
 use crate::files;
 use crate::identification::Settings;
+use crate::judge;
 use crate::lfw::{Pairs, Photo};
 use crate::metrics::{Accuracy, Scores, accuracy};
 use crate::photos;
 use crate::run::Run;
-use crate::student::{Student, pictures};
+use crate::student::Student;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::align::{CROP_SIDE, Crop};
@@ -213,7 +214,7 @@ impl Evaluate {
 impl Recognizer {
     fn name(&self) -> Result<String> {
         Ok(match self {
-            Self::Models(models) => models.recognizer_id()?,
+            Self::Models(models) => models.recognizer_id()?.to_string(),
             Self::Run(run, _) => {
                 let name = run.folder.file_name().unwrap_or(run.folder.as_os_str());
                 format!("run {}", name.to_string_lossy())
@@ -257,7 +258,7 @@ impl Recognizer {
 
     fn embed(&self, crops: &[&Crop]) -> Result<Vec<Embedding>> {
         match self {
-            Self::Models(models) => photos::embed(models, crops, "embedding"),
+            Self::Models(models) => photos::embed(models.recognizer()?, crops, "embedding"),
             Self::Run(run, device) => Ok(embed_in_torch(run, *device, crops)?.0),
         }
     }
@@ -275,8 +276,7 @@ fn embed_in_torch(
     let (mut embeddings, mut logits) = (Vec::new(), Vec::new());
     for batch in crops.chunks(BATCH) {
         let _guard = tch::no_grad_guard();
-        let seen = pictures(batch, &run.record.normalization).to_device(device);
-        let embedded = student.forward(&seen);
+        let embedded = judge::embed(&student, batch, &run.record.normalization, false, device);
         let rows = |tensor: &Tensor| -> Result<Vec<Vec<f32>>> {
             Ok(Vec::try_from(tensor.to_device(Device::Cpu))?)
         };

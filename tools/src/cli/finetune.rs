@@ -1,7 +1,7 @@
 //! `finetune`: weights that know faces, trained on for people of one's own.
 
 use super::signals;
-use super::training::{Data, Options, follow, read_weights};
+use super::training::{Data, Options, Place, follow, read_weights};
 use crate::recipe::Recipe;
 use crate::train::Start;
 use anyhow::Result;
@@ -23,12 +23,8 @@ pub struct Finetune {
     weights: PathBuf,
     #[command(flatten)]
     data: Data,
-    /// Folder for what comes of it
-    #[arg(long, value_name = "RUN")]
-    out: PathBuf,
-    /// Go on from the checkpoint in --out
-    #[arg(long)]
-    resume: bool,
+    #[command(flatten)]
+    place: Place,
     #[command(flatten)]
     options: Options,
 }
@@ -38,8 +34,11 @@ impl Finetune {
         let (network, normalization) = read_weights(&self.weights)?;
         let recipe = self.options.recipe(Recipe::finetune(), normalization)?;
         let data = self.data.read()?;
-        let start =
-            Start { resume: self.resume, stop: signals::stop()?, ..Start::from_weights(network) };
-        follow(start, &data, &recipe, &self.out)
+        let start = Start {
+            resume: self.place.resume,
+            stop: signals::stop()?,
+            ..Start::from_weights(network)
+        };
+        follow(start, &data, &recipe, &self.place.out)
     }
 }

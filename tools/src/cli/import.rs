@@ -93,7 +93,8 @@ fn import_mtcnn(weights: &Path, out: &Path) -> Result<()> {
         rnet: write("rnet.onnx", &nets.rnet)?,
         onet: write("onet.onnx", &nets.onet)?,
     };
-    update_manifest(out, None, "detector", toml::Value::try_from(entry)?)
+    update_manifest(out, None, "detector", toml::Value::try_from(entry)?)?;
+    forget(out, &["selftest"])
 }
 
 /// Reads MobileFaceNet's weights in whichever format the file's ending names.
@@ -141,7 +142,18 @@ pub fn write_recognizer(
         calibration,
         likelihood: None,
     };
-    update_manifest(out, Some(version), "recognizer", toml::Value::try_from(&entry)?)
+    update_manifest(out, Some(version), "recognizer", toml::Value::try_from(&entry)?)?;
+    forget(out, &["selftest", "recipe", "figures", "licence"])
+}
+
+/// Removes from the manifest what was said of networks that are no longer there.
+pub fn forget(folder: &Path, keys: &[&str]) -> Result<()> {
+    let path = folder.join(MANIFEST);
+    let text = String::from_utf8_lossy(&read(&path)?).into_owned();
+    let mut manifest: toml::Table =
+        toml::from_str(&text).with_context(|| path.display().to_string())?;
+    manifest.retain(|key, _| keys.iter().all(|gone| *gone != key));
+    write_file(&path, toml::to_string(&manifest)?.as_bytes())
 }
 
 /// Replaces one table of the manifest, which may not be there yet.

@@ -5,10 +5,12 @@ mod bench_train;
 mod calibrate;
 pub use augment::AugmentOptions;
 mod evaluate;
+mod export;
 mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
 mod prepare;
+mod push;
 mod quantize;
 mod search;
 mod signals;
@@ -42,6 +44,8 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     Quantize(quantize::Quantize),
     Verify(verify::Verify),
+    Export(export::Export),
+    Push(push::Push),
 }
 
 impl Command {
@@ -56,6 +60,12 @@ impl Command {
                 | Self::Quantize(_)
         )
     }
+}
+
+/// A line of a command's output.
+#[expect(clippy::print_stdout, reason = "the commands' own output")]
+fn say(line: &str) {
+    println!("{line}");
 }
 
 /// Runs the program: 0 done, 1 failed, 2 wrong usage.
@@ -79,6 +89,8 @@ pub fn main() -> ExitCode {
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::Quantize(quantize) => quantize.run(),
         Command::Verify(verify) => verify.run(),
+        Command::Export(export) => export.run(),
+        Command::Push(push) => push.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

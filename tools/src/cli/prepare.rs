@@ -1,5 +1,6 @@
 //! `prepare`: photos into a data set.
 
+use super::say;
 use super::signals;
 use crate::dataset::counted;
 use crate::parallel;
@@ -182,9 +183,4 @@ fn list(title: &str, lines: impl ExactSizeIterator<Item = String>) {
     if count > NAMES_TOLD {
         say(&format!("{:<11} and {} more", "", count - NAMES_TOLD));
     }
-}
-
-#[expect(clippy::print_stdout, reason = "the command's own output")]
-fn say(line: &str) {
-    println!("{line}");
 }

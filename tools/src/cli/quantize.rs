@@ -1,7 +1,10 @@
 //! `quantize`: a set of models in floating point into one in 8 bits.
 
 use super::calibrate;
-use super::import::{update_manifest, write_file};
+use super::export::this_step;
+use super::import::{forget, update_manifest, write_file};
+use super::say;
+use crate::export::self_test;
 use crate::lfw::{Pairs, Photo, all_photos, check_apart, names_in, people_of};
 use crate::photos;
 use crate::quantize::fold::CENTERED;
@@ -16,7 +19,8 @@ use clap::Args;
 use facelatch::align::Crop;
 use facelatch::detect::{DetectorSettings, Net};
 use facelatch::models::{
-    Channels, DetectorEntry, FileEntry, Layout, ModelFile, Models, RecognizerEntry, sha256_hex,
+    Channels, DetectorEntry, FileEntry, Layout, ModelFile, Models, RecipeStep, RecognizerEntry,
+    sha256_hex,
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -132,7 +136,7 @@ impl Quantize {
             let entry = FileEntry { file: format!("{name}.onnx"), sha256: sha256_hex(&bytes) };
             files.insert(*name, entry);
         }
-        self.write_manifest(&files, recognizer.embedding_size)?;
+        self.write_manifest(&models, &files, recognizer.embedding_size)?;
         let made = Models::open(&self.out)?;
         let thresholds = calibrate::thresholds(&made, &self.images, &self.calibrate)?;
         calibrate::write(&self.out, thresholds, None)?;
@@ -140,6 +144,7 @@ impl Quantize {
         let people: Vec<&str> = select.iter().map(|photo| photo.person.as_str()).collect();
         let whole = compare([&models, &made], &self.paths(&select), &people)?;
         tell_whole(&whole);
+        self.write_figures(&models, &whole)?;
         let record = Record { seed: self.seed, networks, whole };
         write_file(&self.out.join("quantize.json"), &serde_json::to_vec_pretty(&record)?)
     }
@@ -167,9 +172,42 @@ impl Quantize {
         gather(models, &self.paths(photos), watched, label)
     }
 
-    /// Without thresholds, which are measured with the models in place.
+    /// What was measured, and the self-test, which every later change of a network
+    /// would break.
+    fn write_figures(&self, models: &Models, whole: &Whole) -> Result<()> {
+        let mut figures = models.manifest.figures.clone();
+        figures.extend([
+            ("quantize_cosine".to_owned(), f64::from(whole.cosine)),
+            ("quantize_landmarks".to_owned(), f64::from(whole.landmarks[0])),
+        ]);
+        update_manifest(&self.out, None, "figures", toml::Value::try_from(figures)?)?;
+        let (entry, files) = self_test(&Models::open(&self.out)?)?;
+        for (name, bytes) in files {
+            write_file(&self.out.join(name), &bytes)?;
+        }
+        update_manifest(&self.out, None, "selftest", toml::Value::try_from(entry)?)
+    }
+
+    /// How the networks came about, this step the last.
+    fn recipe(&self, models: &Models) -> Result<Vec<RecipeStep>> {
+        let mut data = BTreeMap::new();
+        let parts = [("calibrate", Some(&self.calibrate)), ("select", Some(&self.select))];
+        for (part, file) in parts.into_iter().chain([("train", self.train.as_ref())]) {
+            if let Some(file) = file {
+                let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
+                data.insert(part.to_owned(), sha256_hex(&bytes));
+            }
+        }
+        let mut recipe = models.manifest.recipe.clone();
+        recipe.push(RecipeStep { seed: Some(self.seed), ..this_step(data) });
+        Ok(recipe)
+    }
+
+    /// Without thresholds, which are measured with the models in place. Terms and recipe
+    /// are those of the networks these come from.
     fn write_manifest(
         &self,
+        models: &Models,
         files: &BTreeMap<&str, FileEntry>,
         embedding_size: usize,
     ) -> Result<()> {
@@ -198,7 +236,14 @@ impl Quantize {
         };
         update_manifest(&self.out, None, "detector", toml::Value::try_from(detector)?)?;
         let recognizer = toml::Value::try_from(recognizer)?;
-        update_manifest(&self.out, Some(&self.name), "recognizer", recognizer)
+        update_manifest(&self.out, Some(&self.name), "recognizer", recognizer)?;
+        // Whatever was said of networks that lay here before is over.
+        forget(&self.out, &["selftest", "recipe", "figures", "licence"])?;
+        if let Some(licence) = &models.manifest.licence {
+            update_manifest(&self.out, None, "licence", licence.as_str().into())?;
+        }
+        let recipe = toml::Value::try_from(self.recipe(models)?)?;
+        update_manifest(&self.out, None, "recipe", recipe)
     }
 }
 
@@ -302,7 +347,72 @@ fn told(agreement: &Agreement) -> String {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's own output")]
-fn say(line: &str) {
-    println!("{line}");
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use facelatch::model_store::check_folder;
+    use facelatch::nn::Precision;
+    use std::path::Path;
+    use tempfile::TempDir;
+
+    /// The shipped models as if they had just been made.
+    #[test]
+    fn terms_recipe_and_a_self_test_come_along() {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+        let folder = TempDir::new().expect("a folder");
+        let out = folder.path().join("out");
+        std::fs::create_dir(&out).expect("a folder");
+        let names = ["pnet", "rnet", "onet", "mobilefacenet"];
+        let files: BTreeMap<&str, FileEntry> = names
+            .into_iter()
+            .map(|name| {
+                let file = format!("{name}.onnx");
+                let bytes = std::fs::read(shipped.join(&file)).expect("a model");
+                std::fs::write(out.join(&file), &bytes).expect("written");
+                (name, FileEntry { file, sha256: sha256_hex(&bytes) })
+            })
+            .collect();
+        let people = folder.path().join("people.txt");
+        std::fs::write(&people, "Ada\n").expect("written");
+        let mut models = Models::open(&shipped).expect("models");
+        models.manifest.recipe = vec![RecipeStep { seed: Some(1), ..RecipeStep::default() }];
+        models.manifest.figures = BTreeMap::from([("epoch".to_owned(), 7.0)]);
+        let quantize = Quantize {
+            models: shipped.clone(),
+            images: folder.path().to_owned(),
+            calibrate: people.clone(),
+            select: people,
+            train: None,
+            out: out.clone(),
+            name: "new".to_owned(),
+            qat_epochs: 0,
+            seed: 3,
+        };
+        quantize.write_manifest(&models, &files, 128).expect("written");
+        let recognizer = models.manifest.recognizer.clone().expect("a recognizer");
+        let calibration = recognizer.calibration.expect("a calibration");
+        calibrate::write(&out, (recognizer.thresholds, calibration), None).expect("written");
+        let whole = Whole {
+            photos: 1,
+            found: [1, 1],
+            same: 1,
+            landmarks: [0.3, 0.5],
+            cosine: 0.998,
+            rates: vec![],
+        };
+        quantize.write_figures(&models, &whole).expect("written");
+
+        let checked = check_folder(&out, Precision::Int8).expect("a set that a door takes");
+        assert_eq!(checked.report.expect("a self-test").vectors, 2);
+        let manifest = checked.models.manifest;
+        assert_eq!(manifest.version, "new");
+        assert_eq!(manifest.licence, models.manifest.licence);
+        assert_eq!((manifest.figures["epoch"], manifest.recipe.len()), (7.0, 2));
+        assert_eq!(manifest.recipe[1].seed, Some(3));
+        assert_eq!(manifest.recipe[1].data["calibrate"], sha256_hex(b"Ada\n"));
+        // Made once more, nothing of the last time is left.
+        quantize.write_manifest(&models, &files, 128).expect("written");
+        let manifest = Models::open(&out).expect("models").manifest;
+        assert_eq!((manifest.selftest, manifest.figures.len()), (None, 0));
+    }
 }

@@ -1,5 +1,6 @@
 //! `search`: the best learning rate and momentum of a grid, and a training with them.
 
+use super::say;
 use super::signals;
 use super::training::{Data, Options, follow, read_weights};
 use crate::checkpoint::Checkpoint;
@@ -14,7 +15,7 @@ use crate::search::{
 use crate::train::{Diverged, Interrupted, Start, train};
 use crate::training_data::TrainingData;
 use crate::weights::safetensors;
-use crate::{device, files};
+use crate::{device, files, parallel};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use facelatch::models::sha256_hex;
@@ -148,7 +149,7 @@ impl Search {
         };
         let jobs = self.jobs.unwrap_or_else(|| match recipe.device {
             tch::Device::Cpu => {
-                let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+                let cores = parallel::cores();
                 let each = bytes_each(recipe.batch);
                 search::jobs(cores, self.point_threads, available_memory(), each)
             }
@@ -233,11 +234,6 @@ fn told_point(row: &Row) -> String {
         None => "diverged".to_owned(),
     };
     format!("learning rate {:e}, momentum {}: {came}", row.point.learning_rate, row.point.momentum)
-}
-
-#[expect(clippy::print_stdout, reason = "the command's own output")]
-fn say(line: &str) {
-    println!("{line}");
 }
 
 #[cfg(test)]

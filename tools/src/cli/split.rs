@@ -1,5 +1,6 @@
 //! `split`: a data set in parts.
 
+use super::say;
 use crate::dataset::{self, Dataset, Row, counted, some_of};
 use crate::lfw::{Pairs, check_apart, names_in, people_of};
 use crate::split::{PARTS, Shares, by_person, by_photo, count_people, of_people};
@@ -233,9 +234,4 @@ fn people_in(file: &Path) -> Result<BTreeSet<String>> {
         bail!("{}: nobody in it; expected a name a line, or a pairs file", file.display());
     }
     Ok(people)
-}
-
-#[expect(clippy::print_stdout, reason = "the command's own output")]
-fn say(line: &str) {
-    println!("{line}");
 }

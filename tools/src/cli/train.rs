@@ -1,7 +1,7 @@
 //! `train`: a recognizer from nothing, or from weights, end to end.
 
 use super::signals;
-use super::training::{Data, Options, follow, read_weights};
+use super::training::{Data, Options, Place, follow, read_weights};
 use crate::recipe::Recipe;
 use crate::train::Start;
 use anyhow::{Result, ensure};
@@ -24,12 +24,8 @@ pub struct Train {
     embedding_size: usize,
     #[command(flatten)]
     data: Data,
-    /// Folder for what comes of it
-    #[arg(long, value_name = "RUN")]
-    out: PathBuf,
-    /// Go on from the checkpoint in --out
-    #[arg(long)]
-    resume: bool,
+    #[command(flatten)]
+    place: Place,
     #[command(flatten)]
     options: Options,
 }
@@ -53,7 +49,7 @@ impl Train {
         };
         let recipe = self.options.recipe(usual, normalization)?;
         let data = self.data.read()?;
-        let start = Start { resume: self.resume, stop: signals::stop()?, ..start };
-        follow(start, &data, &recipe, &self.out)
+        let start = Start { resume: self.place.resume, stop: signals::stop()?, ..start };
+        follow(start, &data, &recipe, &self.place.out)
     }
 }

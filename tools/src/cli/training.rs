@@ -3,6 +3,7 @@
 
 use super::AugmentOptions;
 use super::import::{Normalized, read_mobilefacenet};
+use super::say;
 use crate::device;
 use crate::judge::Judge;
 use crate::margin::Margin;
@@ -38,6 +39,17 @@ impl Data {
         }
         Ok(data)
     }
+}
+
+/// Where it is kept what comes of a training.
+#[derive(Args)]
+pub struct Place {
+    /// Folder for what comes of it
+    #[arg(long, value_name = "RUN")]
+    pub out: PathBuf,
+    /// Go on from the checkpoint in --out
+    #[arg(long)]
+    pub resume: bool,
 }
 
 /// How batches are normalized.
@@ -325,11 +337,6 @@ fn figures(judged: &Judged) -> String {
         parts.push(format!("EER {:.2} %", rate * 100.0));
     }
     parts.join("  ")
-}
-
-#[expect(clippy::print_stdout, reason = "the command's own output")]
-fn say(line: &str) {
-    println!("{line}");
 }
 
 #[cfg(test)]

@@ -1,0 +1,244 @@
+//! `models`: the sets of models on this device.
+
+use super::site::{MUST_ENROLL_AGAIN, Site};
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use facelatch::gallery::store::ReEmbedded;
+use facelatch::model_store::{
+    BUILT_IN, Checked, ModelStore, ModelStoreError, Pointer, Source, Told, check_folder,
+};
+use facelatch::selftest::Report;
+use serde::Serialize;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// List, verify, install or roll back sets of models
+///
+/// An installed set takes the place of the one in use, also under a `run` that goes
+/// on, and the one before is kept. Everybody enrolled is carried over by the pictures
+/// kept of them.
+#[derive(Args)]
+pub struct Models {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    site: Site,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Every set: which is used, which was before
+    List {
+        /// Print JSON Lines, one object a set
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check digests, shapes, thresholds and self-test of sets
+    Verify {
+        /// As `list` shows them [default: the one in use; with --models that folder]
+        sets: Vec<String>,
+        /// Print JSON Lines, one object a set
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a set, make everybody's templates anew, and use it from now on
+    ///
+    /// Whatever goes wrong, the set in use stays in use.
+    Install {
+        /// A folder with manifest.toml, a tar of one, or - for a tar on standard input
+        set: PathBuf,
+    },
+    /// Go back to the set that was used before
+    Rollback,
+}
+
+/// A set as `list` prints it.
+#[derive(Serialize)]
+struct SetLine<'a> {
+    set: &'a str,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recognizer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    licence: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// A set as `verify` prints it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum VerifyLine<'a> {
+    Whole { set: &'a str, files: usize, selftest: Option<Report> },
+    Failed { set: &'a str, error: String },
+}
+
+impl Models {
+    pub fn run(self) -> Result<ExitCode> {
+        let config = self.site.config()?;
+        let store = ModelStore::new(&config.model_store());
+        if self.site.models_folder().is_some() && !matches!(self.what, What::Verify { .. }) {
+            bail!("--models says which folder to verify; name the installed sets with --store");
+        }
+        let gallery = config.gallery_file();
+        let precision = self.site.precision();
+        let mut out = anstream::stdout().lock();
+        match &self.what {
+            What::List { json } => list(&mut out, &store, *json)?,
+            What::Verify { sets, json } => return self.verify(&mut out, &store, sets, *json),
+            What::Install { set } => {
+                let mut told = |told: &Told<'_>| tell(&mut out, told);
+                if set.as_os_str() == "-" {
+                    let mut tar = std::io::stdin().lock();
+                    let source = Source::Tar("standard input", &mut tar);
+                    store.install(source, precision, &gallery, &mut told)?;
+                } else if set.is_file() {
+                    let shown = set.display().to_string();
+                    let mut tar = File::open(set).with_context(|| shown.clone())?;
+                    let source = Source::Tar(&shown, &mut tar);
+                    store.install(source, precision, &gallery, &mut told)?;
+                } else {
+                    store.install(Source::Folder(set), precision, &gallery, &mut told)?;
+                }
+            }
+            What::Rollback => {
+                store.rollback(precision, &gallery, &mut |told| tell(&mut out, told))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn verify(
+        &self,
+        out: &mut impl Write,
+        store: &ModelStore,
+        sets: &[String],
+        json: bool,
+    ) -> Result<ExitCode> {
+        let precision = self.site.precision();
+        let mut code = ExitCode::SUCCESS;
+        let mut verified = |set: &str, checked: Result<Checked, ModelStoreError>| -> Result<()> {
+            let line = match checked {
+                Ok(Checked { files, report, .. }) => {
+                    VerifyLine::Whole { set, files: files.len(), selftest: report }
+                }
+                Err(error) => {
+                    code = ExitCode::FAILURE;
+                    VerifyLine::Failed { set, error: error.to_string() }
+                }
+            };
+            print_verified(out, &line, json)
+        };
+        match self.site.models_folder() {
+            Some(folder) if sets.is_empty() && folder != Path::new(BUILT_IN) => {
+                verified(&folder.display().to_string(), check_folder(folder, precision))?;
+            }
+            Some(_) if sets.is_empty() => verified(BUILT_IN, store.check(BUILT_IN, precision))?,
+            Some(_) => bail!("name sets or a folder with --models, not both"),
+            None if sets.is_empty() => {
+                let current = store.pointer()?.current;
+                verified(&current, store.check(&current, precision))?;
+            }
+            None => {
+                for set in sets {
+                    verified(set, store.check(set, precision))?;
+                }
+            }
+        }
+        Ok(code)
+    }
+}
+
+fn list(out: &mut impl Write, store: &ModelStore, json: bool) -> Result<()> {
+    let Pointer { current, previous } = store.pointer()?;
+    let mut names = store.names()?;
+    names.push(BUILT_IN.to_owned());
+    // One that is pointed to and gone must not go unseen.
+    for name in [Some(&current), previous.as_ref()].into_iter().flatten() {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    for name in &names {
+        let state = match name {
+            name if *name == current => "current",
+            name if Some(name) == previous.as_ref() => "previous",
+            _ => "kept",
+        };
+        let line = match store.open(name) {
+            Ok(models) => SetLine {
+                set: name,
+                state,
+                recognizer: models.recognizer_id().ok().map(|id| id.to_string()),
+                version: Some(models.manifest.version),
+                licence: models.manifest.licence,
+                error: None,
+            },
+            Err(error) => SetLine {
+                set: name,
+                state,
+                version: None,
+                recognizer: None,
+                licence: None,
+                error: Some(error.to_string()),
+            },
+        };
+        if json {
+            writeln!(out, "{}", serde_json::to_string(&line)?)?;
+            continue;
+        }
+        let more = line.error.or(line.licence).unwrap_or_default();
+        writeln!(out, "{}", format!("{name:32} {state:9} {more}").trim_end())?;
+    }
+    Ok(())
+}
+
+fn print_verified(out: &mut impl Write, line: &VerifyLine<'_>, json: bool) -> Result<()> {
+    if json {
+        writeln!(out, "{}", serde_json::to_string(line)?)?;
+        return Ok(());
+    }
+    match line {
+        VerifyLine::Whole { set, files, selftest } => {
+            writeln!(out, "{set}  {files} files as they should be, {}", tested(selftest.as_ref()))?;
+        }
+        VerifyLine::Failed { set, error } => log::error!("{set}: {error}"),
+    }
+    Ok(())
+}
+
+fn tested(report: Option<&Report>) -> String {
+    report.map_or_else(
+        || "no self-test in it".to_owned(),
+        |Report { vectors, cosine, landmarks }| {
+            format!(
+                "self-test of {vectors} pictures passed: cosine {cosine:.4}, landmarks within {landmarks:.2} px"
+            )
+        },
+    )
+}
+
+fn tell(out: &mut impl Write, told: &Told<'_>) -> std::io::Result<()> {
+    match told {
+        Told::Unpacked(files) => writeln!(out, "copied    {files} files")?,
+        Told::Checked(name, Checked { report, .. }) => {
+            writeln!(out, "checked   {name}, {}", tested(report.as_ref()))?;
+        }
+        Told::Placed(_) => {}
+        Told::ReEmbedded(ReEmbedded { renewed, lost, .. }) => {
+            writeln!(out, "gallery   {renewed} templates made anew from their pictures")?;
+            if !lost.is_empty() {
+                log::warn!("{}: {MUST_ENROLL_AGAIN}", lost.join(", "));
+            }
+        }
+        Told::Switched(Pointer { current, previous }) => {
+            let before = previous.as_deref().unwrap_or(BUILT_IN);
+            writeln!(out, "in use    {current}; before it {before}")?;
+        }
+    }
+    out.flush()
+}

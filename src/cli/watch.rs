@@ -1,0 +1,270 @@
+//! What changes while `run` goes on: people and models, and who is enrolled at the door.
+
+use anyhow::{Context, Result};
+use facelatch::align::Crop;
+use facelatch::controller::Input;
+use facelatch::detect::DetectorSettings;
+use facelatch::embed::{Embedder, Template};
+use facelatch::gallery::store::{Loaded, Store, StoreError, peek, stamp};
+use facelatch::model_store::ModelStore;
+use facelatch::models::{ModelId, Models};
+use facelatch::nn::Precision;
+use facelatch::recognize::Recognizer;
+use facelatch::service::{Change, Doorkeeper, Event, NewPerson, OtherModels};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+/// How often to look whether somebody was enrolled or removed meanwhile.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Age at which a file's time tells it from any later state.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
+
+/// What is watched, and what is known of it.
+pub struct Watched {
+    /// The gallery.
+    pub file: PathBuf,
+    /// Its state.
+    pub known: [u64; 2],
+    /// Where models come from and which set that was, read before they were; nothing
+    /// where a folder was named.
+    pub store: Option<(ModelStore, String)>,
+    /// Of the networks.
+    pub precision: Precision,
+    /// For the networks of another set.
+    pub detector: DetectorSettings,
+    /// Those in use.
+    pub models: Models,
+}
+
+/// What goes between the service and the thread that reads and writes files, so that
+/// the door never waits for a disk.
+#[derive(Default)]
+pub struct Desk {
+    papers: Mutex<Papers>,
+    /// There is a newcomer to be written.
+    brought: Condvar,
+}
+
+#[derive(Default)]
+struct Papers {
+    /// For the service.
+    change: Option<Change>,
+    /// To be written.
+    newcomer: Option<NewPerson>,
+    /// How that went: a name, or why not.
+    kept: Option<Result<String, String>>,
+}
+
+impl Desk {
+    fn papers(&self) -> MutexGuard<'_, Papers> {
+        self.papers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Between two frames: brings the newcomer, takes what is there.
+    pub fn visit(&self, keeper: &mut Doorkeeper, now: Duration) -> Vec<Event> {
+        let newcomer = keeper.newcomer();
+        let mut papers = self.papers();
+        if newcomer.is_some() {
+            papers.newcomer = newcomer;
+            self.brought.notify_one();
+        }
+        let (change, kept) = (papers.change.take(), papers.kept.take());
+        drop(papers);
+        if let Some(change) = change {
+            keeper.change(change);
+        }
+        kept.map_or_else(Vec::new, |kept| keeper.input(now, Input::Kept(kept)))
+    }
+
+    fn put(&self, change: Change) {
+        let mut papers = self.papers();
+        papers.change = Some(match (papers.change.take(), change) {
+            // The service has not yet taken the models: the people of later come with
+            // them.
+            (Some(Change::Models(mut models)), Change::Gallery(gallery)) => {
+                models.gallery = gallery;
+                Change::Models(models)
+            }
+            (_, change) => change,
+        });
+    }
+
+    /// Waits for a newcomer, but not for long.
+    fn wait(&self) {
+        let nothing = |papers: &mut Papers| papers.newcomer.is_none();
+        let waited = self.brought.wait_timeout_while(self.papers(), LOOK_EVERY, nothing);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Watched {
+    /// Looks in its own thread whether another facelatch has changed the gallery or the
+    /// models, and brings the new ones to the desk; writes whoever is enrolled at the
+    /// door.
+    pub fn watch(self) -> Result<Arc<Desk>> {
+        let desk = Arc::new(Desk::default());
+        let weak = Arc::downgrade(&desk);
+        let mut watcher = Watcher::new(self)?;
+        std::thread::Builder::new()
+            .name("gallery".to_owned())
+            .spawn(move || {
+                // Ends with the service, which holds the desk.
+                while let Some(desk) = weak.upgrade() {
+                    let newcomer = desk.papers().newcomer.take();
+                    let kept = newcomer.map(|newcomer| watcher.keep(&newcomer));
+                    if let Some(change) = watcher.look() {
+                        desk.put(change);
+                    }
+                    // After the gallery with them in it, so that they are known as
+                    // soon as they are told so.
+                    if kept.is_some() {
+                        desk.papers().kept = kept;
+                    }
+                    desk.wait();
+                }
+            })
+            .context("cannot watch the gallery")?;
+        Ok(desk)
+    }
+}
+
+struct Watcher {
+    watched: Watched,
+    maker: Maker,
+    seen: Option<(SystemTime, u64)>,
+    /// The fault told last: it is told once.
+    told: String,
+}
+
+impl Watcher {
+    fn new(watched: Watched) -> Result<Self> {
+        let maker = Maker::new(&watched.models)?;
+        Ok(Self { watched, maker, seen: None, told: String::new() })
+    }
+
+    fn look(&mut self) -> Option<Change> {
+        match self.models() {
+            Ok(None) => {}
+            Ok(Some(change)) => return Some(change),
+            Err(error) => self.tell(&format!("{error:#}; going on with the models used so far")),
+        }
+        match self.gallery() {
+            Ok(change) => change,
+            Err(error) => {
+                self.tell(&format!("{error}; going on with the people known so far"));
+                None
+            }
+        }
+    }
+
+    /// Writes somebody enrolled at the door; their name so far, or why not.
+    fn keep(&mut self, newcomer: &NewPerson) -> Result<String, String> {
+        let NewPerson { templates, administrator, look_alike } = newcomer;
+        self.seen = None;
+        Store::open(&self.watched.file)
+            .and_then(|mut store| store.enroll_unnamed(templates, *administrator, *look_alike))
+            .map(|person| person.name)
+            .map_err(|error| error.to_string())
+    }
+
+    fn tell(&mut self, message: &str) {
+        if message != self.told {
+            log::error!("{message}");
+            message.clone_into(&mut self.told);
+        }
+    }
+
+    /// Another set of models, with everybody by its templates.
+    fn models(&mut self) -> Result<Option<Change>> {
+        let Some((store, current)) = &mut self.watched.store else { return Ok(None) };
+        let now = store.pointer()?.current;
+        if now == *current {
+            return Ok(None);
+        }
+        let models = store.open(&now)?.in_precision(self.watched.precision);
+        let recognizer = Recognizer::new(&models, self.watched.detector)?;
+        let thresholds = models.thresholds()?;
+        let mut maker = Maker::new(&models)?;
+        // The other facelatch may still be at the gallery.
+        let Some(Loaded { gallery, revision, .. }) = look(&self.watched.file, &mut maker)? else {
+            return Ok(None);
+        };
+        log::info!("models: {now}, {} people", gallery.people());
+        self.watched.known = revision;
+        self.maker = maker;
+        *current = now;
+        self.told.clear();
+        Ok(Some(Change::Models(Box::new(OtherModels { recognizer, thresholds, gallery }))))
+    }
+
+    /// The gallery, if it is another than the one known.
+    fn gallery(&mut self) -> Result<Option<Change>, StoreError> {
+        let now = stamp(&self.watched.file);
+        if now == self.seen && now.is_some() {
+            return Ok(None);
+        }
+        // Taken before reading: what changes meanwhile is seen next time.
+        let Some(loaded) = look(&self.watched.file, &mut self.maker)? else { return Ok(None) };
+        // File systems count time coarsely: a change soon after another one may not
+        // show.
+        self.seen = now.filter(|(at, _)| at.elapsed().is_ok_and(|age| age > SETTLED_AFTER));
+        self.told.clear();
+        if loaded.revision == self.watched.known {
+            return Ok(None);
+        }
+        self.watched.known = loaded.revision;
+        let gallery = loaded.gallery;
+        let (people, templates) = (gallery.people(), gallery.templates());
+        log::info!("gallery: {people} people, {templates} templates");
+        if loaded.of_other_models > 0 {
+            log::warn!(
+                "{} templates are of another model and have no picture to be made anew from",
+                loaded.of_other_models
+            );
+        }
+        Ok(Some(Change::Gallery(gallery)))
+    }
+}
+
+/// Makes templates anew that another model made. Its network is loaded once there is
+/// such a template.
+struct Maker {
+    models: Models,
+    model: ModelId,
+    size: usize,
+    embedder: Option<Embedder>,
+}
+
+impl Maker {
+    fn new(models: &Models) -> Result<Self> {
+        let (model, size) = (models.recognizer_id()?, models.recognizer()?.embedding_size);
+        Ok(Self { models: models.clone(), model, size, embedder: None })
+    }
+
+    fn make(&mut self, crop: &Crop) -> Option<Template> {
+        if self.embedder.is_none() {
+            self.embedder = Some(Embedder::new(self.models.recognizer().ok()?).ok()?);
+        }
+        let embedding = self.embedder.as_mut()?.embed(crop).ok()?;
+        Some(Template::new(self.model.clone(), embedding))
+    }
+}
+
+/// The gallery as it is now; nothing while another facelatch works on it. A file
+/// that another one left in disorder is put right first.
+fn look(file: &Path, maker: &mut Maker) -> Result<Option<Loaded>, StoreError> {
+    let (model, size) = (maker.model.clone(), maker.size);
+    peek(file, &model, size, |crop| maker.make(crop)).or_else(|_| {
+        match Store::open_within(file, Duration::ZERO) {
+            Err(StoreError::Busy { .. }) => Ok(None),
+            Err(error) => Err(error),
+            Ok(store) => {
+                if let Some(repaired) = store.repaired() {
+                    log::error!("{repaired}");
+                }
+                store.load_embedding(&model, size, |crop| maker.make(crop)).map(Some)
+            }
+        }
+    })
+}

@@ -1,0 +1,110 @@
+//! What is to be installed: a folder of models, or a tar of one.
+
+use super::{ModelStoreError, io};
+use crate::models::{MANIFEST, Manifest, ModelsError, is_plain_name};
+use crate::selftest::SelfTest;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Component, Path};
+
+/// A set has half a dozen files; more are something else.
+const MOST_FILES: usize = 64;
+/// Bytes of all files together: a hundred times those of the shipped set, and a bound
+/// for who sends what is none.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// Where a set comes from.
+pub enum Source<'s> {
+    /// A folder with manifest.toml in it.
+    Folder(&'s Path),
+    /// A tar with manifest.toml at its top; the name is for messages.
+    Tar(&'s str, &'s mut dyn Read),
+}
+
+impl Source<'_> {
+    /// Copies the files into an empty folder, each brought to the disk. The number of
+    /// files.
+    pub(super) fn unpack(self, to: &Path) -> Result<usize, ModelStoreError> {
+        match self {
+            Self::Folder(folder) => copy(folder, to),
+            Self::Tar(name, tar) => untar(name, tar, to),
+        }
+    }
+}
+
+/// The files that the manifest names, and nothing else that may lie there.
+fn copy(from: &Path, to: &Path) -> Result<usize, ModelStoreError> {
+    let path = from.join(MANIFEST);
+    let read = |name: &str| std::fs::read(from.join(name));
+    let absent = |reason| ModelsError::Read { path: path.clone(), reason };
+    let text = read(MANIFEST).map_err(absent)?;
+    let manifest = Manifest::parse(&path, &text)?;
+    let test = SelfTest::read(from, &manifest, &read)?;
+    let named = manifest.files().into_iter().map(|(name, _)| name);
+    let pictures = test.iter().flat_map(SelfTest::pictures);
+    let mut count = 0;
+    for name in [MANIFEST].into_iter().chain(named).chain(pictures) {
+        let source = from.join(name);
+        let mut file = File::open(&source).map_err(io(&source))?;
+        let length = file.metadata().map_err(io(&source))?.len();
+        if length > MOST_BYTES {
+            let reason = format!("larger than {} MB", MOST_BYTES >> 20);
+            return Err(ModelStoreError::Source { from: source.display().to_string(), reason });
+        }
+        write(&mut file, &to.join(name))?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// The regular files at the top of a tar.
+fn untar(name: &str, tar: &mut dyn Read, to: &Path) -> Result<usize, ModelStoreError> {
+    let fault = |reason: String| ModelStoreError::Source { from: name.to_owned(), reason };
+    let broken =
+        |error: std::io::Error| fault(format!("cut short or no tar ({error}); send it again"));
+    let mut archive = tar::Archive::new(tar);
+    let (mut count, mut bytes) = (0, 0);
+    for entry in archive.entries().map_err(broken)? {
+        let mut entry = entry.map_err(broken)?;
+        let path = entry.path().map_err(broken)?.into_owned();
+        let mut parts = path.components().filter(|part| *part != Component::CurDir);
+        let (Some(Component::Normal(file)), None) = (parts.next(), parts.next()) else { continue };
+        let Some(file) = file.to_str().filter(|file| is_plain_name(file)) else { continue };
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        count += 1;
+        bytes += entry.size();
+        if count > MOST_FILES || bytes > MOST_BYTES {
+            return Err(fault(format!(
+                "more than {MOST_FILES} files or {} MB; that is no set of models",
+                MOST_BYTES >> 20
+            )));
+        }
+        let target = to.join(file);
+        let expected = entry.size();
+        let written = write(&mut entry, &target)?;
+        if written != expected {
+            return Err(fault(format!(
+                "cut short within {file}, after {written} of {expected} bytes; send it again"
+            )));
+        }
+    }
+    if !to.join(MANIFEST).is_file() {
+        return Err(fault(format!(
+            "no {MANIFEST} at its top, or cut short before it; make it with tar -cf SET.tar -C FOLDER ."
+        )));
+    }
+    Ok(count)
+}
+
+/// Writes a new file and brings it to the disk.
+fn write(from: &mut impl Read, to: &Path) -> Result<u64, ModelStoreError> {
+    let mut work = || -> std::io::Result<u64> {
+        let mut file = File::create_new(to)?;
+        let written = std::io::copy(from, &mut file)?;
+        file.sync_all()?;
+        Ok(written)
+    };
+    work().map_err(io(to))
+}

@@ -1,0 +1,317 @@
+//! Sets of models as an installer meets them: installed, listed, verified, rolled back,
+//! and what happens where that is broken off.
+
+use facelatch::models::{Models, sha256_hex};
+use facelatch::selftest::{SELF_TEST, SelfTest};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+const ASTRONAUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
+const ADMIRAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/grace_hopper.jpg");
+const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
+const PORTRAIT: &[u8] = include_bytes!("../assets/grace_hopper.jpg");
+
+/// A site: gallery with the astronaut, with a picture, and the admiral, without.
+struct Door {
+    folder: TempDir,
+    gallery: String,
+}
+
+impl Door {
+    fn new() -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let gallery = at(folder.path(), "gallery.redb");
+        let door = Self { folder, gallery };
+        door.succeeds(&["enroll", "Eileen Collins", "--image", ASTRONAUT]);
+        let config = at(door.folder.path(), "without.toml");
+        std::fs::write(&config, "[gallery]\nkeep_crops = false\n").expect("written");
+        door.succeeds(&["enroll", "Grace Hopper", "--image", ADMIRAL, "--config", &config]);
+        door
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_facelatch"));
+        command.args(arguments).args(["--gallery", &self.gallery]).env_remove("RUST_LOG");
+        command
+    }
+
+    fn output(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the program runs")
+    }
+
+    #[track_caller]
+    fn succeeds(&self, arguments: &[&str]) -> String {
+        let output = self.output(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        stdout(&output)
+    }
+
+    #[track_caller]
+    fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.output(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stdout(&output));
+        let message = stderr(&output);
+        assert!(!message.contains("panicked"), "{message}");
+        message
+    }
+
+    /// Name by the gallery of whoever is in the picture.
+    fn identify(&self, image: &str) -> Value {
+        let line = json_lines(&self.succeeds(&["identify", "--json", image])).remove(0);
+        line["faces"][0]["name"].clone()
+    }
+
+    /// The version that is used.
+    fn version(&self) -> String {
+        let listed = json_lines(&self.succeeds(&["models", "list", "--json"]));
+        let used = listed.iter().find(|line| line["state"] == "current").expect("one in use");
+        used["version"].as_str().expect("a version").to_owned()
+    }
+
+    /// The project's models as a set of another version, with a self-test.
+    fn set(&self, version: &str) -> PathBuf {
+        let to = self.folder.path().join(format!("set-{version}"));
+        std::fs::create_dir_all(&to).expect("a folder");
+        for file in ["pnet.onnx", "rnet.onnx", "onet.onnx", "mobilefacenet.onnx"] {
+            std::fs::copy(Path::new(MODELS).join(file), to.join(file)).expect("copied");
+        }
+        let models = Models::open(Path::new(MODELS)).expect("models");
+        let test = SelfTest::measure(&models, &[("portrait.jpg", PORTRAIT)]).expect("a test");
+        let test = test.to_json().expect("JSON");
+        let text = std::fs::read_to_string(Path::new(MODELS).join("manifest.toml"));
+        let mut manifest: toml::Table = text.expect("a manifest").parse().expect("TOML");
+        let entry = [("file", SELF_TEST.to_owned()), ("sha256", sha256_hex(&test))];
+        let entry: toml::Table =
+            entry.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+        manifest.insert("version".into(), version.into());
+        manifest.insert("selftest".into(), entry.into());
+        std::fs::write(to.join(SELF_TEST), &test).expect("written");
+        std::fs::write(to.join("portrait.jpg"), PORTRAIT).expect("written");
+        let manifest = toml::to_string(&manifest).expect("TOML");
+        std::fs::write(to.join("manifest.toml"), manifest).expect("written");
+        to
+    }
+
+    fn install(&self, version: &str) -> Output {
+        self.output(&["models", "install", self.set(version).to_str().expect("plain")])
+    }
+}
+
+fn at(folder: &Path, name: &str) -> String {
+    folder.join(name).to_str().expect("a plain path").to_owned()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text")
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn tar(folder: &Path) -> Vec<u8> {
+    let tar = Command::new("tar").args(["-cf", "-", "-C"]).arg(folder).arg(".").output();
+    tar.expect("tar runs").stdout
+}
+
+#[test]
+fn sets_come_and_go_and_everybody_stays() {
+    let door = Door::new();
+    let listed = door.succeeds(&["models", "list"]);
+    assert!(listed.starts_with("built-in") && listed.contains("current"), "{listed}");
+    assert!(listed.contains("non-commercial"), "{listed}");
+    assert_eq!(door.identify(ADMIRAL), "Grace Hopper");
+
+    let installed = door.install("2");
+    assert!(installed.status.success(), "{}", stderr(&installed));
+    let said = stdout(&installed);
+    assert!(said.contains("self-test of 1 pictures passed"), "{said}");
+    assert!(said.contains("1 templates made anew"), "{said}");
+    assert!(said.contains("in use    2+") && said.contains("before it built-in"), "{said}");
+    // Who has no picture is named; who has one is known as before.
+    assert!(stderr(&installed).contains("Grace Hopper: all templates"), "{}", stderr(&installed));
+    assert_eq!(door.identify(ASTRONAUT), "Eileen Collins");
+    assert_eq!(door.identify(ADMIRAL), Value::Null);
+    let status = door.succeeds(&["status", "--json"]);
+    assert!(json_lines(&status)[0]["recognizer"].as_str().expect("text").starts_with("2+"));
+
+    assert!(door.install("3").status.success());
+    let listed = json_lines(&door.succeeds(&["models", "list", "--json"]));
+    let states: Vec<_> = listed.iter().map(|line| line["state"].as_str()).collect();
+    assert_eq!(states, [Some("previous"), Some("current"), Some("kept")]);
+    assert_eq!(door.version(), "3");
+
+    let verified = json_lines(&door.succeeds(&["models", "verify", "--json"]));
+    assert_eq!(verified[0]["selftest"]["vectors"], 1);
+    assert_eq!(verified[0]["files"], 7);
+    let said = door.succeeds(&["models", "rollback"]);
+    assert!(said.contains("in use    2+"), "{said}");
+    assert_eq!(door.version(), "2");
+    assert_eq!(door.identify(ASTRONAUT), "Eileen Collins");
+    // The models of a folder, and those built in, are still to be had by name.
+    for models in [MODELS, "built-in"] {
+        let status = door.succeeds(&["status", "--json", "--models", models]);
+        assert_eq!(json_lines(&status)[0]["models"], "2026.11-int8");
+    }
+    assert_eq!(door.output(&["models"]).status.code(), Some(2));
+    assert_eq!(door.output(&["models", "install"]).status.code(), Some(2));
+}
+
+#[test]
+fn what_is_damaged_is_named_and_the_set_before_it_used() {
+    let door = Door::new();
+    assert!(door.install("2").status.success());
+    assert!(door.install("3").status.success());
+    let listed = json_lines(&door.succeeds(&["models", "list", "--json"]));
+    let [two, three] =
+        [&listed[0]["set"], &listed[1]["set"]].map(|set| set.as_str().expect("text"));
+    let store = door.folder.path().join("models");
+    std::fs::write(store.join(three).join("rnet.onnx"), "x").expect("written");
+    let output = door.output(&["models", "verify", two, three, "none+00", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let lines = json_lines(&stdout(&output));
+    assert!(lines[0]["error"].is_null());
+    assert!(lines[1]["error"].as_str().expect("an error").contains("rnet.onnx: sha256"));
+    assert!(lines[2]["error"].as_str().expect("an error").contains("no such set"));
+    let message = door.fails(&["models", "verify"]);
+    assert!(message.contains("rnet.onnx: sha256"), "{message}");
+    let output = door.output(&["status", "--json"]);
+    assert_eq!(json_lines(&stdout(&output))[0]["models"], "2");
+    assert!(stderr(&output).contains("going on with the set before it"), "{}", stderr(&output));
+    std::fs::write(store.join("current.toml"), "current = 7").expect("written");
+    let message = door.fails(&["status"]);
+    assert!(message.contains("current.toml"), "{message}");
+}
+
+/// Killed at each word it says, and while it still takes the tar.
+#[test]
+fn a_kill_at_any_moment_leaves_a_door_that_works() {
+    let door = Door::new();
+    assert!(door.install("2").status.success());
+    let set = door.set("3");
+    for word in ["copied", "checked", "gallery"] {
+        let mut installing = door
+            .command(&["models", "install", set.to_str().expect("plain")])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let mut said = BufReader::new(installing.stdout.take().expect("its output")).lines();
+        assert!(said.any(|line| line.is_ok_and(|line| line.starts_with(word))));
+        installing.kill().expect("killed");
+        installing.wait().expect("an end");
+        // It may have come further before it died; what is used is whole either way.
+        let version = door.version();
+        assert!(version == "2" || version == "3", "{version}");
+        door.succeeds(&["models", "verify"]);
+        assert_eq!(door.identify(ASTRONAUT), "Eileen Collins", "{word}");
+    }
+    let tar = tar(&door.set("4"));
+    let before = door.version();
+    let mut installing = door
+        .command(&["models", "install", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the program runs");
+    let mut pipe = installing.stdin.take().expect("its input");
+    pipe.write_all(&tar[..tar.len() / 2]).expect("half a tar");
+    installing.kill().expect("killed");
+    installing.wait().expect("an end");
+    assert_eq!(door.version(), before);
+    door.succeeds(&["models", "verify"]);
+    // What the killed left is in nobody's way.
+    assert!(door.install("4").status.success());
+    assert_eq!((door.version().as_str(), door.identify(ASTRONAUT)), ("4", "Eileen Collins".into()));
+    let hidden: Vec<_> = std::fs::read_dir(door.folder.path().join("models"))
+        .expect("a store")
+        .filter_map(|entry| entry.expect("an entry").file_name().into_string().ok())
+        .filter(|name| name.contains("draft"))
+        .collect();
+    assert!(hidden.is_empty(), "{hidden:?}");
+}
+
+/// A limit on the size of files says no in the middle of one, as a full disk does.
+#[test]
+fn a_full_disk_leaves_the_set_in_use() {
+    let door = Door::new();
+    assert!(door.install("2").status.success());
+    let set = door.set("3");
+    let line = format!(
+        "trap '' XFSZ; ulimit -f 600; exec {} models install {} --gallery {}",
+        env!("CARGO_BIN_EXE_facelatch"),
+        set.display(),
+        door.gallery
+    );
+    let output = Command::new("sh").args(["-c", &line]).output().expect("a shell");
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    assert!(stderr(&output).contains("onnx: File too large"), "{}", stderr(&output));
+    assert_eq!(door.version(), "2");
+    assert_eq!(door.identify(ASTRONAUT), "Eileen Collins");
+    assert!(!door.folder.path().join("models/.draft").exists());
+}
+
+#[test]
+fn a_tar_that_is_not_whole_is_refused() {
+    let door = Door::new();
+    let tar = tar(&door.set("2"));
+    let file = at(door.folder.path(), "set.tar");
+    std::fs::write(&file, &tar[..tar.len() / 3]).expect("written");
+    let message = door.fails(&["models", "install", &file]);
+    assert!(message.contains("set.tar: "), "{message}");
+    let message = door.fails(&["models", "install", &at(door.folder.path(), "none")]);
+    assert!(message.contains("none/manifest.toml"), "{message}");
+    assert_eq!(door.version(), "2026.11-int8");
+    std::fs::write(&file, &tar).expect("written");
+    door.succeeds(&["models", "install", &file]);
+    assert_eq!(door.version(), "2");
+}
+
+/// The service that watches the door takes another set without being started again.
+#[test]
+fn a_set_installed_meanwhile_is_used_by_the_service() {
+    let door = Door::new();
+    let gate = at(door.folder.path(), "gate");
+    let frame = {
+        let frame = facelatch::picture::read(Path::new(ASTRONAUT)).expect("a portrait");
+        let grey = |pixel: &[u8]| {
+            let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(f32::from);
+            (16.0 + 0.257 * r + 0.504 * g + 0.098 * b) as u8
+        };
+        let mut video =
+            format!("YUV4MPEG2 W{} H{} F10:1 Ip Cmono\n", frame.width(), frame.height())
+                .into_bytes();
+        video.extend(b"FRAME\n");
+        video.extend(frame.pixels().chunks_exact(3).map(grey));
+        video
+    };
+    let file = at(door.folder.path(), "near.y4m");
+    std::fs::write(&file, &frame).expect("written");
+    let length = frame.iter().position(|byte| *byte == b'\n').map_or(0, |at| frame.len() - at - 1);
+    let camera = format!(
+        "pipe:head -n 1 {file}; until [ -e {gate} ]; do sleep 0.1; done; \
+         for i in 1 2 3 4 5 6 7 8; do tail -c {length} {file}; sleep 0.2; done"
+    );
+    let mut service = door
+        .command(&["run", "--camera", &camera, "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut log = BufReader::new(service.stderr.take().expect("its log")).lines();
+    assert!(log.any(|line| line.is_ok_and(|line| line.contains("2 people"))));
+    assert!(door.install("2").status.success());
+    assert!(log.any(|line| line.is_ok_and(|line| line.contains("models: 2+"))));
+    std::fs::write(&gate, "").expect("written");
+    let rest = std::thread::spawn(move || log.map_while(Result::ok).count());
+    let said = stdout(&service.wait_with_output().expect("an end"));
+    rest.join().expect("the log");
+    let granted = json_lines(&said).into_iter().find(|event| event["event"] == "granted");
+    assert_eq!(granted.expect(&said)["name"], "Eileen Collins");
+}

@@ -1,0 +1,307 @@
+//! `export`: what a training left behind, as a set of models.
+
+use super::import::Thresholds;
+use super::say;
+use crate::augment::mirrored;
+use crate::calibrate::calibrate;
+use crate::dataset::Dataset;
+use crate::export::{Agreement, PORTRAITS, compare, exported, seal, set};
+use crate::metrics::Scores;
+use crate::onnx::OPSET;
+use crate::run::{Run, RunRecord};
+use crate::{files, photos};
+use anyhow::{Context, Result};
+use clap::Args;
+use facelatch::align::{Crop, align};
+use facelatch::detect::{Detector, DetectorSettings, nearest_center};
+use facelatch::embed::Embedding;
+use facelatch::model_store::BUILT_IN;
+use facelatch::models::{MANIFEST, Models, RecipeStep, RecognizerModel};
+use facelatch::nn::Precision;
+use facelatch::picture;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Turn a trained recognizer into a set of models: ONNX and manifest.
+///
+/// Batch normalization is folded into the layers before it. What a device's runtime
+/// makes of the file is held against libtorch on real faces before anything is written.
+/// A door takes 8 bits: quantize comes next.
+#[derive(Args)]
+pub struct Export {
+    /// Folder that a training wrote
+    #[arg(long, value_name = "DIR")]
+    run: PathBuf,
+    /// Set of models whose detector goes along, or built-in; in floating point, where
+    /// the set is to be quantized
+    #[arg(long, value_name = "DIR")]
+    detector: PathBuf,
+    /// Folder for the set
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Version of this set of models
+    #[arg(long)]
+    name: String,
+    /// On what terms the set may be used [default: those of the detector's set]
+    #[arg(long, value_name = "TEXT")]
+    licence: Option<String>,
+    /// Data set for the thresholds, of people who play no other part
+    #[arg(long, value_name = "CSV")]
+    calibrate: Option<PathBuf>,
+    /// Data set to hold tract against libtorch on [default: two portraits]
+    #[arg(long, value_name = "CSV")]
+    check_faces: Option<PathBuf>,
+}
+
+impl Export {
+    pub fn run(self) -> Result<()> {
+        let run = Run::open(&self.run)?;
+        let detector = if self.detector.as_os_str() == BUILT_IN {
+            Models::built_in()?
+        } else {
+            Models::open(&self.detector)?
+        };
+        let licence = self.licence.clone().or_else(|| detector.manifest.licence.clone());
+        let licence = licence.context(
+            "on what terms may this set be used? say so with --licence; there is none to inherit in the detector's manifest",
+        )?;
+        let mut data = BTreeMap::new();
+        let crops = match &self.check_faces {
+            Some(csv) => {
+                let dataset = Dataset::read(csv)?;
+                data.insert("check_faces".to_owned(), dataset.digest.clone());
+                dataset.crops()?
+            }
+            None => portraits(&detector)?,
+        };
+        let model = exported(&run.network, run.record.normalization);
+        let agreement = compare(&run.network, &model, &crops)?;
+        let Agreement { faces, cosine, difference } = agreement;
+        say(&format!(
+            "tract and libtorch agree on {faces} faces: cosine at least {cosine:.7}, components within {difference:.1e}; ONNX operator set {OPSET}"
+        ));
+
+        let (mut manifest, mut set) = set(&detector, &model, &self.name);
+        manifest.licence = Some(licence);
+        manifest.figures = figures(&run.record, &agreement);
+        if let (Some(csv), Some(recognizer)) = (&self.calibrate, &mut manifest.recognizer) {
+            let dataset = Dataset::read(csv)?;
+            data.insert("calibrate".to_owned(), dataset.digest.clone());
+            let (thresholds, calibration) = thresholds(&model, &dataset, csv)?;
+            for (far, similarity) in &thresholds {
+                say(&format!("FAR {far}  similarity {similarity:.4}"));
+            }
+            (recognizer.thresholds, recognizer.calibration) = (thresholds, Some(calibration));
+        }
+        manifest.recipe = vec![trained(&run.record), this_step(data)];
+        seal(&mut manifest, &mut set, &self.out)?;
+
+        // The manifest last: without it there is no set, with it there is all of it.
+        let last = set.remove(MANIFEST);
+        for (name, bytes) in set.iter().map(|(name, bytes)| (name.as_str(), bytes)) {
+            files::replace(&self.out.join(name), bytes)?;
+        }
+        files::replace(&self.out.join(MANIFEST), &last.unwrap_or_default())?;
+        say(&format!("{}: {} files, version {}", self.out.display(), set.len() + 1, self.name));
+        self.advise(&detector, &run)
+    }
+
+    /// What has to come before a door can use it.
+    fn advise(&self, detector: &Models, run: &Run) -> Result<()> {
+        let nets = detector.clone().in_precision(Precision::Float).detector;
+        if Detector::new(&nets, DetectorSettings::default()).is_err() {
+            log::warn!(
+                "the detector is in 8 bits and the recognizer in floating point: to quantize both, export with --detector models/float"
+            );
+        }
+        if self.calibrate.is_none() {
+            log::warn!(
+                "{}: no thresholds in it, so no door can use it yet; quantize measures them, or --calibrate here",
+                self.out.display()
+            );
+        }
+        if !run.record.better_than_start {
+            log::warn!(
+                "{}: no epoch was better than the start on the validation photos",
+                run.folder.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The portraits' faces, and each in a mirror.
+fn portraits(models: &Models) -> Result<Vec<Crop>> {
+    let mut detector = Detector::new(&models.detector, DetectorSettings::default())?;
+    let mut crops = Vec::new();
+    for (name, bytes) in PORTRAITS {
+        let frame = picture::decode(Path::new(name), bytes)?;
+        let faces = detector.detect(&frame)?;
+        let face = nearest_center(faces, &frame)
+            .with_context(|| format!("{name}: the detector finds no face in it"))?;
+        let crop = align(&frame, &face.landmarks);
+        crops.push(mirrored(&crop));
+        crops.push(crop);
+    }
+    Ok(crops)
+}
+
+/// Thresholds from every two faces of a data set.
+fn thresholds(model: &RecognizerModel, dataset: &Dataset, csv: &Path) -> Result<Thresholds> {
+    let crops = dataset.crops()?;
+    let embeddings = photos::embed(model, &crops.iter().collect::<Vec<_>>(), "calibration")?;
+    let labels = dataset.rows.iter().map(|row| row.label);
+    let faces: Vec<(usize, Option<&Embedding>)> = labels.zip(embeddings.iter().map(Some)).collect();
+    let people: BTreeSet<usize> = dataset.rows.iter().map(|row| row.label).collect();
+    let file = csv.file_name().unwrap_or_default().to_string_lossy();
+    calibrate(&Scores::of_all_pairs(&faces), file.into_owned(), people.len(), faces.len())
+}
+
+fn figures(record: &RunRecord, agreement: &Agreement) -> BTreeMap<String, f64> {
+    let mut figures = BTreeMap::from([
+        ("export_faces".to_owned(), agreement.faces as f64),
+        ("export_least_cosine".to_owned(), f64::from(agreement.cosine)),
+        ("export_largest_difference".to_owned(), f64::from(agreement.difference)),
+        ("epoch".to_owned(), record.best_epoch as f64),
+    ]);
+    if let Some(best) = record.epochs.iter().find(|epoch| epoch.number == record.best_epoch) {
+        let judged = &best.validation;
+        for (name, value) in [
+            ("validation_loss", judged.loss),
+            ("validation_accuracy", judged.accuracy),
+            ("validation_true_accept_rate", judged.true_accept_rate),
+            ("validation_equal_error_rate", judged.equal_error_rate),
+        ] {
+            figures.extend(value.map(|value| (name.to_owned(), value)));
+        }
+    }
+    figures
+}
+
+/// The training, as its record tells it.
+fn trained(record: &RunRecord) -> RecipeStep {
+    let data = [("train", &record.data.train), ("validation", &record.data.validation)];
+    let versions = [
+        ("facelatch-tools", &record.versions.facelatch_tools),
+        ("libtorch", &record.versions.libtorch),
+    ];
+    let named = |pairs: [(&str, &String); 2]| {
+        pairs
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| (name.to_owned(), value.clone()))
+            .collect()
+    };
+    RecipeStep {
+        command: record.command.clone(),
+        seed: Some(record.seed),
+        opset: None,
+        data: named(data),
+        versions: named(versions),
+    }
+}
+
+/// What this program does now.
+pub fn this_step(data: BTreeMap<String, String>) -> RecipeStep {
+    RecipeStep {
+        command: std::env::args().collect(),
+        seed: None,
+        opset: Some(OPSET),
+        data,
+        versions: BTreeMap::from([(
+            env!("CARGO_PKG_NAME").to_owned(),
+            env!("CARGO_PKG_VERSION").to_owned(),
+        )]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::Row;
+    use crate::run::HeadKind;
+    use crate::run::tests::noisy;
+    use crate::student::tests::crop;
+    use facelatch::model_store::check_folder;
+    use tempfile::TempDir;
+
+    fn export(folder: &TempDir) -> Export {
+        let run = folder.path().join("run");
+        noisy(&run, HeadKind::Arcface).write().expect("a run");
+        Export {
+            run,
+            detector: PathBuf::from(BUILT_IN),
+            out: folder.path().join("out"),
+            name: "toy".to_owned(),
+            licence: Some("anybody's".to_owned()),
+            calibrate: None,
+            check_faces: None,
+        }
+    }
+
+    #[test]
+    fn a_run_becomes_a_set_that_says_where_it_comes_from() {
+        let folder = TempDir::new().expect("a folder");
+        let csv = folder.path().join("faces/labels.csv");
+        std::fs::create_dir(folder.path().join("faces")).expect("a folder");
+        let row = |label: usize| {
+            let path = folder.path().join(format!("faces/{label}.png"));
+            let png = picture::encode_png(crop(label).frame()).expect("a PNG");
+            std::fs::write(&path, png).expect("written");
+            Row { path, label, person: format!("person {label}"), group: None }
+        };
+        let rows = (0..3).map(row).collect();
+        Dataset { rows, people: vec![], digest: String::new() }.write(&csv).expect("written");
+        let export = Export { check_faces: Some(csv.clone()), ..export(&folder) };
+        let out = export.out.clone();
+        export.run().expect("exported");
+
+        let manifest = Models::open(&out).expect("models").manifest;
+        assert_eq!(manifest.version, "toy");
+        assert_eq!(manifest.licence.as_deref(), Some("anybody's"));
+        assert_eq!(manifest.figures["export_faces"], 3.0);
+        let [training, exporting] = &manifest.recipe[..] else { panic!("{:?}", manifest.recipe) };
+        assert_eq!(training.command, ["facelatch-tools", "train"]);
+        assert_eq!((training.seed, exporting.opset), (Some(1), Some(OPSET)));
+        assert_eq!(exporting.data["check_faces"], Dataset::read(&csv).expect("faces").digest);
+        // All but the thresholds is there.
+        let error = check_folder(&out, Precision::Float).err().expect("no thresholds");
+        assert!(error.to_string().contains("no thresholds"), "{error}");
+    }
+
+    #[test]
+    fn terms_are_inherited_or_asked_for() {
+        let folder = TempDir::new().expect("a folder");
+        let inherits = Export { licence: None, ..export(&folder) };
+        let out = inherits.out.clone();
+        inherits.run().expect("exported");
+        let licence = Models::open(&out).expect("models").manifest.licence.expect("terms");
+        assert!(licence.contains("non-commercial"), "{licence}");
+        // What was just exported, without them.
+        let text = std::fs::read_to_string(out.join(MANIFEST)).expect("a manifest");
+        let without: Vec<&str> = text.lines().filter(|line| !line.starts_with("licence")).collect();
+        std::fs::write(out.join(MANIFEST), without.join("\n")).expect("written");
+        let other = folder.path().join("other");
+        let asks = Export { licence: None, detector: out, out: other.clone(), ..export(&folder) };
+        let error = asks.run().expect_err("no terms").to_string();
+        assert!(error.contains("--licence"), "{error}");
+        assert!(!other.exists(), "nothing is written");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_before_anything_is_written() {
+        let folder = TempDir::new().expect("a folder");
+        let missing = Some(folder.path().join("none.csv"));
+        for export in [
+            Export { check_faces: missing.clone(), ..export(&folder) },
+            Export { calibrate: missing.clone(), ..export(&folder) },
+            Export { run: folder.path().join("none"), ..export(&folder) },
+            Export { detector: folder.path().join("none"), ..export(&folder) },
+        ] {
+            let out = export.out.clone();
+            let error = format!("{:#}", export.run().expect_err("something is missing"));
+            assert!(error.contains("none"), "{error}");
+            assert!(!out.exists(), "{error}");
+        }
+    }
+}
