@@ -3,6 +3,13 @@
 //! Every setting has a default, so an empty file is a whole configuration. An
 //! unknown key is an error: a misspelt rule must not be silently off.
 
+mod access;
+
+pub use access::{
+    ClockSource, DoorConfig, DuressGesture, EnrollConfig, GroupConfig, Groups, LockoutConfig,
+    ScheduleConfig,
+};
+
 use crate::decide::{DecideSettings, TwoFaces, Zone};
 use crate::detect::DetectorSettings;
 use crate::threshold::parse_rate;
@@ -42,6 +49,14 @@ pub struct Config {
     pub relay: RelayConfig,
     /// `[door]`
     pub door: DoorConfig,
+    /// `[lockout]`
+    pub lockout: LockoutConfig,
+    /// `[schedule]`
+    pub schedule: ScheduleConfig,
+    /// `[groups]`
+    pub groups: Groups,
+    /// `[enroll]`
+    pub enroll: EnrollConfig,
     /// `[gallery]`
     pub gallery: GalleryConfig,
     /// `[models]`
@@ -64,15 +79,6 @@ pub struct CameraConfig {
 pub struct RelayConfig {
     /// A relay URI.
     pub uri: String,
-}
-
-/// `[door]`: how long it opens.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DoorConfig {
-    /// Time to pull the door open.
-    #[serde(deserialize_with = "duration")]
-    pub open_for: Duration,
 }
 
 /// `[gallery]`: where people are kept.
@@ -125,12 +131,6 @@ impl Default for RelayConfig {
     }
 }
 
-impl Default for DoorConfig {
-    fn default() -> Self {
-        Self { open_for: Duration::from_secs(3) }
-    }
-}
-
 impl Default for GalleryConfig {
     fn default() -> Self {
         Self { file: None, keep_crops: true }
@@ -172,23 +172,13 @@ impl Config {
 
     fn check(&self) -> Result<(), String> {
         let recognition = &self.recognition;
-        let within = |name: &str, value: f64, from: f64, to: f64, unit: &str| {
-            if (from..=to).contains(&value) {
-                Ok(())
-            } else {
-                Err(format!("{name} = {value}{unit}: expected {from} to {to}{unit}"))
-            }
-        };
-        let seconds = |name: &str, value: Duration, from: f64, to: f64| {
-            within(name, value.as_secs_f64(), from, to, " s")
-        };
         // Fewer would make one picture nearly enough.
         within("recognition.frames", recognition.frames as f64, 3.0, 30.0, "")?;
         let face = f64::from(recognition.minimum_face);
         within("recognition.minimum_face", face, 20.0, 2000.0, " pixels")?;
         seconds("recognition.evidence_expires", recognition.evidence_expires, 0.1, 10.0)?;
         seconds("recognition.again_after", recognition.again_after, 0.0, 3600.0)?;
-        seconds("door.open_for", self.door.open_for, 0.2, 60.0)?;
+        self.check_access()?;
         let [left, top, right, bottom] = recognition.zone;
         let inside = recognition.zone.iter().all(|share| (0.0..=1.0).contains(share));
         if !inside || left >= right || top >= bottom {
@@ -249,6 +239,18 @@ pub fn default_gallery() -> PathBuf {
         PathBuf::from(".")
     };
     folder.join("facelatch/gallery.redb")
+}
+
+fn within(name: &str, value: f64, from: f64, to: f64, unit: &str) -> Result<(), String> {
+    if (from..=to).contains(&value) {
+        Ok(())
+    } else {
+        Err(format!("{name} = {value}{unit}: expected {from} to {to}{unit}"))
+    }
+}
+
+fn seconds(name: &str, value: Duration, from: f64, to: f64) -> Result<(), String> {
+    within(name, value.as_secs_f64(), from, to, " s")
 }
 
 /// A rate as a number or as text like "1e-4".

@@ -4,13 +4,17 @@
 //! [`embed`] → gallery → decision → door → relay. ARCHITECTURE.md has the map.
 
 pub mod align;
+pub mod button;
 pub mod camera;
+pub mod clock;
 pub mod config;
+pub mod controller;
 pub mod decide;
 pub mod detect;
 pub mod door;
 pub mod embed;
 pub mod enroll;
+pub mod event;
 pub mod frame;
 pub mod gallery;
 pub mod likelihood;
@@ -18,11 +22,14 @@ pub mod model_store;
 pub mod models;
 pub mod nn;
 pub mod picture;
+pub mod pose;
 pub mod quality;
 pub mod recognize;
 pub mod relay;
 pub mod resample;
+pub mod schedule;
 pub mod selftest;
 pub mod service;
+pub mod signals;
 pub mod threshold;
 pub mod track;

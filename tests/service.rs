@@ -56,7 +56,7 @@ fn a_panic_while_the_door_is_open_locks_it() {
         let told = |_: Duration, event: &Event| {
             assert_ne!(event, &Event::Unlocked, "the reader of this event breaks down");
         };
-        run(&mut keeper, camera(), 100, &stop, told, || None)
+        run(&mut keeper, camera(), 100, &stop, told, |_, _| vec![])
     }));
     assert!(ended.is_err());
     let mut sent = [0; 12];
@@ -71,7 +71,7 @@ fn a_relay_that_does_not_answer_is_told_and_asked_again() {
     let stop = AtomicBool::new(false);
     let mut events = vec![];
     let told = |_: Duration, event: &Event| events.push(event.clone());
-    let error = run(&mut keeper, camera(), 40, &stop, told, || None).expect_err("no relay");
+    let error = run(&mut keeper, camera(), 40, &stop, told, |_, _| vec![]).expect_err("no relay");
     assert!(error.to_string().contains("could not be released"), "{error}");
     assert!(error.to_string().contains("/dev/no-such-port"), "{error}");
     assert!(!events.contains(&Event::Unlocked));
@@ -91,9 +91,12 @@ fn a_gallery_that_changes_takes_its_evidence_with_it() {
         }
     };
     // Before the third frame, which would open, everybody is removed.
-    let between = || {
+    let between = |keeper: &mut Doorkeeper, _: Duration| {
         looks += 1;
-        (looks == 3).then(|| Change::Gallery(Gallery::new(ModelId::new("none"), 128)))
+        if looks == 3 {
+            keeper.change(Change::Gallery(Gallery::new(ModelId::new("none"), 128)));
+        }
+        vec![]
     };
     let summary = run(&mut keeper, camera(), 20, &stop, told, between).expect("a run");
     assert_eq!((summary.frames, summary.granted), (20, 0));
