@@ -14,6 +14,7 @@ pub mod enroll;
 pub mod frame;
 pub mod gallery;
 pub mod likelihood;
+pub mod liveness;
 pub mod models;
 pub mod nn;
 pub mod picture;

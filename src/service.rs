@@ -10,6 +10,9 @@ use crate::decide::{Decider, Decision, Evidence, Observation, Seen, Zone};
 use crate::door::{self, Door};
 use crate::frame::Frame;
 use crate::gallery::Gallery;
+use crate::liveness::Verdict;
+use crate::liveness::challenge::Action as Challenged;
+use crate::liveness::guard::{Admission, LivenessGuard};
 use crate::nn::NetworkError;
 use crate::quality::Aspect;
 use crate::recognize::{Recognizer, View};
@@ -63,6 +66,22 @@ pub enum Event {
     },
     /// A face that cannot be compared, and why.
     Poor(Aspect),
+    /// A face that is known and does not look live.
+    NotLive {
+        /// Their track.
+        track: TrackId,
+        /// Score and cues.
+        verdict: Verdict,
+        /// Whether the door stays shut for it.
+        enforced: bool,
+    },
+    /// Somebody is asked to turn their head, or how that went.
+    Challenge {
+        /// Their track.
+        track: TrackId,
+        /// What to tell them.
+        action: Challenged,
+    },
     /// The relay has opened the lock.
     Unlocked,
     /// The relay has closed the lock.
@@ -98,6 +117,18 @@ impl std::fmt::Display for Event {
             ),
             Self::TwoFaces { faces } => write!(f, "refused: {faces} faces; one at a time"),
             Self::Poor(aspect) => write!(f, "cannot tell: {}", aspect.advice()),
+            Self::NotLive { track, verdict, enforced } => write!(
+                f,
+                "{}: does not look live, score {:.2} ({}), in {} frames, track {}",
+                if *enforced { "refused" } else { "advice" },
+                verdict.score,
+                verdict.cues.worst(),
+                verdict.cues.frames,
+                track.0,
+            ),
+            Self::Challenge { track, action } => {
+                write!(f, "challenge: {action}, track {}", track.0)
+            }
             Self::Unlocked => write!(f, "door unlocked"),
             Self::Locked => write!(f, "door locked"),
             Self::RelayFailed(message) => write!(f, "relay failed: {message}"),
@@ -118,6 +149,7 @@ pub struct Doorkeeper {
     door: Door,
     relay: Relay,
     advised: Option<(Aspect, Duration)>,
+    liveness: Option<LivenessGuard>,
 }
 
 impl Doorkeeper {
@@ -144,6 +176,7 @@ impl Doorkeeper {
             door,
             relay,
             advised: None,
+            liveness: None,
         };
         let mut events = Vec::new();
         keeper.carry_out(now, Some(action), &mut events);
@@ -153,6 +186,12 @@ impl Doorkeeper {
     /// The similarity asked for now.
     pub fn threshold(&self) -> Threshold {
         self.threshold
+    }
+
+    /// Asks from now on whether faces are there in person, as far as the guard's settings
+    /// say.
+    pub fn watch_liveness(&mut self, guard: LivenessGuard) {
+        self.liveness = Some(guard);
     }
 
     /// The recognizer, for enrolling between frames.
@@ -186,6 +225,7 @@ impl Doorkeeper {
             .map(|(track, view)| Observation { track: *track, seen: self.seen(view) })
             .collect();
         let mut events = self.tick(now);
+        self.look_for_life(now, frame, &tracks, &views, &mut events)?;
         let decisions = self.decider.step(now, &observations);
         for decision in &decisions {
             self.decided(now, decision, &mut events);
@@ -209,6 +249,9 @@ impl Doorkeeper {
     fn decided(&mut self, now: Duration, decision: &Decision, events: &mut Vec<Event>) {
         let threshold = self.threshold;
         match *decision {
+            Decision::Grant(evidence) if self.not_live(now, evidence.track, events) => {
+                self.decider.not_opened(evidence.track);
+            }
             Decision::Grant(evidence) => {
                 let name = self.gallery.name(evidence.person).unwrap_or_default().to_owned();
                 events.push(Event::Granted { name, evidence, threshold });
@@ -222,6 +265,42 @@ impl Doorkeeper {
                 events.push(Event::Stranger { track, similarity, frames, threshold });
             }
             Decision::TwoFaces { faces } => events.push(Event::TwoFaces { faces }),
+        }
+    }
+
+    /// Measures whether the faces of a frame are there in person.
+    fn look_for_life(
+        &mut self,
+        now: Duration,
+        frame: &Frame,
+        tracks: &[TrackId],
+        views: &[View],
+        events: &mut Vec<Event>,
+    ) -> Result<(), NetworkError> {
+        let Some(guard) = &mut self.liveness else { return Ok(()) };
+        let actions = guard.look(now, frame, tracks, views)?;
+        events.extend(actions.iter().map(|&(track, action)| Event::Challenge { track, action }));
+        Ok(())
+    }
+
+    /// Whether liveness keeps the door shut for somebody who may come in.
+    fn not_live(&mut self, now: Duration, track: TrackId, events: &mut Vec<Event>) -> bool {
+        let Some(guard) = &mut self.liveness else { return false };
+        let refusal = |verdict, enforced| Event::NotLive { track, verdict, enforced };
+        match guard.admit(now, track) {
+            Admission::Open => false,
+            Admission::Advised(verdict) => {
+                events.extend(verdict.map(|verdict| refusal(verdict, false)));
+                false
+            }
+            Admission::Wait(action) => {
+                events.extend(action.map(|action| Event::Challenge { track, action }));
+                true
+            }
+            Admission::Refused(verdict) => {
+                events.extend(verdict.map(|verdict| refusal(verdict, true)));
+                true
+            }
         }
     }
 

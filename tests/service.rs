@@ -4,6 +4,7 @@
 use facelatch::camera::Camera;
 use facelatch::config::Config;
 use facelatch::gallery::{Gallery, PersonId};
+use facelatch::liveness::guard::{GuardSettings, LivenessGuard, Mode};
 use facelatch::models::Models;
 use facelatch::picture;
 use facelatch::recognize::Recognizer;
@@ -95,4 +96,32 @@ fn a_gallery_that_changes_takes_its_evidence_with_it() {
     let summary = run(&mut keeper, camera(), 20, &stop, told, between).expect("a run");
     assert_eq!((summary.frames, summary.granted), (20, 0));
     assert_eq!(granted, []);
+}
+
+/// Runs the portrait past a door that asks for more liveness than any face has.
+fn with_liveness(mode: Mode) -> (usize, Vec<Event>) {
+    let mut keeper = keeper("log:");
+    let settings = GuardSettings { mode, threshold: 1.1, motion: false, challenge: None, seed: 1 };
+    keeper.watch_liveness(LivenessGuard::new(settings, None).expect("no networks"));
+    let mut events = vec![];
+    let told = |_: Duration, event: &Event| events.push(event.clone());
+    let stop = AtomicBool::new(false);
+    let summary = run(&mut keeper, camera(), 20, &stop, told, || None).expect("a run");
+    (summary.granted, events)
+}
+
+#[test]
+fn enforced_liveness_keeps_the_door_shut_and_advice_only_tells() {
+    let not_live = |event: &&Event| matches!(event, Event::NotLive { .. });
+    let (granted, events) = with_liveness(Mode::Enforce);
+    assert_eq!(granted, 0);
+    assert!(!events.contains(&Event::Unlocked));
+    assert_eq!(events.iter().filter(not_live).count(), 1, "{events:?}");
+    let (granted, events) = with_liveness(Mode::Advise);
+    assert_eq!(granted, 1);
+    assert!(events.contains(&Event::Unlocked));
+    assert_eq!(events.iter().filter(not_live).count(), 1, "{events:?}");
+    let (granted, events) = with_liveness(Mode::Off);
+    assert_eq!(granted, 1);
+    assert_eq!(events.iter().filter(not_live).count(), 0);
 }

@@ -197,8 +197,11 @@ impl Stage {
 fn print(out: &mut impl Write, at: Duration, event: &Event) -> std::io::Result<()> {
     let style = match event {
         Event::Granted { .. } | Event::Unlocked => GOOD,
-        Event::Stranger { .. } | Event::TwoFaces { .. } | Event::RelayFailed(_) => BAD,
-        Event::Poor(_) | Event::Locked => Style::new(),
+        Event::Stranger { .. }
+        | Event::TwoFaces { .. }
+        | Event::NotLive { .. }
+        | Event::RelayFailed(_) => BAD,
+        Event::Poor(_) | Event::Locked | Event::Challenge { .. } => Style::new(),
     };
     writeln!(out, "  {:4.1} s  {style}{event}{style:#}", at.as_secs_f32())
 }

@@ -9,12 +9,14 @@ use facelatch::camera::Camera;
 use facelatch::detect::DetectorSettings;
 use facelatch::gallery::Gallery;
 use facelatch::gallery::store::{Loaded, Store, StoreError, peek, stamp};
+use facelatch::liveness::guard::LivenessGuard;
 use facelatch::models::Models;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
 use facelatch::service::{Doorkeeper, Event, run};
 use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -63,6 +65,7 @@ impl Run {
         let two_threads = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
         let settings = DetectorSettings { two_threads, ..config.detector() };
         let mut recognizer = Recognizer::new(&models, settings)?;
+        let guard = LivenessGuard::new(config.liveness(unforeseen()), models.liveness())?;
         let file = config.gallery_file();
         let (gallery, known) = {
             let mut store = open_store(&file)?;
@@ -91,6 +94,7 @@ impl Run {
             relay,
             Duration::ZERO,
         );
+        keeper.watch_liveness(guard);
         for event in &events {
             told(Duration::ZERO, event);
         }
@@ -110,6 +114,12 @@ impl Run {
         );
         Ok(if summary.bad_frames > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
+}
+
+/// A number that nobody can foresee: the standard library's hashers are seeded by the
+/// system.
+fn unforeseen() -> u64 {
+    RandomState::new().hash_one(SystemTime::now())
 }
 
 /// Looks in its own thread, so that the door does not wait, whether another
@@ -227,6 +237,16 @@ fn line(at: Duration, event: &Event) -> Value {
         ),
         Event::TwoFaces { faces } => ("refused", json!({"reason": "two faces", "faces": faces})),
         Event::Poor(aspect) => ("advice", json!({"advice": aspect.advice()})),
+        Event::NotLive { track, verdict, enforced } => (
+            if *enforced { "refused" } else { "advice" },
+            json!({
+                "reason": "liveness", "track": track.0, "score": verdict.score,
+                "cue": verdict.cues.worst().to_string(), "frames": verdict.cues.frames,
+            }),
+        ),
+        Event::Challenge { track, action } => {
+            ("challenge", json!({"track": track.0, "action": action.to_string()}))
+        }
         Event::Unlocked => ("unlocked", json!({})),
         Event::Locked => ("locked", json!({})),
         Event::RelayFailed(message) => ("relay failed", json!({"error": message})),

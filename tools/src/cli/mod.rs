@@ -8,6 +8,7 @@ mod evaluate;
 mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
+mod liveness;
 mod prepare;
 mod quantize;
 mod search;
@@ -40,6 +41,7 @@ enum Command {
     BenchTrain(bench_train::BenchTrain),
     Calibrate(calibrate::Calibrate),
     Evaluate(evaluate::Evaluate),
+    Liveness(liveness::LivenessRates),
     Quantize(quantize::Quantize),
     Verify(verify::Verify),
 }
@@ -77,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::BenchTrain(bench) => bench.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
+        Command::Liveness(liveness) => liveness.run(),
         Command::Quantize(quantize) => quantize.run(),
         Command::Verify(verify) => verify.run(),
     };
