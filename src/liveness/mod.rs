@@ -37,11 +37,10 @@ pub const LEAST_FRAMES: usize = 3;
 // noise and JPEG (facelatch-tools liveness --photos 119 --seed 1). Of those 1, 50 and 99 of
 // 100 lie below: moiré 3.5, 4.3, 5.9 dB; edges 0.38, 0.53, 0.93; sharpness 0.021, 0.067,
 // 0.177. Screens made from them reach a median of 13 dB, prints and screens with their
-// edges in view 0.96, the sharpest screens 0.3. Another camera has other ends.
+// edges in view 0.96. Another camera has other ends.
 const MOIRE: (f32, f32) = (6.0, 9.0);
 const EDGES: (f32, f32) = (0.75, 0.95);
 const BLURRED: (f32, f32) = (0.02, 0.01);
-const OVERSHARP: (f32, f32) = (0.16, 0.24);
 const COLOUR: (f32, f32) = (1.8, 2.6);
 /// Squeeze of eyes and mouth from which on a nose that has not moved is flat: more than
 /// heads and prints in motion show that turn by less than 25 degrees (0.02).
@@ -96,7 +95,7 @@ pub enum Cue {
     Moire,
     /// Straight edges on two sides.
     Edges,
-    /// Hardly any fine detail, or more of it than skin has.
+    /// Hardly any fine detail. More than LFW has is no sign: a crisp portrait has it, too.
     Sharpness,
     /// Colours that skin hardly has.
     Colours,
@@ -166,7 +165,7 @@ impl Cues {
             }),
             Cue::Moire => ramp(self.moire, MOIRE),
             Cue::Edges => ramp(self.edges, EDGES),
-            Cue::Sharpness => ramp(self.sharpness, BLURRED).max(ramp(self.sharpness, OVERSHARP)),
+            Cue::Sharpness => ramp(self.sharpness, BLURRED),
             Cue::Colours => ramp(self.colour(), COLOUR),
             Cue::Network => self.network.map_or(0.0, |live| 1.0 - live),
         }
@@ -301,7 +300,6 @@ pub(crate) mod tests {
             (Cue::Edges, Sample { edges: 1.0, ..live() }),
             (Cue::Sharpness, Sample { sharpness: 0.0, ..live() }),
             (Cue::Sharpness, Sample { sharpness: f32::NAN, ..live() }),
-            (Cue::Sharpness, Sample { sharpness: 0.9, ..live() }),
             (Cue::Colours, cold),
             (Cue::Network, Sample { network: Some(0.02), ..live() }),
         ];
