@@ -11,6 +11,9 @@ use crate::enroll::Shot;
 use crate::enroll::button::{self, ByButton, Failure, Like, Newcomer};
 use crate::event::{Counts, Event};
 use crate::gallery::{Gallery, PersonId};
+use crate::liveness::Sample;
+use crate::liveness::challenge::Action;
+use crate::liveness::guard::{self, LivenessGuard};
 use crate::pose::Turn;
 use crate::quality::Aspect;
 use crate::schedule::{Clock, Reading, Schedule, WallClock};
@@ -33,6 +36,8 @@ pub struct FaceSeen<'a> {
     pub weakest_to_enroll: (Aspect, f32),
     /// Which way it looks.
     pub turn: Turn,
+    /// What says whether it is there in person; nothing where that is not asked.
+    pub sample: Option<Sample>,
     /// Nothing where the view is too poor to compare.
     pub template: Option<&'a Template>,
 }
@@ -121,6 +126,7 @@ pub struct Controller {
     wall: WallClock,
     open_hours: bool,
     decider: Decider,
+    liveness: LivenessGuard,
     door: Door,
     enrolment: ByButton,
     inside: Button,
@@ -133,11 +139,13 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Begins by locking the door.
+    /// Begins by locking the door. What is asked of people to show that they are there
+    /// follows from `chance`, which nobody should foresee.
     pub fn new(
         thresholds: ThresholdTable,
         config: &Config,
         gallery: Gallery,
+        chance: u64,
         now: Duration,
     ) -> (Self, Output) {
         let (door, actions) = Door::new(now, config.door());
@@ -154,6 +162,7 @@ impl Controller {
             wall: WallClock::default(),
             open_hours: false,
             decider: Decider::new(config.decide()),
+            liveness: LivenessGuard::new(config.liveness(chance)),
             door,
             inside: Button::default(),
             outside: Button::default(),
@@ -342,6 +351,12 @@ impl Controller {
             }
             return;
         }
+        let samples = faces.iter().filter_map(|face| {
+            face.sample.as_ref().map(|sample| (face.track, sample, face.turn.yaw))
+        });
+        for (track, action) in self.liveness.step(captured, samples) {
+            challenged(track, action, output);
+        }
         if let button::State::Newcomer { .. } = self.enrolment.state() {
             let (shot, like) = self.shot(faces);
             self.enroll(now, button::Event::Frame { shot: &shot, like }, output);
@@ -354,7 +369,7 @@ impl Controller {
         // On the frame's own clock: what it shows is as old as it is.
         let decisions = self.decider.step(captured, &observations);
         for decision in &decisions {
-            self.decided(now, decision, output);
+            self.decided(now, captured, decision, output);
         }
         if decisions.is_empty() {
             self.advice(now, faces, output);
@@ -386,10 +401,19 @@ impl Controller {
         }
     }
 
-    fn decided(&mut self, now: Duration, decision: &Decision, output: &mut Output) {
+    fn decided(
+        &mut self,
+        now: Duration,
+        captured: Duration,
+        decision: &Decision,
+        output: &mut Output,
+    ) {
         // Whoever stands there while somebody enrolls does not want in.
         let enrolling = self.enrolment.busy();
         match *decision {
+            Decision::Grant(evidence) if self.not_live(captured, evidence.track, output) => {
+                self.decider.not_opened(evidence.track);
+            }
             Decision::Grant(evidence) if enrolling => {
                 let traits = self.gallery.traits(evidence.person);
                 let administrator = traits.is_some_and(|traits| traits.administrator);
@@ -416,6 +440,31 @@ impl Controller {
             Decision::TwoFaces { faces } => {
                 output.events.push(Event::TwoFaces { faces });
                 output.signals.push(Signal::OneAtATime);
+            }
+        }
+    }
+
+    /// Whether liveness keeps the door shut for somebody who may come in.
+    fn not_live(&mut self, captured: Duration, track: TrackId, output: &mut Output) -> bool {
+        let refusal = |verdict, enforced| Event::NotLive { track, verdict, enforced };
+        match self.liveness.admit(captured, track) {
+            guard::Admission::Open => false,
+            guard::Admission::Advised(verdict) => {
+                output.events.extend(verdict.map(|verdict| refusal(verdict, false)));
+                false
+            }
+            guard::Admission::Wait(action) => {
+                if let Some(action) = action {
+                    challenged(track, action, output);
+                }
+                true
+            }
+            guard::Admission::Refused(verdict) => {
+                if let Some(verdict) = verdict {
+                    output.events.push(refusal(verdict, true));
+                    output.signals.push(Signal::Refused);
+                }
+                true
             }
         }
     }
@@ -501,4 +550,10 @@ impl Controller {
         output.discard |= actions.discard;
         output.keep = actions.keep.or(output.keep);
     }
+}
+
+/// Tells and shows what somebody is asked to do.
+fn challenged(track: TrackId, action: Action, output: &mut Output) {
+    output.events.push(Event::Challenge { track, action });
+    output.signals.extend(Signal::of_challenge(action));
 }

@@ -4,6 +4,8 @@
 use crate::decide::Evidence;
 use crate::door::{Alarm, Mode, Note, Refusal, Role};
 use crate::enroll::button::{self, Failure};
+use crate::liveness::Verdict;
+use crate::liveness::challenge::Action;
 use crate::quality::Aspect;
 use crate::schedule::{Admission, TrustNote};
 use crate::threshold::Threshold;
@@ -57,6 +59,22 @@ pub enum Event {
     },
     /// A face that cannot be compared, and why.
     Poor(Aspect),
+    /// A face that does not look as if it were there in person.
+    NotLive {
+        /// Whose.
+        track: TrackId,
+        /// Why.
+        verdict: Verdict,
+        /// Whether the door stays shut for it.
+        enforced: bool,
+    },
+    /// Somebody is asked to move their head, or has.
+    Challenge {
+        /// Who.
+        track: TrackId,
+        /// What.
+        action: Action,
+    },
     /// A frame that was looked at for too long to say who stands there now.
     Stale {
         /// Its age.
@@ -106,7 +124,9 @@ impl Event {
         match self {
             Self::Granted { .. } => "granted",
             Self::NotGranted { .. } | Self::Stranger { .. } | Self::TwoFaces { .. } => "refused",
-            Self::Poor(_) => "advice",
+            Self::NotLive { enforced: true, .. } => "refused",
+            Self::Poor(_) | Self::NotLive { enforced: false, .. } => "advice",
+            Self::Challenge { .. } => "challenge",
             Self::Stale { .. } => "stale",
             Self::Duress { .. } => "duress",
             Self::Passed { .. } => "passed",
@@ -190,6 +210,18 @@ impl fmt::Display for Event {
             ),
             Self::TwoFaces { faces } => write!(f, "refused: {faces} faces; one at a time"),
             Self::Poor(aspect) => write!(f, "cannot tell: {}", aspect.advice()),
+            Self::NotLive { track, verdict, enforced } => write!(
+                f,
+                "{}: does not look live, score {:.2} ({}), in {} frames, track {}",
+                if *enforced { "refused" } else { "advice" },
+                verdict.score,
+                verdict.cues.worst(),
+                verdict.cues.frames,
+                track.0,
+            ),
+            Self::Challenge { track, action } => {
+                write!(f, "challenge: {action}, track {}", track.0)
+            }
             Self::Stale { age } => {
                 write!(
                     f,

@@ -18,6 +18,7 @@ pub mod event;
 pub mod frame;
 pub mod gallery;
 pub mod likelihood;
+pub mod liveness;
 pub mod model_store;
 pub mod models;
 pub mod nn;

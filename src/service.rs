@@ -16,6 +16,9 @@ use crate::event::Counts;
 use crate::frame::Frame;
 use crate::gallery::store::NewTemplate;
 use crate::gallery::{Gallery, PersonId};
+use crate::liveness::Sample;
+use crate::liveness::guard::Mode;
+use crate::liveness::network::LivenessNets;
 use crate::nn::NetworkError;
 use crate::recognize::{Recognizer, View};
 use crate::relay::Relay;
@@ -23,6 +26,7 @@ use crate::signals::Signal;
 use crate::threshold::{Threshold, ThresholdTable};
 use crate::track::{MAX_TRACKS, Tracker};
 use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -48,13 +52,15 @@ pub enum Change {
     /// Somebody was enrolled, renamed or removed.
     Gallery(Gallery),
     /// Another set of models was installed.
-    Models(Box<OtherModels>),
+    Models(Box<ModelSet>),
 }
 
 /// A set of models with all that depends on it.
-pub struct OtherModels {
+pub struct ModelSet {
     /// Its networks.
     pub recognizer: Recognizer,
+    /// Those that tell live faces, where there are any and liveness is asked for.
+    pub liveness: Option<LivenessNets>,
     /// Its thresholds.
     pub thresholds: ThresholdTable,
     /// Everybody, by its templates.
@@ -64,6 +70,9 @@ pub struct OtherModels {
 /// Everything between a frame and the relay.
 pub struct Doorkeeper {
     recognizer: Recognizer,
+    /// Whether liveness is asked for.
+    measures_life: bool,
+    liveness: Option<LivenessNets>,
     zone: Zone,
     tracker: Tracker,
     controller: Controller,
@@ -91,17 +100,18 @@ pub struct NewPerson {
 impl Doorkeeper {
     /// Begins by locking the door; the events tell whether the relay answered.
     pub fn new(
-        recognizer: Recognizer,
-        thresholds: ThresholdTable,
+        models: ModelSet,
         config: &Config,
-        gallery: Gallery,
         relay: Relay,
         now: Duration,
     ) -> (Self, Vec<Event>) {
-        let (controller, output) = Controller::new(thresholds, config, gallery, now);
+        let ModelSet { recognizer, liveness, thresholds, gallery } = models;
+        let (controller, output) = Controller::new(thresholds, config, gallery, unforeseen(), now);
         let clock = controller.needs_clock().then_some(config.schedule.clock);
         let mut keeper = Self {
             recognizer,
+            measures_life: config.liveness.mode != Mode::Off,
+            liveness,
             zone: config.zone(),
             tracker: Tracker::default(),
             controller,
@@ -138,8 +148,9 @@ impl Doorkeeper {
         match change {
             Change::Gallery(gallery) => self.set_gallery(gallery),
             Change::Models(models) => {
-                let OtherModels { recognizer, thresholds, gallery } = *models;
+                let ModelSet { recognizer, liveness, thresholds, gallery } = *models;
                 self.recognizer = recognizer;
+                self.liveness = liveness;
                 // Views of one person are of one model.
                 self.views.clear();
                 self.controller.set_models(thresholds, gallery);
@@ -166,14 +177,17 @@ impl Doorkeeper {
         })?;
         let faces: Vec<_> = views.iter().map(|view| view.face).collect();
         let tracks = self.tracker.step(now, &faces);
+        let samples = self.samples(frame, &views)?;
         let faces: heapless::Vec<FaceSeen<'_>, MAX_TRACKS> = tracks
             .iter()
             .zip(&views)
-            .map(|(track, view)| FaceSeen {
+            .zip(samples)
+            .map(|((track, view), sample)| FaceSeen {
                 track: *track,
                 weakest: view.quality.weakest(),
                 weakest_to_enroll: view.quality.weakest_to_enroll(),
                 turn: view.quality.turn,
+                sample,
                 template: view.template.as_ref(),
             })
             .collect();
@@ -232,6 +246,24 @@ impl Doorkeeper {
     /// The next signal to be shown and sounded.
     pub fn signal(&mut self) -> Option<Signal> {
         self.signals.pop_front()
+    }
+
+    /// What says whether the faces are there in person.
+    fn samples(
+        &mut self,
+        frame: &Frame,
+        views: &[View],
+    ) -> Result<heapless::Vec<Option<Sample>, MAX_TRACKS>, NetworkError> {
+        let mut samples = heapless::Vec::new();
+        for view in views {
+            let mut sample = self.measures_life.then(|| Sample::measure(frame, view));
+            if let (Some(sample), Some(nets)) = (&mut sample, &mut self.liveness) {
+                sample.network = Some(nets.judge(frame, &view.face.rect)?);
+            }
+            // No more views than tracks are asked for.
+            let _ = samples.push(sample);
+        }
+        Ok(samples)
     }
 
     fn hold_on(&mut self, views: &[View]) {
@@ -499,6 +531,12 @@ impl<T: FnMut(Duration, &Event), B: FnMut(&mut Doorkeeper, Duration) -> Vec<Even
         }
         Err(RunError::Relay(last))
     }
+}
+
+/// A number that nobody can foresee: the standard library's hashers are seeded by the
+/// system.
+fn unforeseen() -> u64 {
+    RandomState::new().hash_one(0)
 }
 
 /// Runs work that the door must be locked after, panic or not.

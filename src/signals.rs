@@ -3,6 +3,7 @@
 
 use crate::door::{Alarm, Note};
 use crate::enroll::Hindrance;
+use crate::liveness::challenge::{Action, Side};
 use crate::quality::Aspect;
 
 /// Something to show and sound.
@@ -18,6 +19,8 @@ pub enum Signal {
     Light,
     /// Turned or tilted away, or moving.
     LookAtCamera,
+    /// Turn the head to this side.
+    Turn(Side),
     /// One at a time.
     OneAtATime,
     /// Enrolling: an administrator's face is waited for.
@@ -88,6 +91,9 @@ const CLOSER: &[Beat] = &[beat(120, Blue, false), beat(380, Off, false)];
 const LIGHT: &[Beat] =
     &[beat(120, Blue, false), beat(120, Off, false), beat(120, Blue, false), beat(640, Off, false)];
 const LOOK: &[Beat] = &[beat(400, Blue, false), beat(100, Off, false)];
+const LEFT: &[Beat] = &[beat(60, Blue, true), beat(440, Blue, false)];
+const RIGHT: &[Beat] =
+    &[beat(60, Blue, true), beat(100, Blue, false), beat(60, Blue, true), beat(280, Blue, false)];
 const ONE: &[Beat] = &[beat(120, Red, false), beat(120, Off, false)];
 const ADMINISTRATOR: &[Beat] = &[beat(100, Blue, false), beat(100, Red, false)];
 const NEWCOMER: &[Beat] = &[beat(250, Blue, false), beat(250, Green, false)];
@@ -108,6 +114,9 @@ impl Signal {
             Self::Closer => (CLOSER, Some(4)),
             Self::Light => (LIGHT, Some(2)),
             Self::LookAtCamera => (LOOK, Some(4)),
+            // One beep is left, two are right, and again.
+            Self::Turn(Side::Left) => (LEFT, Some(4)),
+            Self::Turn(Side::Right) => (RIGHT, Some(4)),
             Self::OneAtATime => (ONE, Some(6)),
             Self::Administrator => (ADMINISTRATOR, None),
             Self::Newcomer => (NEWCOMER, None),
@@ -128,6 +137,17 @@ impl Signal {
             Aspect::Size => Self::Closer,
             Aspect::Brightness => Self::Light,
             Aspect::Sharpness | Aspect::Pose => Self::LookAtCamera,
+        }
+    }
+
+    /// What somebody is shown who is asked to move their head; nothing once they have,
+    /// for what follows is shown.
+    pub fn of_challenge(action: Action) -> Option<Self> {
+        match action {
+            Action::AskStraight => Some(Self::LookAtCamera),
+            Action::AskTurn(side) => Some(Self::Turn(side)),
+            Action::Passed => None,
+            Action::Failed(_) => Some(Self::Refused),
         }
     }
 
@@ -171,12 +191,14 @@ mod tests {
     use super::*;
     use crate::gallery::PersonId;
 
-    const ALL: [Signal; 14] = [
+    const ALL: [Signal; 16] = [
         Signal::Welcome,
         Signal::Refused,
         Signal::Closer,
         Signal::Light,
         Signal::LookAtCamera,
+        Signal::Turn(Side::Left),
+        Signal::Turn(Side::Right),
         Signal::OneAtATime,
         Signal::Administrator,
         Signal::Newcomer,

@@ -28,6 +28,8 @@ use facelatch::door::{Command, LockKind, Role};
 use facelatch::embed::{Embedding, Template};
 use facelatch::gallery::store::{NewTemplate, Store};
 use facelatch::gallery::{Gallery, PersonId, Traits};
+use facelatch::liveness::Sample;
+use facelatch::liveness::colour::Colours;
 use facelatch::models::ModelId;
 use facelatch::pose::Pose;
 use facelatch::quality::Aspect;
@@ -47,6 +49,22 @@ const SLACK_MS: u64 = 100;
 /// Dimensions of an embedding: people, poses.
 const PEOPLE: [&str; 6] = ["ada", "grace", "bob", "eve", "mallory", "own"];
 const SIZE: usize = PEOPLE.len() + Pose::ALL.len();
+
+/// What is asked of people to show that they are there follows from it.
+const CHANCE: u64 = 1;
+
+/// What is measured of an ordinary face in person.
+fn live() -> Sample {
+    let colours = Colours {
+        saturation: 0.41,
+        saturation_spread: 0.1,
+        warmth: 0.18,
+        black: 45.0,
+        diversity: 0.094,
+        glare: 0.0,
+    };
+    Sample { shape: None, moire: 0.0, edges: 0.0, sharpness: 0.07, colours, network: None }
+}
 
 fn model() -> ModelId {
     ModelId::new("scenes")
@@ -183,7 +201,8 @@ impl Stage {
             people.push((PersonId(number), name.to_owned(), views, traits));
         }
         let gallery = gallery(&people);
-        let (controller, first) = Controller::new(thresholds(), &config, gallery, Duration::ZERO);
+        let (controller, first) =
+            Controller::new(thresholds(), &config, gallery, CHANCE, Duration::ZERO);
         let mut stage = Self {
             config,
             controller,
@@ -281,25 +300,35 @@ impl Stage {
                 "dark" => Some(Aspect::Brightness),
                 "blurred" => Some(Aspect::Sharpness),
                 "profile" => Some(Aspect::Pose),
-                "" | "front" | "left" | "right" | "up" | "down" | "sidelit" | "between" => None,
+                "" | "front" | "left" | "right" | "up" | "down" | "sidelit" | "between"
+                | "screen" | "sharp-left" | "sharp-right" => None,
                 how => return Err(format!("{how}: how is that?")),
             };
             let face = template(who, pose).ok_or_else(|| format!("{who}: who is that?"))?;
             let weakest = poor.map_or((Aspect::Size, 1.0), |aspect| (aspect, 0.1));
             let to_enroll = if how == "sidelit" { (Aspect::Brightness, 0.2) } else { weakest };
             let mut turn = pose.example();
-            if how == "between" {
-                turn.yaw += 0.11;
+            match how.as_str() {
+                "between" => turn.yaw += 0.11,
+                "sharp-left" => turn.yaw = 0.4,
+                "sharp-right" => turn.yaw = -0.4,
+                _ => {}
             }
-            views.push((TrackId(*track), weakest, to_enroll, turn, poor.is_none().then_some(face)));
+            let mut sample = live();
+            if how == "screen" {
+                sample.moire = 60.0;
+            }
+            let face = poor.is_none().then_some(face);
+            views.push((TrackId(*track), weakest, to_enroll, turn, sample, face));
         }
         let faces: Vec<FaceSeen<'_>> = views
             .iter()
-            .map(|(track, weakest, weakest_to_enroll, turn, template)| FaceSeen {
+            .map(|(track, weakest, weakest_to_enroll, turn, sample, template)| FaceSeen {
                 track: *track,
                 weakest: *weakest,
                 weakest_to_enroll: *weakest_to_enroll,
                 turn: *turn,
+                sample: Some(*sample),
                 template: template.as_ref(),
             })
             .collect();
@@ -435,7 +464,7 @@ impl Stage {
             ["restart"] => {
                 let gallery = gallery(&self.people);
                 let (controller, first) =
-                    Controller::new(thresholds(), &self.config, gallery, self.time());
+                    Controller::new(thresholds(), &self.config, gallery, CHANCE, self.time());
                 self.controller = controller;
                 // What was only in memory is gone, and the relay without power.
                 self.views.clear();
@@ -537,7 +566,7 @@ fn two_doors() -> Result<(), String> {
     let mut doors: Vec<Controller> = vec![];
     for _ in 0..2 {
         let (mut door, first) =
-            Controller::new(thresholds(), &config, people.clone(), Duration::ZERO);
+            Controller::new(thresholds(), &config, people.clone(), CHANCE, Duration::ZERO);
         let order = first.relay.ok_or("no order to lock")?.number;
         door.step(Duration::ZERO, Input::Answer { order, taken: true });
         doors.push(door);
@@ -551,6 +580,7 @@ fn two_doors() -> Result<(), String> {
                 weakest: (Aspect::Size, 1.0),
                 weakest_to_enroll: (Aspect::Size, 1.0),
                 turn: Pose::Front.example(),
+                sample: None,
                 template: Some(&face),
             };
             let mut output = doors[door].step(now, Input::Faces { captured: now, faces: &[seen] });
@@ -643,6 +673,7 @@ fn main() {
     ];
     for (file, text) in [
         ("decision", include_str!("scenes/decision.txt")),
+        ("liveness", include_str!("scenes/liveness.txt")),
         ("door", include_str!("scenes/door.txt")),
         ("relay", include_str!("scenes/relay.txt")),
         ("schedule", include_str!("scenes/schedule.txt")),

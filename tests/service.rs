@@ -2,13 +2,14 @@
 //! happens.
 
 use facelatch::camera::Camera;
-use facelatch::config::Config;
+use facelatch::config::{Config, LivenessConfig};
 use facelatch::gallery::{Gallery, PersonId};
+use facelatch::liveness::guard::Mode;
 use facelatch::models::{ModelId, Models};
 use facelatch::picture;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
-use facelatch::service::{Change, Doorkeeper, Event, run};
+use facelatch::service::{Change, Doorkeeper, Event, ModelSet, run};
 use serialport::{SerialPort, TTYPort};
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,8 +21,11 @@ const ASTRONAUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.j
 
 /// A doorkeeper who knows the astronaut, with a relay.
 fn keeper(relay: &str) -> Doorkeeper {
+    keeper_of(relay, &Config::default())
+}
+
+fn keeper_of(relay: &str, config: &Config) -> Doorkeeper {
     let models = Models::built_in().expect("the built-in models");
-    let config = Config::default();
     let mut recognizer = Recognizer::new(&models, config.detector()).expect("a recognizer");
     let portrait = picture::read(Path::new(ASTRONAUT)).expect("a portrait");
     let view = recognizer.look(&portrait, |_| true).expect("faces").pop().expect("a face");
@@ -32,7 +36,8 @@ fn keeper(relay: &str) -> Doorkeeper {
     gallery.add(PersonId(1), "Eileen Collins", &[view.template.expect("a good view")]);
     let relay = Relay::open(relay).expect("a relay");
     let thresholds = models.thresholds().expect("thresholds");
-    Doorkeeper::new(recognizer, thresholds, &config, gallery, relay, Duration::ZERO).0
+    let models = ModelSet { recognizer, liveness: None, thresholds, gallery };
+    Doorkeeper::new(models, config, relay, Duration::ZERO).0
 }
 
 /// The same portrait again and again, ten times a second.
@@ -101,4 +106,31 @@ fn a_gallery_that_changes_takes_its_evidence_with_it() {
     let summary = run(&mut keeper, camera(), 20, &stop, told, between).expect("a run");
     assert_eq!((summary.frames, summary.granted), (20, 0));
     assert_eq!(granted, []);
+}
+
+/// Runs the portrait past a door that asks for more liveness than any face has.
+fn with_liveness(mode: Mode) -> (usize, Vec<Event>) {
+    let liveness = LivenessConfig { mode, threshold: 1.1, ..LivenessConfig::default() };
+    let mut keeper = keeper_of("log:", &Config { liveness, ..Config::default() });
+    let mut events = vec![];
+    let told = |_: Duration, event: &Event| events.push(event.clone());
+    let stop = AtomicBool::new(false);
+    let summary = run(&mut keeper, camera(), 20, &stop, told, |_, _| vec![]).expect("a run");
+    (summary.granted, events)
+}
+
+#[test]
+fn enforced_liveness_keeps_the_door_shut_and_advice_only_tells() {
+    let not_live = |event: &&Event| matches!(event, Event::NotLive { .. });
+    let (granted, events) = with_liveness(Mode::Enforce);
+    assert_eq!(granted, 0);
+    assert!(!events.contains(&Event::Unlocked));
+    assert_eq!(events.iter().filter(not_live).count(), 1, "{events:?}");
+    let (granted, events) = with_liveness(Mode::Advise);
+    assert_eq!(granted, 1);
+    assert!(events.contains(&Event::Unlocked));
+    assert_eq!(events.iter().filter(not_live).count(), 1, "{events:?}");
+    let (granted, events) = with_liveness(Mode::Off);
+    assert_eq!(granted, 1);
+    assert_eq!(events.iter().filter(not_live).count(), 0);
 }

@@ -13,7 +13,7 @@ use facelatch::door::{Note, Refusal};
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
 use facelatch::schedule::{Admission, TrustNote};
-use facelatch::service::{Doorkeeper, Event, run};
+use facelatch::service::{Doorkeeper, Event, ModelSet, run};
 use facelatch::threshold::Threshold;
 use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -63,6 +63,7 @@ impl Run {
         let settings = DetectorSettings { two_threads, ..config.detector() };
         let mut recognizer = Recognizer::new(&models, settings)?;
         let thresholds = models.thresholds()?;
+        let liveness = config.liveness.nets(&models)?;
         let file = config.gallery_file();
         let (gallery, known) = {
             let mut store = open_store(&file)?;
@@ -73,7 +74,16 @@ impl Run {
             log::warn!("{}: nobody is enrolled yet; see facelatch enroll --help", file.display());
         }
         let precision = self.site.precision();
-        let desk = Watched { file, known, store, precision, detector: settings, models }.watch()?;
+        let desk = Watched {
+            file,
+            known,
+            store,
+            precision,
+            detector: settings,
+            liveness: config.liveness.clone(),
+            models,
+        }
+        .watch()?;
 
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
@@ -84,8 +94,8 @@ impl Run {
         log::info!("{} people, {} templates; relay {relay}", gallery.people(), gallery.templates());
         let mut out = self.json.then(|| Outlet::new(std::io::stdout())).transpose()?;
         let mut told = |at: Duration, event: &Event| tell(at, event, out.as_mut());
-        let (mut keeper, events) =
-            Doorkeeper::new(recognizer, thresholds, &config, gallery, relay, Duration::ZERO);
+        let models = ModelSet { recognizer, liveness, thresholds, gallery };
+        let (mut keeper, events) = Doorkeeper::new(models, &config, relay, Duration::ZERO);
         for event in &events {
             told(Duration::ZERO, event);
         }
@@ -159,6 +169,13 @@ fn line(at: Duration, event: &Event) -> Value {
         })),
         Event::TwoFaces { faces } => add(json!({"reason": "two faces", "faces": faces})),
         Event::Poor(aspect) => add(json!({"advice": aspect.advice()})),
+        Event::NotLive { track, verdict, .. } => add(json!({
+            "reason": "liveness", "track": track.0, "score": verdict.score,
+            "cue": verdict.cues.worst().to_string(), "frames": verdict.cues.frames,
+        })),
+        Event::Challenge { track, action } => {
+            add(json!({"track": track.0, "action": action.to_string()}));
+        }
         Event::Stale { age } => add(json!({"age": age.as_secs_f64()})),
         Event::Duress { name } | Event::Enrolled { name } => add(json!({"name": name})),
         Event::Passed { name, role } => add(json!({"name": name, "role": role})),

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use facelatch::align::Crop;
+use facelatch::config::LivenessConfig;
 use facelatch::controller::Input;
 use facelatch::detect::DetectorSettings;
 use facelatch::embed::{Embedder, Template};
@@ -10,7 +11,7 @@ use facelatch::model_store::ModelStore;
 use facelatch::models::{ModelId, Models};
 use facelatch::nn::Precision;
 use facelatch::recognize::Recognizer;
-use facelatch::service::{Change, Doorkeeper, Event, NewPerson, OtherModels};
+use facelatch::service::{Change, Doorkeeper, Event, ModelSet, NewPerson};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -33,6 +34,8 @@ pub struct Watched {
     pub precision: Precision,
     /// For the networks of another set.
     pub detector: DetectorSettings,
+    /// Whether other networks are to tell live faces.
+    pub liveness: LivenessConfig,
     /// Those in use.
     pub models: Models,
 }
@@ -184,6 +187,7 @@ impl Watcher {
         }
         let models = store.open(&now)?.in_precision(self.watched.precision);
         let recognizer = Recognizer::new(&models, self.watched.detector)?;
+        let liveness = self.watched.liveness.nets(&models)?;
         let thresholds = models.thresholds()?;
         let mut maker = Maker::new(&models)?;
         // The other facelatch may still be at the gallery.
@@ -195,7 +199,7 @@ impl Watcher {
         self.maker = maker;
         *current = now;
         self.told.clear();
-        Ok(Some(Change::Models(Box::new(OtherModels { recognizer, thresholds, gallery }))))
+        Ok(Some(Change::Models(Box::new(ModelSet { recognizer, liveness, thresholds, gallery }))))
     }
 
     /// The gallery, if it is another than the one known.
