@@ -12,6 +12,7 @@ pub mod controller;
 pub mod decide;
 pub mod detect;
 pub mod door;
+pub mod doorkeeper;
 pub mod embed;
 pub mod enroll;
 pub mod event;

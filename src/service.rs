@@ -1,32 +1,11 @@
-//! The door's service: takes frames through the stages, lets the state machines
-//! decide, and carries out what they say.
-//!
-//! [`Doorkeeper`] does that for one frame at a time at a time it is told;
-//! [`run`] feeds it from a camera until the camera ends or it is stopped.
+//! The door's service: feeds the doorkeeper from a camera until the camera ends or it is
+//! stopped, and locks the door then.
 
 use crate::camera::{Camera, CameraError, Captured};
-use crate::clock;
-use crate::config::{ClockSource, Config};
-use crate::controller::{Controller, FaceSeen, Input, Output};
-use crate::decide::Zone;
-use crate::door::State;
-use crate::enroll::MAX_VIEWS;
-use crate::enroll::button::Newcomer;
-use crate::event::Counts;
-use crate::frame::Frame;
-use crate::gallery::store::NewTemplate;
-use crate::gallery::{Gallery, PersonId};
-use crate::liveness::Sample;
-use crate::liveness::guard::Mode;
-use crate::liveness::network::LivenessNets;
+use crate::doorkeeper::Doorkeeper;
+use crate::event::Event;
 use crate::nn::NetworkError;
-use crate::recognize::{Recognizer, View};
-use crate::relay::Relay;
-use crate::signals::Signal;
-use crate::threshold::{Threshold, ThresholdTable};
-use crate::track::{MAX_TRACKS, Tracker};
 use std::cell::Cell;
-use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -40,275 +19,6 @@ const LAST_TRIES: usize = 10;
 const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 /// Frames in a row that the networks may fail on before the service gives up.
 const MOST_FAILURES: usize = 10;
-/// How often the wall clock is read where a schedule needs it.
-const CLOCK_EVERY: Duration = Duration::from_secs(1);
-/// Signals that wait to be shown.
-const MAX_SIGNALS: usize = 8;
-
-pub use crate::event::Event;
-
-/// What may change while the door is watched.
-pub enum Change {
-    /// Somebody was enrolled, renamed or removed.
-    Gallery(Gallery),
-    /// Another set of models was installed.
-    Models(Box<ModelSet>),
-}
-
-/// A set of models with all that depends on it.
-pub struct ModelSet {
-    /// Its networks.
-    pub recognizer: Recognizer,
-    /// Those that tell live faces, where there are any and liveness is asked for.
-    pub liveness: Option<LivenessNets>,
-    /// Its thresholds.
-    pub thresholds: ThresholdTable,
-    /// Everybody, by its templates.
-    pub gallery: Gallery,
-}
-
-/// Everything between a frame and the relay.
-pub struct Doorkeeper {
-    recognizer: Recognizer,
-    /// Whether liveness is asked for.
-    measures_life: bool,
-    liveness: Option<LivenessNets>,
-    zone: Zone,
-    tracker: Tracker,
-    controller: Controller,
-    relay: Relay,
-    keep_crops: bool,
-    clock: Option<ClockSource>,
-    clock_read: Option<Duration>,
-    /// Views of somebody who is being enrolled.
-    views: heapless::Vec<NewTemplate, MAX_VIEWS>,
-    newcomer: Option<NewPerson>,
-    signals: heapless::Deque<Signal, MAX_SIGNALS>,
-}
-
-/// Somebody enrolled at the door, to be written into the gallery in one transaction.
-#[derive(Clone, Debug)]
-pub struct NewPerson {
-    /// All their views.
-    pub templates: Vec<NewTemplate>,
-    /// Whether they are the first, who may let others in.
-    pub administrator: bool,
-    /// Whom they look like, and by how much both thresholds rise.
-    pub look_alike: Option<(PersonId, f32)>,
-}
-
-impl Doorkeeper {
-    /// Begins by locking the door; the events tell whether the relay answered.
-    pub fn new(
-        models: ModelSet,
-        config: &Config,
-        relay: Relay,
-        now: Duration,
-    ) -> (Self, Vec<Event>) {
-        let ModelSet { recognizer, liveness, thresholds, gallery } = models;
-        let (controller, output) = Controller::new(thresholds, config, gallery, unforeseen(), now);
-        let clock = controller.needs_clock().then_some(config.schedule.clock);
-        let mut keeper = Self {
-            recognizer,
-            measures_life: config.liveness.mode != Mode::Off,
-            liveness,
-            zone: config.zone(),
-            tracker: Tracker::default(),
-            controller,
-            relay,
-            keep_crops: config.gallery.keep_crops,
-            clock,
-            clock_read: None,
-            views: heapless::Vec::new(),
-            newcomer: None,
-            signals: heapless::Deque::new(),
-        };
-        let mut events = Vec::new();
-        keeper.carry_out(now, output, &mut events);
-        (keeper, events)
-    }
-
-    /// The similarity asked for now.
-    pub fn threshold(&self) -> Threshold {
-        self.controller.threshold()
-    }
-
-    /// The recognizer, for enrolling between frames.
-    pub fn recognizer(&mut self) -> &mut Recognizer {
-        &mut self.recognizer
-    }
-
-    /// How often each kind of event was told.
-    pub fn counts(&self) -> &Counts {
-        self.controller.counts()
-    }
-
-    /// Another gallery or other models: evidence gathered before is forgotten.
-    pub fn change(&mut self, change: Change) {
-        match change {
-            Change::Gallery(gallery) => self.set_gallery(gallery),
-            Change::Models(models) => {
-                let ModelSet { recognizer, liveness, thresholds, gallery } = *models;
-                self.recognizer = recognizer;
-                self.liveness = liveness;
-                // Views of one person are of one model.
-                self.views.clear();
-                self.controller.set_models(thresholds, gallery);
-            }
-        }
-    }
-
-    /// Another gallery: evidence gathered with the old one is forgotten. One of
-    /// another model's templates lets nobody in.
-    pub fn set_gallery(&mut self, gallery: Gallery) {
-        self.controller.set_gallery(gallery);
-    }
-
-    /// Takes a frame of the time `now`, on a clock that does not run backwards.
-    pub fn frame(&mut self, now: Duration, frame: &Frame) -> Result<Vec<Event>, NetworkError> {
-        let (width, height) = (frame.width(), frame.height());
-        let zone = self.zone;
-        // A poster of a hundred faces must not hold up the door.
-        let count = Cell::new(0);
-        let views = self.recognizer.follow(frame, |face| {
-            let wanted = zone.contains(&face.rect, width, height) && count.get() < MAX_TRACKS;
-            count.set(count.get() + usize::from(wanted));
-            wanted
-        })?;
-        let faces: Vec<_> = views.iter().map(|view| view.face).collect();
-        let tracks = self.tracker.step(now, &faces);
-        let samples = self.samples(frame, &views)?;
-        let faces: heapless::Vec<FaceSeen<'_>, MAX_TRACKS> = tracks
-            .iter()
-            .zip(&views)
-            .zip(samples)
-            .map(|((track, view), sample)| FaceSeen {
-                track: *track,
-                weakest: view.quality.weakest(),
-                weakest_to_enroll: view.quality.weakest_to_enroll(),
-                turn: view.quality.turn,
-                sample,
-                template: view.template.as_ref(),
-            })
-            .collect();
-        let mut events = self.tick(now);
-        let output = self.controller.step(now, Input::Faces { captured: now, faces: &faces });
-        if output.take {
-            self.hold_on(&views);
-        }
-        self.carry_out(now, output, &mut events);
-        Ok(events)
-    }
-
-    /// Anything but frames that happens at the door.
-    pub fn input(&mut self, now: Duration, input: Input<'_>) -> Vec<Event> {
-        let mut events = Vec::new();
-        let output = self.controller.step(now, input);
-        self.carry_out(now, output, &mut events);
-        events
-    }
-
-    /// Lets time pass.
-    pub fn tick(&mut self, now: Duration) -> Vec<Event> {
-        match self.clock {
-            Some(source) if self.clock_read.is_none_or(|at| now >= at + CLOCK_EVERY) => {
-                self.clock_read = Some(now);
-                match clock::read(source == ClockSource::Trusted) {
-                    Some(reading) => self.input(now, Input::Clock(reading)),
-                    None => self.input(now, Input::Tick),
-                }
-            }
-            _ => self.input(now, Input::Tick),
-        }
-    }
-
-    /// Switches the relay off for good.
-    pub fn stop(&mut self, now: Duration) -> Vec<Event> {
-        self.input(now, Input::Stop)
-    }
-
-    /// Whether the lock is known to be closed.
-    pub fn locked(&self) -> bool {
-        matches!(self.controller.door().state(), State::Locked { .. })
-    }
-
-    /// Whether the relay is known to be off for good.
-    pub fn stopped(&self) -> bool {
-        self.controller.door().state() == State::Stopped
-    }
-
-    /// Somebody to be written into the gallery. How that went is to be told as
-    /// [`Input::Kept`].
-    pub fn newcomer(&mut self) -> Option<NewPerson> {
-        self.newcomer.take()
-    }
-
-    /// The next signal to be shown and sounded.
-    pub fn signal(&mut self) -> Option<Signal> {
-        self.signals.pop_front()
-    }
-
-    /// What says whether the faces are there in person.
-    fn samples(
-        &mut self,
-        frame: &Frame,
-        views: &[View],
-    ) -> Result<heapless::Vec<Option<Sample>, MAX_TRACKS>, NetworkError> {
-        let mut samples = heapless::Vec::new();
-        for view in views {
-            let mut sample = self.measures_life.then(|| Sample::measure(frame, view));
-            if let (Some(sample), Some(nets)) = (&mut sample, &mut self.liveness) {
-                sample.network = Some(nets.judge(frame, &view.face.rect)?);
-            }
-            // No more views than tracks are asked for.
-            let _ = samples.push(sample);
-        }
-        Ok(samples)
-    }
-
-    fn hold_on(&mut self, views: &[View]) {
-        let [View { crop, template: Some(template), .. }] = views else { return };
-        let crop = self.keep_crops.then(|| crop.clone());
-        // No more are taken than are wanted.
-        let _ = self.views.push(NewTemplate { template: template.clone(), crop });
-    }
-
-    /// Carries out what the controller says and tells it how that went, until it has
-    /// nothing more to say. A failure is tried again only after some time, so this
-    /// ends.
-    fn carry_out(&mut self, now: Duration, mut output: Output, events: &mut Vec<Event>) {
-        loop {
-            for signal in output.signals {
-                // Whoever shows them is late: the newest count.
-                if self.signals.is_full() {
-                    self.signals.pop_front();
-                }
-                let _ = self.signals.push_back(signal);
-            }
-            if let Some(Newcomer { by, look_alike }) = output.keep {
-                self.newcomer = Some(NewPerson {
-                    templates: self.views.iter().cloned().collect(),
-                    administrator: by.is_none(),
-                    look_alike: look_alike.map(|(like, stricter)| (like.person, stricter)),
-                });
-                self.views.clear();
-            }
-            if output.discard {
-                self.views.clear();
-            }
-            events.extend(output.events);
-            let Some(order) = output.relay else { return };
-            let taken = match self.relay.switch(order.energise) {
-                Ok(()) => true,
-                Err(error) => {
-                    events.push(Event::RelayFailed(error.to_string()));
-                    false
-                }
-            };
-            output = self.controller.step(now, Input::Answer { order: order.number, taken });
-        }
-    }
-}
 
 /// Why the service ended other than by its end of input.
 #[derive(Debug, Error)]
@@ -347,7 +57,9 @@ pub fn run(
     between: impl FnMut(&mut Doorkeeper, Duration) -> Vec<Event>,
 ) -> Result<Summary, RunError> {
     let (now, summary) = (Duration::ZERO, Summary::default());
-    let mut watch = Watch { keeper, max_frames, stop, told, between, now, summary, failures: 0 };
+    let (started, failures) = (None, 0);
+    let mut watch =
+        Watch { keeper, max_frames, stop, told, between, started, now, summary, failures };
     if camera.recorded() {
         watch.recorded(camera)?
     } else {
@@ -384,6 +96,8 @@ struct Watch<'a, T, B> {
     stop: &'a AtomicBool,
     told: T,
     between: B,
+    /// Nothing where frames are recorded, and time is theirs.
+    started: Option<Instant>,
     now: Duration,
     summary: Summary,
     failures: usize,
@@ -410,6 +124,7 @@ impl<T: FnMut(Duration, &Event), B: FnMut(&mut Doorkeeper, Duration) -> Vec<Even
         let (slot, filled) = (Mutex::new(Slot::default()), Condvar::new());
         let interrupter = camera.interrupter();
         let started = Instant::now();
+        self.started = Some(started);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let _ended = Ended { slot: &slot, filled: &filled };
@@ -468,13 +183,21 @@ impl<T: FnMut(Duration, &Event), B: FnMut(&mut Doorkeeper, Duration) -> Vec<Even
         next: Option<Result<Captured, CameraError>>,
     ) -> Result<(), RunError> {
         // A frame may have come a moment before the last tick.
-        self.now = self.now.max(at);
+        self.now = self.now.max(self.started.map_or(at, |started| started.elapsed()));
         let events = (self.between)(self.keeper, self.now);
         self.tell(&events);
         let events = match next {
             Some(Ok(captured)) => {
                 self.summary.frames += 1;
-                match self.keeper.frame(self.now, &captured.frame) {
+                let now = Cell::new(self.now);
+                let clock = || {
+                    // Recorded frames are looked at in no time.
+                    now.set(self.started.map_or(at, |started| started.elapsed()).max(now.get()));
+                    now.get()
+                };
+                let looked = self.keeper.frame(at, &captured.frame, clock);
+                self.now = now.get();
+                match looked {
                     Ok(events) => {
                         self.failures = 0;
                         events
@@ -531,12 +254,6 @@ impl<T: FnMut(Duration, &Event), B: FnMut(&mut Doorkeeper, Duration) -> Vec<Even
         }
         Err(RunError::Relay(last))
     }
-}
-
-/// A number that nobody can foresee: the standard library's hashers are seeded by the
-/// system.
-fn unforeseen() -> u64 {
-    RandomState::new().hash_one(0)
 }
 
 /// Runs work that the door must be locked after, panic or not.

@@ -3,13 +3,15 @@
 
 use facelatch::camera::Camera;
 use facelatch::config::{Config, LivenessConfig};
+use facelatch::doorkeeper::{Change, Doorkeeper, ModelSet};
+use facelatch::event::Event;
 use facelatch::gallery::{Gallery, PersonId};
 use facelatch::liveness::guard::Mode;
 use facelatch::models::{ModelId, Models};
 use facelatch::picture;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
-use facelatch::service::{Change, Doorkeeper, Event, ModelSet, run};
+use facelatch::service::run;
 use serialport::{SerialPort, TTYPort};
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -6,13 +6,14 @@ use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::config::Config;
+use facelatch::doorkeeper::{Doorkeeper, ModelSet};
+use facelatch::event::Event;
 use facelatch::gallery::store::{NewTemplate, Store};
 use facelatch::models::Models;
 use facelatch::nn::Precision;
 use facelatch::picture;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
-use facelatch::service::{Doorkeeper, Event, ModelSet};
 use scene::Portrait;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write;
@@ -170,7 +171,7 @@ impl Stage {
                 save(folder, self.visits, number, part, &moment.frame)?;
             }
             let looked = Instant::now();
-            let events = self.keeper.frame(self.now, &moment.frame)?;
+            let events = self.keeper.frame(self.now, &moment.frame, || self.now)?;
             self.slowest = self.slowest.max(looked.elapsed());
             for event in &events {
                 granted |= matches!(event, Event::Granted { .. });
