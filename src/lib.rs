@@ -4,6 +4,7 @@
 //! [`embed`] → gallery → decision → door → relay. ARCHITECTURE.md has the map.
 
 pub mod align;
+mod backoff;
 pub mod camera;
 pub mod config;
 pub mod decide;
@@ -13,6 +14,7 @@ pub mod embed;
 pub mod enroll;
 pub mod frame;
 pub mod gallery;
+pub mod gpio;
 pub mod likelihood;
 pub mod model_store;
 pub mod models;
