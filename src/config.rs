@@ -3,8 +3,20 @@
 //! Every setting has a default, so an empty file is a whole configuration. An
 //! unknown key is an error: a misspelt rule must not be silently off.
 
+mod access;
+
+pub use access::{
+    ClockSource, DoorConfig, DuressGesture, EnrollConfig, GroupConfig, Groups, LockoutConfig,
+    ScheduleConfig,
+};
+
 use crate::decide::{DecideSettings, TwoFaces, Zone};
 use crate::detect::DetectorSettings;
+use crate::liveness::challenge::ChallengeSettings;
+use crate::liveness::guard::{GuardSettings, Mode};
+use crate::liveness::network::LivenessNets;
+use crate::models::Models;
+use crate::nn::NetworkError;
 use crate::threshold::parse_rate;
 use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
@@ -42,12 +54,22 @@ pub struct Config {
     pub relay: RelayConfig,
     /// `[door]`
     pub door: DoorConfig,
+    /// `[lockout]`
+    pub lockout: LockoutConfig,
+    /// `[schedule]`
+    pub schedule: ScheduleConfig,
+    /// `[groups]`
+    pub groups: Groups,
+    /// `[enroll]`
+    pub enroll: EnrollConfig,
     /// `[gallery]`
     pub gallery: GalleryConfig,
     /// `[models]`
     pub models: ModelsConfig,
     /// `[recognition]`
     pub recognition: RecognitionConfig,
+    /// `[liveness]`
+    pub liveness: LivenessConfig,
 }
 
 /// `[camera]`: where frames come from.
@@ -64,15 +86,6 @@ pub struct CameraConfig {
 pub struct RelayConfig {
     /// A relay URI.
     pub uri: String,
-}
-
-/// `[door]`: how long it opens.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DoorConfig {
-    /// Time to pull the door open.
-    #[serde(deserialize_with = "duration")]
-    pub open_for: Duration,
 }
 
 /// `[gallery]`: where people are kept.
@@ -119,15 +132,37 @@ pub struct RecognitionConfig {
     pub minimum_face: f32,
 }
 
-impl Default for RelayConfig {
-    fn default() -> Self {
-        Self { uri: "log:".to_owned() }
+/// `[liveness]`: whether a face must be there in person.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LivenessConfig {
+    /// Off; logged; or asked for before the door opens.
+    pub mode: Mode,
+    /// Score below which a face is refused, 0 to 1.
+    pub threshold: f32,
+    /// Whether the head must have been seen to turn a little where it is enforced.
+    pub motion: bool,
+    /// Turns of the head that are asked for where it is enforced; 0 asks nothing.
+    pub turns: u32,
+}
+
+impl LivenessConfig {
+    /// Loads what the models have to tell live faces with, where that is asked for.
+    pub fn nets(&self, models: &Models) -> Result<Option<LivenessNets>, NetworkError> {
+        let wanted = models.liveness().filter(|_| self.mode != Mode::Off);
+        wanted.map(LivenessNets::new).transpose()
     }
 }
 
-impl Default for DoorConfig {
+impl Default for LivenessConfig {
     fn default() -> Self {
-        Self { open_for: Duration::from_secs(3) }
+        Self { mode: Mode::Off, threshold: 0.5, motion: false, turns: 0 }
+    }
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self { uri: "log:".to_owned() }
     }
 }
 
@@ -172,23 +207,15 @@ impl Config {
 
     fn check(&self) -> Result<(), String> {
         let recognition = &self.recognition;
-        let within = |name: &str, value: f64, from: f64, to: f64, unit: &str| {
-            if (from..=to).contains(&value) {
-                Ok(())
-            } else {
-                Err(format!("{name} = {value}{unit}: expected {from} to {to}{unit}"))
-            }
-        };
-        let seconds = |name: &str, value: Duration, from: f64, to: f64| {
-            within(name, value.as_secs_f64(), from, to, " s")
-        };
         // Fewer would make one picture nearly enough.
         within("recognition.frames", recognition.frames as f64, 3.0, 30.0, "")?;
         let face = f64::from(recognition.minimum_face);
         within("recognition.minimum_face", face, 20.0, 2000.0, " pixels")?;
         seconds("recognition.evidence_expires", recognition.evidence_expires, 0.1, 10.0)?;
         seconds("recognition.again_after", recognition.again_after, 0.0, 3600.0)?;
-        seconds("door.open_for", self.door.open_for, 0.2, 60.0)?;
+        self.check_access()?;
+        within("liveness.threshold", f64::from(self.liveness.threshold), 0.0, 1.0, "")?;
+        within("liveness.turns", f64::from(self.liveness.turns), 0.0, 8.0, "")?;
         let [left, top, right, bottom] = recognition.zone;
         let inside = recognition.zone.iter().all(|share| (0.0..=1.0).contains(share));
         if !inside || left >= right || top >= bottom {
@@ -216,6 +243,15 @@ impl Config {
     pub fn zone(&self) -> Zone {
         let recognition = &self.recognition;
         Zone { area: recognition.zone, minimum_face: recognition.minimum_face }
+    }
+
+    /// What [`crate::liveness`] needs of it; the sides that a challenge asks for follow
+    /// from the seed.
+    pub fn liveness(&self, seed: u64) -> GuardSettings {
+        let LivenessConfig { mode, threshold, motion, turns } = self.liveness;
+        let challenge =
+            (turns > 0).then(|| ChallengeSettings { turns, ..ChallengeSettings::default() });
+        GuardSettings { mode, threshold, motion, challenge, seed }
     }
 
     /// What [`crate::detect`] needs of it. Faces too small to count are not
@@ -249,6 +285,18 @@ pub fn default_gallery() -> PathBuf {
         PathBuf::from(".")
     };
     folder.join("facelatch/gallery.redb")
+}
+
+fn within(name: &str, value: f64, from: f64, to: f64, unit: &str) -> Result<(), String> {
+    if (from..=to).contains(&value) {
+        Ok(())
+    } else {
+        Err(format!("{name} = {value}{unit}: expected {from} to {to}{unit}"))
+    }
+}
+
+fn seconds(name: &str, value: Duration, from: f64, to: f64) -> Result<(), String> {
+    within(name, value.as_secs_f64(), from, to, " s")
 }
 
 /// A rate as a number or as text like "1e-4".
@@ -313,7 +361,8 @@ mod tests {
              [models]\nfolder = \"/y\"\n\
              [recognition]\nfalse_accept_rate = \"1e-5\"\nframes = 4\n\
              evidence_expires = \"900ms\"\ntwo_faces = \"all\"\nagain_after = \"1m\"\n\
-             zone = [0.1, 0.2, 0.9, 1.0]\nminimum_face = 80\n",
+             zone = [0.1, 0.2, 0.9, 1.0]\nminimum_face = 80\n\
+             [liveness]\nmode = \"enforce\"\nthreshold = 0.4\nmotion = true\nturns = 2\n",
         )
         .expect("a configuration");
         assert_eq!(config.door.open_for, Duration::from_millis(4500));
@@ -325,6 +374,10 @@ mod tests {
         assert_eq!(config.zone().minimum_face, 80.0);
         let beside = parse("[gallery]\nfile = \"/x/g.redb\"").expect("a configuration");
         assert_eq!(beside.model_store(), Path::new("/x/models"));
+        let liveness = config.liveness(5);
+        assert_eq!((liveness.mode, liveness.threshold, liveness.seed), (Mode::Enforce, 0.4, 5));
+        assert!(liveness.motion);
+        assert_eq!(liveness.challenge.map(|challenge| challenge.turns), Some(2));
     }
 
     #[test]
@@ -341,6 +394,9 @@ mod tests {
             ("[recognition]\ntwo_faces = \"both\"", "refuse"),
             ("[recognition]\nzone = [0.5, 0.0, 0.5, 1.0]", "recognition.zone"),
             ("[recognition]\nzone = [nan, 0.0, 0.5, 1.0]", "recognition.zone"),
+            ("[liveness]\nmode = \"strict\"", "enforce"),
+            ("[liveness]\nthreshold = 1.5", "liveness.threshold"),
+            ("[liveness]\nturns = 20", "liveness.turns"),
             ("doors = 3", "doors"),
             ("[door", "facelatch.toml"),
         ] {

@@ -16,6 +16,8 @@ mod chip;
 #[cfg(feature = "gpio")]
 mod inputs;
 #[cfg(feature = "gpio")]
+mod lamps;
+#[cfg(feature = "gpio")]
 mod output;
 #[cfg(feature = "gpio")]
 mod watch;
@@ -24,6 +26,7 @@ mod watch;
 pub use {
     chip::{GpioError, chips, probe},
     inputs::Inputs,
+    lamps::{Lamp, LampEvent, Lamps},
     output::{Output, Switch},
     watch::{Event, Name},
 };

@@ -131,6 +131,9 @@ pub struct Manifest {
     /// The face recognizer; a set of models may hold the detector alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recognizer: Option<RecognizerEntry>,
+    /// What tells live faces from prints and screens; optional, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness: Option<LivenessEntry>,
     /// On what terms the set may be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
@@ -186,6 +189,32 @@ impl std::fmt::Display for ModelId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(&self.0)
     }
+}
+
+/// `[liveness]`: MiniFASNets, whose answers are averaged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LivenessEntry {
+    /// Axes of all inputs, `1 x 3 x 80 x 80`.
+    pub layout: Layout,
+    /// Channels of all inputs.
+    pub channels: Channels,
+    /// The same for all.
+    pub normalization: Normalization,
+    /// At least one.
+    pub networks: Vec<LivenessFile>,
+}
+
+/// `[[liveness.networks]]`: a network and how much of the picture it sees.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LivenessFile {
+    /// Name within the folder.
+    pub file: String,
+    /// SHA-256, lowercase hexadecimal.
+    pub sha256: String,
+    /// Sides of the crop in sides of the face's box.
+    pub scale: f64,
 }
 
 /// `[detector]`: MTCNN's three nets.
@@ -296,6 +325,15 @@ pub struct RecognizerModel {
     pub precision: Option<Precision>,
 }
 
+/// What liveness loads.
+#[derive(Clone, Debug)]
+pub struct LivenessModels {
+    /// Scale of the crop, and the network.
+    pub networks: Vec<(f64, ModelFile)>,
+    /// Of all inputs.
+    pub normalization: Normalization,
+}
+
 /// A set of models that belong together.
 #[derive(Clone, Debug)]
 pub struct Models {
@@ -307,6 +345,8 @@ pub struct Models {
     pub detector: DetectorModels,
     /// MobileFaceNet, where there is one.
     recognizer: Option<RecognizerModel>,
+    /// MiniFASNets, where there are any.
+    liveness: Option<LivenessModels>,
 }
 
 /// The models in the binary.
@@ -382,6 +422,16 @@ impl Models {
                 precision: None,
             }),
         };
+        let liveness = manifest.liveness.as_ref().map(|entry| {
+            let networks = entry.networks.iter();
+            let networks = networks
+                .map(|network| Ok((network.scale, verified(&network.file, &network.sha256)?)));
+            Ok(LivenessModels {
+                networks: networks.collect::<Result<_, ModelsError>>()?,
+                normalization: entry.normalization,
+            })
+        });
+        let liveness = liveness.transpose()?;
         Ok(Self {
             detector: DetectorModels {
                 pnet: verified(&detector.pnet.file, &detector.pnet.sha256)?,
@@ -391,6 +441,7 @@ impl Models {
                 precision: None,
             },
             recognizer,
+            liveness,
             manifest,
             source,
         })
@@ -410,6 +461,11 @@ impl Models {
         self.recognizer
             .as_ref()
             .ok_or_else(|| ModelsError::NoRecognizer { path: self.source.clone() })
+    }
+
+    /// The networks that tell live faces, where the set has any.
+    pub fn liveness(&self) -> Option<&LivenessModels> {
+        self.liveness.as_ref()
     }
 
     /// Which recognizer this is.
@@ -461,6 +517,8 @@ impl Manifest {
             .map(|entry| (entry.file.as_str(), entry.sha256.as_str()))
             .collect();
         files.extend(self.recognizer.iter().map(|net| (net.file.as_str(), net.sha256.as_str())));
+        let liveness = self.liveness.iter().flat_map(|entry| &entry.networks);
+        files.extend(liveness.map(|net| (net.file.as_str(), net.sha256.as_str())));
         files
     }
 
@@ -476,6 +534,9 @@ impl Manifest {
             || detector.std.iter().any(|v| *v != detector.std[0])
         {
             return Err("detector.normalization: must be the same for all channels".to_owned());
+        }
+        if let Some(liveness) = &self.liveness {
+            liveness.check().map_err(|fault| format!("liveness.{fault}"))?;
         }
         let Some(recognizer) = &self.recognizer else { return Ok(()) };
         recognizer
@@ -500,6 +561,28 @@ pub fn is_plain_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
 }
+
+impl LivenessEntry {
+    fn check(&self) -> Result<(), String> {
+        self.normalization.check().map_err(|fault| format!("normalization: {fault}"))?;
+        if !(1..=MAX_LIVENESS_NETWORKS).contains(&self.networks.len()) {
+            return Err(format!(
+                "networks: {} of them, expected 1 to {MAX_LIVENESS_NETWORKS}",
+                self.networks.len()
+            ));
+        }
+        match self.networks.iter().find(|network| !(1.0..=10.0).contains(&network.scale)) {
+            Some(network) => Err(format!(
+                "networks: {}: scale {} is not in 1 to 10",
+                network.file, network.scale
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Two come from their authors; more would keep people waiting.
+const MAX_LIVENESS_NETWORKS: usize = 4;
 
 /// Larger than any face embedding in use; keeps a wrong manifest from asking
 /// for gigabytes.
@@ -529,6 +612,27 @@ mod tests {
             let recognizer = read.expect("a manifest").recognizer.expect("a recognizer");
             assert_eq!(recognizer.likelihood, likelihood);
         }
+    }
+
+    #[test]
+    fn a_manifest_may_speak_of_liveness_or_not() {
+        let built_in = Models::built_in().expect("models");
+        assert!(built_in.liveness().is_none());
+        let with = |scale: f64| {
+            let mut manifest = built_in.manifest.clone();
+            manifest.liveness = Some(LivenessEntry {
+                layout: Layout::Nchw,
+                channels: Channels::Rgb,
+                normalization: Normalization { mean: [0.0; 3], std: [1.0; 3] },
+                networks: vec![LivenessFile { file: "a.onnx".into(), sha256: "0".into(), scale }],
+            });
+            let text = toml::to_string(&manifest).expect("a manifest");
+            (Manifest::parse(Path::new("manifest.toml"), text.as_bytes()), manifest)
+        };
+        let (read, written) = with(2.7);
+        assert_eq!(read.expect("a manifest"), written);
+        let error = with(0.2).0.expect_err("smaller than the face").to_string();
+        assert!(error.contains("liveness.networks: a.onnx: scale 0.2"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use crate::align::{CROP_SIDE, Crop};
 use crate::detect::Face;
-use crate::frame::Landmarks;
+use crate::pose::Turn;
 
 /// What can be wrong with a view of a face.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,11 +40,11 @@ pub struct Quality {
     pub sharpness: f32,
     /// Mean brightness (BT.601 luma) of the aligned face, 0..=255.
     pub brightness: f32,
-    /// How far the nose lies to one side of the middle of eyes and mouth, in
-    /// distances of the eyes; 0 is frontal, negative the picture's left.
-    pub yaw: f32,
-    /// Where the nose lies between eyes (0) and mouth (1).
-    pub pitch: f32,
+    /// How differently its halves are lit: the difference of their mean brightness
+    /// over the sum, 0 (alike) to 1 (one half is black).
+    pub sides: f32,
+    /// Where the nose is.
+    pub turn: Turn,
 }
 
 /// The part of the aligned crop that is face whatever the hair: columns and
@@ -74,11 +74,15 @@ const PITCH: (f32, f32) = (0.5, 0.22);
 /// Where the nose of a frontal face lies between eyes and mouth: by ArcFace's
 /// template, (71.7 - 51.6) / (92.3 - 51.6).
 const FRONTAL_PITCH: f32 = 0.49;
+// Measured the same way, one half of the face darkened step by step: 0.20 0.96, 0.34
+// 0.91, 0.43 0.88, 0.54 0.82. Of the photos as they are half lie below 0.06, nine in
+// ten below 0.20, 98 in 100 below 0.37.
+const SIDES: (f32, f32) = (0.5, 0.16);
 
 impl Quality {
     /// Measures a face in a frame and its aligned crop.
     pub fn measure(face: &Face, crop: &Crop) -> Self {
-        let (yaw, pitch) = pose(&face.landmarks);
+        let turn = Turn::of(&face.landmarks);
         let [left, right, ..] = face.landmarks;
         let light = luma(crop);
         let at = |x: usize, y: usize| light[y * CROP_SIDE + x];
@@ -100,8 +104,8 @@ impl Quality {
             eye_distance: (right[0] - left[0]).hypot(right[1] - left[1]),
             sharpness: detail / count / contrast,
             brightness,
-            yaw,
-            pitch,
+            sides: sides(&light),
+            turn,
         }
     }
 
@@ -110,39 +114,43 @@ impl Quality {
         self.weakest().1
     }
 
+    /// The same for a view to be enrolled: light must be even, too.
+    pub fn weakest_to_enroll(&self) -> (Aspect, f32) {
+        let even = ramp(self.sides, SIDES);
+        let weakest = self.weakest();
+        if even < weakest.1 { (Aspect::Brightness, even) } else { weakest }
+    }
+
     /// The weakest aspect and its score.
     pub fn weakest(&self) -> (Aspect, f32) {
-        let ramp = |value: f32, (none, full): (f32, f32)| {
-            let share = (value - none) / (full - none);
-            if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) }
-        };
         let aspects = [
             (Aspect::Size, ramp(self.eye_distance, EYE_DISTANCE)),
             (Aspect::Sharpness, ramp(self.sharpness, SHARPNESS)),
             (Aspect::Brightness, ramp(self.brightness, DARK).min(ramp(self.brightness, BRIGHT))),
             (
                 Aspect::Pose,
-                ramp(self.yaw.abs(), YAW).min(ramp((self.pitch - FRONTAL_PITCH).abs(), PITCH)),
+                ramp(self.turn.yaw.abs(), YAW)
+                    .min(ramp((self.turn.pitch - FRONTAL_PITCH).abs(), PITCH)),
             ),
         ];
         aspects.into_iter().fold(aspects[0], |a, b| if b.1 < a.1 { b } else { a })
     }
 }
 
-/// Yaw and pitch as [`Quality`] describes them, whatever the roll.
-fn pose(landmarks: &Landmarks) -> (f32, f32) {
-    let [left, right, nose, mouth_left, mouth_right] = *landmarks;
-    let middle = |a: [f32; 2], b: [f32; 2]| [(a[0] + b[0]) / 2.0, (a[1] + b[1]) / 2.0];
-    let from = |a: [f32; 2], b: [f32; 2]| [b[0] - a[0], b[1] - a[1]];
-    let dot = |a: [f32; 2], b: [f32; 2]| a[0] * b[0] + a[1] * b[1];
-    let (eyes, mouth) = (middle(left, right), middle(mouth_left, mouth_right));
-    let across = from(left, right);
-    let down = from(eyes, mouth);
-    let width = dot(across, across).max(1e-6);
-    // Where the line from eyes to mouth passes the height of the nose.
-    let pitch = dot(from(eyes, nose), down) / dot(down, down).max(1e-6);
-    let beside = [nose[0] - eyes[0] - pitch * down[0], nose[1] - eyes[1] - pitch * down[1]];
-    (dot(beside, across) / width, pitch)
+/// 0 at `none` to 1 at `full`, whichever is larger.
+fn ramp(value: f32, (none, full): (f32, f32)) -> f32 {
+    let share = (value - none) / (full - none);
+    if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) }
+}
+
+/// How differently the halves of the face are lit.
+fn sides(light: &[f32]) -> f32 {
+    let half = |columns: std::ops::Range<usize>| -> f32 {
+        FACE_ROWS.map(|y| light[y * CROP_SIDE..][columns.clone()].iter().sum::<f32>()).sum()
+    };
+    let middle = (FACE.start + FACE.end) / 2;
+    let (left, right) = (half(FACE.start..middle), half(middle..FACE.end));
+    (left - right).abs() / (left + right).max(1.0)
 }
 
 /// Brightness of each pixel, BT.601.
@@ -157,8 +165,7 @@ fn luma(crop: &Crop) -> Vec<f32> {
 mod tests {
     use super::*;
     use crate::align::TEMPLATE;
-    use crate::frame::Rect;
-    use proptest::prelude::*;
+    use crate::frame::{Landmarks, Rect};
 
     fn face(landmarks: Landmarks) -> Face {
         Face { rect: Rect { x1: 0.0, y1: 0.0, x2: 112.0, y2: 112.0 }, score: 1.0, landmarks }
@@ -194,26 +201,26 @@ mod tests {
     }
 
     #[test]
+    fn light_from_one_side_spoils_an_enrolment_alone() {
+        let lit = |share: f32| {
+            crop(move |x, y| {
+                let factor = if x < CROP_SIDE / 2 { share } else { 1.0 };
+                (f32::from(textured(x, y)) * factor) as u8
+            })
+        };
+        let even = Quality::measure(&face(TEMPLATE), &lit(0.9));
+        assert_eq!(even.weakest_to_enroll(), even.weakest());
+        let uneven = Quality::measure(&face(TEMPLATE), &lit(0.2));
+        assert!(uneven.sides > 0.5, "{uneven:?}");
+        assert_eq!(uneven.weakest_to_enroll().0, Aspect::Brightness);
+        assert!(uneven.weakest_to_enroll().1 < WORTH_ENROLLING);
+    }
+
+    #[test]
     fn nonsense_landmarks_score_nothing() {
         let broken = face([[f32::NAN; 2]; 5]);
         assert_eq!(Quality::measure(&broken, &crop(textured)).score(), 0.0);
         let one_point = face([[5.0; 2]; 5]);
         assert_eq!(Quality::measure(&one_point, &crop(textured)).score(), 0.0);
-    }
-
-    proptest! {
-        #[test]
-        fn rolling_the_head_changes_no_pose(
-            angle in -3.0f32..3.0, scale in 0.2f32..5.0, nose in (-20f32..20.0, -10f32..10.0),
-        ) {
-            let mut landmarks = TEMPLATE;
-            landmarks[2][0] += nose.0;
-            landmarks[2][1] += nose.1;
-            let (sin, cos) = angle.sin_cos();
-            let rolled = landmarks
-                .map(|[x, y]| [scale * (x * cos - y * sin) + 7.0, scale * (x * sin + y * cos)]);
-            let (a, b) = (pose(&landmarks), pose(&rolled));
-            prop_assert!((a.0 - b.0).abs() < 1e-3 && (a.1 - b.1).abs() < 1e-3, "{a:?} {b:?}");
-        }
     }
 }

@@ -5,18 +5,28 @@
 //! [`run`] feeds it from a camera until the camera ends or it is stopped.
 
 use crate::camera::{Camera, CameraError, Captured};
-use crate::config::Config;
-use crate::decide::{Decider, Decision, Evidence, Observation, Seen, Zone};
-use crate::door::{self, Door};
+use crate::clock;
+use crate::config::{ClockSource, Config};
+use crate::controller::{Controller, FaceSeen, Input, Output};
+use crate::decide::Zone;
+use crate::door::State;
+use crate::enroll::MAX_VIEWS;
+use crate::enroll::button::Newcomer;
+use crate::event::Counts;
 use crate::frame::Frame;
-use crate::gallery::Gallery;
+use crate::gallery::store::NewTemplate;
+use crate::gallery::{Gallery, PersonId};
+use crate::liveness::Sample;
+use crate::liveness::guard::Mode;
+use crate::liveness::network::LivenessNets;
 use crate::nn::NetworkError;
-use crate::quality::Aspect;
 use crate::recognize::{Recognizer, View};
 use crate::relay::Relay;
+use crate::signals::Signal;
 use crate::threshold::{Threshold, ThresholdTable};
-use crate::track::{MAX_TRACKS, TrackId, Tracker};
+use crate::track::{MAX_TRACKS, Tracker};
 use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -30,93 +40,27 @@ const LAST_TRIES: usize = 10;
 const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 /// Frames in a row that the networks may fail on before the service gives up.
 const MOST_FAILURES: usize = 10;
-/// How long the same advice is not repeated.
-const ADVICE_EVERY: Duration = Duration::from_secs(3);
+/// How often the wall clock is read where a schedule needs it.
+const CLOCK_EVERY: Duration = Duration::from_secs(1);
+/// Signals that wait to be shown.
+const MAX_SIGNALS: usize = 8;
 
-/// Something worth telling.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// Somebody may come in.
-    Granted {
-        /// Who.
-        name: String,
-        /// Why.
-        evidence: Evidence,
-        /// What their similarity had to reach.
-        threshold: Threshold,
-    },
-    /// Nobody the gallery knows.
-    Stranger {
-        /// Their track.
-        track: TrackId,
-        /// Highest similarity to anybody; -1 where nobody is enrolled.
-        similarity: f32,
-        /// Frames that said so.
-        frames: usize,
-        /// What it would have had to reach.
-        threshold: Threshold,
-    },
-    /// More than one face in the zone.
-    TwoFaces {
-        /// How many.
-        faces: usize,
-    },
-    /// A face that cannot be compared, and why.
-    Poor(Aspect),
-    /// The relay has opened the lock.
-    Unlocked,
-    /// The relay has closed the lock.
-    Locked,
-    /// The relay did not do as told.
-    RelayFailed(String),
-}
-
-impl std::fmt::Display for Event {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let how =
-            |threshold: &Threshold| if threshold.extrapolated { " (extrapolated)" } else { "" };
-        match self {
-            Self::Granted { name, evidence, threshold } => write!(
-                f,
-                "granted: {name}, similarity {:.3} >= {:.3}{}, in {} of {} frames, track {}",
-                evidence.similarity,
-                threshold.similarity,
-                how(threshold),
-                evidence.frames,
-                evidence.of,
-                evidence.track.0,
-            ),
-            Self::Stranger { track, similarity, frames, .. } if *similarity <= -1.0 => {
-                write!(f, "refused: nobody is enrolled, in {frames} frames, track {}", track.0)
-            }
-            Self::Stranger { track, similarity, frames, threshold } => write!(
-                f,
-                "refused: nobody known, similarity {similarity:.3} < {:.3}{}, in {frames} frames, track {}",
-                threshold.similarity,
-                how(threshold),
-                track.0,
-            ),
-            Self::TwoFaces { faces } => write!(f, "refused: {faces} faces; one at a time"),
-            Self::Poor(aspect) => write!(f, "cannot tell: {}", aspect.advice()),
-            Self::Unlocked => write!(f, "door unlocked"),
-            Self::Locked => write!(f, "door locked"),
-            Self::RelayFailed(message) => write!(f, "relay failed: {message}"),
-        }
-    }
-}
+pub use crate::event::Event;
 
 /// What may change while the door is watched.
 pub enum Change {
     /// Somebody was enrolled, renamed or removed.
     Gallery(Gallery),
     /// Another set of models was installed.
-    Models(Box<OtherModels>),
+    Models(Box<ModelSet>),
 }
 
 /// A set of models with all that depends on it.
-pub struct OtherModels {
+pub struct ModelSet {
     /// Its networks.
     pub recognizer: Recognizer,
+    /// Those that tell live faces, where there are any and liveness is asked for.
+    pub liveness: Option<LivenessNets>,
     /// Its thresholds.
     pub thresholds: ThresholdTable,
     /// Everybody, by its templates.
@@ -126,51 +70,67 @@ pub struct OtherModels {
 /// Everything between a frame and the relay.
 pub struct Doorkeeper {
     recognizer: Recognizer,
-    thresholds: ThresholdTable,
-    false_accept_rate: f64,
+    /// Whether liveness is asked for.
+    measures_life: bool,
+    liveness: Option<LivenessNets>,
     zone: Zone,
-    gallery: Gallery,
-    threshold: Threshold,
     tracker: Tracker,
-    decider: Decider,
-    door: Door,
+    controller: Controller,
     relay: Relay,
-    advised: Option<(Aspect, Duration)>,
+    keep_crops: bool,
+    clock: Option<ClockSource>,
+    clock_read: Option<Duration>,
+    /// Views of somebody who is being enrolled.
+    views: heapless::Vec<NewTemplate, MAX_VIEWS>,
+    newcomer: Option<NewPerson>,
+    signals: heapless::Deque<Signal, MAX_SIGNALS>,
+}
+
+/// Somebody enrolled at the door, to be written into the gallery in one transaction.
+#[derive(Clone, Debug)]
+pub struct NewPerson {
+    /// All their views.
+    pub templates: Vec<NewTemplate>,
+    /// Whether they are the first, who may let others in.
+    pub administrator: bool,
+    /// Whom they look like, and by how much both thresholds rise.
+    pub look_alike: Option<(PersonId, f32)>,
 }
 
 impl Doorkeeper {
     /// Begins by locking the door; the events tell whether the relay answered.
     pub fn new(
-        recognizer: Recognizer,
-        thresholds: ThresholdTable,
+        models: ModelSet,
         config: &Config,
-        gallery: Gallery,
         relay: Relay,
         now: Duration,
     ) -> (Self, Vec<Event>) {
-        let (door, action) = Door::new(now, config.door.open_for);
+        let ModelSet { recognizer, liveness, thresholds, gallery } = models;
+        let (controller, output) = Controller::new(thresholds, config, gallery, unforeseen(), now);
+        let clock = controller.needs_clock().then_some(config.schedule.clock);
         let mut keeper = Self {
             recognizer,
-            false_accept_rate: config.recognition.false_accept_rate,
+            measures_life: config.liveness.mode != Mode::Off,
+            liveness,
             zone: config.zone(),
-            threshold: thresholds
-                .for_attempt(config.recognition.false_accept_rate, gallery.templates()),
-            thresholds,
-            gallery,
             tracker: Tracker::default(),
-            decider: Decider::new(config.decide()),
-            door,
+            controller,
             relay,
-            advised: None,
+            keep_crops: config.gallery.keep_crops,
+            clock,
+            clock_read: None,
+            views: heapless::Vec::new(),
+            newcomer: None,
+            signals: heapless::Deque::new(),
         };
         let mut events = Vec::new();
-        keeper.carry_out(now, Some(action), &mut events);
+        keeper.carry_out(now, output, &mut events);
         (keeper, events)
     }
 
     /// The similarity asked for now.
     pub fn threshold(&self) -> Threshold {
-        self.threshold
+        self.controller.threshold()
     }
 
     /// The recognizer, for enrolling between frames.
@@ -178,14 +138,22 @@ impl Doorkeeper {
         &mut self.recognizer
     }
 
-    /// What changed since the last frame: evidence gathered before is forgotten.
+    /// How often each kind of event was told.
+    pub fn counts(&self) -> &Counts {
+        self.controller.counts()
+    }
+
+    /// Another gallery or other models: evidence gathered before is forgotten.
     pub fn change(&mut self, change: Change) {
         match change {
             Change::Gallery(gallery) => self.set_gallery(gallery),
             Change::Models(models) => {
-                self.recognizer = models.recognizer;
-                self.thresholds = models.thresholds;
-                self.set_gallery(models.gallery);
+                let ModelSet { recognizer, liveness, thresholds, gallery } = *models;
+                self.recognizer = recognizer;
+                self.liveness = liveness;
+                // Views of one person are of one model.
+                self.views.clear();
+                self.controller.set_models(thresholds, gallery);
             }
         }
     }
@@ -193,9 +161,7 @@ impl Doorkeeper {
     /// Another gallery: evidence gathered with the old one is forgotten. One of
     /// another model's templates lets nobody in.
     pub fn set_gallery(&mut self, gallery: Gallery) {
-        self.threshold = self.thresholds.for_attempt(self.false_accept_rate, gallery.templates());
-        self.gallery = gallery;
-        self.decider.clear();
+        self.controller.set_gallery(gallery);
     }
 
     /// Takes a frame of the time `now`, on a clock that does not run backwards.
@@ -211,109 +177,135 @@ impl Doorkeeper {
         })?;
         let faces: Vec<_> = views.iter().map(|view| view.face).collect();
         let tracks = self.tracker.step(now, &faces);
-        let observations: Vec<Observation> = tracks
+        let samples = self.samples(frame, &views)?;
+        let faces: heapless::Vec<FaceSeen<'_>, MAX_TRACKS> = tracks
             .iter()
             .zip(&views)
-            .map(|(track, view)| Observation { track: *track, seen: self.seen(view) })
+            .zip(samples)
+            .map(|((track, view), sample)| FaceSeen {
+                track: *track,
+                weakest: view.quality.weakest(),
+                weakest_to_enroll: view.quality.weakest_to_enroll(),
+                turn: view.quality.turn,
+                sample,
+                template: view.template.as_ref(),
+            })
             .collect();
         let mut events = self.tick(now);
-        let decisions = self.decider.step(now, &observations);
-        for decision in &decisions {
-            self.decided(now, decision, &mut events);
+        let output = self.controller.step(now, Input::Faces { captured: now, faces: &faces });
+        if output.take {
+            self.hold_on(&views);
         }
-        if decisions.is_empty() {
-            events.extend(self.advice(now, &views));
-        }
+        self.carry_out(now, output, &mut events);
         Ok(events)
     }
 
-    fn seen(&self, view: &View) -> Seen {
-        let Some(template) = &view.template else { return Seen::Poor };
-        match self.gallery.best(template) {
-            Some(best) if best.similarity >= self.threshold.similarity => {
-                Seen::Person(best.id, best.similarity)
-            }
-            best => Seen::Nobody(best.map_or(-1.0, |best| best.similarity)),
-        }
-    }
-
-    fn decided(&mut self, now: Duration, decision: &Decision, events: &mut Vec<Event>) {
-        let threshold = self.threshold;
-        match *decision {
-            Decision::Grant(evidence) => {
-                let name = self.gallery.name(evidence.person).unwrap_or_default().to_owned();
-                events.push(Event::Granted { name, evidence, threshold });
-                let action = self.door.step(now, door::Event::Grant);
-                self.carry_out(now, action, events);
-                if !matches!(self.door.state(), door::State::Unlocked { .. }) {
-                    self.decider.not_opened(evidence.track);
-                }
-            }
-            Decision::Stranger { track, similarity, frames } => {
-                events.push(Event::Stranger { track, similarity, frames, threshold });
-            }
-            Decision::TwoFaces { faces } => events.push(Event::TwoFaces { faces }),
-        }
-    }
-
-    /// What to tell somebody who stands alone and cannot be compared.
-    fn advice(&mut self, now: Duration, views: &[View]) -> Option<Event> {
-        let [View { template: None, quality, .. }] = views else { return None };
-        let (aspect, _) = quality.weakest();
-        let told = |(last, at): (Aspect, Duration)| last == aspect && now < at + ADVICE_EVERY;
-        if self.advised.is_some_and(told) {
-            return None;
-        }
-        self.advised = Some((aspect, now));
-        Some(Event::Poor(aspect))
+    /// Anything but frames that happens at the door.
+    pub fn input(&mut self, now: Duration, input: Input<'_>) -> Vec<Event> {
+        let mut events = Vec::new();
+        let output = self.controller.step(now, input);
+        self.carry_out(now, output, &mut events);
+        events
     }
 
     /// Lets time pass.
     pub fn tick(&mut self, now: Duration) -> Vec<Event> {
-        let mut events = Vec::new();
-        let action = self.door.step(now, door::Event::Tick);
-        self.carry_out(now, action, &mut events);
-        events
+        match self.clock {
+            Some(source) if self.clock_read.is_none_or(|at| now >= at + CLOCK_EVERY) => {
+                self.clock_read = Some(now);
+                match clock::read(source == ClockSource::Trusted) {
+                    Some(reading) => self.input(now, Input::Clock(reading)),
+                    None => self.input(now, Input::Tick),
+                }
+            }
+            _ => self.input(now, Input::Tick),
+        }
     }
 
-    /// Locks the door for good.
+    /// Switches the relay off for good.
     pub fn stop(&mut self, now: Duration) -> Vec<Event> {
-        let mut events = Vec::new();
-        let action = self.door.step(now, door::Event::Stop);
-        self.carry_out(now, action, &mut events);
-        events
+        self.input(now, Input::Stop)
     }
 
     /// Whether the lock is known to be closed.
     pub fn locked(&self) -> bool {
-        self.door.state() == door::State::Locked
+        matches!(self.controller.door().state(), State::Locked { .. })
     }
 
-    /// Carries out what the door says and tells it how that went, until it has
-    /// nothing more to say. A failure is tried again only after some time, so
-    /// this ends.
-    fn carry_out(
+    /// Whether the relay is known to be off for good.
+    pub fn stopped(&self) -> bool {
+        self.controller.door().state() == State::Stopped
+    }
+
+    /// Somebody to be written into the gallery. How that went is to be told as
+    /// [`Input::Kept`].
+    pub fn newcomer(&mut self) -> Option<NewPerson> {
+        self.newcomer.take()
+    }
+
+    /// The next signal to be shown and sounded.
+    pub fn signal(&mut self) -> Option<Signal> {
+        self.signals.pop_front()
+    }
+
+    /// What says whether the faces are there in person.
+    fn samples(
         &mut self,
-        now: Duration,
-        mut action: Option<door::Action>,
-        events: &mut Vec<Event>,
-    ) {
-        while let Some(todo) = action {
-            let on = todo == door::Action::Energise;
-            let answer = match self.relay.switch(on) {
-                Ok(()) if on => door::Event::Energised,
-                Ok(()) => door::Event::Released,
+        frame: &Frame,
+        views: &[View],
+    ) -> Result<heapless::Vec<Option<Sample>, MAX_TRACKS>, NetworkError> {
+        let mut samples = heapless::Vec::new();
+        for view in views {
+            let mut sample = self.measures_life.then(|| Sample::measure(frame, view));
+            if let (Some(sample), Some(nets)) = (&mut sample, &mut self.liveness) {
+                sample.network = Some(nets.judge(frame, &view.face.rect)?);
+            }
+            // No more views than tracks are asked for.
+            let _ = samples.push(sample);
+        }
+        Ok(samples)
+    }
+
+    fn hold_on(&mut self, views: &[View]) {
+        let [View { crop, template: Some(template), .. }] = views else { return };
+        let crop = self.keep_crops.then(|| crop.clone());
+        // No more are taken than are wanted.
+        let _ = self.views.push(NewTemplate { template: template.clone(), crop });
+    }
+
+    /// Carries out what the controller says and tells it how that went, until it has
+    /// nothing more to say. A failure is tried again only after some time, so this
+    /// ends.
+    fn carry_out(&mut self, now: Duration, mut output: Output, events: &mut Vec<Event>) {
+        loop {
+            for signal in output.signals {
+                // Whoever shows them is late: the newest count.
+                if self.signals.is_full() {
+                    self.signals.pop_front();
+                }
+                let _ = self.signals.push_back(signal);
+            }
+            if let Some(Newcomer { by, look_alike }) = output.keep {
+                self.newcomer = Some(NewPerson {
+                    templates: self.views.iter().cloned().collect(),
+                    administrator: by.is_none(),
+                    look_alike: look_alike.map(|(like, stricter)| (like.person, stricter)),
+                });
+                self.views.clear();
+            }
+            if output.discard {
+                self.views.clear();
+            }
+            events.extend(output.events);
+            let Some(order) = output.relay else { return };
+            let taken = match self.relay.switch(order.energise) {
+                Ok(()) => true,
                 Err(error) => {
                     events.push(Event::RelayFailed(error.to_string()));
-                    door::Event::Failed
+                    false
                 }
             };
-            action = self.door.step(now, answer);
-            match answer {
-                door::Event::Energised => events.push(Event::Unlocked),
-                door::Event::Released => events.push(Event::Locked),
-                _ => {}
-            }
+            output = self.controller.step(now, Input::Answer { order: order.number, taken });
         }
     }
 }
@@ -343,15 +335,16 @@ pub struct Summary {
 /// Feeds the doorkeeper until the camera ends, `max_frames` are looked at or
 /// `stop` is set; then locks the door before anything else.
 ///
-/// `told` gets every event with its time; `between` is called between frames,
-/// and may give what has changed.
+/// `told` gets every event with its time; `between` is called between frames with the
+/// doorkeeper and the time, to bring what has changed or what else has happened, and
+/// gives the events that follow.
 pub fn run(
     keeper: &mut Doorkeeper,
     camera: Camera,
     max_frames: usize,
     stop: &AtomicBool,
     told: impl FnMut(Duration, &Event),
-    between: impl FnMut() -> Option<Change>,
+    between: impl FnMut(&mut Doorkeeper, Duration) -> Vec<Event>,
 ) -> Result<Summary, RunError> {
     let (now, summary) = (Duration::ZERO, Summary::default());
     let mut watch = Watch { keeper, max_frames, stop, told, between, now, summary, failures: 0 };
@@ -396,7 +389,9 @@ struct Watch<'a, T, B> {
     failures: usize,
 }
 
-impl<T: FnMut(Duration, &Event), B: FnMut() -> Option<Change>> Watch<'_, T, B> {
+impl<T: FnMut(Duration, &Event), B: FnMut(&mut Doorkeeper, Duration) -> Vec<Event>>
+    Watch<'_, T, B>
+{
     /// Every frame in turn, at its own time.
     fn recorded(&mut self, mut camera: Camera) -> Result<(), RunError> {
         let watched = guarded(|| {
@@ -474,9 +469,8 @@ impl<T: FnMut(Duration, &Event), B: FnMut() -> Option<Change>> Watch<'_, T, B> {
     ) -> Result<(), RunError> {
         // A frame may have come a moment before the last tick.
         self.now = self.now.max(at);
-        if let Some(change) = (self.between)() {
-            self.keeper.change(change);
-        }
+        let events = (self.between)(self.keeper, self.now);
+        self.tell(&events);
         let events = match next {
             Some(Ok(captured)) => {
                 self.summary.frames += 1;
@@ -526,7 +520,7 @@ impl<T: FnMut(Duration, &Event), B: FnMut() -> Option<Change>> Watch<'_, T, B> {
                 self.keeper.tick(self.now)
             };
             self.tell(&events);
-            if self.keeper.locked() {
+            if self.keeper.stopped() {
                 return Ok(());
             }
             for event in events {
@@ -537,6 +531,12 @@ impl<T: FnMut(Duration, &Event), B: FnMut() -> Option<Change>> Watch<'_, T, B> {
         }
         Err(RunError::Relay(last))
     }
+}
+
+/// A number that nobody can foresee: the standard library's hashers are seeded by the
+/// system.
+fn unforeseen() -> u64 {
+    RandomState::new().hash_one(0)
 }
 
 /// Runs work that the door must be locked after, panic or not.

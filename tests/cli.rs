@@ -215,6 +215,9 @@ fn people_come_and_go() {
     let message = fails(&["enroll", "Eileen Collins", "--image", ADMIRAL, "--gallery", &gallery]);
     assert!(message.contains("does not look like the Eileen Collins"), "{message}");
 
+    assert!(people(&["admin", "Eileen Collins"]).status.success());
+    assert!(people(&["group", "Eileen Collins", "astronauts"]).status.success());
+    assert!(!people(&["admin", "Somebody"]).status.success());
     assert!(people(&["rename", "Eileen Collins", "Commander Collins"]).status.success());
     let saved = at(folder.path(), "saved");
     assert!(people(&["show", "Commander Collins", "--save", &saved]).status.success());
@@ -227,7 +230,13 @@ fn people_come_and_go() {
     assert_eq!(gone.status.code(), Some(1));
     assert!(stderr(&gone).contains("nobody of that name"));
     assert!(people(&["import", &exported]).status.success());
-    assert!(stdout(&people(&["list"])).contains("Commander Collins  1 template"));
+    let listed = stdout(&people(&["list"]));
+    assert!(listed.contains("Commander Collins  1 template"), "{listed}");
+    assert!(listed.contains(", group astronauts, administrator"), "{listed}");
+    assert!(people(&["admin", "Commander Collins", "--off"]).status.success());
+    let shown = json_lines(&stdout(&people(&["show", "Commander Collins", "--json"])));
+    assert_eq!(shown[0]["administrator"], Value::Bool(false));
+    assert_eq!(shown[0]["group"], "astronauts");
     let status = succeeds(&["status", "--json", "--gallery", &gallery]);
     let status = &json_lines(&status)[0];
     assert_eq!((&status["people"], &status["templates"]), (&1.into(), &1.into()));

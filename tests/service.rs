@@ -2,13 +2,14 @@
 //! happens.
 
 use facelatch::camera::Camera;
-use facelatch::config::Config;
+use facelatch::config::{Config, LivenessConfig};
 use facelatch::gallery::{Gallery, PersonId};
+use facelatch::liveness::guard::Mode;
 use facelatch::models::{ModelId, Models};
 use facelatch::picture;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
-use facelatch::service::{Change, Doorkeeper, Event, run};
+use facelatch::service::{Change, Doorkeeper, Event, ModelSet, run};
 use serialport::{SerialPort, TTYPort};
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,8 +21,11 @@ const ASTRONAUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.j
 
 /// A doorkeeper who knows the astronaut, with a relay.
 fn keeper(relay: &str) -> Doorkeeper {
+    keeper_of(relay, &Config::default())
+}
+
+fn keeper_of(relay: &str, config: &Config) -> Doorkeeper {
     let models = Models::built_in().expect("the built-in models");
-    let config = Config::default();
     let mut recognizer = Recognizer::new(&models, config.detector()).expect("a recognizer");
     let portrait = picture::read(Path::new(ASTRONAUT)).expect("a portrait");
     let view = recognizer.look(&portrait, |_| true).expect("faces").pop().expect("a face");
@@ -32,7 +36,8 @@ fn keeper(relay: &str) -> Doorkeeper {
     gallery.add(PersonId(1), "Eileen Collins", &[view.template.expect("a good view")]);
     let relay = Relay::open(relay).expect("a relay");
     let thresholds = models.thresholds().expect("thresholds");
-    Doorkeeper::new(recognizer, thresholds, &config, gallery, relay, Duration::ZERO).0
+    let models = ModelSet { recognizer, liveness: None, thresholds, gallery };
+    Doorkeeper::new(models, config, relay, Duration::ZERO).0
 }
 
 /// The same portrait again and again, ten times a second.
@@ -56,7 +61,7 @@ fn a_panic_while_the_door_is_open_locks_it() {
         let told = |_: Duration, event: &Event| {
             assert_ne!(event, &Event::Unlocked, "the reader of this event breaks down");
         };
-        run(&mut keeper, camera(), 100, &stop, told, || None)
+        run(&mut keeper, camera(), 100, &stop, told, |_, _| vec![])
     }));
     assert!(ended.is_err());
     let mut sent = [0; 12];
@@ -71,7 +76,7 @@ fn a_relay_that_does_not_answer_is_told_and_asked_again() {
     let stop = AtomicBool::new(false);
     let mut events = vec![];
     let told = |_: Duration, event: &Event| events.push(event.clone());
-    let error = run(&mut keeper, camera(), 40, &stop, told, || None).expect_err("no relay");
+    let error = run(&mut keeper, camera(), 40, &stop, told, |_, _| vec![]).expect_err("no relay");
     assert!(error.to_string().contains("could not be released"), "{error}");
     assert!(error.to_string().contains("/dev/no-such-port"), "{error}");
     assert!(!events.contains(&Event::Unlocked));
@@ -91,11 +96,41 @@ fn a_gallery_that_changes_takes_its_evidence_with_it() {
         }
     };
     // Before the third frame, which would open, everybody is removed.
-    let between = || {
+    let between = |keeper: &mut Doorkeeper, _: Duration| {
         looks += 1;
-        (looks == 3).then(|| Change::Gallery(Gallery::new(ModelId::new("none"), 128)))
+        if looks == 3 {
+            keeper.change(Change::Gallery(Gallery::new(ModelId::new("none"), 128)));
+        }
+        vec![]
     };
     let summary = run(&mut keeper, camera(), 20, &stop, told, between).expect("a run");
     assert_eq!((summary.frames, summary.granted), (20, 0));
     assert_eq!(granted, []);
+}
+
+/// Runs the portrait past a door that asks for more liveness than any face has.
+fn with_liveness(mode: Mode) -> (usize, Vec<Event>) {
+    let liveness = LivenessConfig { mode, threshold: 1.1, ..LivenessConfig::default() };
+    let mut keeper = keeper_of("log:", &Config { liveness, ..Config::default() });
+    let mut events = vec![];
+    let told = |_: Duration, event: &Event| events.push(event.clone());
+    let stop = AtomicBool::new(false);
+    let summary = run(&mut keeper, camera(), 20, &stop, told, |_, _| vec![]).expect("a run");
+    (summary.granted, events)
+}
+
+#[test]
+fn enforced_liveness_keeps_the_door_shut_and_advice_only_tells() {
+    let not_live = |event: &&Event| matches!(event, Event::NotLive { .. });
+    let (granted, events) = with_liveness(Mode::Enforce);
+    assert_eq!(granted, 0);
+    assert!(!events.contains(&Event::Unlocked));
+    assert_eq!(events.iter().filter(not_live).count(), 1, "{events:?}");
+    let (granted, events) = with_liveness(Mode::Advise);
+    assert_eq!(granted, 1);
+    assert!(events.contains(&Event::Unlocked));
+    assert_eq!(events.iter().filter(not_live).count(), 1, "{events:?}");
+    let (granted, events) = with_liveness(Mode::Off);
+    assert_eq!(granted, 1);
+    assert_eq!(events.iter().filter(not_live).count(), 0);
 }

@@ -12,7 +12,7 @@ use facelatch::nn::Precision;
 use facelatch::picture;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
-use facelatch::service::{Doorkeeper, Event};
+use facelatch::service::{Doorkeeper, Event, ModelSet};
 use scene::Portrait;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write;
@@ -77,14 +77,13 @@ impl Demo {
         let recognizer = Recognizer::new(&models, config.detector())?;
         let mut store = Store::open(&folder.join("gallery.redb"))?;
         let (astronaut, admiral) = (Portrait::astronaut()?, Portrait::admiral()?);
-        let (keeper, _) = Doorkeeper::new(
+        let set = ModelSet {
             recognizer,
-            models.thresholds()?,
-            &config,
-            store.load(&model, size)?.gallery,
-            Relay::open("log:")?,
-            Duration::ZERO,
-        );
+            liveness: None,
+            thresholds: models.thresholds()?,
+            gallery: store.load(&model, size)?.gallery,
+        };
+        let (keeper, _) = Doorkeeper::new(set, &config, Relay::open("log:")?, Duration::ZERO);
         let save = self.save.clone();
         let mut stage =
             Stage { keeper, now: Duration::ZERO, save, visits: 0, slowest: Duration::ZERO, stop };
@@ -194,8 +193,12 @@ impl Stage {
 fn print(out: &mut impl Write, at: Duration, event: &Event) -> std::io::Result<()> {
     let style = match event {
         Event::Granted { .. } | Event::Unlocked => GOOD,
-        Event::Stranger { .. } | Event::TwoFaces { .. } | Event::RelayFailed(_) => BAD,
-        Event::Poor(_) | Event::Locked => Style::new(),
+        Event::NotGranted { .. }
+        | Event::Stranger { .. }
+        | Event::TwoFaces { .. }
+        | Event::NotLive { .. }
+        | Event::RelayFailed(_) => BAD,
+        _ => Style::new(),
     };
     writeln!(out, "  {:4.1} s  {style}{event}{style:#}", at.as_secs_f32())
 }

@@ -7,7 +7,7 @@ use facelatch::camera::Camera;
 use facelatch::config::Config;
 use facelatch::detect::DetectorSettings;
 use facelatch::embed::Template;
-use facelatch::enroll::{EnrollSettings, Enrolment, MAX_VIEWS, Shot, Step};
+use facelatch::enroll::{EnrollSettings, Enrolment, MAX_VIEWS, Poses, Shot, Step};
 use facelatch::gallery::Gallery;
 use facelatch::gallery::store::NewTemplate;
 use facelatch::models::Models;
@@ -265,6 +265,8 @@ impl Enroll {
     ) -> Result<Vec<(View, Template)>> {
         let mut enrolment = Enrolment::new(EnrollSettings {
             views: usize::from(self.views),
+            // Whoever reads what is asked may turn as they like.
+            poses: Poses::new(),
             time: TIME,
             same_person: known.same_person,
         });
@@ -290,9 +292,11 @@ impl Enroll {
                 .look(&captured.frame, |face| zone.contains(&face.rect, width, height))?;
             let shot = match &views[..] {
                 [] => Shot::Empty,
-                [view] => {
-                    Shot::Face { weakest: view.quality.weakest(), template: view.template.clone() }
-                }
+                [view] => Shot::Face {
+                    weakest: view.quality.weakest(),
+                    turn: view.quality.turn,
+                    template: view.template.clone(),
+                },
                 _ => Shot::Crowd,
             };
             let step = enrolment.step(captured.at, &shot);

@@ -33,12 +33,12 @@ impl Identify {
             Gallery::new(models.recognizer_id()?, models.recognizer()?.embedding_size)
         };
         let rate = config.recognition.false_accept_rate;
-        let threshold = models.thresholds()?.for_attempt(rate, gallery.templates()).similarity;
+        let threshold = models.thresholds()?.for_attempt(rate, gallery.templates());
         self.pictures.each(|frame| {
             let views = recognizer.look(frame, |_| true)?;
             let lines = views.iter().map(|view| {
                 let best = view.template.as_ref().and_then(|probe| gallery.best(probe));
-                let known = best.filter(|best| best.similarity >= threshold);
+                let known = best.filter(|best| best.reaches(threshold));
                 let more = More::Name {
                     name: known.map(|known| known.name.to_owned()),
                     similarity: best.map(|best| best.similarity),

@@ -5,13 +5,15 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use facelatch::gallery::store::{Export, Person, Store};
 use facelatch::picture;
+use facelatch::schedule::DEFAULT_GROUP;
 use serde::Serialize;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// List, show, rename, remove, export or import the people enrolled
+/// List, show, rename, remove, export or import the people enrolled, and say who is
+/// an administrator and in which group
 #[derive(Args)]
 pub struct People {
     #[command(subcommand)]
@@ -46,6 +48,21 @@ enum What {
         /// The new one
         new_name: String,
     },
+    /// Let a person have others enrolled at the door, or no longer
+    Admin {
+        /// As `list` shows it
+        name: String,
+        /// No longer
+        #[arg(long)]
+        off: bool,
+    },
+    /// Put a person into a group, whose hours are set under [groups] in the configuration
+    Group {
+        /// As `list` shows it
+        name: String,
+        /// The group
+        group: String,
+    },
     /// Remove people with all their templates and pictures
     Remove {
         /// As `list` shows them
@@ -75,14 +92,26 @@ struct PersonLine<'a> {
     id: u32,
     name: &'a str,
     enrolled_at: u64,
+    administrator: bool,
+    group: &'a str,
+    stricter: f32,
     templates: usize,
     pictures: usize,
 }
 
 impl<'a> From<&'a Person> for PersonLine<'a> {
     fn from(person: &'a Person) -> Self {
-        let Person { id, name, enrolled_at, templates, crops } = person;
-        Self { id: id.0, name, enrolled_at: *enrolled_at, templates: *templates, pictures: *crops }
+        let Person { id, name, enrolled_at, traits, templates, crops } = person;
+        Self {
+            id: id.0,
+            name,
+            enrolled_at: *enrolled_at,
+            administrator: traits.administrator,
+            group: &traits.group,
+            stricter: traits.stricter,
+            templates: *templates,
+            pictures: *crops,
+        }
     }
 }
 
@@ -113,6 +142,8 @@ impl People {
                 }
             }
             What::Rename { name, new_name } => open()?.rename(&name, &new_name)?,
+            What::Admin { name, off } => open()?.set_administrator(&name, !off)?,
+            What::Group { name, group } => open()?.set_group(&name, &group)?,
             What::Remove { names } => {
                 // All of them before a word is said: nobody may stay because a
                 // reader has gone.
@@ -159,9 +190,16 @@ fn print(out: &mut impl Write, person: &Person, json: bool) -> Result<()> {
         serde_json::to_writer(&mut *out, &PersonLine::from(person))?;
         writeln!(out)?;
     } else {
-        let Person { name, templates, crops, .. } = person;
+        let Person { name, traits, templates, crops, .. } = person;
         let noun = if *templates == 1 { "template" } else { "templates" };
-        writeln!(out, "{name}  {templates} {noun}, {crops} with picture")?;
+        write!(out, "{name}  {templates} {noun}, {crops} with picture")?;
+        if traits.group != DEFAULT_GROUP {
+            write!(out, ", group {}", traits.group)?;
+        }
+        if traits.administrator {
+            write!(out, ", administrator")?;
+        }
+        writeln!(out)?;
     }
     Ok(())
 }

@@ -7,10 +7,14 @@ use super::watch::Watched;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::camera::Camera;
+use facelatch::decide::Evidence;
 use facelatch::detect::DetectorSettings;
+use facelatch::door::{Note, Refusal};
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
-use facelatch::service::{Doorkeeper, Event, run};
+use facelatch::schedule::{Admission, TrustNote};
+use facelatch::service::{Doorkeeper, Event, ModelSet, run};
+use facelatch::threshold::Threshold;
 use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write;
@@ -59,6 +63,7 @@ impl Run {
         let settings = DetectorSettings { two_threads, ..config.detector() };
         let mut recognizer = Recognizer::new(&models, settings)?;
         let thresholds = models.thresholds()?;
+        let liveness = config.liveness.nets(&models)?;
         let file = config.gallery_file();
         let (gallery, known) = {
             let mut store = open_store(&file)?;
@@ -69,8 +74,16 @@ impl Run {
             log::warn!("{}: nobody is enrolled yet; see facelatch enroll --help", file.display());
         }
         let precision = self.site.precision();
-        let changed =
-            Watched { file, known, store, precision, detector: settings, models }.watch()?;
+        let desk = Watched {
+            file,
+            known,
+            store,
+            precision,
+            detector: settings,
+            liveness: config.liveness.clone(),
+            models,
+        }
+        .watch()?;
 
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
@@ -81,14 +94,15 @@ impl Run {
         log::info!("{} people, {} templates; relay {relay}", gallery.people(), gallery.templates());
         let mut out = self.json.then(|| Outlet::new(std::io::stdout())).transpose()?;
         let mut told = |at: Duration, event: &Event| tell(at, event, out.as_mut());
-        let (mut keeper, events) =
-            Doorkeeper::new(recognizer, thresholds, &config, gallery, relay, Duration::ZERO);
+        let models = ModelSet { recognizer, liveness, thresholds, gallery };
+        let (mut keeper, events) = Doorkeeper::new(models, &config, relay, Duration::ZERO);
         for event in &events {
             told(Duration::ZERO, event);
         }
         // After the relay, so that a door left open is locked whatever the camera does.
         let camera = Camera::open(uri)?;
-        let summary = run(&mut keeper, camera, self.max_frames, &stop, told, || changed.take());
+        let between = |keeper: &mut Doorkeeper, now: Duration| desk.visit(keeper, now);
+        let summary = run(&mut keeper, camera, self.max_frames, &stop, told, between);
         if let Some(out) = &out {
             out.finish(LAST_WORDS);
         }
@@ -106,7 +120,13 @@ impl Run {
 /// Into the log, and to whoever reads standard output, if anybody does.
 fn tell(at: Duration, event: &Event, out: Option<&mut Outlet>) {
     match event {
-        Event::RelayFailed(_) => log::error!("{event}"),
+        Event::RelayFailed(_) | Event::NotKept(_) | Event::Door(Note::NoAnswer) => {
+            log::error!("{event}");
+        }
+        Event::Clock(TrustNote::NotSynchronized | TrustNote::Jumped(_))
+        | Event::Door(Note::Alarm(_))
+        | Event::Duress { .. }
+        | Event::Stale { .. } => log::warn!("{event}"),
         _ => log::info!("{event}"),
     }
     if let Some(out) = out {
@@ -117,34 +137,65 @@ fn tell(at: Duration, event: &Event, out: Option<&mut Outlet>) {
 
 /// An event as one JSON object.
 fn line(at: Duration, event: &Event) -> Value {
-    let (kind, more) = match event {
-        Event::Granted { name, evidence, threshold } => (
-            "granted",
-            json!({
-                "name": name, "person": evidence.person.0, "track": evidence.track.0,
-                "similarity": evidence.similarity, "frames": evidence.frames, "of": evidence.of,
-                "threshold": threshold.similarity, "extrapolated": threshold.extrapolated,
-            }),
-        ),
-        Event::Stranger { track, similarity, frames, threshold } => (
-            "refused",
-            json!({
-                "reason": "stranger", "track": track.0, "similarity": similarity,
-                "frames": frames, "threshold": threshold.similarity,
-                "extrapolated": threshold.extrapolated,
-            }),
-        ),
-        Event::TwoFaces { faces } => ("refused", json!({"reason": "two faces", "faces": faces})),
-        Event::Poor(aspect) => ("advice", json!({"advice": aspect.advice()})),
-        Event::Unlocked => ("unlocked", json!({})),
-        Event::Locked => ("locked", json!({})),
-        Event::RelayFailed(message) => ("relay failed", json!({"error": message})),
+    let evidence = |evidence: &Evidence, threshold: &Threshold| {
+        json!({
+            "person": evidence.person.0, "track": evidence.track.0,
+            "similarity": evidence.similarity, "frames": evidence.frames, "of": evidence.of,
+            "threshold": threshold.similarity, "extrapolated": threshold.extrapolated,
+        })
     };
     let mut object = Map::new();
     object.insert("at".to_owned(), json!(at.as_secs_f64()));
-    object.insert("event".to_owned(), json!(kind));
-    if let Value::Object(more) = more {
-        object.extend(more);
+    object.insert("event".to_owned(), json!(event.kind()));
+    let mut add = |more: Value| {
+        if let Value::Object(more) = more {
+            object.extend(more);
+        }
+    };
+    match event {
+        Event::Granted { name, evidence: why, threshold, admission, again } => {
+            add(json!({"name": name}));
+            add(evidence(why, threshold));
+            add(json!({"schedule": admission.reason(), "again": again}));
+        }
+        Event::NotGranted { name, evidence: seen, threshold, why } => {
+            add(json!({"reason": reason(why), "name": name}));
+            add(evidence(seen, threshold));
+        }
+        Event::Stranger { track, similarity, frames, threshold } => add(json!({
+            "reason": "stranger", "track": track.0, "similarity": similarity,
+            "frames": frames, "threshold": threshold.similarity,
+            "extrapolated": threshold.extrapolated,
+        })),
+        Event::TwoFaces { faces } => add(json!({"reason": "two faces", "faces": faces})),
+        Event::Poor(aspect) => add(json!({"advice": aspect.advice()})),
+        Event::NotLive { track, verdict, .. } => add(json!({
+            "reason": "liveness", "track": track.0, "score": verdict.score,
+            "cue": verdict.cues.worst().to_string(), "frames": verdict.cues.frames,
+        })),
+        Event::Challenge { track, action } => {
+            add(json!({"track": track.0, "action": action.to_string()}));
+        }
+        Event::Stale { age } => add(json!({"age": age.as_secs_f64()})),
+        Event::Duress { name } | Event::Enrolled { name } => add(json!({"name": name})),
+        Event::Passed { name, role } => add(json!({"name": name, "role": role})),
+        Event::Unlocked | Event::Locked => {}
+        Event::RelayFailed(message) | Event::NotKept(message) => add(json!({"error": message})),
+        Event::Door(_) | Event::Clock(_) => add(json!({"text": event.to_string()})),
+        Event::Enroll { name, .. } => add(json!({"text": event.to_string(), "name": name})),
     }
     Value::Object(object)
+}
+
+/// A word for why somebody known is not let in.
+fn reason(why: &Refusal) -> &'static str {
+    match why {
+        Refusal::Lockdown => "lockdown",
+        Refusal::LockedOut { .. } => "locked out",
+        Refusal::Schedule(Admission::UnknownGroup) => "unknown group",
+        Refusal::Schedule(Admission::ClockUnsureRefused) => "clock",
+        Refusal::Schedule(_) => "hours",
+        Refusal::PassedAlready => "passed already",
+        Refusal::Stopped => "stopped",
+    }
 }

@@ -1,7 +1,9 @@
-//! What changes while `run` goes on: people and models.
+//! What changes while `run` goes on: people and models, and who is enrolled at the door.
 
 use anyhow::{Context, Result};
 use facelatch::align::Crop;
+use facelatch::config::LivenessConfig;
+use facelatch::controller::Input;
 use facelatch::detect::DetectorSettings;
 use facelatch::embed::{Embedder, Template};
 use facelatch::gallery::store::{Loaded, Store, StoreError, peek, stamp};
@@ -9,9 +11,9 @@ use facelatch::model_store::ModelStore;
 use facelatch::models::{ModelId, Models};
 use facelatch::nn::Precision;
 use facelatch::recognize::Recognizer;
-use facelatch::service::{Change, OtherModels};
+use facelatch::service::{Change, Doorkeeper, Event, ModelSet, NewPerson};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// How often to look whether somebody was enrolled or removed meanwhile.
@@ -32,51 +34,101 @@ pub struct Watched {
     pub precision: Precision,
     /// For the networks of another set.
     pub detector: DetectorSettings,
+    /// Whether other networks are to tell live faces.
+    pub liveness: LivenessConfig,
     /// Those in use.
     pub models: Models,
 }
 
-/// Where the watching thread puts what has changed, and the service takes it.
-pub struct Slot(Arc<Mutex<Option<Change>>>);
+/// What goes between the service and the thread that reads and writes files, so that
+/// the door never waits for a disk.
+#[derive(Default)]
+pub struct Desk {
+    papers: Mutex<Papers>,
+    /// There is a newcomer to be written.
+    brought: Condvar,
+}
 
-impl Slot {
-    /// What has changed, once.
-    pub fn take(&self) -> Option<Change> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+#[derive(Default)]
+struct Papers {
+    /// For the service.
+    change: Option<Change>,
+    /// To be written.
+    newcomer: Option<NewPerson>,
+    /// How that went: a name, or why not.
+    kept: Option<Result<String, String>>,
+}
+
+impl Desk {
+    fn papers(&self) -> MutexGuard<'_, Papers> {
+        self.papers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Between two frames: brings the newcomer, takes what is there.
+    pub fn visit(&self, keeper: &mut Doorkeeper, now: Duration) -> Vec<Event> {
+        let newcomer = keeper.newcomer();
+        let mut papers = self.papers();
+        if newcomer.is_some() {
+            papers.newcomer = newcomer;
+            self.brought.notify_one();
+        }
+        let (change, kept) = (papers.change.take(), papers.kept.take());
+        drop(papers);
+        if let Some(change) = change {
+            keeper.change(change);
+        }
+        kept.map_or_else(Vec::new, |kept| keeper.input(now, Input::Kept(kept)))
+    }
+
+    fn put(&self, change: Change) {
+        let mut papers = self.papers();
+        papers.change = Some(match (papers.change.take(), change) {
+            // The service has not yet taken the models: the people of later come with
+            // them.
+            (Some(Change::Models(mut models)), Change::Gallery(gallery)) => {
+                models.gallery = gallery;
+                Change::Models(models)
+            }
+            (_, change) => change,
+        });
+    }
+
+    /// Waits for a newcomer, but not for long.
+    fn wait(&self) {
+        let nothing = |papers: &mut Papers| papers.newcomer.is_none();
+        let waited = self.brought.wait_timeout_while(self.papers(), LOOK_EVERY, nothing);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
 impl Watched {
-    /// Looks in its own thread, so that the door does not wait, whether another
-    /// facelatch has changed the gallery or the models, and puts the new ones where
-    /// the service takes them.
-    pub fn watch(self) -> Result<Slot> {
-        let changed = Slot(Arc::default());
-        let slot = Arc::downgrade(&changed.0);
+    /// Looks in its own thread whether another facelatch has changed the gallery or the
+    /// models, and brings the new ones to the desk; writes whoever is enrolled at the
+    /// door.
+    pub fn watch(self) -> Result<Arc<Desk>> {
+        let desk = Arc::new(Desk::default());
+        let weak = Arc::downgrade(&desk);
         let mut watcher = Watcher::new(self)?;
         std::thread::Builder::new()
             .name("gallery".to_owned())
             .spawn(move || {
-                // Ends with the service, which holds the other end of the slot.
-                while let Some(slot) = slot.upgrade() {
+                // Ends with the service, which holds the desk.
+                while let Some(desk) = weak.upgrade() {
+                    let newcomer = desk.papers().newcomer.take();
+                    let kept = newcomer.map(|newcomer| watcher.keep(&newcomer));
                     if let Some(change) = watcher.look() {
-                        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-                        *slot = Some(match (slot.take(), change) {
-                            // The service has not yet taken the models: the people of
-                            // later come with them.
-                            (Some(Change::Models(mut models)), Change::Gallery(gallery)) => {
-                                models.gallery = gallery;
-                                Change::Models(models)
-                            }
-                            (_, change) => change,
-                        });
+                        desk.put(change);
                     }
-                    drop(slot);
-                    std::thread::sleep(LOOK_EVERY);
+                    // After the gallery with them in it, so that they are known as
+                    // soon as they are told so.
+                    if kept.is_some() {
+                        desk.papers().kept = kept;
+                    }
+                    desk.wait();
                 }
             })
             .context("cannot watch the gallery")?;
-        Ok(changed)
+        Ok(desk)
     }
 }
 
@@ -109,6 +161,16 @@ impl Watcher {
         }
     }
 
+    /// Writes somebody enrolled at the door; their name so far, or why not.
+    fn keep(&mut self, newcomer: &NewPerson) -> Result<String, String> {
+        let NewPerson { templates, administrator, look_alike } = newcomer;
+        self.seen = None;
+        Store::open(&self.watched.file)
+            .and_then(|mut store| store.enroll_unnamed(templates, *administrator, *look_alike))
+            .map(|person| person.name)
+            .map_err(|error| error.to_string())
+    }
+
     fn tell(&mut self, message: &str) {
         if message != self.told {
             log::error!("{message}");
@@ -125,6 +187,7 @@ impl Watcher {
         }
         let models = store.open(&now)?.in_precision(self.watched.precision);
         let recognizer = Recognizer::new(&models, self.watched.detector)?;
+        let liveness = self.watched.liveness.nets(&models)?;
         let thresholds = models.thresholds()?;
         let mut maker = Maker::new(&models)?;
         // The other facelatch may still be at the gallery.
@@ -136,7 +199,7 @@ impl Watcher {
         self.maker = maker;
         *current = now;
         self.told.clear();
-        Ok(Some(Change::Models(Box::new(OtherModels { recognizer, thresholds, gallery }))))
+        Ok(Some(Change::Models(Box::new(ModelSet { recognizer, liveness, thresholds, gallery }))))
     }
 
     /// The gallery, if it is another than the one known.

@@ -11,11 +11,32 @@ mod tables;
 
 use crate::embed::{Template, dot};
 use crate::models::ModelId;
+use crate::schedule::DEFAULT_GROUP;
+use crate::threshold::Threshold;
+use serde::{Deserialize, Serialize};
 
 /// A person's number. It is never given to another person, not even after the
 /// first has been removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PersonId(pub u32);
+
+/// What sets a person apart from others, but for their face.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Traits {
+    /// Whether they may let others be enrolled at the door.
+    pub administrator: bool,
+    /// Whose hours are theirs.
+    pub group: String,
+    /// How much more similarity they need than others: somebody else looks much like
+    /// them. 0 and up.
+    pub stricter: f32,
+}
+
+impl Default for Traits {
+    fn default() -> Self {
+        Self { administrator: false, group: DEFAULT_GROUP.to_owned(), stricter: 0.0 }
+    }
+}
 
 /// People and their templates, ready to be searched.
 ///
@@ -34,6 +55,7 @@ pub struct Gallery {
 struct Person {
     id: PersonId,
     name: String,
+    traits: Traits,
     templates: usize,
 }
 
@@ -49,6 +71,15 @@ pub struct Match<'g> {
     /// Cosine to the best template of anybody else; -1 where there is nobody
     /// else.
     pub runner_up: f32,
+    /// How much more similarity this person needs than others.
+    pub stricter: f32,
+}
+
+impl Match<'_> {
+    /// Whether the probe counts as this person.
+    pub fn reaches(&self, threshold: Threshold) -> bool {
+        self.similarity >= threshold.similarity + self.stricter
+    }
 }
 
 impl Gallery {
@@ -72,8 +103,23 @@ impl Gallery {
                 count += 1;
             }
         }
-        self.people.push(Person { id, name: name.to_owned(), templates: count });
+        let (name, traits) = (name.to_owned(), Traits::default());
+        self.people.push(Person { id, name, traits, templates: count });
         templates.len() - count
+    }
+
+    /// Gives a person of the gallery other traits.
+    pub fn set_traits(&mut self, id: PersonId, traits: Traits) {
+        // A record of nonsense makes nobody easier to be taken for.
+        let stricter = if traits.stricter >= 0.0 { traits.stricter } else { f32::INFINITY };
+        for person in self.people.iter_mut().filter(|person| person.id == id) {
+            person.traits = Traits { stricter, ..traits.clone() };
+        }
+    }
+
+    /// A person's traits.
+    pub fn traits(&self, id: PersonId) -> Option<&Traits> {
+        self.people.iter().find(|person| person.id == id).map(|person| &person.traits)
     }
 
     /// Number of people.
@@ -126,7 +172,8 @@ impl Gallery {
             let leading = best.map_or(-1.0, |best| best.similarity);
             if best.is_none() || similarity > leading {
                 let (id, name) = (person.id, person.name.as_str());
-                best = Some(Match { id, name, similarity, runner_up: leading });
+                let stricter = person.traits.stricter;
+                best = Some(Match { id, name, similarity, runner_up: leading, stricter });
             } else if let Some(best) = &mut best {
                 best.runner_up = best.runner_up.max(similarity);
             }
@@ -162,6 +209,21 @@ mod tests {
         let grace = gallery.best_of("Grace", &template(&[-1.0, 0.2])).expect("Grace");
         assert!(grace > 0.999);
         assert_eq!(gallery.best_of("Nobody yet", &template(&[1.0, 0.0])), None);
+    }
+
+    #[test]
+    fn somebody_with_a_look_alike_needs_more() {
+        let mut gallery = Gallery::new(model(), 2);
+        gallery.add(PersonId(1), "Ada", &[template(&[1.0, 0.0])]);
+        let threshold = Threshold { similarity: 0.6, extrapolated: false };
+        let reaches = |gallery: &Gallery| {
+            gallery.best(&template(&[0.65, 0.76])).expect("Ada").reaches(threshold)
+        };
+        assert!(reaches(&gallery));
+        for (stricter, expected) in [(0.04, true), (0.1, false), (f32::NAN, false), (-1.0, false)] {
+            gallery.set_traits(PersonId(1), Traits { stricter, ..Traits::default() });
+            assert_eq!(reaches(&gallery), expected, "{stricter}");
+        }
     }
 
     #[test]

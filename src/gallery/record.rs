@@ -5,9 +5,20 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Format of the records written. Older ones stay readable; a newer one is
-/// refused by name.
-const FORMAT: u8 = 1;
+/// What a record holds. Older formats stay readable; a newer one is refused by name.
+pub trait Content: Serialize + DeserializeOwned {
+    /// Format of the records written.
+    const FORMAT: u8 = 1;
+
+    /// Reads content of an older format; nothing where there was none such.
+    fn older(_format: u8, _content: &[u8]) -> Option<Self> {
+        None
+    }
+}
+
+impl Content for u64 {}
+impl Content for Vec<u8> {}
+
 /// Bytes of the checksum at the end.
 const CHECKSUM: usize = 4;
 
@@ -32,8 +43,8 @@ pub struct Place<'t> {
 }
 
 /// Content as the bytes of a record.
-pub fn encode<T: Serialize>(place: Place<'_>, content: &T) -> Vec<u8> {
-    let mut bytes = vec![FORMAT];
+pub fn encode<T: Content>(place: Place<'_>, content: &T) -> Vec<u8> {
+    let mut bytes = vec![T::FORMAT];
     // Postcard fails only on sequences of unknown length, of which we have none.
     bytes.extend(postcard::to_stdvec(content).unwrap_or_default());
     bytes.extend(checksum(place, &bytes).to_le_bytes());
@@ -41,15 +52,18 @@ pub fn encode<T: Serialize>(place: Place<'_>, content: &T) -> Vec<u8> {
 }
 
 /// The content of a record.
-pub fn decode<T: DeserializeOwned>(place: Place<'_>, bytes: &[u8]) -> Result<T, RecordError> {
+pub fn decode<T: Content>(place: Place<'_>, bytes: &[u8]) -> Result<T, RecordError> {
     let (body, sum) = bytes.split_last_chunk::<CHECKSUM>().ok_or(RecordError::Damaged)?;
     if checksum(place, body) != u32::from_le_bytes(*sum) {
         return Err(RecordError::Damaged);
     }
     match body.split_first() {
-        Some((&FORMAT, content)) => postcard::from_bytes(content).map_err(|_| RecordError::Damaged),
-        Some((&format, _)) if format > FORMAT => Err(RecordError::Newer(format)),
-        _ => Err(RecordError::Damaged),
+        Some((&format, content)) if format == T::FORMAT => {
+            postcard::from_bytes(content).map_err(|_| RecordError::Damaged)
+        }
+        Some((&format, _)) if format > T::FORMAT => Err(RecordError::Newer(format)),
+        Some((&format, content)) => T::older(format, content).ok_or(RecordError::Damaged),
+        None => Err(RecordError::Damaged),
     }
 }
 
@@ -67,6 +81,34 @@ mod tests {
     use proptest::prelude::*;
 
     const PLACE: Place<'_> = Place { table: "people", key: 7 };
+
+    impl Content for String {}
+    impl Content for (String, Vec<u32>) {}
+    impl Content for (String, Vec<f32>) {}
+
+    /// A number that was a shorter one in format 1.
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+    struct Longer(u64);
+
+    impl Content for Longer {
+        const FORMAT: u8 = 2;
+
+        fn older(format: u8, content: &[u8]) -> Option<Self> {
+            let shorter = postcard::from_bytes::<u8>(content).ok();
+            shorter.filter(|_| format == 1).map(|number| Self(u64::from(number)))
+        }
+    }
+
+    #[test]
+    fn an_older_format_is_read_by_what_knows_it() {
+        let mut bytes = vec![1, 200];
+        bytes.extend(checksum(PLACE, &bytes).to_le_bytes());
+        assert_eq!(decode::<Longer>(PLACE, &bytes), Ok(Longer(200)));
+        assert_eq!(decode::<Longer>(PLACE, &encode(PLACE, &Longer(9000))), Ok(Longer(9000)));
+        let mut bytes = vec![0, 200];
+        bytes.extend(checksum(PLACE, &bytes).to_le_bytes());
+        assert_eq!(decode::<Longer>(PLACE, &bytes), Err(RecordError::Damaged));
+    }
 
     proptest! {
         #[test]
@@ -91,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_record_in_the_wrong_place_is_seen() {
-        let bytes = encode(PLACE, &"Ada");
+        let bytes = encode(PLACE, &"Ada".to_owned());
         for place in [Place { table: "people", key: 8 }, Place { table: "crops", key: 7 }] {
             assert_eq!(decode::<String>(place, &bytes), Err(RecordError::Damaged));
         }
@@ -99,11 +141,11 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_named() {
-        let mut bytes = encode(PLACE, &"Ada");
+        let mut bytes = encode(PLACE, &"Ada".to_owned());
         bytes.truncate(bytes.len() - CHECKSUM);
-        bytes[0] = FORMAT + 1;
+        bytes[0] = String::FORMAT + 1;
         let sum = checksum(PLACE, &bytes);
         bytes.extend(sum.to_le_bytes());
-        assert_eq!(decode::<String>(PLACE, &bytes), Err(RecordError::Newer(FORMAT + 1)));
+        assert_eq!(decode::<String>(PLACE, &bytes), Err(RecordError::Newer(String::FORMAT + 1)));
     }
 }

@@ -8,16 +8,18 @@ use super::files::{
     PATIENCE, begin, builder, create, create_folder, draft_path, error, guarded, open_checked,
     open_to_read, remove_file, restore,
 };
+use super::record::Content;
 use super::tables::{
     CROPS, Edit, Fault, NEXT_PERSON, PEOPLE, PersonRecord, REVISION, TEMPLATES, Table,
     TemplateRecord, all, copy_records, each, fault_of, meta, number, one, person_of, put,
     read_record, state, write,
 };
-use super::{Gallery, PersonId};
+use super::{Gallery, PersonId, Traits};
 use crate::align::Crop;
 use crate::embed::Template;
 use crate::models::ModelId;
 use crate::picture;
+use crate::schedule::DEFAULT_GROUP;
 use redb::{Database, ReadOnlyDatabase, ReadableDatabase, TableHandle};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -92,7 +94,7 @@ pub enum StoreError {
 }
 
 /// Somebody enrolled.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Person {
     /// Their number.
     pub id: PersonId,
@@ -100,6 +102,8 @@ pub struct Person {
     pub name: String,
     /// When, in seconds since 1970.
     pub enrolled_at: u64,
+    /// What sets them apart.
+    pub traits: Traits,
     /// Templates they have.
     pub templates: usize,
     /// Templates whose aligned crop is kept, too.
@@ -257,6 +261,7 @@ impl Store {
                 id: PersonId(key as u32),
                 name: record.name,
                 enrolled_at: record.enrolled_at,
+                traits: record.traits,
                 templates: templates.get(&(key as u32)).copied().unwrap_or(0),
                 crops: crops.get(&(key as u32)).copied().unwrap_or(0),
             })
@@ -282,14 +287,65 @@ impl Store {
         let person = match self.find(&name) {
             Ok(person) => person.id,
             Err(StoreError::Unknown { .. }) => {
-                let next = self.number(NEXT_PERSON)?.max(1);
-                edits.push(meta(NEXT_PERSON, next + 1));
-                let record = PersonRecord { name: name.clone(), enrolled_at: now() };
-                edits.push(put(PEOPLE, next, &record));
-                PersonId(next as u32)
+                self.new_person(&name, Traits::default(), &mut edits)?
             }
             Err(error) => return Err(error),
         };
+        self.add_templates(person, templates, &mut edits)?;
+        self.commit(edits)?;
+        self.find(&name)
+    }
+
+    /// Adds somebody whose name is not known yet, with all their templates and, where
+    /// they look much like somebody, more similarity asked for of both: all of it or
+    /// nothing. Their name is made of their number: "staff-0007".
+    pub fn enroll_unnamed(
+        &mut self,
+        templates: &[NewTemplate],
+        administrator: bool,
+        look_alike: Option<(PersonId, f32)>,
+    ) -> Result<Person, StoreError> {
+        let mut edits = Vec::new();
+        let number = self.number(NEXT_PERSON)?.max(1);
+        let mut name = format!("{DEFAULT_GROUP}-{number:04}");
+        // Somebody may have been renamed to it.
+        while self.find(&name).is_ok() {
+            name.push('x');
+        }
+        let stricter = look_alike.map_or(0.0, |(_, stricter)| stricter);
+        let traits = Traits { administrator, stricter, ..Traits::default() };
+        let person = self.new_person(&name, traits, &mut edits)?;
+        self.add_templates(person, templates, &mut edits)?;
+        // Whom they are like may have been removed meanwhile.
+        if let Some((other, _)) = look_alike
+            && let Some(mut record) = self.one::<PersonRecord>(PEOPLE, u64::from(other.0))?
+        {
+            record.traits.stricter = record.traits.stricter.max(stricter);
+            edits.push(put(PEOPLE, u64::from(other.0), &record));
+        }
+        self.commit(edits)?;
+        self.find(&name)
+    }
+
+    fn new_person(
+        &self,
+        name: &str,
+        traits: Traits,
+        edits: &mut Vec<Edit>,
+    ) -> Result<PersonId, StoreError> {
+        let next = self.number(NEXT_PERSON)?.max(1);
+        edits.push(meta(NEXT_PERSON, next + 1));
+        let record = PersonRecord { name: name.to_owned(), enrolled_at: now(), traits };
+        edits.push(put(PEOPLE, next, &record));
+        Ok(PersonId(next as u32))
+    }
+
+    fn add_templates(
+        &self,
+        person: PersonId,
+        templates: &[NewTemplate],
+        edits: &mut Vec<Edit>,
+    ) -> Result<(), StoreError> {
         let first = u64::from(person.0) << 32;
         let taken = self.keys(TEMPLATES)?.into_iter().filter(|key| person_of(*key) == person).max();
         let free = taken.map_or(first, |last| last + 1);
@@ -304,8 +360,7 @@ impl Store {
                 edits.push(put(CROPS, key, &png));
             }
         }
-        self.commit(edits)?;
-        self.find(&name)
+        Ok(())
     }
 
     /// Gives a person another name.
@@ -315,8 +370,31 @@ impl Store {
         if self.find(&name).is_ok_and(|other| other.id != person.id) {
             return Err(StoreError::Taken { name });
         }
-        let record = PersonRecord { name, enrolled_at: person.enrolled_at };
-        self.commit(vec![put(PEOPLE, u64::from(person.id.0), &record)])
+        self.change(&person, |record| record.name = name)
+    }
+
+    /// Makes a person an administrator, or no longer one.
+    pub fn set_administrator(&mut self, name: &str, is: bool) -> Result<(), StoreError> {
+        let person = self.find(name)?;
+        self.change(&person, |record| record.traits.administrator = is)
+    }
+
+    /// Puts a person into a group.
+    pub fn set_group(&mut self, name: &str, group: &str) -> Result<(), StoreError> {
+        let person = self.find(name)?;
+        let group = checked_name(group)?;
+        self.change(&person, |record| record.traits.group = group)
+    }
+
+    fn change(
+        &mut self,
+        person: &Person,
+        change: impl FnOnce(&mut PersonRecord),
+    ) -> Result<(), StoreError> {
+        let Person { id, name, enrolled_at, traits, .. } = person.clone();
+        let mut record = PersonRecord { name, enrolled_at, traits };
+        change(&mut record);
+        self.commit(vec![put(PEOPLE, u64::from(id.0), &record)])
     }
 
     /// Removes a person with all templates and crops.
@@ -479,10 +557,7 @@ impl Store {
         number(&self.main, key).map_err(|fault| error(&self.path, fault))
     }
 
-    fn all<T: serde::de::DeserializeOwned>(
-        &self,
-        table: Table,
-    ) -> Result<BTreeMap<u64, T>, StoreError> {
+    fn all<T: Content>(&self, table: Table) -> Result<BTreeMap<u64, T>, StoreError> {
         all(&self.main, table).map_err(|fault| error(&self.path, fault))
     }
 
@@ -496,11 +571,7 @@ impl Store {
         Ok(keys)
     }
 
-    fn one<T: serde::de::DeserializeOwned>(
-        &self,
-        table: Table,
-        key: u64,
-    ) -> Result<Option<T>, StoreError> {
+    fn one<T: Content>(&self, table: Table, key: u64) -> Result<Option<T>, StoreError> {
         one(&self.main, table, key).map_err(|fault| error(&self.path, fault))
     }
 }
@@ -562,6 +633,7 @@ fn load(
         let id = PersonId(key as u32);
         of_other_models +=
             gallery.add(id, &person.name, by_person.get(&id).map_or(&[], Vec::as_slice));
+        gallery.set_traits(id, person.traits);
         Ok(())
     })?;
     Ok(Loaded { gallery, of_other_models, revision: state(database)? })
@@ -641,6 +713,67 @@ mod tests {
         // A number is never given twice.
         let ada = store.enroll("Ada", &[]).expect("enrolled");
         assert_eq!(ada.id, PersonId(3));
+    }
+
+    #[test]
+    fn traits_stay_with_their_person() {
+        let folder = TempDir::new().expect("a folder");
+        let path = filled(&folder);
+        let mut store = Store::open(&path).expect("the gallery");
+        store.set_administrator("Ada", true).expect("changed");
+        store.set_group("Ada", "night").expect("changed");
+        store.rename("Ada", "Countess").expect("renamed");
+        let unknown = store.set_administrator("Ada", true);
+        assert!(matches!(unknown, Err(StoreError::Unknown { .. })));
+        drop(store);
+        let store = Store::open(&path).expect("the gallery");
+        let ada = store.find("Countess").expect("Ada");
+        let traits = Traits { administrator: true, group: "night".to_owned(), stricter: 0.0 };
+        assert_eq!(ada.traits, traits);
+        assert_eq!(store.find("Grace").expect("Grace").traits, Traits::default());
+        let loaded = store.load(&model(), 4).expect("loaded").gallery;
+        assert_eq!(loaded.traits(ada.id), Some(&traits));
+    }
+
+    #[test]
+    fn somebody_unnamed_is_added_in_one_change_with_their_look_alike() {
+        let folder = TempDir::new().expect("a folder");
+        let path = filled(&folder);
+        let mut store = Store::open(&path).expect("the gallery");
+        let [gallery, before] = store.revision().expect("a revision");
+        let grace = store.find("Grace").expect("Grace").id;
+        store.rename("Ada", "staff-0003").expect("renamed");
+        let templates = [template(0.5, true), template(0.6, true)];
+        let look_alike = Some((grace, 0.07));
+        let new = store.enroll_unnamed(&templates, true, look_alike).expect("enrolled");
+        assert_eq!((new.name.as_str(), new.id, new.templates), ("staff-0003x", PersonId(3), 2));
+        assert_eq!(store.revision().expect("a revision"), [gallery, before + 2]);
+        let traits = Traits { administrator: true, stricter: 0.07, ..Traits::default() };
+        assert_eq!(new.traits, traits);
+        assert_eq!(store.find("Grace").expect("Grace").traits.stricter, 0.07);
+        // One who is gone meanwhile hinders nobody.
+        store.remove("Grace").expect("removed");
+        let next = store.enroll_unnamed(&templates, false, Some((grace, 0.2)));
+        let next = next.expect("enrolled");
+        assert_eq!((next.name.as_str(), next.traits.stricter), ("staff-0004", 0.2));
+    }
+
+    #[test]
+    fn people_from_before_traits_are_read() {
+        let folder = TempDir::new().expect("a folder");
+        let path = filled(&folder);
+        let mut store = Store::open(&path).expect("the gallery");
+        // Format 1: a name and a time.
+        #[derive(serde::Serialize, serde::Deserialize)]
+        struct Old(String, u64);
+        impl Content for Old {}
+        store.commit(vec![put(PEOPLE, 2, &Old("Grace".to_owned(), 5))]).expect("written");
+        drop(store);
+        let mut store = Store::open(&path).expect("the gallery");
+        let grace = store.find("Grace").expect("Grace");
+        assert_eq!((grace.enrolled_at, &grace.traits), (5, &Traits::default()));
+        store.set_administrator("Grace", true).expect("changed");
+        assert!(store.find("Grace").expect("Grace").traits.administrator);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! EDGE: what is in a gallery's file: its tables, their records, and changes as
 //! transactions.
 
-use super::PersonId;
-use super::record::{Place, RecordError, decode, encode};
+use super::record::{Content, Place, RecordError, decode, encode};
+use super::{PersonId, Traits};
 use crate::embed::{Embedding, Template};
 use crate::models::ModelId;
 use redb::{
@@ -42,7 +42,29 @@ pub(super) const TABLES: [(&str, Table); 4] =
 pub(super) struct PersonRecord {
     pub(super) name: String,
     pub(super) enrolled_at: u64,
+    pub(super) traits: Traits,
 }
+
+/// Before people had traits.
+#[derive(Deserialize)]
+struct PersonRecord1 {
+    name: String,
+    enrolled_at: u64,
+}
+
+impl Content for PersonRecord {
+    const FORMAT: u8 = 2;
+
+    fn older(format: u8, content: &[u8]) -> Option<Self> {
+        if format != 1 {
+            return None;
+        }
+        let PersonRecord1 { name, enrolled_at } = postcard::from_bytes(content).ok()?;
+        Some(Self { name, enrolled_at, traits: Traits::default() })
+    }
+}
+
+impl Content for TemplateRecord {}
 
 /// The numbers come out of it only together with the model that made them.
 #[derive(Clone, Serialize, Deserialize)]
@@ -88,7 +110,7 @@ pub(super) fn person_of(template: u64) -> PersonId {
     PersonId((template >> 32) as u32)
 }
 
-pub(super) fn put<T: Serialize>(table: Table, key: u64, content: &T) -> Edit {
+pub(super) fn put<T: Content>(table: Table, key: u64, content: &T) -> Edit {
     let record = encode(Place { table: table.name(), key }, content);
     Edit { table, key, record: Some(record) }
 }
@@ -106,11 +128,7 @@ pub(super) fn check_records(database: &impl ReadableDatabase) -> Result<(), Faul
     each(database, META, |key, bytes| read_record::<u64>(META, key, bytes).map(drop))
 }
 
-pub(super) fn read_record<T: serde::de::DeserializeOwned>(
-    table: Table,
-    key: u64,
-    bytes: &[u8],
-) -> Result<T, Fault> {
+pub(super) fn read_record<T: Content>(table: Table, key: u64, bytes: &[u8]) -> Result<T, Fault> {
     let name = table.name();
     decode(Place { table: name, key }, bytes).map_err(|error| match error {
         RecordError::Damaged => Fault::Damaged(format!("record {key} of {name} {error}")),
@@ -119,7 +137,7 @@ pub(super) fn read_record<T: serde::de::DeserializeOwned>(
 }
 
 /// The content of every record of a table, by key.
-pub(super) fn all<T: serde::de::DeserializeOwned>(
+pub(super) fn all<T: Content>(
     database: &impl ReadableDatabase,
     table: Table,
 ) -> Result<BTreeMap<u64, T>, Fault> {
@@ -151,7 +169,7 @@ pub(super) fn each(
     Ok(())
 }
 
-pub(super) fn one<T: serde::de::DeserializeOwned>(
+pub(super) fn one<T: Content>(
     database: &impl ReadableDatabase,
     table: Table,
     key: u64,

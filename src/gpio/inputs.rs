@@ -3,7 +3,7 @@
 use super::chip::{GpioError, request};
 use super::line::Line;
 use super::watch::{Clock, Event, Name, Watch};
-use crate::backoff::backoff;
+use crate::backoff::Retry;
 use gpiocdev::Request;
 use gpiocdev::line::{EdgeDetection, EdgeKind, Value};
 use std::sync::Arc;
@@ -50,9 +50,7 @@ impl Inputs {
                 held: None,
                 watch: Watch::default(),
                 clock: Clock::default(),
-                tries: 0,
-                due: Duration::ZERO,
-                reason: None,
+                retry: Retry::default(),
                 untold: None,
             };
             let thread = std::thread::Builder::new().name(name.to_string());
@@ -80,12 +78,7 @@ struct Watcher<E> {
     held: Option<Request>,
     watch: Watch,
     clock: Clock,
-    /// That failed in a row.
-    tries: u32,
-    /// When to try again.
-    due: Duration,
-    /// Why it is away, as told last.
-    reason: Option<String>,
+    retry: Retry,
     /// That it is away or back.
     untold: Option<Event>,
 }
@@ -98,8 +91,8 @@ impl<E: From<Event>> Watcher<E> {
                     Ok(()) => self.held = Some(request),
                     Err(error) => self.away(&GpioError::failed(&self.line, &error)),
                 },
-                None if self.now() >= self.due => self.open(),
-                None => std::thread::sleep(self.wait(Some(self.due))),
+                None if self.now() >= self.retry.due() => self.open(),
+                None => std::thread::sleep(self.wait(Some(self.retry.due()))),
             }
             if self.tell().is_err() {
                 return;
@@ -145,8 +138,7 @@ impl<E: From<Event>> Watcher<E> {
             Ok((request, period, active)) => {
                 self.watch.begin(self.now(), period, active);
                 self.held = Some(request);
-                self.tries = 0;
-                if self.reason.take().is_some() {
+                if self.retry.succeeded() {
                     self.untold = Some(Event::Back { name: self.name });
                 }
             }
@@ -177,12 +169,9 @@ impl<E: From<Event>> Watcher<E> {
     }
 
     fn away(&mut self, error: &GpioError) {
-        self.tries = self.tries.saturating_add(1);
-        self.due = self.now() + backoff(self.tries);
         let error = error.to_string();
-        if self.reason.as_ref() != Some(&error) {
-            self.untold = Some(Event::Away { name: self.name, error: error.clone() });
-            self.reason = Some(error);
+        if self.retry.failed(self.now(), &error) {
+            self.untold = Some(Event::Away { name: self.name, error });
         }
     }
 

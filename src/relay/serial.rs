@@ -146,9 +146,11 @@ impl Port {
 
     /// Without what was not sent, which closing would wait for.
     pub fn disconnect(&mut self) {
-        if let Some(port) = self.port.take() {
+        if let Some(port) = self.port.take()
+            && port.bytes_to_write().is_ok_and(|left| left > 0)
+        {
             // One that is unplugged has nothing left to forget.
-            let _ = port.clear(ClearBuffer::All);
+            let _ = port.clear(ClearBuffer::Output);
         }
     }
 

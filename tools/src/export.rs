@@ -121,6 +121,7 @@ pub fn set(detector: &Models, model: &RecognizerModel, version: &str) -> (Manife
         version: version.to_owned(),
         detector: entry.clone(),
         recognizer: Some(recognizer),
+        liveness: None,
         licence: None,
         selftest: None,
         recipe: Vec::new(),

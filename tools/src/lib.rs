@@ -2,6 +2,7 @@
 //! the models that doors run. It shares detector, alignment and normalization
 //! with the device.
 
+pub mod attacks;
 pub mod augment;
 pub mod bench_train;
 pub mod calibrate;
@@ -25,12 +26,14 @@ pub mod loader;
 pub mod margin;
 pub mod memory;
 pub mod metrics;
+pub mod minifasnet;
 pub mod mobilefacenet;
 pub mod mtcnn;
 pub mod onnx;
 pub mod parallel;
 pub mod photos;
 pub mod prepare;
+pub mod presentations;
 pub mod progress;
 pub mod push;
 pub mod quantize;

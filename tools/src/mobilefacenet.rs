@@ -244,15 +244,7 @@ impl MobileFaceNet {
             .unwrap_or(512);
         let bias = tensors.contains_key("linear.bias");
         weights::check("MobileFaceNet", &tensors, &expected(embedding_size, bias))?;
-        let faults: Vec<String> = tensors
-            .iter()
-            .filter(|(name, _)| name.ends_with(".running_var"))
-            .filter(|(_, variance)| variance.values.iter().any(|v| f64::from(*v) + epsilon <= 0.0))
-            .map(|(name, _)| format!("{name} holds a variance that is not positive"))
-            .collect();
-        if !faults.is_empty() {
-            return Err(WeightsError::Mismatch { architecture: "MobileFaceNet".into(), faults });
-        }
+        check_variances("MobileFaceNet", &tensors, epsilon)?;
         Ok(Self { tensors, epsilon, embedding_size })
     }
 
@@ -290,29 +282,52 @@ impl MobileFaceNet {
         graph.finish()
     }
 
-    /// Weight and bias of a layer with the normalization after it folded in.
     fn folded(&self, layer: &str, norm: &str) -> (Tensor, Tensor) {
-        let get = |name: String| &self.tensors[&name];
-        let mut weight = get(format!("{layer}.weight")).clone();
-        let (gamma, beta) = (get(format!("{norm}.weight")), get(format!("{norm}.bias")));
-        let (mean, variance) =
-            (get(format!("{norm}.running_mean")), get(format!("{norm}.running_var")));
-        let own_bias = self.tensors.get(&format!("{layer}.bias"));
-        let channels = gamma.values.len();
-        let mut bias = vec![0.0; channels];
-        let inputs = weight.values.len() / channels;
-        for channel in 0..channels {
-            let variance = f64::from(variance.values[channel]) + self.epsilon;
-            let scale = f64::from(gamma.values[channel]) / variance.sqrt();
-            for value in &mut weight.values[channel * inputs..(channel + 1) * inputs] {
-                *value = (f64::from(*value) * scale) as f32;
-            }
-            let own = own_bias.map_or(0.0, |bias| f64::from(bias.values[channel]));
-            let shifted = (own - f64::from(mean.values[channel])) * scale;
-            bias[channel] = (shifted + f64::from(beta.values[channel])) as f32;
-        }
-        (weight, Tensor { shape: vec![channels], values: bias })
+        folded(&self.tensors, layer, norm, self.epsilon)
     }
+}
+
+/// Refuses normalizations that would divide by nothing.
+pub(crate) fn check_variances(
+    architecture: &str,
+    tensors: &Tensors,
+    epsilon: f64,
+) -> Result<(), WeightsError> {
+    let faults: Vec<String> = tensors
+        .iter()
+        .filter(|(name, _)| name.ends_with(".running_var"))
+        .filter(|(_, variance)| variance.values.iter().any(|v| f64::from(*v) + epsilon <= 0.0))
+        .map(|(name, _)| format!("{name} holds a variance that is not positive"))
+        .collect();
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(WeightsError::Mismatch { architecture: architecture.into(), faults })
+}
+
+/// Weight and bias of a layer with the normalization after it folded in; both must be
+/// among the tensors.
+pub(crate) fn folded(tensors: &Tensors, layer: &str, norm: &str, epsilon: f64) -> (Tensor, Tensor) {
+    let get = |name: String| &tensors[&name];
+    let mut weight = get(format!("{layer}.weight")).clone();
+    let (gamma, beta) = (get(format!("{norm}.weight")), get(format!("{norm}.bias")));
+    let (mean, variance) =
+        (get(format!("{norm}.running_mean")), get(format!("{norm}.running_var")));
+    let own_bias = tensors.get(&format!("{layer}.bias"));
+    let channels = gamma.values.len();
+    let mut bias = vec![0.0; channels];
+    let inputs = weight.values.len() / channels;
+    for channel in 0..channels {
+        let variance = f64::from(variance.values[channel]) + epsilon;
+        let scale = f64::from(gamma.values[channel]) / variance.sqrt();
+        for value in &mut weight.values[channel * inputs..(channel + 1) * inputs] {
+            *value = (f64::from(*value) * scale) as f32;
+        }
+        let own = own_bias.map_or(0.0, |bias| f64::from(bias.values[channel]));
+        let shifted = (own - f64::from(mean.values[channel])) * scale;
+        bias[channel] = (shifted + f64::from(beta.values[channel])) as f32;
+    }
+    (weight, Tensor { shape: vec![channels], values: bias })
 }
 
 /// The 2018 model's name of a block: `conv_3.model.1.conv_dw` is its

@@ -159,6 +159,26 @@ impl GraphBuilder {
         self.node("Add", name, vec![a.to_owned(), b.to_owned()], vec![])
     }
 
+    /// Product of two tensors, one of which may have single rows and columns.
+    pub fn multiply(&mut self, name: &str, a: &str, b: &str) -> String {
+        self.node("Mul", name, vec![a.to_owned(), b.to_owned()], vec![])
+    }
+
+    /// Mean of each channel, as one row and column.
+    pub fn mean_pool(&mut self, name: &str, input: &str) -> String {
+        self.node("GlobalAveragePool", name, vec![input.to_owned()], vec![])
+    }
+
+    /// What is negative becomes 0.
+    pub fn relu(&mut self, name: &str, input: &str) -> String {
+        self.node("Relu", name, vec![input.to_owned()], vec![])
+    }
+
+    /// `1 / (1 + e^-x)`.
+    pub fn sigmoid(&mut self, name: &str, input: &str) -> String {
+        self.node("Sigmoid", name, vec![input.to_owned()], vec![])
+    }
+
     /// Declares an output.
     pub fn output(&mut self, name: &str, shape: &[Side]) {
         self.graph.output.push(value_info(name, shape));

@@ -12,6 +12,7 @@ use facelatch::models::{ModelFile, Models, Normalization, RecognizerModel};
 use facelatch::picture;
 use facelatch_tools::cli::read_mobilefacenet;
 use facelatch_tools::export::{compare, exported};
+use facelatch_tools::minifasnet::{self, MiniFasNet};
 use facelatch_tools::weights::ncnn;
 use facelatch_tools::{lfw::Pairs, weights::pytorch};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -50,8 +51,25 @@ fn main() {
         trial("weights_cut_short_name_the_tensor", cut_weights_are_named),
         trial("a_legacy_pickle_is_read", reads_a_legacy_pickle),
         trial("the_pairs_files_are_read_whole", reads_the_pairs),
+        trial("minifasnet_answers_as_its_weights_do_in_torch", minifasnet_is_imported),
     ];
     libtest_mimic::run(&arguments, tests).exit();
+}
+
+/// Both published networks, as written, against their weights in torch.
+fn minifasnet_is_imported(shared: &Path) -> Result<(), Failed> {
+    for (file, scale) in
+        [("2.7_80x80_MiniFASNetV2.pth", 2.7), ("4_0_0_80x80_MiniFASNetV1SE.pth", 4.0)]
+    {
+        let path = shared.join("weights").join(file);
+        let network = MiniFasNet::from_state_dict(pytorch::read(&std::fs::read(&path)?)?)?;
+        let apart = minifasnet::apart(&network, &network.to_onnx())?;
+        println!("{file}: {apart:e} apart");
+        if apart > minifasnet::MOST_APART || minifasnet::named(&path)?.0 != scale {
+            return Err(format!("{file}: {apart} apart").into());
+        }
+    }
+    Ok(())
 }
 
 /// The 2018 weights as a model, in memory.

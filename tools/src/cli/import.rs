@@ -1,14 +1,15 @@
 //! `import`: trained weights from other projects into ONNX and the manifest.
 
 use crate::files;
+use crate::minifasnet::{self, MiniFasNet};
 use crate::mobilefacenet::MobileFaceNet;
 use crate::mtcnn;
 use crate::weights::{pytorch, safetensors};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use facelatch::models::{
-    Channels, DetectorEntry, FileEntry, Layout, MANIFEST, Normalization, RecognizerEntry,
-    sha256_hex,
+    Channels, DetectorEntry, FileEntry, Layout, LivenessEntry, LivenessFile, MANIFEST,
+    Normalization, RecognizerEntry, sha256_hex,
 };
 use facelatch::threshold::Calibration;
 use std::collections::BTreeMap;
@@ -45,6 +46,16 @@ enum What {
         #[arg(long, default_value = "imported")]
         name: String,
     },
+    /// Networks that tell live faces from prints and screens, from PyTorch files that are
+    /// named after their scale, as in 2.7_80x80_MiniFASNetV2.pth.
+    Minifasnet {
+        /// SCALE_80x80_MiniFASNet*.pth, each seen at its own scale
+        #[arg(required = true)]
+        weights: Vec<PathBuf>,
+        /// Folder for the ONNX files and manifest.toml, beside the other models
+        #[arg(long, default_value = "models")]
+        out: PathBuf,
+    },
 }
 
 /// How pictures are normalized.
@@ -75,8 +86,50 @@ impl Import {
                 log::info!("{}: embedding size {}", out.display(), network.embedding_size);
                 Ok(())
             }
+            What::Minifasnet { weights, out } => import_minifasnet(&weights, &out),
         }
     }
+}
+
+fn import_minifasnet(weights: &[PathBuf], out: &Path) -> Result<()> {
+    let mut networks = Vec::new();
+    for path in weights {
+        let (scale, name) = minifasnet::named(path)?;
+        let network = pytorch::read(&read(path)?)
+            .and_then(MiniFasNet::from_state_dict)
+            .with_context(|| path.display().to_string())?;
+        let bytes = network.to_onnx();
+        let apart =
+            minifasnet::apart(&network, &bytes).with_context(|| path.display().to_string())?;
+        if apart > minifasnet::MOST_APART {
+            bail!(
+                "{}: what was written answers {apart:e} apart from the weights in torch, at most \
+                 {:e} is rounding; this is a fault of facelatch-tools",
+                path.display(),
+                minifasnet::MOST_APART
+            );
+        }
+        log::info!("{}: at most {apart:.1e} apart from the weights in torch", path.display());
+        networks.push((
+            LivenessFile {
+                file: format!("{}.onnx", name.to_lowercase()),
+                sha256: sha256_hex(&bytes),
+                scale,
+            },
+            bytes,
+        ));
+    }
+    // Only when all are good.
+    for (entry, bytes) in &networks {
+        write_file(&out.join(&entry.file), bytes)?;
+    }
+    let entry = LivenessEntry {
+        layout: Layout::Nchw,
+        channels: Channels::Rgb,
+        normalization: minifasnet::NORMALIZATION,
+        networks: networks.into_iter().map(|(entry, _)| entry).collect(),
+    };
+    update_manifest(out, None, "liveness", toml::Value::try_from(entry)?)
 }
 
 fn import_mtcnn(weights: &Path, out: &Path) -> Result<()> {

@@ -9,6 +9,7 @@ mod export;
 mod finetune;
 mod import;
 pub use import::read_mobilefacenet;
+mod liveness;
 mod prepare;
 mod push;
 mod quantize;
@@ -42,6 +43,7 @@ enum Command {
     BenchTrain(bench_train::BenchTrain),
     Calibrate(calibrate::Calibrate),
     Evaluate(evaluate::Evaluate),
+    Liveness(liveness::LivenessRates),
     Quantize(quantize::Quantize),
     Verify(verify::Verify),
     Export(export::Export),
@@ -87,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::BenchTrain(bench) => bench.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
+        Command::Liveness(liveness) => liveness.run(),
         Command::Quantize(quantize) => quantize.run(),
         Command::Verify(verify) => verify.run(),
         Command::Export(export) => export.run(),

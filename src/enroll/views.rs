@@ -1,4 +1,4 @@
-//! Enrolling in front of a camera: several good, different views of one person.
+//! Several good, different views of one person in front of a camera.
 //!
 //! ```text
 //!   Collecting --(as many views as wanted)--> Done
@@ -7,21 +7,31 @@
 //! ```
 
 use crate::embed::Template;
+use crate::pose::{Pose, Turn};
 use crate::quality::{Aspect, WORTH_ENROLLING};
 use std::time::Duration;
 
 /// Views taken at most; templates beyond make matching slower and looser.
 pub const MAX_VIEWS: usize = 16;
+/// Five of them, four aspects of a poor one, five poses.
+const MOST_HINDRANCES: usize = 16;
 /// Two views in less than this are one view.
 const BETWEEN_VIEWS: Duration = Duration::from_millis(300);
 /// A view more like the last one than this teaches nothing new.
 const SAME_VIEW: f32 = 0.985;
 
+/// Poses asked for, in the order in which they are told.
+pub type Poses = heapless::Vec<Pose, MAX_VIEWS>;
+
 /// How to enroll.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EnrollSettings {
     /// Views wanted, 1..=[`MAX_VIEWS`].
     pub views: usize,
+    /// The poses of the first of them, [`Pose::Front`] first, which is taken first; the
+    /// others may come in any order; where there are fewer poses than views, the rest
+    /// may be any views.
+    pub poses: Poses,
     /// Time to get them in.
     pub time: Duration,
     /// Similarity at or above which two views are of one person.
@@ -39,6 +49,8 @@ pub enum Shot {
     Face {
         /// The weakest aspect of the view and its score.
         weakest: (Aspect, f32),
+        /// Which way it looks.
+        turn: Turn,
         /// Nothing where the view is too poor.
         template: Option<Template>,
     },
@@ -57,6 +69,8 @@ pub enum Hindrance {
     SomebodyElse,
     /// Just like the last view.
     Same,
+    /// Not a pose that is still wanted; the next that is.
+    Turn(Pose),
 }
 
 impl Hindrance {
@@ -68,6 +82,7 @@ impl Hindrance {
             Self::Poor(aspect) => aspect.advice(),
             Self::SomebodyElse => "this is somebody else than before",
             Self::Same => "turn the head a little",
+            Self::Turn(pose) => pose.advice(),
         }
     }
 }
@@ -93,35 +108,48 @@ pub struct Enrolment {
     settings: EnrollSettings,
     began: Option<Duration>,
     first: Option<Template>,
+    /// Which way the first view looked.
+    front: Option<Turn>,
     last: Option<(Duration, Template)>,
     taken: usize,
-    hindrances: heapless::LinearMap<Hindrance, u32, 8>,
+    /// Poses still to come.
+    wanted: Poses,
+    hindrances: heapless::LinearMap<Hindrance, u32, MOST_HINDRANCES>,
 }
 
 impl Enrolment {
     /// Begins with the first frame.
     pub fn new(settings: EnrollSettings) -> Self {
         let hindrances = heapless::LinearMap::new();
-        Self { settings, began: None, first: None, last: None, taken: 0, hindrances }
+        let wanted = settings.poses.clone();
+        Self {
+            settings,
+            began: None,
+            first: None,
+            front: None,
+            last: None,
+            taken: 0,
+            wanted,
+            hindrances,
+        }
     }
 
     /// Takes one frame, on a clock that does not run backwards.
     pub fn step(&mut self, now: Duration, shot: &Shot) -> Step {
         let began = *self.began.get_or_insert(now);
         if now.saturating_sub(began) >= self.settings.time {
-            let most = self.hindrances.iter().max_by_key(|(_, count)| **count);
-            return Step::Failed(most.map_or(Hindrance::NoFace, |(hindrance, _)| *hindrance));
+            return Step::Failed(self.hindered_most());
         }
-        let template = match shot {
+        let (template, turn) = match shot {
             Shot::Empty => return self.wait(Hindrance::NoFace),
             Shot::Crowd => return self.wait(Hindrance::Crowd),
             Shot::Face { weakest: (aspect, score), .. } if *score < WORTH_ENROLLING => {
                 return self.wait(Hindrance::Poor(*aspect));
             }
-            Shot::Face { weakest: (aspect, _), template: None } => {
+            Shot::Face { weakest: (aspect, _), template: None, .. } => {
                 return self.wait(Hindrance::Poor(*aspect));
             }
-            Shot::Face { template: Some(template), .. } => template,
+            Shot::Face { template: Some(template), turn, .. } => (template, *turn),
         };
         if let Some((at, last)) = &self.last {
             if now.saturating_sub(*at) < BETWEEN_VIEWS {
@@ -135,6 +163,15 @@ impl Enrolment {
                 return self.wait(Hindrance::Same);
             }
         }
+        if let Some(next) = self.wanted.first().copied() {
+            match self.wanted_by(turn) {
+                Some(at) => {
+                    self.wanted.remove(at);
+                }
+                None => return self.wait(Hindrance::Turn(next)),
+            }
+        }
+        self.front.get_or_insert(turn);
         self.first.get_or_insert_with(|| template.clone());
         self.last = Some((now, template.clone()));
         self.taken += 1;
@@ -143,6 +180,27 @@ impl Enrolment {
         } else {
             Step::Take(self.taken)
         }
+    }
+
+    /// Which of the wanted poses this is. All others are told by, and compared with,
+    /// the first view, so that it comes first.
+    fn wanted_by(&self, turn: Turn) -> Option<usize> {
+        let Some(front) = self.front else {
+            return turn.is_frontal().then_some(0);
+        };
+        let pose = turn.pose(front)?;
+        self.wanted.iter().position(|wanted| *wanted == pose)
+    }
+
+    /// Views taken so far, and wanted in all.
+    pub fn progress(&self) -> (usize, usize) {
+        (self.taken, self.settings.views.clamp(1, MAX_VIEWS))
+    }
+
+    /// What hindered most so far.
+    pub fn hindered_most(&self) -> Hindrance {
+        let most = self.hindrances.iter().max_by_key(|(_, count)| **count);
+        most.map_or(Hindrance::NoFace, |(hindrance, _)| *hindrance)
     }
 
     fn wait(&mut self, hindrance: Hindrance) -> Step {
@@ -160,8 +218,12 @@ mod tests {
     use crate::models::ModelId;
     use proptest::prelude::*;
 
-    const SETTINGS: EnrollSettings =
-        EnrollSettings { views: 3, time: Duration::from_secs(20), same_person: 0.4 };
+    const SETTINGS: EnrollSettings = EnrollSettings {
+        views: 3,
+        poses: Poses::new(),
+        time: Duration::from_secs(20),
+        same_person: 0.4,
+    };
 
     fn s(seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds)
@@ -171,13 +233,17 @@ mod tests {
     fn good(angle: f32) -> Shot {
         let embedding = Embedding::normalized(&[angle.cos(), angle.sin()]);
         let template = Some(Template::new(ModelId::new("one"), embedding));
-        Shot::Face { weakest: (Aspect::Pose, 0.9), template }
+        Shot::Face { weakest: (Aspect::Pose, 0.9), turn: Pose::Front.example(), template }
     }
 
     #[test]
     fn three_different_views_are_enough() {
         let mut enrolment = Enrolment::new(SETTINGS);
-        let poor = Shot::Face { weakest: (Aspect::Sharpness, 0.3), template: None };
+        let poor = Shot::Face {
+            weakest: (Aspect::Sharpness, 0.3),
+            turn: Pose::Front.example(),
+            template: None,
+        };
         let script = [
             (0.0, Shot::Empty, Step::Wait(Hindrance::NoFace)),
             (0.1, poor, Step::Wait(Hindrance::Poor(Aspect::Sharpness))),
@@ -195,9 +261,43 @@ mod tests {
     }
 
     #[test]
+    fn poses_come_in_any_order_after_the_first() {
+        let mut poses = Poses::new();
+        poses.extend([Pose::Front, Pose::Left, Pose::Right]);
+        let mut enrolment = Enrolment::new(EnrollSettings { views: 4, poses, ..SETTINGS });
+        let between = Turn { yaw: 0.11, ..Pose::Front.example() };
+        let turned = |pose: Option<Pose>, angle: f32| match good(angle) {
+            Shot::Face { weakest, template, .. } => {
+                let turn = pose.map_or(between, Pose::example);
+                Shot::Face { weakest, turn, template }
+            }
+            other => other,
+        };
+        let script = [
+            (0.0, Some(Pose::Left), 0.0, Step::Wait(Hindrance::Turn(Pose::Front))),
+            (0.1, Some(Pose::Front), 0.0, Step::Take(1)),
+            (0.5, Some(Pose::Front), 0.2, Step::Wait(Hindrance::Turn(Pose::Left))),
+            (0.6, None, 0.2, Step::Wait(Hindrance::Turn(Pose::Left))),
+            (0.7, Some(Pose::Right), 0.3, Step::Take(2)),
+            (1.1, Some(Pose::Right), 0.5, Step::Wait(Hindrance::Turn(Pose::Left))),
+            (1.2, Some(Pose::Left), -0.3, Step::Take(3)),
+            // All poses are there; the last view may be any.
+            (1.6, None, 0.1, Step::Done),
+        ];
+        for (at, pose, angle, expected) in script {
+            assert_eq!(enrolment.step(s(at), &turned(pose, angle)), expected, "at {at}");
+        }
+        assert_eq!(enrolment.progress(), (4, 4));
+    }
+
+    #[test]
     fn time_out_says_what_hindered_most() {
         let mut enrolment = Enrolment::new(SETTINGS);
-        let far = Shot::Face { weakest: (Aspect::Size, 0.1), template: None };
+        let far = Shot::Face {
+            weakest: (Aspect::Size, 0.1),
+            turn: Pose::Front.example(),
+            template: None,
+        };
         for i in 0..19 {
             enrolment.step(s(f64::from(i)), if i < 5 { &Shot::Empty } else { &far });
         }
@@ -219,8 +319,8 @@ mod tests {
             for (angle, score, later) in frames {
                 now += Duration::from_millis(later);
                 let shot = match good(angle) {
-                    Shot::Face { template, .. } => {
-                        Shot::Face { weakest: (Aspect::Size, score), template }
+                    Shot::Face { template, turn, .. } => {
+                        Shot::Face { weakest: (Aspect::Size, score), turn, template }
                     }
                     other => other,
                 };

@@ -1,0 +1,168 @@
+//! What somebody means by a button: short presses, counted, or holding it.
+//!
+//! ```text
+//!           pressed               for `HOLD`
+//!   Up ---------------> Down ------------------> Held (told at once)
+//!    ^                   | released                | released
+//!    |                   v                         |
+//!    +-- told ------- Between --pressed--> Down    |
+//!    |   nothing for `BETWEEN`                     |
+//!    +---------------------------------------------+
+//! ```
+
+use std::time::Duration;
+
+/// Held for so long it is no press.
+const HOLD: Duration = Duration::from_secs(3);
+/// Presses further apart are not of one gesture.
+const BETWEEN: Duration = Duration::from_millis(600);
+/// Presses counted; more are as many.
+const MOST_PRESSES: u8 = 9;
+
+/// Where a button is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// In the secured area.
+    Inside,
+    /// Outside, where anybody may press it.
+    Outside,
+}
+
+/// What somebody did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Gesture {
+    /// So many short presses.
+    Presses(u8),
+    /// Held it down; it may still be down.
+    Hold,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Up,
+    Down {
+        since: Duration,
+        before: u8,
+    },
+    Held,
+    Between {
+        released: Duration,
+        presses: u8,
+    },
+}
+
+/// One button.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Button {
+    state: State,
+}
+
+impl Button {
+    /// Takes an edge, free of bouncing, at its time.
+    pub fn edge(&mut self, now: Duration, pressed: bool) -> Option<Gesture> {
+        let gesture = self.tick(now);
+        self.state = match (self.state, pressed) {
+            (State::Up, true) => State::Down { since: now, before: 0 },
+            (State::Between { presses, .. }, true) => State::Down { since: now, before: presses },
+            (State::Down { before, .. }, false) => {
+                State::Between { released: now, presses: (before + 1).min(MOST_PRESSES) }
+            }
+            (State::Held, false) => State::Up,
+            // An edge that was missed, or told twice.
+            (state @ (State::Up | State::Between { .. }), false) => state,
+            (state @ (State::Down { .. } | State::Held), true) => state,
+        };
+        gesture
+    }
+
+    /// Lets time pass.
+    pub fn tick(&mut self, now: Duration) -> Option<Gesture> {
+        let (state, gesture) = match self.state {
+            State::Down { since, .. } if now >= since + HOLD => (State::Held, Gesture::Hold),
+            State::Between { released, presses } if now >= released + BETWEEN => {
+                (State::Up, Gesture::Presses(presses))
+            }
+            State::Up | State::Down { .. } | State::Held | State::Between { .. } => return None,
+        };
+        self.state = state;
+        Some(gesture)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Presses given by when they begin and end; ticks every 50 ms.
+    fn gestures(presses: &[(u64, u64)]) -> Vec<(u64, Gesture)> {
+        let mut button = Button::default();
+        let mut told = vec![];
+        for at in (0..12_000).step_by(50) {
+            let edge = presses.iter().find_map(|(from, to)| {
+                (*from == at).then_some(true).or((*to == at).then_some(false))
+            });
+            let gesture = match edge {
+                Some(pressed) => button.edge(ms(at), pressed),
+                None => button.tick(ms(at)),
+            };
+            told.extend(gesture.map(|gesture| (at, gesture)));
+        }
+        told
+    }
+
+    #[test]
+    fn presses_are_counted_and_holding_is_told_while_it_lasts() {
+        assert_eq!(gestures(&[(100, 250)]), [(850, Gesture::Presses(1))]);
+        let three = [(100, 200), (400, 500), (1000, 1100)];
+        assert_eq!(gestures(&three), [(1700, Gesture::Presses(3))]);
+        let apart = [(100, 200), (900, 1000)];
+        assert_eq!(gestures(&apart), [(800, Gesture::Presses(1)), (1600, Gesture::Presses(1))]);
+        assert_eq!(gestures(&[(100, 9000)]), [(3100, Gesture::Hold)]);
+        assert_eq!(gestures(&[(100, 3050)]), [(3650, Gesture::Presses(1))]);
+        let then_held = [(100, 200), (300, 4000)];
+        assert_eq!(gestures(&then_held), [(3300, Gesture::Hold)]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_gesture_without_a_press_and_no_hold_before_its_time(
+            steps in prop::collection::vec((prop::option::of(any::<bool>()), 0u64..4000), 0..60),
+        ) {
+            let mut button = Button::default();
+            let mut now = 0;
+            let (mut presses, mut told) = (0u32, 0u32);
+            let mut down: Option<u64> = None;
+            for (edge, later) in steps {
+                now += later;
+                let held_since = down;
+                match edge {
+                    Some(true) if down.is_none() => {
+                        presses += 1;
+                        down = Some(now);
+                    }
+                    Some(false) => down = None,
+                    _ => {}
+                }
+                let gesture = match edge {
+                    Some(pressed) => button.edge(ms(now), pressed),
+                    None => button.tick(ms(now)),
+                };
+                match gesture {
+                    Some(Gesture::Hold) => {
+                        prop_assert!(held_since.is_some_and(|since| now >= since + 3000));
+                        told += 1;
+                    }
+                    Some(Gesture::Presses(count)) => told += u32::from(count),
+                    None => {}
+                }
+                prop_assert!(told <= presses);
+            }
+        }
+    }
+}

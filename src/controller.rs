@@ -1,0 +1,559 @@
+//! The door controller: decision, door, schedule, buttons and enrolment together,
+//! without camera, networks, devices or clock. What the edges see goes in, what they
+//! are to do comes out, so that the same scenes run at a door and in a simulator.
+
+use crate::button::{Button, Side};
+use crate::config::{Config, DuressGesture};
+use crate::decide::{Decider, Decision, Evidence, Observation, Seen};
+use crate::door::{self, Command, Door, Note, Order, Role, State};
+use crate::embed::Template;
+use crate::enroll::Shot;
+use crate::enroll::button::{self, ByButton, Failure, Like, Newcomer};
+use crate::event::{Counts, Event};
+use crate::gallery::{Gallery, PersonId};
+use crate::liveness::Sample;
+use crate::liveness::challenge::Action;
+use crate::liveness::guard::{self, LivenessGuard};
+use crate::pose::Turn;
+use crate::quality::Aspect;
+use crate::schedule::{Clock, Reading, Schedule, WallClock};
+use crate::signals::Signal;
+use crate::threshold::{Threshold, ThresholdTable};
+use crate::track::{MAX_TRACKS, TrackId};
+use std::time::Duration;
+
+/// How long the same advice is not repeated.
+const ADVICE_EVERY: Duration = Duration::from_secs(3);
+
+/// One face in the zone.
+#[derive(Clone, Copy, Debug)]
+pub struct FaceSeen<'a> {
+    /// Whose it is over time.
+    pub track: TrackId,
+    /// The weakest aspect of the view and its score.
+    pub weakest: (Aspect, f32),
+    /// The same where it is to be enrolled.
+    pub weakest_to_enroll: (Aspect, f32),
+    /// Which way it looks.
+    pub turn: Turn,
+    /// What says whether it is there in person; nothing where that is not asked.
+    pub sample: Option<Sample>,
+    /// Nothing where the view is too poor to compare.
+    pub template: Option<&'a Template>,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// A frame was looked at.
+    Faces {
+        /// When it was taken.
+        captured: Duration,
+        /// At most [`MAX_TRACKS`] count.
+        faces: &'a [FaceSeen<'a>],
+    },
+    /// A button went down or up.
+    Button {
+        /// Which.
+        side: Side,
+        /// Down.
+        pressed: bool,
+    },
+    /// A request to exit.
+    Exit,
+    /// The contact: the door was opened.
+    Opened,
+    /// The contact: the door was closed.
+    Closed,
+    /// An order.
+    Command(Command),
+    /// Somebody passed at another door.
+    Passed {
+        /// Who.
+        person: PersonId,
+        /// Which way.
+        role: Role,
+    },
+    /// Somebody with the device in hand has reset it.
+    LocalReset,
+    /// What the wall clock shows.
+    Clock(Reading),
+    /// The relay has answered.
+    Answer {
+        /// Which order.
+        order: u32,
+        /// Whether it did as told.
+        taken: bool,
+    },
+    /// The relay was away and is back.
+    RelayBack,
+    /// A newcomer is in the gallery, under this name; or why not.
+    Kept(Result<String, String>),
+    /// Nothing but time.
+    Tick,
+    /// The service ends.
+    Stop,
+}
+
+/// What the edges are to do.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Output {
+    /// The relay. The answer comes back as an input.
+    pub relay: Option<Order>,
+    /// To be told.
+    pub events: Vec<Event>,
+    /// To be shown and sounded; each ends the one before.
+    pub signals: Vec<Signal>,
+    /// The one face of this frame is a view to hold on to.
+    pub take: bool,
+    /// Let go of all views held.
+    pub discard: bool,
+    /// Keep a newcomer with the views held.
+    pub keep: Option<Newcomer>,
+}
+
+/// One door with everything that decides.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    thresholds: ThresholdTable,
+    false_accept_rate: f64,
+    /// A frame older than this shows nobody who stands there now.
+    frame_expires: Duration,
+    duress: DuressGesture,
+    gallery: Gallery,
+    threshold: Threshold,
+    schedule: Schedule,
+    wall: WallClock,
+    open_hours: bool,
+    decider: Decider,
+    liveness: LivenessGuard,
+    door: Door,
+    enrolment: ByButton,
+    inside: Button,
+    outside: Button,
+    /// Whose grant the relay has not answered yet.
+    asked: Option<TrackId>,
+    advised: Option<(Aspect, Duration)>,
+    stale: Option<Duration>,
+    counts: Counts,
+}
+
+impl Controller {
+    /// Begins by locking the door. What is asked of people to show that they are there
+    /// follows from `chance`, which nobody should foresee.
+    pub fn new(
+        thresholds: ThresholdTable,
+        config: &Config,
+        gallery: Gallery,
+        chance: u64,
+        now: Duration,
+    ) -> (Self, Output) {
+        let (door, actions) = Door::new(now, config.door());
+        let false_accept_rate = config.recognition.false_accept_rate;
+        let controller = Self {
+            threshold: thresholds.for_attempt(false_accept_rate, gallery.templates()),
+            enrolment: ByButton::new(config.enroll_by_button(&thresholds)),
+            thresholds,
+            false_accept_rate,
+            frame_expires: config.recognition.evidence_expires,
+            duress: config.door.duress,
+            gallery,
+            schedule: config.schedule(),
+            wall: WallClock::default(),
+            open_hours: false,
+            decider: Decider::new(config.decide()),
+            liveness: LivenessGuard::new(config.liveness(chance)),
+            door,
+            inside: Button::default(),
+            outside: Button::default(),
+            asked: None,
+            advised: None,
+            stale: None,
+            counts: Counts::default(),
+        };
+        (controller, Output { relay: actions.relay, ..Output::default() })
+    }
+
+    /// The similarity asked for now.
+    pub fn threshold(&self) -> Threshold {
+        self.threshold
+    }
+
+    /// The door.
+    pub fn door(&self) -> &Door {
+        &self.door
+    }
+
+    /// The people known.
+    pub fn gallery(&self) -> &Gallery {
+        &self.gallery
+    }
+
+    /// The enrolment.
+    pub fn enrolment(&self) -> &ByButton {
+        &self.enrolment
+    }
+
+    /// How often each kind of event was told.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Whether the wall clock is of any use here.
+    pub fn needs_clock(&self) -> bool {
+        self.schedule.needs_clock()
+    }
+
+    /// Other models, and everybody by their templates: evidence gathered before is
+    /// forgotten.
+    pub fn set_models(&mut self, thresholds: ThresholdTable, gallery: Gallery) {
+        self.thresholds = thresholds;
+        self.set_gallery(gallery);
+    }
+
+    /// Another gallery: evidence gathered with the old one is forgotten.
+    pub fn set_gallery(&mut self, gallery: Gallery) {
+        self.threshold = self.thresholds.for_attempt(self.false_accept_rate, gallery.templates());
+        self.gallery = gallery;
+        self.decider.clear();
+    }
+
+    /// Takes one input at a time on a clock that does not run backwards.
+    pub fn step(&mut self, now: Duration, input: Input<'_>) -> Output {
+        let mut output = Output::default();
+        let busy = self.enrolment.busy();
+        self.elapse(now, &mut output);
+        match input {
+            Input::Faces { captured, faces } => self.faces(now, captured, faces, &mut output),
+            Input::Button { side, pressed } => {
+                let button = match side {
+                    Side::Inside => &mut self.inside,
+                    Side::Outside => &mut self.outside,
+                };
+                let gesture = button.edge(now, pressed);
+                if let Some(gesture) = gesture {
+                    self.gesture(now, side, gesture, &mut output);
+                }
+            }
+            Input::Exit => self.at_door(now, door::Event::Exit, None, &mut output),
+            Input::Opened => self.at_door(now, door::Event::Opened, None, &mut output),
+            Input::Closed => self.at_door(now, door::Event::Closed, None, &mut output),
+            Input::Command(command) => {
+                self.at_door(now, door::Event::Command(command), None, &mut output);
+            }
+            Input::Passed { person, role } => {
+                self.at_door(now, door::Event::Passed { person, role }, None, &mut output);
+            }
+            Input::LocalReset => self.enroll(now, button::Event::LocalReset, &mut output),
+            Input::Clock(reading) => {
+                let note = self.wall.step(now, reading);
+                output.events.extend(note.map(Event::Clock));
+                self.open_hours(now, &mut output);
+            }
+            Input::Answer { order, taken } => {
+                let asked = matches!(self.door.state(), State::Granting { .. });
+                self.at_door(now, door::Event::Answer { order, taken }, None, &mut output);
+                self.answered(asked);
+            }
+            Input::RelayBack => self.at_door(now, door::Event::RelayBack, None, &mut output),
+            Input::Kept(Ok(name)) => {
+                output.events.push(Event::Enrolled { name });
+                self.enroll(now, button::Event::Kept, &mut output);
+            }
+            Input::Kept(Err(reason)) => {
+                output.events.push(Event::NotKept(reason));
+                self.enroll(now, button::Event::NotKept, &mut output);
+            }
+            Input::Tick => {}
+            Input::Stop => self.at_door(now, door::Event::Stop, None, &mut output),
+        }
+        if self.enrolment.busy() != busy {
+            // Who stood there before did not stand there for this.
+            self.decider.clear();
+        }
+        for event in &output.events {
+            self.counts.add(event);
+        }
+        output
+    }
+
+    /// What time alone brings about.
+    fn elapse(&mut self, now: Duration, output: &mut Output) {
+        let asked = matches!(self.door.state(), State::Granting { .. });
+        self.at_door(now, door::Event::Tick, None, output);
+        self.answered(asked);
+        for side in [Side::Inside, Side::Outside] {
+            let button = match side {
+                Side::Inside => &mut self.inside,
+                Side::Outside => &mut self.outside,
+            };
+            if let Some(gesture) = button.tick(now) {
+                self.gesture(now, side, gesture, output);
+            }
+        }
+        self.enroll(now, button::Event::Tick, output);
+        self.open_hours(now, output);
+    }
+
+    /// A grant that opened nothing counts as not given.
+    fn answered(&mut self, asked: bool) {
+        if asked && !matches!(self.door.state(), State::Granting { .. }) {
+            let track = self.asked.take();
+            if let Some(track) = track.filter(|_| self.door.state() != State::Open) {
+                self.decider.not_opened(track);
+            }
+        }
+    }
+
+    fn clock(&self, now: Duration) -> Clock {
+        self.wall.now(now)
+    }
+
+    fn open_hours(&mut self, now: Duration, output: &mut Output) {
+        let open = self.schedule.open_now(self.clock(now));
+        if open != self.open_hours {
+            self.open_hours = open;
+            self.at_door(now, door::Event::OpenHours(open), None, output);
+        }
+    }
+
+    fn gesture(
+        &mut self,
+        now: Duration,
+        side: Side,
+        gesture: crate::button::Gesture,
+        output: &mut Output,
+    ) {
+        use crate::button::Gesture;
+        if self.duress.is(gesture) {
+            self.at_door(now, door::Event::Duress, None, output);
+        }
+        let event = match gesture {
+            Gesture::Hold => button::Event::Hold { side, empty: self.gallery.people() == 0 },
+            Gesture::Presses(_) => button::Event::Press,
+        };
+        self.enroll(now, event, output);
+    }
+
+    fn faces(
+        &mut self,
+        now: Duration,
+        captured: Duration,
+        faces: &[FaceSeen<'_>],
+        output: &mut Output,
+    ) {
+        let faces = &faces[..faces.len().min(MAX_TRACKS)];
+        let age = now.saturating_sub(captured);
+        if age >= self.frame_expires {
+            if self.stale.is_none_or(|told| now >= told + ADVICE_EVERY) {
+                self.stale = Some(now);
+                output.events.push(Event::Stale { age });
+            }
+            return;
+        }
+        let samples = faces.iter().filter_map(|face| {
+            face.sample.as_ref().map(|sample| (face.track, sample, face.turn.yaw))
+        });
+        for (track, action) in self.liveness.step(captured, samples) {
+            challenged(track, action, output);
+        }
+        if let button::State::Newcomer { .. } = self.enrolment.state() {
+            let (shot, like) = self.shot(faces);
+            self.enroll(now, button::Event::Frame { shot: &shot, like }, output);
+            return;
+        }
+        let observations: heapless::Vec<Observation, MAX_TRACKS> = faces
+            .iter()
+            .map(|face| Observation { track: face.track, seen: self.seen(face) })
+            .collect();
+        // On the frame's own clock: what it shows is as old as it is.
+        let decisions = self.decider.step(captured, &observations);
+        for decision in &decisions {
+            self.decided(now, captured, decision, output);
+        }
+        if decisions.is_empty() {
+            self.advice(now, faces, output);
+        }
+    }
+
+    fn seen(&self, face: &FaceSeen<'_>) -> Seen {
+        let Some(template) = face.template else { return Seen::Poor };
+        match self.gallery.best(template) {
+            Some(best) if best.reaches(self.threshold) => Seen::Person(best.id, best.similarity),
+            best => Seen::Nobody(best.map_or(-1.0, |best| best.similarity)),
+        }
+    }
+
+    fn shot(&self, faces: &[FaceSeen<'_>]) -> (Shot, Option<Like>) {
+        match faces {
+            [] => (Shot::Empty, None),
+            [face] => {
+                let best = face.template.and_then(|template| self.gallery.best(template));
+                let like = best.map(|best| Like { person: best.id, similarity: best.similarity });
+                let shot = Shot::Face {
+                    weakest: face.weakest_to_enroll,
+                    turn: face.turn,
+                    template: face.template.cloned(),
+                };
+                (shot, like)
+            }
+            _ => (Shot::Crowd, None),
+        }
+    }
+
+    fn decided(
+        &mut self,
+        now: Duration,
+        captured: Duration,
+        decision: &Decision,
+        output: &mut Output,
+    ) {
+        // Whoever stands there while somebody enrolls does not want in.
+        let enrolling = self.enrolment.busy();
+        match *decision {
+            Decision::Grant(evidence) if self.not_live(captured, evidence.track, output) => {
+                self.decider.not_opened(evidence.track);
+            }
+            Decision::Grant(evidence) if enrolling => {
+                let traits = self.gallery.traits(evidence.person);
+                let administrator = traits.is_some_and(|traits| traits.administrator);
+                let known = button::Event::Known { person: evidence.person, administrator };
+                self.enroll(now, known, output);
+            }
+            Decision::Grant(evidence) => {
+                let group = self.gallery.traits(evidence.person).map(|traits| &traits.group);
+                let admission =
+                    self.schedule.admits(group.map_or("", String::as_str), self.clock(now));
+                let event = door::Event::Known { person: evidence.person, admission };
+                self.at_door(now, event, Some(evidence), output);
+                if matches!(self.door.state(), State::Granting { .. }) {
+                    self.asked = Some(evidence.track);
+                }
+            }
+            Decision::Stranger { .. } if enrolling => {}
+            Decision::Stranger { track, similarity, frames } => {
+                let threshold = self.threshold;
+                output.events.push(Event::Stranger { track, similarity, frames, threshold });
+                output.signals.push(Signal::Refused);
+                self.at_door(now, door::Event::Refused, None, output);
+            }
+            Decision::TwoFaces { faces } => {
+                output.events.push(Event::TwoFaces { faces });
+                output.signals.push(Signal::OneAtATime);
+            }
+        }
+    }
+
+    /// Whether liveness keeps the door shut for somebody who may come in.
+    fn not_live(&mut self, captured: Duration, track: TrackId, output: &mut Output) -> bool {
+        let refusal = |verdict, enforced| Event::NotLive { track, verdict, enforced };
+        match self.liveness.admit(captured, track) {
+            guard::Admission::Open => false,
+            guard::Admission::Advised(verdict) => {
+                output.events.extend(verdict.map(|verdict| refusal(verdict, false)));
+                false
+            }
+            guard::Admission::Wait(action) => {
+                if let Some(action) = action {
+                    challenged(track, action, output);
+                }
+                true
+            }
+            guard::Admission::Refused(verdict) => {
+                if let Some(verdict) = verdict {
+                    output.events.push(refusal(verdict, true));
+                    output.signals.push(Signal::Refused);
+                }
+                true
+            }
+        }
+    }
+
+    /// What to tell somebody who stands alone and cannot be compared.
+    fn advice(&mut self, now: Duration, faces: &[FaceSeen<'_>], output: &mut Output) {
+        let [FaceSeen { template: None, weakest: (aspect, _), .. }] = faces else { return };
+        let told = |(last, at): (Aspect, Duration)| last == *aspect && now < at + ADVICE_EVERY;
+        if self.advised.is_some_and(told) {
+            return;
+        }
+        self.advised = Some((*aspect, now));
+        output.events.push(Event::Poor(*aspect));
+        output.signals.push(Signal::of_aspect(*aspect));
+    }
+
+    fn name(&self, person: PersonId) -> String {
+        self.gallery.name(person).unwrap_or_default().to_owned()
+    }
+
+    /// One event to the door. `evidence` speaks for whom it names.
+    fn at_door(
+        &mut self,
+        now: Duration,
+        event: door::Event,
+        evidence: Option<Evidence>,
+        output: &mut Output,
+    ) {
+        let actions = self.door.step(now, event);
+        // A later order counts instead of an earlier one.
+        output.relay = actions.relay.or(output.relay);
+        for note in &actions.notes {
+            output.signals.extend(Signal::of_note(note));
+            output.events.push(self.told(*note, evidence));
+        }
+    }
+
+    fn told(&self, note: Note, evidence: Option<Evidence>) -> Event {
+        let threshold = |person: PersonId| {
+            let stricter = self.gallery.traits(person).map_or(0.0, |traits| traits.stricter);
+            Threshold { similarity: self.threshold.similarity + stricter, ..self.threshold }
+        };
+        match (note, evidence) {
+            (Note::Granted { person, admission, again }, Some(evidence)) => Event::Granted {
+                name: self.name(person),
+                evidence,
+                threshold: threshold(person),
+                admission,
+                again,
+            },
+            (Note::NotGranted { person, why }, Some(evidence)) => {
+                let (name, threshold) = (self.name(person), threshold(person));
+                Event::NotGranted { name, evidence, threshold, why }
+            }
+            (Note::Duress { person }, _) => Event::Duress { name: self.name(person) },
+            (Note::Passed { person, role }, _) => Event::Passed { name: self.name(person), role },
+            (Note::Unlocked, _) => Event::Unlocked,
+            (Note::Locked, _) => Event::Locked,
+            (note, _) => Event::Door(note),
+        }
+    }
+
+    fn enroll(&mut self, now: Duration, event: button::Event<'_>, output: &mut Output) {
+        let actions = self.enrolment.step(now, event);
+        for note in actions.notes {
+            let person = match note {
+                button::Note::Administrator(person) | button::Note::NoAdministrator(person) => {
+                    Some(person)
+                }
+                button::Note::LookAlike(like)
+                | button::Note::Failed(Failure::AlreadyEnrolled(like)) => Some(like.person),
+                button::Note::Begun(_)
+                | button::Note::First(_)
+                | button::Note::NotReset(_)
+                | button::Note::Failed(_) => None,
+            };
+            output
+                .events
+                .push(Event::Enroll { note, name: person.map(|person| self.name(person)) });
+        }
+        output.signals.extend(actions.signal);
+        output.take |= actions.take;
+        output.discard |= actions.discard;
+        output.keep = actions.keep.or(output.keep);
+    }
+}
+
+/// Tells and shows what somebody is asked to do.
+fn challenged(track: TrackId, action: Action, output: &mut Output) {
+    output.events.push(Event::Challenge { track, action });
+    output.signals.extend(Signal::of_challenge(action));
+}

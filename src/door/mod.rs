@@ -1,0 +1,410 @@
+//! The door, as a state machine: who may come in through it now, what the relay is
+//! told, and what the contact means.
+//!
+//! Four things go on at once, each with its own diagram: the lock ([`State`]), the
+//! leaf ([`Leaf`]), the mode ([`Mode`]) and the refused tries. What wants the lock
+//! open is kept as claims, each with its end:
+//!
+//! ```text
+//!   wanted open =  exit claim
+//!               or mode is not lockdown, and: always open, or grant claim
+//!
+//!   grant claim: somebody known, or the command "open";   for `open_for`
+//!   exit claim:  request to exit; no mode takes it away;  for `exit_for`
+//!   each counts from the relay's answer, or from now where it is open already
+//! ```
+
+mod claim;
+mod event;
+mod leaf;
+mod lock;
+mod lockout;
+mod passback;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+pub use event::{Actions, Command, Event, Mode, Note, Refusal};
+pub use leaf::{Alarm, Leaf};
+pub use lock::{LockKind, Order, State};
+pub use lockout::LockoutSettings;
+pub use passback::{AntiPassback, PassbackSettings, Role};
+
+use crate::gallery::PersonId;
+use crate::schedule::Admission;
+use claim::Claim;
+use event::MAX_PASSING;
+use leaf::LAST_PULL;
+use lock::{Answered, Lock};
+use lockout::Lockout;
+use passback::Passback;
+use std::time::Duration;
+
+/// A door that is to be open always and whose relay does not take it is locked
+/// again for so long.
+const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// How a door behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DoorSettings {
+    /// What the lock does without power.
+    pub lock: LockKind,
+    /// For how long somebody let in may pull the door.
+    pub open_for: Duration,
+    /// The same for a request to exit.
+    pub exit_for: Duration,
+    /// Whether it locks as soon as it has closed behind somebody.
+    pub lock_when_closed: bool,
+    /// A door open for so long is held too long.
+    pub held_after: Duration,
+    /// A duress gesture counts for whoever is recognized so long before or after.
+    pub duress_within: Duration,
+    /// Refused tries.
+    pub lockout: LockoutSettings,
+    /// Passing twice.
+    pub passback: PassbackSettings,
+}
+
+impl Default for DoorSettings {
+    fn default() -> Self {
+        Self {
+            lock: LockKind::default(),
+            open_for: Duration::from_secs(3),
+            exit_for: Duration::from_secs(3),
+            lock_when_closed: true,
+            held_after: Duration::from_secs(30),
+            duress_within: Duration::from_secs(10),
+            lockout: LockoutSettings::default(),
+            passback: PassbackSettings::default(),
+        }
+    }
+}
+
+/// One door.
+#[derive(Clone, Debug)]
+pub struct Door {
+    settings: DoorSettings,
+    lock: Lock,
+    leaf: Leaf,
+    /// When the leaf was last opened.
+    leaf_opened: Duration,
+    lockdown: bool,
+    always_open: bool,
+    open_hours: bool,
+    /// No use in opening before, for the sake of always open.
+    open_again: Duration,
+    grant: Claim,
+    exit: Claim,
+    lockout: Lockout,
+    passback: Passback,
+    /// Let in and not yet through.
+    passing: heapless::Vec<PersonId, MAX_PASSING>,
+    /// Until when a gesture for duress counts.
+    duress_until: Option<Duration>,
+    /// Who was recognized last, and when.
+    last: Option<(PersonId, Duration)>,
+}
+
+impl Door {
+    /// Begins by locking, whatever the relay was left at.
+    pub fn new(now: Duration, settings: DoorSettings) -> (Self, Actions) {
+        let mut door = Self {
+            settings,
+            lock: Lock::new(now, settings.lock),
+            leaf: Leaf::Unknown,
+            leaf_opened: now,
+            lockdown: false,
+            always_open: false,
+            open_hours: false,
+            open_again: now,
+            grant: Claim::None,
+            exit: Claim::None,
+            lockout: Lockout::default(),
+            passback: Passback::default(),
+            passing: heapless::Vec::new(),
+            duress_until: None,
+            last: None,
+        };
+        let relay = door.lock.drive(now, false);
+        (door, Actions { relay, ..Actions::default() })
+    }
+
+    /// Where the lock is.
+    pub fn state(&self) -> State {
+        self.lock.state()
+    }
+
+    /// Where the leaf is.
+    pub fn leaf(&self) -> Leaf {
+        self.leaf
+    }
+
+    /// What holds for the door.
+    pub fn mode(&self) -> Mode {
+        match (self.lockdown, self.always_open, self.open_hours) {
+            (true, ..) => Mode::Lockdown,
+            (false, true, _) => Mode::AlwaysOpen { by_schedule: false },
+            (false, false, true) => Mode::AlwaysOpen { by_schedule: true },
+            (false, false, false) => Mode::Normal,
+        }
+    }
+
+    /// Takes one event at a time on a clock that does not run backwards.
+    pub fn step(&mut self, now: Duration, event: Event) -> Actions {
+        let mut actions = Actions::default();
+        let (mode, alarm) = (self.mode(), self.leaf.alarm());
+        self.elapse(now, &mut actions);
+        if matches!(self.state(), State::Stopping { .. } | State::Stopped) {
+            self.step_stopped(now, event, &mut actions);
+        } else {
+            self.take(now, event, &mut actions);
+        }
+        // Again, for the mode may be another now.
+        self.elapse_leaf(now);
+        if self.mode() != mode {
+            tell(&mut actions, Note::Mode(self.mode()));
+        }
+        if self.leaf.alarm() != alarm {
+            if let Some(alarm) = alarm {
+                tell(&mut actions, Note::AlarmEnded(alarm));
+            }
+            if let Some(alarm) = self.leaf.alarm() {
+                tell(&mut actions, Note::Alarm(alarm));
+            }
+        }
+        actions.relay = self.lock.drive(now, self.wanted_open(now));
+        actions
+    }
+
+    fn wanted_open(&self, now: Duration) -> bool {
+        let always = matches!(self.mode(), Mode::AlwaysOpen { .. }) && now >= self.open_again;
+        let grant = !self.lockdown && self.grant.holds(now);
+        always || grant || self.exit.holds(now)
+    }
+
+    /// What time alone brings about.
+    fn elapse(&mut self, now: Duration, actions: &mut Actions) {
+        if self.lockout.elapse(now) {
+            tell(actions, Note::LockoutEnded);
+        }
+        match self.state() {
+            State::Granting { .. } if self.lock.overdue(now) => {
+                tell(actions, Note::NoAnswer);
+                self.lock.not_opened(now);
+                self.give_up(now);
+            }
+            // Nobody has pulled.
+            State::Locked { since } if now >= since + LAST_PULL => self.passing.clear(),
+            _ => {}
+        }
+        self.elapse_leaf(now);
+    }
+
+    fn elapse_leaf(&mut self, now: Duration) {
+        let always = matches!(self.mode(), Mode::AlwaysOpen { .. });
+        self.leaf = self.leaf.elapse(now, self.settings.held_after, always);
+    }
+
+    fn take(&mut self, now: Duration, event: Event, actions: &mut Actions) {
+        match event {
+            Event::Known { person, admission } => self.known(now, person, admission, actions),
+            Event::Refused => {
+                if let Some(until) = self.lockout.refused(now, &self.settings.lockout) {
+                    tell(actions, Note::LockedOut(until - now));
+                }
+            }
+            Event::Exit => {
+                tell(actions, Note::Exit);
+                self.exit = self.claim(now, self.settings.exit_for);
+            }
+            Event::Duress => self.duress(now, actions),
+            Event::Opened => self.opened(now, actions),
+            Event::Closed => self.closed(),
+            Event::Command(command) => self.command(now, command, actions),
+            Event::OpenHours(open) => self.open_hours = open,
+            Event::Passed { person, role } => self.passback.passed(now, person, role),
+            Event::Answer { order, taken } => self.answer(now, order, taken, actions),
+            Event::RelayBack => {
+                tell(actions, Note::RelayBack);
+                self.lock.back(now);
+            }
+            Event::Tick => {}
+            Event::Stop => self.lock.stop(now),
+        }
+    }
+
+    /// The service ends: all that still counts is that the power goes off.
+    fn step_stopped(&mut self, now: Duration, event: Event, actions: &mut Actions) {
+        match event {
+            Event::Answer { order, taken } => self.answer(now, order, taken, actions),
+            Event::RelayBack => self.lock.back(now),
+            Event::Known { person, .. } => {
+                tell(actions, Note::NotGranted { person, why: Refusal::Stopped });
+            }
+            Event::Command(Command::Open) => {
+                tell(actions, Note::NotOpenedByCommand(Refusal::Stopped));
+            }
+            Event::Refused | Event::Exit | Event::Duress | Event::Opened | Event::Closed => {}
+            Event::Command(_) | Event::OpenHours(_) | Event::Passed { .. } => {}
+            Event::Tick | Event::Stop => {}
+        }
+    }
+
+    fn known(
+        &mut self,
+        now: Duration,
+        person: PersonId,
+        admission: Admission,
+        actions: &mut Actions,
+    ) {
+        let forced = self.duress_until.take().is_some_and(|until| now < until);
+        self.last = Some((person, now));
+        let again = self.passback.again(now, person, &self.settings.passback);
+        let hard = self.settings.passback.rule == AntiPassback::Hard;
+        let why = if self.lockdown {
+            Some(Refusal::Lockdown)
+        } else if let Some(until) = self.lockout.until() {
+            Some(Refusal::LockedOut { left: until - now })
+        } else if !admission.admitted() {
+            Some(Refusal::Schedule(admission))
+        } else if again && hard && !forced {
+            // Under duress it matters more that the door opens.
+            Some(Refusal::PassedAlready)
+        } else {
+            None
+        };
+        tell(
+            actions,
+            match why {
+                Some(why) => Note::NotGranted { person, why },
+                None => Note::Granted { person, admission, again },
+            },
+        );
+        if forced {
+            tell(actions, Note::Duress { person });
+        }
+        if why.is_some() {
+            return;
+        }
+        self.lockout.forget();
+        self.grant = self.claim(now, self.settings.open_for);
+        if !self.passing.contains(&person) {
+            // Where more pass in one opening, the earliest have.
+            if self.passing.is_full() {
+                self.passing.remove(0);
+            }
+            let _ = self.passing.push(person);
+        }
+        if self.state() == State::Open && self.leaf != Leaf::Closed {
+            self.passed(now, actions);
+        }
+    }
+
+    fn command(&mut self, now: Duration, command: Command, actions: &mut Actions) {
+        match command {
+            Command::Open if self.lockdown => {
+                tell(actions, Note::NotOpenedByCommand(Refusal::Lockdown));
+            }
+            Command::Open => {
+                tell(actions, Note::OpenedByCommand);
+                self.grant = self.claim(now, self.settings.open_for);
+            }
+            Command::Lockdown => {
+                self.lockdown = true;
+                self.always_open = false;
+                self.grant = Claim::None;
+                self.passing.clear();
+            }
+            // Lockdown is ended on purpose or not at all.
+            Command::AlwaysOpen if self.lockdown => {
+                tell(actions, Note::NotOpenedByCommand(Refusal::Lockdown));
+            }
+            Command::AlwaysOpen => {
+                self.always_open = true;
+                self.open_again = now;
+            }
+            Command::Normal => (self.lockdown, self.always_open) = (false, false),
+        }
+    }
+
+    /// A claim from now, or from the relay's answer.
+    fn claim(&self, made: Duration, lasts: Duration) -> Claim {
+        let claim = Claim::Asked { made, lasts };
+        if self.state() == State::Open { claim.answered(made) } else { claim }
+    }
+
+    fn answer(&mut self, now: Duration, order: u32, taken: bool, actions: &mut Actions) {
+        match self.lock.answer(now, order, taken) {
+            Answered::Opened => {
+                tell(actions, Note::Unlocked);
+                self.grant = self.grant.answered(now);
+                self.exit = self.exit.answered(now);
+                if self.leaf != Leaf::Closed {
+                    self.passed(now, actions);
+                }
+            }
+            Answered::Locked => tell(actions, Note::Locked),
+            Answered::NotOpened => self.give_up(now),
+            Answered::Nothing => {}
+        }
+    }
+
+    /// The relay does not open: whoever wanted it must ask again.
+    fn give_up(&mut self, now: Duration) {
+        (self.grant, self.exit) = (Claim::None, Claim::None);
+        self.passing.clear();
+        self.open_again = now + OPEN_AGAIN_AFTER;
+    }
+
+    fn opened(&mut self, now: Duration, actions: &mut Actions) {
+        let rightly = match self.state() {
+            State::Locked { since } => now < since + LAST_PULL,
+            // The relay may have moved though it has not answered, or not locked yet.
+            State::Granting { .. } | State::Open | State::Locking { .. } => true,
+            State::Stopping { .. } | State::Stopped => true,
+        };
+        if !self.leaf.is_open() {
+            self.leaf_opened = now;
+        }
+        self.leaf = self.leaf.opened(now, rightly);
+        if rightly {
+            self.passed(now, actions);
+        }
+    }
+
+    fn closed(&mut self) {
+        if self.settings.lock_when_closed && self.leaf.is_open() {
+            self.grant = self.grant.used(self.leaf_opened);
+            self.exit = self.exit.used(self.leaf_opened);
+        }
+        self.leaf = Leaf::Closed;
+    }
+
+    /// Whoever was let in is through.
+    fn passed(&mut self, now: Duration, actions: &mut Actions) {
+        let passing = core::mem::take(&mut self.passing);
+        let Some(role) = self.settings.passback.role else { return };
+        for person in passing {
+            self.passback.passed(now, person, role);
+            tell(actions, Note::Passed { person, role });
+        }
+    }
+
+    fn duress(&mut self, now: Duration, actions: &mut Actions) {
+        let within = self.settings.duress_within;
+        match self.last {
+            Some((person, at)) if now < at + within => {
+                self.last = None;
+                tell(actions, Note::Duress { person });
+            }
+            _ => self.duress_until = Some(now + within),
+        }
+    }
+}
+
+fn tell(actions: &mut Actions, note: Note) {
+    // There is room for all that one step can bring about.
+    let pushed = actions.notes.push(note);
+    debug_assert!(pushed.is_ok(), "more notes than a step can have: {note:?}");
+}

@@ -1,0 +1,375 @@
+//! What holds after whatever happens in whatever order, for each type of lock, held
+//! against a record of the events that is kept apart from the door.
+
+use super::lock::ANSWER_WITHIN;
+use super::*;
+use crate::schedule::Admission;
+use proptest::prelude::*;
+
+const OPEN_FOR: Duration = Duration::from_secs(3);
+const EXIT_FOR: Duration = Duration::from_secs(4);
+const FORGET: Duration = Duration::from_secs(60);
+
+/// What the world does.
+#[derive(Clone, Copy, Debug)]
+enum Happens {
+    /// To the door.
+    Event(Event),
+    /// The relay answers the last order.
+    Answers(bool),
+    /// Some answer to some order.
+    Noise(u32, bool),
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    let person = || (1u32..4).prop_map(PersonId);
+    let admission = prop::sample::select(vec![
+        Admission::Always,
+        Admission::WithinHours,
+        Admission::OutsideHours,
+        Admission::ClockUnsureRefused,
+    ]);
+    let role = prop::sample::select(vec![Role::In, Role::Out]);
+    let command = prop::sample::select(vec![
+        Command::Open,
+        Command::Lockdown,
+        Command::AlwaysOpen,
+        Command::Normal,
+        Command::Normal,
+    ]);
+    let plain = prop::sample::select(vec![
+        Event::Refused,
+        Event::Exit,
+        Event::Duress,
+        Event::Opened,
+        Event::Closed,
+        Event::RelayBack,
+        Event::Tick,
+    ]);
+    prop_oneof![
+        4 => (person(), admission)
+            .prop_map(|(person, admission)| Happens::Event(Event::Known { person, admission })),
+        4 => plain.prop_map(Happens::Event),
+        2 => command.prop_map(|command| Happens::Event(Event::Command(command))),
+        1 => any::<bool>().prop_map(|open| Happens::Event(Event::OpenHours(open))),
+        1 => (person(), role)
+            .prop_map(|(person, role)| Happens::Event(Event::Passed { person, role })),
+        8 => prop::bool::weighted(0.7).prop_map(Happens::Answers),
+        1 => (0u32..20, any::<bool>()).prop_map(|(order, taken)| Happens::Noise(order, taken)),
+    ]
+}
+
+/// The record.
+struct Record {
+    settings: DoorSettings,
+    door: Door,
+    now: Duration,
+    last: Order,
+    /// Whether the last order was answered, and how.
+    answered: Option<bool>,
+    lockdown: bool,
+    always_open: bool,
+    open_hours: bool,
+    /// Since when the door is let be open for the grant or command on record.
+    granted: Option<Duration>,
+    exit: Option<Duration>,
+    locked_out_until: Option<Duration>,
+    duress: Option<Duration>,
+    passed: std::collections::BTreeMap<PersonId, (Role, Duration)>,
+    contact_open: bool,
+    locked_since: Option<Duration>,
+}
+
+impl Record {
+    fn new(settings: DoorSettings) -> Self {
+        let (door, actions) = Door::new(Duration::ZERO, settings);
+        let last = actions.relay.expect("an order to lock");
+        assert_eq!(last.energise, settings.lock == LockKind::FailSafe);
+        Self {
+            settings,
+            door,
+            now: Duration::ZERO,
+            last,
+            answered: None,
+            lockdown: false,
+            always_open: false,
+            open_hours: false,
+            granted: None,
+            exit: None,
+            locked_out_until: None,
+            duress: None,
+            passed: Default::default(),
+            contact_open: false,
+            locked_since: None,
+        }
+    }
+
+    fn told_to_open(&self) -> bool {
+        match self.settings.lock {
+            LockKind::FailSecure => self.last.energise,
+            LockKind::FailSafe => !self.last.energise,
+        }
+    }
+
+    fn always(&self) -> bool {
+        !self.lockdown && (self.always_open || self.open_hours)
+    }
+
+    /// Whether a grant, an exit or a command on record lets the door be open now.
+    fn may_be_open(&self) -> bool {
+        let within = |at: Option<Duration>, lasts: Duration| {
+            at.is_some_and(|at| self.now < at + ANSWER_WITHIN + lasts)
+        };
+        self.always()
+            || (!self.lockdown && within(self.granted, OPEN_FOR))
+            || within(self.exit, EXIT_FOR)
+    }
+
+    fn step(&mut self, happens: Happens) -> Result<(), TestCaseError> {
+        let event = match happens {
+            Happens::Event(event) => event,
+            Happens::Answers(taken) => Event::Answer { order: self.last.number, taken },
+            Happens::Noise(order, taken) => Event::Answer { order, taken },
+        };
+        let before = self.door.state();
+        let opening = self.told_to_open();
+        let unanswered = self.answered.is_none();
+        let refused = matches!(event, Event::Answer { order, taken: false }
+            if order == self.last.number && unanswered);
+        if let Event::Answer { order, taken } = event
+            && order == self.last.number
+            && unanswered
+        {
+            self.answered = Some(taken);
+        }
+        match event {
+            Event::Command(Command::Lockdown) => {
+                (self.lockdown, self.always_open, self.granted) = (true, false, None);
+            }
+            Event::Command(Command::AlwaysOpen) if !self.lockdown => self.always_open = true,
+            Event::Command(Command::Normal) => (self.lockdown, self.always_open) = (false, false),
+            Event::OpenHours(open) => self.open_hours = open,
+            Event::Duress => self.duress = Some(self.now),
+            _ => {}
+        }
+        if self.locked_out_until.is_some_and(|until| self.now >= until) {
+            self.locked_out_until = None;
+        }
+        let actions = self.door.step(self.now, event);
+
+        let mut decided = 0;
+        for note in &actions.notes {
+            match *note {
+                Note::Granted { person, admission, again } => {
+                    decided += 1;
+                    prop_assert!(!self.lockdown, "lockdown beats every grant");
+                    prop_assert!(self.locked_out_until.is_none(), "as does a lockout");
+                    prop_assert!(admission.admitted());
+                    let lately = |at: Duration| self.now < at + FORGET;
+                    let passed = self.passed.get(&person);
+                    let inside = passed.is_some_and(|(role, at)| *role == Role::In && lately(*at));
+                    let rule = self.settings.passback.rule;
+                    prop_assert_eq!(again, inside && rule != AntiPassback::Off);
+                    if rule == AntiPassback::Hard && inside {
+                        prop_assert!(self.duress.is_some(), "nobody comes in twice unforced");
+                    }
+                    self.granted = Some(self.now);
+                }
+                Note::NotGranted { .. } => decided += 1,
+                Note::OpenedByCommand => {
+                    prop_assert!(!self.lockdown, "lockdown beats the order to open");
+                    self.granted = Some(self.now);
+                }
+                Note::Exit => self.exit = Some(self.now),
+                Note::Duress { .. } => {
+                    let within = self.settings.duress_within;
+                    let lately = self.duress.take().is_some_and(|at| self.now < at + within);
+                    prop_assert!(lately, "no alarm without the gesture");
+                }
+                Note::Passed { person, role } => {
+                    self.passed.insert(person, (role, self.now));
+                }
+                Note::LockedOut(lasts) => self.locked_out_until = Some(self.now + lasts),
+                Note::Unlocked => prop_assert!(
+                    opening && matches!(event, Event::Answer { taken: true, .. }),
+                    "open only as the relay has answered"
+                ),
+                Note::Alarm(Alarm::Forced) => {
+                    let since = self.locked_since.expect("forced is what was locked");
+                    prop_assert!(event == Event::Opened && self.now >= since + LAST_PULL);
+                }
+                _ => {}
+            }
+        }
+        if let Event::Passed { person, role } = event {
+            self.passed.insert(person, (role, self.now));
+        }
+        prop_assert_eq!(decided, usize::from(matches!(event, Event::Known { .. })));
+
+        if let Some(order) = actions.relay {
+            prop_assert_eq!(order.number, self.last.number.wrapping_add(1));
+            (self.last, self.answered) = (order, None);
+        }
+        if refused && opening && matches!(before, State::Granting { .. }) {
+            let locks = actions.relay.is_some_and(|_| !self.told_to_open());
+            prop_assert!(locks, "a relay that does not open is told to lock");
+        }
+        if self.told_to_open() {
+            prop_assert!(self.may_be_open(), "open without a record, or for too long");
+        }
+        if event == Event::Exit {
+            prop_assert!(self.told_to_open(), "nothing keeps anybody in");
+        }
+        match self.door.state() {
+            State::Open => prop_assert!(self.told_to_open() && self.answered == Some(true)),
+            State::Granting { told } => {
+                prop_assert!(self.told_to_open() && self.answered.is_none());
+                prop_assert!(self.now < told + ANSWER_WITHIN, "silence is no answer");
+            }
+            State::Locked { .. } => {
+                prop_assert!(!self.told_to_open() && self.answered == Some(true));
+            }
+            State::Locking { .. } => prop_assert!(!self.told_to_open() || self.answered.is_some()),
+            State::Stopping { .. } | State::Stopped => prop_assert!(false, "nobody stopped it"),
+        }
+        self.locked_since = match self.door.state() {
+            State::Locked { since } => Some(since),
+            _ => None,
+        };
+        match event {
+            Event::Opened => self.contact_open = true,
+            Event::Closed => self.contact_open = false,
+            _ => {}
+        }
+        prop_assert!(self.door.leaf().is_open() == self.contact_open);
+        prop_assert!(!(self.always() && self.door.leaf() == Leaf::HeldTooLong));
+        Ok(())
+    }
+
+    /// Time goes on in steps as small as the service's.
+    fn wait(&mut self, time: Duration) -> Result<(), TestCaseError> {
+        let end = self.now + time;
+        while self.now < end {
+            self.now = end.min(self.now + Duration::from_millis(250));
+            self.step(Happens::Event(Event::Tick))?;
+        }
+        Ok(())
+    }
+}
+
+fn settings() -> impl Strategy<Value = DoorSettings> {
+    let lock = prop::sample::select(vec![LockKind::FailSecure, LockKind::FailSafe]);
+    let rule =
+        prop::sample::select(vec![AntiPassback::Off, AntiPassback::Soft, AntiPassback::Hard]);
+    (lock, rule, 0u32..4, any::<bool>()).prop_map(|(lock, rule, tries, lock_when_closed)| {
+        DoorSettings {
+            lock,
+            open_for: OPEN_FOR,
+            exit_for: EXIT_FOR,
+            lock_when_closed,
+            held_after: Duration::from_secs(6),
+            lockout: LockoutSettings {
+                tries,
+                first: Duration::from_secs(5),
+                ..LockoutSettings::default()
+            },
+            passback: PassbackSettings { rule, role: Some(Role::In), forget: FORGET },
+            ..DoorSettings::default()
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Of a fail-secure lock: energised only by a grant, an exit or a command on
+    /// record, and never beyond its time but by an always-open on record. Of a
+    /// fail-safe lock: the same of not energised. Lockdown, lockout, schedule and
+    /// anti-passback hold, and no exit is ever refused.
+    #[test]
+    fn open_only_by_what_is_on_record_and_no_longer(
+        settings in settings(),
+        story in prop::collection::vec((happens(), 0u64..2500), 0..120),
+    ) {
+        let mut record = Record::new(settings);
+        for (happens, later) in story {
+            record.wait(Duration::from_millis(later))?;
+            record.step(happens)?;
+        }
+    }
+
+    /// After whatever came before, a relay that fails is asked for the safe state
+    /// again and again, and one that works again is locked.
+    #[test]
+    fn a_failing_relay_is_asked_for_the_safe_state_until_it_answers(
+        settings in settings(),
+        story in prop::collection::vec((happens(), 0u64..1500), 0..60),
+        silent in any::<bool>(),
+    ) {
+        let mut record = Record::new(settings);
+        for (happens, later) in story {
+            record.wait(Duration::from_millis(later))?;
+            record.step(happens)?;
+        }
+        for event in [Event::Command(Command::Normal), Event::OpenHours(false), Event::RelayBack] {
+            record.step(Happens::Event(event))?;
+        }
+        record.wait(ANSWER_WITHIN + EXIT_FOR)?;
+        let mut asked = 0;
+        for _ in 0..40 {
+            let before = record.last.number;
+            record.wait(Duration::from_millis(250))?;
+            if record.last.number != before {
+                prop_assert!(!record.told_to_open());
+                asked += 1;
+            }
+            if !silent && record.answered.is_none() {
+                record.step(Happens::Answers(false))?;
+            }
+        }
+        if !matches!(record.door.state(), State::Locked { .. }) {
+            // Every half second where it says no, every two where it says nothing.
+            prop_assert!(asked >= if silent { 4 } else { 15 }, "asked {asked} times");
+            record.wait(ANSWER_WITHIN)?;
+            record.step(Happens::Answers(true))?;
+        }
+        let locked = matches!(record.door.state(), State::Locked { .. });
+        prop_assert!(locked, "{:?}", record.door.state());
+    }
+
+    /// The end takes the power off whatever came before and whatever comes after.
+    #[test]
+    fn nothing_follows_the_end_but_power_off(
+        settings in settings(),
+        before in prop::collection::vec((happens(), 0u64..1500), 0..40),
+        after in prop::collection::vec((happens(), 0u64..1500), 0..40),
+    ) {
+        let mut record = Record::new(settings);
+        for (happens, later) in before {
+            record.wait(Duration::from_millis(later))?;
+            record.step(happens)?;
+        }
+        let (mut door, mut now) = (record.door, record.now);
+        let mut last = door.step(now, Event::Stop).relay.expect("an order");
+        prop_assert!(!last.energise);
+        for (happens, later) in after {
+            now += Duration::from_millis(later);
+            let event = match happens {
+                Happens::Event(event) => event,
+                Happens::Answers(taken) => Event::Answer { order: last.number, taken },
+                Happens::Noise(order, taken) => Event::Answer { order, taken },
+            };
+            let actions = door.step(now, event);
+            if let Some(order) = actions.relay {
+                prop_assert!(!order.energise);
+                last = order;
+            }
+            let granted = |note: &Note| matches!(note, Note::Granted { .. } | Note::Unlocked);
+            prop_assert!(!actions.notes.iter().any(granted));
+        }
+        door.step(now, Event::Answer { order: last.number, taken: true });
+        let stopped = door.state() == State::Stopped
+            || door.step(now + ANSWER_WITHIN, Event::Tick).relay.is_some();
+        prop_assert!(stopped);
+    }
+}

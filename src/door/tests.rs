@@ -1,0 +1,331 @@
+//! Timelines.
+
+use super::*;
+use crate::schedule::Admission;
+
+const ADA: PersonId = PersonId(1);
+const GRACE: PersonId = PersonId(2);
+
+fn s(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+fn known(person: PersonId) -> Event {
+    Event::Known { person, admission: Admission::Always }
+}
+
+fn granted(person: PersonId) -> Note {
+    Note::Granted { person, admission: Admission::Always, again: false }
+}
+
+/// A door with a relay that does as told at once, unless it is broken.
+struct Site {
+    door: Door,
+    broken: bool,
+    /// Whether the relay is on.
+    on: bool,
+    orders: Vec<bool>,
+    notes: Vec<Note>,
+}
+
+impl Site {
+    fn new(settings: DoorSettings) -> Self {
+        let (door, actions) = Door::new(s(0.0), settings);
+        let (orders, notes) = (vec![], vec![]);
+        let mut site = Self { door, broken: false, on: true, orders, notes };
+        site.carry_out(s(0.0), actions);
+        assert!(matches!(site.door.state(), State::Locked { .. }));
+        site.orders.clear();
+        site.notes.clear();
+        site
+    }
+
+    fn carry_out(&mut self, now: Duration, mut actions: Actions) {
+        loop {
+            self.notes.extend(actions.notes);
+            let Some(order) = actions.relay else { return };
+            self.orders.push(order.energise);
+            if !self.broken {
+                self.on = order.energise;
+            }
+            let answer = Event::Answer { order: order.number, taken: !self.broken };
+            actions = self.door.step(now, answer);
+        }
+    }
+
+    /// One event; what was told.
+    fn at(&mut self, seconds: f64, event: Event) -> Vec<Note> {
+        let actions = self.door.step(s(seconds), event);
+        self.carry_out(s(seconds), actions);
+        std::mem::take(&mut self.notes)
+    }
+}
+
+fn plain() -> Site {
+    Site::new(DoorSettings::default())
+}
+
+#[test]
+fn a_grant_opens_for_the_time_set() {
+    for (lock, open) in [(LockKind::FailSecure, true), (LockKind::FailSafe, false)] {
+        let mut site = Site::new(DoorSettings { lock, ..DoorSettings::default() });
+        assert_eq!(site.on, !open);
+        assert_eq!(site.at(1.0, known(ADA)), [granted(ADA), Note::Unlocked]);
+        assert_eq!((site.on, site.door.state()), (open, State::Open));
+        assert_eq!(site.at(3.9, Event::Tick), []);
+        assert_eq!(site.at(4.0, Event::Tick), [Note::Locked]);
+        assert_eq!((site.on, site.door.state()), (!open, State::Locked { since: s(4.0) }));
+    }
+}
+
+#[test]
+fn whoever_comes_while_it_is_open_gets_the_whole_time() {
+    let mut site = plain();
+    site.at(1.0, known(ADA));
+    assert_eq!(site.at(3.0, known(GRACE)), [granted(GRACE)]);
+    assert_eq!(site.at(5.9, Event::Tick), []);
+    assert_eq!(site.at(6.0, Event::Tick), [Note::Locked]);
+}
+
+#[test]
+fn it_counts_as_open_only_after_the_relay_answered_and_from_then_on() {
+    let (mut door, first) = Door::new(s(0.0), DoorSettings::default());
+    let first = first.relay.expect("an order to lock");
+    assert!(!first.energise);
+    door.step(s(0.1), Event::Answer { order: first.number, taken: true });
+    let order = door.step(s(1.0), known(ADA)).relay.expect("an order to open");
+    assert_eq!(door.state(), State::Granting { told: s(1.0) });
+    assert_eq!(door.step(s(1.5), known(ADA)).relay, None);
+    // An answer to an earlier order says nothing.
+    door.step(s(1.6), Event::Answer { order: first.number, taken: true });
+    assert_eq!(door.state(), State::Granting { told: s(1.0) });
+    door.step(s(1.8), Event::Answer { order: order.number, taken: true });
+    assert_eq!(door.state(), State::Open);
+    assert_eq!(door.step(s(4.7), Event::Tick).relay, None);
+    let lock = door.step(s(4.8), Event::Tick).relay.expect("an order to lock");
+    assert!(!lock.energise && lock.number == order.number + 1);
+}
+
+#[test]
+fn a_relay_that_says_nothing_is_told_to_lock() {
+    let (mut door, first) = Door::new(s(0.0), DoorSettings::default());
+    let first = first.relay.expect("an order to lock");
+    door.step(s(0.1), Event::Answer { order: first.number, taken: true });
+    door.step(s(1.0), known(ADA));
+    assert_eq!(door.step(s(2.9), Event::Tick), Actions::default());
+    let actions = door.step(s(3.0), Event::Tick);
+    assert_eq!(actions.notes[..], [Note::NoAnswer]);
+    assert!(actions.relay.is_some_and(|order| !order.energise));
+    // And again, for it may be open.
+    assert_eq!(door.step(s(4.9), Event::Tick).relay, None);
+    assert!(door.step(s(5.0), Event::Tick).relay.is_some_and(|order| !order.energise));
+}
+
+#[test]
+fn a_relay_that_fails_to_lock_is_told_again_and_again() {
+    let mut site = plain();
+    site.at(1.0, known(ADA));
+    site.broken = true;
+    site.orders.clear();
+    for round in 0..40 {
+        site.at(4.0 + 0.25 * f64::from(round), Event::Tick);
+    }
+    assert_eq!(site.orders, vec![false; 20]);
+    assert!(matches!(site.door.state(), State::Locking { .. }));
+    site.broken = false;
+    assert_eq!(site.at(20.0, Event::Tick), [Note::Locked]);
+}
+
+#[test]
+fn a_request_to_exit_opens_whatever_the_mode() {
+    let mut site = plain();
+    for (command, at) in [(Command::Normal, 1.0), (Command::Lockdown, 11.0)] {
+        site.at(at, Event::Command(command));
+        assert_eq!(site.at(at + 1.0, Event::Exit), [Note::Exit, Note::Unlocked]);
+        assert_eq!(site.at(at + 4.0, Event::Tick), [Note::Locked]);
+    }
+}
+
+#[test]
+fn lockdown_ends_a_grant_at_once_but_not_an_exit() {
+    let mut site = plain();
+    site.at(1.0, known(ADA));
+    let notes = site.at(1.5, Event::Command(Command::Lockdown));
+    assert_eq!(notes, [Note::Mode(Mode::Lockdown), Note::Locked]);
+    site.at(2.0, Event::Exit);
+    let refused = Note::NotGranted { person: ADA, why: Refusal::Lockdown };
+    assert_eq!(site.at(3.0, known(ADA)), [refused]);
+    assert_eq!(site.at(4.0, Event::Command(Command::Lockdown)), []);
+    assert_eq!(site.door.state(), State::Open);
+    assert_eq!(site.at(5.0, Event::Tick), [Note::Locked]);
+    let refused = Note::NotOpenedByCommand(Refusal::Lockdown);
+    assert_eq!(site.at(6.0, Event::Command(Command::Open)), [refused]);
+    assert_eq!(site.at(6.5, Event::Command(Command::AlwaysOpen)), [refused]);
+    assert_eq!(site.at(7.0, Event::OpenHours(true)), []);
+    // Only its end lets the open hours count.
+    let open = Mode::AlwaysOpen { by_schedule: true };
+    let notes = site.at(8.0, Event::Command(Command::Normal));
+    assert_eq!(notes, [Note::Mode(open), Note::Unlocked]);
+    assert_eq!(site.at(9.0, Event::OpenHours(false)), [Note::Mode(Mode::Normal), Note::Locked]);
+}
+
+#[test]
+fn always_open_stays_open_and_comes_back_after_the_relay_was_away() {
+    let mut site = plain();
+    site.at(1.0, Event::Command(Command::AlwaysOpen));
+    assert_eq!(site.at(9000.0, Event::Tick), []);
+    assert_eq!(site.door.state(), State::Open);
+    site.orders.clear();
+    assert_eq!(site.at(9001.0, Event::RelayBack), [Note::RelayBack, Note::Unlocked]);
+    assert_eq!(site.orders, [true]);
+    site.broken = true;
+    site.at(9002.0, Event::RelayBack);
+    assert_eq!(site.orders, [true, true, false]);
+    site.broken = false;
+    assert_eq!(site.at(9003.0, Event::Tick), [Note::Locked]);
+    assert_eq!(site.at(9006.9, Event::Tick), []);
+    assert_eq!(site.at(9007.0, Event::Tick), [Note::Unlocked]);
+}
+
+#[test]
+fn a_door_held_open_and_a_door_forced_are_alarmed_about_until_closed() {
+    let mut site = plain();
+    site.at(0.5, Event::Closed);
+    site.at(1.0, known(ADA));
+    assert_eq!(site.at(2.0, Event::Opened), []);
+    assert_eq!(site.at(4.0, Event::Tick), [Note::Locked]);
+    assert_eq!(site.at(31.9, Event::Tick), []);
+    assert_eq!(site.at(32.0, Event::Tick), [Note::Alarm(Alarm::HeldTooLong)]);
+    assert_eq!(site.at(40.0, Event::Closed), [Note::AlarmEnded(Alarm::HeldTooLong)]);
+    assert_eq!(site.at(41.0, Event::Opened), [Note::Alarm(Alarm::Forced)]);
+    assert_eq!(site.door.leaf(), Leaf::Forced);
+    assert_eq!(site.at(42.0, Event::Closed), [Note::AlarmEnded(Alarm::Forced)]);
+    // Pulled in the last moment.
+    site.at(50.0, known(ADA));
+    site.at(53.0, Event::Tick);
+    assert_eq!(site.at(53.9, Event::Opened), []);
+}
+
+#[test]
+fn a_door_that_has_closed_behind_somebody_locks() {
+    let mut site = plain();
+    site.at(0.5, Event::Closed);
+    site.at(1.0, known(ADA));
+    site.at(1.5, Event::Opened);
+    assert_eq!(site.at(2.5, Event::Closed), [Note::Locked]);
+    // But not before somebody who came later.
+    site.at(10.0, known(ADA));
+    site.at(10.5, Event::Opened);
+    site.at(11.0, known(GRACE));
+    assert_eq!(site.at(11.5, Event::Closed), []);
+    assert_eq!(site.at(14.0, Event::Tick), [Note::Locked]);
+}
+
+#[test]
+fn refused_tries_lock_out_for_longer_and_longer() {
+    let lockout =
+        LockoutSettings { tries: 3, first: s(30.0), longest: s(100.0), forget: s(1000.0) };
+    let mut site = Site::new(DoorSettings { lockout, ..DoorSettings::default() });
+    let mut now = 0.0;
+    for lasts in [30.0, 60.0, 100.0, 100.0] {
+        for _ in 0..2 {
+            now += 1.0;
+            assert_eq!(site.at(now, Event::Refused), []);
+        }
+        now += 1.0;
+        assert_eq!(site.at(now, Event::Refused), [Note::LockedOut(s(lasts))]);
+        let why = Refusal::LockedOut { left: s(lasts - 1.0) };
+        assert_eq!(site.at(now + 1.0, known(ADA)), [Note::NotGranted { person: ADA, why }]);
+        // Whoever tries meanwhile makes it no longer.
+        assert_eq!(site.at(now + 2.0, Event::Refused), []);
+        assert_eq!(site.at(now + 3.0, Event::Exit), [Note::Exit, Note::Unlocked]);
+        assert_eq!(site.at(now + 6.0, Event::Tick), [Note::Locked]);
+        now += lasts;
+        assert_eq!(site.at(now, Event::Tick), [Note::LockoutEnded]);
+    }
+    assert_eq!(site.at(now + 1.0, known(ADA)), [granted(ADA), Note::Unlocked]);
+    for later in [10.0, 11.0] {
+        site.at(now + later, Event::Refused);
+    }
+    // Somebody let in meanwhile: it begins at the first again.
+    assert_eq!(site.at(now + 12.0, Event::Refused), [Note::LockedOut(s(30.0))]);
+}
+
+#[test]
+fn duress_opens_and_is_told_silently() {
+    let mut site = plain();
+    assert_eq!(site.at(1.0, Event::Duress), []);
+    let notes = site.at(5.0, known(ADA));
+    assert_eq!(notes, [granted(ADA), Note::Duress { person: ADA }, Note::Unlocked]);
+    site.at(8.0, Event::Tick);
+    assert_eq!(site.at(20.0, known(ADA)), [granted(ADA), Note::Unlocked]);
+    // Just after.
+    assert_eq!(site.at(21.0, Event::Duress), [Note::Duress { person: ADA }]);
+    site.at(23.0, Event::Tick);
+    // The gesture alone opens nothing and lasts no longer than it should.
+    assert_eq!(site.at(40.0, Event::Duress), []);
+    assert_eq!(site.at(50.0, known(GRACE)), [granted(GRACE), Note::Unlocked]);
+    // In lockdown the door stays shut, but the alarm is raised.
+    site.at(60.0, Event::Command(Command::Lockdown));
+    site.at(61.0, Event::Duress);
+    let refused = Note::NotGranted { person: ADA, why: Refusal::Lockdown };
+    assert_eq!(site.at(62.0, known(ADA)), [refused, Note::Duress { person: ADA }]);
+}
+
+#[test]
+fn anti_passback_keeps_whoever_is_in_from_coming_in_again() {
+    for (rule, refused) in [(AntiPassback::Soft, false), (AntiPassback::Hard, true)] {
+        let role = Some(Role::In);
+        let passback = PassbackSettings { rule, role, ..PassbackSettings::default() };
+        let mut site = Site::new(DoorSettings { passback, ..DoorSettings::default() });
+        site.at(0.5, Event::Closed);
+        site.at(1.0, known(ADA));
+        // Nobody pulled: she has not passed.
+        site.at(4.0, Event::Tick);
+        assert_eq!(site.at(10.0, known(ADA)), [granted(ADA), Note::Unlocked]);
+        let passed = Note::Passed { person: ADA, role: Role::In };
+        assert_eq!(site.at(10.5, Event::Opened), [passed]);
+        site.at(12.0, Event::Closed);
+        let notes = site.at(20.0, known(ADA));
+        let again = Note::Granted { person: ADA, admission: Admission::Always, again: true };
+        let not = Note::NotGranted { person: ADA, why: Refusal::PassedAlready };
+        assert_eq!(notes[0], if refused { not } else { again });
+        // Under duress it opens all the same.
+        site.at(30.0, Event::Duress);
+        assert_eq!(site.at(31.0, known(ADA))[0], again);
+        site.at(40.0, Event::Passed { person: ADA, role: Role::Out });
+        assert_eq!(site.at(41.0, known(ADA))[0], granted(ADA));
+    }
+}
+
+#[test]
+fn the_schedule_is_heard() {
+    let mut site = plain();
+    let admission = Admission::OutsideHours;
+    let why = Refusal::Schedule(admission);
+    let notes = site.at(1.0, Event::Known { person: ADA, admission });
+    assert_eq!(notes, [Note::NotGranted { person: ADA, why }]);
+    assert_eq!(site.orders, Vec::<bool>::new());
+}
+
+#[test]
+fn the_end_takes_the_power_off_for_good() {
+    for lock in [LockKind::FailSecure, LockKind::FailSafe] {
+        let mut site = Site::new(DoorSettings { lock, ..DoorSettings::default() });
+        site.at(1.0, Event::Command(Command::AlwaysOpen));
+        site.broken = true;
+        site.orders.clear();
+        site.at(2.0, Event::Stop);
+        site.at(2.5, Event::Tick);
+        assert_eq!(site.orders, [false, false]);
+        site.broken = false;
+        site.at(3.0, Event::Tick);
+        assert_eq!((site.on, site.door.state()), (false, State::Stopped));
+        site.orders.clear();
+        let why = Refusal::Stopped;
+        assert_eq!(site.at(4.0, known(ADA)), [Note::NotGranted { person: ADA, why }]);
+        site.at(5.0, Event::Exit);
+        site.at(6.0, Event::Command(Command::AlwaysOpen));
+        assert_eq!(site.orders, Vec::<bool>::new());
+    }
+}

@@ -1,0 +1,120 @@
+//! Colours of skin that went through ink or a display.
+//!
+//! Inks and displays reach fewer colours than skin has, lift what is black and wash out
+//! what is between (Wen, Han and Jain, "Face spoof detection with image distortion
+//! analysis", 2015, whose chromatic moments, colour diversity and specular share these
+//! are).
+
+use crate::align::Crop;
+
+/// The part of the aligned crop that is face whatever the hair.
+const COLUMNS: std::ops::Range<usize> = 24..88;
+const ROWS: std::ops::Range<usize> = 36..100;
+/// Levels of a channel that count as different colours.
+const LEVELS: usize = 32;
+/// From here on a pixel is a highlight.
+const HIGHLIGHT: f32 = 245.0;
+
+/// Statistics of a face's colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Colours {
+    /// Mean saturation, `1 - least / greatest` channel, 0 to 1.
+    pub saturation: f32,
+    /// Standard deviation of saturation, 0 to 0.5.
+    pub saturation_spread: f32,
+    /// Mean of `(red - blue) / (red + green + blue)`, -1 to 1: warm or cold.
+    pub warmth: f32,
+    /// Brightness that 2 of 100 pixels are darker than, 0 to 255.
+    pub black: f32,
+    /// Different colours, of 32 levels a channel, as a share of the pixels.
+    pub diversity: f32,
+    /// Share of pixels that are highlights.
+    pub glare: f32,
+}
+
+impl Colours {
+    /// Measures an aligned face.
+    pub fn measure(crop: &Crop) -> Self {
+        let mut seen = vec![0u64; LEVELS * LEVELS * LEVELS / 64];
+        let mut lights = Vec::with_capacity(COLUMNS.len() * ROWS.len());
+        let (mut sum, mut squares, mut warmth, mut glare) = (0.0f32, 0.0f32, 0.0f32, 0.0f32);
+        for y in ROWS {
+            let row = &crop.frame().row(y)[COLUMNS.start * 3..COLUMNS.end * 3];
+            for pixel in row.as_chunks::<3>().0 {
+                let [red, green, blue] = pixel.map(f32::from);
+                let greatest = red.max(green).max(blue);
+                let least = red.min(green).min(blue);
+                let saturation = if greatest > 0.0 { 1.0 - least / greatest } else { 0.0 };
+                sum += saturation;
+                squares += saturation * saturation;
+                warmth += (red - blue) / (red + green + blue).max(1.0);
+                let light = 0.299 * red + 0.587 * green + 0.114 * blue;
+                glare += f32::from(u8::from(light >= HIGHLIGHT));
+                lights.push(light);
+                let level = |value: u8| usize::from(value) * LEVELS / 256;
+                let colour =
+                    (level(pixel[0]) * LEVELS + level(pixel[1])) * LEVELS + level(pixel[2]);
+                seen[colour / 64] |= 1 << (colour % 64);
+            }
+        }
+        let count = lights.len() as f32;
+        let dark = lights.len() / 50;
+        let (_, black, _) = lights.select_nth_unstable_by(dark, f32::total_cmp);
+        let colours: u32 = seen.iter().map(|bits| bits.count_ones()).sum();
+        let mean = sum / count;
+        Self {
+            saturation: mean,
+            saturation_spread: (squares / count - mean * mean).max(0.0).sqrt(),
+            warmth: warmth / count,
+            black: *black,
+            diversity: colours as f32 / count,
+            glare: glare / count,
+        }
+    }
+
+    /// All of them, in the order of the fields.
+    pub fn values(&self) -> [f32; 6] {
+        [
+            self.saturation,
+            self.saturation_spread,
+            self.warmth,
+            self.black,
+            self.diversity,
+            self.glare,
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::align::CROP_SIDE;
+    use proptest::prelude::*;
+
+    fn crop(pixel: impl Fn(usize) -> [u8; 3]) -> Crop {
+        let pixels = (0..CROP_SIDE * CROP_SIDE).flat_map(pixel).collect();
+        Crop::from_pixels(pixels).expect("112 x 112")
+    }
+
+    #[test]
+    fn grey_has_no_colours_and_white_is_glare() {
+        let grey = Colours::measure(&crop(|_| [90; 3]));
+        assert_eq!((grey.saturation, grey.warmth, grey.glare), (0.0, 0.0, 0.0));
+        assert!((grey.black - 90.0).abs() < 1e-3);
+        assert_eq!(Colours::measure(&crop(|_| [255; 3])).glare, 1.0);
+        let many = Colours::measure(&crop(|at| [at as u8, (at / 7) as u8, (at / 50) as u8]));
+        assert!(many.diversity > grey.diversity && many.saturation > 0.0);
+    }
+
+    proptest! {
+        #[test]
+        fn all_are_within_their_ranges(seed in any::<u32>()) {
+            let noise = |at: usize| (at as u32).wrapping_mul(seed).to_le_bytes();
+            let colours = Colours::measure(&crop(|at| { let [a, b, c, _] = noise(at); [a, b, c] }));
+            let ranges = [(0.0, 1.0), (0.0, 0.51), (-1.0, 1.0), (0.0, 255.0), (0.0, 1.0), (0.0, 1.0)];
+            for (value, (from, to)) in colours.values().into_iter().zip(ranges) {
+                prop_assert!((from..=to).contains(&value), "{colours:?}");
+            }
+        }
+    }
+}

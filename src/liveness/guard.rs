@@ -1,0 +1,284 @@
+//! Liveness of all faces in view, and what it has to say when the door would open.
+
+use super::challenge::{Action, Challenge, ChallengeSettings, Event};
+use super::{Liveness, Sample, Verdict};
+use crate::track::{MAX_TRACKS, TrackId};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// How long the same refusal on a track is not told again.
+const TELL_EVERY: Duration = Duration::from_secs(3);
+
+/// What liveness may do at a door.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Nothing is measured.
+    #[default]
+    Off,
+    /// A refusal is logged, and the door opens.
+    Advise,
+    /// The door opens only for faces that are held live.
+    Enforce,
+}
+
+/// How strict it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GuardSettings {
+    /// What it may do.
+    pub mode: Mode,
+    /// Score below which a face is refused, 0 to 1.
+    pub threshold: f32,
+    /// Whether the nose must have been seen to move against the face, where it is enforced.
+    pub motion: bool,
+    /// What is asked of people; nothing by default. Only where it is enforced.
+    pub challenge: Option<ChallengeSettings>,
+    /// Where the sides that are asked for come from; new and unknown at every start.
+    pub seed: u64,
+}
+
+/// What is to be done about somebody who may come in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Admission {
+    /// Nothing speaks against it.
+    Open,
+    /// Not live, but only to be logged; the verdict where it is not told already.
+    Advised(Option<Verdict>),
+    /// Not yet: too few frames, or a challenge is on; what to tell them first.
+    Wait(Option<Action>),
+    /// Not live; the verdict where it is not told already.
+    Refused(Option<Verdict>),
+}
+
+/// What is known of every track.
+#[derive(Clone, Debug)]
+pub struct LivenessGuard {
+    settings: GuardSettings,
+    tracks: heapless::Vec<Watched, MAX_TRACKS>,
+    /// State of SplitMix64 (Steele, Lea and Flood, 2014).
+    chance: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Watched {
+    id: TrackId,
+    seen: Duration,
+    liveness: Liveness,
+    challenge: Option<Challenge>,
+    told: Option<Duration>,
+}
+
+impl LivenessGuard {
+    /// Nothing seen yet.
+    pub fn new(settings: GuardSettings) -> Self {
+        Self { settings, tracks: heapless::Vec::new(), chance: settings.seed }
+    }
+
+    /// Takes a frame's faces: their tracks, what was measured of them and their yaw
+    /// ([`crate::pose::Turn::yaw`]). Tells whom to say what.
+    pub fn step<'s>(
+        &mut self,
+        now: Duration,
+        faces: impl IntoIterator<Item = (TrackId, &'s Sample, f32)>,
+    ) -> heapless::Vec<(TrackId, Action), MAX_TRACKS> {
+        let mut actions = heapless::Vec::new();
+        if self.settings.mode == Mode::Off {
+            return actions;
+        }
+        for (track, sample, yaw) in faces {
+            if let Some(action) = self.take(now, track, sample, yaw) {
+                // Those of more than so many faces are not told.
+                let _ = actions.push((track, action));
+            }
+        }
+        for watched in &mut self.tracks {
+            // Those who are not in this frame.
+            if watched.seen < now
+                && let Some(challenge) = &mut watched.challenge
+                && let Some(action) = challenge.step(now, Event::Tick)
+            {
+                let _ = actions.push((watched.id, action));
+            }
+        }
+        actions
+    }
+
+    /// Takes what was measured of a face.
+    fn take(&mut self, now: Duration, id: TrackId, sample: &Sample, yaw: f32) -> Option<Action> {
+        let at = match self.tracks.iter().position(|watched| watched.id == id) {
+            Some(at) => at,
+            None => {
+                if self.tracks.is_full() {
+                    let oldest = self.tracks.iter().enumerate().min_by_key(|(_, w)| w.seen);
+                    let oldest = oldest.map(|(at, _)| at);
+                    oldest.map(|at| self.tracks.swap_remove(at));
+                }
+                let challenge = self.settings.challenge.map(Challenge::new);
+                let (liveness, told) = (Liveness::default(), None);
+                // Room was made.
+                let _ = self.tracks.push(Watched { id, seen: now, liveness, challenge, told });
+                self.tracks.len() - 1
+            }
+        };
+        let watched = &mut self.tracks[at];
+        watched.seen = now;
+        watched.liveness.step(now, sample);
+        watched.challenge.as_mut()?.step(now, Event::Face(yaw))
+    }
+
+    /// What is held of a track at this time; nothing where it was not looked at.
+    pub fn verdict(&mut self, now: Duration, track: TrackId) -> Option<Verdict> {
+        let watched = self.tracks.iter_mut().find(|watched| watched.id == track)?;
+        Some(watched.liveness.at(now))
+    }
+
+    /// Whether the door may open for a track that the gallery knows.
+    pub fn admit(&mut self, now: Duration, track: TrackId) -> Admission {
+        let GuardSettings { mode, threshold, .. } = self.settings;
+        if mode == Mode::Off {
+            return Admission::Open;
+        }
+        let enforced = mode == Mode::Enforce;
+        let Some(watched) = self.tracks.iter_mut().find(|watched| watched.id == track) else {
+            return if enforced { Admission::Wait(None) } else { Admission::Open };
+        };
+        let verdict = watched.liveness.at(now);
+        if enforced && !verdict.counts() {
+            return Admission::Wait(None);
+        }
+        // Also what is not a number is refused.
+        let live = verdict.score >= threshold;
+        if verdict.counts() && !live {
+            let new = watched.told.is_none_or(|at| now >= at + TELL_EVERY);
+            if new {
+                watched.told = Some(now);
+            }
+            let told = new.then_some(verdict);
+            return if enforced { Admission::Refused(told) } else { Admission::Advised(told) };
+        }
+        if enforced && self.settings.motion && !verdict.cues.solid() {
+            return Admission::Wait(None);
+        }
+        match &mut watched.challenge {
+            Some(challenge) if enforced && !challenge.passed(now) => {
+                self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mixed = (self.chance ^ self.chance >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+                let sides = mixed ^ mixed >> 31;
+                Admission::Wait(challenge.step(now, Event::Begin(sides)))
+            }
+            _ => Admission::Open,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::liveness::tests::live;
+    use proptest::prelude::*;
+
+    const TRACK: TrackId = TrackId(7);
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn guard(mode: Mode, challenge: bool) -> LivenessGuard {
+        let challenge = challenge.then(ChallengeSettings::default);
+        let settings = GuardSettings { mode, threshold: 0.5, motion: false, challenge, seed: 1 };
+        LivenessGuard::new(settings)
+    }
+
+    fn fed(guard: &mut LivenessGuard, frames: u64, sample: &Sample) {
+        (0..frames).for_each(|at| assert_eq!(guard.take(ms(100 * at), TRACK, sample, 0.0), None));
+    }
+
+    fn screen() -> Sample {
+        Sample { moire: 60.0, ..live() }
+    }
+
+    #[test]
+    fn a_screen_is_refused_logged_or_let_in_as_the_mode_says() {
+        let mut enforcing = guard(Mode::Enforce, false);
+        fed(&mut enforcing, 4, &screen());
+        assert!(matches!(enforcing.admit(ms(400), TRACK), Admission::Refused(Some(_))));
+        assert_eq!(enforcing.admit(ms(500), TRACK), Admission::Refused(None));
+        let mut advising = guard(Mode::Advise, false);
+        fed(&mut advising, 4, &screen());
+        assert!(matches!(advising.admit(ms(400), TRACK), Admission::Advised(Some(_))));
+        assert_eq!(advising.admit(ms(500), TRACK), Admission::Advised(None));
+        assert_eq!(guard(Mode::Off, false).admit(ms(0), TRACK), Admission::Open);
+    }
+
+    #[test]
+    fn enforced_it_waits_for_frames_enough() {
+        let mut guard = guard(Mode::Enforce, false);
+        assert_eq!(guard.admit(ms(0), TRACK), Admission::Wait(None));
+        fed(&mut guard, 2, &live());
+        assert_eq!(guard.admit(ms(200), TRACK), Admission::Wait(None));
+        guard.take(ms(200), TRACK, &live(), 0.0);
+        assert_eq!(guard.admit(ms(200), TRACK), Admission::Open);
+        // What was seen is too old by then.
+        assert_eq!(guard.admit(ms(9000), TRACK), Admission::Wait(None));
+    }
+
+    #[test]
+    fn a_challenge_is_asked_once_and_opens_when_passed() {
+        let mut guard = guard(Mode::Enforce, true);
+        fed(&mut guard, 4, &live());
+        assert_eq!(guard.admit(ms(400), TRACK), Admission::Wait(Some(Action::AskStraight)));
+        assert_eq!(guard.admit(ms(500), TRACK), Admission::Wait(None));
+        let mut yaw = 0.0;
+        for at in 6..30 {
+            match guard.take(ms(100 * at), TRACK, &live(), yaw) {
+                Some(Action::AskTurn(super::super::challenge::Side::Left)) => yaw = 0.4,
+                Some(Action::AskTurn(super::super::challenge::Side::Right)) => yaw = -0.4,
+                Some(Action::AskStraight) => yaw = 0.0,
+                Some(Action::Passed) => {
+                    assert_eq!(guard.admit(ms(100 * at), TRACK), Admission::Open);
+                    return;
+                }
+                Some(Action::Failed(failure)) => panic!("{failure:?}"),
+                None => {}
+            }
+        }
+        panic!("not passed in time");
+    }
+
+    #[test]
+    fn where_motion_is_asked_for_a_head_must_turn_a_little() {
+        use crate::liveness::motion::{Shape, tests::seen};
+        let opened = |flat: bool| {
+            let mut guard = guard(Mode::Enforce, false);
+            guard.settings.motion = true;
+            for at in 0u32..12 {
+                let yaw = 0.2 * (f64::from(at) / 2.0).sin();
+                let sample = Sample { shape: Shape::of(&seen(flat, yaw, 0.0, 0.0)), ..live() };
+                guard.take(ms(100 * u64::from(at)), TRACK, &sample, 0.0);
+            }
+            guard.admit(ms(1200), TRACK)
+        };
+        assert_eq!(opened(false), Admission::Open);
+        assert_eq!(opened(true), Admission::Wait(None));
+    }
+
+    proptest! {
+        #[test]
+        fn enforced_it_never_opens_below_the_threshold(
+            frames in prop::collection::vec((0u64..40, 0f32..40.0, 0f32..1.0, 0u64..20), 1..60),
+        ) {
+            let mut guard = guard(Mode::Enforce, false);
+            let mut now = 0;
+            for (wait, moire, edges, track) in frames {
+                now += wait * 10;
+                let sample = Sample { moire, edges, ..live() };
+                guard.take(ms(now), TrackId(track), &sample, 0.0);
+                let verdict = guard.verdict(ms(now), TrackId(track)).expect("just looked at");
+                let open = guard.admit(ms(now), TrackId(track)) == Admission::Open;
+                prop_assert_eq!(open, verdict.counts() && verdict.score >= 0.5);
+                prop_assert!(guard.tracks.len() <= MAX_TRACKS);
+            }
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! Who may come in when, and when the door stands open: pure functions of the local
+//! time and the configuration.
+//!
+//! A span like "mon-fri 07:00-19:00" begins on one of its days; where it ends at or
+//! before the time it begins it ends the day after. On a holiday the spans of the
+//! weekday do not begin; those for holidays do.
+
+mod date;
+mod trust;
+
+pub use date::{Date, LocalTime, Weekday};
+pub use trust::{Clock, Reading, TrustNote, WallClock};
+
+use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+/// The group of whoever was put in no other.
+pub const DEFAULT_GROUP: &str = "staff";
+
+const MINUTES_A_DAY: u16 = 24 * 60;
+
+/// What a schedule says of somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Admission {
+    /// Their group may come in at any time.
+    Always,
+    /// It is one of their group's hours.
+    WithinHours,
+    /// It is not.
+    OutsideHours,
+    /// Nobody knows what time it is; for their group the rule then is to let in.
+    ClockUnsureAdmitted,
+    /// The same; the rule is not to.
+    ClockUnsureRefused,
+    /// The configuration has no such group.
+    UnknownGroup,
+}
+
+impl Admission {
+    /// Whether they may come in.
+    pub fn admitted(self) -> bool {
+        match self {
+            Self::Always | Self::WithinHours | Self::ClockUnsureAdmitted => true,
+            Self::OutsideHours | Self::ClockUnsureRefused | Self::UnknownGroup => false,
+        }
+    }
+
+    /// In words.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Always => "at any time",
+            Self::WithinHours => "within the hours of the group",
+            Self::OutsideHours => "outside the hours of the group",
+            Self::ClockUnsureAdmitted => {
+                "the clock cannot be trusted, and the group's rule is admit"
+            }
+            Self::ClockUnsureRefused => {
+                "the clock cannot be trusted, and the group's rule is refuse"
+            }
+            Self::UnknownGroup => "the configuration has no such group",
+        }
+    }
+}
+
+/// What to do while the time is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClockUnsure {
+    /// Let nobody of the group in.
+    #[default]
+    Refuse,
+    /// Let them in as at any time.
+    Admit,
+}
+
+/// Days of the week and a time of day on each: "mon-fri 07:00-19:00",
+/// "sat,sun 09:00-13:00", "fri 22:00-06:00", or "00:00-24:00" for every day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// A bit a weekday, Monday the lowest.
+    days: u8,
+    /// Minutes since midnight, below 1440.
+    from: u16,
+    /// Minutes since midnight, up to 1440, the first that no longer counts; at or
+    /// below `from` it is of the day after.
+    to: u16,
+}
+
+impl Span {
+    /// Whether it begins on this day of the week.
+    fn begins_on(self, day: Weekday) -> bool {
+        self.days & (1 << day.number()) != 0
+    }
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fault = || format!("{text:?} is no span of time, like \"mon-fri 07:00-19:00\"");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let (days, hours) = match words[..] {
+            [hours] => (0x7f, hours),
+            [days, hours] => (parse_days(days).ok_or_else(fault)?, hours),
+            _ => return Err(fault()),
+        };
+        let (from, to) = hours.split_once('-').ok_or_else(fault)?;
+        let from = parse_minute(from).filter(|from| *from < MINUTES_A_DAY).ok_or_else(fault)?;
+        let to = parse_minute(to).ok_or_else(fault)?;
+        Ok(Self { days, from, to })
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// "mon", "mon-fri", "sat,sun", "fri-mon", or several of these with commas.
+fn parse_days(text: &str) -> Option<u8> {
+    let mut days = 0;
+    for part in text.split(',') {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let (from, to) = (Weekday::parse(from)?.number(), Weekday::parse(to)?.number());
+        let count = (to + 7 - from) % 7;
+        for day in 0..=count {
+            days |= 1 << ((from + day) % 7);
+        }
+    }
+    Some(days)
+}
+
+/// "07:00" as minutes since midnight, up to "24:00".
+fn parse_minute(text: &str) -> Option<u16> {
+    let (hours, minutes) = text.split_once(':')?;
+    let two = |text: &str| {
+        let plain = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        plain.then(|| text.parse::<u16>().ok()).flatten()
+    };
+    let (hours, minutes) = (two(hours)?, two(minutes)?);
+    let total = hours * 60 + minutes;
+    (minutes < 60 && total <= MINUTES_A_DAY).then_some(total)
+}
+
+/// A day on which nobody works: "2026-12-24", or "12-25" for every year.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holiday {
+    year: Option<i32>,
+    month: u8,
+    day: u8,
+}
+
+impl FromStr for Holiday {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fault =
+            || format!("{text:?} is no day, like \"2026-12-24\", or \"12-25\" for every year");
+        let every_year = text.len() == "12-25".len();
+        // A leap year, so that 29 February is a day.
+        let written = if every_year { format!("2024-{text}") } else { text.to_owned() };
+        let date: Date = written.parse().map_err(|_| fault())?;
+        let year = (!every_year).then_some(date.year());
+        Ok(Self { year, month: date.month(), day: date.day() })
+    }
+}
+
+impl<'de> Deserialize<'de> for Holiday {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The hours of a group, or those at which the door stands open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hours {
+    /// On days that are no holidays.
+    pub weekly: Vec<Span>,
+    /// On holidays, whatever the weekday; the days these spans name count for nothing.
+    pub on_holidays: Vec<Span>,
+}
+
+/// `[groups.NAME]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// When its people may come in; nothing is at any time.
+    pub hours: Option<Hours>,
+    /// While the time is not known.
+    pub clock_unsure: ClockUnsure,
+}
+
+/// All schedules of a door.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Schedule {
+    /// Groups by name. Where there are none everybody may come in at any time.
+    pub groups: BTreeMap<String, Group>,
+    /// Days on which nobody works.
+    pub holidays: Vec<Holiday>,
+    /// When the door stands open.
+    pub open: Hours,
+}
+
+impl Schedule {
+    /// Whether any of it needs to know the time.
+    pub fn needs_clock(&self) -> bool {
+        self.has_open_hours() || self.groups.values().any(|group| group.hours.is_some())
+    }
+
+    fn has_open_hours(&self) -> bool {
+        !(self.open.weekly.is_empty() && self.open.on_holidays.is_empty())
+    }
+
+    /// Whether somebody of a group may come in.
+    pub fn admits(&self, group: &str, clock: Clock) -> Admission {
+        if self.groups.is_empty() {
+            return Admission::Always;
+        }
+        let Some(group) = self.groups.get(group) else { return Admission::UnknownGroup };
+        let Some(hours) = &group.hours else { return Admission::Always };
+        match (clock, group.clock_unsure) {
+            (Clock::Trusted(now), _) if self.within(hours, now) => Admission::WithinHours,
+            (Clock::Trusted(_), _) => Admission::OutsideHours,
+            (Clock::Unsure, ClockUnsure::Refuse) => Admission::ClockUnsureRefused,
+            (Clock::Unsure, ClockUnsure::Admit) => Admission::ClockUnsureAdmitted,
+        }
+    }
+
+    /// Whether the door stands open now. While the time is not known it does not.
+    pub fn open_now(&self, clock: Clock) -> bool {
+        match clock {
+            Clock::Trusted(now) => self.within(&self.open, now),
+            Clock::Unsure => false,
+        }
+    }
+
+    fn within(&self, hours: &Hours, now: LocalTime) -> bool {
+        let (today, yesterday) = (now.date(), now.date().yesterday());
+        let minute = now.minute();
+        let begun = self
+            .beginning_on(hours, today)
+            .any(|span| minute >= span.from && (span.to <= span.from || minute < span.to));
+        let going_on = || {
+            self.beginning_on(hours, yesterday).any(|span| span.to <= span.from && minute < span.to)
+        };
+        begun || going_on()
+    }
+
+    fn beginning_on<'s>(&self, hours: &'s Hours, date: Date) -> impl Iterator<Item = &'s Span> {
+        let holiday = self.is_holiday(date);
+        let spans = if holiday { &hours.on_holidays } else { &hours.weekly };
+        spans.iter().filter(move |span| holiday || span.begins_on(date.weekday()))
+    }
+
+    fn is_holiday(&self, date: Date) -> bool {
+        self.holidays.iter().any(|holiday| {
+            holiday.year.is_none_or(|year| year == date.year())
+                && (holiday.month, holiday.day) == (date.month(), date.day())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(text: &str) -> LocalTime {
+        text.parse().expect("a local time")
+    }
+
+    fn spans(spans: &[&str]) -> Vec<Span> {
+        spans.iter().map(|span| span.parse().expect("a span")).collect()
+    }
+
+    fn group(weekly: &[&str], on_holidays: &[&str], clock_unsure: ClockUnsure) -> Group {
+        let hours = Some(Hours { weekly: spans(weekly), on_holidays: spans(on_holidays) });
+        Group { hours, clock_unsure }
+    }
+
+    fn schedule(groups: &[(&str, Group)]) -> Schedule {
+        Schedule {
+            groups: groups
+                .iter()
+                .map(|(name, group)| ((*name).to_owned(), group.clone()))
+                .collect(),
+            holidays: vec!["12-25".parse().expect("a day"), "2026-11-26".parse().expect("a day")],
+            open: Hours { weekly: spans(&["mon-fri 09:00-17:00"]), on_holidays: vec![] },
+        }
+    }
+
+    #[test]
+    fn a_group_comes_in_within_its_hours() {
+        let schedule = schedule(&[
+            ("staff", group(&["mon-fri 07:00-19:00", "sat 09:00-13:00"], &[], ClockUnsure::Refuse)),
+            ("night", group(&["fri 22:00-06:00"], &["20:00-24:00"], ClockUnsure::Admit)),
+            ("owner", Group { hours: None, clock_unsure: ClockUnsure::Refuse }),
+        ]);
+        // 2026-11-25 is a Wednesday, the day after a holiday, 12-25 a Friday.
+        for (group, time, expected) in [
+            ("staff", "2026-11-25 06:59", Admission::OutsideHours),
+            ("staff", "2026-11-25 07:00", Admission::WithinHours),
+            ("staff", "2026-11-25 18:59", Admission::WithinHours),
+            ("staff", "2026-11-25 19:00", Admission::OutsideHours),
+            ("staff", "2026-11-26 10:00", Admission::OutsideHours),
+            ("staff", "2026-11-27 10:00", Admission::WithinHours),
+            ("staff", "2026-11-28 10:00", Admission::WithinHours),
+            ("staff", "2026-11-28 14:00", Admission::OutsideHours),
+            ("staff", "2026-11-29 10:00", Admission::OutsideHours),
+            ("night", "2026-11-27 21:59", Admission::OutsideHours),
+            ("night", "2026-11-27 22:00", Admission::WithinHours),
+            ("night", "2026-11-28 05:59", Admission::WithinHours),
+            ("night", "2026-11-28 06:00", Admission::OutsideHours),
+            ("night", "2026-11-28 23:00", Admission::OutsideHours),
+            ("night", "2026-12-25 21:00", Admission::WithinHours),
+            ("night", "2026-12-26 01:00", Admission::OutsideHours),
+            ("owner", "2026-12-25 03:00", Admission::Always),
+            ("guest", "2026-11-25 12:00", Admission::UnknownGroup),
+        ] {
+            let said = schedule.admits(group, Clock::Trusted(at(time)));
+            assert_eq!(said, expected, "{group} at {time}");
+        }
+    }
+
+    #[test]
+    fn without_a_trusted_clock_the_rule_of_the_group_holds() {
+        let schedule = schedule(&[
+            ("staff", group(&["00:00-24:00"], &["00:00-24:00"], ClockUnsure::Refuse)),
+            ("fire", group(&["mon 08:00-09:00"], &[], ClockUnsure::Admit)),
+            ("owner", Group { hours: None, clock_unsure: ClockUnsure::Refuse }),
+        ]);
+        let said = |group: &str| schedule.admits(group, Clock::Unsure);
+        assert_eq!(said("staff"), Admission::ClockUnsureRefused);
+        assert_eq!(said("fire"), Admission::ClockUnsureAdmitted);
+        assert_eq!(said("owner"), Admission::Always);
+        assert!(!schedule.open_now(Clock::Unsure));
+    }
+
+    #[test]
+    fn without_groups_everybody_comes_in_at_any_time() {
+        let none = Schedule::default();
+        assert_eq!(none.admits("anything", Clock::Unsure), Admission::Always);
+        assert!(!none.needs_clock() && !none.open_now(Clock::Trusted(at("2026-11-25 12:00"))));
+    }
+
+    #[test]
+    fn the_door_stands_open_in_its_hours() {
+        let schedule = schedule(&[]);
+        assert!(schedule.needs_clock());
+        for (time, open) in [
+            ("2026-11-25 08:59", false),
+            ("2026-11-25 09:00", true),
+            ("2026-11-25 17:00", false),
+            ("2026-11-26 12:00", false),
+            ("2026-11-28 12:00", false),
+        ] {
+            assert_eq!(schedule.open_now(Clock::Trusted(at(time))), open, "{time}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_span_and_no_day_is_named() {
+        for text in [
+            "",
+            "mon",
+            "07:00",
+            "mon 07:00",
+            "mon 7:00-8:00",
+            "mon 07:00-24:01",
+            "mon 24:00-07:00",
+            "mon 07:60-08:00",
+            "mun 07:00-08:00",
+            "mon- 07:00-08:00",
+            "mon 07:00-08:00 x",
+            "mon,,tue 07:00-08:00",
+            "mon +7:00-08:00",
+        ] {
+            let message = text.parse::<Span>().expect_err(text);
+            assert!(message.contains("mon-fri 07:00-19:00"), "{message}");
+        }
+        for text in ["", "13-01", "02-30", "2026-02-29", "12/25", "2026-12", "1-1", "+1-01"] {
+            let message = text.parse::<Holiday>().expect_err(text);
+            assert!(message.contains("12-25"), "{message}");
+        }
+        "02-29".parse::<Holiday>().expect("a day of leap years");
+    }
+
+    proptest! {
+        /// The definition, minute by minute: a span begun on each of the last two
+        /// days, counted from its beginning.
+        #[test]
+        fn a_span_holds_for_its_length_from_its_beginning(
+            day in 0i32..2000, minute in 0u16..1440, days in 1u8..128,
+            from in 0u16..1440, to in 0u16..=1440,
+        ) {
+            let span = Span { days, from, to };
+            let date = Date::from_days(20_000 + day);
+            let length = if to > from { to - from } else { to + 1440 - from };
+            let mut expected = false;
+            for back in 0..2u16 {
+                let begun = Date::from_days(20_000 + day - i32::from(back)).weekday();
+                let since = i32::from(minute) + 1440 * i32::from(back) - i32::from(from);
+                expected |= days & (1 << begun.number()) != 0
+                    && (0..i32::from(length)).contains(&since);
+            }
+            let schedule = Schedule {
+                open: Hours { weekly: vec![span], on_holidays: vec![] },
+                ..Schedule::default()
+            };
+            let now = LocalTime::new(date, minute).expect("a time");
+            prop_assert_eq!(schedule.open_now(Clock::Trusted(now)), expected);
+        }
+    }
+}
