@@ -1,6 +1,7 @@
 //! Arguments, dispatch and exit codes.
 
 mod bench;
+mod camera;
 mod demo;
 mod detect;
 mod embed;
@@ -47,6 +48,7 @@ enum Command {
     Detect(detect::Detect),
     Embed(embed::Embed),
     Identify(identify::Identify),
+    Camera(camera::Camera),
     Status(status::Status),
     Models(models::Models),
     Bench(bench::Bench),
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Detect(detect) => detect.run(),
         Command::Embed(embed) => embed.run(),
         Command::Identify(identify) => identify.run(),
+        Command::Camera(camera) => camera.run(),
         Command::Status(status) => status.run(),
         Command::Models(models) => models.run(),
         Command::Bench(bench) => bench.run(),
