@@ -8,7 +8,7 @@ use crate::clock;
 use crate::config::{ClockSource, Config};
 use crate::controller::{Controller, FaceSeen, Input, Output};
 use crate::decide::Zone;
-use crate::door::{Door, State};
+use crate::door::{Door, Order, State};
 use crate::enroll::MAX_VIEWS;
 use crate::enroll::button::Newcomer;
 use crate::event::{Counts, Event};
@@ -20,7 +20,8 @@ use crate::liveness::guard::Mode;
 use crate::liveness::network::LivenessNets;
 use crate::nn::NetworkError;
 use crate::recognize::{Recognizer, StageTimes, View};
-use crate::relay::Relay;
+use crate::relay::link::Told;
+use crate::relay::{Relay, RelayLink};
 use crate::signals::Signal;
 use crate::threshold::{Threshold, ThresholdTable};
 use crate::track::{MAX_TRACKS, Tracker};
@@ -55,6 +56,15 @@ pub struct ModelSet {
     pub gallery: Gallery,
 }
 
+/// What moves the lock.
+pub enum Hand {
+    /// It has answered before it returns: for recorded frames.
+    Direct(Relay),
+    /// It answers later, on a thread of its own; its answers come back by
+    /// [`Doorkeeper::relay_told`].
+    Link(RelayLink),
+}
+
 /// Everything between a frame and the relay.
 pub struct Doorkeeper {
     recognizer: Recognizer,
@@ -64,7 +74,13 @@ pub struct Doorkeeper {
     zone: Zone,
     tracker: Tracker,
     controller: Controller,
-    relay: Relay,
+    hand: Hand,
+    /// The relay has said that it is away.
+    away: bool,
+    /// Of the newest order.
+    order: Option<Order>,
+    /// Time of the last step.
+    last: Duration,
     keep_crops: bool,
     clock: Option<ClockSource>,
     clock_read: Option<Duration>,
@@ -90,7 +106,7 @@ impl Doorkeeper {
     pub fn new(
         models: ModelSet,
         config: &Config,
-        relay: Relay,
+        hand: Hand,
         now: Duration,
     ) -> (Self, Vec<Event>) {
         let ModelSet { recognizer, liveness, thresholds, gallery } = models;
@@ -103,7 +119,10 @@ impl Doorkeeper {
             zone: config.zone(),
             tracker: Tracker::default(),
             controller,
-            relay,
+            hand,
+            away: false,
+            order: None,
+            last: now,
             keep_crops: config.gallery.keep_crops,
             clock,
             clock_read: None,
@@ -208,8 +227,8 @@ impl Doorkeeper {
                 template: view.template.as_ref(),
             })
             .collect();
-        let now = clock();
-        let mut events = self.tick(now);
+        let mut events = self.tick(clock());
+        let now = self.last;
         let output = self.controller.step(now, Input::Faces { captured, faces: &faces });
         if output.take {
             self.hold_on(&views);
@@ -218,16 +237,58 @@ impl Doorkeeper {
         Ok(events)
     }
 
-    /// Anything but frames that happens at the door.
+    /// Anything but frames that happens at the door. What comes late counts from now.
     pub fn input(&mut self, now: Duration, input: Input<'_>) -> Vec<Event> {
         let mut events = Vec::new();
+        let now = self.advance(now);
         let output = self.controller.step(now, input);
         self.carry_out(now, output, &mut events);
         events
     }
 
+    /// What a relay with a thread of its own has told.
+    pub fn relay_told(&mut self, now: Duration, told: Told) -> Vec<Event> {
+        match told {
+            Told::Answer { order, taken, error } => {
+                let opens = self.order.is_some_and(|last| {
+                    last.number == order && last.energise != self.controller.door().idle()
+                });
+                // That it does not lock either while it is away goes without saying.
+                let error = error.filter(|_| opens || !self.away);
+                let mut events: Vec<Event> = error.map(Event::RelayFailed).into_iter().collect();
+                events.extend(self.input(now, Input::Answer { order, taken }));
+                events
+            }
+            Told::Away { error } => {
+                self.away = true;
+                vec![Event::RelayFailed(error)]
+            }
+            Told::Back { .. } => {
+                self.away = false;
+                self.input(now, Input::RelayBack)
+            }
+            Told::Drifted { on } => {
+                let was = if on { "off" } else { "on" };
+                vec![Event::RelayFailed(format!(
+                    "found {was}, which it was not told; told again; does something else switch it?"
+                ))]
+            }
+            Told::Abandoned => {
+                vec![Event::RelayFailed("switched off, for it heard nothing of the service".into())]
+            }
+        }
+    }
+
+    fn advance(&mut self, now: Duration) -> Duration {
+        self.last = self.last.max(now);
+        self.last
+    }
+
     /// Lets time pass.
     pub fn tick(&mut self, now: Duration) -> Vec<Event> {
+        if let Hand::Link(link) = &self.hand {
+            link.alive();
+        }
         match self.clock {
             Some(source) if self.clock_read.is_none_or(|at| now >= at + CLOCK_EVERY) => {
                 self.clock_read = Some(now);
@@ -316,13 +377,14 @@ impl Doorkeeper {
             }
             events.extend(output.events);
             let Some(order) = output.relay else { return };
-            let taken = match self.relay.switch(order.energise) {
-                Ok(()) => true,
-                Err(error) => {
-                    events.push(Event::RelayFailed(error.to_string()));
-                    false
-                }
+            self.order = Some(order);
+            let error = match &mut self.hand {
+                Hand::Direct(relay) => relay.switch(order.energise).err().map(|e| e.to_string()),
+                Hand::Link(link) if link.order(order.number, order.energise) => return,
+                Hand::Link(_) => Some("busy with earlier orders".to_owned()),
             };
+            let taken = error.is_none();
+            events.extend(error.map(Event::RelayFailed));
             output = self.controller.step(now, Input::Answer { order: order.number, taken });
         }
     }

@@ -1,22 +1,24 @@
 //! The door's service: feeds the doorkeeper from a camera until the camera ends or it is
 //! stopped, and locks the door then.
 
-use crate::camera::{Camera, CameraError, Captured};
+use crate::camera::Captured;
+use crate::camera::live::{LiveCamera, Taken};
+use crate::camera::reopen::Kind;
 use crate::doorkeeper::Doorkeeper;
 use crate::event::Event;
+use crate::motion_gate::{Look, MotionGate};
 use crate::nn::NetworkError;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// The door's clock ticks at least so often, frames or not.
 const TICK: Duration = Duration::from_millis(50);
 /// Tries to release the relay at the end, and the time between two.
-const LAST_TRIES: usize = 10;
-const BETWEEN_TRIES: Duration = Duration::from_millis(200);
+const LAST_TRIES: usize = 20;
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 /// Frames in a row that the networks may fail on before the service gives up.
 const MOST_FAILURES: usize = 10;
 
@@ -34,194 +36,197 @@ pub enum RunError {
 /// What a run saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Frames looked at.
+    /// Frames that came.
     pub frames: usize,
-    /// Frames that could not be read.
+    /// Of these, those that were looked at: the others showed that nothing moved.
+    pub looked: usize,
+    /// Frames that could not be read, or that the networks failed on.
     pub bad_frames: usize,
     /// Times somebody was let in.
     pub granted: usize,
 }
 
-/// Feeds the doorkeeper until the camera ends, `max_frames` are looked at or
-/// `stop` is set; then locks the door before anything else.
+/// How a run begins and ends.
+pub struct Plan<'a> {
+    /// Where the service's clock begins.
+    pub started: Instant,
+    /// Frames after which it ends.
+    pub max_frames: usize,
+    /// Ends it once it is set.
+    pub stop: &'a AtomicBool,
+    /// Passes over frames in which nothing moves; not those of a recording.
+    pub gate: Option<MotionGate>,
+}
+
+/// The time between two frames.
+pub struct Moment<'a> {
+    /// On the service's clock.
+    pub now: Duration,
+    /// Where frames come from.
+    pub camera: &'a LiveCamera,
+    /// What was seen so far.
+    pub summary: &'a Summary,
+    /// What the last frame took, if it was looked at.
+    pub took: Option<Duration>,
+}
+
+/// Feeds the doorkeeper until the camera ends, as many frames came as planned, or it is
+/// stopped; then locks the door before anything else.
 ///
-/// `told` gets every event with its time; `between` is called between frames with the
-/// doorkeeper and the time, to bring what has changed or what else has happened, and
-/// gives the events that follow.
+/// `told` gets every event with its time; `between` is called between frames, at least
+/// twenty times a second, to bring what has changed or what else has happened, and gives
+/// the events that follow. At the end it is called until the relay has answered.
 pub fn run(
     keeper: &mut Doorkeeper,
-    camera: Camera,
-    max_frames: usize,
-    stop: &AtomicBool,
+    camera: LiveCamera,
+    plan: Plan<'_>,
     told: impl FnMut(Duration, &Event),
-    between: impl FnMut(&mut Doorkeeper, Duration) -> Vec<Event>,
+    between: impl FnMut(&mut Doorkeeper, &Moment<'_>) -> Vec<Event>,
 ) -> Result<Summary, RunError> {
-    let (now, summary) = (Duration::ZERO, Summary::default());
-    let (started, failures) = (None, 0);
-    let mut watch =
-        Watch { keeper, max_frames, stop, told, between, started, now, summary, failures };
-    if camera.recorded() {
-        watch.recorded(camera)?
-    } else {
-        watch.live(camera)?
-    }
-    Ok(watch.summary)
-}
-
-/// The newest frame or error from the camera's thread with its time, and whether
-/// it has ended.
-#[derive(Default)]
-struct Slot {
-    newest: Option<(Duration, Result<Captured, CameraError>)>,
-    ended: bool,
-}
-
-/// Says that the camera's thread has ended, even by a panic.
-struct Ended<'a> {
-    slot: &'a Mutex<Slot>,
-    filled: &'a Condvar,
-}
-
-impl Drop for Ended<'_> {
-    fn drop(&mut self) {
-        locked(self.slot).ended = true;
-        self.filled.notify_one();
+    let recorded = camera.kind() == Kind::Recorded;
+    let mut watch = Watch {
+        keeper,
+        camera,
+        plan,
+        told,
+        between,
+        recorded,
+        now: Duration::ZERO,
+        captured: Duration::ZERO,
+        took: None,
+        away: false,
+        summary: Summary::default(),
+        failures: 0,
+    };
+    let watched = guarded(|| watch.watch());
+    // Whatever came before, even a panic; and only then is the camera let go, which may
+    // take its time.
+    let closed = guarded(|| watch.close());
+    let bad = watch.camera.health().bad_frames;
+    watch.camera.stop();
+    watch.summary.bad_frames += usize::try_from(bad).unwrap_or(usize::MAX);
+    match (watched, closed) {
+        (Err(panic), _) | (_, Err(panic)) => resume_unwind(panic),
+        (Ok(watched), Ok(closed)) => watched.and(closed).map(|()| watch.summary),
     }
 }
 
 /// One run.
 struct Watch<'a, T, B> {
     keeper: &'a mut Doorkeeper,
-    max_frames: usize,
-    stop: &'a AtomicBool,
+    camera: LiveCamera,
+    plan: Plan<'a>,
     told: T,
     between: B,
-    /// Nothing where frames are recorded, and time is theirs.
-    started: Option<Instant>,
+    /// Time is that of the frames.
+    recorded: bool,
     now: Duration,
+    /// When the last frame was.
+    captured: Duration,
+    took: Option<Duration>,
+    /// The camera is away, and that is told.
+    away: bool,
     summary: Summary,
     failures: usize,
 }
 
-impl<T: FnMut(Duration, &Event), B: FnMut(&mut Doorkeeper, Duration) -> Vec<Event>>
-    Watch<'_, T, B>
+impl<T, B> Watch<'_, T, B>
+where
+    T: FnMut(Duration, &Event),
+    B: FnMut(&mut Doorkeeper, &Moment<'_>) -> Vec<Event>,
 {
-    /// Every frame in turn, at its own time.
-    fn recorded(&mut self, mut camera: Camera) -> Result<(), RunError> {
-        let watched = guarded(|| {
-            while self.goes_on() {
-                let Some(next) = camera.next() else { break };
-                let at = next.as_ref().map_or(self.now, |captured| captured.at);
-                self.step(at, Some(next))?;
-            }
-            Ok(())
-        });
-        self.finish(watched, || {})
-    }
-
-    /// The newest frame whenever there is time for one, at the time it came.
-    fn live(&mut self, camera: Camera) -> Result<(), RunError> {
-        let (slot, filled) = (Mutex::new(Slot::default()), Condvar::new());
-        let interrupter = camera.interrupter();
-        let started = Instant::now();
-        self.started = Some(started);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let _ended = Ended { slot: &slot, filled: &filled };
-                for next in camera {
-                    locked(&slot).newest = Some((started.elapsed(), next));
-                    filled.notify_one();
-                }
-            });
-            let watched = guarded(|| {
-                while self.goes_on() {
-                    let (mut guard, _) = filled
-                        .wait_timeout_while(locked(&slot), TICK, |slot| {
-                            slot.newest.is_none() && !slot.ended
-                        })
-                        .unwrap_or_else(PoisonError::into_inner);
-                    let (newest, ended) = (guard.newest.take(), guard.ended);
-                    drop(guard);
-                    match newest {
-                        Some((at, next)) => self.step(at, Some(next))?,
-                        None if ended => break,
-                        None => self.step(started.elapsed(), None)?,
+    fn watch(&mut self) -> Result<(), RunError> {
+        while self.summary.frames < self.plan.max_frames && !self.plan.stop.load(Ordering::Relaxed)
+        {
+            match self.camera.next(TICK) {
+                Taken::Frame(captured) => {
+                    if self.away {
+                        self.away = false;
+                        self.tell(&[Event::CameraBack]);
                     }
+                    self.frame(&captured)?;
                 }
-                Ok(())
-            });
-            self.finish(watched, || {
-                if !locked(&slot).ended {
-                    interrupter.interrupt();
+                Taken::Away { reason, .. } => {
+                    if !self.away {
+                        self.away = true;
+                        self.tell(&[Event::CameraAway { reason: reason.to_string() }]);
+                    }
+                    self.pass();
                 }
-            })
-        })
+                Taken::Nothing => self.pass(),
+                Taken::Ended(None) => break,
+                Taken::Ended(Some(fault)) => {
+                    log::error!("{fault}");
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// Locks the door whatever came before, even a panic, and only then lets go
-    /// of the camera, whose thread may take its time.
-    fn finish(
-        &mut self,
-        watched: std::thread::Result<Result<(), RunError>>,
-        let_go: impl FnOnce(),
-    ) -> Result<(), RunError> {
-        let closed = guarded(|| self.close());
-        let_go();
-        match (watched, closed) {
-            (Err(panic), _) | (_, Err(panic)) => resume_unwind(panic),
-            (Ok(watched), Ok(closed)) => watched.and(closed),
+    /// A moment without a frame.
+    fn pass(&mut self) {
+        // A recording has no time between its frames.
+        if !self.recorded {
+            self.visit(self.plan.started.elapsed());
+            let events = self.keeper.tick(self.now);
+            self.tell(&events);
         }
     }
 
-    fn goes_on(&self) -> bool {
-        self.summary.frames < self.max_frames && !self.stop.load(Ordering::Relaxed)
-    }
-
-    fn step(
-        &mut self,
-        at: Duration,
-        next: Option<Result<Captured, CameraError>>,
-    ) -> Result<(), RunError> {
-        // A frame may have come a moment before the last tick.
-        self.now = self.now.max(self.started.map_or(at, |started| started.elapsed()));
-        let events = (self.between)(self.keeper, self.now);
-        self.tell(&events);
-        let events = match next {
-            Some(Ok(captured)) => {
-                self.summary.frames += 1;
-                let now = Cell::new(self.now);
-                let clock = || {
-                    // Recorded frames are looked at in no time.
-                    now.set(self.started.map_or(at, |started| started.elapsed()).max(now.get()));
-                    now.get()
-                };
-                let looked = self.keeper.frame(at, &captured.frame, clock);
-                self.now = now.get();
-                match looked {
-                    Ok(events) => {
-                        self.failures = 0;
-                        events
-                    }
-                    Err(error) => {
-                        self.summary.bad_frames += 1;
-                        self.failures += 1;
-                        if self.failures >= MOST_FAILURES {
-                            return Err(error.into());
-                        }
-                        log::error!("{error}");
-                        self.keeper.tick(self.now)
-                    }
-                }
+    fn frame(&mut self, captured: &Captured) -> Result<(), RunError> {
+        self.summary.frames += 1;
+        // The clock of a camera may stand still, but not run backwards.
+        self.captured = self.captured.max(captured.at);
+        let at = self.captured;
+        self.visit(if self.recorded { at } else { self.plan.started.elapsed() });
+        let gate = self.plan.gate.as_mut().filter(|_| !self.recorded);
+        if gate.is_some_and(|gate| {
+            gate.step(at, &captured.frame, self.keeper.followed()) == Look::No
+        }) {
+            let events = self.keeper.tick(self.now);
+            self.tell(&events);
+            return Ok(());
+        }
+        self.summary.looked += 1;
+        let began = Instant::now();
+        let now = Cell::new(self.now);
+        let clock = || {
+            // Recorded frames are looked at in no time.
+            let read = if self.recorded { at } else { self.plan.started.elapsed() };
+            now.set(read.max(now.get()));
+            now.get()
+        };
+        let looked = self.keeper.frame(at, &captured.frame, clock);
+        self.now = now.get();
+        self.took = Some(began.elapsed());
+        let events = match looked {
+            Ok(events) => {
+                self.failures = 0;
+                events
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 self.summary.bad_frames += 1;
+                self.failures += 1;
+                if self.failures >= MOST_FAILURES {
+                    return Err(error.into());
+                }
                 log::error!("{error}");
                 self.keeper.tick(self.now)
             }
-            None => self.keeper.tick(self.now),
         };
         self.tell(&events);
         Ok(())
+    }
+
+    /// Lets the rest of the door have its moment.
+    fn visit(&mut self, now: Duration) {
+        self.now = self.now.max(now);
+        let took = self.took.take();
+        let moment =
+            Moment { now: self.now, camera: &self.camera, summary: &self.summary, took };
+        let events = (self.between)(self.keeper, &moment);
+        self.tell(&events);
     }
 
     fn tell(&mut self, events: &[Event]) {
@@ -234,25 +239,26 @@ impl<T: FnMut(Duration, &Event), B: FnMut(&mut Doorkeeper, Duration) -> Vec<Even
     /// Locks the door; tries for a while where the relay does not answer.
     fn close(&mut self) -> Result<(), RunError> {
         let mut last = "it does not answer".to_owned();
-        for tried in 0..=LAST_TRIES {
-            let events = if tried == 0 {
-                self.keeper.stop(self.now)
-            } else {
-                std::thread::sleep(BETWEEN_TRIES);
-                self.now += BETWEEN_TRIES;
-                self.keeper.tick(self.now)
-            };
+        let mut events = self.keeper.stop(self.now);
+        for _ in 0..=LAST_TRIES {
             self.tell(&events);
-            if self.keeper.stopped() {
-                return Ok(());
-            }
-            for event in events {
+            for event in events.drain(..) {
                 if let Event::RelayFailed(message) = event {
                     last = message;
                 }
             }
+            if self.keeper.stopped() {
+                return Ok(());
+            }
+            std::thread::sleep(BETWEEN_TRIES);
+            self.now += BETWEEN_TRIES;
+            let moment =
+                Moment { now: self.now, camera: &self.camera, summary: &self.summary, took: None };
+            events = (self.between)(self.keeper, &moment);
+            events.extend(self.keeper.tick(self.now));
         }
-        Err(RunError::Relay(last))
+        self.tell(&events);
+        if self.keeper.stopped() { Ok(()) } else { Err(RunError::Relay(last)) }
     }
 }
 
@@ -261,8 +267,4 @@ fn guarded<T>(
     work: impl FnOnce() -> Result<T, RunError>,
 ) -> std::thread::Result<Result<T, RunError>> {
     catch_unwind(AssertUnwindSafe(work))
-}
-
-fn locked(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,7 +3,7 @@
 
 use facelatch::camera::Camera;
 use facelatch::config::{Config, LivenessConfig};
-use facelatch::doorkeeper::{Change, Doorkeeper, ModelSet};
+use facelatch::doorkeeper::{Change, Doorkeeper, Hand, ModelSet};
 use facelatch::event::Event;
 use facelatch::gallery::{Gallery, PersonId};
 use facelatch::liveness::guard::Mode;
@@ -39,7 +39,7 @@ fn keeper_of(relay: &str, config: &Config) -> Doorkeeper {
     let relay = Relay::open(relay).expect("a relay");
     let thresholds = models.thresholds().expect("thresholds");
     let models = ModelSet { recognizer, liveness: None, thresholds, gallery };
-    Doorkeeper::new(models, config, relay, Duration::ZERO).0
+    Doorkeeper::new(models, config, Hand::Direct(relay), Duration::ZERO).0
 }
 
 /// The same portrait again and again, ten times a second.

@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::config::Config;
-use facelatch::doorkeeper::{Doorkeeper, ModelSet};
+use facelatch::doorkeeper::{Doorkeeper, Hand, ModelSet};
 use facelatch::event::Event;
 use facelatch::gallery::store::{NewTemplate, Store};
 use facelatch::models::Models;
@@ -84,7 +84,7 @@ impl Demo {
             thresholds: models.thresholds()?,
             gallery: store.load(&model, size)?.gallery,
         };
-        let (keeper, _) = Doorkeeper::new(set, &config, Relay::open("log:")?, Duration::ZERO);
+        let (keeper, _) = Doorkeeper::new(set, &config, Hand::Direct(Relay::open("log:")?), Duration::ZERO);
         let save = self.save.clone();
         let mut stage =
             Stage { keeper, now: Duration::ZERO, save, visits: 0, slowest: Duration::ZERO, stop };

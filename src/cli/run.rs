@@ -3,14 +3,13 @@
 use super::LAST_WORDS;
 use super::outlet::Outlet;
 use super::site::{Site, load_gallery, open_store};
-use super::watch::Watched;
+use super::watch::{Watched, detector};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::camera::Camera;
 use facelatch::decide::Evidence;
-use facelatch::detect::DetectorSettings;
 use facelatch::door::{Note, Refusal};
-use facelatch::doorkeeper::{Doorkeeper, ModelSet};
+use facelatch::doorkeeper::{Doorkeeper, Hand, ModelSet};
 use facelatch::event::Event;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
@@ -18,7 +17,7 @@ use facelatch::schedule::{Admission, TrustNote};
 use facelatch::service::run;
 use facelatch::threshold::Threshold;
 use serde_json::{Map, Value, json};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -61,9 +60,7 @@ impl Run {
         let store =
             store.map(|store| store.pointer().map(|now| (store, now.current))).transpose()?;
         let models = self.site.models(&config)?;
-        let two_threads = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
-        let settings = DetectorSettings { two_threads, ..config.detector() };
-        let mut recognizer = Recognizer::new(&models, settings)?;
+        let mut recognizer = Recognizer::new(&models, detector(&config))?;
         let thresholds = models.thresholds()?;
         let liveness = config.liveness.nets(&models)?;
         let file = config.gallery_file();
@@ -75,18 +72,11 @@ impl Run {
         if gallery.people() == 0 {
             log::warn!("{}: nobody is enrolled yet; see facelatch enroll --help", file.display());
         }
-        let precision = self.site.precision();
-        let desk = Watched {
-            file,
-            known,
-            store,
-            precision,
-            detector: settings,
-            liveness: config.liveness.clone(),
-            models,
-        }
-        .watch()?;
-
+        let (site, reload) = (self.site, Arc::default());
+        signal_hook::flag::register(SIGHUP, Arc::clone(&reload))
+            .context("cannot listen to signals")?;
+        let watched = Watched { site, config: config.clone(), known, store, models, reload };
+        let desk = watched.watch()?;
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             // However often it comes: the relay goes off first.

@@ -142,6 +142,11 @@ impl Door {
         self.lock.state()
     }
 
+    /// Whether the relay is on while the door is locked.
+    pub fn idle(&self) -> bool {
+        self.settings.lock.energised(false)
+    }
+
     /// Where the leaf is.
     pub fn leaf(&self) -> Leaf {
         self.leaf
