@@ -1,6 +1,7 @@
 //! Arguments, dispatch and exit codes.
 
 mod bench;
+mod config;
 mod demo;
 mod detect;
 mod embed;
@@ -49,6 +50,7 @@ enum Command {
     Identify(identify::Identify),
     Status(status::Status),
     Models(models::Models),
+    Config(config::Config),
     Bench(bench::Bench),
 }
 
@@ -83,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Identify(identify) => identify.run(),
         Command::Status(status) => status.run(),
         Command::Models(models) => models.run(),
+        Command::Config(config) => config.run(),
         Command::Bench(bench) => bench.run(),
     };
     let code = match done {
