@@ -149,7 +149,8 @@ def at_the_door(arguments, folder):
     gallery = folder / "gallery.redb"
     config.write_text(
         f'[gallery]\nfile = "{gallery}"\n[recognition]\nagain_after = "0s"\n'
-        f'[door]\nopen_for = "1s"\n' + arguments.set.replace(";", "\n")
+        f'[door]\nopen_for = "1s"\n[service]\nstatus_socket = "{folder}/control.sock"\n'
+        + arguments.set.replace(";", "\n")
     )
     enroll = [arguments.program, "enroll", "--config", config, "Somebody"]
     subprocess.run([*enroll, "--image", arguments.image], check=True, stdout=subprocess.DEVNULL)

@@ -204,6 +204,11 @@ impl Controller {
         self.schedule.needs_clock()
     }
 
+    /// Whether the wall clock is known to be right.
+    pub fn clock_trusted(&self, now: Duration) -> bool {
+        matches!(self.clock(now), Clock::Trusted(_))
+    }
+
     /// Other models, and everybody by their templates: evidence gathered before is
     /// forgotten.
     pub fn set_models(&mut self, thresholds: ThresholdTable, gallery: Gallery) {

@@ -27,7 +27,7 @@ use crate::threshold::{Threshold, ThresholdTable};
 use crate::track::{MAX_TRACKS, Tracker};
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often the wall clock is read where a schedule needs it.
 const CLOCK_EVERY: Duration = Duration::from_secs(1);
@@ -79,6 +79,7 @@ pub struct Doorkeeper {
     away: bool,
     /// Of the newest order.
     order: Option<Order>,
+    decided_in: Duration,
     /// Time of the last step.
     last: Duration,
     keep_crops: bool,
@@ -103,12 +104,7 @@ pub struct NewPerson {
 
 impl Doorkeeper {
     /// Begins by locking the door; the events tell whether the relay answered.
-    pub fn new(
-        models: ModelSet,
-        config: &Config,
-        hand: Hand,
-        now: Duration,
-    ) -> (Self, Vec<Event>) {
+    pub fn new(models: ModelSet, config: &Config, hand: Hand, now: Duration) -> (Self, Vec<Event>) {
         let ModelSet { recognizer, liveness, thresholds, gallery } = models;
         let (controller, output) = Controller::new(thresholds, config, gallery, unforeseen(), now);
         let clock = controller.needs_clock().then_some(config.schedule.clock);
@@ -122,6 +118,7 @@ impl Doorkeeper {
             hand,
             away: false,
             order: None,
+            decided_in: Duration::ZERO,
             last: now,
             keep_crops: config.gallery.keep_crops,
             clock,
@@ -145,6 +142,11 @@ impl Doorkeeper {
         &mut self.recognizer
     }
 
+    /// Whether somebody is in view, or was a moment ago.
+    pub fn followed(&self) -> bool {
+        self.recognizer.followed()
+    }
+
     /// The door.
     pub fn door(&self) -> &Door {
         self.controller.door()
@@ -153,6 +155,22 @@ impl Doorkeeper {
     /// Time spent in the stages of the last frame.
     pub fn times(&self) -> StageTimes {
         self.recognizer.times()
+    }
+
+    /// Time from the last frame's faces to what follows of them: searching the gallery
+    /// and deciding.
+    pub fn decided_in(&self) -> Duration {
+        self.decided_in
+    }
+
+    /// The people known.
+    pub fn gallery(&self) -> &Gallery {
+        self.controller.gallery()
+    }
+
+    /// Whether the wall clock can be trusted; nothing where no schedule asks for it.
+    pub fn clock_trusted(&self, now: Duration) -> Option<bool> {
+        self.controller.needs_clock().then(|| self.controller.clock_trusted(now))
     }
 
     /// How often each kind of event was told.
@@ -229,7 +247,9 @@ impl Doorkeeper {
             .collect();
         let mut events = self.tick(clock());
         let now = self.last;
+        let began = Instant::now();
         let output = self.controller.step(now, Input::Faces { captured, faces: &faces });
+        self.decided_in = began.elapsed();
         if output.take {
             self.hold_on(&views);
         }
@@ -274,7 +294,10 @@ impl Doorkeeper {
                 ))]
             }
             Told::Abandoned => {
-                vec![Event::RelayFailed("switched off, for it heard nothing of the service".into())]
+                let reason = "switched off, for it heard nothing of the service for too long";
+                let mut events = vec![Event::RelayFailed(reason.to_owned())];
+                events.extend(self.input(now, Input::RelayBack));
+                events
             }
         }
     }

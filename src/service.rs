@@ -1,9 +1,9 @@
 //! The door's service: feeds the doorkeeper from a camera until the camera ends or it is
 //! stopped, and locks the door then.
 
-use crate::camera::Captured;
 use crate::camera::live::{LiveCamera, Taken};
-use crate::camera::reopen::Kind;
+use crate::camera::{Captured, Kind};
+
 use crate::doorkeeper::Doorkeeper;
 use crate::event::Event;
 use crate::motion_gate::{Look, MotionGate};
@@ -181,9 +181,9 @@ where
         let at = self.captured;
         self.visit(if self.recorded { at } else { self.plan.started.elapsed() });
         let gate = self.plan.gate.as_mut().filter(|_| !self.recorded);
-        if gate.is_some_and(|gate| {
-            gate.step(at, &captured.frame, self.keeper.followed()) == Look::No
-        }) {
+        if gate
+            .is_some_and(|gate| gate.step(at, &captured.frame, self.keeper.followed()) == Look::No)
+        {
             let events = self.keeper.tick(self.now);
             self.tell(&events);
             return Ok(());
@@ -223,8 +223,7 @@ where
     fn visit(&mut self, now: Duration) {
         self.now = self.now.max(now);
         let took = self.took.take();
-        let moment =
-            Moment { now: self.now, camera: &self.camera, summary: &self.summary, took };
+        let moment = Moment { now: self.now, camera: &self.camera, summary: &self.summary, took };
         let events = (self.between)(self.keeper, &moment);
         self.tell(&events);
     }

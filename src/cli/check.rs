@@ -129,7 +129,8 @@ impl Check {
         let config = config.unwrap_or_default();
         let running = UnixStream::connect(config.status_socket()).is_ok();
         if running {
-            findings.good("service", "runs; it holds camera, lines and relay (facelatch status)")?;
+            findings
+                .good("service", "runs; it holds camera, lines and relay (facelatch status)")?;
         }
         let recognizer = self.models(&config, &mut findings)?;
         gallery(&config, &mut findings)?;
@@ -349,10 +350,8 @@ fn wall_clock(config: &Config, findings: &mut Findings<impl Write>) -> Result<()
                 reading.local
             ),
         ),
-        Some(reading) => findings.good(
-            "clock",
-            &format!("{}, not synchronized; no schedule needs it", reading.local),
-        ),
+        Some(reading) => findings
+            .good("clock", &format!("{}, not synchronized; no schedule needs it", reading.local)),
         None => findings.wrong("clock", "shows no time that can be true; see timedatectl"),
     }
 }

@@ -84,7 +84,8 @@ impl Demo {
             thresholds: models.thresholds()?,
             gallery: store.load(&model, size)?.gallery,
         };
-        let (keeper, _) = Doorkeeper::new(set, &config, Hand::Direct(Relay::open("log:")?), Duration::ZERO);
+        let (keeper, _) =
+            Doorkeeper::new(set, &config, Hand::Direct(Relay::open("log:")?), Duration::ZERO);
         let save = self.save.clone();
         let mut stage =
             Stage { keeper, now: Duration::ZERO, save, visits: 0, slowest: Duration::ZERO, stop };

@@ -2,6 +2,8 @@
 
 mod bench;
 mod camera;
+mod check;
+mod config;
 mod demo;
 mod detect;
 mod embed;
@@ -48,9 +50,11 @@ enum Command {
     Detect(detect::Detect),
     Embed(embed::Embed),
     Identify(identify::Identify),
+    Check(check::Check),
     Camera(camera::Camera),
     Status(status::Status),
     Models(models::Models),
+    Config(config::Config),
     Bench(bench::Bench),
 }
 
@@ -83,9 +87,11 @@ pub fn main() -> ExitCode {
         Command::Detect(detect) => detect.run(),
         Command::Embed(embed) => embed.run(),
         Command::Identify(identify) => identify.run(),
+        Command::Check(check) => check.run(),
         Command::Camera(camera) => camera.run(),
         Command::Status(status) => status.run(),
         Command::Models(models) => models.run(),
+        Command::Config(config) => config.run(),
         Command::Bench(bench) => bench.run(),
     };
     let code = match done {

@@ -44,6 +44,14 @@ impl Site {
         Ok(config)
     }
 
+    /// Where the configuration comes from, in words.
+    pub fn config_name(&self) -> String {
+        match &self.config {
+            Some(path) => path.display().to_string(),
+            None => "none: every setting has its default".to_owned(),
+        }
+    }
+
     /// The models.
     pub fn models(&self, config: &Config) -> Result<Models> {
         self.models.open_in(&config.model_store())

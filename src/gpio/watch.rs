@@ -16,6 +16,8 @@ pub enum Name {
     Contact,
     /// The request to exit; active is somebody who wants out.
     Exit,
+    /// The jumper or button within the case; active is a local reset.
+    Reset,
 }
 
 impl fmt::Display for Name {
@@ -25,6 +27,7 @@ impl fmt::Display for Name {
             Self::ButtonOutside => "button outside",
             Self::Contact => "door contact",
             Self::Exit => "request to exit",
+            Self::Reset => "local reset",
         })
     }
 }
