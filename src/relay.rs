@@ -41,6 +41,7 @@ pub use modbus::Fault;
 
 /// A relay that tells nothing of itself is looked after so often: long before anybody
 /// needs it after it was plugged in anew.
+#[cfg(any(feature = "serial", feature = "gpio"))]
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the relay did not do as told.
@@ -111,6 +112,7 @@ pub enum Relay {
     Gpio(crate::gpio::Switch),
 }
 
+#[cfg_attr(not(all(feature = "serial", feature = "gpio")), allow(unused_variables))]
 impl Relay {
     /// The relay that the URI names. A device is opened with the first command,
     /// and again after a failure.

@@ -92,7 +92,8 @@ pub enum Told {
         /// What it was told.
         on: bool,
     },
-    /// Nothing was heard for too long: it is switched off.
+    /// Nothing was heard for too long: it is switched off. Like one that is back it is
+    /// not as ordered.
     Abandoned,
 }
 

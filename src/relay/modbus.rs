@@ -151,10 +151,9 @@ impl Ask {
         let mut request = ModbusRequest::new(bytes[0], ModbusProto::Rtu);
         let mut coils = Vec::with_capacity(1);
         request.count = 1;
-        match request.parse_bool(bytes, &mut coils) {
-            Err(ErrorKind::FrameCRCError) => return Err(Fault::Checksum),
-            // What else it finds is told apart below.
-            Ok(()) | Err(_) => {}
+        // What else it finds is told apart below.
+        if let Err(ErrorKind::FrameCRCError) = request.parse_bool(bytes, &mut coils) {
+            return Err(Fault::Checksum);
         }
         if bytes[0] != unit {
             return Err(Fault::Unit { got: bytes[0] });
