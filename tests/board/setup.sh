@@ -31,7 +31,7 @@ if ((${#missing[@]})); then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 
-# Modules the board is made of; what they need comes with them.
+# What they need comes with them.
 modules=(virtio_pci virtio_blk virtio_console ext4 crc32c_generic 9p 9pnet_virtio
     videodev xhci_pci ftdi_sio v4l2loopback)
 
@@ -103,29 +103,33 @@ kernel() {
     install -D -t "root/lib/modules/$release/updates" root/usr/src/v4l2loopback-*/v4l2loopback.ko
     depmod -b root "$release"
     cp "root/boot/vmlinuz-$release" vmlinuz
+    cp root/bin/busybox busybox
     echo "$release" >release
-    # Modules and busybox are all that is still needed.
-    rm -rf apt deb root/usr/src
-}
 
-# The first file system: busybox, the modules, guest/.
-initrd() {
-    local release tree module path
-    release=$(<release)
-    tree=$(mktemp -d)
-    mkdir -p "$tree"/{bin,dev,etc,mnt,proc,run,sys,tmp,var/lib/facelatch}
-    cp root/bin/busybox "$tree/bin/"
-    ln -s busybox "$tree/bin/sh"
-    ln -s bin/busybox "$tree/init"
+    # The modules the board is made of; all others of the kernel are let go.
+    local module path kept=modules/lib/modules/$release
+    rm -rf modules
     for module in "${modules[@]}"; do
         # modules.dep names after each module all that must be there before it.
         grep -E "/${module//_/[-_]}\.ko(\.xz)?:" "root/lib/modules/$release/modules.dep" | tr -d :
     done | tr ' ' '\n' | sort -u | while read -r path; do
-        install -D -m 644 "root/lib/modules/$release/$path" "$tree/lib/modules/$release/$path"
+        install -D -m 644 "root/lib/modules/$release/$path" "$kept/$path"
     done
-    find "$tree/lib" -name '*.ko' -exec aarch64-linux-gnu-strip -g {} +
-    cp "root/lib/modules/$release"/modules.{builtin,builtin.modinfo,order} "$tree/lib/modules/$release/"
-    depmod -b "$tree" "$release"
+    find modules -name '*.ko' -exec aarch64-linux-gnu-strip -g {} +
+    cp "root/lib/modules/$release"/modules.{builtin,builtin.modinfo,order} "$kept/"
+    depmod -b modules "$release"
+    rm -rf apt deb root
+}
+
+# The first file system: busybox, the modules, guest/.
+initrd() {
+    local tree program
+    tree=$(mktemp -d)
+    mkdir -p "$tree"/{bin,dev,etc,mnt,proc,run,sys,tmp,var/lib/facelatch}
+    cp busybox "$tree/bin/"
+    ln -s busybox "$tree/bin/sh"
+    ln -s bin/busybox "$tree/init"
+    cp -r modules/lib "$tree/"
     install -m 644 "$here/guest/inittab" "$tree/etc/"
     install -m 755 "$here/guest/start" "$here/guest/agent" "$tree/etc/"
     for program in feeder probe; do
@@ -138,7 +142,7 @@ initrd() {
 }
 
 # Stamped with what it was made by, so that a change of the kernel's part makes it anew.
-recipe=$(declare -f private_apt depends kernel | sha256sum)
+recipe=$({ declare -f private_apt depends kernel; declare -p modules; } | sha256sum)
 if [ "$(cat stamp 2>/dev/null)" != "$recipe" ] || ! [ -s vmlinuz ]; then
     rm -f stamp
     kernel
