@@ -532,6 +532,19 @@ mod tests {
     }
 
     #[test]
+    fn the_models_built_in_weigh_evidence() {
+        let models = Models::built_in().expect("models");
+        let line = models.likelihood().expect("a likelihood ratio");
+        // Ratios of up to a hundred thousand, with no more pairs of one person than those
+        // of the card.
+        assert!((11.0..12.5).contains(&line.log_ratio(1.0)), "{line:?}");
+        let threshold = models.thresholds().expect("thresholds").for_attempt(1e-4, 50);
+        let needed = line.weighing(threshold, 1e-4, 50).needed();
+        assert!(needed > line.log_ratio(threshold.similarity), "more than votes ask for");
+        assert!(needed <= line.log_ratio(1.0), "and not more than one view can bring");
+    }
+
+    #[test]
     fn a_likelihood_that_falls_is_refused() {
         let falling = manifest(|entry| {
             entry.likelihood = Some(line());

@@ -214,7 +214,7 @@ impl Doorkeeper {
         let observations: Vec<Observation> = tracks
             .iter()
             .zip(&views)
-            .map(|(track, view)| Observation { track: *track, seen: self.seen(view) })
+            .map(|(track, view)| Observation { track: *track, seen: self.seen(view), look: None })
             .collect();
         let mut events = self.tick(now);
         let decisions = self.decider.step(now, &observations);
