@@ -239,7 +239,8 @@ fn gallery_match(bencher: Bencher<'_, '_>, people: u32) {
 #[divan::bench]
 fn decide(bencher: Bencher<'_, '_>) {
     let mut decider = Decider::new(DecideSettings::default());
-    let observation = Observation { track: TrackId(1), seen: Seen::Person(PersonId(1), 0.6) };
+    let observation =
+        Observation { track: TrackId(1), seen: Seen::Person(PersonId(1), 0.6), look: None };
     let mut now = Duration::ZERO;
     bencher.bench_local(|| {
         now += Duration::from_millis(100);

@@ -272,6 +272,7 @@ impl Config {
             expires: recognition.evidence_expires,
             two_faces: recognition.two_faces,
             again_after: recognition.again_after,
+            ..DecideSettings::default()
         }
     }
 

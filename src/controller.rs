@@ -4,18 +4,21 @@
 
 use crate::button::{Button, Side};
 use crate::config::{Config, DuressGesture};
-use crate::decide::{Decider, Decision, Evidence, Observation, Seen};
+use crate::decide::{
+    DecideSettings, Decider, Decision, Evidence, Look, Observation, SAME_VIEW, Seen,
+};
 use crate::door::{self, Command, Door, Note, Order, Role, State};
 use crate::embed::Template;
 use crate::enroll::Shot;
 use crate::enroll::button::{self, ByButton, Failure, Like, Newcomer};
 use crate::event::{Counts, Event};
 use crate::gallery::{Gallery, PersonId};
+use crate::likelihood::Likelihood;
 use crate::liveness::Sample;
 use crate::liveness::challenge::Action;
 use crate::liveness::guard::{self, LivenessGuard};
 use crate::pose::Turn;
-use crate::quality::Aspect;
+use crate::quality::{Aspect, WORTH_COMPARING};
 use crate::schedule::{Clock, Reading, Schedule, WallClock};
 use crate::signals::Signal;
 use crate::threshold::{Threshold, ThresholdTable};
@@ -112,10 +115,21 @@ pub struct Output {
     pub keep: Option<Newcomer>,
 }
 
+/// What similarities are worth, by the models that make them.
+#[derive(Clone, Debug)]
+pub struct Worth {
+    /// Similarity by false accept rate.
+    pub thresholds: ThresholdTable,
+    /// Similarity to likelihood ratio, where that was measured.
+    pub likelihood: Option<Likelihood>,
+}
+
 /// One door with everything that decides.
 #[derive(Clone, Debug)]
 pub struct Controller {
-    thresholds: ThresholdTable,
+    worth: Worth,
+    /// Whether a view that is the same once more counts for nothing.
+    distinct: bool,
     false_accept_rate: f64,
     /// A frame older than this shows nobody who stands there now.
     frame_expires: Duration,
@@ -142,7 +156,7 @@ impl Controller {
     /// Begins by locking the door. What is asked of people to show that they are there
     /// follows from `chance`, which nobody should foresee.
     pub fn new(
-        thresholds: ThresholdTable,
+        worth: Worth,
         config: &Config,
         gallery: Gallery,
         chance: u64,
@@ -150,10 +164,11 @@ impl Controller {
     ) -> (Self, Output) {
         let (door, actions) = Door::new(now, config.door());
         let false_accept_rate = config.recognition.false_accept_rate;
-        let controller = Self {
-            threshold: thresholds.for_attempt(false_accept_rate, gallery.templates()),
-            enrolment: ByButton::new(config.enroll_by_button(&thresholds)),
-            thresholds,
+        let mut controller = Self {
+            threshold: worth.thresholds.for_attempt(false_accept_rate, gallery.templates()),
+            enrolment: ByButton::new(config.enroll_by_button(&worth.thresholds)),
+            worth,
+            distinct: false,
             false_accept_rate,
             frame_expires: config.recognition.evidence_expires,
             duress: config.door.duress,
@@ -171,7 +186,38 @@ impl Controller {
             stale: None,
             counts: Counts::default(),
         };
+        controller.weigh();
         (controller, Output { relay: actions.relay, ..Output::default() })
+    }
+
+    /// Whether a view that is the same once more, noise included, counts for nothing, so
+    /// that a camera that hangs opens nothing. Not by default: recorded frames may well be
+    /// the same.
+    pub fn ask_distinct(&mut self, distinct: bool, config: &Config) {
+        self.distinct = distinct;
+        self.set_decider(config);
+    }
+
+    fn set_decider(&mut self, config: &Config) {
+        let same_view = if self.distinct { SAME_VIEW } else { f32::INFINITY };
+        self.decider = Decider::new(DecideSettings { same_view, ..config.decide() });
+        self.weigh();
+    }
+
+    /// What is asked follows from models, gallery and rate; evidence gathered before is
+    /// forgotten.
+    fn weigh(&mut self) {
+        let templates = self.gallery.templates();
+        self.threshold = self.worth.thresholds.for_attempt(self.false_accept_rate, templates);
+        let weighing = self.worth.likelihood.as_ref().map(|likelihood| {
+            likelihood.weighing(self.threshold, self.false_accept_rate, templates)
+        });
+        self.decider.weigh(weighing);
+    }
+
+    /// Whether all there is to say of a track has been said.
+    pub fn all_said(&self, track: TrackId) -> bool {
+        self.decider.decided(track) && !self.enrolment.busy()
     }
 
     /// The similarity asked for now.
@@ -211,31 +257,28 @@ impl Controller {
 
     /// Other models, and everybody by their templates: evidence gathered before is
     /// forgotten.
-    pub fn set_models(&mut self, thresholds: ThresholdTable, gallery: Gallery) {
-        self.thresholds = thresholds;
+    pub fn set_models(&mut self, worth: Worth, gallery: Gallery) {
+        self.worth = worth;
         self.set_gallery(gallery);
     }
 
     /// Another gallery: evidence gathered with the old one is forgotten.
     pub fn set_gallery(&mut self, gallery: Gallery) {
-        self.threshold = self.thresholds.for_attempt(self.false_accept_rate, gallery.templates());
         self.gallery = gallery;
-        self.decider.clear();
+        self.weigh();
     }
 
     /// Another configuration from now on. The door stays as it is, lockdown, refused
     /// tries and who has passed included; evidence gathered before is forgotten.
     pub fn reconfigure(&mut self, config: &Config) {
         self.false_accept_rate = config.recognition.false_accept_rate;
-        self.threshold =
-            self.thresholds.for_attempt(self.false_accept_rate, self.gallery.templates());
         self.frame_expires = config.recognition.evidence_expires;
         self.duress = config.door.duress;
         self.schedule = config.schedule();
-        self.decider = Decider::new(config.decide());
+        self.set_decider(config);
         self.liveness.set_settings(config.liveness(0));
         self.door.set_settings(config.door());
-        self.enrolment.set_settings(config.enroll_by_button(&self.thresholds));
+        self.enrolment.set_settings(config.enroll_by_button(&self.worth.thresholds));
     }
 
     /// Takes one input at a time on a clock that does not run backwards.
@@ -382,12 +425,9 @@ impl Controller {
             self.enroll(now, button::Event::Frame { shot: &shot, like }, output);
             return;
         }
-        let observations: heapless::Vec<Observation, MAX_TRACKS> = faces
-            .iter()
-            .map(|face| Observation { track: face.track, seen: self.seen(face) })
-            .collect();
-        // On the frame's own clock: what it shows is as old as it is.
-        let decisions = self.decider.step(captured, &observations);
+        let observations: heapless::Vec<Observation<'_>, MAX_TRACKS> =
+            faces.iter().map(|face| self.observed(face)).collect();
+        let decisions = self.decider.result(now, captured, &observations);
         for decision in &decisions {
             self.decided(now, captured, decision, output);
         }
@@ -396,12 +436,19 @@ impl Controller {
         }
     }
 
-    fn seen(&self, face: &FaceSeen<'_>) -> Seen {
-        let Some(template) = face.template else { return Seen::Poor };
-        match self.gallery.best(template) {
+    fn observed<'f>(&self, face: &FaceSeen<'f>) -> Observation<'f> {
+        let track = face.track;
+        let Some(template) = face.template else {
+            return Observation { track, seen: Seen::Poor, look: None };
+        };
+        let best = self.gallery.best(template);
+        let seen = match &best {
             Some(best) if best.reaches(self.threshold) => Seen::Person(best.id, best.similarity),
-            best => Seen::Nobody(best.map_or(-1.0, |best| best.similarity)),
-        }
+            best => Seen::Nobody(best.as_ref().map_or(-1.0, |best| best.similarity)),
+        };
+        let most_alike = best.map(|best| best.id);
+        let look = Some(Look { template, quality: face.weakest.1, most_alike });
+        Observation { track, seen, look }
     }
 
     fn shot(&self, faces: &[FaceSeen<'_>]) -> (Shot, Option<Like>) {
@@ -491,7 +538,11 @@ impl Controller {
 
     /// What to tell somebody who stands alone and cannot be compared.
     fn advice(&mut self, now: Duration, faces: &[FaceSeen<'_>], output: &mut Output) {
-        let [FaceSeen { template: None, weakest: (aspect, _), .. }] = faces else { return };
+        let [FaceSeen { template: None, weakest: (aspect, score), .. }] = faces else { return };
+        if *score >= WORTH_COMPARING {
+            // It could be compared, and all is said of it.
+            return;
+        }
         let told = |(last, at): (Aspect, Duration)| last == *aspect && now < at + ADVICE_EVERY;
         if self.advised.is_some_and(told) {
             return;

@@ -6,7 +6,7 @@
 
 use crate::clock;
 use crate::config::{ClockSource, Config};
-use crate::controller::{Controller, FaceSeen, Input, Output};
+use crate::controller::{Controller, FaceSeen, Input, Output, Worth};
 use crate::decide::Zone;
 use crate::door::{Door, Order, State};
 use crate::enroll::MAX_VIEWS;
@@ -23,7 +23,7 @@ use crate::recognize::{Recognizer, StageTimes, View};
 use crate::relay::link::Told;
 use crate::relay::{Relay, RelayLink};
 use crate::signals::Signal;
-use crate::threshold::{Threshold, ThresholdTable};
+use crate::threshold::Threshold;
 use crate::track::{MAX_TRACKS, Tracker};
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
@@ -50,8 +50,8 @@ pub struct ModelSet {
     pub recognizer: Recognizer,
     /// Those that tell live faces, where there are any and liveness is asked for.
     pub liveness: Option<LivenessNets>,
-    /// Its thresholds.
-    pub thresholds: ThresholdTable,
+    /// What its similarities are worth.
+    pub worth: Worth,
     /// Everybody, by its templates.
     pub gallery: Gallery,
 }
@@ -105,8 +105,8 @@ pub struct NewPerson {
 impl Doorkeeper {
     /// Begins by locking the door; the events tell whether the relay answered.
     pub fn new(models: ModelSet, config: &Config, hand: Hand, now: Duration) -> (Self, Vec<Event>) {
-        let ModelSet { recognizer, liveness, thresholds, gallery } = models;
-        let (controller, output) = Controller::new(thresholds, config, gallery, unforeseen(), now);
+        let ModelSet { recognizer, liveness, worth, gallery } = models;
+        let (controller, output) = Controller::new(worth, config, gallery, unforeseen(), now);
         let clock = controller.needs_clock().then_some(config.schedule.clock);
         let mut keeper = Self {
             recognizer,
@@ -197,12 +197,12 @@ impl Doorkeeper {
     }
 
     fn set_models(&mut self, models: ModelSet) {
-        let ModelSet { recognizer, liveness, thresholds, gallery } = models;
+        let ModelSet { recognizer, liveness, worth, gallery } = models;
         self.recognizer = recognizer;
         self.liveness = liveness;
         // Views of one person are of one model.
         self.views.clear();
-        self.controller.set_models(thresholds, gallery);
+        self.controller.set_models(worth, gallery);
     }
 
     /// Another gallery: evidence gathered with the old one is forgotten. One of
@@ -224,13 +224,22 @@ impl Doorkeeper {
         let zone = self.zone;
         // A poster of a hundred faces must not hold up the door.
         let count = Cell::new(0);
-        let views = self.recognizer.follow(frame, |face| {
+        let mut views = self.recognizer.find(frame, |face| {
             let wanted = zone.contains(&face.rect, width, height) && count.get() < MAX_TRACKS;
             count.set(count.get() + usize::from(wanted));
             wanted
         })?;
         let faces: Vec<_> = views.iter().map(|view| view.face).collect();
         let tracks = self.tracker.step(captured, &faces);
+        for (track, view) in tracks.iter().zip(&mut views) {
+            let (quality, decided) = (view.quality.score(), self.controller.all_said(*track));
+            if self.tracker.worth_embedding(captured, *track, quality, decided) {
+                self.recognizer.compare(view)?;
+                if view.template.is_some() {
+                    self.tracker.embedded(captured, *track, quality);
+                }
+            }
+        }
         let samples = self.samples(frame, &views)?;
         let faces: heapless::Vec<FaceSeen<'_>, MAX_TRACKS> = tracks
             .iter()

@@ -1,7 +1,7 @@
 //! What the door tells of itself: one event a decision, each of a kind that is
 //! counted.
 
-use crate::decide::Evidence;
+use crate::decide::{Evidence, Weight};
 use crate::door::{Alarm, Mode, Note, Refusal, Role};
 use crate::enroll::button::{self, Failure};
 use crate::liveness::Verdict;
@@ -294,7 +294,15 @@ impl fmt::Display for Why<'_> {
             evidence.frames,
             evidence.of,
             evidence.track.0,
-        )
+        )?;
+        match evidence.weight {
+            // As decimal digits: 5 is a hundred thousand times likelier.
+            Some(Weight { log_ratio, needed }) => {
+                let digits = std::f64::consts::LN_10;
+                write!(f, ", evidence {:.1} >= {:.1}", log_ratio / digits, needed / digits)
+            }
+            None => Ok(()),
+        }
     }
 }
 

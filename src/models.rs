@@ -2,6 +2,7 @@
 //! files, read from a folder or built into the binary.
 
 use crate::align::{CROP_SIDE, Crop};
+use crate::controller::Worth;
 use crate::likelihood::Likelihood;
 use crate::nn::Precision;
 use crate::threshold::{Calibration, ThresholdTable};
@@ -482,6 +483,13 @@ impl Models {
         self.manifest.recognizer.as_ref()?.likelihood.as_ref()
     }
 
+    /// What similarities are worth: the thresholds, which a door cannot do without, and
+    /// the likelihood ratio, where it was measured.
+    pub fn worth(&self) -> Result<Worth, ModelsError> {
+        let likelihood = self.likelihood().cloned();
+        Ok(Worth { thresholds: self.thresholds()?, likelihood })
+    }
+
     /// The thresholds, which a door cannot do without.
     pub fn thresholds(&self) -> Result<ThresholdTable, ModelsError> {
         let Some(recognizer) = &self.manifest.recognizer else {
@@ -633,6 +641,19 @@ mod tests {
         assert_eq!(read.expect("a manifest"), written);
         let error = with(0.2).0.expect_err("smaller than the face").to_string();
         assert!(error.contains("liveness.networks: a.onnx: scale 0.2"), "{error}");
+    }
+
+    #[test]
+    fn the_models_built_in_weigh_evidence() {
+        let models = Models::built_in().expect("models");
+        let line = models.likelihood().expect("a likelihood ratio");
+        // Ratios of up to a hundred thousand, with no more pairs of one person than those
+        // of the card.
+        assert!((11.0..12.5).contains(&line.log_ratio(1.0)), "{line:?}");
+        let threshold = models.thresholds().expect("thresholds").for_attempt(1e-4, 50);
+        let needed = line.weighing(threshold, 1e-4, 50).needed();
+        assert!(needed > line.log_ratio(threshold.similarity), "more than votes ask for");
+        assert!(needed <= line.log_ratio(1.0), "and not more than one view can bring");
     }
 
     #[test]

@@ -93,7 +93,9 @@ impl Recognizer {
         let faces = self.detector.detect(frame)?;
         self.faces.clear();
         self.faces.extend(faces.iter().filter(|face| wanted(face)));
-        self.views(frame)
+        let mut views = self.views(frame);
+        views.iter_mut().try_for_each(|view| self.compare(view))?;
+        Ok(views)
     }
 
     /// Whether the last frame of a video showed a face.
@@ -105,6 +107,17 @@ impl Recognizer {
     /// are searched around them only; one in three is searched everywhere, and each
     /// in which one of them is not found again.
     pub fn follow(
+        &mut self,
+        frame: &Frame,
+        wanted: impl Fn(&Face) -> bool,
+    ) -> Result<Vec<View>, NetworkError> {
+        let mut views = self.find(frame, wanted)?;
+        views.iter_mut().try_for_each(|view| self.compare(view))?;
+        Ok(views)
+    }
+
+    /// The same, not embedded yet.
+    pub fn find(
         &mut self,
         frame: &Frame,
         wanted: impl Fn(&Face) -> bool,
@@ -124,25 +137,37 @@ impl Recognizer {
         last.extend(faces.iter().map(|face| face.rect));
         self.faces.clear();
         self.faces.extend(faces.iter().filter(|face| wanted(face)));
-        self.views(frame)
+        Ok(self.views(frame))
     }
 
-    fn views(&mut self, frame: &Frame) -> Result<Vec<View>, NetworkError> {
+    fn views(&mut self, frame: &Frame) -> Vec<View> {
         self.times = StageTimes { detect: self.detector.times(), ..StageTimes::default() };
-        (0..self.faces.len()).map(|at| self.view(frame, self.faces[at])).collect()
+        (0..self.faces.len()).map(|at| self.upright(frame, self.faces[at])).collect()
     }
 
     /// The view of a face already found.
     pub fn view(&mut self, frame: &Frame, face: Face) -> Result<View, NetworkError> {
+        let mut view = self.upright(frame, face);
+        self.compare(&mut view)?;
+        Ok(view)
+    }
+
+    fn upright(&mut self, frame: &Frame, face: Face) -> View {
         let started = Instant::now();
         let crop = align(frame, &face.landmarks);
         let quality = Quality::measure(&face, &crop);
-        let aligned = Instant::now();
-        let template =
-            if quality.score() >= WORTH_COMPARING { Some(self.embed(&crop)?) } else { None };
-        self.times.align += aligned - started;
-        self.times.embed += aligned.elapsed();
-        Ok(View { face, crop, quality, template })
+        self.times.align += started.elapsed();
+        View { face, crop, quality, template: None }
+    }
+
+    /// Embeds a view, if it is good enough to compare.
+    pub fn compare(&mut self, view: &mut View) -> Result<(), NetworkError> {
+        if view.quality.score() >= WORTH_COMPARING {
+            let started = Instant::now();
+            view.template = Some(self.embed(&view.crop)?);
+            self.times.embed += started.elapsed();
+        }
+        Ok(())
     }
 
     /// Whose templates these are.

@@ -24,7 +24,7 @@
 
 use facelatch::button::Side;
 use facelatch::config::Config;
-use facelatch::controller::{Controller, FaceSeen, Input, Output};
+use facelatch::controller::{Controller, FaceSeen, Input, Output, Worth};
 use facelatch::door::{Command, LockKind, Role};
 use facelatch::embed::{Embedding, Template};
 use facelatch::gallery::store::{NewTemplate, Store};
@@ -86,6 +86,11 @@ fn template(who: &str, pose: Pose) -> Option<Template> {
     let turned = Pose::ALL.iter().position(|known| *known == pose)?;
     values[PEOPLE.len() + turned] = 0.3;
     Some(Template::new(model(), Embedding::normalized(&values)))
+}
+
+fn worth() -> Worth {
+    // Votes alone decide: what evidence weighs has tests of its own.
+    Worth { thresholds: thresholds(), likelihood: None }
 }
 
 fn thresholds() -> ThresholdTable {
@@ -205,7 +210,7 @@ impl Stage {
         }
         let gallery = gallery(&people);
         let (controller, first) =
-            Controller::new(thresholds(), &config, gallery, CHANCE, Duration::ZERO);
+            Controller::new(worth(), &config, gallery, CHANCE, Duration::ZERO);
         let mut stage = Self {
             text: scene.config.clone(),
             config,
@@ -475,7 +480,7 @@ impl Stage {
             ["restart"] => {
                 let gallery = gallery(&self.people);
                 let (controller, first) =
-                    Controller::new(thresholds(), &self.config, gallery, CHANCE, self.time());
+                    Controller::new(worth(), &self.config, gallery, CHANCE, self.time());
                 self.controller = controller;
                 // What was only in memory is gone, and the relay without power.
                 self.views.clear();
@@ -577,7 +582,7 @@ fn two_doors() -> Result<(), String> {
     let mut doors: Vec<Controller> = vec![];
     for _ in 0..2 {
         let (mut door, first) =
-            Controller::new(thresholds(), &config, people.clone(), CHANCE, Duration::ZERO);
+            Controller::new(worth(), &config, people.clone(), CHANCE, Duration::ZERO);
         let order = first.relay.ok_or("no order to lock")?.number;
         door.step(Duration::ZERO, Input::Answer { order, taken: true });
         doors.push(door);

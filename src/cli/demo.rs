@@ -81,7 +81,7 @@ impl Demo {
         let set = ModelSet {
             recognizer,
             liveness: None,
-            thresholds: models.thresholds()?,
+            worth: models.worth()?,
             gallery: store.load(&model, size)?.gallery,
         };
         let (keeper, _) =

@@ -12,6 +12,7 @@ use facelatch::decide::Evidence;
 use facelatch::door::{Note, Refusal};
 use facelatch::doorkeeper::{Doorkeeper, Hand, ModelSet};
 use facelatch::event::Event;
+use facelatch::likelihood::NOT_MEASURED;
 use facelatch::motion_gate::{MotionGate, MotionGateSettings};
 use facelatch::peripherals::Peripherals;
 use facelatch::recognize::Recognizer;
@@ -64,7 +65,10 @@ impl Run {
             store.map(|store| store.pointer().map(|now| (store, now.current))).transpose()?;
         let models = self.site.models(&config)?;
         let mut recognizer = Recognizer::new(&models, detector(&config))?;
-        let thresholds = models.thresholds()?;
+        let worth = models.worth()?;
+        if worth.likelihood.is_none() {
+            log::warn!("{NOT_MEASURED}");
+        }
         let liveness = config.liveness.nets(&models)?;
         let file = config.gallery_file();
         let (gallery, known) = {
@@ -92,7 +96,7 @@ impl Run {
         log::info!("{} people, {} templates; relay {relay}", gallery.people(), gallery.templates());
         let mut out = self.json.then(|| Outlet::new(std::io::stdout())).transpose()?;
         let mut told = |at: Duration, event: &Event| tell(at, event, out.as_mut());
-        let models = ModelSet { recognizer, liveness, thresholds, gallery };
+        let models = ModelSet { recognizer, liveness, worth, gallery };
         let started = Instant::now();
         let recorded = Kind::of(&uri)? == Kind::Recorded;
         let (mut around, hand) = if recorded {
@@ -168,6 +172,8 @@ fn line(at: Duration, event: &Event) -> Value {
             "person": evidence.person.0, "track": evidence.track.0,
             "similarity": evidence.similarity, "frames": evidence.frames, "of": evidence.of,
             "threshold": threshold.similarity, "extrapolated": threshold.extrapolated,
+            "log_ratio": evidence.weight.map(|weight| weight.log_ratio),
+            "log_ratio_needed": evidence.weight.map(|weight| weight.needed),
         })
     };
     let mut object = Map::new();

@@ -1,13 +1,20 @@
 //! How much a similarity speaks for one person: a straight line through the logarithm
 //! of the likelihood ratio, and what ratios cost.
 
+use crate::comparisons::{Compared, Comparisons, draws, interval};
 use crate::metrics::Scores;
 use anyhow::{Result, bail};
+use facelatch::likelihood::Likelihood;
+use std::collections::BTreeSet;
 
 /// Newton's steps; a dozen are enough for any scores seen.
 const MOST_STEPS: usize = 100;
 /// The step is small enough when it changes neither number by more than this.
 const CLOSE: f64 = 1e-9;
+/// Halvings of the range of similarities, -1..=1, to a millionth.
+const HALVINGS: usize = 21;
+/// Steps of similarity that intervals tell apart, in 0..=1.
+const STEPS: f32 = 1000.0;
 
 /// Natural logarithm of the likelihood ratio as `slope * similarity + offset`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,22 +37,28 @@ impl Line {
     /// "Probabilistic outputs for support vector machines", 1999), so that kinds of pairs
     /// that do not overlap still give a finite line.
     pub fn fit(scores: &Scores) -> Result<Self> {
+        let once = |pairs: &[f32]| pairs.iter().map(|similarity| (*similarity, 1.0)).collect();
+        Self::fit_counted([once(&scores.genuine), once(&scores.impostor)])
+    }
+
+    /// The same of genuine and impostor similarities, each with how often it counts.
+    fn fit_counted(pairs: [Vec<(f32, f64)>; 2]) -> Result<Self> {
         let [genuine, impostor] =
-            [&scores.genuine, &scores.impostor].map(|pairs| pairs.len() as f64);
+            pairs.each_ref().map(|pairs| pairs.iter().map(|(_, times)| times).sum::<f64>());
         if genuine == 0.0 || impostor == 0.0 {
             bail!(
                 "{genuine} genuine and {impostor} impostor pairs: likelihood ratios need both; add people with several photos"
             );
         }
         let kinds = [
-            (&scores.genuine, (genuine + 1.0) / (genuine + 2.0), 0.5 / genuine),
-            (&scores.impostor, 1.0 / (impostor + 2.0), 0.5 / impostor),
+            (&pairs[0], (genuine + 1.0) / (genuine + 2.0), 0.5 / genuine),
+            (&pairs[1], 1.0 / (impostor + 2.0), 0.5 / impostor),
         ];
         let loss = |line: &Line| -> f64 {
-            let of = |(pairs, target, weight): &(&Vec<f32>, f64, f64)| {
-                let cost = |s: &f32| {
+            let of = |(pairs, target, weight): &(&Vec<(f32, f64)>, f64, f64)| {
+                let cost = |(s, times): &(f32, f64)| {
                     let x = line.at(*s);
-                    target * softplus(-x) + (1.0 - target) * softplus(x)
+                    times * (target * softplus(-x) + (1.0 - target) * softplus(x))
                 };
                 weight * pairs.iter().map(cost).sum::<f64>()
             };
@@ -57,8 +70,8 @@ impl Line {
             // Gradient and curvature over slope and offset.
             let (mut g, mut h) = ([0.0; 2], [0.0; 3]);
             for (pairs, target, weight) in &kinds {
-                for similarity in pairs.iter() {
-                    let s = f64::from(*similarity);
+                for (similarity, times) in pairs.iter() {
+                    let (s, weight) = (f64::from(*similarity), weight * times);
                     let p = 1.0 / (1.0 + (-line.at(*similarity)).exp());
                     let (error, curve) = (weight * (p - target), weight * p * (1.0 - p));
                     g = [g[0] + error * s, g[1] + error];
@@ -97,12 +110,92 @@ impl Line {
     }
 }
 
+/// 95 % intervals of the slope and of the similarity that says nothing either way: people
+/// are drawn again, with all their photos. Similarities are rounded to a thousandth.
+pub fn intervals(all: &Comparisons, seed: i64) -> [Option<[f64; 2]>; 2] {
+    let bins = |pairs: &[Compared], times: &dyn Fn(&Compared) -> f64| {
+        let mut counts = vec![0.0; 2 * STEPS as usize + 1];
+        for pair in pairs {
+            let bin = (pair.similarity * STEPS).round() + STEPS;
+            counts[(bin as usize).min(2 * STEPS as usize)] += times(pair);
+        }
+        let similarity = |bin: usize| bin as f32 / STEPS - 1.0;
+        let counts = counts.into_iter().enumerate().filter(|(_, times)| *times > 0.0);
+        counts.map(|(bin, times)| (similarity(bin), times)).collect::<Vec<_>>()
+    };
+    let people = all.people.iter().max().map_or(0, |last| last + 1);
+    let (mut slopes, mut even) = (vec![], vec![]);
+    for times in draws(people, seed) {
+        let of = |place: u32| times[all.people[place as usize]];
+        // A genuine pair comes as often as its person.
+        let genuine = bins(&all.genuine, &|pair| of(pair.first));
+        let impostor = bins(&all.impostor, &|pair| of(pair.first) * of(pair.second));
+        if let Ok(line) = Line::fit_counted([genuine, impostor]) {
+            slopes.push(line.slope);
+            even.push(-line.offset / line.slope);
+        }
+    }
+    [interval(slopes), interval(even)]
+}
+
+/// The line as a manifest holds it, measured on every two of these faces.
+pub fn measured(all: &Comparisons, scores: &Scores, data: &str) -> Result<Likelihood> {
+    let line = Line::fit(scores)?;
+    let Some([lowest, highest]) = bounds(&line, scores) else {
+        bail!("similarities do not tell these people apart; add people and photos");
+    };
+    let found = all.people.iter().zip(&all.found).filter(|(_, found)| **found);
+    let people: BTreeSet<usize> = found.clone().map(|(person, _)| *person).collect();
+    let mut measured = Likelihood {
+        slope: line.slope,
+        offset: line.offset,
+        lowest,
+        highest,
+        data: data.to_owned(),
+        people: people.len(),
+        photos: found.count(),
+        genuine_pairs: scores.genuine.len() as u64,
+        impostor_pairs: scores.impostor.len() as u64,
+        cllr: 0.0,
+    };
+    // As a door would take it, ends and all.
+    measured.cllr = cost(scores, |similarity| measured.log_ratio(similarity));
+    Ok(measured)
+}
+
 /// Where a line speaks: from the least alike genuine pair to the most alike impostor
 /// pair, for beyond them one kind was not seen at all. Where the kinds do not overlap, the
 /// gap between them.
 pub fn range(scores: &Scores) -> Option<[f64; 2]> {
     let (genuine, impostor) = (*scores.genuine.last()?, *scores.impostor.first()?);
     let (low, high) = (f64::from(genuine.min(impostor)), f64::from(genuine.max(impostor)));
+    (low < high).then_some([low, high])
+}
+
+/// Where a line may be believed: within [`range`], and no higher than where the ratios of
+/// impostor pairs, those beyond it taken as the one there, are 1 on average. A true
+/// likelihood ratio has that mean, and it is all that a bound on false accepts asks for
+/// (Ville 1939), so a door is safe with a line from few genuine pairs: they decide how much
+/// it tells, the impostor pairs how much it may promise. No ratio is higher than the number
+/// of impostor pairs so, and pairs of one person under two names lower it further.
+pub fn bounds(line: &Line, scores: &Scores) -> Option<[f64; 2]> {
+    let [low, mut high] = range(scores)?;
+    let mean = |high: f64| {
+        let ratio = |s: &f32| line.at(s.min(high as f32)).exp();
+        scores.impostor.iter().map(ratio).sum::<f64>() / scores.impostor.len() as f64
+    };
+    if mean(high) > 1.0 {
+        let mut believed = low;
+        for _ in 0..HALVINGS {
+            let middle = f64::midpoint(believed, high);
+            if mean(middle) <= 1.0 {
+                believed = middle;
+            } else {
+                high = middle;
+            }
+        }
+        high = believed;
+    }
     (low < high).then_some([low, high])
 }
 
@@ -172,6 +265,7 @@ fn softplus(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comparisons::tests::{compared, crowd};
     use proptest::prelude::*;
 
     /// Quantiles of a normal distribution: a sample without chance.
@@ -198,6 +292,26 @@ mod tests {
     }
 
     #[test]
+    fn a_line_ends_where_impostors_would_promise_too_much() {
+        let scores = Scores::new(normal(0.6, 0.1, 2000), normal(0.2, 0.1, 5000), 0);
+        let line = Line::fit(&scores).expect("a line");
+        let mean = |scores: &Scores, high: f64| {
+            let ratios = scores.impostor.iter().map(|s| line.at(s.min(high as f32)).exp());
+            ratios.sum::<f64>() / scores.impostor.len() as f64
+        };
+        let [low, high] = bounds(&line, &scores).expect("bounds");
+        assert!(low < high && mean(&scores, high) <= 1.0);
+        // Three pairs of one person under two names, as alike as can be.
+        let mut impostor = scores.impostor.clone();
+        impostor.extend([0.9, 0.9, 0.9]);
+        let spoilt = Scores::new(scores.genuine.clone(), impostor, 0);
+        let [_, lower] = bounds(&line, &spoilt).expect("bounds");
+        assert!(lower < 0.9 && mean(&spoilt, lower) <= 1.0 && mean(&spoilt, lower + 1e-3) > 1.0);
+        assert!(line.at(lower as f32) < (5003f64 / 3.0).ln());
+        assert_eq!(bounds(&line, &Scores::default()), None);
+    }
+
+    #[test]
     fn ratios_that_say_nothing_cost_one_bit() {
         let scores = Scores::new(vec![0.1, 0.9], vec![0.2, 0.3, 0.4], 0);
         assert!((cost(&scores, |_| 0.0) - 1.0).abs() < 1e-12);
@@ -216,6 +330,18 @@ mod tests {
         assert!(line.slope.is_finite() && line.at(0.85) > 0.5 && line.at(0.2) < -0.5, "{line:?}");
         assert_eq!(range(&scores), Some([f64::from(0.3f32), f64::from(0.8f32)]));
         assert!(least_cost(&scores).abs() < 1e-12);
+    }
+
+    #[test]
+    fn an_interval_holds_the_line() {
+        let all = compared(&crowd(60, 4, 1.2));
+        let line = Line::fit(&all.scores()).expect("a line");
+        let [slope, even] = intervals(&all, 1).map(|interval| interval.expect("an interval"));
+        assert!(slope[0] < line.slope && line.slope < slope[1], "{slope:?} {line:?}");
+        let zero = -line.offset / line.slope;
+        assert!(even[0] < zero && zero < even[1], "{even:?} {zero}");
+        let measured = measured(&all, &all.scores(), "made up").expect("a line");
+        assert!(measured.people == 60 && measured.photos == 240 && measured.cllr < 1.0);
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! `calibrate`: the thresholds of a set of models.
+//! `calibrate`: the thresholds of a set of models, and what a similarity is worth.
 
 use super::import::{Thresholds, update_manifest};
 use super::say;
 use crate::calibrate::calibrate;
-use crate::lfw::{all_photos, names_in};
+use crate::comparisons::Comparisons;
+use crate::lfw::{self, Pairs, all_photos, names_in};
+use crate::likelihood;
 use crate::metrics::Scores;
 use crate::photos;
 use anyhow::Result;
@@ -17,7 +19,9 @@ use std::path::{Path, PathBuf};
 /// Measure a recognizer's thresholds and write them into its manifest.
 ///
 /// Anything that changes what the recognizer sees changes them: its weights, their
-/// arithmetic, the detector. The people should play no other part.
+/// arithmetic, the detector. The people should play no other part. With --select the
+/// likelihood ratio is measured, too; without, one that was in the manifest goes, for it
+/// was measured on what the networks were before.
 #[derive(Args)]
 pub struct Calibrate {
     /// Folder of models
@@ -29,16 +33,104 @@ pub struct Calibrate {
     /// File with a name a line, whose photos all count
     #[arg(long)]
     people: PathBuf,
+    /// Pairs file whose people's photos count for the likelihood ratio beside those of
+    /// --people, where people with several photos are few; nobody trained on
+    #[arg(long)]
+    select: Option<PathBuf>,
+    /// What intervals are drawn by follows from it
+    #[arg(long, default_value_t = 1, allow_hyphen_values = true)]
+    seed: i64,
 }
 
 impl Calibrate {
     pub fn run(self) -> Result<()> {
-        let thresholds = thresholds(&Models::open(&self.models)?, &self.images, &self.people)?;
+        let models = Models::open(&self.models)?;
+        let people = names_in(&self.people)?;
+        let faces = Faces::embed(&models, &self.images, &people, "calibration")?;
+        let thresholds = faces.thresholds(&self.people)?;
         for (far, similarity) in &thresholds.0 {
             say(&format!("FAR {far}  similarity {similarity:.4}"));
         }
-        write(&self.models, thresholds, None)
+        let likelihood = self.likelihood(&models, people, faces)?;
+        write(&self.models, thresholds, likelihood)
     }
+
+    fn likelihood(
+        &self,
+        models: &Models,
+        people: BTreeSet<String>,
+        mut faces: Faces,
+    ) -> Result<Option<Likelihood>> {
+        let Some(select) = &self.select else { return Ok(None) };
+        let others = lfw::people_of(&Pairs::read(select)?);
+        lfw::check_apart(&[("--people", people), ("--select", others.clone())])?;
+        faces.0.append(&mut Faces::embed(models, &self.images, &others, "selection")?.0);
+        let names: Vec<&String> =
+            faces.0.iter().map(|(person, _)| person).collect::<BTreeSet<_>>().into_iter().collect();
+        let numbered: Vec<(usize, Option<&Embedding>)> = faces
+            .0
+            .iter()
+            .map(|(person, embedding)| {
+                (names.binary_search(&person).unwrap_or_default(), Some(embedding))
+            })
+            .collect();
+        let all = Comparisons::of(&numbered);
+        let data = format!("{}, {}", file_name(&self.people), file_name(select));
+        let line = likelihood::measured(&all, &all.scores(), &data)?;
+        say(&format!(
+            "likelihood  ln ratio = {:.3} * similarity {:+.3}, {:.2} at {:.4} and below to {:.2} at {:.4} and above",
+            line.slope,
+            line.offset,
+            line.log_ratio(-1.0),
+            line.lowest,
+            line.log_ratio(1.0),
+            line.highest
+        ));
+        say(&format!(
+            "            {} people, {} photos, {} genuine and {} impostor pairs, Cllr {:.4} bits",
+            line.people, line.photos, line.genuine_pairs, line.impostor_pairs, line.cllr
+        ));
+        let [slope, even] = likelihood::intervals(&all, self.seed);
+        if let (Some(slope), Some(even)) = (slope, even) {
+            say(&format!(
+                "            95 %: slope {:.1} to {:.1}, even at {:.3} to {:.3}",
+                slope[0], slope[1], even[0], even[1]
+            ));
+        }
+        Ok(Some(line))
+    }
+}
+
+/// Faces found, each with its person.
+struct Faces(Vec<(String, Embedding)>);
+
+impl Faces {
+    fn embed(
+        models: &Models,
+        images: &Path,
+        people: &BTreeSet<String>,
+        label: &str,
+    ) -> Result<Self> {
+        let photos = all_photos(images, people)?;
+        let paths: Vec<PathBuf> = photos.iter().map(|photo| photo.path(images)).collect();
+        let outcomes = photos::process(models, &paths, true, label)?;
+        let embedded =
+            outcomes.into_iter().zip(&paths).zip(photos).filter_map(|((outcome, path), photo)| {
+                Some((photo.person, photos::told(outcome, path).and_then(|(_, face)| face)?))
+            });
+        Ok(Self(embedded.collect()))
+    }
+
+    fn thresholds(&self, people: &Path) -> Result<Thresholds> {
+        let faces: Vec<(&str, Option<&Embedding>)> =
+            self.0.iter().map(|(person, face)| (person.as_str(), Some(face))).collect();
+        let found: BTreeSet<&str> = faces.iter().map(|(person, _)| *person).collect();
+        calibrate(&Scores::of_all_pairs(&faces), file_name(people), found.len(), faces.len())
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Puts thresholds and a likelihood into the manifest of a folder. One that was in it was
@@ -56,23 +148,7 @@ pub fn write(
 
 /// Thresholds from every two photos of these people.
 pub fn thresholds(models: &Models, images: &Path, people: &Path) -> Result<Thresholds> {
-    let photos = all_photos(images, &names_in(people)?)?;
-    let paths: Vec<PathBuf> = photos.iter().map(|photo| photo.path(images)).collect();
-    let outcomes = photos::process(models, &paths, true, "calibration")?;
-    let embeddings: Vec<Option<Embedding>> = outcomes
-        .into_iter()
-        .zip(&paths)
-        .map(|(outcome, path)| photos::told(outcome, path).and_then(|(_, embedding)| embedding))
-        .collect();
-    let faces: Vec<(&str, Option<&Embedding>)> = photos
-        .iter()
-        .map(|photo| photo.person.as_str())
-        .zip(embeddings.iter().map(Option::as_ref))
-        .filter(|(_, embedding)| embedding.is_some())
-        .collect();
-    let found: BTreeSet<&str> = faces.iter().map(|(person, _)| *person).collect();
-    let file = people.file_name().unwrap_or_default().to_string_lossy();
-    calibrate(&Scores::of_all_pairs(&faces), file.into_owned(), found.len(), faces.len())
+    Faces::embed(models, images, &names_in(people)?, "calibration")?.thresholds(people)
 }
 
 #[cfg(test)]

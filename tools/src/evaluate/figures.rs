@@ -198,7 +198,7 @@ fn likelihood(figures: &LikelihoodFigures, verification: &Verification) -> Chart
         name: "likelihood",
         title: "What a similarity says".to_owned(),
         description: format!(
-            "Logarithm of the likelihood ratio over similarity: even at {:.3}, and 10 to the power of {:.1} at most, for beyond {:.3} no pair of two people was seen.",
+            "Logarithm of the likelihood ratio over similarity: even at {:.3}, and 10 to the power of {:.1} at most: pairs of two people bear out no more than it is at {:.3}.",
             -line.offset / line.slope,
             ten(line.log_ratio(1.0)),
             line.highest

@@ -12,7 +12,6 @@ use facelatch::embed::Embedding;
 use facelatch::likelihood::Likelihood;
 use facelatch::threshold::ThresholdTable;
 use serde::Serialize;
-use std::collections::BTreeSet;
 
 /// False accept rates told, where they can be measured.
 pub const RATES: [f64; 6] = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6];
@@ -353,7 +352,7 @@ fn identification(searches: &Searches, seed: i64) -> Identification {
 }
 
 fn likelihood_figures(all: &Comparisons, scores: &Scores, data: &str) -> Result<LikelihoodFigures> {
-    let line = fit_likelihood(all, scores, data)?;
+    let line = likelihood::measured(all, scores, data)?;
     // Fitted on every other person, asked about the rest.
     let half =
         |odd: usize| all.scores_of(|a, b| all.people[a] % 2 == odd && all.people[b] % 2 == odd);
@@ -361,7 +360,7 @@ fn likelihood_figures(all: &Comparisons, scores: &Scores, data: &str) -> Result<
     for (fitted, asked) in [(0, 1), (1, 0)] {
         let (fitted, asked) = (half(fitted), half(asked));
         if let Ok(line) = Line::fit(&fitted)
-            && let Some([low, high]) = likelihood::range(&fitted)
+            && let Some([low, high]) = likelihood::bounds(&line, &fitted)
             && !asked.genuine.is_empty()
             && !asked.impostor.is_empty()
         {
@@ -374,31 +373,6 @@ fn likelihood_figures(all: &Comparisons, scores: &Scores, data: &str) -> Result<
         cllr_others: (costs.len() == 2).then(|| (costs[0] + costs[1]) / 2.0),
         line,
     })
-}
-
-/// The line a manifest would hold.
-fn fit_likelihood(all: &Comparisons, scores: &Scores, data: &str) -> Result<Likelihood> {
-    let line = Line::fit(scores)?;
-    let Some([lowest, highest]) = likelihood::range(scores) else {
-        bail!("all similarities are the same; add photos");
-    };
-    let found = all.people.iter().zip(&all.found).filter(|(_, found)| **found);
-    let people: BTreeSet<usize> = found.clone().map(|(person, _)| *person).collect();
-    let mut fitted = Likelihood {
-        slope: line.slope,
-        offset: line.offset,
-        lowest,
-        highest,
-        data: data.to_owned(),
-        people: people.len(),
-        photos: found.count(),
-        genuine_pairs: scores.genuine.len() as u64,
-        impostor_pairs: scores.impostor.len() as u64,
-        cllr: 0.0,
-    };
-    // As a door would take it, ends and all.
-    fitted.cllr = likelihood::cost(scores, |similarity| fitted.log_ratio(similarity));
-    Ok(fitted)
 }
 
 #[cfg(test)]
