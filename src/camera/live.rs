@@ -180,13 +180,20 @@ impl LiveCamera {
     }
 
     /// The newest frame that was not taken yet, or the next recorded one. Waits for
-    /// it as long as given.
+    /// it as long as given, or until the camera is seen to go away.
     pub fn next(&self, timeout: Duration) -> Taken {
+        let slot = self.shared.slot();
+        let was_away = matches!(slot.health.state, CameraState::Away { .. });
         let (mut slot, _) = self
             .shared
             .changed
-            .wait_timeout_while(self.shared.slot(), timeout, |slot| {
-                slot.newest.is_none() && !matches!(slot.health.state, CameraState::Ended { .. })
+            .wait_timeout_while(slot, timeout, |slot| {
+                let goes_on = match slot.health.state {
+                    CameraState::Opening | CameraState::Streaming => true,
+                    CameraState::Away { .. } => was_away,
+                    CameraState::Ended { .. } => false,
+                };
+                slot.newest.is_none() && goes_on
             })
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(captured) = slot.newest.take() {

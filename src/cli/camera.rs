@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 const JPEG_QUALITY: u8 = 95;
 /// All frames of a shot come within this, or never.
 const TIME: Duration = Duration::from_secs(60);
+/// How often to look whether they still come.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// List cameras, or take a picture
 #[derive(Args)]
@@ -244,7 +246,7 @@ fn last_of(uri: &str, frames: u32) -> Result<Frame> {
     let mut last = None;
     let mut count = 0;
     while count < frames {
-        match camera.next(TIME.saturating_sub(began.elapsed())) {
+        match camera.next(LOOK_EVERY) {
             Taken::Frame(captured) => {
                 last = Some(captured.frame);
                 count += 1;
