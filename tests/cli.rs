@@ -666,3 +666,34 @@ fn bench_reports_every_stage() {
         assert!(min > 0.0 && min <= median && median <= p95, "{stage}: {figures}");
     }
 }
+
+#[test]
+fn a_shot_is_written_and_measured() {
+    let folder = TempDir::new().expect("a folder");
+    let file = at(folder.path(), "near.y4m");
+    std::fs::write(&file, video(ASTRONAUT, 1)).expect("written");
+    let out = at(folder.path(), "shot.png");
+    for camera in [format!("pipe:cat {file}"), format!("images:{ASTRONAUT}")] {
+        let said =
+            succeeds(&["camera", "shot", &out, "--camera", &camera, "--frames", "1", "--json"]);
+        let line = &json_lines(&said)[0];
+        let taken = picture::read(Path::new(&out)).expect("a picture");
+        assert_eq!(
+            (line["width"].as_u64(), line["height"].as_u64()),
+            (Some(taken.width() as u64), Some(taken.height() as u64))
+        );
+        assert_eq!(line["faces"].as_array().expect("faces").len(), 1, "{line}");
+        assert!(line["brightness"].as_f64().is_some_and(|light| (20.0..235.0).contains(&light)));
+        assert!(line["sharpness"].as_f64().is_some_and(|sharp| sharp > 0.0));
+    }
+    for (out, camera, expected) in [
+        ("shot.gif", "pipe:true", "pictures end in .jpg"),
+        (&*out, "pipe:echo hello", "no YUV4MPEG2 stream"),
+        (&*out, "images:/no/such/folder", "/no/such/folder"),
+        (&*out, "v4l:video0", "names no device"),
+        (&*out, "v4l:/dev/no-such-video", "no-such-video"),
+    ] {
+        let message = fails(&["camera", "shot", out, "--camera", camera]);
+        assert!(message.contains(expected), "{message}");
+    }
+}

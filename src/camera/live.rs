@@ -8,9 +8,11 @@
 //!       +--- opened, interrupted by ------+
 //! ```
 
+mod reader;
+
 use super::reopen::{Action, Event, Patience, Reopen, Telling};
-use super::{Camera, CameraError, Captured, Interrupter, Kind};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use super::{CameraError, Captured, Kind};
+use reader::{News, Reader};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -178,13 +180,20 @@ impl LiveCamera {
     }
 
     /// The newest frame that was not taken yet, or the next recorded one. Waits for
-    /// it as long as given.
+    /// it as long as given, or until the camera is seen to go away.
     pub fn next(&self, timeout: Duration) -> Taken {
+        let slot = self.shared.slot();
+        let was_away = matches!(slot.health.state, CameraState::Away { .. });
         let (mut slot, _) = self
             .shared
             .changed
-            .wait_timeout_while(self.shared.slot(), timeout, |slot| {
-                slot.newest.is_none() && !matches!(slot.health.state, CameraState::Ended { .. })
+            .wait_timeout_while(slot, timeout, |slot| {
+                let goes_on = match slot.health.state {
+                    CameraState::Opening | CameraState::Streaming => true,
+                    CameraState::Away { .. } => was_away,
+                    CameraState::Ended { .. } => false,
+                };
+                slot.newest.is_none() && goes_on
             })
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(captured) = slot.newest.take() {
@@ -231,82 +240,6 @@ struct Message {
     /// Of which reading thread; 0 of none.
     generation: u64,
     news: News,
-}
-
-enum News {
-    /// Somebody wants the end.
-    Wake,
-    /// It is open; what it is, if there is anything to say.
-    Opened(Option<Arc<str>>),
-    Frame(Captured),
-    Bad(String),
-    Failed(String),
-    Ended,
-}
-
-/// A reading thread, as the minding one sees it.
-struct Reader {
-    thread: JoinHandle<()>,
-    cancel: Arc<Cancel>,
-}
-
-/// How a reading thread is told to end, before and after its camera is open.
-#[derive(Default)]
-struct Cancel {
-    wanted: AtomicBool,
-    interrupter: Mutex<Option<Interrupter>>,
-}
-
-impl Cancel {
-    fn cancel(&self) {
-        // Under the lock, so that a camera that is just opened does not miss it.
-        let interrupter = self.interrupter.lock().unwrap_or_else(PoisonError::into_inner);
-        self.wanted.store(true, Ordering::Relaxed);
-        if let Some(interrupter) = &*interrupter {
-            interrupter.interrupt();
-        }
-    }
-
-    /// Whether the camera that was opened is still wanted.
-    fn arm(&self, interrupter: Interrupter) -> bool {
-        let mut armed = self.interrupter.lock().unwrap_or_else(PoisonError::into_inner);
-        *armed = Some(interrupter);
-        !self.wanted.load(Ordering::Relaxed)
-    }
-
-    fn is_wanted(&self) -> bool {
-        self.wanted.load(Ordering::Relaxed)
-    }
-}
-
-/// Opens the camera and tells all that comes, until it ends or is not wanted.
-fn read(shared: &Shared, cancel: &Cancel, tell: impl Fn(News) -> bool) {
-    let mut camera = match Camera::open(&shared.uri) {
-        Ok(camera) => camera,
-        Err(error) => {
-            tell(News::Failed(error.to_string()));
-            return;
-        }
-    };
-    if !cancel.arm(camera.interrupter()) || !tell(News::Opened(camera.told().map(Arc::from))) {
-        return;
-    }
-    // From the camera's clock to the service's; recorded frames have their own.
-    let opened = camera.opened().map(|opened| opened.saturating_duration_since(shared.origin));
-    while let Some(next) = camera.next() {
-        let news = match next {
-            Ok(Captured { frame, at }) => {
-                News::Frame(Captured { frame, at: opened.map_or(at, |opened| opened + at) })
-            }
-            Err(error) if camera.ended() => News::Failed(error.to_string()),
-            Err(error) => News::Bad(error.to_string()),
-        };
-        let is_last = matches!(news, News::Failed(_));
-        if cancel.is_wanted() || !tell(news) || is_last {
-            return;
-        }
-    }
-    tell(News::Ended);
 }
 
 /// The minding thread.
@@ -499,28 +432,19 @@ impl Minder {
         }
         self.generation += 1;
         let (generation, sender) = (self.generation, self.sender.clone());
-        let cancel = Arc::new(Cancel::default());
-        let (shared, cancelled) = (Arc::clone(&self.shared), Arc::clone(&cancel));
-        let thread = std::thread::Builder::new()
-            .name("frames".to_owned())
-            .spawn(move || {
-                let tell = |news| sender.send(Message { generation, news }).is_ok();
-                let reading = AssertUnwindSafe(|| read(&shared, &cancelled, tell));
-                if catch_unwind(reading).is_err() {
-                    tell(News::Failed("its reader panicked".to_owned()));
-                }
-            })
+        let (uri, origin) = (self.shared.uri.clone(), self.shared.origin);
+        let tell = move |news| sender.send(Message { generation, news }).is_ok();
+        let reader = Reader::start(uri, origin, tell)
             .map_err(|error| format!("no thread to read it with: {error}"))?;
-        self.reader = Some(Reader { thread, cancel });
+        self.reader = Some(reader);
         Ok(())
     }
 
     /// Ends the reading thread, which may take its time.
     fn let_go(&mut self) {
-        if let Some(Reader { thread, cancel }) = self.reader.take() {
-            cancel.cancel();
+        if let Some(reader) = self.reader.take() {
             self.generation += 1;
-            self.old = Some(thread);
+            self.old = Some(reader.cancel());
         }
     }
 }

@@ -160,7 +160,7 @@ impl Iterator for Nokhwa {
                 Ok(Ok((taken, buffer))) => {
                     let at = taken.saturating_duration_since(self.opened);
                     let frame = decode(&buffer).map(|frame| Captured { frame, at });
-                    return Some(frame.map_err(|why| self.error(format!("a bad frame: {why}"))));
+                    return Some(frame.map_err(|why| self.error(why)));
                 }
                 Ok(Err(fault)) => fault,
                 Err(RecvTimeoutError::Disconnected) => "its thread has ended".to_owned(),

@@ -28,7 +28,7 @@ impl Default for Patience {
             between: STALLED_AFTER,
             least: Duration::from_millis(500),
             most: Duration::from_secs(30),
-            steady: Duration::from_secs(10),
+            steady: Duration::from_secs(5),
             say_again: Duration::from_secs(60),
         }
     }
@@ -487,9 +487,9 @@ mod tests {
         }
         assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
         // Steady frames make up for all of it.
-        scene.step(at, Event::Tick).step(at, Event::Frame).step(at + 10_000, Event::Frame);
-        scene.step(at + 10_100, Event::Ended);
-        assert_eq!(scene.reopen.wake(), ms(at + 10_600));
+        scene.step(at, Event::Tick).step(at, Event::Frame).step(at + 5_000, Event::Frame);
+        scene.step(at + 5_100, Event::Ended);
+        assert_eq!(scene.reopen.wake(), ms(at + 5_600));
     }
 
     proptest! {

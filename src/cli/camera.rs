@@ -9,8 +9,8 @@ use facelatch::camera::v4l::nodes::{Node, lasting_uri};
 use facelatch::detect::Detector;
 use facelatch::frame::Frame;
 use facelatch::picture::encode_png;
-use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
+use image::{ExtendedColorType, ImageError};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 const JPEG_QUALITY: u8 = 95;
 /// All frames of a shot come within this, or never.
 const TIME: Duration = Duration::from_secs(60);
+/// How often to look whether they still come.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// List cameras, or take a picture
 #[derive(Args)]
@@ -122,7 +124,7 @@ impl CameraLine {
     #[cfg(feature = "v4l")]
     fn describe(&mut self) {
         use facelatch::camera::v4l::offer::{Rates, Size};
-        let described = match facelatch::camera::v4l::stream::describe(&self.device) {
+        let described = match facelatch::camera::v4l::driver::describe(&self.device) {
             Ok(described) => described,
             Err(error) => {
                 self.error = Some(error.to_string());
@@ -170,7 +172,7 @@ impl CameraLine {
 impl List {
     fn run(self) -> Result<ExitCode> {
         #[cfg(feature = "v4l")]
-        let cameras = facelatch::camera::v4l::stream::cameras();
+        let cameras = facelatch::camera::v4l::driver::cameras();
         #[cfg(not(feature = "v4l"))]
         let cameras = facelatch::camera::v4l::nodes::nodes();
         let mut out = anstream::stdout().lock();
@@ -206,11 +208,11 @@ impl Shot {
                 "no camera: name one with --camera, or with uri under [camera] in the configuration"
             );
         };
-        let encode = encoder(&self.out)?;
+        let format = Format::of(&self.out)?;
         let models = self.site.models(&config)?;
         let mut detector = Detector::new(&models.detector, config.detector())?;
         let frame = last_of(uri, self.frames)?;
-        let bytes = encode(&frame).context("the picture cannot be encoded")?;
+        let bytes = format.encode(&frame).context("the picture cannot be encoded")?;
         std::fs::write(&self.out, bytes).with_context(|| self.out.display().to_string())?;
         let faces: Vec<FaceLine> =
             detector.detect(&frame)?.iter().map(|face| FaceLine::new(&frame, face)).collect();
@@ -244,7 +246,7 @@ fn last_of(uri: &str, frames: u32) -> Result<Frame> {
     let mut last = None;
     let mut count = 0;
     while count < frames {
-        match camera.next(TIME.saturating_sub(began.elapsed())) {
+        match camera.next(LOOK_EVERY) {
             Taken::Frame(captured) => {
                 last = Some(captured.frame);
                 count += 1;
@@ -259,22 +261,35 @@ fn last_of(uri: &str, frames: u32) -> Result<Frame> {
     last.with_context(|| format!("{uri}: no frame"))
 }
 
-/// How to write the picture, by the ending of its name.
-fn encoder(path: &Path) -> Result<fn(&Frame) -> Result<Vec<u8>>> {
-    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    match ending.to_ascii_lowercase().as_str() {
-        "png" => Ok(|frame| Ok(encode_png(frame)?)),
-        "jpg" | "jpeg" => Ok(|frame| {
-            let mut bytes = Vec::new();
-            JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY).encode(
-                frame.pixels(),
-                frame.width() as u32,
-                frame.height() as u32,
-                ExtendedColorType::Rgb8,
-            )?;
-            Ok(bytes)
-        }),
-        _ => bail!("{}: pictures end in .jpg, .jpeg or .png", path.display()),
+/// How a picture is written.
+#[derive(Clone, Copy)]
+enum Format {
+    Jpeg,
+    Png,
+}
+
+impl Format {
+    /// By the ending of its name.
+    fn of(path: &Path) -> Result<Self> {
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        match ending.to_ascii_lowercase().as_str() {
+            "png" => Ok(Self::Png),
+            "jpg" | "jpeg" => Ok(Self::Jpeg),
+            _ => bail!("{}: pictures end in .jpg, .jpeg or .png", path.display()),
+        }
+    }
+
+    fn encode(self, frame: &Frame) -> Result<Vec<u8>, ImageError> {
+        let Self::Jpeg = self else { return encode_png(frame) };
+        let mut bytes = Vec::new();
+        let (width, height) = (frame.width() as u32, frame.height() as u32);
+        JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY).encode(
+            frame.pixels(),
+            width,
+            height,
+            ExtendedColorType::Rgb8,
+        )?;
+        Ok(bytes)
     }
 }
 

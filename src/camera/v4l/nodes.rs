@@ -136,18 +136,19 @@ pub fn lasting_uri(node: &Node, cameras: &[Node]) -> String {
     }
 }
 
-/// Programs that have the device open, as far as one may know.
+/// Other programs that have the device open, as far as one may know.
 pub fn holders(device: &Path) -> Vec<String> {
-    holders_in(Path::new("/proc"), device)
+    holders_in(Path::new("/proc"), device, std::process::id())
 }
 
-fn holders_in(processes: &Path, device: &Path) -> Vec<String> {
+fn holders_in(processes: &Path, device: &Path, ourselves: u32) -> Vec<String> {
     let device = device.canonicalize().unwrap_or_else(|_| device.to_owned());
     let Ok(entries) = std::fs::read_dir(processes) else { return Vec::new() };
     entries
         .filter_map(|entry| {
             let entry = entry.ok()?;
-            let number: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let number: u32 =
+                entry.file_name().to_str()?.parse().ok().filter(|number| *number != ourselves)?;
             let mut files = std::fs::read_dir(entry.path().join("fd")).ok()?;
             let holds = files.any(|file| {
                 file.and_then(|file| std::fs::read_link(file.path())).is_ok_and(|to| to == device)
@@ -269,7 +270,7 @@ mod tests {
         std::fs::write(&device, "").expect("written");
         let link = root.path().join("door-camera");
         symlink(&device, &link).expect("a link");
-        for (number, holds) in [(12, true), (13, false)] {
+        for (number, holds) in [(12, true), (13, false), (14, true)] {
             let process = root.path().join(format!("{number}/fd"));
             std::fs::create_dir_all(&process).expect("a folder");
             std::fs::write(root.path().join(format!("{number}/comm")), "cheese\n")
@@ -278,7 +279,7 @@ mod tests {
                 symlink(device.canonicalize().expect("a path"), process.join("3")).expect("a link");
             }
         }
-        assert_eq!(holders_in(root.path(), &link), ["cheese (process 12)"]);
-        assert!(holders_in(root.path(), Path::new("/dev/null")).is_empty());
+        assert_eq!(holders_in(root.path(), &link, 14), ["cheese (process 12)"]);
+        assert!(holders_in(root.path(), Path::new("/dev/null"), 14).is_empty());
     }
 }
