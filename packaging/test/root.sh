@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# root.sh FOLDER: a minimal Debian for arm64 that boots in QEMU, from the mirror this
+# machine is set up with. Leaves FOLDER/{vmlinuz,initrd.img,root.ext4}; what is there is
+# taken as it is. Takes some three minutes and 200 MB of packages.
+set -euo pipefail
+folder=$(realpath -m "$1")
+suite=${FACELATCH_SUITE:-bookworm}
+# A new one whenever what follows changes.
+stamp=$(sha256sum "${BASH_SOURCE[0]}" | cut -c1-16)-$suite
+[ "$(cat "$folder/stamp" 2>/dev/null)" = "$stamp" ] && exit 0
+
+if ! command -v mmdebstrap >/dev/null || ! command -v arch-test >/dev/null || ! command -v qemu-aarch64-static >/dev/null; then
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends mmdebstrap arch-test qemu-user-static
+fi
+
+# Scripts of arm64 packages run through qemu-user, which the kernel must know. If it does
+# not, it learns so, and forgets it at the end.
+binfmt=/proc/sys/fs/binfmt_misc
+mounted= registered=
+work=$(mktemp -d)
+cleanup() {
+    if [ -n "$registered" ]; then echo -1 >"$binfmt/qemu-aarch64"; fi
+    if [ -n "$mounted" ]; then umount "$binfmt"; fi
+    rm -rf "$work"
+}
+trap cleanup EXIT
+if ! [ -e "$binfmt/register" ]; then
+    mount -t binfmt_misc binfmt_misc "$binfmt"
+    mounted=1
+fi
+if ! [ -e "$binfmt/qemu-aarch64" ]; then
+    # The head of an ELF file: 64 bits, little endian, program or shared, AArch64. F: the
+    # interpreter is opened now, so that it need not be in the new root.
+    magic='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
+    mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
+    echo ":qemu-aarch64:M::$magic:$mask:$(command -v qemu-aarch64-static):F" >"$binfmt/register"
+    registered=1
+fi
+
+# No initrd of all drivers: an emulated processor unpacks that for half a minute.
+cat >"$work/initramfs.sh" <<'HOOK'
+mkdir -p "$1/etc/initramfs-tools/conf.d"
+printf 'MODULES=list\nCOMPRESS=gzip\nFSTYPE=ext4\n' >"$1/etc/initramfs-tools/conf.d/facelatch"
+printf '%s\n' virtio_pci virtio_blk ext4 >"$1/etc/initramfs-tools/modules"
+HOOK
+# Once it is up it does what the script in the folder says that the host shares with it.
+cat >"$work/facelatch-package-test.service" <<'UNIT'
+[Service]
+ExecStartPre=/bin/mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 share /mnt
+ExecStart=/bin/sh -c "exec sh /mnt/guest.sh >>/mnt/output 2>&1"
+Environment=HOME=/root
+[Install]
+WantedBy=multi-user.target
+UNIT
+mmdebstrap --quiet --mode=root --architectures=arm64 --variant=minbase \
+    --include=systemd-sysv,udev,kmod,init-system-helpers,initramfs-tools,linux-image-arm64 \
+    --essential-hook="sh $work/initramfs.sh \"\$1\"" \
+    --customize-hook='echo door >"$1/etc/hostname"' \
+    --customize-hook='passwd --root "$1" --delete root >/dev/null' \
+    --customize-hook="cp $work/facelatch-package-test.service \"\$1/etc/systemd/system/\"" \
+    --customize-hook='ln -s ../facelatch-package-test.service "$1/etc/systemd/system/multi-user.target.wants/"' \
+    --customize-hook='rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/usr/share/{doc,locale,man}/*' \
+    "$suite" "$work/root" /etc/apt/sources.list.d/debian.sources
+
+mkdir -p "$folder"
+cp "$work"/root/boot/vmlinuz-* "$folder/vmlinuz"
+cp "$work"/root/boot/initrd.img-* "$folder/initrd.img"
+rm -rf "$work"/root/boot/*
+truncate --size 1500M "$work/root.ext4"
+mke2fs -q -t ext4 -d "$work/root" "$work/root.ext4"
+mv "$work/root.ext4" "$folder/root.ext4"
+echo "$stamp" >"$folder/stamp"
