@@ -4,6 +4,7 @@
 //! [`embed`] → gallery → decision → door → relay. ARCHITECTURE.md has the map.
 
 pub mod align;
+mod backoff;
 pub mod button;
 pub mod camera;
 pub mod clock;
@@ -18,6 +19,8 @@ pub mod enroll;
 pub mod event;
 pub mod frame;
 pub mod gallery;
+pub mod gpio;
+pub mod lights;
 pub mod likelihood;
 pub mod liveness;
 pub mod model_store;

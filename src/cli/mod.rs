@@ -1,6 +1,7 @@
 //! Arguments, dispatch and exit codes.
 
 mod bench;
+mod camera;
 mod config;
 mod demo;
 mod detect;
@@ -48,6 +49,7 @@ enum Command {
     Detect(detect::Detect),
     Embed(embed::Embed),
     Identify(identify::Identify),
+    Camera(camera::Camera),
     Status(status::Status),
     Models(models::Models),
     Config(config::Config),
@@ -83,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Detect(detect) => detect.run(),
         Command::Embed(embed) => embed.run(),
         Command::Identify(identify) => identify.run(),
+        Command::Camera(camera) => camera.run(),
         Command::Status(status) => status.run(),
         Command::Models(models) => models.run(),
         Command::Config(config) => config.run(),
