@@ -408,14 +408,11 @@ fn time_within(from: u64, to: u64) -> impl Strategy<Value = Duration> {
 
 /// Text of a configuration: settings of the example, some with other values.
 fn settings() -> impl Strategy<Value = Config> {
+    let line =
+        "gpio:([0-9]|/dev/gpiochip[0-9]|pinctrl-[a-z]{3})/[0-9]{1,3}(\\?active=low)?|gpio:P[0-9]";
     let board = (
         proptest::option::of("pipe:\\PC{1,20}"),
-        proptest::collection::vec(
-            proptest::option::of(
-                "gpio:([0-9]|/dev/gpiochip[0-9]|pinctrl-[a-z]{1,3})/[0-9]{1,3}(\\?active=low)?|gpio:GPIO[0-9]",
-            ),
-            9,
-        ),
+        proptest::collection::vec(proptest::option::of(line), 9),
         time_within(0, 1000),
     );
     let door = (
