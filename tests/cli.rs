@@ -697,3 +697,43 @@ fn a_shot_is_written_and_measured() {
         assert!(message.contains(expected), "{message}");
     }
 }
+
+#[test]
+fn the_example_is_a_configuration_and_what_is_printed_is_the_same() {
+    let folder = TempDir::new().expect("a folder");
+    let file = at(folder.path(), "facelatch.toml");
+    std::fs::write(&file, succeeds(&["config", "example"])).expect("written");
+    let checked = succeeds(&["config", "check", &file]);
+    assert_eq!(checked, format!("{file}: can be used; 0 settings, 0 pieces of advice\n"));
+    let printed = succeeds(&["config", "print"]);
+    assert_eq!(succeeds(&["config", "print", "--config", &file]), printed);
+    std::fs::write(&file, &printed).expect("written");
+    let json = succeeds(&["config", "print", "--json", "--config", &file]);
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    let default: Value =
+        serde_json::from_str(&succeeds(&["config", "print", "--json"])).expect("JSON");
+    assert_eq!(json["config"], default["config"]);
+    assert!(json["set"]["door.open_for"].is_array() && default["file"].is_null());
+}
+
+#[test]
+fn a_configuration_is_checked_with_place_and_cure() {
+    let folder = TempDir::new().expect("a folder");
+    let file = at(folder.path(), "facelatch.toml");
+    std::fs::write(&file, "[door]\nopen_fro = \"4s\"\n").expect("written");
+    let expected = format!("{file}:2:1: unknown key door.open_fro; did you mean door.open_for?");
+    for arguments in [
+        ["config", "check", &file].as_slice(),
+        &["config", "print", "--config", &file],
+        &["status", "--config", &file],
+    ] {
+        assert!(fails(arguments).contains(&expected), "{arguments:?}");
+    }
+    std::fs::write(&file, "[liveness]\nmode = \"enforce\"\n").expect("written");
+    let said = succeeds(&["config", "check", &file]);
+    assert!(said.contains(&format!("{file}:2:1: liveness.mode is \"enforce\"")), "{said}");
+    assert!(said.ends_with("can be used; 1 setting, 1 piece of advice\n"), "{said}");
+    let missing = at(folder.path(), "none.toml");
+    assert!(fails(&["config", "check", &missing]).contains("facelatch config example prints one"));
+    assert_eq!(output(&["config", "check"]).status.code(), Some(2));
+}

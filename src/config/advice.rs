@@ -6,9 +6,10 @@ use super::remark::Remark;
 use super::unit::duration_text;
 use super::{ClockSource, DuressGesture};
 use crate::door::LockKind;
+use crate::gpio::Place;
 use crate::liveness::guard::Mode;
 use crate::schedule::ClockUnsure;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,11 +31,11 @@ impl Config {
     }
 
     fn advise_wiring(&self, remarks: &mut Vec<Remark>) {
-        let mut taken: BTreeMap<&str, &'static str> = BTreeMap::new();
+        let mut taken: HashMap<Place, &'static str> = HashMap::new();
         let relay = ("relay.uri", self.relay.uri.as_str());
         for (key, uri) in std::iter::once(relay).chain(self.lines()) {
             let Some(line) = wired_to(uri) else { continue };
-            if let Some(first) = taken.get(line) {
+            if let Some(first) = taken.get(&line) {
                 remarks.push(Remark::of(
                     key,
                     &format!("is the line of {first}, too; the kernel gives a line to one only"),

@@ -2,6 +2,8 @@
 
 use super::remark::{Remark, seconds};
 use super::unit::time;
+use crate::camera::{self, CameraError};
+use crate::gpio::{Chip, Line, Place};
 use crate::relay::Relay;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -113,34 +115,39 @@ impl super::Config {
     }
 }
 
-/// Whether this names a camera.
+/// Whether this names a camera. What this program was built without may be in the
+/// configuration of another.
 fn camera(uri: &str) -> Result<(), String> {
-    match uri.split_once(':') {
-        Some(("v4l" | "nokhwa" | "images" | "pipe", rest)) if !rest.trim().is_empty() => Ok(()),
-        _ => Err(format!(
-            "{uri:?}: no such kind of camera; use v4l:/dev/video0, nokhwa:0, images:DIR or \
-             pipe:COMMAND"
-        )),
+    match camera::Kind::of(uri) {
+        Ok(_) | Err(CameraError::NotBuilt { .. }) => Ok(()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
 /// Whether this names a relay: ports are opened later.
 fn relay(uri: &str) -> Result<(), String> {
-    Relay::open(uri).map(drop).map_err(|error| error.to_string())
+    let not_built = match uri.split_once(':') {
+        Some(("serial", _)) => cfg!(not(feature = "serial")),
+        Some(("gpio", _)) => cfg!(not(feature = "gpio")),
+        _ => false,
+    };
+    if not_built { Ok(()) } else { Relay::open(uri).map(drop).map_err(|error| error.to_string()) }
 }
 
 /// Whether this names a GPIO line.
 fn line(uri: &str) -> Result<(), String> {
-    match uri.strip_prefix("gpio:").map(|rest| rest.split('?').next().unwrap_or(rest)) {
-        Some(place) if !place.is_empty() => Ok(()),
-        _ => Err(format!("{uri:?}: is no GPIO line; write gpio:/dev/gpiochip0/17")),
-    }
+    uri.parse().map(|_: Line| ()).map_err(|error| error.to_string())
 }
 
-/// Chip and line of a GPIO URI without its options, one way of writing it for those that
-/// differ in nothing: "0/17" for "gpio:/dev/gpiochip0/17?active=low".
-pub(super) fn wired_to(uri: &str) -> Option<&str> {
-    let place = uri.strip_prefix("gpio:")?.split('?').next()?;
-    let number = place.strip_prefix("/dev/gpiochip").or_else(|| place.strip_prefix("gpiochip"));
-    Some(number.unwrap_or(place))
+/// The place of a GPIO line, the same for ways of writing it that differ in nothing.
+pub(super) fn wired_to(uri: &str) -> Option<Place> {
+    let place = uri.parse::<Line>().ok()?.place;
+    let Place::On { chip, offset } = place else { return Some(place) };
+    let name = match &chip {
+        Chip::Path(path) => path.to_str().and_then(|path| path.strip_prefix("/dev/")),
+        Chip::Label(label) => Some(label.as_str()),
+        Chip::Number(_) => None,
+    };
+    let number = name.and_then(|name| name.strip_prefix("gpiochip")?.parse().ok());
+    Some(Place::On { chip: number.map_or(chip, Chip::Number), offset })
 }

@@ -2,7 +2,7 @@
 //! would be right.
 
 use super::change::KEYS;
-use super::remark::{Place, Places, Position};
+use super::remark::{Place, Places, Position, quoted};
 use super::{Config, Remark};
 use serde::Deserialize;
 use toml::de::{DeTable, Deserializer};
@@ -41,6 +41,10 @@ pub(super) fn read(text: &str) -> Result<Read, Fault> {
         reason: format!("is no TOML: {}", in_one_line(error.message())),
     })?;
     let places = Places::of(table.get_ref());
+    if let Some((name, byte)) = list_for_table(table.get_ref()) {
+        let reason = format!("{name} is a list: expected a table like [{name}]");
+        return Err(Fault { at: at(byte), reason });
+    }
     let config = Config::deserialize(Deserializer::from(table)).map_err(|error| {
         let span = error.span();
         let place = span.as_ref().and_then(|span| places.around(span.start));
@@ -55,6 +59,19 @@ pub(super) fn read(text: &str) -> Result<Read, Fault> {
             Err(Fault { at: position(&places, text, &remark), reason: remark.to_string() })
         }
     }
+}
+
+/// A list where a table belongs: serde would take its values for the keys' in their order.
+fn list_for_table(table: &DeTable<'_>) -> Option<(String, usize)> {
+    let known = |name: &str| KEYS.iter().any(|key| key.name.split('.').next() == Some(name));
+    let lists = |prefix: &str, table: &DeTable<'_>| {
+        let (name, _) = table.iter().find(|(name, value)| {
+            value.get_ref().is_array() && (!prefix.is_empty() || known(name.get_ref()))
+        })?;
+        Some((shortened(&format!("{prefix}{}", quoted(name.get_ref()))), name.span().start))
+    };
+    let groups = table.get("groups").and_then(|groups| groups.get_ref().as_table());
+    lists("", table).or_else(|| lists("groups.", groups?))
 }
 
 fn position(places: &Places, text: &str, remark: &Remark) -> Option<Position> {
@@ -221,7 +238,10 @@ mod tests {
             ),
             ("[door]\nlock_when_closed = 1", "door.lock_when_closed = 1: expected true or false"),
             ("door = 3", "1:8: door = 3: expected a table like [door]"),
-            ("[[door]]", "1:1: door = [[door]]: expected a table like [door]"),
+            ("[[door]]", "1:3: door is a list: expected a table like [door]"),
+            ("[[mqtt]]", "unknown key mqtt; there are camera, "),
+            ("schedule = [[], 1]", "1:1: schedule is a list: expected a table like [schedule]"),
+            ("groups = { a = [] }", "1:12: groups.a is a list: expected a table like [groups.a]"),
             ("[door.open_for]\nx = 1", "door.open_for = a table: expected a time"),
             ("[recognition]\nframes = -3", "recognition.frames = -3: expected a whole number"),
             ("[recognition]\nframes = 2", "2:1: recognition.frames = 2: expected 3 to 30"),
