@@ -3,11 +3,13 @@
 mod bench;
 mod demo;
 mod detect;
+mod door;
 mod embed;
 mod enroll;
 mod identify;
 mod model_set;
 mod models;
+mod now;
 mod outlet;
 mod people;
 mod pictures;
@@ -48,6 +50,7 @@ enum Command {
     Embed(embed::Embed),
     Identify(identify::Identify),
     Status(status::Status),
+    Door(door::Door),
     Models(models::Models),
     Bench(bench::Bench),
 }
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Embed(embed) => embed.run(),
         Command::Identify(identify) => identify.run(),
         Command::Status(status) => status.run(),
+        Command::Door(door) => door.run(),
         Command::Models(models) => models.run(),
         Command::Bench(bench) => bench.run(),
     };

@@ -1,0 +1,225 @@
+//! What is said over the socket: a request a line, a reply a line, both JSON objects.
+//!
+//! ```text
+//!   {"do":"status"}   ->  {"ok":true,"status":{...}}
+//!   {"do":"open"}     ->  {"ok":true,"did":"opened by command"}
+//!                     ->  {"error":"lockdown; end that first"}
+//! ```
+
+use crate::door;
+use crate::snapshot::Snapshot;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use thiserror::Error;
+
+/// Longest request, bytes with its end of line.
+pub const MAX_REQUEST: usize = 1024;
+
+/// What may be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Request {
+    /// How the service is.
+    Status,
+    /// Something to be done.
+    Order(Command),
+}
+
+/// What the service may be told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Command {
+    /// With the door.
+    Door(door::Command),
+    /// Somebody with the device in hand has reset it.
+    LocalReset,
+    /// To read its configuration anew.
+    Reload,
+}
+
+/// Every request by its name.
+const NAMES: [(&str, Request); 7] = [
+    ("status", Request::Status),
+    ("open", Request::Order(Command::Door(door::Command::Open))),
+    ("lockdown", Request::Order(Command::Door(door::Command::Lockdown))),
+    ("normal", Request::Order(Command::Door(door::Command::Normal))),
+    ("always-open", Request::Order(Command::Door(door::Command::AlwaysOpen))),
+    ("local-reset", Request::Order(Command::LocalReset)),
+    ("reload", Request::Order(Command::Reload)),
+];
+
+/// Why a line is no request.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum RequestError {
+    /// Not the object expected.
+    #[error("no request: {0}; say one JSON object a line, like {{\"do\":\"status\"}}")]
+    Form(String),
+    /// An object that asks for nothing known.
+    #[error("{name:?} is not known; {}", advice(.name))]
+    Unknown {
+        /// As given, shortened.
+        name: String,
+    },
+    /// More than fits.
+    #[error("a request has at most {MAX_REQUEST} bytes")]
+    TooLong,
+}
+
+impl Request {
+    /// Reads a line, with or without its end.
+    pub fn parse(line: &[u8]) -> Result<Self, RequestError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Line {
+            r#do: String,
+        }
+        if line.len() > MAX_REQUEST {
+            return Err(RequestError::TooLong);
+        }
+        let Line { r#do: name } =
+            serde_json::from_slice(line).map_err(|error| RequestError::Form(error.to_string()))?;
+        let known = NAMES.iter().find(|(known, _)| *known == name);
+        known
+            .map(|(_, request)| *request)
+            .ok_or_else(|| RequestError::Unknown { name: name.chars().take(40).collect() })
+    }
+
+    /// Its line.
+    pub fn line(self) -> String {
+        format!("{{\"do\":\"{self}\"}}\n")
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = NAMES.iter().find(|(_, request)| request == self);
+        f.write_str(named.map_or("nothing", |(name, _)| name))
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Request::Order(*self).fmt(f)
+    }
+}
+
+/// The name that was meant, or all there are.
+fn advice(name: &str) -> String {
+    let near = NAMES.iter().map(|(known, _)| (strsim::damerau_levenshtein(known, name), *known));
+    match near.min() {
+        Some((far, known)) if far <= 2 => format!("did you mean {known:?}?"),
+        _ => format!("there are {}", NAMES.map(|(known, _)| known).join(", ")),
+    }
+}
+
+/// What is replied.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reply {
+    /// All is well.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ok: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub did: Option<String>,
+    /// How the service is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<Box<Snapshot>>,
+}
+
+impl Reply {
+    /// How the service is.
+    pub fn status(snapshot: Snapshot) -> Self {
+        Self { ok: true, status: Some(Box::new(snapshot)), ..Self::default() }
+    }
+
+    /// Why not.
+    pub fn error(reason: impl Into<String>) -> Self {
+        Self { error: Some(reason.into()), ..Self::default() }
+    }
+
+    /// Its line.
+    pub fn line(&self) -> String {
+        // Nothing in it has another key than text, or fails to be written.
+        let mut line = serde_json::to_string(self)
+            .unwrap_or_else(|_| "{\"error\":\"the reply cannot be written\"}".to_owned());
+        line.push('\n');
+        line
+    }
+}
+
+impl From<Result<String, String>> for Reply {
+    fn from(done: Result<String, String>) -> Self {
+        match done {
+            Ok(did) => Self { ok: true, did: Some(did), ..Self::default() },
+            Err(reason) => Self::error(reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_request_is_read_as_it_is_written() {
+        for (name, request) in NAMES {
+            assert_eq!(request.line(), format!("{{\"do\":\"{name}\"}}\n"));
+            assert_eq!(Request::parse(request.line().as_bytes()), Ok(request));
+        }
+        assert_eq!(
+            Request::parse(b" { \"do\" : \"open\" } \r\n").expect("one").to_string(),
+            "open"
+        );
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_cure() {
+        for (line, expected) in [
+            (&b"{\"do\":\"opne\"}"[..], "did you mean \"open\""),
+            (b"{\"do\":\"burn\"}", "always-open"),
+            (b"{\"do\":\"status\",\"force\":true}", "force"),
+            (b"{\"do\":1}", "{\"do\":\"status\"}"),
+            (b"open", "one JSON object a line"),
+            (b"", "one JSON object a line"),
+            (b"{}", "do"),
+            (b"\xff\xfe", "no request"),
+            (&[b'['; MAX_REQUEST + 1], "1024 bytes"),
+            (&[b'['; MAX_REQUEST], "no request"),
+        ] {
+            let message = Request::parse(line).expect_err("no request").to_string();
+            assert!(message.contains(expected), "{message}");
+            assert!(message.len() < 300, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_reply_says_only_what_it_has_to() {
+        assert_eq!(Reply::error("no").line(), "{\"error\":\"no\"}\n");
+        let done = Reply::from(Ok("opened".to_owned()));
+        assert_eq!(done.line(), "{\"ok\":true,\"did\":\"opened\"}\n");
+        let status = Reply::status(Snapshot { pid: 5, ..Snapshot::default() }).line();
+        assert!(status.starts_with("{\"ok\":true,\"status\":{") && status.contains("\"pid\":5"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_panics_and_none_but_requests_are_taken(
+            line in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..1200),
+                r#"\{ ?"(do|did|o)" ?: ?"[a-z-]{0,12}" ?\}"#.prop_map(String::into_bytes),
+            ],
+        ) {
+            match Request::parse(&line) {
+                Ok(request) => {
+                    let text = String::from_utf8(line).expect("text");
+                    let expected = format!("\"{}\"", request);
+                    prop_assert!(text.contains(&expected));
+                }
+                Err(error) => prop_assert!(!error.to_string().contains('\n')),
+            }
+        }
+    }
+}

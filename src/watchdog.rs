@@ -1,0 +1,268 @@
+//! Whether the threads that the door lives by still run, as a state machine: what
+//! they last said goes in with the time, a verdict comes out.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A thread that is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The one that looks at frames and decides.
+    Recognizer,
+    /// The one that waits for frames.
+    Camera,
+}
+
+/// When each thread last said that it runs. Nothing where it has not yet.
+///
+/// What counts of the camera is its thread, not its frames: one that was unplugged
+/// and is tried again and again is alive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beats {
+    /// The recognizer's, once a frame or a tick.
+    pub recognizer: Option<Duration>,
+    /// The camera's, once a frame or a try.
+    pub camera: Option<Duration>,
+}
+
+/// How long a thread may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchdogSettings {
+    /// Before its first word.
+    pub grace: Duration,
+    /// After that, without being late.
+    pub late_after: Duration,
+    /// Without being stuck.
+    pub stuck_after: Duration,
+    /// Between two steps; a step later than twice this was itself held up.
+    pub step_every: Duration,
+}
+
+impl Default for WatchdogSettings {
+    /// A frame takes less than a second on the slowest board, and a camera that does
+    /// not answer is given up after five.
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(60),
+            late_after: Duration::from_secs(8),
+            stuck_after: Duration::from_secs(20),
+            step_every: Duration::from_secs(1),
+        }
+    }
+}
+
+/// How the threads are.
+///
+/// ```text
+///             silent for `late_after`          silent for `stuck_after`
+///   Healthy ---------------------------> Late ---------------------------> Stuck
+///      ^                                  |
+///      +------------ a beat --------------+
+/// ```
+///
+/// Nobody is late before their first beat until `grace` is over, and time in which
+/// the watchdog itself did not run (a process that was stopped, a machine asleep)
+/// counts against nobody. Nothing leads out of stuck but a new start: a thread that
+/// goes on after all may hold what another took over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verdict {
+    /// All run.
+    #[default]
+    Healthy,
+    /// One has not said anything for long.
+    Late {
+        /// Which.
+        who: Who,
+        /// For how long.
+        silent: Duration,
+    },
+    /// One does not come back.
+    Stuck {
+        /// Which.
+        who: Who,
+        /// For how long.
+        silent: Duration,
+    },
+}
+
+/// Watches the threads.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    settings: WatchdogSettings,
+    started: Duration,
+    /// Silence before this counts against nobody.
+    excused: Duration,
+    last: Duration,
+    verdict: Verdict,
+}
+
+impl Watch {
+    /// Begins to watch.
+    pub fn new(now: Duration, settings: WatchdogSettings) -> Self {
+        let verdict = Verdict::Healthy;
+        Self { settings, started: now, excused: now, last: now, verdict }
+    }
+
+    /// Judges by what the threads last said, `now` on the same clock, which does not
+    /// run backwards.
+    pub fn step(&mut self, now: Duration, beats: Beats) -> Verdict {
+        let late = self.last + self.settings.step_every * 2;
+        if now > late {
+            self.excused = now;
+        }
+        self.last = now;
+        if !matches!(self.verdict, Verdict::Stuck { .. }) {
+            let each = [(Who::Recognizer, beats.recognizer), (Who::Camera, beats.camera)];
+            let each = each.map(|(who, beat)| self.judge(now, who, beat));
+            self.verdict = each.into_iter().max_by_key(severity).unwrap_or_default();
+        }
+        self.verdict
+    }
+
+    fn judge(&self, now: Duration, who: Who, beat: Option<Duration>) -> Verdict {
+        let WatchdogSettings { grace, late_after, stuck_after, .. } = self.settings;
+        let counts = beat.unwrap_or(self.started + grace).max(self.excused);
+        let silent = now.saturating_sub(counts);
+        if silent >= stuck_after {
+            Verdict::Stuck { who, silent }
+        } else if silent >= late_after {
+            Verdict::Late { who, silent }
+        } else {
+            Verdict::Healthy
+        }
+    }
+}
+
+/// The worse, then the longer.
+fn severity(verdict: &Verdict) -> (u8, Duration) {
+    match verdict {
+        Verdict::Healthy => (0, Duration::ZERO),
+        Verdict::Late { silent, .. } => (1, *silent),
+        Verdict::Stuck { silent, .. } => (2, *silent),
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Recognizer => "recognizer",
+            Self::Camera => "camera thread",
+        })
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Healthy => write!(f, "healthy"),
+            Self::Late { who, silent } => {
+                write!(f, "{who} late: silent for {:.0} s", silent.as_secs_f32())
+            }
+            Self::Stuck { who, silent } => {
+                write!(f, "{who} stuck: silent for {:.0} s", silent.as_secs_f32())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn beats(recognizer: u64, camera: u64) -> Beats {
+        Beats { recognizer: Some(s(recognizer)), camera: Some(s(camera)) }
+    }
+
+    /// Steps once a second with beats at the given times.
+    fn watched(watch: &mut Watch, seconds: std::ops::Range<u64>, beats: Beats) -> Verdict {
+        seconds.map(|now| watch.step(s(now), beats)).last().expect("a step")
+    }
+
+    #[test]
+    fn a_thread_that_falls_silent_is_late_then_stuck_for_good() {
+        let mut watch = Watch::new(s(0), WatchdogSettings::default());
+        assert_eq!(watched(&mut watch, 0..18, beats(10, 17)), Verdict::Healthy);
+        let late = Verdict::Late { who: Who::Recognizer, silent: s(8) };
+        assert_eq!(watched(&mut watch, 18..19, beats(10, 18)), late);
+        assert_eq!(watched(&mut watch, 19..20, beats(19, 19)), Verdict::Healthy);
+        let stuck = watched(&mut watch, 20..40, beats(39, 19));
+        assert_eq!(stuck, Verdict::Stuck { who: Who::Camera, silent: s(20) });
+        assert_eq!(watched(&mut watch, 40..42, beats(41, 41)), stuck);
+        assert_eq!(stuck.to_string(), "camera thread stuck: silent for 20 s");
+    }
+
+    #[test]
+    fn loading_takes_its_time_once() {
+        let mut watch = Watch::new(s(0), WatchdogSettings::default());
+        assert_eq!(watched(&mut watch, 0..60, Beats::default()), Verdict::Healthy);
+        let first = Beats { recognizer: Some(s(60)), camera: None };
+        let late = watched(&mut watch, 60..70, first);
+        assert!(matches!(late, Verdict::Late { silent, .. } if silent == s(9)), "{late}");
+        let only = Beats { recognizer: Some(s(79)), camera: None };
+        assert!(matches!(
+            watched(&mut watch, 70..81, only),
+            Verdict::Stuck { who: Who::Camera, .. }
+        ));
+        // Whoever has begun has no more grace.
+        let mut watch = Watch::new(s(0), WatchdogSettings::default());
+        let hung = Beats { recognizer: Some(s(3)), camera: None };
+        assert!(matches!(watched(&mut watch, 0..24, hung), Verdict::Stuck { .. }));
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_is_not_stuck() {
+        let mut watch = Watch::new(s(0), WatchdogSettings::default());
+        watched(&mut watch, 0..10, beats(9, 9));
+        assert_eq!(watch.step(s(500), beats(9, 9)), Verdict::Healthy);
+        assert_eq!(watched(&mut watch, 501..505, beats(9, 504)), Verdict::Healthy);
+        assert!(matches!(watched(&mut watch, 505..521, beats(9, 520)), Verdict::Stuck { .. }));
+    }
+
+    proptest! {
+        /// Healthy as long as both speak in time, stuck once one does not; in between
+        /// late, whatever the order of things.
+        #[test]
+        fn silence_alone_decides(
+            steps in prop::collection::vec((0u64..1900, any::<(u8, u8)>()), 1..300),
+            begun: bool,
+        ) {
+            let settings = WatchdogSettings::default();
+            let mut watch = Watch::new(Duration::ZERO, settings);
+            let mut now = Duration::ZERO;
+            let mut beats = Beats::default();
+            if begun {
+                beats = Beats { recognizer: Some(now), camera: Some(now) };
+            }
+            let mut was_stuck = false;
+            for (later, (recognizer, camera)) in steps {
+                now += Duration::from_millis(later);
+                if recognizer < 10 {
+                    beats.recognizer = Some(now);
+                }
+                if camera < 10 {
+                    beats.camera = Some(now);
+                }
+                let since = |beat: Option<Duration>| {
+                    now.saturating_sub(beat.unwrap_or(settings.grace))
+                };
+                let longest = since(beats.recognizer).max(since(beats.camera));
+                let verdict = watch.step(now, beats);
+                was_stuck |= longest >= settings.stuck_after;
+                match verdict {
+                    Verdict::Healthy => prop_assert!(!was_stuck && longest < settings.late_after),
+                    Verdict::Late { silent, .. } => {
+                        prop_assert!(!was_stuck);
+                        prop_assert_eq!(silent, longest);
+                        prop_assert!(silent >= settings.late_after);
+                    }
+                    Verdict::Stuck { .. } => prop_assert!(was_stuck),
+                }
+            }
+        }
+    }
+}
