@@ -12,6 +12,7 @@ use facelatch::embed::{Embedder, Embedding, Template};
 use facelatch::frame::{Frame, Rect};
 use facelatch::gallery::{Gallery, PersonId};
 use facelatch::models::{ModelFile, ModelId, Models};
+use facelatch::motion_gate::{MotionGate, MotionGateSettings};
 use facelatch::nn::{Network, Pictures, Side, Signature};
 use facelatch::picture;
 use facelatch::quality::Quality;
@@ -200,6 +201,22 @@ fn track_eight_faces(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| {
         now += Duration::from_millis(100);
         tracker.step(now, &faces)
+    });
+}
+
+/// Whether a frame is worth looking at.
+#[divan::bench(args = ["640x480", "1280x720"])]
+fn motion_gate(bencher: Bencher<'_, '_>, which: &str) {
+    let (width, height) = if which == "640x480" { (640, 480) } else { (1280, 720) };
+    let mut frame = Frame::filled(width, height, [0; 3]);
+    for (at, value) in frame.pixels_mut().iter_mut().enumerate() {
+        *value = (at * 31 % 251) as u8;
+    }
+    let mut gate = MotionGate::new(MotionGateSettings::default());
+    let mut now = Duration::ZERO;
+    bencher.bench_local(|| {
+        now += Duration::from_millis(100);
+        gate.step(now, &frame, false)
     });
 }
 

@@ -221,12 +221,13 @@ mod tests {
             // Nobody has to say anything before a minute is over.
             let well = WatchdogSettings { grace: Duration::from_secs(60), ..QUICK };
             let beats = Arc::new(Heartbeats::default());
-            let watchdog = Watchdog::start(Arc::clone(&beats), well, |reason: &str| {
+            let mut watchdog = Watchdog::start(Arc::clone(&beats), well, |reason: &str| {
                 panic!("{reason}");
             })
             .expect("a thread");
             watchdog.tell(Word::Ready);
-            drop(watchdog);
+            watchdog.words = None;
+            watchdog.ended.recv().expect("its end");
             let stuck =
                 WatchdogSettings { grace: Duration::ZERO, stuck_after: Duration::ZERO, ..well };
             let (called, calls) = sync_channel(1);

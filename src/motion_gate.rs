@@ -7,7 +7,7 @@
 //!   cells      mean luma of 16 pixels each, 32 x 24 cells
 //!   shift      median of (cell - background): light on everything alike
 //!   rest       |cell - background - shift|
-//!   noise      the larger of: median of rest over all cells, and over this cell's past
+//!   noise      the larger of: a low quantile of rest over all cells, and this cell's past
 //!   changed    rest > 6 standard deviations of that noise, and > 4 levels
 //!   moved      as many cells changed as are asked for
 //!   light      shift > 6 levels, or most cells changed: a lamp, another exposure;
@@ -35,6 +35,9 @@ const FOLLOWS: Duration = Duration::from_secs(10);
 const SIGMAS: f32 = 6.0;
 /// Standard deviation of normal noise with a median absolute difference of 1.
 const SIGMA_OF_MEDIAN: f32 = 1.4826;
+/// The median of normal noise over its lower quartile. Of that it is told, for whoever
+/// stands close to the camera fills more than half of the picture.
+const QUARTILE: f32 = 0.6745 / 0.3186;
 /// Levels of 255 that are never a change: compression alone makes some.
 const LEAST_CHANGE: f32 = 4.0;
 /// Levels by which the whole picture has become lighter or darker.
@@ -140,9 +143,10 @@ impl MotionGate {
     pub fn step(&mut self, now: Duration, frame: &Frame, followed: bool) -> Look {
         let moved = self.compare(now, frame, followed);
         if followed || moved.is_some() {
-            self.hold_until = now + self.settings.hold_on;
+            self.hold_until = now.saturating_add(self.settings.hold_on);
         }
-        let due = self.looked.is_none_or(|at| now >= at + self.settings.idle_look_every);
+        let every = self.settings.idle_look_every;
+        let due = self.looked.is_none_or(|at| now.saturating_sub(at) >= every);
         let why = if followed {
             Some(Why::Followed)
         } else if moved.is_some() {
@@ -178,11 +182,11 @@ impl MotionGate {
         }
         let mut differences: Cells =
             cells.iter().zip(&self.background).map(|(cell, back)| cell - back).collect();
-        let shift = median(differences.clone());
+        let shift = quantile(differences.clone(), 0.5);
         for difference in &mut differences {
             *difference = (*difference - shift).abs();
         }
-        let overall = median(differences.clone());
+        let overall = (QUARTILE * quantile(differences.clone(), 0.25)).min(MOST_NOISE);
         let changed = differences
             .iter()
             .zip(&self.noise)
@@ -254,13 +258,13 @@ fn samples(length: usize, parts: usize, part: usize) -> impl Iterator<Item = usi
     (0..count).map(move |i| from + (2 * i + 1) * (to - from) / (2 * count))
 }
 
-/// The median; the upper one of two, 0 of none.
-fn median(mut values: Cells) -> f32 {
-    let middle = values.len() / 2;
-    if middle >= values.len() {
+/// The value that such a share of them does not exceed; 0 of none.
+fn quantile(mut values: Cells, share: f32) -> f32 {
+    let at = (values.len() as f32 * share) as usize;
+    if at >= values.len() {
         return 0.0;
     }
-    *values.select_nth_unstable_by(middle, f32::total_cmp).1
+    *values.select_nth_unstable_by(at, f32::total_cmp).1
 }
 
 #[cfg(test)]
@@ -383,6 +387,22 @@ mod tests {
             assert_eq!(look, Look::Yes(Why::HoldOn), "frame {i}");
         }
         assert_eq!(gate.step(ms(6900), &noise.picture(4, wall), false), Look::No);
+    }
+
+    #[test]
+    fn whoever_fills_half_of_the_picture_or_nearly_all_of_it_is_seen_at_once() {
+        for width in [40, 60, 80, 100, 120, 140, 155] {
+            let (mut gate, mut noise) = (gate(), Noise(7));
+            for i in 0..100 {
+                gate.step(ms(i * 100), &noise.picture(4, wall), false);
+            }
+            let person = |x: usize, y: usize| match x < width {
+                true => 30 + (x * 7 % 90) as u8 + (y % 60) as u8,
+                false => wall(x, y),
+            };
+            let look = gate.step(ms(10_000), &noise.picture(4, person), false);
+            assert!(matches!(look, Look::Yes(Why::Motion | Why::Light)), "{width}: {look:?}");
+        }
     }
 
     #[test]

@@ -232,9 +232,10 @@ mod tests {
         let (mut door, actions) = Door::new(now, DoorSettings::default());
         let order = actions.relay.expect("an order").number;
         door.step(now, Event::Answer { order, taken: true });
-        door.step(now, Event::Closed);
-        door.step(now, Event::Command(Command::Lockdown));
-        door.step(now, Event::Opened);
+        let later = Duration::from_secs(10);
+        door.step(later, Event::Closed);
+        door.step(later, Event::Command(Command::Lockdown));
+        door.step(later, Event::Opened);
         let shown = DoorNow::of(&door);
         assert_eq!((shown.state.as_str(), shown.mode.as_str()), ("locked", "lockdown"));
         assert_eq!((shown.leaf.as_str(), shown.alarm.as_deref()), ("forced", Some("forced")));

@@ -649,7 +649,7 @@ fn wrong_usage_is_exit_code_two_and_help_is_for_everybody() {
     }
     for command in [
         "demo", "run", "enroll", "people", "detect", "embed", "identify", "models", "status",
-        "bench",
+        "door", "bench",
     ] {
         assert!(succeeds(&[command, "--help"]).contains("Usage: facelatch"), "{command}");
     }

@@ -6,11 +6,13 @@ mod check;
 mod config;
 mod demo;
 mod detect;
+mod door;
 mod embed;
 mod enroll;
 mod identify;
 mod model_set;
 mod models;
+mod now;
 mod outlet;
 mod people;
 mod pictures;
@@ -53,6 +55,7 @@ enum Command {
     Check(check::Check),
     Camera(camera::Camera),
     Status(status::Status),
+    Door(door::Door),
     Models(models::Models),
     Config(config::Config),
     Bench(bench::Bench),
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Camera(camera) => camera.run(),
         Command::Status(status) => status.run(),
+        Command::Door(door) => door.run(),
         Command::Models(models) => models.run(),
         Command::Config(config) => config.run(),
         Command::Bench(bench) => bench.run(),

@@ -1,18 +1,26 @@
-//! `status`: what this door works with.
+//! `status`: what the door does now, and what it works with.
 
+use super::now;
 use super::site::{Site, is_begun, open_store};
 use anyhow::Result;
 use clap::Args;
+use facelatch::control::{Request, ask, default_path};
+use facelatch::snapshot::Snapshot;
 use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Show models, thresholds and gallery
+/// Show what the door does now, models, thresholds and gallery
+///
+/// The service is asked through its socket. Where none runs, the rest is shown.
 #[derive(Args)]
 pub struct Status {
     #[command(flatten)]
     site: Site,
+    /// Socket of the service [default: /run/facelatch/control.sock, or the user's own]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -20,6 +28,11 @@ pub struct Status {
 
 #[derive(Serialize)]
 struct Shown {
+    /// Nothing where no service answers.
+    service: Option<Box<Snapshot>>,
+    /// Why it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_error: Option<String>,
     version: &'static str,
     models: String,
     recognizer: String,
@@ -47,6 +60,11 @@ struct ThresholdLine {
 impl Status {
     pub fn run(self) -> Result<ExitCode> {
         let config = self.site.config()?;
+        let socket = self.socket.unwrap_or_else(default_path);
+        let (service, service_error) = match ask(&socket, Request::Status) {
+            Ok(reply) => (reply.status, reply.error),
+            Err(error) => (None, Some(error.to_string())),
+        };
         let models = self.site.models(&config)?;
         let table = models.thresholds()?;
         let calibration = table.calibration();
@@ -68,6 +86,8 @@ impl Status {
             extrapolated: table.for_pair(*far).extrapolated,
         });
         let shown = Shown {
+            service,
+            service_error,
             version: env!("CARGO_PKG_VERSION"),
             models: models.manifest.version.clone(),
             recognizer: recognizer.to_string(),
@@ -96,6 +116,13 @@ impl Status {
 
 fn print(out: &mut impl Write, shown: &Shown) -> std::io::Result<()> {
     let mark = |extrapolated: bool| if extrapolated { "  extrapolated" } else { "" };
+    match &shown.service {
+        Some(service) => now::print(out, service)?,
+        None => {
+            let why = shown.service_error.as_deref().unwrap_or("it does not say how it is");
+            writeln!(out, "service      none: {why}")?;
+        }
+    }
     writeln!(out, "facelatch    {}", shown.version)?;
     writeln!(
         out,
