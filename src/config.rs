@@ -1,14 +1,32 @@
 //! EDGE: `facelatch.toml`.
 //!
 //! Every setting has a default, so an empty file is a whole configuration. An
-//! unknown key is an error: a misspelt rule must not be silently off.
+//! unknown key is an error: a misspelt rule must not be silently off. What every key
+//! means, its range and its default stand in `config/example.toml`, which tests hold
+//! against what is here.
 
 mod access;
+mod advice;
+mod board;
+mod change;
+mod effective;
+mod reader;
+mod remark;
+mod service;
+#[cfg(test)]
+mod tests;
+mod unit;
 
 pub use access::{
     ClockSource, DoorConfig, DuressGesture, EnrollConfig, GroupConfig, Groups, LockoutConfig,
     ScheduleConfig,
 };
+pub use board::{CameraConfig, GpioConfig, LightsConfig, RelayConfig};
+pub use change::{KEYS, Key};
+pub use effective::Effective;
+pub use remark::{Position, Remark};
+pub use service::ServiceConfig;
+pub use unit::{duration_text, parse_duration};
 
 use crate::decide::{DecideSettings, TwoFaces, Zone};
 use crate::detect::DetectorSettings;
@@ -17,17 +35,26 @@ use crate::liveness::guard::{GuardSettings, Mode};
 use crate::liveness::network::LivenessNets;
 use crate::models::Models;
 use crate::nn::NetworkError;
-use crate::threshold::parse_rate;
-use serde::{Deserialize, Deserializer};
+use remark::{seconds, within};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
+use unit::{rate, time};
+
+/// Every key with what it means, its range and its default; as it stands it is the
+/// default configuration.
+pub const EXAMPLE: &str = include_str!("config/example.toml");
+/// Longer files are no configuration: a hundred groups take some 10 KiB.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// Not there, or not readable.
-    #[error("{path}: {reason}")]
+    #[error("{path}: {reason}{}", cure(.reason))]
     Read {
         /// Which file.
         path: PathBuf,
@@ -35,62 +62,72 @@ pub enum ConfigError {
         reason: std::io::Error,
     },
     /// Not what it should be.
-    #[error("{path}: {reason}")]
+    #[error("{path}:{}{reason}", position(.at))]
     Invalid {
         /// Which file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// Where in it, where it is anywhere.
+        at: Option<Position>,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// Not to be written as text.
+    #[error("the configuration cannot be written: {reason}")]
+    Write {
+        /// What cannot be.
         reason: String,
     },
 }
 
-/// Everything that can be set.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+fn cure(reason: &std::io::Error) -> &'static str {
+    match reason.kind() {
+        ErrorKind::NotFound => "; facelatch config example prints one",
+        ErrorKind::PermissionDenied => "; this user must be able to read it",
+        _ => "",
+    }
+}
+
+fn position(at: &Option<Position>) -> String {
+    at.map_or_else(|| " ".to_owned(), |at| format!("{at}: "))
+}
+
+/// Everything that can be set, in the order in which an installer needs it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// `[camera]`
     pub camera: CameraConfig,
     /// `[relay]`
     pub relay: RelayConfig,
+    /// `[gpio]`
+    pub gpio: GpioConfig,
+    /// `[lights]`
+    pub lights: LightsConfig,
     /// `[door]`
     pub door: DoorConfig,
+    /// `[recognition]`
+    pub recognition: RecognitionConfig,
+    /// `[liveness]`
+    pub liveness: LivenessConfig,
+    /// `[enroll]`
+    pub enroll: EnrollConfig,
     /// `[lockout]`
     pub lockout: LockoutConfig,
     /// `[schedule]`
     pub schedule: ScheduleConfig,
     /// `[groups]`
     pub groups: Groups,
-    /// `[enroll]`
-    pub enroll: EnrollConfig,
     /// `[gallery]`
     pub gallery: GalleryConfig,
     /// `[models]`
     pub models: ModelsConfig,
-    /// `[recognition]`
-    pub recognition: RecognitionConfig,
-    /// `[liveness]`
-    pub liveness: LivenessConfig,
-}
-
-/// `[camera]`: where frames come from.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CameraConfig {
-    /// A camera URI.
-    pub uri: Option<String>,
-}
-
-/// `[relay]`: what moves the lock.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RelayConfig {
-    /// A relay URI.
-    pub uri: String,
+    /// `[service]`
+    pub service: ServiceConfig,
 }
 
 /// `[gallery]`: where people are kept.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table like [gallery]")]
 pub struct GalleryConfig {
     /// The file; by default in the user's data folder.
     pub file: Option<PathBuf>,
@@ -100,30 +137,30 @@ pub struct GalleryConfig {
 }
 
 /// `[models]`: where sets of models are installed.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table like [models]")]
 pub struct ModelsConfig {
     /// The folder; by default `models` beside the gallery.
     pub folder: Option<PathBuf>,
 }
 
 /// `[recognition]`: who is let in.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table like [recognition]")]
 pub struct RecognitionConfig {
     /// False accept rate an attempt: how many of so many strangers at the door
     /// may pass.
-    #[serde(deserialize_with = "rate")]
+    #[serde(with = "rate")]
     pub false_accept_rate: f64,
     /// Frames that must agree.
     pub frames: usize,
     /// Age at which a frame's evidence is forgotten.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "time")]
     pub evidence_expires: Duration,
     /// What to do about two faces in the zone.
     pub two_faces: TwoFaces,
     /// Somebody let in who stays is let in again after this.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "time")]
     pub again_after: Duration,
     /// Left, top, right, bottom of the part of the picture in which faces
     /// count, as shares of it.
@@ -133,8 +170,8 @@ pub struct RecognitionConfig {
 }
 
 /// `[liveness]`: whether a face must be there in person.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table like [liveness]")]
 pub struct LivenessConfig {
     /// Off; logged; or asked for before the door opens.
     pub mode: Mode,
@@ -157,12 +194,6 @@ impl LivenessConfig {
 impl Default for LivenessConfig {
     fn default() -> Self {
         Self { mode: Mode::Off, threshold: 0.5, motion: false, turns: 0 }
-    }
-}
-
-impl Default for RelayConfig {
-    fn default() -> Self {
-        Self { uri: "log:".to_owned() }
     }
 }
 
@@ -191,38 +222,43 @@ impl Default for RecognitionConfig {
 impl Config {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|reason| ConfigError::Read { path: path.to_owned(), reason })?;
-        Self::parse(path, &text)
+        Self::parse(path, &text_of(path)?)
     }
 
     /// Reads a text; `path` appears in messages.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let invalid = |reason: String| ConfigError::Invalid { path: path.to_owned(), reason };
-        let config: Self = toml::from_str(text)
-            .map_err(|error| invalid(error.to_string().trim_end().to_owned()))?;
-        config.check().map_err(invalid)?;
-        Ok(config)
+        read(path, text).map(|read| read.config)
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// As a text that [`Self::parse`] makes the same of.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        toml::to_string(self).map_err(|error| ConfigError::Write { reason: error.to_string() })
+    }
+
+    /// Ranges, and what does not go together.
+    fn check(&self) -> Result<(), Remark> {
+        self.check_board()?;
+        self.check_access()?;
+        self.check_service()?;
         let recognition = &self.recognition;
         // Fewer would make one picture nearly enough.
-        within("recognition.frames", recognition.frames as f64, 3.0, 30.0, "")?;
+        within("recognition.frames", recognition.frames as f64, (3.0, 30.0), "")?;
         let face = f64::from(recognition.minimum_face);
-        within("recognition.minimum_face", face, 20.0, 2000.0, " pixels")?;
-        seconds("recognition.evidence_expires", recognition.evidence_expires, 0.1, 10.0)?;
-        seconds("recognition.again_after", recognition.again_after, 0.0, 3600.0)?;
-        self.check_access()?;
-        within("liveness.threshold", f64::from(self.liveness.threshold), 0.0, 1.0, "")?;
-        within("liveness.turns", f64::from(self.liveness.turns), 0.0, 8.0, "")?;
+        within("recognition.minimum_face", face, (20.0, 2000.0), " pixels")?;
+        seconds("recognition.evidence_expires", recognition.evidence_expires, (0.1, 10.0))?;
+        seconds("recognition.again_after", recognition.again_after, (0.0, 3600.0))?;
+        within("liveness.threshold", f64::from(self.liveness.threshold), (0.0, 1.0), "")?;
+        within("liveness.turns", f64::from(self.liveness.turns), (0.0, 8.0), "")?;
         let [left, top, right, bottom] = recognition.zone;
         let inside = recognition.zone.iter().all(|share| (0.0..=1.0).contains(share));
         if !inside || left >= right || top >= bottom {
-            return Err(format!(
-                "recognition.zone = {:?}: expected [left, top, right, bottom], shares of the \
-                 picture from 0 to 1",
-                recognition.zone
+            return Err(Remark::of(
+                "recognition.zone",
+                &format!(
+                    "= {:?}: expected [left, top, right, bottom], shares of the picture from \
+                     0 to 1",
+                    recognition.zone
+                ),
             ));
         }
         Ok(())
@@ -287,122 +323,23 @@ pub fn default_gallery() -> PathBuf {
     folder.join("facelatch/gallery.redb")
 }
 
-fn within(name: &str, value: f64, from: f64, to: f64, unit: &str) -> Result<(), String> {
-    if (from..=to).contains(&value) {
-        Ok(())
-    } else {
-        Err(format!("{name} = {value}{unit}: expected {from} to {to}{unit}"))
+/// The text of a file.
+fn text_of(path: &Path) -> Result<String, ConfigError> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text))
+        .map_err(|reason| ConfigError::Read { path: path.to_owned(), reason })?;
+    if text.len() as u64 > MAX_BYTES {
+        let reason = format!("longer than {MAX_BYTES} bytes; is it a configuration?");
+        return Err(ConfigError::Invalid { path: path.to_owned(), at: None, reason });
     }
+    Ok(text)
 }
 
-fn seconds(name: &str, value: Duration, from: f64, to: f64) -> Result<(), String> {
-    within(name, value.as_secs_f64(), from, to, " s")
-}
-
-/// A rate as a number or as text like "1e-4".
-fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Rate {
-        Number(f64),
-        Text(String),
-    }
-    let (value, shown) = match Rate::deserialize(deserializer)? {
-        Rate::Number(number) => (Some(number).filter(|n| *n > 0.0 && *n < 1.0), number.to_string()),
-        Rate::Text(text) => (parse_rate(&text), text),
-    };
-    value.ok_or_else(|| {
-        serde::de::Error::custom(format!("{shown:?} is no rate between 0 and 1, like \"1e-4\""))
+fn read(path: &Path, text: &str) -> Result<reader::Read, ConfigError> {
+    reader::read(text).map_err(|fault| ConfigError::Invalid {
+        path: path.to_owned(),
+        at: fault.at,
+        reason: fault.reason,
     })
-}
-
-/// A time with its unit: "3s", "1.5s", "250ms", "2m".
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_duration(&text).ok_or_else(|| {
-        serde::de::Error::custom(format!("{text:?} is no time, like \"3s\", \"1.5s\" or \"250ms\""))
-    })
-}
-
-/// Reads "3s", "1.5s", "250ms" or "2m".
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let unit_at = text.find(|c: char| c.is_ascii_alphabetic())?;
-    let (number, unit) = text.split_at(unit_at);
-    let factor = match unit {
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return None,
-    };
-    let seconds = number.trim().parse::<f64>().ok()? * factor;
-    Duration::try_from_secs_f64(seconds).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Config, String> {
-        Config::parse(Path::new("facelatch.toml"), text).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn nothing_said_is_the_default() {
-        assert_eq!(parse("").expect("a configuration"), Config::default());
-    }
-
-    #[test]
-    fn all_can_be_set() {
-        let config = parse(
-            "[camera]\nuri = \"pipe:cam\"\n[relay]\nuri = \"serial:/dev/ttyUSB0\"\n\
-             [door]\nopen_for = \"4.5s\"\n[gallery]\nfile = \"/x/g.redb\"\nkeep_crops = false\n\
-             [models]\nfolder = \"/y\"\n\
-             [recognition]\nfalse_accept_rate = \"1e-5\"\nframes = 4\n\
-             evidence_expires = \"900ms\"\ntwo_faces = \"all\"\nagain_after = \"1m\"\n\
-             zone = [0.1, 0.2, 0.9, 1.0]\nminimum_face = 80\n\
-             [liveness]\nmode = \"enforce\"\nthreshold = 0.4\nmotion = true\nturns = 2\n",
-        )
-        .expect("a configuration");
-        assert_eq!(config.door.open_for, Duration::from_millis(4500));
-        assert_eq!(config.recognition.false_accept_rate, 1e-5);
-        assert_eq!(config.decide().two_faces, TwoFaces::All);
-        assert_eq!(config.decide().again_after, Duration::from_secs(60));
-        assert_eq!(config.gallery_file(), Path::new("/x/g.redb"));
-        assert_eq!(config.model_store(), Path::new("/y"));
-        assert_eq!(config.zone().minimum_face, 80.0);
-        let beside = parse("[gallery]\nfile = \"/x/g.redb\"").expect("a configuration");
-        assert_eq!(beside.model_store(), Path::new("/x/models"));
-        let liveness = config.liveness(5);
-        assert_eq!((liveness.mode, liveness.threshold, liveness.seed), (Mode::Enforce, 0.4, 5));
-        assert!(liveness.motion);
-        assert_eq!(liveness.challenge.map(|challenge| challenge.turns), Some(2));
-    }
-
-    #[test]
-    fn mistakes_name_the_place_and_the_cure() {
-        for (text, expected) in [
-            ("[door]\nopen_fro = \"3s\"", "open_fro"),
-            ("[door]\nopen_for = \"3\"", "no time"),
-            ("[door]\nopen_for = \"3 weeks\"", "no time"),
-            ("[door]\nopen_for = \"-3s\"", "no time"),
-            ("[door]\nopen_for = \"2h\"", "door.open_for"),
-            ("[recognition]\nfalse_accept_rate = 2", "no rate"),
-            ("[recognition]\nfalse_accept_rate = \"often\"", "no rate"),
-            ("[recognition]\nframes = 2", "recognition.frames"),
-            ("[recognition]\ntwo_faces = \"both\"", "refuse"),
-            ("[recognition]\nzone = [0.5, 0.0, 0.5, 1.0]", "recognition.zone"),
-            ("[recognition]\nzone = [nan, 0.0, 0.5, 1.0]", "recognition.zone"),
-            ("[liveness]\nmode = \"strict\"", "enforce"),
-            ("[liveness]\nthreshold = 1.5", "liveness.threshold"),
-            ("[liveness]\nturns = 20", "liveness.turns"),
-            ("doors = 3", "doors"),
-            ("[door", "facelatch.toml"),
-        ] {
-            let message = parse(text).expect_err(text);
-            assert!(message.contains(expected), "{text}: {message}");
-            assert!(message.contains("facelatch.toml"), "{message}");
-        }
-    }
 }

@@ -204,6 +204,11 @@ impl Controller {
         self.schedule.needs_clock()
     }
 
+    /// Whether the wall clock is known to be right.
+    pub fn clock_trusted(&self, now: Duration) -> bool {
+        matches!(self.clock(now), Clock::Trusted(_))
+    }
+
     /// Other models, and everybody by their templates: evidence gathered before is
     /// forgotten.
     pub fn set_models(&mut self, thresholds: ThresholdTable, gallery: Gallery) {
@@ -216,6 +221,21 @@ impl Controller {
         self.threshold = self.thresholds.for_attempt(self.false_accept_rate, gallery.templates());
         self.gallery = gallery;
         self.decider.clear();
+    }
+
+    /// Another configuration from now on. The door stays as it is, lockdown, refused
+    /// tries and who has passed included; evidence gathered before is forgotten.
+    pub fn reconfigure(&mut self, config: &Config) {
+        self.false_accept_rate = config.recognition.false_accept_rate;
+        self.threshold =
+            self.thresholds.for_attempt(self.false_accept_rate, self.gallery.templates());
+        self.frame_expires = config.recognition.evidence_expires;
+        self.duress = config.door.duress;
+        self.schedule = config.schedule();
+        self.decider = Decider::new(config.decide());
+        self.liveness.set_settings(config.liveness(0));
+        self.door.set_settings(config.door());
+        self.enrolment.set_settings(config.enroll_by_button(&self.thresholds));
     }
 
     /// Takes one input at a time on a clock that does not run backwards.

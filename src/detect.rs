@@ -89,6 +89,13 @@ pub struct DetectTimes {
     pub onet_windows: usize,
 }
 
+impl DetectTimes {
+    /// Of all three.
+    pub fn total(&self) -> Duration {
+        self.pnet + self.rnet + self.onet
+    }
+}
+
 /// One of the three nets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Net {

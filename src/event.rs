@@ -98,6 +98,25 @@ pub enum Event {
     Locked,
     /// The relay did not do as told.
     RelayFailed(String),
+    /// No frames come any more; the door goes on without.
+    CameraAway {
+        /// Why.
+        reason: String,
+    },
+    /// Frames come again.
+    CameraBack,
+    /// A line of the board, or a lamp, cannot be used any more, or yet.
+    LineAway {
+        /// What is wired to it.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// It can again.
+    LineBack {
+        /// What is wired to it.
+        name: String,
+    },
     /// Anything else that the door tells.
     Door(Note),
     /// The wall clock.
@@ -133,6 +152,10 @@ impl Event {
             Self::Unlocked => "unlocked",
             Self::Locked => "locked",
             Self::RelayFailed(_) => "relay failed",
+            Self::CameraAway { .. } => "camera away",
+            Self::CameraBack => "camera back",
+            Self::LineAway { .. } => "line away",
+            Self::LineBack { .. } => "line back",
             Self::Door(note) => match note {
                 Note::Granted { .. } => "granted",
                 Note::NotGranted { .. } => "refused",
@@ -234,6 +257,10 @@ impl fmt::Display for Event {
             Self::Unlocked => write!(f, "door unlocked"),
             Self::Locked => write!(f, "door locked"),
             Self::RelayFailed(message) => write!(f, "relay failed: {message}"),
+            Self::CameraAway { reason } => write!(f, "camera away: {reason}"),
+            Self::CameraBack => write!(f, "camera back"),
+            Self::LineAway { name, reason } => write!(f, "{name} away: {reason}"),
+            Self::LineBack { name } => write!(f, "{name} back"),
             Self::Door(note) => Told(note).fmt(f),
             Self::Clock(TrustNote::Trusted) => write!(f, "clock: trusted from now on"),
             Self::Clock(TrustNote::NotSynchronized) => {

@@ -4,6 +4,7 @@
 //! [`embed`] → gallery → decision → door → relay. ARCHITECTURE.md has the map.
 
 pub mod align;
+mod backoff;
 pub mod button;
 pub mod camera;
 pub mod clock;
@@ -13,18 +14,22 @@ pub mod controller;
 pub mod decide;
 pub mod detect;
 pub mod door;
+pub mod doorkeeper;
 pub mod embed;
 pub mod enroll;
 pub mod event;
 pub mod frame;
 pub mod gallery;
+pub mod gpio;
 pub mod heartbeat;
+pub mod lights;
 pub mod likelihood;
 pub mod liveness;
 pub mod model_store;
 pub mod models;
 pub mod motion_gate;
 pub mod nn;
+pub mod peripherals;
 pub mod picture;
 pub mod pose;
 pub mod process;

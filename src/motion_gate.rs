@@ -140,9 +140,10 @@ impl MotionGate {
     pub fn step(&mut self, now: Duration, frame: &Frame, followed: bool) -> Look {
         let moved = self.compare(now, frame, followed);
         if followed || moved.is_some() {
-            self.hold_until = now + self.settings.hold_on;
+            self.hold_until = now.saturating_add(self.settings.hold_on);
         }
-        let due = self.looked.is_none_or(|at| now >= at + self.settings.idle_look_every);
+        let every = self.settings.idle_look_every;
+        let due = self.looked.is_none_or(|at| now.saturating_sub(at) >= every);
         let why = if followed {
             Some(Why::Followed)
         } else if moved.is_some() {

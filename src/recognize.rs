@@ -96,6 +96,11 @@ impl Recognizer {
         self.views(frame)
     }
 
+    /// Whether the last frame of a video showed a face.
+    pub fn followed(&self) -> bool {
+        !self.followed.faces.is_empty()
+    }
+
     /// The same for the next frame of a video: while faces are in view, most frames
     /// are searched around them only; one in three is searched everywhere, and each
     /// in which one of them is not found again.

@@ -106,13 +106,14 @@ impl Watch {
     /// Judges by what the threads last said, `now` on the same clock, which does not
     /// run backwards.
     pub fn step(&mut self, now: Duration, beats: Beats) -> Verdict {
-        let late = self.last + self.settings.step_every * 2;
+        let late = self.last.saturating_add(self.settings.step_every.saturating_mul(2));
         if now > late {
             self.excused = now;
         }
         self.last = now;
         if !matches!(self.verdict, Verdict::Stuck { .. }) {
-            let each = [(Who::Recognizer, beats.recognizer), (Who::Camera, beats.camera)];
+            // The last one where they are equal: the recognizer holds up the most.
+            let each = [(Who::Camera, beats.camera), (Who::Recognizer, beats.recognizer)];
             let each = each.map(|(who, beat)| self.judge(now, who, beat));
             self.verdict = each.into_iter().max_by_key(severity).unwrap_or_default();
         }
@@ -121,7 +122,7 @@ impl Watch {
 
     fn judge(&self, now: Duration, who: Who, beat: Option<Duration>) -> Verdict {
         let WatchdogSettings { grace, late_after, stuck_after, .. } = self.settings;
-        let counts = beat.unwrap_or(self.started + grace).max(self.excused);
+        let counts = beat.unwrap_or(self.started.saturating_add(grace)).max(self.excused);
         let silent = now.saturating_sub(counts);
         if silent >= stuck_after {
             Verdict::Stuck { who, silent }
@@ -202,7 +203,7 @@ mod tests {
         assert_eq!(watched(&mut watch, 0..60, Beats::default()), Verdict::Healthy);
         let first = Beats { recognizer: Some(s(60)), camera: None };
         let late = watched(&mut watch, 60..70, first);
-        assert!(matches!(late, Verdict::Late { silent, .. } if silent == s(9)), "{late}");
+        assert_eq!(late, Verdict::Late { who: Who::Recognizer, silent: s(9) });
         let only = Beats { recognizer: Some(s(79)), camera: None };
         assert!(matches!(
             watched(&mut watch, 70..81, only),
@@ -221,6 +222,17 @@ mod tests {
         assert_eq!(watch.step(s(500), beats(9, 9)), Verdict::Healthy);
         assert_eq!(watched(&mut watch, 501..505, beats(9, 504)), Verdict::Healthy);
         assert!(matches!(watched(&mut watch, 505..521, beats(9, 520)), Verdict::Stuck { .. }));
+    }
+
+    #[test]
+    fn a_watchdog_that_is_off_never_barks() {
+        let off = Duration::MAX;
+        let settings =
+            WatchdogSettings { grace: off, late_after: off, stuck_after: off, step_every: off };
+        let mut watch = Watch::new(s(5), settings);
+        for (now, beats) in [(6, Beats::default()), (1_000_000, beats(7, 7))] {
+            assert_eq!(watch.step(s(now), beats), Verdict::Healthy);
+        }
     }
 
     proptest! {

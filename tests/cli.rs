@@ -7,7 +7,8 @@ use image::{DynamicImage, ImageFormat, RgbImage};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Cursor, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
 
 const ASTRONAUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
@@ -17,6 +18,10 @@ const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
 fn facelatch(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_facelatch"));
     command.args(arguments).env_remove("RUST_LOG");
+    // Each service has its own folder for its socket, as systemd would give it.
+    static SERVICES: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("{}-{}", std::process::id(), SERVICES.fetch_add(1, Ordering::Relaxed));
+    command.env("RUNTIME_DIRECTORY", Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
     command
 }
 
@@ -310,7 +315,7 @@ fn a_signal_ends_enrolling_from_pictures() {
 }
 
 #[test]
-fn a_pipe_is_watched_until_it_ends() {
+fn a_pipe_that_ends_is_begun_anew() {
     let folder = TempDir::new().expect("a folder");
     let gallery = enrolled(&folder);
     let file = at(folder.path(), "near.y4m");
@@ -319,10 +324,13 @@ fn a_pipe_is_watched_until_it_ends() {
     let header = "head -c 40 /dev/null; ";
     let frame_bytes = video(ASTRONAUT, 2).len() - video(ASTRONAUT, 1).len();
     let camera = format!(
-        "pipe:{header}cat {file}; for i in 1 2 3 4 5 6; do sleep 0.15; tail -c {frame_bytes} {file}; done"
+        "pipe:{header}cat {file}; for i in 1 2 3 4; do sleep 0.15; tail -c {frame_bytes} {file}; done"
     );
-    let said = succeeds(&["run", "--camera", &camera, "--gallery", &gallery, "--json"]);
+    let arguments = ["run", "--camera", &camera, "--gallery", &gallery, "--max-frames", "7"];
+    let said = succeeds(&[&arguments[..], &["--json"]].concat());
     assert_eq!(events(&said, "granted").len(), 1, "{said}");
+    assert_eq!(events(&said, "camera away").len(), 1, "{said}");
+    assert_eq!(events(&said, "camera back").len(), 1, "{said}");
     assert_eq!(json_lines(&said).pop().expect("events")["event"], "locked");
 }
 
@@ -330,17 +338,31 @@ fn a_pipe_is_watched_until_it_ends() {
 fn a_video_that_lies_or_breaks_off_is_named() {
     let folder = TempDir::new().expect("a folder");
     let gallery = at(folder.path(), "gallery.redb");
-    let run = |command: &str| {
-        fails(&["run", "--camera", &format!("pipe:{command}"), "--gallery", &gallery])
-    };
-    let cut = run("printf 'YUV4MPEG2 W640 H480\\nFRAME\\nabc'");
-    assert!(cut.contains("cut short within a frame: 3 of 460800"), "{cut}");
-    let more = run("printf 'YUV4MPEG2 W2 H2 Cmono\\nFRAME\\nabcdefgh'");
-    assert!(more.contains("expected FRAME after frame 1, found \"efgh\""), "{more}");
-    let huge = run("printf 'YUV4MPEG2 W640000 H480\\n'");
-    assert!(huge.contains("a size beyond"), "{huge}");
-    let none = run("true");
-    assert!(none.contains("no YUV4MPEG2 stream"), "{none}");
+    for (command, expected) in [
+        ("printf 'YUV4MPEG2 W640 H480\\nFRAME\\nabc'", "cut short within a frame: 3 of 460800"),
+        (
+            "printf 'YUV4MPEG2 W2 H2 Cmono\\nFRAME\\nabcdefgh'",
+            "expected FRAME after frame 1, found \"efgh\"",
+        ),
+        ("printf 'YUV4MPEG2 W640000 H480\\n'", "a size beyond"),
+        ("true", "no YUV4MPEG2 stream"),
+    ] {
+        let camera = format!("pipe:{command}");
+        let mut service = facelatch(&["run", "--camera", &camera, "--gallery", &gallery])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let mut log = BufReader::new(service.stderr.take().expect("its log")).lines();
+        // It is begun anew again and again, and said what is wrong.
+        assert!(log.any(|line| line.is_ok_and(|line| line.contains(expected))), "{expected}");
+        end(&mut service, "TERM");
+        assert_eq!(service.wait().expect("an end").code(), Some(0));
+    }
+}
+
+fn end(service: &mut Child, signal: &str) {
+    let id = service.id().to_string();
+    assert!(Command::new("kill").args(["-s", signal, &id]).status().expect("kill runs").success());
 }
 
 /// Starts `run` on an endless camera with the relay on a terminal, waits until
@@ -381,17 +403,15 @@ fn a_signal_locks_the_door_and_ends_the_service() {
             .expect("the program runs");
         let mut lines = BufReader::new(service.stdout.take().expect("its output")).lines();
         assert!(lines.any(|line| line.is_ok_and(|line| line.contains("\"unlocked\""))));
-        let killed = Command::new("kill")
-            .args(["-s", signal, &service.id().to_string()])
-            .status()
-            .expect("kill runs");
-        assert!(killed.success());
+        end(&mut service, signal);
         let rest: Vec<String> = lines.map_while(Result::ok).collect();
         assert!(rest.last().expect("a last event").contains("\"locked\""), "{rest:?}");
         assert_eq!(service.wait().expect("an end").code(), Some(0));
-        let mut sent = [0; 12];
-        board.read_exact(&mut sent).expect("three commands");
-        let states: Vec<u8> = sent.chunks(4).map(|command| command[2]).collect();
+        let mut sent = vec![0; board.bytes_to_read().expect("a count") as usize];
+        board.read_exact(&mut sent).expect("all commands");
+        let mut states: Vec<u8> = sent.chunks(4).map(|command| command[2]).collect();
+        // Some are given twice: by the relay's own thread, and by the door.
+        states.dedup();
         assert_eq!(states, [0, 1, 0], "off at the start, on, off at the end");
     }
 }
@@ -408,7 +428,7 @@ fn somebody_removed_meanwhile_is_no_longer_let_in() {
     let header = format!("head -n 1 {file}");
     let camera = format!(
         "pipe:{header}; until [ -e {gate} ]; do sleep 0.1; done; \
-         for i in 1 2 3 4 5 6 7 8; do tail -c {frame_bytes} {file}; sleep 0.2; done"
+         while tail -c {frame_bytes} {file}; do sleep 0.2; done"
     );
     let mut service = facelatch(&["run", "--camera", &camera, "--gallery", &gallery, "--json"])
         .stdout(Stdio::piped())
@@ -421,10 +441,22 @@ fn somebody_removed_meanwhile_is_no_longer_let_in() {
     assert!(log.any(|line| line.is_ok_and(|line| line.contains("0 people"))));
     std::fs::write(&gate, "").expect("written");
     let rest = std::thread::spawn(move || log.map_while(Result::ok).count());
-    let said = stdout(&service.wait_with_output().expect("an end"));
+    let mut told = BufReader::new(service.stdout.take().expect("its output")).lines();
+    let mut said = Vec::new();
+    for line in told.by_ref().map_while(Result::ok) {
+        let refused = line.contains("\"refused\"");
+        said.push(line);
+        if refused {
+            break;
+        }
+    }
+    end(&mut service, "TERM");
+    said.extend(told.map_while(Result::ok));
+    assert_eq!(service.wait().expect("an end").code(), Some(0));
     rest.join().expect("the log");
+    let said = said.join("\n");
     assert_eq!(events(&said, "granted").len(), 0, "{said}");
-    assert_eq!(events(&said, "refused").len(), 1, "{said}");
+    assert!(!events(&said, "refused").is_empty(), "{said}");
 }
 
 #[test]

@@ -19,6 +19,7 @@
 //! with `inside` or `outside`, `exit`, `opened`, `closed`, `command NAME`,
 //! `relay works|broken|silent|slow|back`, `clock TIME [unsynchronized]`, `clock none`,
 //! `elsewhere NAME in|out`, `reset`, `store works|broken|silent`, `remove NAME`,
+//! `configure KEY = VALUE` (the service reloads its configuration),
 //! `restart` (the power fails and comes back) and `stop`.
 
 use facelatch::button::Side;
@@ -161,6 +162,8 @@ enum Relay {
 
 /// A door being played.
 struct Stage {
+    /// The configuration as text.
+    text: String,
     config: Config,
     controller: Controller,
     now: u64,
@@ -204,6 +207,7 @@ impl Stage {
         let (controller, first) =
             Controller::new(thresholds(), &config, gallery, CHANCE, Duration::ZERO);
         let mut stage = Self {
+            text: scene.config.clone(),
             config,
             controller,
             now: 0,
@@ -455,6 +459,13 @@ impl Stage {
                 let role = if way == "in" { Role::In } else { Role::Out };
                 self.input(Input::Passed { person: person(self, name)?, role });
             }
+            ["configure", ..] => {
+                self.text += words.trim_start_matches("configure");
+                self.text.push('\n');
+                self.config = Config::parse(Path::new("scene"), &self.text)
+                    .map_err(|error| error.to_string())?;
+                self.controller.reconfigure(&self.config);
+            }
             ["reset"] => self.input(Input::LocalReset),
             ["remove", name] => {
                 let gone = person(self, name)?;
@@ -678,6 +689,7 @@ fn main() {
         ("relay", include_str!("scenes/relay.txt")),
         ("schedule", include_str!("scenes/schedule.txt")),
         ("enrolment", include_str!("scenes/enrolment.txt")),
+        ("reload", include_str!("scenes/reload.txt")),
     ] {
         match scenes(text) {
             Ok(scenes) => trials.extend(scenes.into_iter().map(|scene| {

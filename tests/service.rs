@@ -1,21 +1,23 @@
 //! The service around the state machines: what reaches the relay, whatever
 //! happens.
 
-use facelatch::camera::Camera;
+use facelatch::camera::live::LiveCamera;
 use facelatch::config::{Config, LivenessConfig};
+use facelatch::doorkeeper::{Change, Doorkeeper, Hand, ModelSet};
+use facelatch::event::Event;
 use facelatch::gallery::{Gallery, PersonId};
 use facelatch::liveness::guard::Mode;
 use facelatch::models::{ModelId, Models};
 use facelatch::picture;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
-use facelatch::service::{Change, Doorkeeper, Event, ModelSet, run};
+use facelatch::service::{Moment, Plan, RunError, Summary, run};
 use serialport::{SerialPort, TTYPort};
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const ASTRONAUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
 
@@ -37,12 +39,25 @@ fn keeper_of(relay: &str, config: &Config) -> Doorkeeper {
     let relay = Relay::open(relay).expect("a relay");
     let thresholds = models.thresholds().expect("thresholds");
     let models = ModelSet { recognizer, liveness: None, thresholds, gallery };
-    Doorkeeper::new(models, config, relay, Duration::ZERO).0
+    Doorkeeper::new(models, config, Hand::Direct(relay), Duration::ZERO).0
 }
 
 /// The same portrait again and again, ten times a second.
-fn camera() -> Camera {
-    Camera::open(&format!("images:{ASTRONAUT}?fps=10&loop")).expect("a camera")
+fn camera() -> LiveCamera {
+    let uri = format!("images:{ASTRONAUT}?fps=10&loop");
+    LiveCamera::start(&uri, Instant::now()).expect("a camera")
+}
+
+/// Lets so many frames pass.
+fn pass(
+    keeper: &mut Doorkeeper,
+    max_frames: usize,
+    told: impl FnMut(Duration, &Event),
+    between: impl FnMut(&mut Doorkeeper, &Moment<'_>) -> Vec<Event>,
+) -> Result<Summary, RunError> {
+    let stop = AtomicBool::new(false);
+    let plan = Plan { started: Instant::now(), max_frames, stop: &stop, gate: None };
+    run(keeper, camera(), plan, told, between)
 }
 
 fn board() -> (TTYPort, String) {
@@ -56,12 +71,11 @@ fn board() -> (TTYPort, String) {
 fn a_panic_while_the_door_is_open_locks_it() {
     let (mut board, relay) = board();
     let mut keeper = keeper(&relay);
-    let stop = AtomicBool::new(false);
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let told = |_: Duration, event: &Event| {
             assert_ne!(event, &Event::Unlocked, "the reader of this event breaks down");
         };
-        run(&mut keeper, camera(), 100, &stop, told, |_, _| vec![])
+        pass(&mut keeper, 100, told, |_, _| vec![])
     }));
     assert!(ended.is_err());
     let mut sent = [0; 12];
@@ -73,10 +87,9 @@ fn a_panic_while_the_door_is_open_locks_it() {
 #[test]
 fn a_relay_that_does_not_answer_is_told_and_asked_again() {
     let mut keeper = keeper("serial:/dev/no-such-port");
-    let stop = AtomicBool::new(false);
     let mut events = vec![];
     let told = |_: Duration, event: &Event| events.push(event.clone());
-    let error = run(&mut keeper, camera(), 40, &stop, told, |_, _| vec![]).expect_err("no relay");
+    let error = pass(&mut keeper, 40, told, |_, _| vec![]).expect_err("no relay");
     assert!(error.to_string().contains("could not be released"), "{error}");
     assert!(error.to_string().contains("/dev/no-such-port"), "{error}");
     assert!(!events.contains(&Event::Unlocked));
@@ -87,7 +100,6 @@ fn a_relay_that_does_not_answer_is_told_and_asked_again() {
 #[test]
 fn a_gallery_that_changes_takes_its_evidence_with_it() {
     let mut keeper = keeper("log:");
-    let stop = AtomicBool::new(false);
     let mut looks = 0;
     let mut granted = vec![];
     let told = |at: Duration, event: &Event| {
@@ -96,14 +108,14 @@ fn a_gallery_that_changes_takes_its_evidence_with_it() {
         }
     };
     // Before the third frame, which would open, everybody is removed.
-    let between = |keeper: &mut Doorkeeper, _: Duration| {
+    let between = |keeper: &mut Doorkeeper, _: &Moment<'_>| {
         looks += 1;
         if looks == 3 {
             keeper.change(Change::Gallery(Gallery::new(ModelId::new("none"), 128)));
         }
         vec![]
     };
-    let summary = run(&mut keeper, camera(), 20, &stop, told, between).expect("a run");
+    let summary = pass(&mut keeper, 20, told, between).expect("a run");
     assert_eq!((summary.frames, summary.granted), (20, 0));
     assert_eq!(granted, []);
 }
@@ -114,8 +126,7 @@ fn with_liveness(mode: Mode) -> (usize, Vec<Event>) {
     let mut keeper = keeper_of("log:", &Config { liveness, ..Config::default() });
     let mut events = vec![];
     let told = |_: Duration, event: &Event| events.push(event.clone());
-    let stop = AtomicBool::new(false);
-    let summary = run(&mut keeper, camera(), 20, &stop, told, |_, _| vec![]).expect("a run");
+    let summary = pass(&mut keeper, 20, told, |_, _| vec![]).expect("a run");
     (summary.granted, events)
 }
 

@@ -7,6 +7,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::BufReader;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Some 64 kB, as much as a pipe holds, for fewer system calls a frame.
@@ -21,6 +22,9 @@ pub struct Pipe {
     child: Child,
     state: State,
     opened: Instant,
+    /// The program and all that it started, as long as it has not been waited for:
+    /// after that the number may be somebody else's.
+    group: Arc<Mutex<Option<Pid>>>,
 }
 
 #[derive(Debug)]
@@ -45,7 +49,9 @@ impl Pipe {
         // Asked for just above.
         let output = child.stdout.take().ok_or_else(|| broken("has no output".to_owned()))?;
         let (command, state) = (command.to_owned(), State::Started(output));
-        Ok(Self { command, child, state, opened: Instant::now() })
+        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let group = Arc::new(Mutex::new(group));
+        Ok(Self { command, child, state, opened: Instant::now(), group })
     }
 
     /// The next frame of the video, after its header.
@@ -80,8 +86,16 @@ impl Pipe {
     }
 
     /// The program and all that it started.
-    pub(super) fn group(&self) -> Option<Pid> {
-        Pid::from_raw(i32::try_from(self.child.id()).ok()?)
+    pub(super) fn group(&self) -> Arc<Mutex<Option<Pid>>> {
+        Arc::clone(&self.group)
+    }
+
+    pub(super) fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    pub(super) fn ended(&self) -> bool {
+        matches!(self.state, State::Ended)
     }
 }
 
@@ -115,7 +129,7 @@ impl Drop for Pipe {
     /// Ends the program with all that it started.
     fn drop(&mut self) {
         self.state = State::Ended;
-        if let Some(group) = self.group() {
+        if let Some(group) = self.group.lock().unwrap_or_else(PoisonError::into_inner).take() {
             end(group);
         }
         let _ = self.child.wait();

@@ -2,14 +2,13 @@
 //! that begins with `FRAME`. It is what mjpegtools began and what ffmpeg,
 //! GStreamer and others write.
 
+use super::yuv::{self, Chroma, Colours, LARGEST_SIDE};
 use crate::frame::Frame;
 use std::io::{BufRead, Read};
 use thiserror::Error;
 
 /// The header and a frame's line fit in this; one that does not is none.
 const LONGEST_LINE: u64 = 1024;
-/// No camera for a door is larger, and a lying header must not cost memory.
-const LARGEST_SIDE: usize = 8192;
 
 /// Why bytes are no video.
 #[derive(Debug, Error)]
@@ -45,13 +44,6 @@ pub enum Y4mError {
     /// The stream cannot be read.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-}
-
-/// How many pixels share a colour sample, both ways; none for grey.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Chroma {
-    Grey,
-    Every { columns: usize, rows: usize },
 }
 
 /// A stream of frames.
@@ -126,14 +118,7 @@ impl<R: BufRead> Y4m<R> {
             let (width, height) = self.size();
             return Err(Y4mError::Frame { after, found: shown(&line), width, height });
         }
-        let luma = self.width * self.height;
-        let colour = match self.chroma {
-            Chroma::Grey => 0,
-            Chroma::Every { columns, rows } => {
-                self.width.div_ceil(columns) * self.height.div_ceil(rows)
-            }
-        };
-        let expected = luma + 2 * colour;
+        let expected = yuv::planar_bytes(self.width, self.height, self.chroma);
         self.planes.clear();
         // Grows with what really comes, not with what the header promises.
         let got = (&mut self.reader).take(expected as u64).read_to_end(&mut self.planes)?;
@@ -141,37 +126,10 @@ impl<R: BufRead> Y4m<R> {
             return Err(Y4mError::Cut { got, expected });
         }
         self.frames += 1;
-        Ok(Some(self.rgb(luma, colour)))
-    }
-
-    /// BT.601 to RGB, each colour sample for all pixels that share it.
-    fn rgb(&self, luma: usize, colour: usize) -> Frame {
-        let mut frame = Frame::filled(self.width, self.height, [0; 3]);
-        let (y_plane, rest) = self.planes.split_at(luma);
-        let (cb_plane, cr_plane) = rest.split_at(colour);
-        // In 1/65536: range of luma, red of Cr, green of Cb and Cr, blue of Cb.
-        let (offset, scale, red, green_cb, green_cr, blue) = if self.full_range {
-            (0, 65536, 91881, 22554, 46802, 116_130)
-        } else {
-            (16, 76309, 104_597, 25675, 53279, 132_201)
-        };
-        let rows = frame.pixels_mut().chunks_exact_mut(3 * self.width).enumerate();
-        for (y, row) in rows {
-            for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
-                let light = (i32::from(y_plane[y * self.width + x]) - offset) * scale + 32768;
-                let (cb, cr) = match self.chroma {
-                    Chroma::Grey => (0, 0),
-                    Chroma::Every { columns, rows } => {
-                        let at = y / rows * self.width.div_ceil(columns) + x / columns;
-                        (i32::from(cb_plane[at]) - 128, i32::from(cr_plane[at]) - 128)
-                    }
-                };
-                pixel[0] = ((light + red * cr) >> 16).clamp(0, 255) as u8;
-                pixel[1] = ((light - green_cb * cb - green_cr * cr) >> 16).clamp(0, 255) as u8;
-                pixel[2] = ((light + blue * cb) >> 16).clamp(0, 255) as u8;
-            }
-        }
-        frame
+        let colours = Colours { full_range: self.full_range, ..Colours::default() };
+        let frame = yuv::planar(&self.planes, self.width, self.height, self.chroma, colours);
+        // All bytes are there, and the header's size was looked at.
+        Ok(frame.ok())
     }
 }
 

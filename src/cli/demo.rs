@@ -6,13 +6,14 @@ use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::config::Config;
+use facelatch::doorkeeper::{Doorkeeper, Hand, ModelSet};
+use facelatch::event::Event;
 use facelatch::gallery::store::{NewTemplate, Store};
 use facelatch::models::Models;
 use facelatch::nn::Precision;
 use facelatch::picture;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
-use facelatch::service::{Doorkeeper, Event, ModelSet};
 use scene::Portrait;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write;
@@ -83,7 +84,8 @@ impl Demo {
             thresholds: models.thresholds()?,
             gallery: store.load(&model, size)?.gallery,
         };
-        let (keeper, _) = Doorkeeper::new(set, &config, Relay::open("log:")?, Duration::ZERO);
+        let (keeper, _) =
+            Doorkeeper::new(set, &config, Hand::Direct(Relay::open("log:")?), Duration::ZERO);
         let save = self.save.clone();
         let mut stage =
             Stage { keeper, now: Duration::ZERO, save, visits: 0, slowest: Duration::ZERO, stop };
@@ -170,7 +172,7 @@ impl Stage {
                 save(folder, self.visits, number, part, &moment.frame)?;
             }
             let looked = Instant::now();
-            let events = self.keeper.frame(self.now, &moment.frame)?;
+            let events = self.keeper.frame(self.now, &moment.frame, || self.now)?;
             self.slowest = self.slowest.max(looked.elapsed());
             for event in &events {
                 granted |= matches!(event, Event::Granted { .. });

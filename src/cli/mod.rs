@@ -1,6 +1,9 @@
 //! Arguments, dispatch and exit codes.
 
 mod bench;
+mod camera;
+mod check;
+mod config;
 mod demo;
 mod detect;
 mod door;
@@ -49,9 +52,12 @@ enum Command {
     Detect(detect::Detect),
     Embed(embed::Embed),
     Identify(identify::Identify),
+    Check(check::Check),
+    Camera(camera::Camera),
     Status(status::Status),
     Door(door::Door),
     Models(models::Models),
+    Config(config::Config),
     Bench(bench::Bench),
 }
 
@@ -84,9 +90,12 @@ pub fn main() -> ExitCode {
         Command::Detect(detect) => detect.run(),
         Command::Embed(embed) => embed.run(),
         Command::Identify(identify) => identify.run(),
+        Command::Check(check) => check.run(),
+        Command::Camera(camera) => camera.run(),
         Command::Status(status) => status.run(),
         Command::Door(door) => door.run(),
         Command::Models(models) => models.run(),
+        Command::Config(config) => config.run(),
         Command::Bench(bench) => bench.run(),
     };
     let code = match done {

@@ -3,25 +3,29 @@
 use super::LAST_WORDS;
 use super::outlet::Outlet;
 use super::site::{Site, load_gallery, open_store};
-use super::watch::Watched;
+use super::watch::{Watched, detector};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use facelatch::camera::Camera;
+use facelatch::camera::Kind;
+use facelatch::camera::live::LiveCamera;
 use facelatch::decide::Evidence;
-use facelatch::detect::DetectorSettings;
 use facelatch::door::{Note, Refusal};
+use facelatch::doorkeeper::{Doorkeeper, Hand, ModelSet};
+use facelatch::event::Event;
+use facelatch::motion_gate::{MotionGate, MotionGateSettings};
+use facelatch::peripherals::Peripherals;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
 use facelatch::schedule::{Admission, TrustNote};
-use facelatch::service::{Doorkeeper, Event, ModelSet, run};
+use facelatch::service::{Moment, Plan, run};
 use facelatch::threshold::Threshold;
 use serde_json::{Map, Value, json};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Watch the camera and open the door for the people enrolled
 ///
@@ -49,7 +53,7 @@ pub struct Run {
 impl Run {
     pub fn run(self) -> Result<ExitCode> {
         let config = self.site.config()?;
-        let Some(uri) = self.camera.as_ref().or(config.camera.uri.as_ref()) else {
+        let Some(uri) = self.camera.or_else(|| config.camera.uri.clone()) else {
             bail!(
                 "no camera: name one with --camera, or with uri under [camera] in the configuration"
             );
@@ -59,9 +63,7 @@ impl Run {
         let store =
             store.map(|store| store.pointer().map(|now| (store, now.current))).transpose()?;
         let models = self.site.models(&config)?;
-        let two_threads = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
-        let settings = DetectorSettings { two_threads, ..config.detector() };
-        let mut recognizer = Recognizer::new(&models, settings)?;
+        let mut recognizer = Recognizer::new(&models, detector(&config))?;
         let thresholds = models.thresholds()?;
         let liveness = config.liveness.nets(&models)?;
         let file = config.gallery_file();
@@ -73,18 +75,14 @@ impl Run {
         if gallery.people() == 0 {
             log::warn!("{}: nobody is enrolled yet; see facelatch enroll --help", file.display());
         }
-        let precision = self.site.precision();
-        let desk = Watched {
-            file,
-            known,
-            store,
-            precision,
-            detector: settings,
-            liveness: config.liveness.clone(),
-            models,
-        }
-        .watch()?;
-
+        let (site, reload) = (self.site, Arc::new(AtomicBool::new(false)));
+        let version = models.manifest.version.clone();
+        signal_hook::flag::register(SIGHUP, Arc::clone(&reload))
+            .context("cannot listen to signals")?;
+        let wanted = Arc::clone(&reload);
+        let watched =
+            Watched { site, config: config.clone(), known, store, models, reload: wanted };
+        let desk = watched.watch()?;
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             // However often it comes: the relay goes off first.
@@ -95,14 +93,36 @@ impl Run {
         let mut out = self.json.then(|| Outlet::new(std::io::stdout())).transpose()?;
         let mut told = |at: Duration, event: &Event| tell(at, event, out.as_mut());
         let models = ModelSet { recognizer, liveness, thresholds, gallery };
-        let (mut keeper, events) = Doorkeeper::new(models, &config, relay, Duration::ZERO);
+        let started = Instant::now();
+        let recorded = Kind::of(&uri)? == Kind::Recorded;
+        let (mut around, hand) = if recorded {
+            // A recording has its own time, which devices do not keep to.
+            (None, Hand::Direct(relay))
+        } else {
+            let (around, hand) = Peripherals::open(&config, relay, started, &version, reload)?;
+            (Some(around), hand)
+        };
+        let (mut keeper, events) = Doorkeeper::new(models, &config, hand, Duration::ZERO);
         for event in &events {
             told(Duration::ZERO, event);
         }
         // After the relay, so that a door left open is locked whatever the camera does.
-        let camera = Camera::open(uri)?;
-        let between = |keeper: &mut Doorkeeper, now: Duration| desk.visit(keeper, now);
-        let summary = run(&mut keeper, camera, self.max_frames, &stop, told, between);
+        let camera = LiveCamera::start(&uri, started)?;
+        let gate = config.service.power_saving.then(|| {
+            let idle_look_every = config.service.idle_look_every;
+            MotionGate::new(MotionGateSettings { idle_look_every, ..Default::default() })
+        });
+        let between = |keeper: &mut Doorkeeper, moment: &Moment<'_>| {
+            let mut events = desk.visit(keeper, moment.now);
+            if let Some(around) = &mut around {
+                events.extend(around.visit(keeper, moment));
+            }
+            events
+        };
+        let plan = Plan { started, max_frames: self.max_frames, stop: &stop, gate };
+        let summary = run(&mut keeper, camera, plan, told, between);
+        // Lets go of the relay, which is off.
+        drop((keeper, around));
         if let Some(out) = &out {
             out.finish(LAST_WORDS);
         }
@@ -113,14 +133,20 @@ impl Run {
             summary.bad_frames,
             summary.granted
         );
-        Ok(if summary.bad_frames > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        // A camera that has been watched for months may have had a bad frame.
+        let failed = recorded && summary.bad_frames > 0;
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }
 
 /// Into the log, and to whoever reads standard output, if anybody does.
 fn tell(at: Duration, event: &Event, out: Option<&mut Outlet>) {
     match event {
-        Event::RelayFailed(_) | Event::NotKept(_) | Event::Door(Note::NoAnswer) => {
+        Event::RelayFailed(_)
+        | Event::NotKept(_)
+        | Event::CameraAway { .. }
+        | Event::LineAway { .. }
+        | Event::Door(Note::NoAnswer) => {
             log::error!("{event}");
         }
         Event::Clock(TrustNote::NotSynchronized | TrustNote::Jumped(_))
@@ -180,6 +206,10 @@ fn line(at: Duration, event: &Event) -> Value {
         Event::Duress { name } | Event::Enrolled { name } => add(json!({"name": name})),
         Event::Passed { name, role } => add(json!({"name": name, "role": role})),
         Event::Unlocked | Event::Locked => {}
+        Event::CameraBack => {}
+        Event::CameraAway { reason } => add(json!({"error": reason})),
+        Event::LineAway { name, reason } => add(json!({"line": name, "error": reason})),
+        Event::LineBack { name } => add(json!({"line": name})),
         Event::RelayFailed(message) | Event::NotKept(message) => add(json!({"error": message})),
         Event::Door(_) | Event::Clock(_) => add(json!({"text": event.to_string()})),
         Event::Enroll { name, .. } => add(json!({"text": event.to_string(), "name": name})),

@@ -1,18 +1,20 @@
 //! What changes while `run` goes on: people and models, and who is enrolled at the door.
 
-use anyhow::{Context, Result};
+use super::site::Site;
+use anyhow::{Context, Result, bail};
 use facelatch::align::Crop;
-use facelatch::config::LivenessConfig;
+use facelatch::config::Config;
 use facelatch::controller::Input;
 use facelatch::detect::DetectorSettings;
+use facelatch::doorkeeper::{Change, Doorkeeper, ModelSet, NewPerson};
 use facelatch::embed::{Embedder, Template};
+use facelatch::event::Event;
 use facelatch::gallery::store::{Loaded, Store, StoreError, peek, stamp};
 use facelatch::model_store::ModelStore;
 use facelatch::models::{ModelId, Models};
-use facelatch::nn::Precision;
 use facelatch::recognize::Recognizer;
-use facelatch::service::{Change, Doorkeeper, Event, ModelSet, NewPerson};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -23,21 +25,19 @@ const SETTLED_AFTER: Duration = Duration::from_secs(3);
 
 /// What is watched, and what is known of it.
 pub struct Watched {
-    /// The gallery.
-    pub file: PathBuf,
-    /// Its state.
+    /// Where configuration and models come from.
+    pub site: Site,
+    /// The one in use.
+    pub config: Config,
+    /// The state of the gallery.
     pub known: [u64; 2],
-    /// Where models come from and which set that was, read before they were; nothing
-    /// where a folder was named.
+    /// Which set of installed models is in use, read before it was; nothing where a
+    /// folder was named.
     pub store: Option<(ModelStore, String)>,
-    /// Of the networks.
-    pub precision: Precision,
-    /// For the networks of another set.
-    pub detector: DetectorSettings,
-    /// Whether other networks are to tell live faces.
-    pub liveness: LivenessConfig,
     /// Those in use.
     pub models: Models,
+    /// Set by whoever wants the configuration read anew.
+    pub reload: Arc<AtomicBool>,
 }
 
 /// What goes between the service and the thread that reads and writes files, so that
@@ -83,11 +83,19 @@ impl Desk {
     fn put(&self, change: Change) {
         let mut papers = self.papers();
         papers.change = Some(match (papers.change.take(), change) {
-            // The service has not yet taken the models: the people of later come with
-            // them.
+            // The service has not yet taken what came first: what came later goes with
+            // it.
             (Some(Change::Models(mut models)), Change::Gallery(gallery)) => {
                 models.gallery = gallery;
                 Change::Models(models)
+            }
+            (Some(Change::Config(mut both)), Change::Gallery(gallery)) => {
+                both.1.gallery = gallery;
+                Change::Config(both)
+            }
+            (Some(Change::Config(mut both)), Change::Models(models)) => {
+                both.1 = *models;
+                Change::Config(both)
             }
             (_, change) => change,
         });
@@ -147,6 +155,19 @@ impl Watcher {
     }
 
     fn look(&mut self) -> Option<Change> {
+        if self.watched.reload.swap(false, Ordering::Relaxed) {
+            match self.reload() {
+                Ok(Some(change)) => {
+                    log::info!("configuration: read anew");
+                    return Some(change);
+                }
+                // The other facelatch may still be at the gallery.
+                Ok(None) => self.watched.reload.store(true, Ordering::Relaxed),
+                Err(error) => {
+                    log::error!("configuration: {error:#}; going on with the one used so far");
+                }
+            }
+        }
         match self.models() {
             Ok(None) => {}
             Ok(Some(change)) => return Some(change),
@@ -165,7 +186,7 @@ impl Watcher {
     fn keep(&mut self, newcomer: &NewPerson) -> Result<String, String> {
         let NewPerson { templates, administrator, look_alike } = newcomer;
         self.seen = None;
-        Store::open(&self.watched.file)
+        Store::open(&self.watched.config.gallery_file())
             .and_then(|mut store| store.enroll_unnamed(templates, *administrator, *look_alike))
             .map(|person| person.name)
             .map_err(|error| error.to_string())
@@ -178,38 +199,67 @@ impl Watcher {
         }
     }
 
+    /// The configuration as it is now, with the models as it wants them: all of it or
+    /// nothing. Later, while another facelatch works on the gallery.
+    fn reload(&mut self) -> Result<Option<Change>> {
+        let config = self.watched.site.config()?;
+        if let Some(key) = self.watched.config.needs_restart(&config) {
+            bail!("{key} is another, which takes a restart (systemctl restart facelatch)");
+        }
+        let models = match &self.watched.store {
+            Some((store, current)) => {
+                store.open(current)?.in_precision(self.watched.site.precision())
+            }
+            None => self.watched.models.clone(),
+        };
+        let Some((set, revision)) = self.set(&config, &models)? else { return Ok(None) };
+        self.watched.known = revision;
+        self.watched.config = config.clone();
+        Ok(Some(Change::Config(Box::new((config, set)))))
+    }
+
+    /// Networks as the configuration wants them, with everybody by their templates;
+    /// nothing while another facelatch works on the gallery.
+    fn set(&mut self, config: &Config, models: &Models) -> Result<Option<(ModelSet, [u64; 2])>> {
+        let recognizer = Recognizer::new(models, detector(config))?;
+        let liveness = config.liveness.nets(models)?;
+        let thresholds = models.thresholds()?;
+        let mut maker = Maker::new(models)?;
+        let Some(loaded) = look(&config.gallery_file(), &mut maker)? else { return Ok(None) };
+        let Loaded { gallery, revision, .. } = loaded;
+        self.maker = maker;
+        Ok(Some((ModelSet { recognizer, liveness, thresholds, gallery }, revision)))
+    }
+
     /// Another set of models, with everybody by its templates.
     fn models(&mut self) -> Result<Option<Change>> {
-        let Some((store, current)) = &mut self.watched.store else { return Ok(None) };
+        let Some((store, current)) = &self.watched.store else { return Ok(None) };
         let now = store.pointer()?.current;
         if now == *current {
             return Ok(None);
         }
-        let models = store.open(&now)?.in_precision(self.watched.precision);
-        let recognizer = Recognizer::new(&models, self.watched.detector)?;
-        let liveness = self.watched.liveness.nets(&models)?;
-        let thresholds = models.thresholds()?;
-        let mut maker = Maker::new(&models)?;
+        let models = store.open(&now)?.in_precision(self.watched.site.precision());
+        let config = self.watched.config.clone();
         // The other facelatch may still be at the gallery.
-        let Some(Loaded { gallery, revision, .. }) = look(&self.watched.file, &mut maker)? else {
-            return Ok(None);
-        };
-        log::info!("models: {now}, {} people", gallery.people());
+        let Some((set, revision)) = self.set(&config, &models)? else { return Ok(None) };
+        log::info!("models: {now}, {} people", set.gallery.people());
         self.watched.known = revision;
-        self.maker = maker;
-        *current = now;
+        if let Some((_, current)) = &mut self.watched.store {
+            *current = now;
+        }
         self.told.clear();
-        Ok(Some(Change::Models(Box::new(ModelSet { recognizer, liveness, thresholds, gallery }))))
+        Ok(Some(Change::Models(Box::new(set))))
     }
 
     /// The gallery, if it is another than the one known.
     fn gallery(&mut self) -> Result<Option<Change>, StoreError> {
-        let now = stamp(&self.watched.file);
+        let file = self.watched.config.gallery_file();
+        let now = stamp(&file);
         if now == self.seen && now.is_some() {
             return Ok(None);
         }
         // Taken before reading: what changes meanwhile is seen next time.
-        let Some(loaded) = look(&self.watched.file, &mut self.maker)? else { return Ok(None) };
+        let Some(loaded) = look(&file, &mut self.maker)? else { return Ok(None) };
         // File systems count time coarsely: a change soon after another one may not
         // show.
         self.seen = now.filter(|(at, _)| at.elapsed().is_ok_and(|age| age > SETTLED_AFTER));
@@ -229,6 +279,12 @@ impl Watcher {
         }
         Ok(Some(Change::Gallery(gallery)))
     }
+}
+
+/// What the detector is to find, on two threads where there are two cores.
+pub fn detector(config: &Config) -> DetectorSettings {
+    let two_threads = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+    DetectorSettings { two_threads, ..config.detector() }
 }
 
 /// Makes templates anew that another model made. Its network is loaded once there is

@@ -1,7 +1,8 @@
 //! `[door]`, `[lockout]`, `[schedule]`, `[groups]` and `[enroll]`: how the door behaves
 //! and who may come in when.
 
-use super::{duration, rate, seconds, within};
+use super::remark::{Remark, seconds, within};
+use super::unit::{duration_text, rate, time};
 use crate::button::Gesture;
 use crate::door::{AntiPassback, DoorSettings, LockKind, LockoutSettings, PassbackSettings, Role};
 use crate::enroll::button::ButtonSettings;
@@ -9,41 +10,48 @@ use crate::enroll::{EnrollSettings, MAX_VIEWS, Poses};
 use crate::pose::Pose;
 use crate::schedule::{ClockUnsure, Group, Holiday, Hours, Schedule, Span};
 use crate::threshold::ThresholdTable;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// False accept rate a pair at which two views count as one person's.
 const SAME_PERSON_RATE: f64 = 1e-4;
 
+/// How long a door may be told to open, seconds: anybody gets through in a minute, and
+/// no lock opens for less than a moment.
+const OPEN_FOR: (f64, f64) = (0.2, 60.0);
+const HOUR: f64 = 3600.0;
+const DAY: f64 = 24.0 * HOUR;
+const WEEK: f64 = 7.0 * DAY;
+
 /// `[door]`: how the door behaves.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table like [door]")]
 pub struct DoorConfig {
     /// Time to pull the door open.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "time")]
     pub open_for: Duration,
     /// The same after a request to exit.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "time")]
     pub exit_for: Duration,
     /// "fail-secure" (locked without power) or "fail-safe" (open without power).
     pub lock: LockKind,
     /// Whether it locks as soon as the contact says that it has closed again.
     pub lock_when_closed: bool,
     /// A door open for so long is alarmed about.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "time")]
     pub held_open_after: Duration,
     /// The gesture of the button by which somebody let in says that they are forced.
     pub duress: DuressGesture,
     /// It counts for whoever is recognized so long before or after.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "time")]
     pub duress_within: Duration,
     /// Which way people pass here.
     pub role: Option<Role>,
     /// What to do about somebody who passes the same way twice.
     pub anti_passback: AntiPassback,
     /// A passage so long ago is forgotten.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "time")]
     pub anti_passback_forgets: Duration,
     /// When the door stands open, like "mon-fri 09:00-17:00".
     pub open_hours: Vec<Span>,
@@ -52,7 +60,7 @@ pub struct DoorConfig {
 }
 
 /// A gesture that says duress.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DuressGesture {
     /// There is none.
@@ -76,25 +84,25 @@ impl DuressGesture {
 }
 
 /// `[lockout]`: after refused tries nobody is let in for a while.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table like [lockout]")]
 pub struct LockoutConfig {
     /// Refused tries in a row that lock out; 0 is never.
     pub tries: u32,
     /// For how long the first time; each further one takes twice as long.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "time")]
     pub first: Duration,
     /// But never longer than this.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "time")]
     pub longest: Duration,
     /// So long without a try forgets them.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "time")]
     pub forget_after: Duration,
 }
 
 /// `[schedule]`: what all hours lean on.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table like [schedule]")]
 pub struct ScheduleConfig {
     /// Days on which nobody works: "2026-12-24", or "12-25" for every year.
     pub holidays: Vec<Holiday>,
@@ -103,7 +111,7 @@ pub struct ScheduleConfig {
 }
 
 /// Why the clock may be trusted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClockSource {
     /// While the system says that it follows a time server.
@@ -114,8 +122,8 @@ pub enum ClockSource {
 }
 
 /// `[groups.NAME]`: when a group may come in.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table like [groups.staff]")]
 pub struct GroupConfig {
     /// Like "mon-fri 07:00-19:00"; at any time where there is no such key.
     pub hours: Option<Vec<Span>>,
@@ -126,27 +134,27 @@ pub struct GroupConfig {
 }
 
 /// `[enroll]`: enrolling with the button.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table like [enroll]")]
 pub struct EnrollConfig {
     /// Views to take.
     pub views: usize,
     /// The poses of the first of them; none, or "front" and others.
     pub poses: Vec<Pose>,
     /// Time to take them in.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "time")]
     pub views_within: Duration,
     /// Time for an administrator to be recognized.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "time")]
     pub administrator_within: Duration,
     /// So long after a local reset the first person needs no administrator.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "time")]
     pub first_within: Duration,
     /// False accept rate a pair at which a newcomer is somebody known.
-    #[serde(deserialize_with = "rate")]
+    #[serde(with = "rate")]
     pub duplicate_rate: f64,
     /// The same at which they are a look-alike.
-    #[serde(deserialize_with = "rate")]
+    #[serde(with = "rate")]
     pub look_alike_rate: f64,
 }
 
@@ -193,37 +201,52 @@ impl Default for EnrollConfig {
 
 impl super::Config {
     /// Ranges of what is configured here.
-    pub(super) fn check_access(&self) -> Result<(), String> {
+    pub(super) fn check_access(&self) -> Result<(), Remark> {
         let (door, lockout, enroll) = (&self.door, &self.lockout, &self.enroll);
-        seconds("door.open_for", door.open_for, 0.2, 60.0)?;
-        seconds("door.exit_for", door.exit_for, 0.2, 60.0)?;
-        seconds("door.held_open_after", door.held_open_after, 1.0, 3600.0)?;
-        seconds("door.duress_within", door.duress_within, 1.0, 60.0)?;
-        let day = 24.0 * 3600.0;
-        seconds("door.anti_passback_forgets", door.anti_passback_forgets, 60.0, 7.0 * day)?;
+        seconds("door.open_for", door.open_for, OPEN_FOR)?;
+        seconds("door.exit_for", door.exit_for, OPEN_FOR)?;
+        seconds("door.held_open_after", door.held_open_after, (1.0, HOUR))?;
+        seconds("door.duress_within", door.duress_within, (1.0, 60.0))?;
+        seconds("door.anti_passback_forgets", door.anti_passback_forgets, (60.0, WEEK))?;
         if door.anti_passback != AntiPassback::Off && door.role.is_none() {
-            return Err("door.anti_passback needs door.role = \"in\" or \"out\"".to_owned());
+            return Err(Remark::of("door.anti_passback", "needs door.role = \"in\" or \"out\""));
         }
-        within("lockout.tries", f64::from(lockout.tries), 0.0, 100.0, "")?;
-        seconds("lockout.first", lockout.first, 1.0, 3600.0)?;
-        seconds("lockout.longest", lockout.longest, lockout.first.as_secs_f64(), day)?;
-        seconds("lockout.forget_after", lockout.forget_after, 1.0, 7.0 * day)?;
-        within("enroll.views", enroll.views as f64, 1.0, MAX_VIEWS as f64, "")?;
+        within("lockout.tries", f64::from(lockout.tries), (0.0, 100.0), "")?;
+        seconds("lockout.first", lockout.first, (1.0, HOUR))?;
+        seconds("lockout.longest", lockout.longest, (1.0, DAY))?;
+        if lockout.longest < lockout.first {
+            let first = duration_text(lockout.first);
+            return Err(Remark::of(
+                "lockout.longest",
+                &format!("must not be shorter than lockout.first = {first:?}"),
+            )
+            .or_at("lockout.first"));
+        }
+        seconds("lockout.forget_after", lockout.forget_after, (1.0, WEEK))?;
+        within("enroll.views", enroll.views as f64, (1.0, MAX_VIEWS as f64), "")?;
         if enroll.poses.first().is_some_and(|first| *first != Pose::Front) {
-            return Err("enroll.poses must begin with \"front\"; all others are told by it".into());
-        }
-        if enroll.poses.len() > enroll.views {
-            return Err(format!(
-                "enroll.poses: {} poses do not fit into enroll.views = {}",
-                enroll.poses.len(),
-                enroll.views
+            return Err(Remark::of(
+                "enroll.poses",
+                "must begin with \"front\"; all others are told by it",
             ));
         }
-        seconds("enroll.views_within", enroll.views_within, 5.0, 600.0)?;
-        seconds("enroll.administrator_within", enroll.administrator_within, 2.0, 600.0)?;
-        seconds("enroll.first_within", enroll.first_within, 10.0, 3600.0)?;
+        if enroll.poses.len() > enroll.views {
+            let (poses, views) = (enroll.poses.len(), enroll.views);
+            return Err(Remark::of(
+                "enroll.poses",
+                &format!("{poses} poses do not fit into enroll.views = {views}"),
+            )
+            .or_at("enroll.views"));
+        }
+        seconds("enroll.views_within", enroll.views_within, (5.0, 600.0))?;
+        seconds("enroll.administrator_within", enroll.administrator_within, (2.0, 600.0))?;
+        seconds("enroll.first_within", enroll.first_within, (10.0, HOUR))?;
         if enroll.duplicate_rate >= enroll.look_alike_rate {
-            return Err("enroll.duplicate_rate must be below enroll.look_alike_rate".to_owned());
+            return Err(Remark::of(
+                "enroll.duplicate_rate",
+                &format!("must be below enroll.look_alike_rate = \"{:e}\"", enroll.look_alike_rate),
+            )
+            .or_at("enroll.look_alike_rate"));
         }
         Ok(())
     }

@@ -130,9 +130,21 @@ impl Door {
         (door, Actions { relay, ..Actions::default() })
     }
 
+    /// Behaves differently from now on; what is known of the door stays, lockdown and
+    /// refused tries above all. Another kind of lock is another door: that one setting
+    /// stays as it is.
+    pub fn set_settings(&mut self, settings: DoorSettings) {
+        self.settings = DoorSettings { lock: self.settings.lock, ..settings };
+    }
+
     /// Where the lock is.
     pub fn state(&self) -> State {
         self.lock.state()
+    }
+
+    /// Whether the relay is on while the door is locked.
+    pub fn idle(&self) -> bool {
+        self.settings.lock.energised(false)
     }
 
     /// Where the leaf is.

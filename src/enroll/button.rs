@@ -197,6 +197,11 @@ impl ByButton {
         Self { settings, state: State::Idle, reset: None, hint: None }
     }
 
+    /// Goes about the next enrolment differently; one under way stays as it is.
+    pub fn set_settings(&mut self, settings: ButtonSettings) {
+        self.settings = settings;
+    }
+
     /// Where it is.
     pub fn state(&self) -> &State {
         &self.state

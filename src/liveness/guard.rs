@@ -74,6 +74,13 @@ impl LivenessGuard {
         Self { settings, tracks: heapless::Vec::new(), chance: settings.seed }
     }
 
+    /// Is as strict as this from now on. What was seen is looked at anew, and what was
+    /// asked is asked again.
+    pub fn set_settings(&mut self, settings: GuardSettings) {
+        // The seed has been used.
+        *self = Self { chance: self.chance, ..Self::new(settings) };
+    }
+
     /// Takes a frame's faces: their tracks, what was measured of them and their yaw
     /// ([`crate::pose::Turn::yaw`]). Tells whom to say what.
     pub fn step<'s>(

@@ -2,81 +2,41 @@
 //! four bytes a command, `A0`, channel, 1 or 0, and their sum.
 
 use super::RelayError;
-use serialport::SerialPort;
+use super::serial::{Address, Port};
 use std::fmt;
-use std::io::Write;
-use std::time::{Duration, Instant};
-
-const BAUD: u32 = 9600;
-/// Four bytes take 4 ms; a port that takes longer is not taking them.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// One relay of a board.
 pub struct Lcus1 {
-    path: String,
     channel: u8,
-    port: Option<Box<dyn SerialPort>>,
+    port: Port,
 }
 
 impl Lcus1 {
-    pub(super) fn new(uri: &str, rest: &str) -> Result<Self, RelayError> {
-        let (path, options) = rest.split_once('?').unwrap_or((rest, ""));
-        let wrong = |fault: String| RelayError::Option { uri: uri.to_owned(), fault };
-        if path.is_empty() {
-            return Err(wrong("names no port; write serial:/dev/ttyUSB0".to_owned()));
-        }
-        let mut channel = 1;
-        for option in options.split('&').filter(|option| !option.is_empty()) {
-            match option.split_once('=') {
-                Some(("protocol", "lcus1")) => {}
-                Some(("protocol", other)) => {
-                    return Err(wrong(format!("protocol={other}: unknown; there is lcus1")));
-                }
-                Some(("channel", number)) => {
-                    channel = number
-                        .parse()
-                        .ok()
-                        .filter(|channel| (1..=8).contains(channel))
-                        .ok_or_else(|| wrong(format!("channel={number}: expected 1 to 8")))?;
-                }
-                _ => {
-                    let fault = format!("{option}: unknown; there are protocol and channel");
-                    return Err(wrong(fault));
-                }
-            }
-        }
-        Ok(Self { path: path.to_owned(), channel, port: None })
+    pub(super) fn new(address: Address) -> Self {
+        // The address allows 1 to 8.
+        Self { channel: address.channel.min(8) as u8, port: Port::new(&address) }
+    }
+
+    pub(super) fn connect(&mut self) -> Result<(), RelayError> {
+        self.port.connect()
+    }
+
+    pub(super) fn disconnect(&mut self) {
+        self.port.disconnect();
+    }
+
+    pub(super) fn check(&mut self) -> Result<(), RelayError> {
+        self.port.check()
     }
 
     pub(super) fn switch(&mut self, on: bool) -> Result<(), RelayError> {
         let command = command(self.channel, on);
-        let fresh = self.port.is_none();
-        self.send(command).or_else(|error| {
+        let fresh = !self.port.is_open();
+        self.port.send(&command).or_else(|error| {
             // A board that was unplugged comes back on a fresh port.
-            self.port = None;
-            if fresh { Err(error) } else { self.send(command) }
+            self.port.disconnect();
+            if fresh { Err(error) } else { self.port.send(&command) }
         })
-    }
-
-    fn send(&mut self, command: [u8; 4]) -> Result<(), RelayError> {
-        let failed = |reason: String| RelayError::Port { port: self.path.clone(), reason };
-        let port = match &mut self.port {
-            Some(port) => port,
-            None => {
-                let opened = serialport::new(&self.path, BAUD).timeout(PATIENCE).open();
-                self.port.insert(opened.map_err(|error| failed(error.to_string()))?)
-            }
-        };
-        port.write_all(&command).map_err(|error| failed(error.to_string()))?;
-        // Not flush, which would wait for ever on an adapter that is stuck.
-        let sent = Instant::now();
-        while port.bytes_to_write().map_err(|error| failed(error.to_string()))? > 0 {
-            if sent.elapsed() > PATIENCE {
-                return Err(failed("does not take the command".to_owned()));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
     }
 }
 
@@ -87,13 +47,13 @@ fn command(channel: u8, on: bool) -> [u8; 4] {
 
 impl fmt::Display for Lcus1 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LCUS-1 on {}, channel {}", self.path, self.channel)
+        write!(f, "LCUS-1 on {}, channel {}", self.port.path(), self.channel)
     }
 }
 
 impl fmt::Debug for Lcus1 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Lcus1({}, channel {})", self.path, self.channel)
+        write!(f, "Lcus1({}, channel {})", self.port.path(), self.channel)
     }
 }
 
@@ -101,8 +61,9 @@ impl fmt::Debug for Lcus1 {
 mod tests {
     use super::*;
     use crate::relay::Relay;
-    use serialport::TTYPort;
+    use serialport::{SerialPort, TTYPort};
     use std::io::Read;
+    use std::time::Duration;
 
     #[test]
     fn the_bytes_are_those_of_the_data_sheet() {
@@ -131,19 +92,6 @@ mod tests {
         for _ in 0..2 {
             let message = relay.switch(true).expect_err("no port").to_string();
             assert!(message.contains("/dev/no-such-port"), "{message}");
-        }
-    }
-
-    #[test]
-    fn wrong_options_are_named() {
-        for (rest, expected) in [
-            ("", "no port"),
-            ("/dev/x?channel=9", "channel=9"),
-            ("/dev/x?protocol=modbus", "modbus"),
-            ("/dev/x?speed=1", "speed=1"),
-        ] {
-            let message = Relay::open(&format!("serial:{rest}")).expect_err(rest).to_string();
-            assert!(message.contains(expected), "{message}");
         }
     }
 }

@@ -38,10 +38,12 @@ impl Weekday {
         self as u8
     }
 
+    /// As they are read and written, in the same order.
+    pub(super) const NAMES: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+
     /// "mon" to "sun".
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let names = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
-        names.iter().position(|name| *name == text).map(|at| Self::ALL[at])
+        Self::NAMES.iter().position(|name| *name == text).map(|at| Self::ALL[at])
     }
 }
 

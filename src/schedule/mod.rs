@@ -11,14 +11,17 @@ mod trust;
 pub use date::{Date, LocalTime, Weekday};
 pub use trust::{Clock, Reading, TrustNote, WallClock};
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
 
 /// The group of whoever was put in no other.
 pub const DEFAULT_GROUP: &str = "staff";
 
 const MINUTES_A_DAY: u16 = 24 * 60;
+/// [`Span::days`] of all seven.
+const EVERY_DAY: u8 = 0x7f;
 
 /// What a schedule says of somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,7 +67,7 @@ impl Admission {
 }
 
 /// What to do while the time is not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClockUnsure {
     /// Let nobody of the group in.
@@ -101,7 +104,7 @@ impl FromStr for Span {
         let fault = || format!("{text:?} is no span of time, like \"mon-fri 07:00-19:00\"");
         let words: Vec<&str> = text.split_whitespace().collect();
         let (days, hours) = match words[..] {
-            [hours] => (0x7f, hours),
+            [hours] => (EVERY_DAY, hours),
             [days, hours] => (parse_days(days).ok_or_else(fault)?, hours),
             _ => return Err(fault()),
         };
@@ -115,6 +118,35 @@ impl FromStr for Span {
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// As it is read; days that follow each other in one week as "mon-fri".
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.days != EVERY_DAY {
+            let mut next = 0;
+            let mut comma = "";
+            while let Some(from) = (next..7).find(|day| self.days & (1 << day) != 0) {
+                let run = (from..7).take_while(|day| self.days & (1 << day) != 0).count();
+                let to = from + run - 1;
+                write!(f, "{comma}{}", Weekday::NAMES[from])?;
+                if run > 1 {
+                    write!(f, "-{}", Weekday::NAMES[to])?;
+                }
+                (next, comma) = (to + 1, ",");
+            }
+            f.write_str(" ")?;
+        }
+        let minute = |minute: u16| (minute / 60, minute % 60);
+        let ((hour, minute), (to_hour, to_minute)) = (minute(self.from), minute(self.to));
+        write!(f, "{hour:02}:{minute:02}-{to_hour:02}:{to_minute:02}")
     }
 }
 
@@ -170,6 +202,21 @@ impl FromStr for Holiday {
 impl<'de> Deserialize<'de> for Holiday {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Holiday {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl fmt::Display for Holiday {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(year) = self.year {
+            write!(f, "{year:04}-")?;
+        }
+        write!(f, "{:02}-{:02}", self.month, self.day)
     }
 }
 
@@ -386,7 +433,32 @@ mod tests {
         "02-29".parse::<Holiday>().expect("a day of leap years");
     }
 
+    #[test]
+    fn days_in_a_row_are_written_as_one() {
+        for (text, written) in [
+            ("00:00-24:00", "00:00-24:00"),
+            ("mon-sun 07:00-19:00", "07:00-19:00"),
+            ("mon,tue,wed 07:05-19:00", "mon-wed 07:05-19:00"),
+            ("fri-mon 22:00-06:00", "mon,fri-sun 22:00-06:00"),
+        ] {
+            assert_eq!(text.parse::<Span>().expect(text).to_string(), written);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn spans_and_holidays_read_back_as_themselves(
+            days in 1u8..128, from in 0u16..1440, to in 0u16..=1440,
+            date in 0i32..40_000, every_year: bool,
+        ) {
+            let span = Span { days, from, to };
+            prop_assert_eq!(span.to_string().parse::<Span>(), Ok(span));
+            let date = Date::from_days(date);
+            let year = (!every_year).then_some(date.year());
+            let holiday = Holiday { year, month: date.month(), day: date.day() };
+            prop_assert_eq!(holiday.to_string().parse::<Holiday>(), Ok(holiday));
+        }
+
         /// The definition, minute by minute: a span begun on each of the last two
         /// days, counted from its beginning.
         #[test]

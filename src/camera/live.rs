@@ -1,0 +1,677 @@
+//! EDGE: a camera that is kept going in threads of its own: one opens it and
+//! reads, and may be held up by it; the other minds the first, so that nothing a
+//! camera does holds up the door.
+//!
+//! ```text
+//! reading thread --(one message)--> minding thread --(newest frame, health)--> service
+//!       ^                                 |
+//!       +--- opened, interrupted by ------+
+//! ```
+
+use super::reopen::{Action, Event, Patience, Reopen, Telling};
+use super::{Camera, CameraError, Captured, Interrupter, Kind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The minding thread shows at least so often that it lives.
+const BEAT: Duration = Duration::from_millis(500);
+/// How long the end waits for a camera to be let go.
+const LET_GO_WITHIN: Duration = Duration::from_secs(2);
+/// The same, between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// What a camera gave.
+#[derive(Clone, Debug)]
+pub enum Taken {
+    /// A frame, with the time it was taken at on the service's clock; the own time
+    /// of a recorded one.
+    Frame(Captured),
+    /// Nothing new in the time given.
+    Nothing,
+    /// No frame, and there will be none until the camera is back.
+    Away {
+        /// Of the last frame, or of the start.
+        since: Duration,
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// No frame ever again, and why, if that was a fault.
+    Ended(Option<Arc<str>>),
+}
+
+/// What the camera is up to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CameraState {
+    /// It is opened for the first time.
+    Opening,
+    /// Frames come.
+    Streaming,
+    /// None come; it is opened again and again.
+    Away {
+        /// Why.
+        reason: Arc<str>,
+        /// How often it was opened in vain.
+        tries: u32,
+    },
+    /// None will come: the last recorded frame was taken, or the threads ended.
+    Ended {
+        /// Why, if that was a fault.
+        fault: Option<Arc<str>>,
+    },
+}
+
+/// How the camera is, on the service's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CameraHealth {
+    /// What it is up to.
+    pub state: CameraState,
+    /// Since when.
+    pub since: Duration,
+    /// When a good frame came last.
+    pub last_frame: Option<Duration>,
+    /// When the minding thread showed last that it lives; twice a second. A
+    /// watchdog is only fed while this is not old.
+    pub alive: Duration,
+    /// Good frames so far.
+    pub frames: u64,
+    /// Frames so far that were not readable.
+    pub bad_frames: u64,
+    /// What the camera is and how it is set; its URI before it was opened.
+    pub told: Arc<str>,
+}
+
+/// What the threads share.
+struct Shared {
+    uri: String,
+    kind: Kind,
+    /// Where the service's clock begins.
+    origin: Instant,
+    stop: AtomicBool,
+    slot: Mutex<Slot>,
+    changed: Condvar,
+}
+
+struct Slot {
+    newest: Option<Captured>,
+    health: CameraHealth,
+}
+
+impl Shared {
+    fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// A camera that is kept going. Ends when dropped.
+pub struct LiveCamera {
+    shared: Arc<Shared>,
+    wake: SyncSender<Message>,
+    minding: Option<JoinHandle<()>>,
+}
+
+impl LiveCamera {
+    /// Begins to open the camera; an error only where the URI names none. `origin`
+    /// is where the service's clock begins.
+    pub fn start(uri: &str, origin: Instant) -> Result<Self, CameraError> {
+        Self::start_patient(uri, origin, Patience::default())
+    }
+
+    /// The same with patience of another measure.
+    pub fn start_patient(
+        uri: &str,
+        origin: Instant,
+        patience: Patience,
+    ) -> Result<Self, CameraError> {
+        let kind = Kind::of(uri)?;
+        let now = origin.elapsed();
+        let health = CameraHealth {
+            state: CameraState::Opening,
+            since: now,
+            last_frame: None,
+            alive: now,
+            frames: 0,
+            bad_frames: 0,
+            told: uri.into(),
+        };
+        let shared = Arc::new(Shared {
+            uri: uri.to_owned(),
+            kind,
+            origin,
+            stop: AtomicBool::new(false),
+            slot: Mutex::new(Slot { newest: None, health }),
+            changed: Condvar::new(),
+        });
+        let (sender, receiver) = sync_channel(1);
+        let minder = Minder {
+            shared: Arc::clone(&shared),
+            reopen: Reopen::new(now, patience),
+            sender: sender.clone(),
+            reader: None,
+            old: None,
+            generation: 0,
+        };
+        let minding = std::thread::Builder::new()
+            .name("camera".to_owned())
+            .spawn(move || minder.run(&receiver))
+            .map_err(|error| CameraError::Option {
+                uri: uri.to_owned(),
+                fault: format!("no thread to watch it with: {error}"),
+            })?;
+        Ok(Self { shared, wake: sender, minding: Some(minding) })
+    }
+
+    /// Live or recorded.
+    pub fn kind(&self) -> Kind {
+        self.shared.kind
+    }
+
+    /// The newest frame that was not taken yet, or the next recorded one. Waits for
+    /// it as long as given.
+    pub fn next(&self, timeout: Duration) -> Taken {
+        let (mut slot, _) = self
+            .shared
+            .changed
+            .wait_timeout_while(self.shared.slot(), timeout, |slot| {
+                slot.newest.is_none() && !matches!(slot.health.state, CameraState::Ended { .. })
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(captured) = slot.newest.take() {
+            drop(slot);
+            // Whoever reads recorded frames waits for this.
+            self.shared.changed.notify_all();
+            return Taken::Frame(captured);
+        }
+        match &slot.health.state {
+            CameraState::Opening | CameraState::Streaming => Taken::Nothing,
+            CameraState::Away { reason, .. } => {
+                Taken::Away { since: slot.health.since, reason: Arc::clone(reason) }
+            }
+            CameraState::Ended { fault } => Taken::Ended(fault.clone()),
+        }
+    }
+
+    /// How the camera is.
+    pub fn health(&self) -> CameraHealth {
+        self.shared.slot().health.clone()
+    }
+
+    /// Ends the camera, with whatever program it is, and waits a moment until it is
+    /// let go.
+    pub fn stop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.changed.notify_all();
+        // Where there is no room the minding thread is awake already.
+        let _ = self.wake.try_send(Message { generation: 0, news: News::Wake });
+        if let Some(minding) = self.minding.take() {
+            let _ = minding.join();
+        }
+    }
+}
+
+impl Drop for LiveCamera {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// From the reading thread.
+struct Message {
+    /// Of which reading thread; 0 of none.
+    generation: u64,
+    news: News,
+}
+
+enum News {
+    /// Somebody wants the end.
+    Wake,
+    /// It is open; what it is, if there is anything to say.
+    Opened(Option<Arc<str>>),
+    Frame(Captured),
+    Bad(String),
+    Failed(String),
+    Ended,
+}
+
+/// A reading thread, as the minding one sees it.
+struct Reader {
+    thread: JoinHandle<()>,
+    cancel: Arc<Cancel>,
+}
+
+/// How a reading thread is told to end, before and after its camera is open.
+#[derive(Default)]
+struct Cancel {
+    wanted: AtomicBool,
+    interrupter: Mutex<Option<Interrupter>>,
+}
+
+impl Cancel {
+    fn cancel(&self) {
+        // Under the lock, so that a camera that is just opened does not miss it.
+        let interrupter = self.interrupter.lock().unwrap_or_else(PoisonError::into_inner);
+        self.wanted.store(true, Ordering::Relaxed);
+        if let Some(interrupter) = &*interrupter {
+            interrupter.interrupt();
+        }
+    }
+
+    /// Whether the camera that was opened is still wanted.
+    fn arm(&self, interrupter: Interrupter) -> bool {
+        let mut armed = self.interrupter.lock().unwrap_or_else(PoisonError::into_inner);
+        *armed = Some(interrupter);
+        !self.wanted.load(Ordering::Relaxed)
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
+    }
+}
+
+/// Opens the camera and tells all that comes, until it ends or is not wanted.
+fn read(shared: &Shared, cancel: &Cancel, tell: impl Fn(News) -> bool) {
+    let mut camera = match Camera::open(&shared.uri) {
+        Ok(camera) => camera,
+        Err(error) => {
+            tell(News::Failed(error.to_string()));
+            return;
+        }
+    };
+    if !cancel.arm(camera.interrupter()) || !tell(News::Opened(camera.told().map(Arc::from))) {
+        return;
+    }
+    // From the camera's clock to the service's; recorded frames have their own.
+    let opened = camera.opened().map(|opened| opened.saturating_duration_since(shared.origin));
+    while let Some(next) = camera.next() {
+        let news = match next {
+            Ok(Captured { frame, at }) => {
+                News::Frame(Captured { frame, at: opened.map_or(at, |opened| opened + at) })
+            }
+            Err(error) if camera.ended() => News::Failed(error.to_string()),
+            Err(error) => News::Bad(error.to_string()),
+        };
+        let is_last = matches!(news, News::Failed(_));
+        if cancel.is_wanted() || !tell(news) || is_last {
+            return;
+        }
+    }
+    tell(News::Ended);
+}
+
+/// The minding thread.
+struct Minder {
+    shared: Arc<Shared>,
+    reopen: Reopen,
+    sender: SyncSender<Message>,
+    reader: Option<Reader>,
+    /// One that has not ended yet.
+    old: Option<JoinHandle<()>>,
+    /// Of the last reading thread.
+    generation: u64,
+}
+
+/// Says that the threads have ended, even by a panic.
+struct LastWord(Arc<Shared>);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        let mut slot = self.0.slot();
+        if !matches!(slot.health.state, CameraState::Ended { .. }) {
+            let fault = std::thread::panicking().then(|| "its thread panicked".into());
+            slot.health.state = CameraState::Ended { fault };
+            slot.health.since = self.0.now();
+        }
+        drop(slot);
+        self.0.changed.notify_all();
+    }
+}
+
+impl Minder {
+    fn run(mut self, receiver: &Receiver<Message>) {
+        let _last_word = LastWord(Arc::clone(&self.shared));
+        while !self.shared.stopped() {
+            let wait = match self.shared.kind {
+                // Recorded ones are opened once, and come or do not.
+                Kind::Recorded if self.generation > 0 => BEAT,
+                _ => self.reopen.wake().saturating_sub(self.shared.now()).min(BEAT),
+            };
+            // A message of a camera that was let go counts no longer.
+            let news = match receiver.recv_timeout(wait) {
+                Ok(message) if message.generation == self.generation => Some(message.news),
+                Ok(_) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+            };
+            let now = self.shared.now();
+            self.shared.slot().health.alive = now;
+            let goes_on = match self.shared.kind {
+                Kind::Live => self.live(now, news),
+                Kind::Recorded => self.recorded(now, news),
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        // What the reading thread still wants to say finds nobody.
+        self.let_go();
+        let asked = Instant::now();
+        while self.old.as_ref().is_some_and(|old| !old.is_finished())
+            && asked.elapsed() < LET_GO_WITHIN
+        {
+            while receiver.try_recv().is_ok() {}
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Takes the news of a live camera to the state machine and does as it says.
+    fn live(&mut self, now: Duration, news: Option<News>) -> bool {
+        let event = match news {
+            None | Some(News::Wake) => Event::Tick,
+            Some(News::Opened(told)) => {
+                if let Some(told) = told {
+                    self.shared.slot().health.told = told;
+                }
+                Event::Opened
+            }
+            Some(News::Frame(captured)) => {
+                self.show(now, captured);
+                Event::Frame
+            }
+            Some(News::Bad(reason)) => {
+                self.shared.slot().health.bad_frames += 1;
+                Event::Bad(reason)
+            }
+            Some(News::Failed(reason)) => Event::Failed(reason),
+            Some(News::Ended) => Event::Ended,
+        };
+        let mut actions = self.reopen.step(now, event);
+        // Opening may fail at once, and says so.
+        while !actions.is_empty() {
+            let mut next = None;
+            for action in actions {
+                match action {
+                    Action::Open => next = self.open().err().map(Event::Failed),
+                    Action::Close => self.let_go(),
+                    Action::Tell(telling) => self.tell(&telling),
+                }
+            }
+            actions = next.map_or_else(Vec::new, |event| self.reopen.step(now, event));
+        }
+        self.publish(now);
+        true
+    }
+
+    fn tell(&self, telling: &Telling) {
+        let told = Arc::clone(&self.shared.slot().health.told);
+        match telling {
+            Telling::There { .. } => log::info!("{telling}: {told}"),
+            Telling::Away { .. } => log::error!("{telling}"),
+            Telling::Bad { .. } => log::warn!("{telling}"),
+        }
+    }
+
+    /// What the state machine thinks of the camera, for everybody.
+    fn publish(&self, now: Duration) {
+        let mut slot = self.shared.slot();
+        let (state, since) = match self.reopen.away() {
+            Some((since, reason, tries)) => {
+                (CameraState::Away { reason: reason.into(), tries }, since)
+            }
+            None if slot.health.frames > 0 => (CameraState::Streaming, now),
+            None => (CameraState::Opening, slot.health.since),
+        };
+        let same = std::mem::discriminant(&state) == std::mem::discriminant(&slot.health.state);
+        slot.health.state = state;
+        if !same {
+            slot.health.since = since;
+            drop(slot);
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// Puts the frame where the service takes it.
+    fn show(&self, now: Duration, captured: Captured) {
+        let mut slot = self.shared.slot();
+        slot.newest = Some(captured);
+        slot.health.frames += 1;
+        slot.health.last_frame = Some(now);
+        drop(slot);
+        self.shared.changed.notify_all();
+    }
+
+    /// Every recorded frame in turn; nothing is opened again.
+    fn recorded(&mut self, now: Duration, news: Option<News>) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let ended = |fault: Option<String>| {
+            let mut slot = shared.slot();
+            let fault = fault.map(Arc::from);
+            slot.health.state = CameraState::Ended { fault };
+            slot.health.since = now;
+            false
+        };
+        match news {
+            None if self.generation == 0 => match self.open() {
+                Ok(()) => true,
+                Err(fault) => ended(Some(fault)),
+            },
+            None | Some(News::Wake | News::Opened(_)) => true,
+            Some(News::Bad(reason)) => {
+                log::error!("{reason}");
+                self.shared.slot().health.bad_frames += 1;
+                true
+            }
+            Some(News::Failed(reason)) => ended(Some(reason)),
+            Some(News::Ended) => ended(None),
+            Some(News::Frame(captured)) => {
+                self.show(now, captured);
+                let mut slot = self.shared.slot();
+                if slot.health.state == CameraState::Opening {
+                    (slot.health.state, slot.health.since) = (CameraState::Streaming, now);
+                }
+                // Until it was taken, with a sign of life now and then.
+                while slot.newest.is_some() && !self.shared.stopped() {
+                    let waited = self.shared.changed.wait_timeout(slot, BEAT);
+                    (slot, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                    slot.health.alive = self.shared.now();
+                }
+                true
+            }
+        }
+    }
+
+    /// Starts a reading thread, unless the last one still holds the camera.
+    fn open(&mut self) -> Result<(), String> {
+        if let Some(old) = self.old.take_if(|old| old.is_finished()) {
+            // It has caught its panics.
+            let _ = old.join();
+        }
+        if self.old.is_some() {
+            return Err("the camera does not let go".to_owned());
+        }
+        self.generation += 1;
+        let (generation, sender) = (self.generation, self.sender.clone());
+        let cancel = Arc::new(Cancel::default());
+        let (shared, cancelled) = (Arc::clone(&self.shared), Arc::clone(&cancel));
+        let thread = std::thread::Builder::new()
+            .name("frames".to_owned())
+            .spawn(move || {
+                let tell = |news| sender.send(Message { generation, news }).is_ok();
+                let reading = AssertUnwindSafe(|| read(&shared, &cancelled, tell));
+                if catch_unwind(reading).is_err() {
+                    tell(News::Failed("its reader panicked".to_owned()));
+                }
+            })
+            .map_err(|error| format!("no thread to read it with: {error}"))?;
+        self.reader = Some(Reader { thread, cancel });
+        Ok(())
+    }
+
+    /// Ends the reading thread, which may take its time.
+    fn let_go(&mut self) {
+        if let Some(Reader { thread, cancel }) = self.reader.take() {
+            cancel.cancel();
+            self.generation += 1;
+            self.old = Some(thread);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Frame;
+    use crate::picture;
+    use tempfile::TempDir;
+
+    /// Longer than anything here takes on any machine.
+    const LONG: Duration = Duration::from_secs(60);
+    const VIDEO: &str = "printf 'YUV4MPEG2 W1 H1 C444\\nFRAME\\nabc'";
+
+    fn hasty() -> Patience {
+        let soon = Duration::from_millis(5);
+        Patience { least: soon, most: soon, ..Patience::default() }
+    }
+
+    fn start(uri: &str, patience: Patience) -> LiveCamera {
+        LiveCamera::start_patient(uri, Instant::now(), patience).expect("a camera")
+    }
+
+    /// The next frame, whatever happens before.
+    fn frame(camera: &LiveCamera) -> Captured {
+        let began = Instant::now();
+        while began.elapsed() < LONG {
+            match camera.next(LONG) {
+                Taken::Frame(captured) => return captured,
+                Taken::Ended(fault) => panic!("ended: {fault:?}"),
+                Taken::Nothing | Taken::Away { .. } => std::thread::sleep(LOOK_EVERY),
+            }
+        }
+        panic!("no frame")
+    }
+
+    /// Why it is away, once it is.
+    fn reason(camera: &LiveCamera) -> Arc<str> {
+        let began = Instant::now();
+        while began.elapsed() < LONG {
+            if let Taken::Away { reason, .. } = camera.next(LOOK_EVERY) {
+                return reason;
+            }
+        }
+        panic!("it is not away")
+    }
+
+    #[test]
+    fn a_program_that_dies_is_started_again_and_again() {
+        let origin = Instant::now();
+        let camera = LiveCamera::start_patient(&format!("pipe:{VIDEO}"), origin, hasty());
+        let camera = camera.expect("a camera");
+        let mut last = Duration::ZERO;
+        for _ in 0..3 {
+            let captured = frame(&camera);
+            assert!(captured.at >= last && captured.at <= origin.elapsed(), "{:?}", captured.at);
+            last = captured.at;
+        }
+        assert!(camera.health().frames >= 3);
+        assert!(reason(&camera).contains("the camera ended"));
+    }
+
+    #[test]
+    fn garbage_is_told_and_tried_again() {
+        let camera = start("pipe:echo hello", hasty());
+        assert!(reason(&camera).contains("no YUV4MPEG2 stream"));
+        let began = Instant::now();
+        let tried = || match camera.health().state {
+            CameraState::Away { tries, .. } => tries,
+            _ => 0,
+        };
+        while tried() < 3 {
+            assert!(began.elapsed() < LONG);
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_ended_and_started_again() {
+        let folder = TempDir::new().expect("a folder");
+        let file = folder.path().join("pids");
+        let hang = format!("pipe:echo $$ >> {}; {VIDEO}; sleep 1000", file.display());
+        let short = Duration::from_millis(50);
+        let camera = start(&hang, Patience { between: short, ..hasty() });
+        frame(&camera);
+        assert!(reason(&camera).contains("no frame for 0.05 s"));
+        frame(&camera);
+        drop(camera);
+        let pids = std::fs::read_to_string(&file).expect("they were written");
+        assert!(pids.lines().count() >= 2, "{pids}");
+        let left: Vec<&str> =
+            pids.lines().filter(|pid| std::path::Path::new("/proc").join(pid).exists()).collect();
+        assert!(left.is_empty(), "{left:?} go on");
+        let silent = start("pipe:sleep 1000", Patience { first_frame: short, ..hasty() });
+        assert!(reason(&silent).contains("no frame within 0.05 s of opening"));
+    }
+
+    #[test]
+    fn only_the_newest_frame_counts() {
+        let many = "for i in 1 2 3 4 5 6 7 8 9; do printf 'FRAME\\nabc'; done; \
+                    printf 'FRAME\\n\\353\\200\\200'; sleep 1000";
+        let camera = start(&format!("pipe:{VIDEO}; {many}"), Patience::default());
+        let began = Instant::now();
+        while camera.health().frames < 11 {
+            assert!(began.elapsed() < LONG);
+            std::thread::sleep(LOOK_EVERY);
+        }
+        assert_eq!(frame(&camera).frame, Frame::filled(1, 1, [255; 3]));
+        assert!(matches!(camera.next(LOOK_EVERY), Taken::Nothing));
+        let health = camera.health();
+        assert_eq!((health.state, health.bad_frames), (CameraState::Streaming, 0));
+        assert!(health.last_frame.is_some_and(|at| at <= health.alive));
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_a_camera_that_hangs() {
+        let began = Instant::now();
+        let mut camera = start("pipe:sleep 1000", Patience::default());
+        assert!(matches!(camera.next(LOOK_EVERY), Taken::Nothing));
+        camera.stop();
+        assert!(matches!(camera.next(LONG), Taken::Ended(None)));
+        assert!(began.elapsed() < LONG);
+    }
+
+    #[test]
+    fn recorded_frames_come_in_turn_and_end() {
+        let folder = TempDir::new().expect("a folder");
+        for (name, grey) in [("a.png", 10), ("b.png", 20), ("d.png", 30)] {
+            let png = picture::encode_png(&Frame::filled(4, 4, [grey; 3])).expect("a picture");
+            std::fs::write(folder.path().join(name), png).expect("written");
+        }
+        std::fs::write(folder.path().join("c.jpg"), "no picture").expect("written");
+        let camera = start(&format!("images:{}?fps=10", folder.path().display()), hasty());
+        assert_eq!(camera.kind(), Kind::Recorded);
+        for (grey, at) in [(10, 0), (20, 100), (30, 300)] {
+            let captured = frame(&camera);
+            assert_eq!(captured.frame.pixel(0, 0), [grey; 3]);
+            assert_eq!(captured.at, Duration::from_millis(at));
+        }
+        assert!(matches!(camera.next(LONG), Taken::Ended(None)));
+        assert_eq!(camera.health().bad_frames, 1);
+        let missing = start("images:/no/such/folder", hasty());
+        let Taken::Ended(Some(fault)) = missing.next(LONG) else { panic!("no fault") };
+        assert!(fault.contains("/no/such/folder"), "{fault}");
+    }
+
+    #[test]
+    fn what_names_no_camera_is_refused_at_once() {
+        for uri in ["camera0", "v4l:video0", "v4l:/dev/video0?fps=no"] {
+            assert!(LiveCamera::start(uri, Instant::now()).is_err(), "{uri}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! EDGE: cameras of desktops, by their number. The library waits for frames as
+//! long as it takes, so it does so in a thread of its own.
+
+use super::v4l::uri::{rate, side};
+use super::yuv::{self, Chroma, Colours};
+use super::{CameraError, Captured, STALLED_AFTER, mjpeg};
+use crate::frame::Frame;
+use ::nokhwa::Buffer;
+use ::nokhwa::Camera;
+use ::nokhwa::utils::{
+    CameraFormat, CameraIndex, FrameFormat, RequestedFormat, RequestedFormatType,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Formats that are read.
+const FORMATS: [FrameFormat; 6] = [
+    FrameFormat::YUYV,
+    FrameFormat::NV12,
+    FrameFormat::MJPEG,
+    FrameFormat::RAWRGB,
+    FrameFormat::RAWBGR,
+    FrameFormat::GRAY,
+];
+/// How often to look whether somebody wants the end.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What follows `nokhwa:` in a URI.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Wish {
+    index: u32,
+    width: u32,
+    height: u32,
+    fps: u32,
+}
+
+/// Number and wish, or what is wrong and would be right.
+pub(super) fn parse(rest: &str) -> Result<Wish, String> {
+    let (index, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let index = index.parse().map_err(|_| format!("{index:?} is no number of a camera, like 0"))?;
+    let mut wish = Wish { index, width: 1280, height: 720, fps: 15 };
+    for option in options.split('&').filter(|option| !option.is_empty()) {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        let bad = |expected: &str| format!("{option}: expected {expected}");
+        match key {
+            "width" => wish.width = side(value).ok_or_else(|| bad("pixels from 16 to 8192"))?,
+            "height" => wish.height = side(value).ok_or_else(|| bad("pixels from 16 to 8192"))?,
+            "fps" => {
+                let fps = rate(value).ok_or_else(|| bad("0.1 to 1000"))?;
+                wish.fps = fps.round().max(1.0) as u32;
+            }
+            _ => return Err(format!("{option}: unknown; there are width, height and fps")),
+        }
+    }
+    Ok(wish)
+}
+
+/// A camera, and the thread that reads it.
+#[derive(Debug)]
+pub struct Nokhwa {
+    device: PathBuf,
+    frames: Receiver<Result<(Instant, Buffer), String>>,
+    opened: Instant,
+    stop: Arc<AtomicBool>,
+    ended: bool,
+    told: String,
+}
+
+impl Nokhwa {
+    pub(super) fn open(uri: &str, rest: &str) -> Result<Self, CameraError> {
+        let wish =
+            parse(rest).map_err(|fault| CameraError::Option { uri: uri.to_owned(), fault })?;
+        let device = PathBuf::from(format!("nokhwa:{}", wish.index));
+        let broken = |fault: String| CameraError::Device { device: device.clone(), fault };
+        let (sender, frames) = sync_channel(1);
+        let (said, told) = sync_channel(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        std::thread::Builder::new()
+            .name("nokhwa".to_owned())
+            .spawn(move || read(wish, &said, &sender, &stopped))
+            .map_err(|error| broken(format!("no thread to read it with: {error}")))?;
+        let told = told
+            .recv_timeout(2 * STALLED_AFTER)
+            .map_err(|_| broken("does not open; is it plugged in, and allowed?".to_owned()))?
+            .map_err(broken)?;
+        let told = format!("{}: {told}", device.display());
+        Ok(Self { device, frames, opened: Instant::now(), stop, ended: false, told })
+    }
+
+    /// Which device, and what it is set to.
+    pub fn told(&self) -> &str {
+        &self.told
+    }
+
+    pub(super) fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    pub(super) fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Once this is set, the next frame is the last or none.
+    pub(super) fn stop(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
+    fn error(&self, fault: String) -> CameraError {
+        CameraError::Device { device: self.device.clone(), fault }
+    }
+}
+
+/// The reading thread: opens the camera, says so, and gives frames as they are
+/// taken.
+fn read(
+    wish: Wish,
+    said: &SyncSender<Result<String, String>>,
+    frames: &SyncSender<Result<(Instant, Buffer), String>>,
+    stop: &AtomicBool,
+) {
+    let near = CameraFormat::new_from(wish.width, wish.height, FrameFormat::YUYV, wish.fps);
+    let asked = RequestedFormat::with_formats(RequestedFormatType::Closest(near), &FORMATS);
+    let opened = Camera::new(CameraIndex::Index(wish.index), asked)
+        .and_then(|mut camera| camera.open_stream().map(|()| camera));
+    let mut camera = match opened {
+        Ok(camera) => camera,
+        Err(error) => return drop(said.send(Err(error.to_string()))),
+    };
+    let format = camera.camera_format();
+    let (size, name) = (format.resolution(), camera.info().human_name());
+    let _ = said.send(Ok(format!(
+        "{name}, {} {}x{} at {} a second",
+        format.format(),
+        size.width(),
+        size.height(),
+        format.frame_rate()
+    )));
+    // What many cameras spoil.
+    let _ = camera.frame();
+    while !stop.load(Ordering::Relaxed) {
+        let frame = camera.frame().map_err(|error| error.to_string());
+        let is_last = frame.is_err();
+        if frames.send(frame.map(|frame| (Instant::now(), frame))).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+impl Iterator for Nokhwa {
+    type Item = Result<Captured, CameraError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let began = Instant::now();
+        while !self.ended && !self.stop.load(Ordering::Relaxed) {
+            let fault = match self.frames.recv_timeout(LOOK_EVERY) {
+                Ok(Ok((taken, buffer))) => {
+                    let at = taken.saturating_duration_since(self.opened);
+                    let frame = decode(&buffer).map(|frame| Captured { frame, at });
+                    return Some(frame.map_err(|why| self.error(format!("a bad frame: {why}"))));
+                }
+                Ok(Err(fault)) => fault,
+                Err(RecvTimeoutError::Disconnected) => "its thread has ended".to_owned(),
+                Err(RecvTimeoutError::Timeout) if began.elapsed() < STALLED_AFTER => continue,
+                Err(RecvTimeoutError::Timeout) => {
+                    format!("no frame for {} s", STALLED_AFTER.as_secs())
+                }
+            };
+            self.ended = true;
+            return Some(Err(self.error(fault)));
+        }
+        self.ended = true;
+        None
+    }
+}
+
+impl Drop for Nokhwa {
+    /// The thread ends after the frame it waits for.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A buffer's picture, or what is wrong with it.
+fn decode(buffer: &Buffer) -> Result<Frame, String> {
+    let bytes = buffer.buffer();
+    let size = buffer.resolution();
+    let (width, height) = (size.width() as usize, size.height() as usize);
+    let (limited, full) = (Colours::default(), Colours { full_range: true, ..Colours::default() });
+    let shown = |error: yuv::YuvError| error.to_string();
+    match buffer.source_frame_format() {
+        FrameFormat::MJPEG => {
+            mjpeg::decode(bytes, (width, height)).map_err(|error| error.to_string())
+        }
+        FrameFormat::YUYV => yuv::yuyv(bytes, width, height, 0, limited).map_err(shown),
+        FrameFormat::NV12 => yuv::nv12(bytes, width, height, 0, limited).map_err(shown),
+        FrameFormat::GRAY => yuv::planar(bytes, width, height, Chroma::Grey, full).map_err(shown),
+        FrameFormat::RAWRGB => {
+            Frame::new(width, height, bytes.to_vec()).map_err(|error| error.to_string())
+        }
+        FrameFormat::RAWBGR => {
+            let mut pixels = bytes.to_vec();
+            pixels.chunks_exact_mut(3).for_each(<[u8]>::reverse);
+            Frame::new(width, height, pixels).map_err(|error| error.to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn numbers_and_wishes_are_read() {
+        let wish = parse("1?width=640&height=480&fps=29.97").expect("a wish");
+        assert_eq!(wish, Wish { index: 1, width: 640, height: 480, fps: 30 });
+        for (rest, expected) in [
+            ("", "\"\" is no number"),
+            ("0?width=1", "width=1: expected pixels"),
+            ("0?format=mjpg", "format=mjpg: unknown"),
+        ] {
+            let message = parse(rest).expect_err(rest);
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(rest in "[0-9]{0,2}(\\?[a-z=&.0-9-]{0,20})?") {
+            let _ = parse(&rest);
+        }
+    }
+}

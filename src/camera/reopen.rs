@@ -1,0 +1,535 @@
+//! When a live camera that fails is opened again, and what is said about it.
+
+use super::STALLED_AFTER;
+use std::fmt;
+use std::time::Duration;
+
+/// How long a camera may take, and how long it is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// From opening to the first frame: programs connect, and sensors wake up.
+    pub first_frame: Duration,
+    /// Between two good frames.
+    pub between: Duration,
+    /// From the first failure to the next opening; doubles with each.
+    pub least: Duration,
+    /// Up to this.
+    pub most: Duration,
+    /// Good frames for so long make the failures before forgotten.
+    pub steady: Duration,
+    /// How often it is said again that there still is no camera.
+    pub say_again: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            first_frame: Duration::from_secs(15),
+            between: STALLED_AFTER,
+            least: Duration::from_millis(500),
+            most: Duration::from_secs(30),
+            steady: Duration::from_secs(10),
+            say_again: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Time has passed.
+    Tick,
+    /// It is open.
+    Opened,
+    /// A good frame came.
+    Frame,
+    /// What came is no frame; there may be more.
+    Bad(String),
+    /// It cannot be opened, or nothing more comes, and why.
+    Failed(String),
+    /// Nothing more comes, and nobody says why.
+    Ended,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Open it.
+    Open,
+    /// Let it go; whatever it still says counts no longer.
+    Close,
+    /// Tell whoever keeps the log.
+    Tell(Telling),
+}
+
+/// What is worth telling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Telling {
+    /// There are no frames, for another reason than told before, or still none.
+    Away {
+        /// For how long.
+        lasting: Duration,
+        /// Why.
+        reason: String,
+        /// How often it was opened in vain.
+        tries: u32,
+    },
+    /// Frames come.
+    There {
+        /// How long there were none; nothing the first time.
+        after: Option<Duration>,
+        /// How often it was opened in vain.
+        tries: u32,
+    },
+    /// Frames come, but not all are any.
+    Bad {
+        /// How many are not, since this was told last.
+        frames: u32,
+        /// What was wrong with the last.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Telling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let vain = |tries: u32| match tries {
+            0 => String::new(),
+            1 => ", opened once in vain".to_owned(),
+            _ => format!(", opened {tries} times in vain"),
+        };
+        match self {
+            Self::Away { lasting, reason, tries } => {
+                write!(f, "no camera for {} s{}: {reason}", lasting.as_secs(), vain(*tries))
+            }
+            Self::There { after: None, tries } => write!(f, "the camera is there{}", vain(*tries)),
+            Self::There { after: Some(after), tries } => {
+                let after = after.as_secs();
+                write!(f, "the camera is there again after {after} s{}", vain(*tries))
+            }
+            Self::Bad { frames: 1, reason } => write!(f, "a frame was not readable: {reason}"),
+            Self::Bad { frames, reason } => {
+                write!(f, "{frames} frames were not readable, the last: {reason}")
+            }
+        }
+    }
+}
+
+/// What the camera is up to.
+///
+/// ```text
+///                Tick, it is time                  Frame
+///    Waiting ---------------------> Opening ---------------------> Streaming
+///    ^  ^  (Open)                      |       (Tell there)         |     |
+///    |  |                              |                            |     | Frame
+///    |  +------------------------------+                            +-----+
+///    |    Failed, Ended, no frame in time                           |
+///    |    (Close, Tell away)                                        |
+///    +--------------------------------------------------------------+
+///         Failed, Ended, no good frame for too long (Close, Tell away)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Not open until then.
+    Waiting { until: Duration },
+    /// Open or about to be, no frame yet.
+    Opening { since: Duration },
+    /// Frames come.
+    Streaming { since: Duration, last: Duration },
+}
+
+/// The time without frames.
+#[derive(Clone, Debug)]
+struct Away {
+    since: Duration,
+    /// Nothing before the first failure.
+    reason: String,
+    /// Openings in vain.
+    tries: u32,
+    /// When it was told last, if it was.
+    told: Option<Duration>,
+}
+
+/// Frames that are none.
+#[derive(Clone, Debug, Default)]
+struct Bad {
+    /// Not told yet.
+    frames: u32,
+    reason: String,
+    /// Since the last good one.
+    only: bool,
+    told: Option<Duration>,
+}
+
+/// Opens a camera again and again. Time is an argument, on a clock that does not
+/// run backwards.
+#[derive(Clone, Debug)]
+pub struct Reopen {
+    patience: Patience,
+    state: State,
+    away: Option<Away>,
+    /// Whether there ever were frames.
+    was_there: bool,
+    /// In a row, without steady frames between them.
+    failures: u32,
+    bad: Bad,
+}
+
+impl Reopen {
+    /// A camera to be opened at the next step.
+    pub fn new(now: Duration, patience: Patience) -> Self {
+        let away = Away { since: now, reason: String::new(), tries: 0, told: None };
+        Self {
+            patience,
+            state: State::Waiting { until: now },
+            away: Some(away),
+            was_there: false,
+            failures: 0,
+            bad: Bad::default(),
+        }
+    }
+
+    /// Since when there are no frames, and why; nothing while there are some, or
+    /// while it is opened for the first time.
+    pub fn away(&self) -> Option<(Duration, &str, u32)> {
+        let away = self.away.as_ref().filter(|away| !away.reason.is_empty())?;
+        Some((away.since, &away.reason, away.tries))
+    }
+
+    /// When time itself is the next event.
+    pub fn wake(&self) -> Duration {
+        let next = match self.state {
+            State::Waiting { until } => until,
+            State::Opening { since } => since + self.patience.first_frame,
+            State::Streaming { last, .. } => last + self.patience.between,
+        };
+        let told = self.away.as_ref().and_then(|away| away.told);
+        told.map_or(next, |told| next.min(told + self.patience.say_again))
+    }
+
+    /// What to do about what happened.
+    pub fn step(&mut self, now: Duration, event: Event) -> Vec<Action> {
+        match (self.state, event) {
+            (State::Waiting { until }, Event::Tick) if now >= until => {
+                self.state = State::Opening { since: now };
+                self.bad.only = false;
+                vec![Action::Open]
+            }
+            // Of a camera that was let go already.
+            (State::Waiting { .. }, _) => self.say_again(now),
+            (State::Opening { since }, Event::Tick) if now >= since + self.patience.first_frame => {
+                let waited = self.patience.first_frame;
+                self.silent(now, format!("no frame within {} s of opening", waited.as_secs_f64()))
+            }
+            (State::Opening { .. }, Event::Frame) => self.there(now),
+            (State::Opening { .. }, Event::Tick | Event::Opened) => self.say_again(now),
+            (State::Streaming { since, .. }, Event::Frame) => {
+                self.state = State::Streaming { since, last: now };
+                self.bad.only = false;
+                if now >= since + self.patience.steady {
+                    self.failures = 0;
+                }
+                self.tell_bad(now)
+            }
+            (State::Streaming { last, .. }, Event::Tick) if now >= last + self.patience.between => {
+                let waited = self.patience.between;
+                self.silent(now, format!("no frame for {} s", waited.as_secs_f64()))
+            }
+            (State::Streaming { .. }, Event::Tick | Event::Opened) => Vec::new(),
+            (_, Event::Bad(reason)) => {
+                self.bad.frames = self.bad.frames.saturating_add(1);
+                self.bad.reason = reason;
+                self.bad.only = true;
+                // One that sends only such frames is as good as silent.
+                if now >= self.wake() { self.step(now, Event::Tick) } else { self.tell_bad(now) }
+            }
+            (_, Event::Failed(reason)) => self.fail(now, reason),
+            (_, Event::Ended) => self.silent(now, "the camera ended".to_owned()),
+        }
+    }
+
+    /// No good frame, for a reason that bad ones may know better.
+    fn silent(&mut self, now: Duration, reason: String) -> Vec<Action> {
+        let reason = if self.bad.only { format!("{reason}; {}", self.bad.reason) } else { reason };
+        self.fail(now, reason)
+    }
+
+    fn fail(&mut self, now: Duration, reason: String) -> Vec<Action> {
+        let since = match self.state {
+            State::Streaming { last, .. } => last,
+            State::Opening { since } | State::Waiting { until: since } => since,
+        };
+        let away =
+            self.away.get_or_insert(Away { since, reason: String::new(), tries: 0, told: None });
+        // One that only stopped was not opened in vain.
+        if let State::Opening { .. } = self.state {
+            away.tries = away.tries.saturating_add(1);
+        }
+        let is_new = away.told.is_none() || away.reason != reason;
+        away.reason = reason;
+        let doublings = self.failures.min(16);
+        self.failures = self.failures.saturating_add(1);
+        let wait = (self.patience.least * (1 << doublings)).min(self.patience.most);
+        self.state = State::Waiting { until: now + wait };
+        self.bad = Bad::default();
+        let mut actions = vec![Action::Close];
+        if is_new {
+            actions.extend(self.tell_away(now));
+        } else {
+            actions.extend(self.say_again(now));
+        }
+        actions
+    }
+
+    fn there(&mut self, now: Duration) -> Vec<Action> {
+        self.state = State::Streaming { since: now, last: now };
+        self.bad.only = false;
+        let Some(away) = self.away.take() else { return Vec::new() };
+        let after =
+            std::mem::replace(&mut self.was_there, true).then(|| now.saturating_sub(away.since));
+        vec![Action::Tell(Telling::There { after, tries: away.tries })]
+    }
+
+    /// That there still is no camera, if that was last told long ago.
+    fn say_again(&mut self, now: Duration) -> Vec<Action> {
+        let told = self.away.as_ref().and_then(|away| away.told);
+        match told {
+            Some(told) if now >= told + self.patience.say_again => {
+                self.tell_away(now).into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn tell_away(&mut self, now: Duration) -> Option<Action> {
+        let away = self.away.as_mut()?;
+        away.told = Some(now);
+        Some(Action::Tell(Telling::Away {
+            lasting: now.saturating_sub(away.since),
+            reason: away.reason.clone(),
+            tries: away.tries,
+        }))
+    }
+
+    /// How many frames were bad, if there are any and that was last told long ago.
+    fn tell_bad(&mut self, now: Duration) -> Vec<Action> {
+        let lately = self.bad.told.is_some_and(|told| now < told + self.patience.say_again);
+        if self.bad.frames == 0 || lately {
+            return Vec::new();
+        }
+        self.bad.told = Some(now);
+        let frames = std::mem::take(&mut self.bad.frames);
+        vec![Action::Tell(Telling::Bad { frames, reason: self.bad.reason.clone() })]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const fn ms(time: u64) -> Duration {
+        Duration::from_millis(time)
+    }
+
+    /// A camera with its clock, in milliseconds.
+    struct Scene {
+        reopen: Reopen,
+        log: Vec<String>,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            Self { reopen: Reopen::new(ms(0), Patience::default()), log: Vec::new() }
+        }
+
+        fn step(&mut self, at: u64, event: Event) -> &mut Self {
+            for action in self.reopen.step(ms(at), event) {
+                self.log.push(match action {
+                    Action::Open => format!("{at} open"),
+                    Action::Close => format!("{at} close"),
+                    Action::Tell(telling) => format!("{at} {telling}"),
+                });
+            }
+            self
+        }
+
+        /// Every time something is due until then; what each opening comes to.
+        fn until(&mut self, end: u64, outcome: impl Fn() -> Event) -> &mut Self {
+            loop {
+                let at = self.reopen.wake().as_millis() as u64;
+                if at > end {
+                    return self;
+                }
+                let before = self.log.len();
+                self.step(at, Event::Tick);
+                if self.log[before..].iter().any(|line| line.ends_with("open")) {
+                    self.step(at, outcome());
+                }
+            }
+        }
+
+        fn said(&mut self) -> Vec<String> {
+            std::mem::take(&mut self.log)
+        }
+    }
+
+    fn failed() -> Event {
+        Event::Failed("no such device".to_owned())
+    }
+
+    #[test]
+    fn the_first_frame_is_told_and_the_rest_is_silence() {
+        let mut scene = Scene::new();
+        scene.step(0, Event::Tick).step(300, Event::Opened).step(400, Event::Frame);
+        for at in 5..100 {
+            scene.step(100 * at, Event::Frame);
+        }
+        assert_eq!(scene.said(), ["0 open", "400 the camera is there"]);
+        assert_eq!(scene.reopen.away(), None);
+    }
+
+    #[test]
+    fn a_camera_that_is_not_there_is_tried_ever_more_seldom_and_told_once_a_minute() {
+        let mut scene = Scene::new();
+        scene.until(200_000, failed);
+        let said = scene.said();
+        let opened: Vec<&str> = said.iter().filter_map(|line| line.strip_suffix(" open")).collect();
+        let expected = [
+            "0", "500", "1500", "3500", "7500", "15500", "31500", "61500", "91500", "121500",
+            "151500", "181500",
+        ];
+        assert_eq!(opened, expected);
+        let told: Vec<&String> = said.iter().filter(|line| line.contains("no camera")).collect();
+        assert_eq!(
+            told,
+            [
+                "0 no camera for 0 s, opened once in vain: no such device",
+                "60000 no camera for 60 s, opened 7 times in vain: no such device",
+                "120000 no camera for 120 s, opened 9 times in vain: no such device",
+                "180000 no camera for 180 s, opened 11 times in vain: no such device",
+            ]
+        );
+        assert_eq!(scene.reopen.away(), Some((ms(0), "no such device", 12)));
+    }
+
+    #[test]
+    fn another_reason_is_told_at_once_and_so_is_the_return() {
+        let mut scene = Scene::new();
+        scene.step(0, Event::Tick).step(0, failed()).step(500, Event::Tick);
+        scene.step(500, Event::Failed("in use".to_owned())).step(1500, Event::Tick);
+        scene.step(1600, Event::Frame);
+        assert_eq!(
+            scene.said(),
+            [
+                "0 open",
+                "0 close",
+                "0 no camera for 0 s, opened once in vain: no such device",
+                "500 open",
+                "500 close",
+                "500 no camera for 0 s, opened 2 times in vain: in use",
+                "1500 open",
+                "1600 the camera is there, opened 2 times in vain",
+            ]
+        );
+    }
+
+    #[test]
+    fn silence_and_a_first_frame_that_does_not_come_are_failures() {
+        let mut scene = Scene::new();
+        scene.step(0, Event::Tick).step(100, Event::Frame).step(5099, Event::Tick);
+        assert_eq!(scene.said().len(), 2);
+        assert_eq!(scene.reopen.wake(), ms(5100));
+        scene.step(5100, Event::Tick).step(5600, Event::Tick).step(5700, Event::Opened);
+        scene.step(20_600, Event::Tick).step(21_600, Event::Tick).step(22_100, Event::Frame);
+        assert_eq!(
+            scene.said(),
+            [
+                "5100 close",
+                "5100 no camera for 5 s: no frame for 5 s",
+                "5600 open",
+                "20600 close",
+                "20600 no camera for 20 s, opened once in vain: no frame within 15 s of opening",
+                "21600 open",
+                "22100 the camera is there again after 22 s, opened once in vain",
+            ]
+        );
+    }
+
+    #[test]
+    fn bad_frames_cost_only_themselves_unless_there_are_no_others() {
+        let bad = || Event::Bad("cut short".to_owned());
+        let mut scene = Scene::new();
+        scene.step(0, Event::Tick).step(100, Event::Frame).step(200, bad()).step(300, bad());
+        scene.step(400, Event::Frame).step(60_000, Event::Frame).step(60_200, Event::Frame);
+        assert_eq!(
+            scene.said()[2..],
+            [
+                "200 a frame was not readable: cut short",
+                "60200 a frame was not readable: cut short"
+            ]
+        );
+        for at in 0..60 {
+            scene.step(60_300 + 100 * at, bad());
+        }
+        let said = scene.said();
+        assert_eq!(said, ["65200 close", "65200 no camera for 5 s: no frame for 5 s; cut short"]);
+    }
+
+    #[test]
+    fn one_frame_now_and_then_does_not_make_it_be_opened_more_often() {
+        let mut scene = Scene::new();
+        let mut at = 0;
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            scene.step(at, Event::Tick).step(at, Event::Frame).step(at, Event::Ended);
+            waits.push(scene.reopen.wake().as_millis() as u64 - at);
+            at = scene.reopen.wake().as_millis() as u64;
+        }
+        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+        // Steady frames make up for all of it.
+        scene.step(at, Event::Tick).step(at, Event::Frame).step(at + 10_000, Event::Frame);
+        scene.step(at + 10_100, Event::Ended);
+        assert_eq!(scene.reopen.wake(), ms(at + 10_600));
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_open_or_will_be_whatever_happens(
+            events in prop::collection::vec((0..20_000u64, 0..6usize), 0..200),
+        ) {
+            let patience = Patience::default();
+            let mut reopen = Reopen::new(ms(0), patience);
+            let (mut now, mut open, mut told) = (ms(0), false, Vec::new());
+            for (pause, event) in events {
+                now += ms(pause);
+                let event = match event {
+                    0 => Event::Opened,
+                    1 => Event::Frame,
+                    2 => Event::Bad("bad".to_owned()),
+                    3 => failed(),
+                    4 => Event::Ended,
+                    _ => Event::Tick,
+                };
+                let about = event.clone();
+                for action in reopen.step(now, event) {
+                    match action {
+                        Action::Open => {
+                            prop_assert!(!open, "opened twice");
+                            open = true;
+                        }
+                        Action::Close => {
+                            prop_assert!(open, "closed twice");
+                            open = false;
+                        }
+                        Action::Tell(Telling::Away { .. }) => told.push(now),
+                        Action::Tell(_) => {}
+                    }
+                }
+                // A closed camera is opened within the longest pause.
+                prop_assert!(open || reopen.wake() <= now + patience.most, "{about:?}");
+                prop_assert!(open || reopen.away().is_some() || now == ms(0) || reopen.wake() <= now);
+                prop_assert_eq!(reopen.away().is_some() && open && about == Event::Frame, false);
+            }
+        }
+    }
+}

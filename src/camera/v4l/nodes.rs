@@ -1,0 +1,284 @@
+//! EDGE: the devices that the kernel shows as files, which of them is meant, and
+//! who has one open.
+
+use super::uri::Which;
+use std::path::{Path, PathBuf};
+
+/// Processes named as holders.
+const MOST_HOLDERS: usize = 4;
+
+/// A device of the kernel's: a camera, or one of its other faces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its file.
+    pub device: PathBuf,
+    /// What the maker calls it.
+    pub name: String,
+    /// The socket it is plugged into, like `1-1.2`; nothing for other buses.
+    pub usb: Option<String>,
+    /// What the driver calls its place, where it was asked.
+    pub bus: Option<String>,
+    /// The hardware behind it; several nodes may share one.
+    hardware: Option<PathBuf>,
+}
+
+/// All nodes, in the order of their numbers.
+pub fn nodes() -> Vec<Node> {
+    nodes_in(Path::new("/sys/class/video4linux"), Path::new("/dev"))
+}
+
+/// The same, from wherever they are shown.
+fn nodes_in(class: &Path, devices: &Path) -> Vec<Node> {
+    let Ok(entries) = std::fs::read_dir(class) else { return Vec::new() };
+    let mut nodes: Vec<(u32, Node)> = entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let file = entry.file_name().into_string().ok()?;
+            let number = file.strip_prefix("video")?.parse().ok()?;
+            let name = std::fs::read(entry.path().join("name")).ok()?;
+            let hardware = entry.path().join("device").canonicalize().ok();
+            let usb = hardware.as_deref().and_then(socket);
+            let name = String::from_utf8_lossy(&name).trim().to_owned();
+            let device = devices.join(&file);
+            Some((number, Node { device, name, usb, bus: None, hardware }))
+        })
+        .collect();
+    nodes.sort_by_key(|(number, _)| *number);
+    nodes.into_iter().map(|(_, node)| node).collect()
+}
+
+/// `1-1.2` of `.../usb1/1-1/1-1.2/1-1.2:1.0`, the interface of a USB device.
+fn socket(hardware: &Path) -> Option<String> {
+    let interface = hardware.file_name()?.to_str()?;
+    let (socket, _) = interface.split_once(':')?;
+    let (bus, ports) = socket.split_once('-')?;
+    let digits = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
+    (digits(bus) && ports.split('.').all(digits)).then(|| socket.to_owned())
+}
+
+/// The one device that is meant, among nodes that are cameras.
+pub fn find(which: &Which, cameras: &[Node]) -> Result<PathBuf, String> {
+    let (asked, found): (String, Vec<&Node>) = match which {
+        Which::Path(path) => return Ok(path.clone()),
+        Which::Name(name) => {
+            let wanted = name.to_lowercase();
+            let by_name = |whole: bool| {
+                let named = cameras.iter().filter(|node| {
+                    let name = node.name.to_lowercase();
+                    if whole { name == wanted } else { name.contains(&wanted) }
+                });
+                one_of_each(named)
+            };
+            // One whose name is just this, where others only begin with it.
+            let whole = by_name(true);
+            (format!("name={name}"), if whole.is_empty() { by_name(false) } else { whole })
+        }
+        Which::Usb(socket) => {
+            let there = cameras
+                .iter()
+                .filter(|node| [&node.usb, &node.bus].contains(&&Some(socket.clone())));
+            (format!("usb={socket}"), one_of_each(there))
+        }
+    };
+    match found[..] {
+        [node] => Ok(node.device.clone()),
+        [] if cameras.is_empty() => Err(format!("{asked}: there is no camera; is it plugged in?")),
+        [] => Err(format!("{asked}: no such camera; there are {}", told(cameras.iter()))),
+        _ => Err(format!(
+            "{asked}: several cameras are meant: {}; say which with usb=SOCKET or more of its name",
+            told(found.into_iter())
+        )),
+    }
+}
+
+/// The first node of each piece of hardware.
+fn one_of_each<'a>(nodes: impl Iterator<Item = &'a Node>) -> Vec<&'a Node> {
+    let mut found: Vec<&Node> = Vec::new();
+    for node in nodes {
+        let known =
+            node.hardware.is_some() && found.iter().any(|other| other.hardware == node.hardware);
+        if !known {
+            found.push(node);
+        }
+    }
+    found
+}
+
+fn told<'a>(nodes: impl Iterator<Item = &'a Node>) -> String {
+    let told: Vec<String> = nodes.map(Node::to_string).collect();
+    told.join(", ")
+}
+
+impl std::fmt::Display for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} ({}", self.name, self.device.display())?;
+        match (&self.usb, &self.bus) {
+            (Some(place), _) | (None, Some(place)) => write!(f, ", usb={place})"),
+            (None, None) => f.write_str(")"),
+        }
+    }
+}
+
+/// What to write into the configuration: the name, where it is the only one
+/// like it, for the device then is found in any socket; else the socket.
+pub fn lasting_uri(node: &Node, cameras: &[Node]) -> String {
+    let ways = [
+        (!node.name.is_empty())
+            .then(|| (format!("name={}", node.name), Which::Name(node.name.clone()))),
+        node.usb.clone().map(|usb| (format!("usb={usb}"), Which::Usb(usb))),
+    ];
+    let lasting = ways.into_iter().flatten().find(|(text, which)| {
+        !text.contains(['?', '\0']) && find(which, cameras).as_ref() == Ok(&node.device)
+    });
+    match lasting {
+        Some((text, _)) => format!("v4l:{text}"),
+        None => format!("v4l:{}", node.device.display()),
+    }
+}
+
+/// Programs that have the device open, as far as one may know.
+pub fn holders(device: &Path) -> Vec<String> {
+    holders_in(Path::new("/proc"), device)
+}
+
+fn holders_in(processes: &Path, device: &Path) -> Vec<String> {
+    let device = device.canonicalize().unwrap_or_else(|_| device.to_owned());
+    let Ok(entries) = std::fs::read_dir(processes) else { return Vec::new() };
+    entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let number: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let mut files = std::fs::read_dir(entry.path().join("fd")).ok()?;
+            let holds = files.any(|file| {
+                file.and_then(|file| std::fs::read_link(file.path())).is_ok_and(|to| to == device)
+            });
+            holds.then(|| {
+                let name = std::fs::read(entry.path().join("comm")).unwrap_or_default();
+                format!("{} (process {number})", String::from_utf8_lossy(&name).trim())
+            })
+        })
+        .take(MOST_HOLDERS)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use tempfile::TempDir;
+
+    fn node(number: u32, name: &str, usb: Option<&str>) -> Node {
+        Node {
+            device: format!("/dev/video{number}").into(),
+            name: name.to_owned(),
+            usb: usb.map(str::to_owned),
+            bus: None,
+            hardware: usb.map(PathBuf::from),
+        }
+    }
+
+    #[test]
+    fn devices_are_read_with_name_and_socket() {
+        let root = TempDir::new().expect("a folder");
+        let class = root.path().join("class");
+        for (number, name, hardware) in [
+            (10, "HD Pro Webcam C920\n", Some("usb1/1-1/1-1.2/1-1.2:1.0")),
+            (2, "unicam\n", Some("platform/3f801000.csi")),
+            (1, "DoorCam\n", None),
+        ] {
+            let node = class.join(format!("video{number}"));
+            std::fs::create_dir_all(&node).expect("a folder");
+            std::fs::write(node.join("name"), name).expect("written");
+            if let Some(hardware) = hardware {
+                let hardware = root.path().join(hardware);
+                std::fs::create_dir_all(&hardware).expect("a folder");
+                symlink(&hardware, node.join("device")).expect("a link");
+            }
+        }
+        std::fs::create_dir_all(class.join("v4l-subdev0")).expect("a folder");
+        let nodes = nodes_in(&class, Path::new("/dev"));
+        let told: Vec<String> = nodes.iter().map(Node::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "\"DoorCam\" (/dev/video1)",
+                "\"unicam\" (/dev/video2)",
+                "\"HD Pro Webcam C920\" (/dev/video10, usb=1-1.2)"
+            ]
+        );
+        assert!(nodes_in(&root.path().join("none"), Path::new("/dev")).is_empty());
+    }
+
+    #[test]
+    fn the_one_device_meant_is_found_whatever_its_number() {
+        let mut loopback = node(7, "DoorCam", None);
+        loopback.bus = Some("platform:v4l2loopback-000".to_owned());
+        let cameras = [
+            node(0, "HD Webcam", Some("1-1")),
+            // The same camera's second stream.
+            node(1, "HD Webcam", Some("1-1")),
+            node(2, "HD Webcam C920", Some("1-1.2")),
+            node(3, "Twin", Some("2-1")),
+            node(5, "Twin", Some("2-2")),
+            loopback,
+        ];
+        for (which, expected) in [
+            (Which::Name("c920".to_owned()), Ok("/dev/video2")),
+            (Which::Name("HD Webcam".to_owned()), Ok("/dev/video0")),
+            (Which::Name("door".to_owned()), Ok("/dev/video7")),
+            (Which::Usb("1-1.2".to_owned()), Ok("/dev/video2")),
+            (Which::Usb("2-2".to_owned()), Ok("/dev/video5")),
+            (Which::Usb("platform:v4l2loopback-000".to_owned()), Ok("/dev/video7")),
+            (Which::Path("/dev/door".into()), Ok("/dev/door")),
+            (Which::Usb("1".to_owned()), Err("usb=1: no such camera; there are \"HD Webcam\"")),
+            (
+                Which::Name("twin".to_owned()),
+                Err("several cameras are meant: \"Twin\" (/dev/video3, usb=2-1), \"Twin\" \
+                     (/dev/video5, usb=2-2); say which"),
+            ),
+            (Which::Name("Logitech".to_owned()), Err("name=Logitech: no such camera")),
+        ] {
+            match (find(&which, &cameras), expected) {
+                (Ok(got), Ok(expected)) => assert_eq!(got, Path::new(expected), "{which:?}"),
+                (Err(message), Err(expected)) => {
+                    assert!(message.contains(expected), "{message}");
+                }
+                (got, expected) => panic!("{which:?} gave {got:?}, expected {expected:?}"),
+            }
+        }
+        let message = find(&Which::Usb("1-1".to_owned()), &[]).expect_err("no camera");
+        assert!(message.contains("plugged in"), "{message}");
+        let uris: Vec<String> = cameras.iter().map(|node| lasting_uri(node, &cameras)).collect();
+        assert_eq!(
+            uris,
+            [
+                "v4l:name=HD Webcam",
+                "v4l:/dev/video1",
+                "v4l:name=HD Webcam C920",
+                "v4l:usb=2-1",
+                "v4l:usb=2-2",
+                "v4l:name=DoorCam"
+            ]
+        );
+    }
+
+    #[test]
+    fn who_holds_a_device_is_named() {
+        let root = TempDir::new().expect("a folder");
+        let device = root.path().join("video0");
+        std::fs::write(&device, "").expect("written");
+        let link = root.path().join("door-camera");
+        symlink(&device, &link).expect("a link");
+        for (number, holds) in [(12, true), (13, false)] {
+            let process = root.path().join(format!("{number}/fd"));
+            std::fs::create_dir_all(&process).expect("a folder");
+            std::fs::write(root.path().join(format!("{number}/comm")), "cheese\n")
+                .expect("written");
+            if holds {
+                symlink(device.canonicalize().expect("a path"), process.join("3")).expect("a link");
+            }
+        }
+        assert_eq!(holders_in(root.path(), &link), ["cheese (process 12)"]);
+        assert!(holders_in(root.path(), Path::new("/dev/null")).is_empty());
+    }
+}

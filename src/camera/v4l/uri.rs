@@ -1,0 +1,278 @@
+//! What follows `v4l:` in a camera's URI.
+//!
+//! | Part | What |
+//! |---|---|
+//! | `/dev/video0` | a device by its path, or a link to one |
+//! | `name=HD Webcam` | the one device whose name has this in it |
+//! | `usb=1-1.2` | the device in this USB socket, or with this bus address |
+//! | `?width=1280&height=720` | pixels; only a size that is on offer |
+//! | `fps=15` | frames a second; the nearest on offer |
+//! | `format=mjpg`, `yuyv` or `nv12` | how frames are sent |
+//! | `exposure=auto` or `10ms` | how long a frame is exposed |
+//! | `power-line=50hz`, `60hz`, `off` or `auto` | which lamps must not flicker |
+
+use crate::config::parse_duration;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Which device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// By its path.
+    Path(PathBuf),
+    /// By a part of its name.
+    Name(String),
+    /// By its USB socket or bus address.
+    Usb(String),
+}
+
+/// How frames are sent, the cheapest to decode first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PixelFormat {
+    /// Two pixels in four bytes.
+    Yuyv,
+    /// A plane of luma and one of colours.
+    Nv12,
+    /// JPEG.
+    Mjpg,
+}
+
+impl PixelFormat {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Yuyv, Self::Nv12, Self::Mjpg];
+
+    /// As the kernel calls it.
+    pub fn fourcc(self) -> &'static [u8; 4] {
+        match self {
+            Self::Yuyv => b"YUYV",
+            Self::Nv12 => b"NV12",
+            Self::Mjpg => b"MJPG",
+        }
+    }
+
+    /// The one the kernel calls so. JPEG is what some drivers call Motion JPEG.
+    pub fn from_fourcc(fourcc: [u8; 4]) -> Option<Self> {
+        match &fourcc {
+            b"JPEG" => Some(Self::Mjpg),
+            _ => Self::ALL.into_iter().find(|format| *format.fourcc() == fourcc),
+        }
+    }
+}
+
+impl std::fmt::Display for PixelFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Yuyv => "YUYV",
+            Self::Nv12 => "NV12",
+            Self::Mjpg => "MJPG",
+        })
+    }
+}
+
+/// How long a frame is exposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exposure {
+    /// As the camera thinks best.
+    Auto,
+    /// So long, whatever the light.
+    Time(Duration),
+}
+
+/// Which lamps must not flicker in the picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerLine {
+    /// None.
+    Off,
+    /// Those on a grid of 50 Hz.
+    Hz50,
+    /// Those on a grid of 60 Hz.
+    Hz60,
+    /// As the camera thinks.
+    Auto,
+}
+
+/// What is asked of a camera.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Wish {
+    /// Columns.
+    pub width: Option<u32>,
+    /// Rows.
+    pub height: Option<u32>,
+    /// Frames a second.
+    pub fps: Option<f64>,
+    /// How frames are sent.
+    pub format: Option<PixelFormat>,
+    /// How long they are exposed.
+    pub exposure: Option<Exposure>,
+    /// Which lamps must not flicker.
+    pub power_line: Option<PowerLine>,
+}
+
+/// Shortest and longest exposure that makes a frame.
+const EXPOSURES: std::ops::RangeInclusive<Duration> =
+    Duration::from_micros(100)..=Duration::from_secs(10);
+/// Pixels of a side.
+const SIDES: std::ops::RangeInclusive<u32> = 16..=super::super::yuv::LARGEST_SIDE as u32;
+/// Frames a second.
+const RATES: std::ops::RangeInclusive<f64> = 0.1..=1000.0;
+
+/// Device and wish, or what is wrong and would be right.
+pub fn parse(rest: &str) -> Result<(Which, Wish), String> {
+    let (device, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let which = match device.split_once('=') {
+        Some(("name", name)) if !name.trim().is_empty() => Which::Name(name.trim().to_owned()),
+        Some(("usb", socket)) if !socket.is_empty() => Which::Usb(socket.to_owned()),
+        _ if device.starts_with('/') && !device.contains('\0') => Which::Path(device.into()),
+        _ => {
+            return Err(format!(
+                "{device:?} names no device; expected /dev/videoN, name=PART OF ITS NAME or \
+                 usb=SOCKET (facelatch camera list shows them)"
+            ));
+        }
+    };
+    Ok((which, wish(options)?))
+}
+
+fn wish(options: &str) -> Result<Wish, String> {
+    let mut wish = Wish::default();
+    for option in options.split('&').filter(|option| !option.is_empty()) {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        let bad = |expected: &str| format!("{option}: expected {expected}");
+        match key {
+            "width" => wish.width = Some(side(value).ok_or_else(|| bad(SIDE))?),
+            "height" => wish.height = Some(side(value).ok_or_else(|| bad(SIDE))?),
+            "fps" => wish.fps = Some(rate(value).ok_or_else(|| bad("0.1 to 1000"))?),
+            "format" => {
+                let named = PixelFormat::ALL
+                    .into_iter()
+                    .find(|format| format.to_string().eq_ignore_ascii_case(value));
+                wish.format = Some(named.ok_or_else(|| bad("mjpg, yuyv or nv12"))?);
+            }
+            "exposure" => {
+                wish.exposure = Some(
+                    exposure(value)
+                        .ok_or_else(|| bad("auto, or a time with its unit, 0.1ms to 10s"))?,
+                );
+            }
+            "power-line" => {
+                wish.power_line = Some(match value {
+                    "off" => PowerLine::Off,
+                    "50hz" => PowerLine::Hz50,
+                    "60hz" => PowerLine::Hz60,
+                    "auto" => PowerLine::Auto,
+                    _ => return Err(bad("50hz, 60hz, off or auto")),
+                });
+            }
+            _ => {
+                return Err(format!(
+                    "{option}: unknown; there are width, height, fps, format, exposure and \
+                     power-line, each with =VALUE"
+                ));
+            }
+        }
+    }
+    Ok(wish)
+}
+
+const SIDE: &str = "pixels from 16 to 8192";
+
+pub(crate) fn side(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|side| SIDES.contains(side))
+}
+
+pub(crate) fn rate(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|rate| RATES.contains(rate))
+}
+
+fn exposure(text: &str) -> Option<Exposure> {
+    if text == "auto" {
+        return Some(Exposure::Auto);
+    }
+    let time = match text.strip_suffix("us") {
+        Some(number) => Duration::from_micros(number.trim().parse().ok()?),
+        None => parse_duration(text)?,
+    };
+    EXPOSURES.contains(&time).then_some(Exposure::Time(time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn devices_are_named_by_path_name_or_socket() {
+        for (rest, expected) in [
+            ("/dev/video0", Which::Path("/dev/video0".into())),
+            ("/dev/v4l/by-id/usb-cam=1?fps=5", Which::Path("/dev/v4l/by-id/usb-cam=1".into())),
+            ("name=Logitech C920", Which::Name("Logitech C920".to_owned())),
+            ("name=C920?width=640", Which::Name("C920".to_owned())),
+            ("usb=1-1.2", Which::Usb("1-1.2".to_owned())),
+            ("usb=usb-0000:01:00.0-1.2", Which::Usb("usb-0000:01:00.0-1.2".to_owned())),
+        ] {
+            assert_eq!(parse(rest).expect(rest).0, expected, "{rest}");
+        }
+    }
+
+    #[test]
+    fn wishes_are_read_with_their_units() {
+        let options = "width=1280&height=720&fps=7.5&format=MJPG&exposure=10ms&power-line=50hz";
+        let expected = Wish {
+            width: Some(1280),
+            height: Some(720),
+            fps: Some(7.5),
+            format: Some(PixelFormat::Mjpg),
+            exposure: Some(Exposure::Time(Duration::from_millis(10))),
+            power_line: Some(PowerLine::Hz50),
+        };
+        assert_eq!(parse(&format!("/dev/video0?{options}")).expect("a wish").1, expected);
+        assert_eq!(parse("/dev/video0?").expect("no wish").1, Wish::default());
+        for (value, expected) in [
+            ("auto", Exposure::Auto),
+            ("250us", Exposure::Time(Duration::from_micros(250))),
+            ("0.02s", Exposure::Time(Duration::from_millis(20))),
+        ] {
+            let wish = parse(&format!("/dev/video0?exposure={value}")).expect(value).1;
+            assert_eq!(wish.exposure, Some(expected), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_would_be_right() {
+        for (rest, expected) in [
+            ("", "\"\" names no device; expected /dev/videoN"),
+            ("video0", "names no device"),
+            ("name=", "names no device"),
+            ("name= ?fps=5", "names no device"),
+            ("usb=", "names no device"),
+            ("/dev/\0", "names no device"),
+            ("/dev/video0?width=0", "width=0: expected pixels from 16 to 8192"),
+            ("/dev/video0?height=9000", "height=9000: expected"),
+            ("/dev/video0?width", "width: expected"),
+            ("/dev/video0?fps=nan", "fps=nan: expected 0.1 to 1000"),
+            ("/dev/video0?format=h264", "format=h264: expected mjpg, yuyv or nv12"),
+            ("/dev/video0?exposure=10", "exposure=10: expected auto, or a time with its unit"),
+            ("/dev/video0?exposure=1us", "0.1ms to 10s"),
+            ("/dev/video0?power-line=55hz", "power-line=55hz: expected 50hz"),
+            ("/dev/video0?colour=red", "colour=red: unknown; there are width, height"),
+        ] {
+            let message = parse(rest).expect_err(rest);
+            assert!(message.contains(expected), "{rest}: {message}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(rest in "(/dev/v|name=|usb=)?[ -~é\0]{0,12}(\\?[a-z=&.0-9-]{0,30})?") {
+            let _ = parse(&rest);
+        }
+
+        #[test]
+        fn no_value_makes_it_panic(
+            key in "width|height|fps|format|exposure|power-line",
+            value in "[0-9a-zé.+-]{0,12}",
+        ) {
+            let _ = parse(&format!("/dev/video0?{key}={value}"));
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! `camera`: which cameras there are, and what one sees.
+
+use super::pictures::FaceLine;
+use super::site::Site;
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use facelatch::camera::live::{LiveCamera, Taken};
+use facelatch::camera::v4l::nodes::{Node, lasting_uri};
+use facelatch::detect::Detector;
+use facelatch::frame::Frame;
+use facelatch::picture::encode_png;
+use image::ExtendedColorType;
+use image::codecs::jpeg::JpegEncoder;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Of the pictures written: nothing is to be seen of the compression.
+const JPEG_QUALITY: u8 = 95;
+/// All frames of a shot come within this, or never.
+const TIME: Duration = Duration::from_secs(60);
+
+/// List cameras, or take a picture
+#[derive(Args)]
+pub struct Camera {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    List(List),
+    Shot(Shot),
+}
+
+/// List the cameras of this machine
+///
+/// With name, USB socket, formats, sizes and frames a second, and the URI for the
+/// configuration that finds the camera again whatever its number.
+#[derive(Args)]
+struct List {
+    /// Print JSON Lines, one object a camera
+    #[arg(long)]
+    json: bool,
+}
+
+/// Take a picture and say how good it is
+///
+/// Brightness is the mean, 0 to 255; sharpness is how much of the contrast is fine
+/// detail, 0 and up: compare it while you turn the lens.
+#[derive(Args)]
+struct Shot {
+    #[command(flatten)]
+    site: Site,
+    /// Camera, like v4l:/dev/video0, pipe:'COMMAND' or images:DIR [default: that of the configuration]
+    #[arg(long, value_name = "URI")]
+    camera: Option<String>,
+    /// Picture to write, .jpg, .jpeg or .png
+    #[arg(value_name = "OUT")]
+    out: PathBuf,
+    /// Take so many frames and write the last, for the exposure settles meanwhile
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    frames: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Camera {
+    pub fn run(self) -> Result<ExitCode> {
+        match self.action {
+            Action::List(list) => list.run(),
+            Action::Shot(shot) => shot.run(),
+        }
+    }
+}
+
+/// A camera as it is printed.
+#[derive(Serialize)]
+struct CameraLine {
+    device: PathBuf,
+    name: String,
+    usb: Option<String>,
+    bus: Option<String>,
+    uri: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    formats: Vec<FormatLine>,
+    /// Formats that are not read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_read: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// A format in one size.
+#[derive(Serialize)]
+struct FormatLine {
+    format: String,
+    size: String,
+    rates: String,
+}
+
+impl CameraLine {
+    fn new(node: &Node, cameras: &[Node]) -> Self {
+        let mut line = Self {
+            device: node.device.clone(),
+            name: node.name.clone(),
+            usb: node.usb.clone(),
+            bus: node.bus.clone(),
+            uri: lasting_uri(node, cameras),
+            formats: Vec::new(),
+            not_read: Vec::new(),
+            error: None,
+        };
+        line.describe();
+        line
+    }
+
+    #[cfg(feature = "v4l")]
+    fn describe(&mut self) {
+        use facelatch::camera::v4l::offer::{Rates, Size};
+        let described = match facelatch::camera::v4l::stream::describe(&self.device) {
+            Ok(described) => described,
+            Err(error) => {
+                self.error = Some(error.to_string());
+                return;
+            }
+        };
+        self.not_read = described.others;
+        for offer in described.offers {
+            for size in offer.sizes {
+                let rates = match &size {
+                    Size::One { rates, .. } => rates,
+                    Size::Range { .. } | Size::Unknown => &Rates::Unknown,
+                };
+                let rates = rates.to_string();
+                let (format, size) = (offer.format.to_string(), size.to_string());
+                self.formats.push(FormatLine { format, size, rates });
+            }
+        }
+    }
+
+    #[cfg(not(feature = "v4l"))]
+    fn describe(&mut self) {}
+
+    fn print(&self, out: &mut impl Write) -> Result<()> {
+        let place = match (&self.usb, &self.bus) {
+            (Some(usb), _) => format!("  usb={usb}"),
+            (None, Some(bus)) => format!("  {bus}"),
+            (None, None) => String::new(),
+        };
+        writeln!(out, "{}  {}{place}", self.device.display(), self.name)?;
+        writeln!(out, "  uri = {}", Value::from(self.uri.as_str()))?;
+        for FormatLine { format, size, rates } in &self.formats {
+            writeln!(out, "  {format} {size}  {rates} a second")?;
+        }
+        if !self.not_read.is_empty() {
+            writeln!(out, "  not read: {}", self.not_read.join(", "))?;
+        }
+        if let Some(error) = &self.error {
+            writeln!(out, "  {error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl List {
+    fn run(self) -> Result<ExitCode> {
+        #[cfg(feature = "v4l")]
+        let cameras = facelatch::camera::v4l::stream::cameras();
+        #[cfg(not(feature = "v4l"))]
+        let cameras = facelatch::camera::v4l::nodes::nodes();
+        let mut out = anstream::stdout().lock();
+        let mut failed = false;
+        for node in &cameras {
+            let line = CameraLine::new(node, &cameras);
+            failed |= line.error.is_some();
+            if self.json {
+                serde_json::to_writer(&mut out, &line)?;
+                writeln!(out)?;
+            } else {
+                line.print(&mut out)?;
+            }
+        }
+        if cameras.is_empty() {
+            log::warn!("no camera that the kernel knows; is one plugged in?");
+        }
+        if !cfg!(feature = "v4l") {
+            log::warn!(
+                "this facelatch was built without cameras of the kernel, so it shows no formats \
+                 and opens none; build it with --features device"
+            );
+        }
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
+
+impl Shot {
+    fn run(self) -> Result<ExitCode> {
+        let config = self.site.config()?;
+        let Some(uri) = self.camera.as_ref().or(config.camera.uri.as_ref()) else {
+            bail!(
+                "no camera: name one with --camera, or with uri under [camera] in the configuration"
+            );
+        };
+        let encode = encoder(&self.out)?;
+        let models = self.site.models(&config)?;
+        let mut detector = Detector::new(&models.detector, config.detector())?;
+        let frame = last_of(uri, self.frames)?;
+        let bytes = encode(&frame).context("the picture cannot be encoded")?;
+        std::fs::write(&self.out, bytes).with_context(|| self.out.display().to_string())?;
+        let faces: Vec<FaceLine> =
+            detector.detect(&frame)?.iter().map(|face| FaceLine::new(&frame, face)).collect();
+        let (brightness, sharpness) = measure(&frame);
+        let (width, height) = (frame.width(), frame.height());
+        let mut out = anstream::stdout().lock();
+        let name = self.out.display();
+        if self.json {
+            let line = json!({
+                "picture": name.to_string(), "camera": uri, "width": width, "height": height,
+                "brightness": brightness, "sharpness": sharpness, "faces": faces,
+            });
+            writeln!(out, "{line}")?;
+        } else {
+            let count = faces.len();
+            let noun = if count == 1 { "face" } else { "faces" };
+            writeln!(
+                out,
+                "{name}  {width}x{height}  brightness {brightness:.0}  sharpness {sharpness:.3}  \
+                 {count} {noun}"
+            )?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The last of so many frames; of fewer, where a recorded camera ends before.
+fn last_of(uri: &str, frames: u32) -> Result<Frame> {
+    let began = Instant::now();
+    let camera = LiveCamera::start(uri, began)?;
+    let mut last = None;
+    let mut count = 0;
+    while count < frames {
+        match camera.next(TIME.saturating_sub(began.elapsed())) {
+            Taken::Frame(captured) => {
+                last = Some(captured.frame);
+                count += 1;
+            }
+            Taken::Nothing if began.elapsed() < TIME => {}
+            Taken::Nothing => bail!("{uri}: only {count} frames in {} s", TIME.as_secs()),
+            Taken::Away { reason, .. } => bail!("{reason}"),
+            Taken::Ended(Some(fault)) => bail!("{fault}"),
+            Taken::Ended(None) => break,
+        }
+    }
+    last.with_context(|| format!("{uri}: no frame"))
+}
+
+/// How to write the picture, by the ending of its name.
+fn encoder(path: &Path) -> Result<fn(&Frame) -> Result<Vec<u8>>> {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    match ending.to_ascii_lowercase().as_str() {
+        "png" => Ok(|frame| Ok(encode_png(frame)?)),
+        "jpg" | "jpeg" => Ok(|frame| {
+            let mut bytes = Vec::new();
+            JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY).encode(
+                frame.pixels(),
+                frame.width() as u32,
+                frame.height() as u32,
+                ExtendedColorType::Rgb8,
+            )?;
+            Ok(bytes)
+        }),
+        _ => bail!("{}: pictures end in .jpg, .jpeg or .png", path.display()),
+    }
+}
+
+/// Mean brightness (BT.601), 0 to 255; variance of the Laplacian over that of the
+/// brightness, as faces are measured.
+fn measure(frame: &Frame) -> (f64, f64) {
+    let width = frame.width();
+    let light: Vec<f64> = frame
+        .pixels()
+        .chunks_exact(3)
+        .map(|p| 0.299 * f64::from(p[0]) + 0.587 * f64::from(p[1]) + 0.114 * f64::from(p[2]))
+        .collect();
+    let count = light.len().max(1) as f64;
+    let mean = light.iter().sum::<f64>() / count;
+    let contrast = light.iter().map(|light| (light - mean).powi(2)).sum::<f64>() / count;
+    let (mut detail, mut inner) = (0.0, 0.0);
+    for rows in light.chunks_exact(width).collect::<Vec<_>>().windows(3) {
+        for x in 1..width.saturating_sub(1) {
+            let around = rows[0][x] + rows[2][x] + rows[1][x - 1] + rows[1][x + 1];
+            detail += (around - 4.0 * rows[1][x]).powi(2);
+            inner += 1.0;
+        }
+    }
+    (mean, detail / f64::max(inner, 1.0) / contrast.max(1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sharp_picture_measures_sharper_than_a_smooth_one() {
+        let picture = |light: fn(usize, usize) -> u8| {
+            let pixels = (0..64 * 64).flat_map(|at| [light(at % 64, at / 64); 3]).collect();
+            measure(&Frame::new(64, 64, pixels).expect("a picture"))
+        };
+        let (brightness, sharp) = picture(|x, y| if (x / 4 + y / 4) % 2 == 0 { 100 } else { 200 });
+        assert!((brightness - 150.0).abs() < 1.0, "{brightness}");
+        let (_, smooth) = picture(|x, y| (2 * x + 2 * y) as u8);
+        assert!(sharp > 100.0 * smooth, "{sharp} {smooth}");
+        assert_eq!(measure(&Frame::filled(1, 1, [7; 3])).1, 0.0);
+    }
+}

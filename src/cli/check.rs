@@ -1,0 +1,386 @@
+//! `check`: what is wrong with this board, and what to do about it.
+
+use super::site::{Site, is_begun};
+use super::watch::detector;
+use anstyle::{AnsiColor, Style};
+use anyhow::Result;
+use clap::Args;
+use facelatch::camera::live::{LiveCamera, Taken};
+use facelatch::clock;
+use facelatch::config::{ClockSource, Config};
+use facelatch::gallery::store::Store;
+use facelatch::gpio::{Line, probe};
+use facelatch::picture;
+use facelatch::quality::Aspect;
+use facelatch::recognize::Recognizer;
+use facelatch::relay::Relay;
+use serde::Serialize;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// A camera may take so long until its first frame.
+const FIRST_FRAME: Duration = Duration::from_secs(10);
+/// Frames are counted for so long.
+const COUNTED: Duration = Duration::from_secs(2);
+/// Frames a second below which somebody waits too long for three of them.
+const SLOW_CAMERA: f64 = 5.0;
+/// Time for a frame with one face above which somebody waits too long.
+const SLOW_BOARD: Duration = Duration::from_millis(200);
+/// Another facelatch may be at the gallery for so long.
+const GALLERY_WITHIN: Duration = Duration::from_secs(2);
+/// Degrees Celsius from which on a Raspberry Pi slows down.
+const HOT: f64 = 80.0;
+/// A face to try the networks on.
+const PORTRAIT: &[u8] = include_bytes!("../../assets/astronaut.jpg");
+
+/// Find what is wrong with this board, and say what to do about it
+///
+/// Looks at configuration, models, gallery, camera, GPIO lines, relay, clock and the board
+/// itself. The relay is not switched. Exit code 1 if something is wrong.
+#[derive(Args)]
+pub struct Check {
+    #[command(flatten)]
+    site: Site,
+    /// Print JSON Lines, one object a finding
+    #[arg(long)]
+    json: bool,
+}
+
+/// How something is.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// As it should be.
+    Good,
+    /// It works, but.
+    Odd,
+    /// It does not work.
+    Wrong,
+}
+
+#[derive(Serialize)]
+struct Finding<'a> {
+    thing: &'a str,
+    state: State,
+    text: &'a str,
+}
+
+/// What was found, told as it is found: some of it takes seconds.
+struct Findings<W> {
+    out: W,
+    json: bool,
+    wrong: usize,
+    odd: usize,
+}
+
+impl<W: Write> Findings<W> {
+    fn tell(&mut self, thing: &str, state: State, text: &str) -> Result<()> {
+        match state {
+            State::Good => {}
+            State::Odd => self.odd += 1,
+            State::Wrong => self.wrong += 1,
+        }
+        if self.json {
+            serde_json::to_writer(&mut self.out, &Finding { thing, state, text })?;
+            writeln!(self.out)?;
+            return Ok(());
+        }
+        let (word, colour) = match state {
+            State::Good => ("good", AnsiColor::Green),
+            State::Odd => ("odd", AnsiColor::Yellow),
+            State::Wrong => ("wrong", AnsiColor::Red),
+        };
+        let style = Style::new().fg_color(Some(colour.into())).bold();
+        writeln!(self.out, "{style}{word:<6}{style:#} {thing:<14} {text}")?;
+        Ok(())
+    }
+
+    fn good(&mut self, thing: &str, text: &str) -> Result<()> {
+        self.tell(thing, State::Good, text)
+    }
+
+    fn odd(&mut self, thing: &str, text: &str) -> Result<()> {
+        self.tell(thing, State::Odd, text)
+    }
+
+    fn wrong(&mut self, thing: &str, error: impl std::fmt::Display) -> Result<()> {
+        self.tell(thing, State::Wrong, &error.to_string())
+    }
+}
+
+impl Check {
+    pub fn run(self) -> Result<ExitCode> {
+        let out = anstream::stdout().lock();
+        let mut findings = Findings { out, json: self.json, wrong: 0, odd: 0 };
+        let config = match self.site.config() {
+            Ok(config) => {
+                findings.good("configuration", &self.site.config_name())?;
+                Some(config)
+            }
+            Err(error) => {
+                findings.wrong("configuration", format!("{error:#}"))?;
+                None
+            }
+        };
+        // What does not depend on it is told all the same.
+        let config = config.unwrap_or_default();
+        let running = UnixStream::connect(config.status_socket()).is_ok();
+        if running {
+            findings
+                .good("service", "runs; it holds camera, lines and relay (facelatch status)")?;
+        }
+        let recognizer = self.models(&config, &mut findings)?;
+        gallery(&config, &mut findings)?;
+        if !running {
+            camera(&config, recognizer, &mut findings)?;
+            lines(&config, &mut findings)?;
+            relay(&config, &mut findings)?;
+        }
+        wiring(&config, &mut findings)?;
+        wall_clock(&config, &mut findings)?;
+        board(&mut findings)?;
+        let Findings { mut out, json, wrong, odd } = findings;
+        if !json {
+            writeln!(out, "{wrong} wrong, {odd} odd")?;
+        }
+        Ok(if wrong > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    /// Whether the networks load and are quick enough.
+    fn models(
+        &self,
+        config: &Config,
+        findings: &mut Findings<impl Write>,
+    ) -> Result<Option<Recognizer>> {
+        let ready = || -> Result<(Recognizer, String, Duration)> {
+            let models = self.site.models(config)?;
+            models.thresholds()?;
+            let mut recognizer = Recognizer::new(&models, detector(config))?;
+            let portrait = picture::decode(Path::new("the built-in portrait"), PORTRAIT)?;
+            let mut took = Duration::MAX;
+            // The first one also asks for memory.
+            for _ in 0..3 {
+                let began = Instant::now();
+                recognizer.look(&portrait, |_| true)?;
+                took = took.min(began.elapsed());
+            }
+            Ok((recognizer, models.manifest.version, took))
+        };
+        match ready() {
+            Err(error) => {
+                findings.wrong("models", format!("{error:#}"))?;
+                Ok(None)
+            }
+            Ok((recognizer, version, took)) => {
+                let text = format!("{version}, {:.1} ms for a portrait", took.as_secs_f64() * 1e3);
+                if took > SLOW_BOARD {
+                    let cure = "this board lets people wait; see facelatch bench";
+                    findings.odd("models", &format!("{text}: {cure}"))?;
+                } else {
+                    findings.good("models", &text)?;
+                }
+                Ok(Some(recognizer))
+            }
+        }
+    }
+}
+
+/// Who is enrolled, and whether more can be.
+fn gallery(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
+    let file = config.gallery_file();
+    let name = file.display();
+    if !is_begun(&file) {
+        return findings.odd(
+            "gallery",
+            &format!("{name}: nobody is enrolled yet; see facelatch enroll --help"),
+        );
+    }
+    let looked = Store::open_within(&file, GALLERY_WITHIN).and_then(|store| store.people());
+    let people = match looked {
+        Ok(people) => people,
+        Err(error) => return findings.wrong("gallery", error),
+    };
+    let (count, administrators) =
+        (people.len(), people.iter().filter(|person| person.traits.administrator).count());
+    if count > 0 && administrators == 0 {
+        return findings.odd(
+            "gallery",
+            &format!(
+                "{name}: {count} people, none of whom may let others in with the button; see \
+                 facelatch people admin --help"
+            ),
+        );
+    }
+    findings.good("gallery", &format!("{name}: {count} people, {administrators} administrators"))
+}
+
+/// Whether frames come, how often, and what is on them.
+fn camera(
+    config: &Config,
+    recognizer: Option<Recognizer>,
+    findings: &mut Findings<impl Write>,
+) -> Result<()> {
+    let Some(uri) = &config.camera.uri else {
+        return findings.wrong(
+            "camera",
+            "none is named; see facelatch camera list, and set uri under [camera]",
+        );
+    };
+    let camera = match LiveCamera::start(uri, Instant::now()) {
+        Ok(camera) => camera,
+        Err(error) => return findings.wrong("camera", error),
+    };
+    let first = match camera.next(FIRST_FRAME) {
+        Taken::Frame(captured) => captured,
+        Taken::Away { reason, .. } | Taken::Ended(Some(reason)) => {
+            return findings.wrong("camera", reason);
+        }
+        Taken::Ended(None) => return findings.wrong("camera", format!("{uri}: has no frames")),
+        Taken::Nothing => {
+            let waited = FIRST_FRAME.as_secs();
+            return findings.wrong("camera", format!("{uri}: no frame within {waited} s"));
+        }
+    };
+    let began = Instant::now();
+    let (mut frames, mut last) = (0u32, first);
+    while began.elapsed() < COUNTED {
+        match camera.next(COUNTED.saturating_sub(began.elapsed())) {
+            Taken::Frame(captured) => (frames, last) = (frames + 1, captured),
+            Taken::Nothing => {}
+            Taken::Away { reason, .. } => return findings.wrong("camera", reason),
+            Taken::Ended(_) => break,
+        }
+    }
+    let rate = f64::from(frames) / began.elapsed().as_secs_f64();
+    let frame = &last.frame;
+    let mut text =
+        format!("{uri}: {}x{}, {rate:.1} frames a second", frame.width(), frame.height());
+    if rate < SLOW_CAMERA {
+        text += "; that is slow: less resolution, more light, or another format";
+        return findings.odd("camera", &text);
+    }
+    let Some(mut recognizer) = recognizer else { return findings.good("camera", &text) };
+    let views = recognizer.look(frame, |_| true)?;
+    match &views[..] {
+        [] => text += ", nobody in view",
+        [view] => match view.quality.weakest() {
+            (aspect, score) if view.template.is_none() => {
+                text += &format!(", a face, but {} ({:.0} %)", aspect.advice(), 100.0 * score);
+                if aspect == Aspect::Brightness {
+                    return findings.odd("camera", &text);
+                }
+            }
+            _ => text += ", a face that can be compared",
+        },
+        views => text += &format!(", {} faces", views.len()),
+    }
+    findings.good("camera", &text)
+}
+
+/// Whether each GPIO line is there and free.
+fn lines(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
+    for (key, uri) in config.lines() {
+        let (_, name) = key.split_once('.').unwrap_or(("", key));
+        let name = name.replace('_', " ");
+        match uri.parse::<Line>() {
+            Err(error) => findings.wrong(&name, error)?,
+            Ok(line) => match probe(&line) {
+                Ok(()) => findings.good(&name, uri)?,
+                Err(error) => findings.wrong(&name, error)?,
+            },
+        }
+    }
+    Ok(())
+}
+
+/// Whether the relay is there. It is not switched.
+fn relay(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
+    let uri = &config.relay.uri;
+    if uri == "log:" {
+        return findings.odd("relay", "log: only says what it would do; set uri under [relay]");
+    }
+    if let Some(place) = uri.strip_prefix("gpio:") {
+        return match format!("gpio:{place}").parse::<Line>() {
+            Err(error) => findings.wrong("relay", error),
+            // Taking it would move it.
+            Ok(line) => match probe(&line) {
+                Ok(()) => findings.good("relay", uri),
+                Err(error) => findings.wrong("relay", error),
+            },
+        };
+    }
+    match Relay::open(uri).and_then(|mut relay| relay.connect(false)) {
+        Ok(()) => findings.good("relay", uri),
+        Err(error) => findings.wrong("relay", error),
+    }
+}
+
+/// What a door misses that works all the same.
+fn wiring(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
+    let gpio = &config.gpio;
+    if gpio.door_contact.is_none() {
+        findings.odd(
+            "door contact",
+            "none: nobody is told of a door that is held open or forced, and it stays unlocked \
+             for its whole time",
+        )?;
+    }
+    if gpio.button_outside.is_none() && gpio.button_inside.is_none() {
+        findings.odd("buttons", "none: staff are enrolled with facelatch enroll only")?;
+    }
+    Ok(())
+}
+
+/// Whether schedules have a clock to go by.
+fn wall_clock(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
+    let needed = config.schedule().needs_clock();
+    let vouched = config.schedule.clock == ClockSource::Trusted;
+    match clock::read(vouched) {
+        Some(reading) if reading.synchronized => {
+            findings.good("clock", &format!("{}, synchronized", reading.local))
+        }
+        Some(reading) if needed => findings.wrong(
+            "clock",
+            format!(
+                "{}, not synchronized, and schedules need it; see timedatectl, or set clock = \
+                 \"trusted\" under [schedule] if the board has a clock with a battery",
+                reading.local
+            ),
+        ),
+        Some(reading) => findings
+            .good("clock", &format!("{}, not synchronized; no schedule needs it", reading.local)),
+        None => findings.wrong("clock", "shows no time that can be true; see timedatectl"),
+    }
+}
+
+/// Supply and temperature, where the board tells.
+fn board(findings: &mut Findings<impl Write>) -> Result<()> {
+    let text = |path: &Path| std::fs::read_to_string(path).ok();
+    let monitors = std::fs::read_dir("/sys/class/hwmon").into_iter().flatten().flatten();
+    for monitor in monitors {
+        let folder = monitor.path();
+        if text(&folder.join("name")).is_some_and(|name| name.trim() == "rpi_volt") {
+            match text(&folder.join("in0_lcrit_alarm")).as_deref().map(str::trim) {
+                Some("0") => findings.good("supply", "5 V")?,
+                Some(_) => findings.wrong(
+                    "supply",
+                    "its voltage is too low: use the board's own supply, and feed the lock from \
+                     another",
+                )?,
+                None => {}
+            }
+        }
+    }
+    let degrees = text(Path::new("/sys/class/thermal/thermal_zone0/temp"))
+        .and_then(|text| text.trim().parse::<f64>().ok())
+        .map(|thousandths| thousandths / 1000.0);
+    match degrees {
+        Some(degrees) if degrees >= HOT => findings
+            .odd("temperature", &format!("{degrees:.0} °C: it slows down; give it a heat sink")),
+        Some(degrees) => findings.good("temperature", &format!("{degrees:.0} °C")),
+        None => Ok(()),
+    }
+}

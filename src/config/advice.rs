@@ -1,0 +1,283 @@
+//! What can be configured and is probably not meant.
+
+use super::Config;
+use super::board::wired_to;
+use super::remark::Remark;
+use super::unit::duration_text;
+use super::{ClockSource, DuressGesture};
+use crate::door::LockKind;
+use crate::liveness::guard::Mode;
+use crate::schedule::ClockUnsure;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+/// Frames a second where the camera's URI says nothing of them.
+const USUAL_FRAMES: f64 = 15.0;
+/// From here on strangers get in by trying: at the best models' error on one hard pair.
+const CARELESS_RATE: f64 = 1e-2;
+
+impl Config {
+    /// What is probably not meant. Nothing of it keeps the door from working.
+    pub fn advice(&self) -> Vec<Remark> {
+        let mut remarks = Vec::new();
+        self.advise_wiring(&mut remarks);
+        self.advise_door(&mut remarks);
+        self.advise_recognition(&mut remarks);
+        self.advise_clock(&mut remarks);
+        self.advise_service(&mut remarks);
+        remarks
+    }
+
+    fn advise_wiring(&self, remarks: &mut Vec<Remark>) {
+        let mut taken: BTreeMap<&str, &'static str> = BTreeMap::new();
+        let relay = ("relay.uri", self.relay.uri.as_str());
+        for (key, uri) in std::iter::once(relay).chain(self.lines()) {
+            let Some(line) = wired_to(uri) else { continue };
+            if let Some(first) = taken.get(line) {
+                remarks.push(Remark::of(
+                    key,
+                    &format!("is the line of {first}, too; the kernel gives a line to one only"),
+                ));
+            } else {
+                taken.insert(line, key);
+            }
+        }
+        let (door, gpio) = (&self.door, &self.gpio);
+        if door.duress != DuressGesture::Off
+            && gpio.button_outside.is_none()
+            && gpio.button_inside.is_none()
+        {
+            remarks.push(Remark::of(
+                "door.duress",
+                "is a gesture of a button, and there is neither gpio.button_outside nor \
+                 gpio.button_inside",
+            ));
+        }
+        let lights = &self.lights;
+        let mute = [&lights.red, &lights.green, &lights.blue, &lights.buzzer]
+            .iter()
+            .all(|light| light.is_none());
+        if self.liveness.mode == Mode::Enforce && self.liveness.turns > 0 && mute {
+            remarks.push(Remark::of(
+                "liveness.turns",
+                "asks people to turn their heads, and there is no light or buzzer under \
+                 [lights] to ask them with",
+            ));
+        }
+    }
+
+    fn advise_door(&self, remarks: &mut Vec<Remark>) {
+        let door = &self.door;
+        if door.held_open_after <= door.open_for {
+            remarks.push(
+                Remark::of(
+                    "door.held_open_after",
+                    &format!(
+                        "is no longer than door.open_for = {:?}: whoever uses that time is \
+                         alarmed about",
+                        duration_text(door.open_for)
+                    ),
+                )
+                .or_at("door.open_for"),
+            );
+        }
+        if door.lock == LockKind::FailSafe && self.relay.uri == "log:" {
+            remarks.push(Remark::of(
+                "door.lock",
+                "is fail-safe and relay.uri = \"log:\" moves nothing: the door is open",
+            ));
+        }
+    }
+
+    fn advise_recognition(&self, remarks: &mut Vec<Remark>) {
+        let recognition = &self.recognition;
+        let rate = self.camera_rate().unwrap_or(USUAL_FRAMES);
+        let takes = (recognition.frames - 1) as f64 / rate;
+        if takes >= recognition.evidence_expires.as_secs_f64() {
+            let takes = Duration::try_from_secs_f64(takes).unwrap_or_default();
+            let takes = Duration::from_millis(takes.as_millis() as u64);
+            remarks.push(
+                Remark::of(
+                    "recognition.evidence_expires",
+                    &format!(
+                        "is over before there are recognition.frames = {}: at {rate} frames a \
+                         second they take {}, and nobody is let in",
+                        recognition.frames,
+                        duration_text(takes)
+                    ),
+                )
+                .or_at("recognition.frames"),
+            );
+        }
+        if recognition.false_accept_rate >= CARELESS_RATE {
+            remarks.push(Remark::of(
+                "recognition.false_accept_rate",
+                &format!(
+                    "lets in one stranger of {:.0}; a door asks for \"1e-4\" or less",
+                    1.0 / recognition.false_accept_rate
+                ),
+            ));
+        }
+        let liveness = &self.liveness;
+        if liveness.mode == Mode::Enforce && !liveness.motion && liveness.turns == 0 {
+            remarks.push(Remark::of(
+                "liveness.mode",
+                "is \"enforce\" with motion = false and turns = 0: only what a picture shows of \
+                 prints and screens counts, and a good print may pass",
+            ));
+        }
+        if liveness.mode != Mode::Enforce && (liveness.motion || liveness.turns > 0) {
+            let key = if liveness.motion { "liveness.motion" } else { "liveness.turns" };
+            remarks.push(Remark::of(key, "counts only where liveness.mode = \"enforce\""));
+        }
+    }
+
+    fn advise_clock(&self, remarks: &mut Vec<Remark>) {
+        if self.schedule.clock == ClockSource::Trusted {
+            return;
+        }
+        let refuses = |group: &super::GroupConfig| {
+            group.hours.is_some() && group.clock_unsure == ClockUnsure::Refuse
+        };
+        if !self.groups.is_empty() && self.groups.values().all(refuses) {
+            remarks.push(
+                Remark::of(
+                    "schedule.clock",
+                    "is \"synchronized\" and every group has hours and clock_unsure = \"refuse\": \
+                     without a time server nobody is let in; give one group no hours, or \
+                     clock_unsure = \"admit\"",
+                )
+                .or_at("groups"),
+            );
+        }
+    }
+
+    fn advise_service(&self, remarks: &mut Vec<Remark>) {
+        let service = &self.service;
+        if self.watchdog().is_some_and(|watchdog| watchdog <= service.idle_look_every) {
+            remarks.push(
+                Remark::of(
+                    "service.watchdog",
+                    "is no longer than service.idle_look_every: an empty corridor would look like \
+                     a fault",
+                )
+                .or_at("service.idle_look_every"),
+            );
+        }
+        for (key, path) in [
+            ("gallery.file", &self.gallery.file),
+            ("models.folder", &self.models.folder),
+            ("service.status_socket", &service.status_socket),
+        ] {
+            if path.as_deref().is_some_and(Path::is_relative) {
+                remarks.push(Remark::of(
+                    key,
+                    "is relative: where it is depends on where the service is started; begin it \
+                     with /",
+                ));
+            }
+        }
+    }
+
+    /// What the schedules lack if the system's clock follows no time server now.
+    pub fn clock_advice(&self, synchronized: bool) -> Option<Remark> {
+        let lacking = self.schedule.clock == ClockSource::Synchronized
+            && !synchronized
+            && self.schedule().needs_clock();
+        lacking.then(|| {
+            Remark::of(
+                "schedule.clock",
+                "is \"synchronized\" and this system follows no time server now: hours fall to \
+                 clock_unsure, and open_hours do not open; enable systemd-timesyncd, or say \
+                 \"trusted\" where the clock has a battery",
+            )
+            .or_at("groups")
+        })
+    }
+
+    /// Frames a second that the camera's URI asks for.
+    fn camera_rate(&self) -> Option<f64> {
+        let uri = self.camera.uri.as_deref()?;
+        let options = match uri.split_once(':') {
+            // What follows a ? of a command is the command's.
+            None | Some(("pipe", _)) => None,
+            Some((_, rest)) => rest.split_once('?'),
+        };
+        let rate = options?.1.split('&').find_map(|option| option.strip_prefix("fps="))?;
+        rate.parse().ok().filter(|rate: &f64| *rate > 0.0 && rate.is_finite())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn advice(text: &str) -> Vec<String> {
+        let config = Config::parse(Path::new("facelatch.toml"), text).expect(text);
+        config.advice().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_default_needs_no_advice() {
+        assert_eq!(advice(""), Vec::<String>::new());
+        assert_eq!(Config::default().clock_advice(false), None);
+    }
+
+    #[test]
+    fn what_is_probably_not_meant_is_named_with_its_cure() {
+        for (text, expected) in [
+            (
+                "[gpio]\nexit = \"gpio:0/17\"\n\
+                 [lights]\nred = \"gpio:/dev/gpiochip0/17?active=low\"",
+                "lights.red is the line of gpio.exit, too",
+            ),
+            ("[door]\nduress = \"double\"", "door.duress is a gesture of a button"),
+            ("[door]\nopen_for = \"40s\"", "door.held_open_after is no longer than door.open_for"),
+            ("[door]\nlock = \"fail-safe\"", "the door is open"),
+            (
+                "[camera]\nuri = \"v4l:/dev/video0?width=640&fps=1\"",
+                "at 1 frames a second they take 2s",
+            ),
+            ("[recognition]\nframes = 30", "they take 1.933s"),
+            ("[recognition]\nfalse_accept_rate = 0.02", "one stranger of 50"),
+            ("[liveness]\nmode = \"enforce\"", "a good print may pass"),
+            ("[liveness]\nmode = \"enforce\"\nturns = 1", "no light or buzzer"),
+            ("[liveness]\nmode = \"advise\"\nmotion = true", "counts only where"),
+            ("[groups.staff]\nhours = [\"07:00-19:00\"]", "without a time server nobody"),
+            (
+                "[service]\nwatchdog = \"2s\"\nidle_look_every = \"2s\"",
+                "service.watchdog is no longer",
+            ),
+            ("[gallery]\nfile = \"gallery.redb\"", "gallery.file is relative"),
+        ] {
+            let said = advice(text);
+            assert!(matches!(&said[..], [one] if one.contains(expected)), "{text}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_meant_needs_no_advice() {
+        for text in [
+            "[gpio]\nexit = \"gpio:0/17\"\n[lights]\nred = \"gpio:1/17\"",
+            "[gpio]\nbutton_inside = \"gpio:0/17\"\n[door]\nduress = \"double\"",
+            "[camera]\nuri = \"pipe:x?fps=1\"",
+            "[liveness]\nmode = \"enforce\"\nmotion = true",
+            "[groups.staff]\nhours = [\"07:00-19:00\"]\n[groups.owners]",
+            "[groups.staff]\nhours = [\"07:00-19:00\"]\n[schedule]\nclock = \"trusted\"",
+            "[service]\nwatchdog = \"0s\"\nidle_look_every = \"10s\"",
+        ] {
+            assert_eq!(advice(text), Vec::<String>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn hours_need_a_clock_that_follows_a_time_server() {
+        let parse = |text| Config::parse(Path::new("facelatch.toml"), text).expect(text);
+        let hours = "[door]\nopen_hours = [\"mon-fri 09:00-17:00\"]\n";
+        assert!(parse(hours).clock_advice(false).is_some());
+        assert!(parse(hours).clock_advice(true).is_none());
+        let vouched = format!("{hours}[schedule]\nclock = \"trusted\"");
+        assert!(parse(&vouched).clock_advice(false).is_none());
+    }
+}

@@ -1,0 +1,68 @@
+//! What a service can take over while it goes on, and what needs a start anew.
+
+use super::Config;
+
+/// A setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Like "door.open_for"; all groups are one.
+    pub name: &'static str,
+    /// Whether a change of it needs a start anew: devices, files and sockets stay open,
+    /// and a lock of the other kind would be told the opposite of what is meant.
+    pub restart: bool,
+    same: fn(&Config, &Config) -> bool,
+}
+
+macro_rules! key {
+    ($restart:expr, $table:ident $(. $key:ident)?) => {
+        Key {
+            name: concat!(stringify!($table) $(, ".", stringify!($key))?),
+            restart: $restart,
+            same: |one, other| one.$table $(.$key)? == other.$table $(.$key)?,
+        }
+    };
+}
+
+macro_rules! keys {
+    (restart: $($a:ident $(. $b:ident)?),*; reload: $($c:ident $(. $d:ident)?),* $(;)?) => {
+        &[$(key!(true, $a $(. $b)?)),*, $(key!(false, $c $(. $d)?)),*]
+    };
+}
+
+/// All settings. A test holds them against those of [`Config`], so that a new one must be
+/// put into one of the two lists.
+pub static KEYS: &[Key] = keys! {
+    restart:
+        camera.uri, relay.uri,
+        gpio.button_outside, gpio.button_inside, gpio.door_contact, gpio.exit, gpio.reset,
+        gpio.debounce,
+        lights.red, lights.green, lights.blue, lights.buzzer,
+        door.lock,
+        gallery.file, gallery.keep_crops, models.folder,
+        service.status_socket, service.power_saving, service.idle_look_every,
+        service.watchdog;
+    reload:
+        door.open_for, door.exit_for, door.lock_when_closed, door.held_open_after,
+        door.duress, door.duress_within, door.role, door.anti_passback,
+        door.anti_passback_forgets, door.open_hours, door.open_hours_on_holidays,
+        recognition.false_accept_rate, recognition.frames, recognition.evidence_expires,
+        recognition.two_faces, recognition.again_after, recognition.zone,
+        recognition.minimum_face,
+        liveness.mode, liveness.threshold, liveness.motion, liveness.turns,
+        enroll.views, enroll.poses, enroll.views_within, enroll.administrator_within,
+        enroll.first_within, enroll.duplicate_rate, enroll.look_alike_rate,
+        lockout.tries, lockout.first, lockout.longest, lockout.forget_after,
+        schedule.holidays, schedule.clock, groups;
+};
+
+impl Config {
+    /// Settings that differ, those that need a start anew first.
+    pub fn changed<'c>(&'c self, other: &'c Self) -> impl Iterator<Item = &'static Key> + 'c {
+        KEYS.iter().filter(|key| !(key.same)(self, other))
+    }
+
+    /// The first setting that differs and that a service which goes on cannot take over.
+    pub fn needs_restart(&self, other: &Self) -> Option<&'static str> {
+        self.changed(other).find(|key| key.restart).map(|key| key.name)
+    }
+}

@@ -1,0 +1,165 @@
+//! A configuration with where each of its settings came from.
+
+use super::remark::Places;
+use super::{Config, ConfigError, KEYS, Position, Remark, read, text_of};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use toml::de::DeTable;
+
+/// A configuration with where each of its settings came from.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// The configuration.
+    pub config: Config,
+    /// The file, if there was one.
+    pub path: Option<PathBuf>,
+    /// Settings that the file has, and where.
+    pub set: BTreeMap<String, Position>,
+    /// What is probably not meant, and where that is in the file.
+    pub advice: Vec<(Remark, Option<Position>)>,
+}
+
+impl Effective {
+    /// Reads the file; without one every setting has its default.
+    pub fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
+        match path {
+            Some(path) => Self::parse(path, &text_of(path)?),
+            None => Ok(Self {
+                config: Config::default(),
+                path: None,
+                set: BTreeMap::new(),
+                advice: Vec::new(),
+            }),
+        }
+    }
+
+    /// Reads a text; `path` appears in messages.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let read = read(path, text)?;
+        let settings = read.places.settings();
+        let set = settings
+            .iter()
+            .map(|place| (place.key.clone(), Position::of(text, place.name.start)))
+            .collect();
+        let advice = read.config.advice();
+        let advice = advice.into_iter().map(|remark| {
+            let at = read.position(text, &remark);
+            (remark, at)
+        });
+        let advice = advice.collect();
+        Ok(Self { path: Some(path.to_owned()), set, advice, config: read.config })
+    }
+
+    /// Advice as lines: path, line, column, and what.
+    pub fn advised(&self) -> impl Iterator<Item = String> {
+        let path = self.path.as_deref().unwrap_or(Path::new("defaults")).display();
+        self.advice.iter().map(move |(remark, at)| match at {
+            Some(at) => format!("{path}:{at}: {remark}"),
+            None => format!("{path}: {remark}"),
+        })
+    }
+
+    /// As TOML that reads back as the same configuration; comments tell where each
+    /// setting came from, and what is not set.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        let Config {
+            camera,
+            relay,
+            gpio,
+            lights,
+            door,
+            recognition,
+            liveness,
+            enroll,
+            lockout,
+            schedule,
+            groups,
+            gallery,
+            models,
+            service,
+        } = &self.config;
+        let mut tables = vec![
+            self.table("camera", camera)?,
+            self.table("relay", relay)?,
+            self.table("gpio", gpio)?,
+            self.table("lights", lights)?,
+            self.table("door", door)?,
+            self.table("recognition", recognition)?,
+            self.table("liveness", liveness)?,
+            self.table("enroll", enroll)?,
+            self.table("lockout", lockout)?,
+            self.table("schedule", schedule)?,
+        ];
+        for group in groups {
+            tables.push(self.table("groups", BTreeMap::from([group]))?);
+        }
+        tables.push(self.table("gallery", gallery)?);
+        tables.push(self.table("models", models)?);
+        tables.push(self.table("service", service)?);
+        Ok(tables.join("\n"))
+    }
+
+    fn table(&self, name: &str, content: impl Serialize) -> Result<String, ConfigError> {
+        let wrong = |reason: String| ConfigError::Write { reason };
+        let mut text = toml::to_string(&BTreeMap::from([(name, content)]))
+            .map_err(|error| wrong(error.to_string()))?;
+        let parsed = DeTable::parse(&text).map_err(|error| wrong(error.to_string()))?;
+        let places = Places::of(parsed.get_ref());
+        drop(parsed);
+        // From the end on, so that what comes before stays where it is.
+        for place in places.settings().iter().rev() {
+            text.insert_str(place.value.end, &format!("  # {}", self.origin(&place.key)));
+        }
+        let unset = KEYS.iter().map(|key| key.name).filter(|key| {
+            key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))
+                && places.named(key).is_none()
+        });
+        for key in unset {
+            let last = key.rsplit('.').next().unwrap_or(key);
+            match self.instead(key) {
+                Some(path) => text += &format!("# {last} = {path:?}  # default here\n"),
+                None => text += &format!("# {last} is not set\n"),
+            }
+        }
+        Ok(text)
+    }
+
+    /// Where a setting came from.
+    fn origin(&self, key: &str) -> String {
+        match (&self.path, self.set.get(key)) {
+            (Some(path), Some(at)) => {
+                // A name may hold anything but what ends a comment.
+                let path = path.display().to_string().replace(char::is_control, "?");
+                format!("{path}:{}", at.line)
+            }
+            _ => "default".to_owned(),
+        }
+    }
+
+    /// What is used where this key is not set.
+    fn instead(&self, key: &str) -> Option<PathBuf> {
+        match key {
+            "gallery.file" => Some(self.config.gallery_file()),
+            "models.folder" => Some(self.config.model_store()),
+            "service.status_socket" => Some(self.config.status_socket()),
+            _ => None,
+        }
+    }
+
+    /// The same as JSON: all settings, what takes the place of those that are not set, and
+    /// those that the file has with line and column.
+    pub fn to_json(&self) -> Result<Value, ConfigError> {
+        let settings = serde_json::to_value(&self.config)
+            .map_err(|error| ConfigError::Write { reason: error.to_string() })?;
+        let set: BTreeMap<_, _> =
+            self.set.iter().map(|(key, at)| (key, [at.line, at.column])).collect();
+        let instead: BTreeMap<_, _> = KEYS
+            .iter()
+            .filter(|key| !self.set.contains_key(key.name))
+            .filter_map(|key| Some((key.name, self.instead(key.name)?)))
+            .collect();
+        Ok(json!({ "file": self.path, "config": settings, "set": set, "instead": instead }))
+    }
+}

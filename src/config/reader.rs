@@ -1,0 +1,256 @@
+//! From a text to a configuration, or to the first fault of it: where, what, and what
+//! would be right.
+
+use super::change::KEYS;
+use super::remark::{Place, Places, Position};
+use super::{Config, Remark};
+use serde::Deserialize;
+use toml::de::{DeTable, Deserializer};
+
+/// Longer names than this are not compared: no key is half as long.
+const LONGEST_NAME: usize = 64;
+/// So many characters of a wrong value are shown.
+const SHOWN: usize = 40;
+
+/// A configuration, and where its keys are in the text.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub config: Config,
+    pub places: Places,
+}
+
+impl Read {
+    /// Where the setting that a remark is about is in the text.
+    pub fn position(&self, text: &str, remark: &Remark) -> Option<Position> {
+        position(&self.places, text, remark)
+    }
+}
+
+/// What is wrong with a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub at: Option<Position>,
+    pub reason: String,
+}
+
+/// Reads a text.
+pub(super) fn read(text: &str) -> Result<Read, Fault> {
+    let at = |byte: usize| Some(Position::of(text, byte));
+    let table = DeTable::parse(text).map_err(|error| Fault {
+        at: error.span().and_then(|span| at(span.start)),
+        reason: format!("is no TOML: {}", in_one_line(error.message())),
+    })?;
+    let places = Places::of(table.get_ref());
+    let config = Config::deserialize(Deserializer::from(table)).map_err(|error| {
+        let span = error.span();
+        let place = span.as_ref().and_then(|span| places.around(span.start));
+        Fault {
+            at: span.as_ref().and_then(|span| at(span.start)),
+            reason: in_plain_words(text, place, error.message()),
+        }
+    })?;
+    match config.check() {
+        Ok(()) => Ok(Read { config, places }),
+        Err(remark) => {
+            Err(Fault { at: position(&places, text, &remark), reason: remark.to_string() })
+        }
+    }
+}
+
+fn position(places: &Places, text: &str, remark: &Remark) -> Option<Position> {
+    let place = places.named(remark.key);
+    let place = place.or_else(|| remark.other.and_then(|other| places.named(other)))?;
+    Some(Position::of(text, place.name.start))
+}
+
+/// What serde says, with the key, the value as written, and the cure.
+fn in_plain_words(text: &str, place: Option<&Place>, message: &str) -> String {
+    let Some(place) = place else { return in_one_line(message) };
+    let key = &place.key;
+    if message.starts_with("unknown field ") {
+        return unknown_key(place, &alternatives(message));
+    }
+    if let Some(rest) = message.strip_prefix("unknown variant ") {
+        let wrong = rest.split("`, expected ").next().unwrap_or(rest).trim_matches('`');
+        let known = alternatives(message);
+        let near = nearest(wrong, known.iter().copied());
+        let cure = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+        let wrong = shortened(wrong);
+        return format!("{key}: {wrong:?} is none of {}{cure}", listed(&known));
+    }
+    match message.rsplit_once(", expected ") {
+        Some((found, expected)) if found.starts_with("invalid ") => {
+            let expected = match expected {
+                "a string" => "text in quotes",
+                "a boolean" => "true or false",
+                "a sequence" => "a list in brackets",
+                "f32" | "f64" => "a number",
+                "u8" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
+                other => other,
+            };
+            let value = if place.table { "a table" } else { &text[place.value.clone()] };
+            format!("{key} = {}: expected {expected}", shortened(value))
+        }
+        _ => format!("{key}: {}", in_one_line(message)),
+    }
+}
+
+fn unknown_key(place: &Place, known: &[&str]) -> String {
+    let (table, name) = place.key.rsplit_once('.').unwrap_or(("", &place.key));
+    let prefix = if table.is_empty() { String::new() } else { format!("{table}.") };
+    let near = nearest(name, known.iter().copied());
+    if place.table && table.is_empty() {
+        let cure = match near {
+            Some(near) => format!("did you mean [{near}]?"),
+            None => format!("there are {}", known.join(", ")),
+        };
+        return format!("unknown table [{}]; {cure}", shortened(name));
+    }
+    let elsewhere = || {
+        let same = |key: &&&str| key.rsplit_once('.').is_some_and(|(_, last)| last == name);
+        KEYS.iter().map(|key| &key.name).find(same)
+    };
+    let cure = match near {
+        Some(near) => format!("did you mean {prefix}{near}?"),
+        None => match elsewhere() {
+            Some(key) => format!("did you mean {key}?"),
+            None => format!("there are {}", known.join(", ")),
+        },
+    };
+    format!("unknown key {}; {cure}", shortened(&place.key))
+}
+
+/// What serde offers instead, between backticks behind "expected".
+fn alternatives(message: &str) -> Vec<&str> {
+    let offered = message.rsplit_once("`, expected ").map_or("", |(_, offered)| offered);
+    offered.split('`').skip(1).step_by(2).collect()
+}
+
+/// The name that was probably meant: at most one mistake in three letters, and a letter
+/// exchanged with the next is one.
+fn nearest<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    if wrong.len() > LONGEST_NAME {
+        return None;
+    }
+    let wrong = wrong.to_lowercase().replace('-', "_");
+    let mistakes = |name: &str| strsim::damerau_levenshtein(&wrong, &name.replace('-', "_"));
+    let near = names.map(|name| (mistakes(name), name)).min_by_key(|(mistakes, _)| *mistakes);
+    near.filter(|(mistakes, name)| mistakes * 3 <= name.len()).map(|(_, name)| name)
+}
+
+/// "a", "b" or "c".
+fn listed(names: &[&str]) -> String {
+    let quoted: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
+    match quoted.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+fn in_one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn shortened(text: &str) -> String {
+    let line = in_one_line(text);
+    match line.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str) -> String {
+        let fault = read(text).expect_err(text);
+        let at = fault.at.map_or_else(String::new, |at| at.to_string());
+        format!("{at}: {}", fault.reason)
+    }
+
+    #[test]
+    fn a_misspelt_name_is_told_where_it_is_and_what_was_meant() {
+        for (text, expected) in [
+            (
+                "[door]\nopen_fro = \"3s\"",
+                "2:1: unknown key door.open_fro; did you mean door.open_for?",
+            ),
+            (
+                "door = { open_fro = 1 }",
+                "1:10: unknown key door.open_fro; did you mean door.open_for?",
+            ),
+            ("\n[dor]\nopen_for = \"3s\"", "2:2: unknown table [dor]; did you mean [door]?"),
+            (
+                "[relay]\nopen_for = 1",
+                "2:1: unknown key relay.open_for; did you mean door.open_for?",
+            ),
+            ("open_for = \"3s\"", "1:1: unknown key open_for; did you mean door.open_for?"),
+            ("[relay]\ncolour = 1", "2:1: unknown key relay.colour; there are uri"),
+            ("[mqtt]", "1:2: unknown table [mqtt]; there are camera, relay, gpio"),
+            (
+                "[groups.\"night shift\"]\nhour = []",
+                "2:1: unknown key groups.\"night shift\".hour; did you mean \
+                 groups.\"night shift\".hours?",
+            ),
+            (
+                "[recognition]\ntwo_faces = \"both\"",
+                "2:13: recognition.two_faces: \"both\" is none of \"refuse\", \"all\" or \"any\"",
+            ),
+            ("[door]\nlock = \"fail_safe\"", "; did you mean \"fail-safe\"?"),
+            (
+                "[enroll]\nposes = [\"front\", \"lefd\"]",
+                "2:19: enroll.poses: \"lefd\" is none of \"front\", \"left\", \"right\", \"up\" or \
+                 \"down\"; did you mean \"left\"?",
+            ),
+        ] {
+            let message = fault(text);
+            assert!(message.contains(expected), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_told_with_what_would_be_right() {
+        for (text, expected) in [
+            ("[door]\nopen_for = 3", "2:12: door.open_for = 3: expected a time with its unit"),
+            ("[door]\nopen_for = \"3\"", "2:12: door.open_for: \"3\" is no time, like \"3s\""),
+            (
+                "[door]\nopen_for = \"2h\"",
+                "2:1: door.open_for = \"2h\": expected \"200ms\" to \"1m\"",
+            ),
+            ("[door]\nlock_when_closed = 1", "door.lock_when_closed = 1: expected true or false"),
+            ("door = 3", "1:8: door = 3: expected a table like [door]"),
+            ("[[door]]", "1:1: door = [[door]]: expected a table like [door]"),
+            ("[door.open_for]\nx = 1", "door.open_for = a table: expected a time"),
+            ("[recognition]\nframes = -3", "recognition.frames = -3: expected a whole number"),
+            ("[recognition]\nframes = 2", "2:1: recognition.frames = 2: expected 3 to 30"),
+            ("[recognition]\nzone = [0, 1]", "recognition.zone = [0, 1]: expected"),
+            ("[recognition]\nminimum_face = \"big\"", "minimum_face = \"big\": expected a number"),
+            ("[enroll]\nviews = 3", "2:1: enroll.poses 5 poses do not fit into enroll.views = 3"),
+            ("[door]\nanti_passback = \"hard\"", "2:1: door.anti_passback needs door.role"),
+            ("[camera]\nuri = \"webcam\"", "2:1: camera.uri = \"webcam\": no such kind of camera"),
+            ("[relay]\nuri = \"usb:\"", "2:1: relay.uri = \"usb:\": no such kind of relay"),
+            ("[gpio]\nexit = \"17\"", "2:1: gpio.exit = \"17\": is no GPIO line; write gpio:"),
+            ("[service]\nwatchdog = \"1s\"", "expected \"2s\" to \"10m\", or \"0s\" for none"),
+            ("[door", "1:6: is no TOML: "),
+            ("[door]\n[door]", "2:2: is no TOML: "),
+            ("a = 'x\n", "1:7: is no TOML: "),
+        ] {
+            let message = fault(text);
+            assert!(message.contains(expected), "{text}: {message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn far_too_long_names_and_values_are_cut() {
+        for text in [
+            format!("{} = 1", "a".repeat(100_000)),
+            format!("[door]\nopen_for = [{}]", "1,".repeat(10_000)),
+            format!("[door]\nlock = \"{}\"", "`, expected ".repeat(10_000)),
+        ] {
+            assert!(fault(&text).len() < 400, "{}", fault(&text).len());
+        }
+    }
+}

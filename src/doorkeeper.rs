@@ -1,0 +1,420 @@
+//! The stages and the controller together: frames and whatever else happens at the
+//! door go in, the relay is told what follows.
+//!
+//! [`Doorkeeper`] does that for one frame at a time at a time it is told;
+//! [`crate::service`] feeds it.
+
+use crate::clock;
+use crate::config::{ClockSource, Config};
+use crate::controller::{Controller, FaceSeen, Input, Output};
+use crate::decide::Zone;
+use crate::door::{Door, Order, State};
+use crate::enroll::MAX_VIEWS;
+use crate::enroll::button::Newcomer;
+use crate::event::{Counts, Event};
+use crate::frame::Frame;
+use crate::gallery::store::NewTemplate;
+use crate::gallery::{Gallery, PersonId};
+use crate::liveness::Sample;
+use crate::liveness::guard::Mode;
+use crate::liveness::network::LivenessNets;
+use crate::nn::NetworkError;
+use crate::recognize::{Recognizer, StageTimes, View};
+use crate::relay::link::Told;
+use crate::relay::{Relay, RelayLink};
+use crate::signals::Signal;
+use crate::threshold::{Threshold, ThresholdTable};
+use crate::track::{MAX_TRACKS, Tracker};
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+/// How often the wall clock is read where a schedule needs it.
+const CLOCK_EVERY: Duration = Duration::from_secs(1);
+/// Signals that wait to be shown.
+const MAX_SIGNALS: usize = 8;
+
+/// What may change while the door is watched.
+pub enum Change {
+    /// Somebody was enrolled, renamed or removed.
+    Gallery(Gallery),
+    /// Another set of models was installed.
+    Models(Box<ModelSet>),
+    /// Another configuration holds, with the models as it wants them.
+    Config(Box<(Config, ModelSet)>),
+}
+
+/// A set of models with all that depends on it.
+pub struct ModelSet {
+    /// Its networks.
+    pub recognizer: Recognizer,
+    /// Those that tell live faces, where there are any and liveness is asked for.
+    pub liveness: Option<LivenessNets>,
+    /// Its thresholds.
+    pub thresholds: ThresholdTable,
+    /// Everybody, by its templates.
+    pub gallery: Gallery,
+}
+
+/// What moves the lock.
+pub enum Hand {
+    /// It has answered before it returns: for recorded frames.
+    Direct(Relay),
+    /// It answers later, on a thread of its own; its answers come back by
+    /// [`Doorkeeper::relay_told`].
+    Link(RelayLink),
+}
+
+/// Everything between a frame and the relay.
+pub struct Doorkeeper {
+    recognizer: Recognizer,
+    /// Whether liveness is asked for.
+    measures_life: bool,
+    liveness: Option<LivenessNets>,
+    zone: Zone,
+    tracker: Tracker,
+    controller: Controller,
+    hand: Hand,
+    /// The relay has said that it is away.
+    away: bool,
+    /// Of the newest order.
+    order: Option<Order>,
+    decided_in: Duration,
+    /// Time of the last step.
+    last: Duration,
+    keep_crops: bool,
+    clock: Option<ClockSource>,
+    clock_read: Option<Duration>,
+    /// Views of somebody who is being enrolled.
+    views: heapless::Vec<NewTemplate, MAX_VIEWS>,
+    newcomer: Option<NewPerson>,
+    signals: heapless::Deque<Signal, MAX_SIGNALS>,
+}
+
+/// Somebody enrolled at the door, to be written into the gallery in one transaction.
+#[derive(Clone, Debug)]
+pub struct NewPerson {
+    /// All their views.
+    pub templates: Vec<NewTemplate>,
+    /// Whether they are the first, who may let others in.
+    pub administrator: bool,
+    /// Whom they look like, and by how much both thresholds rise.
+    pub look_alike: Option<(PersonId, f32)>,
+}
+
+impl Doorkeeper {
+    /// Begins by locking the door; the events tell whether the relay answered.
+    pub fn new(models: ModelSet, config: &Config, hand: Hand, now: Duration) -> (Self, Vec<Event>) {
+        let ModelSet { recognizer, liveness, thresholds, gallery } = models;
+        let (controller, output) = Controller::new(thresholds, config, gallery, unforeseen(), now);
+        let clock = controller.needs_clock().then_some(config.schedule.clock);
+        let mut keeper = Self {
+            recognizer,
+            measures_life: config.liveness.mode != Mode::Off,
+            liveness,
+            zone: config.zone(),
+            tracker: Tracker::default(),
+            controller,
+            hand,
+            away: false,
+            order: None,
+            decided_in: Duration::ZERO,
+            last: now,
+            keep_crops: config.gallery.keep_crops,
+            clock,
+            clock_read: None,
+            views: heapless::Vec::new(),
+            newcomer: None,
+            signals: heapless::Deque::new(),
+        };
+        let mut events = Vec::new();
+        keeper.carry_out(now, output, &mut events);
+        (keeper, events)
+    }
+
+    /// The similarity asked for now.
+    pub fn threshold(&self) -> Threshold {
+        self.controller.threshold()
+    }
+
+    /// The recognizer, for enrolling between frames.
+    pub fn recognizer(&mut self) -> &mut Recognizer {
+        &mut self.recognizer
+    }
+
+    /// Whether somebody is in view, or was a moment ago.
+    pub fn followed(&self) -> bool {
+        self.recognizer.followed()
+    }
+
+    /// The door.
+    pub fn door(&self) -> &Door {
+        self.controller.door()
+    }
+
+    /// Time spent in the stages of the last frame.
+    pub fn times(&self) -> StageTimes {
+        self.recognizer.times()
+    }
+
+    /// Time from the last frame's faces to what follows of them: searching the gallery
+    /// and deciding.
+    pub fn decided_in(&self) -> Duration {
+        self.decided_in
+    }
+
+    /// The people known.
+    pub fn gallery(&self) -> &Gallery {
+        self.controller.gallery()
+    }
+
+    /// Whether the wall clock can be trusted; nothing where no schedule asks for it.
+    pub fn clock_trusted(&self, now: Duration) -> Option<bool> {
+        self.controller.needs_clock().then(|| self.controller.clock_trusted(now))
+    }
+
+    /// How often each kind of event was told.
+    pub fn counts(&self) -> &Counts {
+        self.controller.counts()
+    }
+
+    /// Another gallery or other models: evidence gathered before is forgotten.
+    pub fn change(&mut self, change: Change) {
+        match change {
+            Change::Gallery(gallery) => self.set_gallery(gallery),
+            Change::Models(models) => self.set_models(*models),
+            Change::Config(both) => {
+                let (config, models) = *both;
+                self.zone = config.zone();
+                self.keep_crops = config.gallery.keep_crops;
+                self.measures_life = config.liveness.mode != Mode::Off;
+                self.set_models(models);
+                self.controller.reconfigure(&config);
+                self.clock = self.controller.needs_clock().then_some(config.schedule.clock);
+                self.clock_read = None;
+            }
+        }
+    }
+
+    fn set_models(&mut self, models: ModelSet) {
+        let ModelSet { recognizer, liveness, thresholds, gallery } = models;
+        self.recognizer = recognizer;
+        self.liveness = liveness;
+        // Views of one person are of one model.
+        self.views.clear();
+        self.controller.set_models(thresholds, gallery);
+    }
+
+    /// Another gallery: evidence gathered with the old one is forgotten. One of
+    /// another model's templates lets nobody in.
+    pub fn set_gallery(&mut self, gallery: Gallery) {
+        self.controller.set_gallery(gallery);
+    }
+
+    /// Takes a frame that was captured at this time. What follows of it follows at the
+    /// time that `clock` shows once it has been looked at, on a clock that does not run
+    /// backwards.
+    pub fn frame(
+        &mut self,
+        captured: Duration,
+        frame: &Frame,
+        clock: impl FnOnce() -> Duration,
+    ) -> Result<Vec<Event>, NetworkError> {
+        let (width, height) = (frame.width(), frame.height());
+        let zone = self.zone;
+        // A poster of a hundred faces must not hold up the door.
+        let count = Cell::new(0);
+        let views = self.recognizer.follow(frame, |face| {
+            let wanted = zone.contains(&face.rect, width, height) && count.get() < MAX_TRACKS;
+            count.set(count.get() + usize::from(wanted));
+            wanted
+        })?;
+        let faces: Vec<_> = views.iter().map(|view| view.face).collect();
+        let tracks = self.tracker.step(captured, &faces);
+        let samples = self.samples(frame, &views)?;
+        let faces: heapless::Vec<FaceSeen<'_>, MAX_TRACKS> = tracks
+            .iter()
+            .zip(&views)
+            .zip(samples)
+            .map(|((track, view), sample)| FaceSeen {
+                track: *track,
+                weakest: view.quality.weakest(),
+                weakest_to_enroll: view.quality.weakest_to_enroll(),
+                turn: view.quality.turn,
+                sample,
+                template: view.template.as_ref(),
+            })
+            .collect();
+        let mut events = self.tick(clock());
+        let now = self.last;
+        let began = Instant::now();
+        let output = self.controller.step(now, Input::Faces { captured, faces: &faces });
+        self.decided_in = began.elapsed();
+        if output.take {
+            self.hold_on(&views);
+        }
+        self.carry_out(now, output, &mut events);
+        Ok(events)
+    }
+
+    /// Anything but frames that happens at the door. What comes late counts from now.
+    pub fn input(&mut self, now: Duration, input: Input<'_>) -> Vec<Event> {
+        let mut events = Vec::new();
+        let now = self.advance(now);
+        let output = self.controller.step(now, input);
+        self.carry_out(now, output, &mut events);
+        events
+    }
+
+    /// What a relay with a thread of its own has told.
+    pub fn relay_told(&mut self, now: Duration, told: Told) -> Vec<Event> {
+        match told {
+            Told::Answer { order, taken, error } => {
+                let opens = self.order.is_some_and(|last| {
+                    last.number == order && last.energise != self.controller.door().idle()
+                });
+                // That it does not lock either while it is away goes without saying.
+                let error = error.filter(|_| opens || !self.away);
+                let mut events: Vec<Event> = error.map(Event::RelayFailed).into_iter().collect();
+                events.extend(self.input(now, Input::Answer { order, taken }));
+                events
+            }
+            Told::Away { error } => {
+                self.away = true;
+                vec![Event::RelayFailed(error)]
+            }
+            Told::Back { .. } => {
+                self.away = false;
+                self.input(now, Input::RelayBack)
+            }
+            Told::Drifted { on } => {
+                let was = if on { "off" } else { "on" };
+                vec![Event::RelayFailed(format!(
+                    "found {was}, which it was not told; told again; does something else switch it?"
+                ))]
+            }
+            Told::Abandoned => {
+                let reason = "switched off, for it heard nothing of the service for too long";
+                let mut events = vec![Event::RelayFailed(reason.to_owned())];
+                events.extend(self.input(now, Input::RelayBack));
+                events
+            }
+        }
+    }
+
+    fn advance(&mut self, now: Duration) -> Duration {
+        self.last = self.last.max(now);
+        self.last
+    }
+
+    /// Lets time pass.
+    pub fn tick(&mut self, now: Duration) -> Vec<Event> {
+        if let Hand::Link(link) = &self.hand {
+            link.alive();
+        }
+        match self.clock {
+            Some(source) if self.clock_read.is_none_or(|at| now >= at + CLOCK_EVERY) => {
+                self.clock_read = Some(now);
+                match clock::read(source == ClockSource::Trusted) {
+                    Some(reading) => self.input(now, Input::Clock(reading)),
+                    None => self.input(now, Input::Tick),
+                }
+            }
+            _ => self.input(now, Input::Tick),
+        }
+    }
+
+    /// Switches the relay off for good.
+    pub fn stop(&mut self, now: Duration) -> Vec<Event> {
+        self.input(now, Input::Stop)
+    }
+
+    /// Whether the lock is known to be closed.
+    pub fn locked(&self) -> bool {
+        matches!(self.controller.door().state(), State::Locked { .. })
+    }
+
+    /// Whether the relay is known to be off for good.
+    pub fn stopped(&self) -> bool {
+        self.controller.door().state() == State::Stopped
+    }
+
+    /// Somebody to be written into the gallery. How that went is to be told as
+    /// [`Input::Kept`].
+    pub fn newcomer(&mut self) -> Option<NewPerson> {
+        self.newcomer.take()
+    }
+
+    /// The next signal to be shown and sounded.
+    pub fn signal(&mut self) -> Option<Signal> {
+        self.signals.pop_front()
+    }
+
+    /// What says whether the faces are there in person.
+    fn samples(
+        &mut self,
+        frame: &Frame,
+        views: &[View],
+    ) -> Result<heapless::Vec<Option<Sample>, MAX_TRACKS>, NetworkError> {
+        let mut samples = heapless::Vec::new();
+        for view in views {
+            let mut sample = self.measures_life.then(|| Sample::measure(frame, view));
+            if let (Some(sample), Some(nets)) = (&mut sample, &mut self.liveness) {
+                sample.network = Some(nets.judge(frame, &view.face.rect)?);
+            }
+            // No more views than tracks are asked for.
+            let _ = samples.push(sample);
+        }
+        Ok(samples)
+    }
+
+    fn hold_on(&mut self, views: &[View]) {
+        let [View { crop, template: Some(template), .. }] = views else { return };
+        let crop = self.keep_crops.then(|| crop.clone());
+        // No more are taken than are wanted.
+        let _ = self.views.push(NewTemplate { template: template.clone(), crop });
+    }
+
+    /// Carries out what the controller says and tells it how that went, until it has
+    /// nothing more to say. A failure is tried again only after some time, so this
+    /// ends.
+    fn carry_out(&mut self, now: Duration, mut output: Output, events: &mut Vec<Event>) {
+        loop {
+            for signal in output.signals {
+                // Whoever shows them is late: the newest count.
+                if self.signals.is_full() {
+                    self.signals.pop_front();
+                }
+                let _ = self.signals.push_back(signal);
+            }
+            if let Some(Newcomer { by, look_alike }) = output.keep {
+                self.newcomer = Some(NewPerson {
+                    templates: self.views.iter().cloned().collect(),
+                    administrator: by.is_none(),
+                    look_alike: look_alike.map(|(like, stricter)| (like.person, stricter)),
+                });
+                self.views.clear();
+            }
+            if output.discard {
+                self.views.clear();
+            }
+            events.extend(output.events);
+            let Some(order) = output.relay else { return };
+            self.order = Some(order);
+            let error = match &mut self.hand {
+                Hand::Direct(relay) => relay.switch(order.energise).err().map(|e| e.to_string()),
+                Hand::Link(link) if link.order(order.number, order.energise) => return,
+                Hand::Link(_) => Some("busy with earlier orders".to_owned()),
+            };
+            let taken = error.is_none();
+            events.extend(error.map(Event::RelayFailed));
+            output = self.controller.step(now, Input::Answer { order: order.number, taken });
+        }
+    }
+}
+
+/// A number that nobody can foresee: the standard library's hashers are seeded by the
+/// system.
+fn unforeseen() -> u64 {
+    RandomState::new().hash_one(0)
+}

@@ -1,0 +1,422 @@
+//! EDGE: what is around the door besides the camera: relay, lines, lights, the control
+//! socket and the watchdog. All of them have threads of their own; the service visits
+//! them between two frames.
+
+use crate::camera::live::CameraState;
+use crate::config::Config;
+use crate::control::{Begun, Command, Control, ControlError, Order};
+use crate::controller::Input;
+use crate::door::Note;
+use crate::doorkeeper::{Doorkeeper, Hand};
+use crate::event::Event;
+use crate::heartbeat::{Heartbeats, Watchdog};
+use crate::process::Meter;
+use crate::relay::link::Told;
+use crate::relay::{Relay, RelayError, RelayLink};
+use crate::service::Moment;
+use crate::snapshot::{
+    CameraNow, ClockNow, DoorNow, GalleryNow, MotionNow, RelayNow, Snapshot, WatchdogNow,
+};
+use crate::systemd::Word;
+use crate::timings::{Stage, Timings};
+use crate::watchdog::WatchdogSettings;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// Messages that wait for the service: two edges of every line and one answer of every
+/// device. Who finds no room tries again.
+const MAX_MESSAGES: usize = 32;
+/// The snapshot is as old as this at most while the service runs.
+const SHOW_EVERY: Duration = Duration::from_millis(500);
+/// A relay that is on is switched off where the service is silent for half of the
+/// watchdog's patience, before the service is ended; for so long where there is no
+/// watchdog.
+const SILENCE: Duration = Duration::from_secs(10);
+/// A thread may be silent for so long before the first frame: opening a camera may take
+/// its time.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// Why the door has not all that it is to have.
+#[derive(Debug, Error)]
+pub enum PeripheralsError {
+    /// The relay.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
+    /// The socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A line's URI.
+    #[error("{key} = {fault}")]
+    Line {
+        /// Which key of the configuration.
+        key: &'static str,
+        /// What is wrong, and what would be right.
+        fault: String,
+    },
+    /// The system gives no more threads.
+    #[error("no thread for {what}: {reason}")]
+    Thread {
+        /// What it was for.
+        what: &'static str,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+}
+
+/// From a thread of the board's.
+enum Message {
+    Relay(Told),
+    #[cfg(feature = "gpio")]
+    Line(crate::gpio::Event),
+    #[cfg(feature = "gpio")]
+    Lamp(crate::gpio::LampEvent),
+}
+
+impl From<Told> for Message {
+    fn from(told: Told) -> Self {
+        Self::Relay(told)
+    }
+}
+
+#[cfg(feature = "gpio")]
+impl From<crate::gpio::Event> for Message {
+    fn from(event: crate::gpio::Event) -> Self {
+        Self::Line(event)
+    }
+}
+
+#[cfg(feature = "gpio")]
+impl From<crate::gpio::LampEvent> for Message {
+    fn from(event: crate::gpio::LampEvent) -> Self {
+        Self::Lamp(event)
+    }
+}
+
+/// What is around the door.
+pub struct Peripherals {
+    messages: Receiver<Message>,
+    #[cfg(feature = "gpio")]
+    wired: Wired,
+    control: Option<(Control, Receiver<Order>)>,
+    /// Set where somebody wants the configuration read anew.
+    reload: Arc<AtomicBool>,
+    beats: Arc<Heartbeats>,
+    watchdog: Watchdog,
+    snapshot: Arc<Mutex<Snapshot>>,
+    show: Show,
+}
+
+/// Lines and lights; they end when this is dropped.
+#[cfg(feature = "gpio")]
+struct Wired {
+    _inputs: crate::gpio::Inputs,
+    lamps: crate::gpio::Lamps,
+}
+
+/// What is shown of the service, and when it was last.
+struct Show {
+    shown: Option<Duration>,
+    started: Instant,
+    models: String,
+    meter: Meter,
+    timings: Timings,
+    relay: RelayNow,
+    /// Since when the relay is as it is.
+    relay_since: Duration,
+}
+
+impl Peripherals {
+    /// Opens everything that the configuration names. Devices that are not there yet are
+    /// waited for; only what can never work is an error. Times count from `started`.
+    /// `models` is what is shown of them; `reload` is set where somebody orders it.
+    pub fn open(
+        config: &Config,
+        relay: Relay,
+        started: Instant,
+        models: &str,
+        reload: Arc<AtomicBool>,
+    ) -> Result<(Self, Hand), PeripheralsError> {
+        let (sender, messages) = sync_channel(MAX_MESSAGES);
+        let locked = config.door.lock.energised(false);
+        let patience = config.watchdog();
+        let silence = patience.map_or(SILENCE, |patience| patience / 2);
+        let link = RelayLink::start(relay, locked, Some(silence), sender.clone())?;
+        let snapshot = Arc::new(Mutex::new(Snapshot::default()));
+        let control = match Control::listen(&config.status_socket(), Arc::clone(&snapshot)) {
+            Ok(control) => Some(control),
+            // Another service at this door would fight over the lock.
+            Err(error @ ControlError::Taken { .. }) => return Err(error.into()),
+            Err(error) => {
+                log::warn!("{error}; going on without facelatch status and facelatch door");
+                None
+            }
+        };
+        let beats = Arc::new(Heartbeats::default());
+        let settings = match patience {
+            Some(patience) => WatchdogSettings {
+                grace: GRACE.max(patience),
+                late_after: patience / 2,
+                stuck_after: patience,
+                ..WatchdogSettings::default()
+            },
+            None => WatchdogSettings {
+                grace: Duration::MAX,
+                late_after: Duration::MAX,
+                stuck_after: Duration::MAX,
+                ..WatchdogSettings::default()
+            },
+        };
+        let watchdog = Watchdog::start(Arc::clone(&beats), settings, |reason| {
+            // The relay has been off for long: its own thread heard nothing.
+            log::error!("{reason}; ending, to be started anew");
+            std::process::exit(EXIT_STUCK);
+        })
+        .map_err(|reason| PeripheralsError::Thread { what: "the watchdog", reason })?;
+        let relay = RelayNow { state: "opening".to_owned(), since_s: 0.0 };
+        let show = Show {
+            shown: None,
+            started,
+            models: models.to_owned(),
+            meter: Meter::default(),
+            timings: Timings::default(),
+            relay,
+            relay_since: Duration::ZERO,
+        };
+        let peripherals = Self {
+            messages,
+            #[cfg(feature = "gpio")]
+            wired: Wired::open(config, started, &sender)?,
+            control,
+            reload,
+            beats,
+            watchdog,
+            snapshot,
+            show,
+        };
+        Ok((peripherals, Hand::Link(link)))
+    }
+
+    /// Tells systemd.
+    pub fn tell(&self, word: Word) {
+        self.watchdog.tell(word);
+    }
+
+    /// Between two frames: what the board and others have to say, and what they are told.
+    pub fn visit(&mut self, keeper: &mut Doorkeeper, moment: &Moment<'_>) -> Vec<Event> {
+        let now = moment.now;
+        self.beats.recognizer();
+        let health = moment.camera.health();
+        // Its minding thread says twice a second that it lives.
+        if self.show.started.elapsed().saturating_sub(health.alive) < Duration::from_secs(2) {
+            self.beats.camera();
+        }
+        let mut events = Vec::new();
+        while let Ok(message) = self.messages.try_recv() {
+            events.extend(self.message(keeper, now, message));
+        }
+        while let Some(order) = self.control.as_ref().and_then(|(_, orders)| orders.try_recv().ok())
+        {
+            if let Some(begun) = order.begin() {
+                events.extend(self.order(keeper, now, begun));
+            }
+        }
+        while let Some(signal) = keeper.signal() {
+            #[cfg(feature = "gpio")]
+            self.wired.lamps.show(signal);
+            #[cfg(not(feature = "gpio"))]
+            let _ = signal;
+        }
+        if let Some(took) = moment.took {
+            let times = keeper.times();
+            self.show.timings.add(Stage::Detect, times.detect.total());
+            self.show.timings.add(Stage::Embed, times.embed);
+            self.show.timings.add(Stage::Match, keeper.decided_in());
+            self.show.timings.add(Stage::Frame, took);
+        }
+        if self.show.shown.is_none_or(|at| now >= at + SHOW_EVERY) {
+            self.show.shown = Some(now);
+            let snapshot = self.show.snapshot(keeper, moment, self.watchdog.verdict());
+            *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        }
+        events
+    }
+
+    fn message(&mut self, keeper: &mut Doorkeeper, now: Duration, message: Message) -> Vec<Event> {
+        match message {
+            Message::Relay(told) => {
+                let state = match &told {
+                    Told::Answer { taken: true, .. } | Told::Back { .. } => Some("answering"),
+                    Told::Away { error } => Some(&error[..]),
+                    Told::Answer { taken: false, .. } | Told::Drifted { .. } | Told::Abandoned => {
+                        None
+                    }
+                };
+                if let Some(state) = state.filter(|state| *state != self.show.relay.state) {
+                    state.clone_into(&mut self.show.relay.state);
+                    self.show.relay_since = now;
+                }
+                keeper.relay_told(now, told)
+            }
+            #[cfg(feature = "gpio")]
+            Message::Line(event) => line(keeper, event),
+            #[cfg(feature = "gpio")]
+            Message::Lamp(event) => vec![match event {
+                crate::gpio::LampEvent::Away { lamp, error } => {
+                    Event::LineAway { name: lamp.to_string(), reason: error }
+                }
+                crate::gpio::LampEvent::Back { lamp } => Event::LineBack { name: lamp.to_string() },
+            }],
+        }
+    }
+
+    /// Follows an order of somebody on this machine.
+    fn order(&mut self, keeper: &mut Doorkeeper, now: Duration, begun: Begun) -> Vec<Event> {
+        let by = begun.by.map_or_else(|| "somebody".to_owned(), |uid| format!("user {uid}"));
+        log::info!("order by {by}: {}", begun.command);
+        let command = match begun.command {
+            Command::Door(command) => command,
+            Command::LocalReset => {
+                let events = keeper.input(now, Input::LocalReset);
+                begun.answer(Ok("the first person may enroll with the button now".to_owned()));
+                return events;
+            }
+            Command::Reload => {
+                self.reload.store(true, Ordering::Relaxed);
+                begun.answer(Ok("the configuration is read anew; see the log".to_owned()));
+                return Vec::new();
+            }
+        };
+        let events = keeper.input(now, Input::Command(command));
+        let refused = events
+            .iter()
+            .find(|event| matches!(event, Event::Door(Note::NotOpenedByCommand(_))))
+            .map(Event::to_string);
+        let done = format!("mode {}", DoorNow::of(keeper.door()).mode);
+        begun.answer(refused.map_or(Ok(done), Err));
+        events
+    }
+}
+
+/// The service's exit code where a thread is stuck.
+pub const EXIT_STUCK: i32 = 70;
+
+impl Show {
+    fn snapshot(
+        &mut self,
+        keeper: &Doorkeeper,
+        moment: &Moment<'_>,
+        verdict: crate::watchdog::Verdict,
+    ) -> Snapshot {
+        let Moment { now, camera, summary, .. } = moment;
+        let health = camera.health();
+        let state = match &health.state {
+            CameraState::Opening => "opening".to_owned(),
+            CameraState::Streaming => "running".to_owned(),
+            CameraState::Away { reason, .. } => reason.to_string(),
+            CameraState::Ended { .. } => "ended".to_owned(),
+        };
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let (frames, looked) = (count(summary.frames), count(summary.looked));
+        let since = |at: Duration| now.saturating_sub(at).as_secs_f64();
+        let mut snapshot = Snapshot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs_f64(),
+            door: DoorNow::of(keeper.door()),
+            camera: CameraNow {
+                state,
+                since_s: since(health.since),
+                frames,
+                dropped: health.frames.saturating_sub(frames),
+                bad: health.bad_frames,
+            },
+            relay: RelayNow { since_s: since(self.relay_since), ..self.relay.clone() },
+            gallery: GalleryNow::of(keeper.gallery()),
+            models: self.models.clone(),
+            clock: match keeper.clock_trusted(*now) {
+                None => ClockNow::Unneeded,
+                Some(true) => ClockNow::Trusted,
+                Some(false) => ClockNow::Unsure,
+            },
+            watchdog: WatchdogNow::of(verdict),
+            timings: self.timings.spreads(),
+            motion: MotionNow {
+                frames,
+                looked,
+                share: if frames == 0 { 0.0 } else { looked as f64 / frames as f64 },
+            },
+            process: self.meter.measure(*now),
+            refreshed: Some(Instant::now()),
+            ..Snapshot::default()
+        };
+        snapshot.count(keeper.counts());
+        snapshot
+    }
+}
+
+#[cfg(feature = "gpio")]
+impl Wired {
+    fn open(
+        config: &Config,
+        started: Instant,
+        sender: &SyncSender<Message>,
+    ) -> Result<Self, PeripheralsError> {
+        use crate::gpio::{Inputs, Lamp, Lamps, Line, Name};
+        let (mut inputs, mut lamps) = (Vec::new(), Vec::new());
+        for (key, uri) in config.lines() {
+            let wrong = |fault: String| PeripheralsError::Line { key, fault };
+            let mut line: Line =
+                uri.parse().map_err(|error: crate::gpio::LineError| wrong(error.to_string()))?;
+            let mut input = |name| {
+                line.debounce.get_or_insert(config.gpio.debounce);
+                inputs.push((name, line.clone()));
+            };
+            match key {
+                "gpio.button_outside" => input(Name::ButtonOutside),
+                "gpio.button_inside" => input(Name::ButtonInside),
+                "gpio.door_contact" => input(Name::Contact),
+                "gpio.exit" => input(Name::Exit),
+                "gpio.reset" => input(Name::Reset),
+                "lights.red" => lamps.push((Lamp::Red, line)),
+                "lights.green" => lamps.push((Lamp::Green, line)),
+                "lights.blue" => lamps.push((Lamp::Blue, line)),
+                "lights.buzzer" => lamps.push((Lamp::Buzzer, line)),
+                _ => return Err(wrong(format!("{uri:?}: is wired to nothing"))),
+            }
+        }
+        let thread = |what| move |reason| PeripheralsError::Thread { what, reason };
+        Ok(Self {
+            _inputs: Inputs::open(&inputs, started, sender).map_err(thread("the lines"))?,
+            lamps: Lamps::start(&lamps, sender.clone()).map_err(thread("the lights"))?,
+        })
+    }
+}
+
+/// What happened at a line, at its own time.
+#[cfg(feature = "gpio")]
+fn line(keeper: &mut Doorkeeper, event: crate::gpio::Event) -> Vec<Event> {
+    use crate::button::Side;
+    use crate::gpio::Name;
+    match event {
+        crate::gpio::Event::Edge { name, active, at } => {
+            let button = |side| Input::Button { side, pressed: active };
+            let input = match (name, active) {
+                (Name::ButtonInside, _) => button(Side::Inside),
+                (Name::ButtonOutside, _) => button(Side::Outside),
+                (Name::Contact, true) => Input::Closed,
+                (Name::Contact, false) => Input::Opened,
+                (Name::Exit, true) => Input::Exit,
+                (Name::Reset, true) => Input::LocalReset,
+                (Name::Exit | Name::Reset, false) => return Vec::new(),
+            };
+            keeper.input(at, input)
+        }
+        crate::gpio::Event::Away { name, error } => {
+            vec![Event::LineAway { name: name.to_string(), reason: error }]
+        }
+        crate::gpio::Event::Back { name } => vec![Event::LineBack { name: name.to_string() }],
+    }
+}

@@ -1,0 +1,279 @@
+//! EDGE: a serial port with a relay board on it.
+
+use super::RelayError;
+use crate::config::parse_duration;
+use serialport::{ClearBuffer, ErrorKind, Parity, SerialPort};
+use std::io::{Read, Write};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+/// A command of eight bytes takes 9 ms at 9600 baud and 73 ms at 1200; a port that takes
+/// longer than this is not taking it.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Speeds of relay boards.
+const BAUDS: [u32; 8] = [1200, 2400, 4800, 9600, 19_200, 38_400, 57_600, 115_200];
+/// A board counts tenths of a second in 15 bits.
+const LONGEST_FLASH: Duration = Duration::from_millis(0x7FFF * 100);
+/// Renewed three times in that time, it bridges a busy bus.
+const SHORTEST_FLASH: Duration = Duration::from_secs(2);
+
+/// What a board on a port speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Lcus1,
+    Modbus,
+}
+
+/// One relay: everything after `serial:`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Address {
+    pub path: String,
+    pub protocol: Protocol,
+    /// From 1.
+    pub channel: u16,
+    pub unit: u8,
+    pub baud: u32,
+    pub parity: Parity,
+    /// How long the board holds the relay by itself.
+    pub flash: Option<Duration>,
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(rest: &str) -> Result<Self, String> {
+        let (path, options) = rest.split_once('?').unwrap_or((rest, ""));
+        if path.is_empty() {
+            return Err("names no port; write serial:/dev/ttyUSB0".to_owned());
+        }
+        let options = || options.split('&').filter(|option| !option.is_empty());
+        let protocol = options().find_map(|option| option.strip_prefix("protocol="));
+        let protocol = match protocol {
+            None | Some("lcus1") => Protocol::Lcus1,
+            Some("modbus") => Protocol::Modbus,
+            Some(other) => {
+                return Err(format!("protocol={other}: unknown; there are lcus1 and modbus"));
+            }
+        };
+        let modbus = protocol == Protocol::Modbus;
+        let mut address = Self {
+            path: path.to_owned(),
+            protocol,
+            channel: 1,
+            unit: 1,
+            baud: 9600,
+            parity: Parity::None,
+            flash: None,
+        };
+        for option in options() {
+            match option.split_once('=') {
+                Some(("protocol", _)) => {}
+                Some(("channel", text)) => {
+                    let most = if modbus { 256 } else { 8 };
+                    address.channel = number(text, 1, most)
+                        .ok_or_else(|| format!("channel={text}: expected 1 to {most}"))?;
+                }
+                Some(("unit", text)) if modbus => {
+                    address.unit = number(text, 1, 247)
+                        .ok_or_else(|| format!("unit={text}: expected 1 to 247"))?;
+                }
+                Some(("baud", text)) if modbus => {
+                    address.baud = text
+                        .parse()
+                        .ok()
+                        .filter(|baud| BAUDS.contains(baud))
+                        .ok_or_else(|| format!("baud={text}: expected one of {BAUDS:?}"))?;
+                }
+                Some(("parity", text)) if modbus => {
+                    address.parity = match text {
+                        "none" => Parity::None,
+                        "even" => Parity::Even,
+                        "odd" => Parity::Odd,
+                        _ => return Err(format!("parity={text}: expected none, even or odd")),
+                    };
+                }
+                Some(("flash", text)) if modbus => {
+                    let flash = parse_duration(text)
+                        .filter(|flash| (SHORTEST_FLASH..=LONGEST_FLASH).contains(flash))
+                        .ok_or_else(|| format!("flash={text}: expected 2s to 3276s"))?;
+                    address.flash = Some(flash);
+                }
+                _ if modbus => {
+                    let known = "protocol, channel, unit, baud, parity and flash";
+                    return Err(format!("{option}: unknown; there are {known}"));
+                }
+                _ => return Err(format!("{option}: unknown; there are protocol and channel")),
+            }
+        }
+        Ok(address)
+    }
+}
+
+fn number<T: FromStr + PartialOrd>(text: &str, from: T, to: T) -> Option<T> {
+    text.parse().ok().filter(|number| *number >= from && *number <= to)
+}
+
+/// A port that is opened when it is needed.
+pub struct Port {
+    path: String,
+    baud: u32,
+    parity: Parity,
+    port: Option<Box<dyn SerialPort>>,
+}
+
+impl Port {
+    pub fn new(address: &Address) -> Self {
+        let Address { path, baud, parity, .. } = address;
+        Self { path: path.clone(), baud: *baud, parity: *parity, port: None }
+    }
+
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.port.is_some()
+    }
+
+    /// Opens it where it is not, for nobody else to open meanwhile.
+    pub fn connect(&mut self) -> Result<(), RelayError> {
+        if self.port.is_none() {
+            let port = serialport::new(&self.path, self.baud).parity(self.parity).timeout(PATIENCE);
+            self.port = Some(port.open().map_err(|error| self.not_opened(error))?);
+        }
+        Ok(())
+    }
+
+    /// Without what was not sent, which closing would wait for.
+    pub fn disconnect(&mut self) {
+        if let Some(port) = self.port.take()
+            && port.bytes_to_write().is_ok_and(|left| left > 0)
+        {
+            // One that is unplugged has nothing left to forget.
+            let _ = port.clear(ClearBuffer::Output);
+        }
+    }
+
+    /// Whether it is still there.
+    pub fn check(&mut self) -> Result<(), RelayError> {
+        self.connect()?;
+        self.with(|port| port.bytes_to_write().map(drop).map_err(text))
+    }
+
+    /// Sends all of it, and returns once it is sent.
+    pub fn send(&mut self, command: &[u8]) -> Result<(), RelayError> {
+        self.connect()?;
+        self.with(|port| {
+            port.write_all(command).map_err(text)?;
+            // Not flush, which would wait for ever on an adapter that is stuck.
+            let sent = Instant::now();
+            while port.bytes_to_write().map_err(text)? > 0 {
+                if sent.elapsed() > PATIENCE {
+                    return Err("does not take the command".to_owned());
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets what has come so far.
+    pub fn forget(&mut self) -> Result<(), RelayError> {
+        self.connect()?;
+        self.with(|port| port.clear(ClearBuffer::Input).map_err(text))
+    }
+
+    /// Reads until `enough` says so of what has come, or the time is over; the number of
+    /// bytes read.
+    pub fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        patience: Duration,
+        enough: impl Fn(&[u8]) -> bool,
+    ) -> Result<usize, RelayError> {
+        let asked = Instant::now();
+        self.with(|port| {
+            let mut got = 0;
+            while got < buffer.len() && !enough(&buffer[..got]) {
+                let left = patience.saturating_sub(asked.elapsed());
+                if left.is_zero() {
+                    break;
+                }
+                port.set_timeout(left).map_err(text)?;
+                match port.read(&mut buffer[got..]) {
+                    Ok(0) => return Err("has hung up".to_owned()),
+                    Ok(read) => got += read,
+                    Err(error) if error.kind() == std::io::ErrorKind::TimedOut => break,
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+            port.set_timeout(PATIENCE).map_err(text)?;
+            Ok(got)
+        })
+    }
+
+    fn with<T>(
+        &mut self,
+        work: impl FnOnce(&mut Box<dyn SerialPort>) -> Result<T, String>,
+    ) -> Result<T, RelayError> {
+        let result = match &mut self.port {
+            Some(port) => work(port),
+            None => Err("is not open".to_owned()),
+        };
+        result.map_err(|reason| RelayError::Port { port: self.path.clone(), reason })
+    }
+
+    fn not_opened(&self, error: serialport::Error) -> RelayError {
+        let port = self.path.clone();
+        match error.kind() {
+            ErrorKind::Io(std::io::ErrorKind::PermissionDenied) => RelayError::Permission { port },
+            _ => RelayError::Port { port, reason: error.to_string() },
+        }
+    }
+}
+
+fn text(error: impl ToString) -> String {
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_is_as_boards_are_sold() {
+        let address: Address = "/dev/ttyUSB0".parse().expect("an address");
+        assert_eq!((address.protocol, address.channel), (Protocol::Lcus1, 1));
+        let address: Address = "/dev/x?protocol=modbus".parse().expect("an address");
+        assert_eq!((address.channel, address.unit, address.baud), (1, 1, 9600));
+        assert_eq!((address.parity, address.flash), (Parity::None, None));
+        let text = "/dev/x?flash=10s&unit=247&channel=256&baud=19200&parity=even&protocol=modbus";
+        let address: Address = text.parse().expect("an address");
+        assert_eq!((address.channel, address.unit, address.baud), (256, 247, 19_200));
+        assert_eq!((address.parity, address.flash), (Parity::Even, Some(Duration::from_secs(10))));
+    }
+
+    #[test]
+    fn wrong_options_are_named() {
+        for (rest, expected) in [
+            ("", "no port"),
+            ("?channel=1", "no port"),
+            ("/dev/x?channel=9", "channel=9: expected 1 to 8"),
+            ("/dev/x?channel=0", "channel=0"),
+            ("/dev/x?protocol=x10", "x10: unknown; there are lcus1 and modbus"),
+            ("/dev/x?speed=1", "speed=1: unknown; there are protocol and channel"),
+            ("/dev/x?unit=1", "unit=1: unknown"),
+            ("/dev/x?protocol=modbus&unit=0", "unit=0: expected 1 to 247"),
+            ("/dev/x?protocol=modbus&channel=257", "channel=257: expected 1 to 256"),
+            ("/dev/x?protocol=modbus&baud=9601", "baud=9601: expected one of [1200,"),
+            ("/dev/x?protocol=modbus&parity=8", "parity=8: expected none, even or odd"),
+            ("/dev/x?protocol=modbus&flash=1s", "flash=1s: expected 2s"),
+            ("/dev/x?protocol=modbus&flash=5", "flash=5: expected 2s"),
+            ("/dev/x?protocol=modbus&speed=1", "there are protocol, channel, unit"),
+        ] {
+            let message = rest.parse::<Address>().expect_err(rest);
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+}

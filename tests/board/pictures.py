@@ -1,0 +1,182 @@
+"""The people in front of the camera, as clips that the guest's feeder plays.
+
+Two are the portraits in assets/, the third is nobody: the eyes of one on the mouth of the
+other, widened by a third, whom the models take for neither. Each is brought to 320x240
+with eyes, nose and mouth in the same place, and shown in a few frames that move by
+pixels and differ in brightness, as a person before a camera is never twice the same.
+
+JPEG is read and written by libjpeg's own programs; the rest is whole numbers in Python.
+"""
+
+import struct
+import subprocess
+from pathlib import Path
+
+WIDTH, HEIGHT = 320, 240
+# Frames a second: more is more than an emulated board looks at.
+RATE = 5
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+# Eyes, nose and mouth as the detector finds them.
+LANDMARKS = {
+    "astronaut": [(140.1, 101.3), (183.7, 103.9), (161.5, 129.1), (137.6, 140.1), (181.7, 142.6)],
+    "grace_hopper": [(128.4, 137.1), (199.8, 133.0), (167.4, 174.8), (137.6, 207.7),
+                     (198.1, 203.7)],
+}
+# Where they are put: eyes 54 pixels apart, a face of some 110x145 in the middle.
+PLACE = [(133, 95), (187, 95), (160, 125), (137, 152), (183, 152)]
+# The row between the eyes and the mouth at which the two halves meet, softly.
+SEAM, SOFT = 112, 10
+WIDER = 0.75
+# Pixels to the right, pixels down, brightness added: the frames of a clip.
+FRAMES = [(0, 0, 0), (2, 0, 2), (1, 1, -2), (-1, 1, 0), (-2, 0, 3)]
+
+
+class Picture:
+    """RGB, rows of bytes."""
+
+    def __init__(self, rows: list):
+        self.rows = rows
+
+    @staticmethod
+    def read(path: Path) -> "Picture":
+        ppm = subprocess.run(["djpeg", "-ppm", str(path)], check=True, capture_output=True).stdout
+        _, size, _, pixels = ppm.split(b"\n", 3)
+        width, height = map(int, size.split())
+        return Picture([pixels[at:at + width * 3] for at in range(0, width * height * 3, width * 3)])
+
+    def sampled(self, place) -> "Picture":
+        """320x240 pixels from where `place(x, y)` says, bilinear, the border repeated."""
+        right, bottom = len(self.rows[0]) // 3 - 1, len(self.rows) - 1
+        rows = []
+        for y in range(HEIGHT):
+            row = bytearray()
+            for x in range(WIDTH):
+                u, v = place(x, y)
+                u, v = min(max(u, 0.0), right - 0.001), min(max(v, 0.0), bottom - 0.001)
+                left, top = int(u), int(v)
+                across, down = u - left, v - top
+                above, below = self.rows[top], self.rows[top + 1]
+                for at in (3 * left, 3 * left + 1, 3 * left + 2):
+                    upper = above[at] + (above[at + 3] - above[at]) * across
+                    lower = below[at] + (below[at + 3] - below[at]) * across
+                    row.append(int(upper + (lower - upper) * down + 0.5))
+            rows.append(bytes(row))
+        return Picture(rows)
+
+    def moved(self, right: int, down: int, brighter: int) -> "Picture":
+        """By whole pixels, the border repeated."""
+        table = bytes(min(max(value + brighter, 0), 255) for value in range(256))
+        rows = []
+        for y in range(HEIGHT):
+            row = self.rows[min(max(y - down, 0), HEIGHT - 1)]
+            if right > 0:
+                row = row[:3] * right + row[:-3 * right]
+            elif right < 0:
+                row = row[-3 * right:] + row[-3:] * -right
+            rows.append(row.translate(table))
+        return Picture(rows)
+
+    def jpeg(self) -> bytes:
+        ppm = b"P6\n%d %d\n255\n" % (WIDTH, HEIGHT) + b"".join(self.rows)
+        return subprocess.run(["cjpeg", "-quality", "92", "-sample", "2x1"], input=ppm, check=True,
+                              capture_output=True).stdout
+
+    def yuyv(self) -> bytes:
+        """BT.601 of limited range, as cameras send it: Y0 U Y1 V for two pixels."""
+        out = bytearray()
+        for row in self.rows:
+            for at in range(0, len(row), 6):
+                r0, g0, b0, r1, g1, b1 = row[at:at + 6]
+                r, g, b = r0 + r1, g0 + g1, b0 + b1
+                out += bytes((
+                    (66 * r0 + 129 * g0 + 25 * b0 + 4224) >> 8,
+                    (-38 * r - 74 * g + 112 * b + 65792) >> 9,
+                    (66 * r1 + 129 * g1 + 25 * b1 + 4224) >> 8,
+                    (112 * r - 94 * g - 18 * b + 65792) >> 9,
+                ))
+        return bytes(out)
+
+
+def portrait(name: str) -> Picture:
+    """A portrait turned, scaled and moved so that its features are at PLACE."""
+    source = LANDMARKS[name]
+    # The similarity of least squares from PLACE to the portrait, as a complex number.
+    to = [complex(*point) for point in source]
+    at = [complex(*point) for point in PLACE]
+    to_mean, at_mean = sum(to) / 5, sum(at) / 5
+    scale = (sum((t - to_mean) * (a - at_mean).conjugate() for t, a in zip(to, at))
+             / sum(abs(a - at_mean) ** 2 for a in at))
+
+    def place(x, y):
+        point = to_mean + scale * (complex(x, y) - at_mean)
+        return point.real, point.imag
+    return Picture.read(ASSETS / f"{name}.jpg").sampled(place)
+
+
+def nobody(eyes: Picture, mouth: Picture) -> Picture:
+    """Somebody who does not exist."""
+    rows = []
+    for y in range(HEIGHT):
+        share = min(max((y - SEAM) / SOFT + 0.5, 0.0), 1.0)
+        rows.append(bytes(int(a + (b - a) * share + 0.5)
+                          for a, b in zip(eyes.rows[y], mouth.rows[y])))
+    return Picture(rows).sampled(lambda x, y: (160 + (x - 160) * WIDER, y))
+
+
+def people() -> dict:
+    """Everybody there is, by what they are in the scenes."""
+    hopper, collins = portrait("grace_hopper"), portrait("astronaut")
+    # Narrow as a head turned away a little: a second view of the same person, as unlike
+    # the first (cosine 0.84) as enrolling asks for.
+    turned = collins.sampled(lambda x, y: (160 + (x - 160) * 1.12, y))
+    empty = Picture([bytes([96, 104, 112]) * WIDTH] * HEIGHT)
+    return {"administrator": hopper, "newcomer": collins, "newcomer turned": turned, "stranger": nobody(hopper, collins),
+            "empty": empty}
+
+
+class Camera:
+    """What the camera sees, from the host. One clip a person and format is made ahead."""
+
+    FORMATS = {"YUYV": Picture.yuyv, "MJPG": Picture.jpeg}
+
+    def __init__(self, share: Path, log):
+        self.clip = share / "clip"
+        self.log = log
+        self.format = "YUYV"
+        self.clips = {}
+        self.pictures = people()
+
+    def _made(self, who: str) -> bytes:
+        key = who, self.format
+        if key not in self.clips:
+            encode = self.FORMATS[self.format]
+            frames = [encode(self.pictures[who].moved(*frame)) for frame in FRAMES]
+            self.clips[key] = b"".join(struct.pack("<I", len(frame)) + frame for frame in frames)
+        return self.clips[key]
+
+    def make(self, formats=("YUYV",)):
+        """Makes all clips of these formats now, so that scenes do not wait for them."""
+        for self.format in reversed(formats):
+            for who in self.pictures:
+                self._made(who)
+
+    def _play(self, frames: bytes):
+        header = f"clip {self.format} {WIDTH} {HEIGHT} {RATE}\n".encode()
+        new = self.clip.with_suffix(".new")
+        new.write_bytes(header + frames)
+        new.rename(self.clip)
+
+    def show(self, who: str):
+        """Somebody steps in front of it, or nobody: "empty"."""
+        self._play(self._made(who))
+        self.log("host", f"camera sees: {who} ({self.format})")
+
+    def stall(self):
+        """It is there and sends nothing."""
+        self._play(b"")
+        self.log("host", "camera sends nothing")
+
+    def gone(self):
+        """It is not there."""
+        self.clip.unlink(missing_ok=True)
+        self.log("host", "camera gone")

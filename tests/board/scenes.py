@@ -1,0 +1,325 @@
+"""The scenes of one boot, and of the one after the power cut.
+
+Each takes the board as the one before it left it, with nobody in front of the camera, and
+leaves it so. What must be true is asserted from outside: levels of lines, bytes on the
+serial port, exit codes, and the gallery as the program's own command lists it. What the
+program says in its log only tells when to go on.
+"""
+
+import time
+
+import lines
+from service import (ADMINISTRATOR_AWAITED, CAMERA_AWAY, CAMERA_BACK, ENROLLED, FLASH, GRANTED,
+                     NEWCOMER_AWAITED, SERIAL, STRANGER, Service)
+
+# As in facelatch.toml.
+OPEN_FOR, EXIT_FOR, HELD_OPEN_AFTER = 4.0, 3.0, 8.0
+# A pulse may be seen so much shorter or longer than it was: polling, and an emulator that
+# was not run for a moment.
+EARLY, LATE = 0.3, 3.0
+# For whatever takes networks: seconds on an idle machine.
+PATIENCE = 90
+# Nothing happens within this, where nothing is to happen.
+QUIET = 3.0
+# A hand on the button: 3 s is a hold.
+HOLD = 3.6
+
+
+class Gate:
+    """The relay in use, on its line or its port, all the same to a scene."""
+
+    def __init__(self, board, serial: bool):
+        self.board, self.serial = board, serial
+
+    def wait(self, state: int, seconds: float) -> float:
+        if self.serial:
+            return self.board.relay.wait(1, state, seconds)
+        return self.board.gpio.wait(lines.RELAY, state, seconds)
+
+    def changes(self, since: float) -> list:
+        if self.serial:
+            return self.board.relay.changes(1, since)
+        return self.board.gpio.changes(lines.RELAY, since)
+
+    def stays_locked(self, since: float, seconds: float = 0.0):
+        """It has not moved since then, and does not for some more seconds."""
+        time.sleep(seconds)
+        changes = self.changes(since)
+        assert not changes, f"the relay moved: {changes}"
+
+    def pulse(self, since: float, length: float):
+        """It opens once, for as long as it should, and no longer."""
+        self.wait(1, PATIENCE)
+        self.wait(0, length + LATE + 2)
+        changes = [(at, state) for at, state in self.changes(since)]
+        assert [state for _, state in changes] == [1, 0], f"not one pulse: {changes}"
+        lasted = changes[1][0] - changes[0][0]
+        assert length - EARLY <= lasted <= length + LATE, f"open for {lasted:.1f} s, not {length}"
+
+
+def gate(board) -> Gate:
+    return Gate(board, board.serial)
+
+
+def start(board, serial: bool):
+    board.serial = serial
+    board.service.start(SERIAL if serial else None)
+
+
+def leave(board):
+    """Whoever is there walks away, for long enough to be somebody new next time."""
+    board.camera.show("empty")
+    time.sleep(QUIET)
+
+
+def admitted(board, who: str):
+    """Somebody steps in front of the camera and the door opens for as long as it should."""
+    begun = time.monotonic()
+    board.camera.show(who)
+    gate(board).wait(1, PATIENCE)
+    board.camera.show("empty")
+    gate(board).pulse(begun, OPEN_FOR)
+    leave(board)
+
+
+def refused(board, who: str):
+    """Somebody steps in front of the camera, hears so, and the door stays locked."""
+    begun, mark = time.monotonic(), board.said.mark()
+    board.camera.show(who)
+    board.gpio.wait(lines.BUZZER, 1, PATIENCE)
+    board.said.wait(STRANGER, PATIENCE, mark)
+    gate(board).stays_locked(begun, QUIET)
+    leave(board)
+
+
+def buzzes(board, since: float) -> int:
+    return sum(level for _, level in board.gpio.changes(lines.BUZZER, since))
+
+
+def hold_the_button(board, mark: int):
+    board.gpio.press(lines.BUTTON, HOLD)
+    board.said.wait(ADMINISTRATOR_AWAITED, 20, mark)
+
+
+def an_administrator_allows_it(board, mark: int):
+    board.camera.show("administrator")
+    board.said.wait(NEWCOMER_AWAITED, PATIENCE, mark)
+
+
+def set_up(board):
+    """An administrator is enrolled from a picture; the service starts with the relay on
+    the GPIO line, and the door is locked."""
+    board.service = Service(board)
+    board.service.install()
+    (board.share / "administrator.jpg").write_bytes(board.camera.pictures["administrator"].jpeg())
+    board.camera.show("empty")
+    board.service.command("enroll Administrator --image /mnt/administrator.jpg")
+    board.service.command("people admin Administrator")
+    start(board, serial=False)
+    board.gpio.wait(lines.RELAY, 0, 5)
+    assert list(board.service.people()) == ["Administrator"]
+
+
+def strangers_refused(board):
+    """Nobody known, and the newcomer, who is nobody yet."""
+    refused(board, "stranger")
+    refused(board, "newcomer")
+
+
+def the_button_alone_enrolls_nobody(board):
+    """Held with a stranger in front: no administrator, nobody enrolled; a press ends it."""
+    begun, mark = time.monotonic(), board.said.mark()
+    hold_the_button(board, mark)
+    board.camera.show("stranger")
+    time.sleep(3 * QUIET)
+    board.gpio.press(lines.BUTTON, 0.2)
+    board.said.wait("not enrolled: cancelled", 20, mark)
+    gate(board).stays_locked(begun)
+    leave(board)
+    assert list(board.service.people()) == ["Administrator"]
+
+
+def enrolled_by_button(board):
+    """Button, administrator, two views of the newcomer, and somebody more is known."""
+    mark = board.said.mark()
+    hold_the_button(board, mark)
+    an_administrator_allows_it(board, mark)
+    begun = time.monotonic()
+    board.camera.show("newcomer")
+    board.gpio.wait(lines.BUZZER, 1, PATIENCE)
+    board.camera.show("newcomer turned")
+    board.said.wait(ENROLLED, PATIENCE, mark)
+    assert buzzes(board, begun) >= 2, "no sound for each view"
+    leave(board)
+    people = board.service.people()
+    assert len(people) == 2, people
+    name = next(name for name in people if name != "Administrator")
+    assert people[name]["templates"] == 2 and not people[name]["administrator"], people
+    board.newcomer = name
+
+
+def admitted_by_gpio(board):
+    """The newcomer comes in: the line is high for the time set, and low after it."""
+    admitted(board, "newcomer")
+
+
+def admitted_by_serial(board):
+    """The same with the relay on the serial port, which answers and is read back; the
+    GPIO line does not move."""
+    board.service.stop()
+    begun = time.monotonic()
+    start(board, serial=True)
+    answered = board.relay.answered
+    admitted(board, "newcomer")
+    assert board.relay.answered > answered, "the relay was not asked"
+    assert board.relay.spoiled == 0, "messages with a wrong sum"
+    assert not board.gpio.changes(lines.RELAY, begun), "the GPIO relay moved too"
+
+
+def exit_requested(board):
+    """A press inside opens without any face."""
+    begun = time.monotonic()
+    board.gpio.press(lines.EXIT, 0.3)
+    gate(board).pulse(begun, EXIT_FOR)
+
+
+def camera_stalls(board):
+    """The camera sends nothing: it is told, the door stays as it is; it sends again and
+    the newcomer comes in."""
+    begun, mark = time.monotonic(), board.said.mark()
+    board.camera.stall()
+    board.said.wait(CAMERA_AWAY, 60, mark)
+    gate(board).stays_locked(begun)
+    # The door is more than its camera.
+    exit_requested(board)
+    mark = board.said.mark()
+    board.camera.show("empty")
+    board.said.wait(CAMERA_BACK, 60, mark)
+    admitted(board, "newcomer")
+
+
+def camera_gone(board):
+    """The same with a camera that is no longer there, and comes back in another format."""
+    begun, mark = time.monotonic(), board.said.mark()
+    board.camera.gone()
+    board.said.wait(CAMERA_AWAY, 60, mark)
+    gate(board).stays_locked(begun, QUIET)
+    board.camera.format = "MJPG"
+    board.camera.show("empty")
+    board.said.wait(CAMERA_BACK, 90, mark)
+    admitted(board, "newcomer")
+
+
+def relay_unplugged(board):
+    """Without its relay the door does not open; plugged in again nothing opens by itself,
+    and the next who comes is let in."""
+    begun, mark = time.monotonic(), board.said.mark()
+    board.machine.unplug_relay()
+    board.camera.show("newcomer")
+    board.said.wait(GRANTED, PATIENCE, mark)
+    leave(board)
+    assert board.service.running(), "the service did not survive"
+    # The grant is over before the plug is back.
+    time.sleep(OPEN_FOR)
+    board.machine.plug_relay()
+    gate(board).stays_locked(begun, 3 * QUIET)
+    admitted(board, "newcomer")
+
+
+def held_open(board):
+    """Somebody comes in and the door is not closed: the buzzer says so, again and again,
+    until it is."""
+    begun = time.monotonic()
+    board.camera.show("newcomer")
+    gate(board).wait(1, PATIENCE)
+    board.camera.show("empty")
+    board.gpio.drive(lines.CONTACT, 1)
+    opened = time.monotonic()
+    gate(board).wait(0, OPEN_FOR + LATE)
+    time.sleep(max(0.0, opened + HELD_OPEN_AFTER - 2 - time.monotonic()))
+    early = time.monotonic()
+    board.gpio.wait(lines.BUZZER, 1, 20)
+    assert time.monotonic() - opened >= HELD_OPEN_AFTER - EARLY, "alarmed too early"
+    time.sleep(5)
+    assert buzzes(board, early) >= 3, "the alarm does not go on"
+    board.gpio.drive(lines.CONTACT, 0)
+    time.sleep(2)
+    closed = time.monotonic()
+    time.sleep(QUIET)
+    assert not buzzes(board, closed), "the alarm does not end"
+    assert [state for _, state in gate(board).changes(begun)] == [1, 0]
+
+
+def forced(board):
+    """The door opens though nobody was let in: alarmed at once."""
+    begun = time.monotonic()
+    board.gpio.drive(lines.CONTACT, 1)
+    board.gpio.wait(lines.BUZZER, 1, 5)
+    gate(board).stays_locked(begun)
+    board.gpio.drive(lines.CONTACT, 0)
+    leave(board)
+
+
+def killed_while_open(board):
+    """Killed with the door open: the relay falls back by itself."""
+    begun = time.monotonic()
+    board.camera.show("newcomer")
+    gate(board).wait(1, PATIENCE)
+    board.camera.show("empty")
+    board.service.kill()
+    gate(board).wait(0, FLASH + LATE)
+    assert [state for _, state in gate(board).changes(begun)] == [1, 0]
+    start(board, serial=True)
+    leave(board)
+
+
+def killed_while_enrolling(board):
+    """Killed between the first view and the second: started again, everybody from before
+    is known and nobody else."""
+    before = board.service.people()
+    begun, mark = time.monotonic(), board.said.mark()
+    hold_the_button(board, mark)
+    an_administrator_allows_it(board, mark)
+    board.camera.show("stranger")
+    board.gpio.wait(lines.BUZZER, 1, PATIENCE)
+    board.service.kill()
+    board.camera.show("empty")
+    gate(board).stays_locked(begun)
+    start(board, serial=False)
+    assert board.service.people() == before
+    refused(board, "stranger")
+    admitted(board, "newcomer")
+
+
+def power_cut(board):
+    """The newcomer gets a name, and the power is cut as soon as that is said to be done,
+    with the service running. After the boot the gallery is as it was, with that name."""
+    before = board.service.people()
+    board.service.command(f"people rename {board.newcomer} 'Ada Lovelace'")
+    board.cut_power()
+    board.camera.gone()
+    board.boot()
+    board.camera.show("empty")
+    board.service.install()
+    after = board.service.people()
+    expected = {"Administrator": before["Administrator"],
+                "Ada Lovelace": {**before[board.newcomer], "name": "Ada Lovelace"}}
+    assert after == expected, f"{after} instead of {expected}"
+    start(board, serial=False)
+    refused(board, "stranger")
+    admitted(board, "newcomer")
+
+
+def stopped(board):
+    """SIGTERM with the door open: the relay goes off before the service ends."""
+    begun = time.monotonic()
+    board.camera.show("newcomer")
+    gate(board).wait(1, PATIENCE)
+    board.service.stop()
+    assert [state for _, state in gate(board).changes(begun)] == [1, 0]
+
+
+SCENES = [set_up, strangers_refused, the_button_alone_enrolls_nobody, enrolled_by_button,
+          admitted_by_gpio, admitted_by_serial, exit_requested, camera_stalls, camera_gone,
+          relay_unplugged, held_open, forced, killed_while_open, killed_while_enrolling,
+          power_cut, stopped]

@@ -1,0 +1,75 @@
+"""The program under test in the guest: started, stopped, killed, asked."""
+
+import json
+import signal
+import time
+
+PROGRAM = "/bin/facelatch"
+CONFIG = "/run/facelatch.toml"
+# A relay that falls back by itself within seconds where the program is gone.
+FLASH = 3
+SERIAL = f"serial:/dev/ttyUSB0?protocol=modbus&channel=1&flash={FLASH}s"
+
+# What it says where a scene has to know when to act. Assertions do not lean on these.
+READY = r"\d+ people, \d+ templates"
+STRANGER = r"refused: nobody"
+ADMINISTRATOR_AWAITED = r"enrolling: an administrator is waited for"
+NEWCOMER_AWAITED = r"enrolling: allowed by"
+ENROLLED = r"enrolled: "
+GRANTED = r"granted: "
+CAMERA_AWAY = r"no camera for"
+CAMERA_BACK = r"the camera is there again"
+
+
+class Service:
+    """One run of it at a time."""
+
+    def __init__(self, board):
+        self.board = board
+
+    def install(self):
+        """After each boot: out of the shared folder, which is slow to run from."""
+        self.board.guest.must(f"cp /mnt/facelatch {PROGRAM} && cp /mnt/facelatch.toml {CONFIG}", 60)
+
+    def command(self, arguments: str, seconds: float = 60) -> str:
+        """One command of it that has to succeed."""
+        return self.board.guest.must(f"{PROGRAM} {arguments} --config {CONFIG}", seconds)
+
+    def people(self) -> dict:
+        """Everybody in the gallery, by name."""
+        lines = self.command("people list --json").splitlines()
+        found = [json.loads(line) for line in lines if line.startswith("{")]
+        return {person["name"]: person for person in found}
+
+    def start(self, relay: str | None = None):
+        """Until it watches the door."""
+        mark = self.board.said.mark()
+        option = f"--relay '{relay}'" if relay else ""
+        self.board.guest.must(
+            "rm -f /run/exit; { "
+            f"{PROGRAM} run --config {CONFIG} {option} & echo $! >/run/pid; wait $!;"
+            " echo $? >/run/exit; } >/run/log 2>&1 &")
+        self.board.said.wait(READY, 60, mark)
+
+    def running(self) -> bool:
+        return self.board.guest.run("kill -0 $(cat /run/pid)")[0] == 0
+
+    def _signal(self, number: int, seconds: float) -> int:
+        self.board.guest.must(f"kill -{number} $(cat /run/pid)")
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            code, output = self.board.guest.run("cat /run/exit")
+            if code == 0 and output.strip():
+                return int(output)
+            time.sleep(0.2)
+        raise TimeoutError(f"still running {seconds:.0f} s after signal {number}")
+
+    def stop(self):
+        """As systemd stops it."""
+        code = self._signal(signal.SIGTERM, 30)
+        assert code == 0, f"exit code {code} after SIGTERM"
+
+    def kill(self):
+        """As nobody can catch it."""
+        code = self._signal(signal.SIGKILL, 10)
+        assert code == 128 + signal.SIGKILL, f"exit code {code} after SIGKILL"

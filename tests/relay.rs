@@ -1,0 +1,388 @@
+//! Relay boards on pseudo-terminals: what is believed of their answers, and what happens
+//! when they are unplugged.
+
+use facelatch::relay::link::Told;
+use facelatch::relay::{Relay, RelayLink};
+use rmodbus::ModbusProto;
+use rmodbus::server::ModbusFrame;
+use rmodbus::server::context::ModbusContext;
+use rmodbus::server::storage::ModbusStorageSmall;
+use serialport::{SerialPort, TTYPort};
+use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const UNIT: u8 = 7;
+/// For what must happen: far longer than it takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a Modbus board behaves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Manner {
+    Well,
+    Silent,
+    /// So many bytes of each answer.
+    Cut(usize),
+    WrongChecksum,
+    Garbage,
+    /// Refuses with this code.
+    Exception(u8),
+    /// Another unit answers.
+    Unit(u8),
+    /// Confirms and does not switch.
+    Liar,
+    /// There is none, and the adapter hears itself.
+    Echo,
+    /// Garbles its first answer.
+    NoisyOnce,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Lcus1,
+    Modbus(Manner),
+}
+
+/// What a board is and was told.
+#[derive(Clone, Debug)]
+struct Seen {
+    on: bool,
+    kind: Kind,
+    commands: Vec<Vec<u8>>,
+}
+
+/// A socket that boards are plugged into: a link that stays, to a terminal that changes.
+struct Socket {
+    folder: TempDir,
+    plugged: Option<Plugged>,
+}
+
+struct Plugged {
+    seen: Arc<Mutex<Seen>>,
+    out: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Socket {
+    fn empty() -> Self {
+        Self { folder: tempfile::tempdir().expect("a folder"), plugged: None }
+    }
+
+    fn with(kind: Kind) -> Self {
+        let mut socket = Self::empty();
+        socket.plug(kind);
+        socket
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("relay")
+    }
+
+    fn relay(&self, options: &str) -> Relay {
+        let uri = format!("serial:{}?{options}", self.path().display());
+        Relay::open(&uri).expect("a relay")
+    }
+
+    fn modbus(&self) -> Relay {
+        self.relay(&format!("protocol=modbus&channel=2&unit={UNIT}"))
+    }
+
+    fn plug(&mut self, kind: Kind) {
+        let (board, port) = TTYPort::pair().expect("a pair of terminals");
+        symlink(port.name().expect("a path"), self.path()).expect("a link");
+        let seen = Arc::new(Mutex::new(Seen { on: false, kind, commands: vec![] }));
+        let out = Arc::new(AtomicBool::new(false));
+        let (told, stop) = (seen.clone(), out.clone());
+        let thread = std::thread::spawn(move || serve(board, port, &told, &stop));
+        self.plugged = Some(Plugged { seen, out, thread });
+    }
+
+    fn unplug(&mut self) {
+        std::fs::remove_file(self.path()).expect("a link");
+        let plugged = self.plugged.take().expect("a board");
+        plugged.out.store(true, Ordering::Relaxed);
+        plugged.thread.join().expect("a board");
+    }
+
+    fn seen(&self) -> Seen {
+        self.plugged.as_ref().expect("a board").seen.lock().expect("a board").clone()
+    }
+
+    /// Waits until the board has seen this: an LCUS-1 does not say when.
+    #[track_caller]
+    fn until(&self, expected: impl Fn(&Seen) -> bool) {
+        let started = Instant::now();
+        while !expected(&self.seen()) {
+            assert!(started.elapsed() < PATIENCE, "{:?}", self.seen());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.plugged.as_ref().expect("a board").seen.lock().expect("a board"));
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.plugged.is_some() {
+            self.unplug();
+        }
+    }
+}
+
+/// The board: until it is unplugged, which closes its terminal. What was said to it is
+/// read even after whoever said it has hung up, for it holds the other end open too.
+fn serve(mut port: TTYPort, _other: TTYPort, seen: &Mutex<Seen>, stop: &AtomicBool) {
+    port.set_timeout(Duration::from_millis(5)).expect("a timeout");
+    let mut got = vec![];
+    while !stop.load(Ordering::Relaxed) {
+        let mut bytes = [0; 64];
+        // An error is that nothing was said.
+        let read = port.read(&mut bytes).unwrap_or(0);
+        got.extend(&bytes[..read]);
+        let mut seen = seen.lock().expect("a board");
+        let length = if seen.kind == Kind::Lcus1 { 4 } else { 8 };
+        while got.len() >= length {
+            let command: Vec<u8> = got.drain(..length).collect();
+            let answer = match seen.kind {
+                Kind::Lcus1 => {
+                    seen.on = command[2] == 1;
+                    vec![]
+                }
+                Kind::Modbus(manner) => answer(manner, &command, &mut seen),
+            };
+            seen.commands.push(command);
+            // Whoever asked may be gone.
+            let _ = port.write_all(&answer);
+        }
+    }
+}
+
+/// What a Modbus board of two channels answers.
+fn answer(manner: Manner, command: &[u8], seen: &mut Seen) -> Vec<u8> {
+    let mut coils = ModbusStorageSmall::new();
+    coils.set_coil(1, seen.on).expect("a coil");
+    let before = seen.on;
+    let flash = command[1] == 5 && command[2] == 2;
+    if flash {
+        seen.on = true;
+        return command.to_vec();
+    }
+    let mut answer = Vec::new();
+    let mut frame = ModbusFrame::new(UNIT, command, ModbusProto::Rtu, &mut answer);
+    frame.parse().expect("a frame with a right checksum, for this unit");
+    if frame.readonly {
+        frame.process_read(&coils).expect("a coil");
+    } else {
+        frame.process_write(&mut coils).expect("a coil");
+    }
+    frame.finalize_response().expect("an answer");
+    seen.on = coils.get_coil(1).expect("a coil");
+    match manner {
+        Manner::Well => {}
+        Manner::Silent => answer.clear(),
+        Manner::Cut(left) => answer.truncate(left),
+        Manner::WrongChecksum => *answer.last_mut().expect("a checksum") ^= 1,
+        Manner::Garbage => answer.fill(0xA5),
+        Manner::Exception(code) => answer = sealed(&[UNIT, command[1] | 0x80, code]),
+        Manner::Unit(unit) => {
+            let end = answer.len() - 2;
+            answer[0] = unit;
+            answer = sealed(&answer[..end]);
+        }
+        Manner::Liar => seen.on = before,
+        Manner::Echo => {
+            seen.on = before;
+            answer = command.to_vec();
+        }
+        Manner::NoisyOnce => {
+            answer[1] ^= 0x10;
+            seen.kind = Kind::Modbus(Manner::Well);
+        }
+    }
+    answer
+}
+
+fn sealed(bytes: &[u8]) -> Vec<u8> {
+    let crc = bytes.iter().fold(0xFFFF_u16, |crc, byte| {
+        (0..8).fold(crc ^ u16::from(*byte), |crc, _| (crc >> 1) ^ (0xA001 * (crc & 1)))
+    });
+    [bytes, &crc.to_le_bytes()].concat()
+}
+
+fn link(relay: Relay, locked: bool) -> (RelayLink, Receiver<Told>) {
+    let (events, told) = sync_channel(16);
+    (RelayLink::start(relay, locked, None, events).expect("a link"), told)
+}
+
+#[track_caller]
+fn next(told: &Receiver<Told>) -> Told {
+    told.recv_timeout(PATIENCE).expect("something told")
+}
+
+fn taken(order: u32) -> Told {
+    Told::Answer { order, taken: true, error: None }
+}
+
+/// The reason for which an order was not taken.
+#[track_caller]
+fn refused(told: &Receiver<Told>, number: u32) -> String {
+    match next(told) {
+        Told::Answer { order, taken: false, error: Some(error) } if order == number => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_modbus_board_does_as_told_and_is_read_back() {
+    let socket = Socket::with(Kind::Modbus(Manner::Well));
+    let mut relay = socket.modbus();
+    for on in [true, false, true] {
+        relay.switch(on).expect("switched");
+        assert_eq!(socket.seen().on, on);
+        assert!(relay.check(on).expect("there") && !relay.check(!on).expect("there"));
+    }
+    let functions: Vec<u8> = socket.seen().commands.iter().map(|command| command[1]).collect();
+    assert_eq!(functions, [5, 1, 1, 1].repeat(3), "written, read back, and looked at twice");
+}
+
+#[test]
+fn no_answer_but_the_right_one_is_believed() {
+    for (manner, expected) in [
+        (Manner::Silent, "unit 7 does not answer; is it on"),
+        (Manner::Cut(3), "answered 3 bytes instead of 8"),
+        (Manner::WrongChecksum, "answered with a wrong checksum"),
+        (Manner::Garbage, "answered 8 bytes"),
+        (Manner::Exception(2), "refuses: exception 2, illegal address; it has fewer channels"),
+        (Manner::Unit(9), "did not answer, but unit 9 did; set unit=9"),
+        (Manner::Liar, "confirmed, but the coil is still off"),
+        (Manner::Echo, "answered with a wrong checksum"),
+    ] {
+        let socket = Socket::with(Kind::Modbus(manner));
+        let mut relay = socket.modbus();
+        let message = relay.switch(true).expect_err("not so").to_string();
+        let garbage = manner == Manner::Garbage && message.contains("wrong checksum");
+        assert!(message.contains(expected) || garbage, "{manner:?}: {message}");
+        assert!(message.starts_with(&socket.path().display().to_string()), "{message}");
+        // The next answer is believed again.
+        socket.change(|seen| seen.kind = Kind::Modbus(Manner::Well));
+        relay.switch(true).expect("switched");
+        assert!(socket.seen().on);
+    }
+}
+
+#[test]
+fn noise_on_the_bus_costs_a_second_try_and_nothing_else() {
+    let socket = Socket::with(Kind::Modbus(Manner::NoisyOnce));
+    socket.modbus().switch(true).expect("switched");
+    assert_eq!(socket.seen().commands.len(), 3);
+}
+
+#[test]
+fn with_a_flash_the_board_falls_back_by_itself_and_is_renewed_while_it_is_looked_at() {
+    let socket = Socket::with(Kind::Modbus(Manner::Well));
+    let mut relay = socket.relay(&format!("protocol=modbus&channel=2&unit={UNIT}&flash=2s"));
+    relay.switch(true).expect("switched");
+    assert!(relay.check(true).expect("there"));
+    relay.switch(false).expect("switched");
+    assert!(relay.check(false).expect("there"));
+    let commands = socket.seen().commands;
+    let flash = &[UNIT, 5, 2, 1, 0, 20][..];
+    let read = &[UNIT, 1, 0, 1, 0, 1][..];
+    let off = &[UNIT, 5, 0, 1, 0, 0][..];
+    let got: Vec<&[u8]> = commands.iter().map(|command| &command[..6]).collect();
+    assert_eq!(got, [flash, read, read, flash, off, read, read]);
+}
+
+#[test]
+fn a_relay_that_is_unplugged_refuses_and_comes_back_locked() {
+    for (kind, options, locked) in [
+        (Kind::Lcus1, "channel=1", false),
+        (Kind::Lcus1, "channel=1", true),
+        (Kind::Modbus(Manner::Well), "protocol=modbus&channel=2&unit=7", false),
+    ] {
+        let mut socket = Socket::with(kind);
+        let (link, told) = link(socket.relay(options), locked);
+        assert!(link.order(1, !locked));
+        assert_eq!(next(&told), taken(1));
+        socket.until(|seen| seen.on != locked && seen.commands.len() >= 2);
+        socket.unplug();
+        // Nobody needs it: that it is gone is seen all the same.
+        assert!(matches!(next(&told), Told::Away { .. }));
+        assert!(link.order(2, !locked));
+        assert!(refused(&told, 2).contains("the relay is away since"));
+        assert!(link.order(3, locked));
+        refused(&told, 3);
+        socket.plug(kind);
+        loop {
+            match next(&told) {
+                Told::Back { .. } => break,
+                // First it was unplugged, then there was no such path.
+                Told::Away { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(link.order(4, !locked));
+        assert_eq!(next(&told), taken(4));
+        socket.until(|seen| seen.on != locked && seen.commands.len() >= 2);
+        if kind == Kind::Lcus1 {
+            let states: Vec<u8> = socket.seen().commands.iter().map(|told| told[2]).collect();
+            assert_eq!(states, [u8::from(locked), u8::from(!locked)], "locked first");
+        }
+        drop(link);
+        // In the end it is off.
+        socket.until(|seen| !seen.on);
+    }
+}
+
+#[test]
+fn a_relay_that_is_plugged_in_late_is_found() {
+    let mut socket = Socket::empty();
+    let (link, told) = link(socket.modbus(), false);
+    match next(&told) {
+        Told::Away { error } => assert!(error.contains("is it plugged in"), "{error}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(link.order(1, false));
+    refused(&told, 1);
+    socket.plug(Kind::Modbus(Manner::Well));
+    assert!(matches!(next(&told), Told::Back { .. }));
+    assert!(link.order(2, true));
+    assert_eq!(next(&told), taken(2));
+    assert!(socket.seen().on);
+}
+
+#[test]
+fn a_board_that_lies_is_away_until_it_does_not() {
+    let socket = Socket::with(Kind::Modbus(Manner::Well));
+    let (link, told) = link(socket.modbus(), false);
+    assert!(link.order(1, false));
+    assert_eq!(next(&told), taken(1));
+    socket.change(|seen| seen.kind = Kind::Modbus(Manner::Liar));
+    assert!(link.order(2, true));
+    assert!(refused(&told, 2).contains("confirmed, but the coil is still off"));
+    assert!(matches!(next(&told), Told::Away { .. }));
+    socket.change(|seen| seen.kind = Kind::Modbus(Manner::Well));
+    assert!(matches!(next(&told), Told::Back { .. }));
+    assert!(!socket.seen().on);
+}
+
+#[test]
+fn a_coil_that_somebody_else_switched_is_seen_and_switched_back() {
+    let socket = Socket::with(Kind::Modbus(Manner::Well));
+    let (link, told) = link(socket.modbus(), false);
+    assert!(link.order(1, true));
+    assert_eq!(next(&told), taken(1));
+    socket.change(|seen| seen.on = false);
+    assert_eq!(next(&told), Told::Drifted { on: true });
+    assert!(link.order(2, true));
+    assert_eq!(next(&told), taken(2));
+    assert!(socket.seen().on);
+}
