@@ -1,8 +1,10 @@
 //! `door`: what the running service is told to do.
 
+use super::site::service_socket;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use facelatch::control::{Command, Request, ask, default_path};
+use facelatch::config::Config;
+use facelatch::control::{Command, Request, ask};
 use facelatch::door;
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,7 +18,10 @@ use std::process::ExitCode;
 pub struct Door {
     #[command(subcommand)]
     order: Order,
-    /// Socket of the service [default: /run/facelatch/control.sock, or the user's own]
+    /// Configuration file of the service [default: every setting's default]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Socket of the service [default: that of the configuration, the user's own or the system's]
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
 }
@@ -47,7 +52,11 @@ impl Door {
             Order::LocalReset => Command::LocalReset,
             Order::Reload => Command::Reload,
         };
-        let socket = self.socket.unwrap_or_else(default_path);
+        let config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => Config::default(),
+        };
+        let socket = service_socket(self.socket, &config);
         let reply = ask(&socket, Request::Order(command))?;
         if let Some(reason) = reply.error {
             bail!("{command}: refused: {reason}");

@@ -4,6 +4,7 @@ use super::model_set::ModelSet;
 use anyhow::Result;
 use clap::Args;
 use facelatch::config::Config;
+use facelatch::control::default_path;
 use facelatch::gallery::Gallery;
 use facelatch::gallery::store::{ReEmbedded, Store, copy_path};
 use facelatch::model_store::ModelStore;
@@ -72,6 +73,14 @@ impl Site {
     pub fn precision(&self) -> Precision {
         self.models.precision()
     }
+}
+
+/// The socket of the service that runs: as asked for or configured, else this user's
+/// own where there is one, else the system's.
+pub fn service_socket(given: Option<PathBuf>, config: &Config) -> PathBuf {
+    let own = config.status_socket();
+    let wanted = config.service.status_socket.is_some() || own.exists();
+    given.unwrap_or_else(|| if wanted { own } else { default_path() })
 }
 
 /// Why somebody is no longer let in.

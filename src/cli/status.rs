@@ -1,10 +1,10 @@
 //! `status`: what the door does now, and what it works with.
 
 use super::now;
-use super::site::{Site, is_begun, open_store};
+use super::site::{Site, is_begun, open_store, service_socket};
 use anyhow::Result;
 use clap::Args;
-use facelatch::control::{Request, ask, default_path};
+use facelatch::control::{Request, ask};
 use facelatch::snapshot::Snapshot;
 use serde::Serialize;
 use std::io::Write;
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 pub struct Status {
     #[command(flatten)]
     site: Site,
-    /// Socket of the service [default: /run/facelatch/control.sock, or the user's own]
+    /// Socket of the service [default: that of the configuration, the user's own or the system's]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Print one JSON object
@@ -60,7 +60,7 @@ struct ThresholdLine {
 impl Status {
     pub fn run(self) -> Result<ExitCode> {
         let config = self.site.config()?;
-        let socket = self.socket.unwrap_or_else(default_path);
+        let socket = service_socket(self.socket, &config);
         let (service, service_error) = match ask(&socket, Request::Status) {
             Ok(reply) => (reply.status, reply.error),
             Err(error) => (None, Some(error.to_string())),
