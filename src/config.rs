@@ -162,6 +162,9 @@ pub struct RecognitionConfig {
     /// Somebody let in who stays is let in again after this.
     #[serde(with = "time")]
     pub again_after: Duration,
+    /// Whether a view that is the same once more, noise included, counts for nothing;
+    /// not asked of recorded frames.
+    pub distinct_views: bool,
     /// Left, top, right, bottom of the part of the picture in which faces
     /// count, as shares of it.
     pub zone: [f32; 4],
@@ -213,6 +216,7 @@ impl Default for RecognitionConfig {
             evidence_expires: decide.expires,
             two_faces: decide.two_faces,
             again_after: decide.again_after,
+            distinct_views: true,
             zone: zone.area,
             minimum_face: zone.minimum_face,
         }

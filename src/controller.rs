@@ -128,8 +128,8 @@ pub struct Worth {
 #[derive(Clone, Debug)]
 pub struct Controller {
     worth: Worth,
-    /// Whether a view that is the same once more counts for nothing.
-    distinct: bool,
+    /// Whether frames come from a live camera.
+    live: bool,
     false_accept_rate: f64,
     /// A frame older than this shows nobody who stands there now.
     frame_expires: Duration,
@@ -168,7 +168,7 @@ impl Controller {
             threshold: worth.thresholds.for_attempt(false_accept_rate, gallery.templates()),
             enrolment: ByButton::new(config.enroll_by_button(&worth.thresholds)),
             worth,
-            distinct: false,
+            live: false,
             false_accept_rate,
             frame_expires: config.recognition.evidence_expires,
             duress: config.door.duress,
@@ -190,16 +190,16 @@ impl Controller {
         (controller, Output { relay: actions.relay, ..Output::default() })
     }
 
-    /// Whether a view that is the same once more, noise included, counts for nothing, so
-    /// that a camera that hangs opens nothing. Not by default: recorded frames may well be
-    /// the same.
-    pub fn ask_distinct(&mut self, distinct: bool, config: &Config) {
-        self.distinct = distinct;
+    /// Frames come from a live camera, whose views differ at least by noise; recorded ones
+    /// may well be the same.
+    pub fn watches_live(&mut self, config: &Config) {
+        self.live = true;
         self.set_decider(config);
     }
 
     fn set_decider(&mut self, config: &Config) {
-        let same_view = if self.distinct { SAME_VIEW } else { f32::INFINITY };
+        let distinct = self.live && config.recognition.distinct_views;
+        let same_view = if distinct { SAME_VIEW } else { f32::INFINITY };
         self.decider = Decider::new(DecideSettings { same_view, ..config.decide() });
         self.weigh();
     }

@@ -106,7 +106,10 @@ impl Doorkeeper {
     /// Begins by locking the door; the events tell whether the relay answered.
     pub fn new(models: ModelSet, config: &Config, hand: Hand, now: Duration) -> (Self, Vec<Event>) {
         let ModelSet { recognizer, liveness, worth, gallery } = models;
-        let (controller, output) = Controller::new(worth, config, gallery, unforeseen(), now);
+        let (mut controller, output) = Controller::new(worth, config, gallery, unforeseen(), now);
+        if matches!(hand, Hand::Link(_)) {
+            controller.watches_live(config);
+        }
         let clock = controller.needs_clock().then_some(config.schedule.clock);
         let mut keeper = Self {
             recognizer,

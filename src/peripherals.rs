@@ -6,7 +6,7 @@ use crate::camera::live::CameraState;
 use crate::config::Config;
 use crate::control::{Begun, Command, Control, ControlError, Order};
 use crate::controller::Input;
-use crate::door::Note;
+use crate::door::{self, Note};
 use crate::doorkeeper::{Doorkeeper, Hand};
 use crate::event::Event;
 use crate::heartbeat::{Heartbeats, Watchdog};
@@ -274,8 +274,6 @@ impl Peripherals {
 
     /// Follows an order of somebody on this machine.
     fn order(&mut self, keeper: &mut Doorkeeper, now: Duration, begun: Begun) -> Vec<Event> {
-        let by = begun.by.map_or_else(|| "somebody".to_owned(), |uid| format!("user {uid}"));
-        log::info!("order by {by}: {}", begun.command);
         let command = match begun.command {
             Command::Door(command) => command,
             Command::LocalReset => {
@@ -294,7 +292,10 @@ impl Peripherals {
             .iter()
             .find(|event| matches!(event, Event::Door(Note::NotOpenedByCommand(_))))
             .map(Event::to_string);
-        let done = format!("mode {}", DoorNow::of(keeper.door()).mode);
+        let done = match command {
+            door::Command::Open => "opened by command".to_owned(),
+            _ => format!("mode {}", DoorNow::of(keeper.door()).mode),
+        };
         begun.answer(refused.map_or(Ok(done), Err));
         events
     }

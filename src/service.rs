@@ -21,6 +21,9 @@ const LAST_TRIES: usize = 20;
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 /// Frames in a row that the networks may fail on before the service gives up.
 const MOST_FAILURES: usize = 10;
+/// A live camera whose frames are the same to the last bit for so long hangs: every real
+/// one has noise.
+const HANGS_AFTER: Duration = Duration::from_secs(2);
 
 /// Why the service ended other than by its end of input.
 #[derive(Debug, Error)]
@@ -54,6 +57,9 @@ pub struct Plan<'a> {
     pub max_frames: usize,
     /// Ends it once it is set.
     pub stop: &'a AtomicBool,
+    /// Whether a frame of a live camera that is the last one once more, to the last bit,
+    /// shows nothing.
+    pub distinct: bool,
     /// Passes over frames in which nothing moves; not those of a recording.
     pub gate: Option<MotionGate>,
 }
@@ -94,6 +100,7 @@ pub fn run(
         now: Duration::ZERO,
         captured: Duration::ZERO,
         took: None,
+        last: None,
         away: false,
         summary: Summary::default(),
         failures: 0,
@@ -124,6 +131,8 @@ struct Watch<'a, T, B> {
     /// When the last frame was.
     captured: Duration,
     took: Option<Duration>,
+    /// Digest of the last frame that was another than the one before, and when it came.
+    last: Option<(u32, Duration)>,
     /// The camera is away, and that is told.
     away: bool,
     summary: Summary,
@@ -139,18 +148,9 @@ where
         while self.summary.frames < self.plan.max_frames && !self.plan.stop.load(Ordering::Relaxed)
         {
             match self.camera.next(TICK) {
-                Taken::Frame(captured) => {
-                    if self.away {
-                        self.away = false;
-                        self.tell(&[Event::CameraBack]);
-                    }
-                    self.frame(&captured)?;
-                }
+                Taken::Frame(captured) => self.frame(&captured)?,
                 Taken::Away { reason, .. } => {
-                    if !self.away {
-                        self.away = true;
-                        self.tell(&[Event::CameraAway { reason: reason.to_string() }]);
-                    }
+                    self.tell_away(&reason);
                     self.pass();
                 }
                 Taken::Nothing => self.pass(),
@@ -174,8 +174,43 @@ where
         }
     }
 
+    fn tell_away(&mut self, reason: &str) {
+        if !self.away {
+            self.away = true;
+            self.tell(&[Event::CameraAway { reason: reason.to_owned() }]);
+        }
+    }
+
+    /// Whether a live frame is the last one once more.
+    fn repeats(&mut self, captured: &Captured) -> bool {
+        if self.recorded || !self.plan.distinct {
+            return false;
+        }
+        let digest = crc32fast::hash(captured.frame.pixels());
+        match self.last {
+            Some((last, since)) if last == digest => {
+                if captured.at >= since + HANGS_AFTER {
+                    self.tell_away("its frames are all the same; it hangs, plug it in anew");
+                }
+                true
+            }
+            _ => {
+                self.last = Some((digest, captured.at));
+                false
+            }
+        }
+    }
+
     fn frame(&mut self, captured: &Captured) -> Result<(), RunError> {
         self.summary.frames += 1;
+        if self.repeats(captured) {
+            self.pass();
+            return Ok(());
+        }
+        if self.away {
+            self.away = false;
+            self.tell(&[Event::CameraBack]);
+        }
         // The clock of a camera may stand still, but not run backwards.
         self.captured = self.captured.max(captured.at);
         let at = self.captured;

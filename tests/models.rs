@@ -300,8 +300,11 @@ fn a_set_installed_meanwhile_is_used_by_the_service() {
         "pipe:head -n 1 {file}; until [ -e {gate} ]; do sleep 0.1; done; \
          while tail -c {length} {file}; do sleep 0.2; done"
     );
+    // The camera shows the same picture again and again.
+    let config = at(door.folder.path(), "facelatch.toml");
+    std::fs::write(&config, "[recognition]\ndistinct_views = false\n").expect("written");
     let mut service = door
-        .command(&["run", "--camera", &camera, "--json"])
+        .command(&["run", "--config", &config, "--camera", &camera, "--json"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

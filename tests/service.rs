@@ -56,7 +56,8 @@ fn pass(
     between: impl FnMut(&mut Doorkeeper, &Moment<'_>) -> Vec<Event>,
 ) -> Result<Summary, RunError> {
     let stop = AtomicBool::new(false);
-    let plan = Plan { started: Instant::now(), max_frames, stop: &stop, gate: None };
+    let plan =
+        Plan { started: Instant::now(), max_frames, stop: &stop, distinct: true, gate: None };
     run(keeper, camera(), plan, told, between)
 }
 

@@ -123,7 +123,8 @@ impl Run {
             }
             events
         };
-        let plan = Plan { started, max_frames: self.max_frames, stop: &stop, gate };
+        let distinct = config.recognition.distinct_views;
+        let plan = Plan { started, max_frames: self.max_frames, stop: &stop, distinct, gate };
         let summary = run(&mut keeper, camera, plan, told, between);
         // Lets go of the relay, which is off.
         drop((keeper, around));

@@ -39,14 +39,15 @@ pub static KEYS: &[Key] = keys! {
         lights.red, lights.green, lights.blue, lights.buzzer,
         door.lock,
         gallery.file, gallery.keep_crops, models.folder,
-        service.status_socket, service.power_saving, service.idle_look_every,
+        recognition.distinct_views, service.status_socket, service.power_saving, service.idle_look_every,
         service.watchdog;
     reload:
         door.open_for, door.exit_for, door.lock_when_closed, door.held_open_after,
         door.duress, door.duress_within, door.role, door.anti_passback,
         door.anti_passback_forgets, door.open_hours, door.open_hours_on_holidays,
         recognition.false_accept_rate, recognition.frames, recognition.evidence_expires,
-        recognition.two_faces, recognition.again_after, recognition.zone,
+        recognition.two_faces, recognition.again_after,
+        recognition.zone,
         recognition.minimum_face,
         liveness.mode, liveness.threshold, liveness.motion, liveness.turns,
         enroll.views, enroll.poses, enroll.views_within, enroll.administrator_within,
