@@ -234,7 +234,7 @@ impl super::Config {
             let (poses, views) = (enroll.poses.len(), enroll.views);
             return Err(Remark::of(
                 "enroll.poses",
-                &format!("{poses} poses do not fit into enroll.views = {views}"),
+                &format!("has {poses} poses, which do not fit into enroll.views = {views}"),
             )
             .or_at("enroll.views"));
         }

@@ -93,7 +93,8 @@ impl Config {
 
     fn advise_recognition(&self, remarks: &mut Vec<Remark>) {
         let recognition = &self.recognition;
-        let rate = self.camera_rate().unwrap_or(USUAL_FRAMES);
+        let asked = self.camera_rate();
+        let rate = asked.unwrap_or(USUAL_FRAMES);
         let takes = (recognition.frames - 1) as f64 / rate;
         if takes >= recognition.evidence_expires.as_secs_f64() {
             let takes = Duration::try_from_secs_f64(takes).unwrap_or_default();
@@ -108,7 +109,11 @@ impl Config {
                         duration_text(takes)
                     ),
                 )
-                .or_at("recognition.frames"),
+                .or_at(if asked.is_some() {
+                    "camera.uri"
+                } else {
+                    "recognition.frames"
+                }),
             );
         }
         if recognition.false_accept_rate >= CARELESS_RATE {

@@ -247,7 +247,10 @@ mod tests {
             ("[recognition]\nframes = 2", "2:1: recognition.frames = 2: expected 3 to 30"),
             ("[recognition]\nzone = [0, 1]", "recognition.zone = [0, 1]: expected"),
             ("[recognition]\nminimum_face = \"big\"", "minimum_face = \"big\": expected a number"),
-            ("[enroll]\nviews = 3", "2:1: enroll.poses 5 poses do not fit into enroll.views = 3"),
+            (
+                "[enroll]\nviews = 3",
+                "2:1: enroll.poses has 5 poses, which do not fit into enroll.views = 3",
+            ),
             ("[door]\nanti_passback = \"hard\"", "2:1: door.anti_passback needs door.role"),
             ("[camera]\nuri = \"webcam\"", "2:1: camera.uri = \"webcam\": no such kind of camera"),
             ("[relay]\nuri = \"usb:\"", "2:1: relay.uri = \"usb:\": no such kind of relay"),
