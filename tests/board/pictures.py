@@ -150,12 +150,12 @@ class Camera:
         self.clips = {}
         self.pictures = people()
 
-    def _made(self, who: str) -> bytes:
+    def _made(self, who: str) -> list:
         key = who, self.format
         if key not in self.clips:
             encode = self.FORMATS[self.format]
             frames = [encode(self.pictures[who].moved(*frame)) for frame in FRAMES]
-            self.clips[key] = b"".join(struct.pack("<I", len(frame)) + frame for frame in frames)
+            self.clips[key] = [struct.pack("<I", len(frame)) + frame for frame in frames]
         return self.clips[key]
 
     def make(self, formats=("YUYV",)):
@@ -172,8 +172,13 @@ class Camera:
 
     def show(self, who: str):
         """Somebody steps in front of it, or nobody: "empty"."""
-        self._play(self._made(who))
+        self._play(b"".join(self._made(who)))
         self.log("host", f"camera sees: {who} ({self.format})")
+
+    def hang(self, who: str):
+        """It sends one picture of somebody over and over, the same to the last bit."""
+        self._play(self._made(who)[0])
+        self.log("host", f"camera hangs at: {who} ({self.format})")
 
     def stall(self):
         """It is there and sends nothing."""

@@ -14,7 +14,10 @@ if [[ " $* " != *" --program "* && " $* " != *" --probe "* ]]; then
     ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1 \
         || { apt-get update -qq && apt-get install -y -qq libclang1; }
     rustup target add "$target"
-    cargo build --release -p facelatch --bin facelatch --target "$target" --features device
+    # With an example cargo takes the features of dependencies that tests have, and so
+    # finds them as cross.sh has compiled them.
+    cargo build --release -p facelatch --bin facelatch --example inferences \
+        --target "$target" --features device
     set -- --program "${CARGO_TARGET_DIR:-target}/$target/release/facelatch" "$@"
 fi
 exec python3 "$here/play.py" "$work" "$@"

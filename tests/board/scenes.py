@@ -10,21 +10,21 @@ import json
 import time
 
 import lines
-from service import (ADMINISTRATOR_AWAITED, CAMERA_AWAY, CAMERA_BACK, CONFIG, ENROLLED,
-                     FIRST_AWAITED, FLASH, GRANTED, LOCKED_DOWN, NEWCOMER_AWAITED, PROGRAM,
+from service import (ADMINISTRATOR_AWAITED, CAMERA_AWAY, CAMERA_BACK, CAMERA_HANGS, CONFIG,
+                     ENROLLED, FIRST_AWAITED, GRANTED, LOCKED_DOWN, NEWCOMER_AWAITED, PROGRAM,
                      SERIAL, STRANGER, Service)
 
 # As in facelatch.toml.
 OPEN_FOR, EXIT_FOR, HELD_OPEN_AFTER = 4.0, 3.0, 8.0
-# A pulse may be seen so much shorter or longer than it was: polling, and an emulator that
-# was not run for a moment.
-EARLY, LATE = 0.3, 10.0
-# For whatever takes networks: seconds on an idle machine.
-PATIENCE = 90
+# A pulse may be seen so much shorter or longer than it was: polling, and commands in the
+# guest that tell its time.
+EARLY, LATE = 0.5, 3.0
+# For whatever comes sooner or later: seconds on an idle machine, much more on a busy one.
+PATIENCE = 300
 # Nothing happens within this, where nothing is to happen.
 QUIET = 3.0
-# A hand on the button: 3 s is a hold.
-HOLD = 3.6
+# A hand on a button, on this side: in the guest it is no longer, and no hold.
+PRESS = 1.0
 
 
 class Gate:
@@ -45,18 +45,22 @@ class Gate:
 
     def stays_locked(self, since: float, seconds: float = 0.0):
         """It has not moved since then, and does not for some more seconds."""
-        time.sleep(seconds)
+        self.board.guest.sleep(seconds)
         changes = self.changes(since)
         assert not changes, f"the relay moved: {changes}"
 
     def pulse(self, since: float, length: float):
-        """It opens once, for as long as it should, and no longer."""
+        """It opens once, for as long as it should, and no longer. The guest's time is
+        never ahead of ours, so ours says what is too short, and its what is too long."""
         self.wait(1, PATIENCE)
-        self.wait(0, length + LATE + 2)
+        opened = self.board.guest.uptime()
+        self.wait(0, PATIENCE)
+        there = self.board.guest.uptime() - opened
         changes = [(at, state) for at, state in self.changes(since)]
         assert [state for _, state in changes] == [1, 0], f"not one pulse: {changes}"
-        lasted = changes[1][0] - changes[0][0]
-        assert length - EARLY <= lasted <= length + LATE, f"open for {lasted:.1f} s, not {length}"
+        here = changes[1][0] - changes[0][0]
+        assert length - EARLY <= here, f"open for {here:.1f} s, not {length}"
+        assert there <= length + LATE, f"open for {there:.1f} s, not {length}"
 
 
 def gate(board) -> Gate:
@@ -71,7 +75,7 @@ def start(board, serial: bool):
 def leave(board):
     """Whoever is there walks away, for long enough to be somebody new next time."""
     board.camera.show("empty")
-    time.sleep(QUIET)
+    board.guest.sleep(QUIET)
 
 
 def admitted(board, who: str):
@@ -98,9 +102,10 @@ def buzzes(board, since: float) -> int:
     return sum(level for _, level in board.gpio.changes(lines.BUZZER, since))
 
 
-def hold_the_button(board, mark: int):
-    board.gpio.press(lines.BUTTON, HOLD)
-    board.said.wait(ADMINISTRATOR_AWAITED, 20, mark)
+def hold_the_button(board, mark: int, until: str = ADMINISTRATOR_AWAITED):
+    board.gpio.drive(lines.BUTTON, 0)
+    board.said.wait(until, PATIENCE, mark)
+    board.gpio.drive(lines.BUTTON, 1)
 
 
 def an_administrator_allows_it(board, mark: int):
@@ -131,11 +136,11 @@ def checked(board):
     board.service = Service(board)
     board.service.install()
     board.camera.show("administrator")
-    time.sleep(1)
+    board.guest.sleep(1)
     assert "Door camera" in board.guest.must(f"{PROGRAM} camera list")
     board.service.command("check")
     board.camera.gone()
-    code, output = board.guest.run(f"{PROGRAM} check --config {CONFIG} --json", 60)
+    code, output = board.guest.run(f"{PROGRAM} check --config {CONFIG} --json", PATIENCE)
     wrong = [line for line in output.splitlines() if '"wrong"' in line]
     assert code == 1 and len(wrong) == 1 and '"camera"' in wrong[0], output
 
@@ -145,7 +150,7 @@ def starts_with_nobody(board):
     let in."""
     board.camera.show("empty")
     start(board, serial=False)
-    board.gpio.wait(lines.RELAY, 0, 5)
+    board.gpio.wait(lines.RELAY, 0, PATIENCE)
     assert board.service.people() == {}
     refused(board, "administrator")
 
@@ -153,13 +158,10 @@ def starts_with_nobody(board):
 def the_first_person_is_administrator(board):
     """The button does nothing in an empty gallery before a local reset; after it the first
     who stands there is enrolled, as administrator, and gets a name."""
-    mark = board.said.mark()
-    board.gpio.press(lines.BUTTON, HOLD)
-    board.said.wait("not enrolling: ", 20, mark)
+    hold_the_button(board, board.said.mark(), "not enrolling: ")
     board.service.command("door local-reset")
     mark = board.said.mark()
-    board.gpio.press(lines.BUTTON, HOLD)
-    board.said.wait(FIRST_AWAITED, 20, mark)
+    hold_the_button(board, mark, FIRST_AWAITED)
     first = enrolled(board, "administrator", mark)
     assert first["administrator"], first
     board.service.command(f"people rename {first['name']} Administrator")
@@ -177,9 +179,9 @@ def the_button_alone_enrolls_nobody(board):
     begun, mark = time.monotonic(), board.said.mark()
     hold_the_button(board, mark)
     board.camera.show("stranger")
-    time.sleep(3 * QUIET)
-    board.gpio.press(lines.BUTTON, 0.2)
-    board.said.wait("not enrolled: cancelled", 20, mark)
+    board.guest.sleep(3 * QUIET)
+    board.gpio.press(lines.BUTTON, PRESS)
+    board.said.wait("not enrolled: cancelled", PATIENCE, mark)
     gate(board).stays_locked(begun)
     leave(board)
     assert list(board.service.people()) == ["Administrator"]
@@ -216,7 +218,7 @@ def admitted_by_serial(board):
 def exit_requested(board):
     """A press inside opens without any face."""
     begun = time.monotonic()
-    board.gpio.press(lines.EXIT, 0.3)
+    board.gpio.press(lines.EXIT, PRESS)
     gate(board).pulse(begun, EXIT_FOR)
 
 
@@ -237,18 +239,44 @@ def lockdown(board):
     admitted(board, "newcomer")
 
 
+def clock_jumps(board):
+    """The wall clock is set while the door is open, back and far ahead: it is open for as
+    long as always, and nothing opens after it."""
+    begun = time.monotonic()
+    board.camera.show("newcomer")
+    gate(board).wait(1, PATIENCE)
+    board.camera.show("empty")
+    board.guest.must("date -s '2020-02-29 12:00:00'")
+    gate(board).pulse(begun, OPEN_FOR)
+    leave(board)
+    begun = time.monotonic()
+    board.guest.must("date -s '2037-12-31 23:59:59'")
+    gate(board).stays_locked(begun, QUIET)
+    admitted(board, "newcomer")
+
+
 def camera_stalls(board):
     """The camera sends nothing: it is told, the door stays as it is; it sends again and
     the newcomer comes in."""
     begun, mark = time.monotonic(), board.said.mark()
     board.camera.stall()
-    board.said.wait(CAMERA_AWAY, 60, mark)
+    board.said.wait(CAMERA_AWAY, PATIENCE, mark)
     gate(board).stays_locked(begun)
     # The door is more than its camera.
     exit_requested(board)
     mark = board.said.mark()
     board.camera.show("empty")
-    board.said.wait(CAMERA_BACK, 60, mark)
+    board.said.wait(CAMERA_BACK, PATIENCE, mark)
+    admitted(board, "newcomer")
+
+
+def camera_hangs(board):
+    """It hangs at a picture of somebody enrolled: that opens nothing, and is told. Once it
+    goes on, whoever stands there comes in."""
+    begun, mark = time.monotonic(), board.said.mark()
+    board.camera.hang("newcomer")
+    board.said.wait(CAMERA_HANGS, PATIENCE, mark)
+    gate(board).stays_locked(begun, 2 * QUIET)
     admitted(board, "newcomer")
 
 
@@ -256,11 +284,11 @@ def camera_gone(board):
     """The same with a camera that is no longer there, and comes back in another format."""
     begun, mark = time.monotonic(), board.said.mark()
     board.camera.gone()
-    board.said.wait(CAMERA_AWAY, 60, mark)
+    board.said.wait(CAMERA_AWAY, PATIENCE, mark)
     gate(board).stays_locked(begun, QUIET)
     board.camera.format = "MJPG"
     board.camera.show("empty")
-    board.said.wait(CAMERA_BACK, 90, mark)
+    board.said.wait(CAMERA_BACK, PATIENCE, mark)
     admitted(board, "newcomer")
 
 
@@ -274,7 +302,7 @@ def relay_unplugged(board):
     leave(board)
     assert board.service.running(), "the service did not survive"
     # The grant is over before the plug is back.
-    time.sleep(OPEN_FOR)
+    board.guest.sleep(OPEN_FOR)
     board.machine.plug_relay()
     gate(board).stays_locked(begun, 3 * QUIET)
     admitted(board, "newcomer")
@@ -300,17 +328,16 @@ def held_open(board):
     board.camera.show("empty")
     board.gpio.drive(lines.CONTACT, 1)
     opened = time.monotonic()
-    gate(board).wait(0, OPEN_FOR + LATE)
-    time.sleep(max(0.0, opened + HELD_OPEN_AFTER - 2 - time.monotonic()))
+    gate(board).wait(0, PATIENCE)
     early = time.monotonic()
-    board.gpio.wait(lines.BUZZER, 1, 20)
+    board.gpio.wait(lines.BUZZER, 1, PATIENCE)
     assert time.monotonic() - opened >= HELD_OPEN_AFTER - EARLY, "alarmed too early"
-    time.sleep(5)
+    board.guest.sleep(5)
     assert buzzes(board, early) >= 3, "the alarm does not go on"
     board.gpio.drive(lines.CONTACT, 0)
-    time.sleep(2)
+    board.guest.sleep(2)
     closed = time.monotonic()
-    time.sleep(QUIET)
+    board.guest.sleep(QUIET)
     assert not buzzes(board, closed), "the alarm does not end"
     assert [state for _, state in gate(board).changes(begun)] == [1, 0]
 
@@ -319,7 +346,7 @@ def forced(board):
     """The door opens though nobody was let in: alarmed at once."""
     begun = time.monotonic()
     board.gpio.drive(lines.CONTACT, 1)
-    board.gpio.wait(lines.BUZZER, 1, 20)
+    board.gpio.wait(lines.BUZZER, 1, PATIENCE)
     gate(board).stays_locked(begun)
     board.gpio.drive(lines.CONTACT, 0)
     leave(board)
@@ -333,7 +360,7 @@ def killed_while_open(board):
     gate(board).wait(1, PATIENCE)
     board.camera.show("empty")
     board.service.kill()
-    gate(board).wait(0, FLASH + LATE)
+    gate(board).wait(0, PATIENCE)
     assert [state for _, state in gate(board).changes(begun)] == [1, 0]
     start(board, serial=False)
     leave(board)
@@ -343,7 +370,7 @@ def killed_while_open(board):
     board.camera.show("empty")
     board.service.kill()
     start(board, serial=False)
-    gate(board).wait(0, 20)
+    gate(board).wait(0, PATIENCE)
     leave(board)
     assert [state for _, state in gate(board).changes(begun)] == [1, 0]
 
@@ -396,6 +423,6 @@ def stopped(board):
 
 SCENES = [checked, starts_with_nobody, the_first_person_is_administrator, strangers_refused,
           the_button_alone_enrolls_nobody, enrolled_by_button, admitted_by_gpio,
-          admitted_by_serial, exit_requested, lockdown, camera_stalls, camera_gone,
-          relay_unplugged, relay_replugged_at_once, held_open, forced, killed_while_open,
-          killed_while_enrolling, power_cut, stopped]
+          admitted_by_serial, exit_requested, lockdown, clock_jumps, camera_stalls,
+          camera_hangs, camera_gone, relay_unplugged, relay_replugged_at_once, held_open,
+          forced, killed_while_open, killed_while_enrolling, power_cut, stopped]

@@ -7,7 +7,8 @@
 // many bytes; they are played in turn for ever. The host exchanges the file by rename():
 //
 //     another clip          its first frame follows within a frame's time
-//     a clip of no frames   the camera is there and delivers nothing
+//     a clip of one frame   the camera hangs: the same to the last bit, over and over
+//     a clip of no frames   it is there and delivers nothing
 //     no file               the camera is gone: the device is closed
 //
 // Pictures without compression get noise in the lowest bit of their brightness, for no
@@ -31,6 +32,7 @@ struct clip {
     uint32_t format;
     int width, height, rate;
     size_t size, begin, next;
+    int hangs;
     uint8_t *bytes;
 };
 
@@ -53,6 +55,17 @@ static void forget(struct clip *clip) {
     memset(clip, 0, sizeof *clip);
 }
 
+// The next frame's bytes; nothing where the clip has none.
+static const uint8_t *frame(struct clip *clip, uint32_t *length) {
+    if (clip->next + 4 > clip->size) clip->next = clip->begin;
+    if (clip->next + 4 > clip->size) return NULL;
+    const uint8_t *at = clip->bytes + clip->next;
+    *length = at[0] | at[1] << 8 | at[2] << 16 | (uint32_t)at[3] << 24;
+    if (*length > clip->size - clip->next - 4) return NULL;
+    clip->next += 4 + *length;
+    return at + 4;
+}
+
 // 0 where it was read, -1 where it is not there or no clip.
 static int read_clip(struct clip *clip, const char *path) {
     char name[5] = "";
@@ -71,6 +84,9 @@ static int read_clip(struct clip *clip, const char *path) {
         goto wrong;
     clip->format = v4l2_fourcc(name[0], name[1], name[2], name[3]);
     clip->begin = clip->next = header + 1;
+    uint32_t length;
+    clip->hangs = frame(clip, &length) && clip->next == clip->size;
+    clip->next = clip->begin;
     fclose(file);
     printf("feeder: %s %dx%d, %d a second, %zu bytes\n", name, clip->width, clip->height,
            clip->rate, clip->size);
@@ -82,22 +98,11 @@ wrong:
     return -1;
 }
 
-// The next frame's bytes; nothing where the clip has none.
-static const uint8_t *frame(struct clip *clip, uint32_t *length) {
-    if (clip->next + 4 > clip->size) clip->next = clip->begin;
-    if (clip->next + 4 > clip->size) return NULL;
-    const uint8_t *at = clip->bytes + clip->next;
-    *length = at[0] | at[1] << 8 | at[2] << 16 | (uint32_t)at[3] << 24;
-    if (*length > clip->size - clip->next - 4) return NULL;
-    clip->next += 4 + *length;
-    return at + 4;
-}
-
 // Every other pixel by chance, in a copy: the clip stays as it is.
 static const uint8_t *noisy(const struct clip *clip, const uint8_t *bytes, uint32_t length) {
     static uint8_t copy[MOST_NOISY];
     static uint32_t chance = 2463534242u; // xorshift, of Marsaglia
-    if (clip->format != V4L2_PIX_FMT_YUYV || length > sizeof copy) return bytes;
+    if (clip->hangs || clip->format != V4L2_PIX_FMT_YUYV || length > sizeof copy) return bytes;
     memcpy(copy, bytes, length);
     for (uint32_t at = 0; at < length; at += 2) {
         chance ^= chance << 13, chance ^= chance >> 17, chance ^= chance << 5;
