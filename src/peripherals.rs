@@ -66,6 +66,15 @@ pub enum PeripheralsError {
     },
 }
 
+/// The configuration is to be read anew, or is being read.
+#[derive(Debug, Default)]
+pub struct Reload {
+    /// Somebody wants it, by a signal or an order.
+    pub wanted: Arc<AtomicBool>,
+    /// It is being read.
+    pub busy: AtomicBool,
+}
+
 /// From a thread of the board's.
 enum Message {
     Relay(Told),
@@ -101,8 +110,9 @@ pub struct Peripherals {
     #[cfg(feature = "gpio")]
     wired: Wired,
     control: Option<(Control, Receiver<Order>)>,
-    /// Set where somebody wants the configuration read anew.
-    reload: Arc<AtomicBool>,
+    reload: Arc<Reload>,
+    /// What systemd was told last of it.
+    told: Option<bool>,
     beats: Arc<Heartbeats>,
     watchdog: Watchdog,
     snapshot: Arc<Mutex<Snapshot>>,
@@ -119,6 +129,8 @@ struct Wired {
 /// What is shown of the service, and when it was last.
 struct Show {
     shown: Option<Duration>,
+    /// What systemd shows.
+    status: String,
     started: Instant,
     models: String,
     meter: Meter,
@@ -137,7 +149,7 @@ impl Peripherals {
         relay: Relay,
         started: Instant,
         models: &str,
-        reload: Arc<AtomicBool>,
+        reload: Arc<Reload>,
     ) -> Result<(Self, Hand), PeripheralsError> {
         let (sender, messages) = sync_channel(MAX_MESSAGES);
         let locked = config.door.lock.energised(false);
@@ -178,6 +190,7 @@ impl Peripherals {
         let relay = RelayNow { state: "opening".to_owned(), since_s: 0.0 };
         let show = Show {
             shown: None,
+            status: String::new(),
             started,
             models: models.to_owned(),
             meter: Meter::default(),
@@ -191,6 +204,7 @@ impl Peripherals {
             wired: Wired::open(config, started, &sender)?,
             control,
             reload,
+            told: None,
             beats,
             watchdog,
             snapshot,
@@ -199,15 +213,26 @@ impl Peripherals {
         Ok((peripherals, Hand::Link(link)))
     }
 
-    /// Tells systemd.
-    pub fn tell(&self, word: Word) {
-        self.watchdog.tell(word);
+    /// Tells systemd that the service ends.
+    pub fn stopping(&self) {
+        self.watchdog.tell(Word::Stopping);
+    }
+
+    /// Tells systemd that the door is watched, or that the configuration is read anew.
+    fn tell_reload(&mut self) {
+        let reads =
+            self.reload.wanted.load(Ordering::Relaxed) || self.reload.busy.load(Ordering::Relaxed);
+        if self.told != Some(reads) {
+            self.told = Some(reads);
+            self.watchdog.tell(if reads { Word::Reloading } else { Word::Ready });
+        }
     }
 
     /// Between two frames: what the board and others have to say, and what they are told.
     pub fn visit(&mut self, keeper: &mut Doorkeeper, moment: &Moment<'_>) -> Vec<Event> {
         let now = moment.now;
         self.beats.recognizer();
+        self.tell_reload();
         let health = moment.camera.health();
         // Its minding thread says twice a second that it lives.
         if self.show.started.elapsed().saturating_sub(health.alive) < Duration::from_secs(2) {
@@ -239,6 +264,11 @@ impl Peripherals {
         if self.show.shown.is_none_or(|at| now >= at + SHOW_EVERY) {
             self.show.shown = Some(now);
             let snapshot = self.show.snapshot(keeper, moment, self.watchdog.verdict());
+            let status = status(&snapshot);
+            if status != self.show.status {
+                self.watchdog.tell(Word::Status(status.clone()));
+                self.show.status = status;
+            }
             *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
         }
         events
@@ -282,7 +312,7 @@ impl Peripherals {
                 return events;
             }
             Command::Reload => {
-                self.reload.store(true, Ordering::Relaxed);
+                self.reload.wanted.store(true, Ordering::Relaxed);
                 begun.answer(Ok("the configuration is read anew; see the log".to_owned()));
                 return Vec::new();
             }
@@ -299,6 +329,16 @@ impl Peripherals {
         begun.answer(refused.map_or(Ok(done), Err));
         events
     }
+}
+
+/// One line for `systemctl status`, which changes seldom.
+fn status(snapshot: &Snapshot) -> String {
+    let Snapshot { door, camera, relay, gallery, .. } = snapshot;
+    let alarm = door.alarm.as_ref().map(|alarm| format!(", alarm: {alarm}")).unwrap_or_default();
+    format!(
+        "door {}, mode {}{alarm}; camera {}; relay {}; {} people",
+        door.state, door.mode, camera.state, relay.state, gallery.people
+    )
 }
 
 /// The service's exit code where a thread is stuck.

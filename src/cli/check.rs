@@ -1,6 +1,6 @@
 //! `check`: what is wrong with this board, and what to do about it.
 
-use super::site::{Site, is_begun};
+use super::site::{Site, is_begun, service_socket};
 use super::watch::detector;
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
@@ -127,7 +127,7 @@ impl Check {
         };
         // What does not depend on it is told all the same.
         let config = config.unwrap_or_default();
-        let running = UnixStream::connect(config.status_socket()).is_ok();
+        let running = UnixStream::connect(service_socket(None, &config)).is_ok();
         if running {
             findings
                 .good("service", "runs; it holds camera, lines and relay (facelatch status)")?;

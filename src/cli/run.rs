@@ -14,7 +14,7 @@ use facelatch::doorkeeper::{Doorkeeper, Hand, ModelSet};
 use facelatch::event::Event;
 use facelatch::likelihood::NOT_MEASURED;
 use facelatch::motion_gate::{MotionGate, MotionGateSettings};
-use facelatch::peripherals::Peripherals;
+use facelatch::peripherals::{Peripherals, Reload};
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
 use facelatch::schedule::{Admission, TrustNote};
@@ -79,9 +79,9 @@ impl Run {
         if gallery.people() == 0 {
             log::warn!("{}: nobody is enrolled yet; see facelatch enroll --help", file.display());
         }
-        let (site, reload) = (self.site, Arc::new(AtomicBool::new(false)));
+        let (site, reload) = (self.site, Arc::<Reload>::default());
         let version = models.manifest.version.clone();
-        signal_hook::flag::register(SIGHUP, Arc::clone(&reload))
+        signal_hook::flag::register(SIGHUP, Arc::clone(&reload.wanted))
             .context("cannot listen to signals")?;
         let wanted = Arc::clone(&reload);
         let watched =
@@ -126,6 +126,9 @@ impl Run {
         let distinct = config.recognition.distinct_views;
         let plan = Plan { started, max_frames: self.max_frames, stop: &stop, distinct, gate };
         let summary = run(&mut keeper, camera, plan, told, between);
+        if let Some(around) = &around {
+            around.stopping();
+        }
         // Lets go of the relay, which is off.
         drop((keeper, around));
         if let Some(out) = &out {

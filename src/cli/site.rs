@@ -13,10 +13,14 @@ use facelatch::nn::Precision;
 use facelatch::recognize::Recognizer;
 use std::path::{Path, PathBuf};
 
+/// Where the package keeps the configuration.
+const SYSTEM_CONFIG: &str = "/etc/facelatch/facelatch.toml";
+
 /// Configuration, models and gallery.
 #[derive(Args)]
 pub struct Site {
-    /// Configuration file [default: every setting's default]
+    /// Configuration file [default: /etc/facelatch/facelatch.toml where there is one, else every
+    /// setting's default]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Gallery file [default: that of the configuration, else gallery.redb in the user's data folder]
@@ -32,7 +36,7 @@ pub struct Site {
 impl Site {
     /// The configuration, with gallery and models of the command line.
     pub fn config(&self) -> Result<Config> {
-        let mut config = match &self.config {
+        let mut config = match self.config_file() {
             Some(path) => Config::read(path)?,
             None => Config::default(),
         };
@@ -45,9 +49,15 @@ impl Site {
         Ok(config)
     }
 
+    /// The configuration's file: the one named, else the system's.
+    fn config_file(&self) -> Option<&Path> {
+        let system = Path::new(SYSTEM_CONFIG);
+        self.config.as_deref().or_else(|| system.exists().then_some(system))
+    }
+
     /// Where the configuration comes from, in words.
     pub fn config_name(&self) -> String {
-        match &self.config {
+        match self.config_file() {
             Some(path) => path.display().to_string(),
             None => "none: every setting has its default".to_owned(),
         }

@@ -12,9 +12,10 @@ use facelatch::event::Event;
 use facelatch::gallery::store::{Loaded, Store, StoreError, peek, stamp};
 use facelatch::model_store::ModelStore;
 use facelatch::models::{ModelId, Models};
+use facelatch::peripherals::Reload;
 use facelatch::recognize::Recognizer;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -36,8 +37,8 @@ pub struct Watched {
     pub store: Option<(ModelStore, String)>,
     /// Those in use.
     pub models: Models,
-    /// Set by whoever wants the configuration read anew.
-    pub reload: Arc<AtomicBool>,
+    /// Whether the configuration is to be read anew.
+    pub reload: Arc<Reload>,
 }
 
 /// What goes between the service and the thread that reads and writes files, so that
@@ -155,14 +156,20 @@ impl Watcher {
     }
 
     fn look(&mut self) -> Option<Change> {
-        if self.watched.reload.swap(false, Ordering::Relaxed) {
-            match self.reload() {
+        let Reload { wanted, busy } = &*self.watched.reload;
+        if wanted.load(Ordering::Relaxed) {
+            busy.store(true, Ordering::Relaxed);
+            // Before reading: who wants it meanwhile gets it once more.
+            wanted.store(false, Ordering::Relaxed);
+            let read = self.reload();
+            self.watched.reload.busy.store(false, Ordering::Relaxed);
+            match read {
                 Ok(Some(change)) => {
                     log::info!("configuration: read anew");
                     return Some(change);
                 }
                 // The other facelatch may still be at the gallery.
-                Ok(None) => self.watched.reload.store(true, Ordering::Relaxed),
+                Ok(None) => self.watched.reload.wanted.store(true, Ordering::Relaxed),
                 Err(error) => {
                     log::error!("configuration: {error:#}; going on with the one used so far");
                 }
