@@ -3,7 +3,7 @@
 use super::model_set::ModelSet;
 use anyhow::Result;
 use clap::Args;
-use facelatch::config::Config;
+use facelatch::config::{Config, ConfigError};
 use facelatch::control::default_path;
 use facelatch::gallery::Gallery;
 use facelatch::gallery::store::{ReEmbedded, Store, copy_path};
@@ -36,10 +36,7 @@ pub struct Site {
 impl Site {
     /// The configuration, with gallery and models of the command line.
     pub fn config(&self) -> Result<Config> {
-        let mut config = match self.config_file() {
-            Some(path) => Config::read(path)?,
-            None => Config::default(),
-        };
+        let mut config = read_config(self.config.as_deref())?;
         if let Some(file) = &self.gallery {
             config.gallery.file = Some(file.clone());
         }
@@ -49,15 +46,9 @@ impl Site {
         Ok(config)
     }
 
-    /// The configuration's file: the one named, else the system's.
-    fn config_file(&self) -> Option<&Path> {
-        let system = Path::new(SYSTEM_CONFIG);
-        self.config.as_deref().or_else(|| system.exists().then_some(system))
-    }
-
     /// Where the configuration comes from, in words.
     pub fn config_name(&self) -> String {
-        match self.config_file() {
+        match config_file(self.config.as_deref()) {
             Some(path) => path.display().to_string(),
             None => "none: every setting has its default".to_owned(),
         }
@@ -83,6 +74,17 @@ impl Site {
     pub fn precision(&self) -> Precision {
         self.models.precision()
     }
+}
+
+/// The configuration's file: the one named, else the system's.
+fn config_file(named: Option<&Path>) -> Option<&Path> {
+    let system = Path::new(SYSTEM_CONFIG);
+    named.or_else(|| system.exists().then_some(system))
+}
+
+/// The configuration in the file named, else in the system's, else every default.
+pub fn read_config(named: Option<&Path>) -> Result<Config, ConfigError> {
+    config_file(named).map_or_else(|| Ok(Config::default()), Config::read)
 }
 
 /// The socket of the service that runs: as asked for or configured, else this user's
