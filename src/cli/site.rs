@@ -77,7 +77,7 @@ impl Site {
 }
 
 /// The configuration's file: the one named, else the system's.
-fn config_file(named: Option<&Path>) -> Option<&Path> {
+pub fn config_file(named: Option<&Path>) -> Option<&Path> {
     let system = Path::new(SYSTEM_CONFIG);
     named.or_else(|| system.exists().then_some(system))
 }
