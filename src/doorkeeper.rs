@@ -128,7 +128,7 @@ impl Doorkeeper {
             measures_life: config.liveness.mode != Mode::Off,
             liveness,
             zone: config.zone(),
-            tracker: Tracker::default(),
+            tracker: Tracker::new(config.recognition.evidence_expires),
             controller,
             hand,
             away: false,
@@ -200,6 +200,7 @@ impl Doorkeeper {
             Change::Config(both) => {
                 let (config, models) = *both;
                 self.zone = config.zone();
+                self.tracker.set_apart(config.recognition.evidence_expires);
                 self.keep_crops = config.gallery.keep_crops;
                 self.measures_life = config.liveness.mode != Mode::Off;
                 let events = self.set_models(now, models);
