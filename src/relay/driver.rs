@@ -3,7 +3,7 @@
 use super::link::{Command, Do, Event, Link, LinkSettings, Told};
 use super::{Relay, RelayError};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,38 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// A device that takes longer to be let go of is left to the system.
 const END_WITHIN: Duration = Duration::from_secs(3);
 
+/// What the thread has to do with; each call may take its time.
+trait Device: Send + 'static {
+    fn connect(&mut self, on: bool) -> Result<(), RelayError>;
+    fn switch(&mut self, on: bool) -> Result<(), RelayError>;
+    fn check(&mut self, on: bool) -> Result<bool, RelayError>;
+    fn disconnect(&mut self);
+}
+
+impl Device for Relay {
+    fn connect(&mut self, on: bool) -> Result<(), RelayError> {
+        self.connect(on)
+    }
+
+    fn switch(&mut self, on: bool) -> Result<(), RelayError> {
+        self.switch(on)
+    }
+
+    fn check(&mut self, on: bool) -> Result<bool, RelayError> {
+        self.check(on)
+    }
+
+    fn disconnect(&mut self) {
+        self.disconnect();
+    }
+}
+
 /// A relay on a thread of its own. Dropping it switches the relay off and lets go of it,
 /// which takes no longer than 3 s.
 #[derive(Debug)]
 pub struct RelayLink {
     orders: Option<SyncSender<Command>>,
+    newest: Arc<AtomicU32>,
     heard: Arc<AtomicBool>,
     ended: Receiver<()>,
 }
@@ -46,14 +73,27 @@ impl RelayLink {
             });
         }
         let check_every = [false, true].map(|on| relay.check_every(on));
-        let settings = LinkSettings { locked, check_every, silence };
+        Self::drive(relay, LinkSettings { locked, check_every, silence }, events)
+    }
+
+    fn drive<E: From<Told> + Send + 'static>(
+        device: impl Device,
+        settings: LinkSettings,
+        events: SyncSender<E>,
+    ) -> Result<Self, RelayError> {
         let (orders, taken) = sync_channel(MAX_ORDERS);
         let (end, ended) = sync_channel(1);
         let heard = Arc::new(AtomicBool::new(false));
-        let started = Instant::now();
-        let link = Link::new(Duration::ZERO, settings);
-        let untold = Untold::default();
-        let mut driver = Driver { relay, link, started, heard: heard.clone(), events, untold };
+        let newest = Arc::new(AtomicU32::new(0));
+        let mut driver = Driver {
+            device,
+            link: Link::new(Duration::ZERO, settings),
+            started: Instant::now(),
+            newest: newest.clone(),
+            heard: heard.clone(),
+            events,
+            untold: Untold::default(),
+        };
         let thread = std::thread::Builder::new().name("relay".to_owned());
         let run = move || {
             driver.run(&taken);
@@ -61,7 +101,7 @@ impl RelayLink {
             let _ = end.try_send(());
         };
         match thread.spawn(run) {
-            Ok(_) => Ok(Self { orders: Some(orders), heard, ended }),
+            Ok(_) => Ok(Self { orders: Some(orders), newest, heard, ended }),
             Err(reason) => Err(RelayError::Port {
                 port: "the relay's thread".to_owned(),
                 reason: reason.to_string(),
@@ -69,10 +109,12 @@ impl RelayLink {
         }
     }
 
-    /// Gives an order; the answer is told. Where this says no, the relay is busy with
-    /// earlier ones: the order is not taken and no answer follows.
+    /// Gives an order, which ends all earlier ones that are not carried out yet; the answer
+    /// is told. Where this says no, the relay is busy with earlier ones: the order is not
+    /// taken and no answer follows.
     #[must_use]
     pub fn order(&self, number: u32, on: bool) -> bool {
+        self.newest.store(number, Ordering::Relaxed);
         let command = Command { number, on };
         self.orders.as_ref().is_some_and(|orders| orders.try_send(command).is_ok())
     }
@@ -128,16 +170,18 @@ fn kind(told: &Told) -> usize {
     }
 }
 
-struct Driver<E> {
-    relay: Relay,
+struct Driver<D, E> {
+    device: D,
     link: Link,
     started: Instant,
+    /// Number of the newest order, taken or not.
+    newest: Arc<AtomicU32>,
     heard: Arc<AtomicBool>,
     events: SyncSender<E>,
     untold: Untold,
 }
 
-impl<E: From<Told>> Driver<E> {
+impl<D: Device, E: From<Told>> Driver<D, E> {
     fn run(&mut self, orders: &Receiver<Command>) {
         loop {
             if self.heard.swap(false, Ordering::Relaxed) {
@@ -146,21 +190,43 @@ impl<E: From<Told>> Driver<E> {
             self.carry_out(Event::Tick);
             self.untold.tell(&self.events);
             match orders.recv_timeout(self.wait()) {
-                Ok(command) => self.carry_out(Event::Order(command)),
+                Ok(first) => self.carry_out_newest(first, orders),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        if let Err(error) = self.relay.switch(false) {
+        if let Err(error) = self.device.switch(false) {
             log::error!("the relay could not be released: {error}");
         }
-        self.relay.disconnect();
+        self.device.disconnect();
     }
 
     fn wait(&self) -> Duration {
         let due = self.link.due().map(|due| due.saturating_sub(self.started.elapsed()));
         let again = (!self.untold.0.is_empty()).then_some(TELL_AGAIN_AFTER);
         due.into_iter().chain(again).min().unwrap_or(LONGEST_WAIT)
+    }
+
+    /// Carries out the newest order. Those before it came while the device took its time:
+    /// one to open that was given up meanwhile must not open seconds later, not even where
+    /// the one to lock found no room.
+    fn carry_out_newest(&mut self, first: Command, orders: &Receiver<Command>) {
+        let mut newest = first;
+        for command in orders.try_iter() {
+            self.supersede(newest);
+            newest = command;
+        }
+        if newest.number == self.newest.load(Ordering::Relaxed) {
+            self.carry_out(Event::Order(newest));
+        } else {
+            self.supersede(newest);
+        }
+    }
+
+    fn supersede(&mut self, Command { number: order, .. }: Command) {
+        let error = Some("a later order counts".to_owned());
+        self.untold.push(Told::Answer { order, taken: false, error });
+        self.untold.tell(&self.events);
     }
 
     /// Carries out what the link says and tells it how that went, until it has nothing
@@ -175,13 +241,13 @@ impl<E: From<Told>> Driver<E> {
             let done = match actions.device {
                 None => break,
                 Some(Do::Close) => {
-                    self.relay.disconnect();
+                    self.device.disconnect();
                     break;
                 }
-                Some(Do::Open(on)) => self.relay.connect(on).map(|()| Event::Opened),
-                Some(Do::Switch(on)) => self.relay.switch(on).map(|()| Event::Switched),
+                Some(Do::Open(on)) => self.device.connect(on).map(|()| Event::Opened),
+                Some(Do::Switch(on)) => self.device.switch(on).map(|()| Event::Switched),
                 Some(Do::Check(on)) => {
-                    self.relay.check(on).map(|as_told| Event::Checked { as_told })
+                    self.device.check(on).map(|as_told| Event::Checked { as_told })
                 }
             };
             // Before the next thing is done, which may take long.
@@ -195,8 +261,110 @@ impl<E: From<Told>> Driver<E> {
 mod tests {
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(10);
+
     fn answer(order: u32) -> Told {
         Told::Answer { order, taken: true, error: None }
+    }
+
+    fn superseded(order: u32) -> Told {
+        Told::Answer { order, taken: false, error: Some("a later order counts".to_owned()) }
+    }
+
+    /// A relay that takes as long to switch as the test wants.
+    struct Slow {
+        begun: SyncSender<bool>,
+        go_on: Receiver<()>,
+    }
+
+    impl Device for Slow {
+        fn connect(&mut self, _: bool) -> Result<(), RelayError> {
+            Ok(())
+        }
+
+        fn switch(&mut self, on: bool) -> Result<(), RelayError> {
+            // In the end nobody looks.
+            let _ = self.begun.try_send(on);
+            let _ = self.go_on.recv();
+            Ok(())
+        }
+
+        fn check(&mut self, _: bool) -> Result<bool, RelayError> {
+            Ok(true)
+        }
+
+        fn disconnect(&mut self) {}
+    }
+
+    /// A slow relay that is locked.
+    struct Site {
+        /// First, for the relay goes on by itself without.
+        go_on: SyncSender<()>,
+        link: RelayLink,
+        told: Receiver<Told>,
+        begun: Receiver<bool>,
+    }
+
+    impl Site {
+        fn locked() -> Self {
+            let (events, told) = sync_channel(16);
+            let (begin, begun) = sync_channel(16);
+            let (go_on, go) = sync_channel(16);
+            let settings = LinkSettings { locked: false, check_every: [None; 2], silence: None };
+            let slow = Slow { begun: begin, go_on: go };
+            let link = RelayLink::drive(slow, settings, events).expect("a link");
+            let site = Self { go_on, link, told, begun };
+            site.switched(false);
+            site
+        }
+
+        #[track_caller]
+        fn begins(&self, on: bool) {
+            assert_eq!(self.begun.recv_timeout(PATIENCE), Ok(on));
+        }
+
+        #[track_caller]
+        fn switched(&self, on: bool) {
+            self.begins(on);
+            self.go_on.send(()).expect("a relay");
+        }
+
+        #[track_caller]
+        fn told(&self, expected: &[Told]) {
+            for told in expected {
+                assert_eq!(self.told.recv_timeout(PATIENCE).as_ref(), Ok(told));
+            }
+        }
+    }
+
+    #[test]
+    fn orders_that_piled_up_are_given_up_but_for_the_newest() {
+        let site = Site::locked();
+        assert!(site.link.order(1, true));
+        site.begins(true);
+        for (number, on) in [(2, false), (3, true), (4, false)] {
+            assert!(site.link.order(number, on));
+        }
+        site.go_on.send(()).expect("a relay");
+        site.told(&[answer(1), superseded(2), superseded(3)]);
+        site.switched(false);
+        site.told(&[answer(4)]);
+    }
+
+    #[test]
+    fn an_order_to_open_does_not_outlive_one_to_lock_that_found_no_room() {
+        let site = Site::locked();
+        assert!(site.link.order(1, false));
+        site.begins(false);
+        for (number, on) in [(2, false), (3, true), (4, false), (5, true)] {
+            assert!(site.link.order(number, on));
+        }
+        assert!(!site.link.order(6, false), "no room");
+        site.go_on.send(()).expect("a relay");
+        site.told(&[answer(1), superseded(2), superseded(3), superseded(4), superseded(5)]);
+        assert!(site.link.order(7, false));
+        site.switched(false);
+        site.told(&[answer(7)]);
     }
 
     #[test]
@@ -228,10 +396,9 @@ mod tests {
         let relay = Relay::open("log:").expect("a relay");
         let link = RelayLink::start(relay, false, None, events).expect("a link");
         assert!(link.order(1, true));
-        let patience = Duration::from_secs(10);
-        assert_eq!(heard.recv_timeout(patience), Ok(answer(1)));
+        assert_eq!(heard.recv_timeout(PATIENCE), Ok(answer(1)));
         drop(link);
-        assert!(heard.recv_timeout(patience).is_err(), "the thread has ended");
+        assert!(heard.recv_timeout(PATIENCE).is_err(), "the thread has ended");
     }
 
     #[cfg(feature = "serial")]
