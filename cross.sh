@@ -1,33 +1,40 @@
 #!/usr/bin/env bash
 # Kernel and stage tests as ARM boards run them, on emulated processors: 64 bits with
 # dot products of bytes (Cortex-A76: Pi 5) and without (Cortex-A72: Pi 4), 32 bits
-# (Cortex-A7: Pi 2), whose kernels are plain Rust.
+# (Cortex-A7: Pi 2), whose kernels are plain Rust. 64 bits are built as they are flashed,
+# so that tests/board/run.sh finds all but the program itself compiled.
 # Installs what it needs from Debian's packages where that is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v arm-linux-gnueabihf-gcc >/dev/null \
-    || ! command -v qemu-aarch64-static >/dev/null; then
+    || ! command -v qemu-aarch64-static >/dev/null \
+    || ! ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1; then
     apt-get update -qq
     apt-get install -y -qq gcc-aarch64-linux-gnu libc6-dev-arm64-cross \
-        gcc-arm-linux-gnueabihf libc6-dev-armhf-cross qemu-user-static
+        gcc-arm-linux-gnueabihf libc6-dev-armhf-cross qemu-user-static libclang1
 fi
 
-# tests TARGET CPU STAGE...
+# tests CPU STAGE... of the target whose tests were built last
 tests() {
-    local target=$1 cpu=$2
-    shift 2
+    local cpu=$1
+    shift
     echo "$cpu"
     for stage in "$@"; do
-        QEMU_CPU=$cpu cargo test --quiet --release --target "$target" -p facelatch --lib -- "$stage"
+        QEMU_CPU=$cpu cargo test --quiet "${build[@]}" -- "$stage"
     done
 }
 
-for target in aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf; do
-    rustup target add "$target"
-    cargo test --release --target "$target" -p facelatch --lib --no-run
-done
+# builds TARGET FEATURES
+builds() {
+    build=(--release --target "$1" --features "$2" -p facelatch --lib)
+    rustup target add "$1"
+    cargo test "${build[@]}" --no-run
+}
+
+builds aarch64-unknown-linux-musl device
 for cpu in cortex-a72 cortex-a76; do
-    tests aarch64-unknown-linux-gnu "$cpu" nn:: detect:: resample:: align::
+    tests "$cpu" nn:: detect:: resample:: align::
 done
-tests armv7-unknown-linux-gnueabihf cortex-a7 nn::kernels resample:: align::
+builds armv7-unknown-linux-gnueabihf ""
+tests cortex-a7 nn::kernels resample:: align::

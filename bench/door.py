@@ -202,7 +202,7 @@ def at_the_door(arguments, folder):
 
 def soak(arguments, folder):
     """Memory over many frames of people who come, stay too far away and leave."""
-    scene = Scene(Image.open(arguments.image), 320, 240)
+    scene = Scene(Image.open(arguments.image), 400, 400)
     frames = folder / "frames"
     frames.mkdir()
     for at in range(240):

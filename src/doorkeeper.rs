@@ -11,7 +11,7 @@ use crate::decide::Zone;
 use crate::door::{Door, Order, State};
 use crate::enroll::MAX_VIEWS;
 use crate::enroll::button::Newcomer;
-use crate::event::{Counts, Event};
+use crate::event::Event;
 use crate::frame::Frame;
 use crate::gallery::store::NewTemplate;
 use crate::gallery::{Gallery, PersonId};
@@ -24,7 +24,7 @@ use crate::relay::link::Told;
 use crate::relay::{Relay, RelayLink};
 use crate::signals::Signal;
 use crate::threshold::Threshold;
-use crate::track::{MAX_TRACKS, Tracker};
+use crate::track::{MAX_TRACKS, TrackId, Tracker};
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
@@ -56,6 +56,14 @@ pub struct ModelSet {
     pub gallery: Gallery,
 }
 
+/// What a frame showed.
+pub struct Looked {
+    captured: Duration,
+    tracks: heapless::Vec<TrackId, MAX_TRACKS>,
+    views: Vec<View>,
+    samples: heapless::Vec<Option<Sample>, MAX_TRACKS>,
+}
+
 /// What moves the lock.
 pub enum Hand {
     /// It has answered before it returns: for recorded frames.
@@ -77,6 +85,8 @@ pub struct Doorkeeper {
     hand: Hand,
     /// The relay has said that it is away.
     away: bool,
+    /// What it said last was wrong.
+    said: Option<String>,
     /// Of the newest order.
     order: Option<Order>,
     decided_in: Duration,
@@ -94,6 +104,8 @@ pub struct Doorkeeper {
 /// Somebody enrolled at the door, to be written into the gallery in one transaction.
 #[derive(Clone, Debug)]
 pub struct NewPerson {
+    /// As [`Newcomer`] has it.
+    pub number: u32,
     /// All their views.
     pub templates: Vec<NewTemplate>,
     /// Whether they are the first, who may let others in.
@@ -116,10 +128,11 @@ impl Doorkeeper {
             measures_life: config.liveness.mode != Mode::Off,
             liveness,
             zone: config.zone(),
-            tracker: Tracker::default(),
+            tracker: Tracker::new(config.recognition.evidence_expires),
             controller,
             hand,
             away: false,
+            said: None,
             order: None,
             decided_in: Duration::ZERO,
             last: now,
@@ -176,36 +189,37 @@ impl Doorkeeper {
         self.controller.needs_clock().then(|| self.controller.clock_trusted(now))
     }
 
-    /// How often each kind of event was told.
-    pub fn counts(&self) -> &Counts {
-        self.controller.counts()
-    }
-
     /// Another gallery or other models: evidence gathered before is forgotten.
-    pub fn change(&mut self, change: Change) {
+    pub fn change(&mut self, now: Duration, change: Change) -> Vec<Event> {
         match change {
-            Change::Gallery(gallery) => self.set_gallery(gallery),
-            Change::Models(models) => self.set_models(*models),
+            Change::Gallery(gallery) => {
+                self.set_gallery(gallery);
+                Vec::new()
+            }
+            Change::Models(models) => self.set_models(now, *models),
             Change::Config(both) => {
                 let (config, models) = *both;
                 self.zone = config.zone();
+                self.tracker.set_apart(config.recognition.evidence_expires);
                 self.keep_crops = config.gallery.keep_crops;
                 self.measures_life = config.liveness.mode != Mode::Off;
-                self.set_models(models);
+                let events = self.set_models(now, models);
                 self.controller.reconfigure(&config);
                 self.clock = self.controller.needs_clock().then_some(config.schedule.clock);
                 self.clock_read = None;
+                events
             }
         }
     }
 
-    fn set_models(&mut self, models: ModelSet) {
+    fn set_models(&mut self, now: Duration, models: ModelSet) -> Vec<Event> {
         let ModelSet { recognizer, liveness, worth, gallery } = models;
+        let other = self.recognizer.model() != recognizer.model();
         self.recognizer = recognizer;
         self.liveness = liveness;
-        // Views of one person are of one model.
-        self.views.clear();
         self.controller.set_models(worth, gallery);
+        // Views of one person are of one model.
+        if other { self.input(now, Input::ModelsChanged) } else { Vec::new() }
     }
 
     /// Another gallery: evidence gathered with the old one is forgotten. One of
@@ -214,15 +228,15 @@ impl Doorkeeper {
         self.controller.set_gallery(gallery);
     }
 
-    /// Takes a frame that was captured at this time. What follows of it follows at the
-    /// time that `clock` shows once it has been looked at, on a clock that does not run
+    /// Looks at a frame and decides at once: [`Self::look`], then [`Self::decide`].
+    pub fn frame(&mut self, now: Duration, frame: &Frame) -> Result<Vec<Event>, NetworkError> {
+        let looked = self.look(now, frame)?;
+        Ok(self.decide(now, &looked))
+    }
+
+    /// Looks at a frame that was captured at this time, on a clock that does not run
     /// backwards.
-    pub fn frame(
-        &mut self,
-        captured: Duration,
-        frame: &Frame,
-        clock: impl FnOnce() -> Duration,
-    ) -> Result<Vec<Event>, NetworkError> {
+    pub fn look(&mut self, captured: Duration, frame: &Frame) -> Result<Looked, NetworkError> {
         let (width, height) = (frame.width(), frame.height());
         let zone = self.zone;
         // A poster of a hundred faces must not hold up the door.
@@ -244,29 +258,36 @@ impl Doorkeeper {
             }
         }
         let samples = self.samples(frame, &views)?;
+        Ok(Looked { captured, tracks, views, samples })
+    }
+
+    /// Decides on what a frame showed. Whatever else happened meanwhile is to be told
+    /// before, at its own time.
+    pub fn decide(&mut self, now: Duration, looked: &Looked) -> Vec<Event> {
+        let Looked { captured, tracks, views, samples } = looked;
         let faces: heapless::Vec<FaceSeen<'_>, MAX_TRACKS> = tracks
             .iter()
-            .zip(&views)
+            .zip(views)
             .zip(samples)
             .map(|((track, view), sample)| FaceSeen {
                 track: *track,
                 weakest: view.quality.weakest(),
                 weakest_to_enroll: view.quality.weakest_to_enroll(),
                 turn: view.quality.turn,
-                sample,
+                sample: *sample,
                 template: view.template.as_ref(),
             })
             .collect();
-        let mut events = self.tick(clock());
-        let now = self.last;
+        let mut events = self.tick(now);
+        let (now, captured) = (self.last, *captured);
         let began = Instant::now();
         let output = self.controller.step(now, Input::Faces { captured, faces: &faces });
         self.decided_in = began.elapsed();
         if output.take {
-            self.hold_on(&views);
+            self.hold_on(views);
         }
         self.carry_out(now, output, &mut events);
-        Ok(events)
+        events
     }
 
     /// Anything but frames that happens at the door. What comes late counts from now.
@@ -287,16 +308,23 @@ impl Doorkeeper {
                 });
                 // That it does not lock either while it is away goes without saying.
                 let error = error.filter(|_| opens || !self.away);
+                self.said.clone_from(&error);
                 let mut events: Vec<Event> = error.map(Event::RelayFailed).into_iter().collect();
                 events.extend(self.input(now, Input::Answer { order, taken }));
                 events
             }
             Told::Away { error } => {
                 self.away = true;
-                vec![Event::RelayFailed(error)]
+                let mut events = self.input(now, Input::RelayAway);
+                // The order that found it out has said so.
+                if self.said.as_ref() != Some(&error) {
+                    events.push(Event::RelayFailed(error));
+                }
+                events
             }
             Told::Back { .. } => {
                 self.away = false;
+                self.said = None;
                 self.input(now, Input::RelayBack)
             }
             Told::Drifted { on } => {
@@ -399,8 +427,9 @@ impl Doorkeeper {
                 }
                 let _ = self.signals.push_back(signal);
             }
-            if let Some(Newcomer { by, look_alike }) = output.keep {
+            if let Some(Newcomer { number, by, look_alike }) = output.keep {
                 self.newcomer = Some(NewPerson {
+                    number,
                     templates: self.views.iter().cloned().collect(),
                     administrator: by.is_none(),
                     look_alike: look_alike.map(|(like, stricter)| (like.person, stricter)),

@@ -6,7 +6,7 @@ use crate::camera::live::CameraState;
 use crate::config::Config;
 use crate::control::{Begun, Command, Control, ControlError, Order};
 use crate::controller::Input;
-use crate::door::{self, Note};
+use crate::door::{self, Note, State};
 use crate::doorkeeper::{Doorkeeper, Hand};
 use crate::event::Event;
 use crate::heartbeat::{Heartbeats, Watchdog};
@@ -17,6 +17,7 @@ use crate::service::Moment;
 use crate::snapshot::{
     CameraNow, ClockNow, DoorNow, GalleryNow, MotionNow, RelayNow, Snapshot, WatchdogNow,
 };
+use crate::standing::Standing;
 use crate::systemd::Word;
 use crate::timings::{Stage, Timings};
 use crate::watchdog::WatchdogSettings;
@@ -35,6 +36,9 @@ const SHOW_EVERY: Duration = Duration::from_millis(500);
 /// watchdog's patience, before the service is ended; for so long where there is no
 /// watchdog.
 const SILENCE: Duration = Duration::from_secs(10);
+/// Whoever orders the door to be opened hears of it within so long: the door itself gives
+/// a relay two seconds.
+const OPENS_WITHIN: Duration = Duration::from_secs(3);
 /// A thread may be silent for so long before the first frame: opening a camera may take
 /// its time.
 const GRACE: Duration = Duration::from_secs(60);
@@ -110,6 +114,10 @@ pub struct Peripherals {
     #[cfg(feature = "gpio")]
     wired: Wired,
     control: Option<(Control, Receiver<Order>)>,
+    /// An order to open that the relay has not answered, and until when it may.
+    opening: Option<(Begun, Duration)>,
+    /// What holds beyond a restart.
+    standing: Standing,
     reload: Arc<Reload>,
     /// What systemd was told last of it.
     told: Option<bool>,
@@ -140,22 +148,21 @@ struct Show {
     relay_since: Duration,
 }
 
-impl Peripherals {
-    /// Opens everything that the configuration names. Devices that are not there yet are
-    /// waited for; only what can never work is an error. Times count from `started`.
-    /// `models` is what is shown of them; `reload` is set where somebody orders it.
-    pub fn open(
-        config: &Config,
-        relay: Relay,
-        started: Instant,
-        models: &str,
-        reload: Arc<Reload>,
-    ) -> Result<(Self, Hand), PeripheralsError> {
-        let (sender, messages) = sync_channel(MAX_MESSAGES);
-        let locked = config.door.lock.energised(false);
-        let patience = config.watchdog();
-        let silence = patience.map_or(SILENCE, |patience| patience / 2);
-        let link = RelayLink::start(relay, locked, Some(silence), sender.clone())?;
+/// What must be there before anything else: the relay, which is told to lock, and the
+/// socket, of which there is one a door.
+pub struct Secured {
+    sender: SyncSender<Message>,
+    messages: Receiver<Message>,
+    link: RelayLink,
+    control: Option<(Control, Receiver<Order>)>,
+    snapshot: Arc<Mutex<Snapshot>>,
+}
+
+impl Secured {
+    /// Locks the door before models and people are read, which may take minutes: the
+    /// relay may have been left open by a service that was killed. A relay that is not
+    /// there is waited for.
+    pub fn begin(config: &Config, relay: Relay) -> Result<Self, PeripheralsError> {
         let snapshot = Arc::new(Mutex::new(Snapshot::default()));
         let control = match Control::listen(&config.status_socket(), Arc::clone(&snapshot)) {
             Ok(control) => Some(control),
@@ -166,8 +173,26 @@ impl Peripherals {
                 None
             }
         };
+        let (sender, messages) = sync_channel(MAX_MESSAGES);
+        let locked = config.door.lock.energised(false);
+        let silence = config.watchdog().map_or(SILENCE, |patience| patience / 2);
+        let link = RelayLink::start(relay, locked, Some(silence), sender.clone())?;
+        Ok(Self { sender, messages, link, control, snapshot })
+    }
+
+    /// Opens everything else that the configuration names. Devices that are not there yet
+    /// are waited for; only what can never work is an error. Times count from `started`.
+    /// `models` is what is shown of them; `reload` is set where somebody orders it.
+    pub fn open(
+        self,
+        config: &Config,
+        started: Instant,
+        models: &str,
+        reload: Arc<Reload>,
+    ) -> Result<(Peripherals, Hand), PeripheralsError> {
+        let Self { sender, messages, link, control, snapshot } = self;
         let beats = Arc::new(Heartbeats::default());
-        let settings = match patience {
+        let settings = match config.watchdog() {
             Some(patience) => WatchdogSettings {
                 grace: GRACE.max(patience),
                 late_after: patience / 2,
@@ -198,11 +223,13 @@ impl Peripherals {
             relay,
             relay_since: Duration::ZERO,
         };
-        let peripherals = Self {
+        let peripherals = Peripherals {
             messages,
             #[cfg(feature = "gpio")]
             wired: Wired::open(config, started, &sender)?,
             control,
+            opening: None,
+            standing: Standing::beside(&config.gallery_file()),
             reload,
             told: None,
             beats,
@@ -211,6 +238,17 @@ impl Peripherals {
             show,
         };
         Ok((peripherals, Hand::Link(link)))
+    }
+}
+
+impl Peripherals {
+    /// What held when the last service ended holds for this door, too.
+    pub fn restore(&self, keeper: &mut Doorkeeper) -> Vec<Event> {
+        if !self.standing.lockdown() {
+            return Vec::new();
+        }
+        log::warn!("lockdown holds since before this start; facelatch door normal ends it");
+        keeper.input(Duration::ZERO, Input::Command(door::Command::Lockdown))
     }
 
     /// Tells systemd that the service ends.
@@ -248,6 +286,7 @@ impl Peripherals {
                 events.extend(self.order(keeper, now, begun));
             }
         }
+        self.opened(keeper, now);
         while let Some(signal) = keeper.signal() {
             #[cfg(feature = "gpio")]
             self.wired.lamps.show(signal);
@@ -317,19 +356,52 @@ impl Peripherals {
                 return Vec::new();
             }
         };
+        if matches!(keeper.door().state(), State::Stopping { .. } | State::Stopped) {
+            begun.answer(Err("the service ends".to_owned()));
+            return Vec::new();
+        }
+        if command == door::Command::Normal
+            && let Err(reason) = self.standing.set_lockdown(false)
+        {
+            begun.answer(Err(format!("{}: {reason}", self.standing.file().display())));
+            return Vec::new();
+        }
         let events = keeper.input(now, Input::Command(command));
         let refused = events
             .iter()
             .find(|event| matches!(event, Event::Door(Note::NotOpenedByCommand(_))))
             .map(Event::to_string);
-        let done = match command {
-            door::Command::Open => "opened by command".to_owned(),
-            _ => format!("mode {}", DoorNow::of(keeper.door()).mode),
-        };
-        begun.answer(refused.map_or(Ok(done), Err));
+        let mode = format!("mode {}", DoorNow::of(keeper.door()).mode);
+        match (command, refused) {
+            (_, Some(reason)) => begun.answer(Err(reason)),
+            (door::Command::Open, None) => self.opening = Some((begun, now + OPENS_WITHIN)),
+            (door::Command::Lockdown, None) => {
+                begun.answer(Ok(match self.standing.set_lockdown(true) {
+                    Ok(()) => mode,
+                    Err(reason) => format!(
+                        "{mode}, but a restart ends it: {}: {reason}",
+                        self.standing.file().display()
+                    ),
+                }))
+            }
+            (door::Command::Normal | door::Command::AlwaysOpen, None) => begun.answer(Ok(mode)),
+        }
         events
     }
+
+    /// Whoever ordered the door to be opened hears whether it was.
+    fn opened(&mut self, keeper: &Doorkeeper, now: Duration) {
+        let Some((begun, until)) = self.opening.take() else { return };
+        match keeper.door().state() {
+            State::Open => begun.answer(Ok("opened by command".to_owned())),
+            State::Granting { .. } if now < until => self.opening = Some((begun, until)),
+            _ => begun.answer(Err(format!("the relay did not open: {}", self.show.relay.state))),
+        }
+    }
 }
+
+/// The service's exit code where a thread is stuck.
+pub const EXIT_STUCK: i32 = 70;
 
 /// One line for `systemctl status`, which changes seldom.
 fn status(snapshot: &Snapshot) -> String {
@@ -340,9 +412,6 @@ fn status(snapshot: &Snapshot) -> String {
         door.state, door.mode, camera.state, relay.state, gallery.people
     )
 }
-
-/// The service's exit code where a thread is stuck.
-pub const EXIT_STUCK: i32 = 70;
 
 impl Show {
     fn snapshot(
@@ -393,7 +462,7 @@ impl Show {
             refreshed: Some(Instant::now()),
             ..Snapshot::default()
         };
-        snapshot.count(keeper.counts());
+        snapshot.count(moment.counts);
         snapshot
     }
 }

@@ -5,10 +5,9 @@ use crate::camera::live::{LiveCamera, Taken};
 use crate::camera::{Captured, Kind};
 
 use crate::doorkeeper::Doorkeeper;
-use crate::event::Event;
+use crate::event::{Counts, Event};
 use crate::motion_gate::{Look, MotionGate};
 use crate::nn::NetworkError;
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -72,8 +71,13 @@ pub struct Moment<'a> {
     pub camera: &'a LiveCamera,
     /// What was seen so far.
     pub summary: &'a Summary,
+    /// How often each kind of event was told.
+    pub counts: &'a Counts,
     /// What the last frame took, if it was looked at.
     pub took: Option<Duration>,
+    /// A frame was looked at and is not decided on yet: neither people nor models may
+    /// change now.
+    pub in_frame: bool,
 }
 
 /// Feeds the doorkeeper until the camera ends, as many frames came as planned, or it is
@@ -103,6 +107,7 @@ pub fn run(
         last: None,
         away: false,
         summary: Summary::default(),
+        counts: Counts::default(),
         failures: 0,
     };
     let watched = guarded(|| watch.watch());
@@ -136,6 +141,7 @@ struct Watch<'a, T, B> {
     /// The camera is away, and that is told.
     away: bool,
     summary: Summary,
+    counts: Counts,
     failures: usize,
 }
 
@@ -225,19 +231,17 @@ where
         }
         self.summary.looked += 1;
         let began = Instant::now();
-        let now = Cell::new(self.now);
-        let clock = || {
-            // Recorded frames are looked at in no time.
-            let read = if self.recorded { at } else { self.plan.started.elapsed() };
-            now.set(read.max(now.get()));
-            now.get()
-        };
-        let looked = self.keeper.frame(at, &captured.frame, clock);
-        self.now = now.get();
-        self.took = Some(began.elapsed());
+        let looked = self.keeper.look(at, &captured.frame);
+        // Recorded frames are looked at in no time.
+        if !self.recorded {
+            // What happened meanwhile, at its own time, before time passes.
+            self.visit_in(self.plan.started.elapsed(), true);
+        }
         let events = match looked {
-            Ok(events) => {
+            Ok(looked) => {
                 self.failures = 0;
+                let events = self.keeper.decide(self.now, &looked);
+                self.took = Some(began.elapsed());
                 events
             }
             Err(error) => {
@@ -256,15 +260,30 @@ where
 
     /// Lets the rest of the door have its moment.
     fn visit(&mut self, now: Duration) {
+        self.visit_in(now, false);
+    }
+
+    fn visit_in(&mut self, now: Duration, frame: bool) {
         self.now = self.now.max(now);
-        let took = self.took.take();
-        let moment = Moment { now: self.now, camera: &self.camera, summary: &self.summary, took };
-        let events = (self.between)(self.keeper, &moment);
+        let events = self.between(frame);
         self.tell(&events);
+    }
+
+    fn between(&mut self, in_frame: bool) -> Vec<Event> {
+        let moment = Moment {
+            now: self.now,
+            camera: &self.camera,
+            summary: &self.summary,
+            counts: &self.counts,
+            took: self.took.take(),
+            in_frame,
+        };
+        (self.between)(self.keeper, &moment)
     }
 
     fn tell(&mut self, events: &[Event]) {
         for event in events {
+            self.counts.add(event);
             self.summary.granted += usize::from(matches!(event, Event::Granted { .. }));
             (self.told)(self.now, event);
         }
@@ -286,9 +305,7 @@ where
             }
             std::thread::sleep(BETWEEN_TRIES);
             self.now += BETWEEN_TRIES;
-            let moment =
-                Moment { now: self.now, camera: &self.camera, summary: &self.summary, took: None };
-            events = (self.between)(self.keeper, &moment);
+            events = self.between(false);
             events.extend(self.keeper.tick(self.now));
         }
         self.tell(&events);

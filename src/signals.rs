@@ -171,18 +171,20 @@ impl Signal {
     /// other grant.
     pub fn of_note(note: &Note) -> Option<Self> {
         match note {
-            Note::Granted { .. } => Some(Self::Welcome),
+            // Not before the relay has answered.
+            Note::Unlocked => Some(Self::Welcome),
             Note::NotGranted { .. } | Note::LockedOut(_) => Some(Self::Refused),
             Note::Alarm(Alarm::HeldTooLong) => Some(Self::CloseDoor),
             Note::Alarm(Alarm::Forced) => Some(Self::Siren),
             Note::AlarmEnded(_) => Some(Self::Quiet),
-            Note::Duress { .. }
+            Note::Granted { .. }
+            | Note::Duress { .. }
             | Note::Exit
             | Note::OpenedByCommand
             | Note::NotOpenedByCommand(_)
             | Note::Mode(_)
-            | Note::Unlocked
             | Note::Locked
+            | Note::Released
             | Note::NoAnswer
             | Note::RelayBack
             | Note::Passed { .. }

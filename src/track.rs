@@ -23,7 +23,8 @@ pub const MAX_TRACKS: usize = 16;
 /// Overlap (intersection over union) below which two boxes are two heads. At 10
 /// frames a second a walking person's box still overlaps its last by half.
 const LEAST_OVERLAP: f32 = 0.3;
-/// A face unseen for longer has left: somebody else may stand there now.
+/// A face unseen for longer has left: somebody else may stand there now. One that is in
+/// two frames in a row was not unseen, however slow the board is.
 const LOST_AFTER: Duration = Duration::from_millis(600);
 
 /// Share of the newest step in a track's speed.
@@ -43,6 +44,10 @@ pub struct TrackId(pub u64);
 pub struct Tracker {
     tracks: heapless::Vec<Track, MAX_TRACKS>,
     next: u64,
+    /// Two frames in a row may be so far apart.
+    apart: Duration,
+    /// When the last frame was.
+    last: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,11 +82,27 @@ pub fn worth_embedding(
 }
 
 impl Tracker {
+    /// Nobody is followed yet. Whoever is in two frames in a row is followed from one to
+    /// the other if they are no further apart than this: the age of evidence, for what is
+    /// further apart is weighed together by nobody.
+    pub fn new(apart: Duration) -> Self {
+        Self { apart, ..Self::default() }
+    }
+
+    /// Another age of evidence.
+    pub fn set_apart(&mut self, apart: Duration) {
+        self.apart = apart;
+    }
+
     /// A track for each of the frame's faces, in their order. `now` is the
     /// frame's time on any clock that does not run backwards. Faces beyond
     /// [`MAX_TRACKS`] get none.
     pub fn step(&mut self, now: Duration, faces: &[Face]) -> heapless::Vec<TrackId, MAX_TRACKS> {
-        self.tracks.retain(|track| now.saturating_sub(track.seen) <= LOST_AFTER);
+        let last = self.last.replace(now);
+        self.tracks.retain(|track| {
+            let within = if Some(track.seen) == last { self.apart } else { Duration::ZERO };
+            now.saturating_sub(track.seen) <= within.max(LOST_AFTER)
+        });
         let faces = &faces[..faces.len().min(MAX_TRACKS)];
         let mut pairs: heapless::Vec<(f32, usize, usize), { MAX_TRACKS * MAX_TRACKS }> =
             heapless::Vec::new();
@@ -202,6 +223,21 @@ mod tests {
         assert_eq!(tracker.step(ms(200), &[face(0.0, 100.0)])[0], first);
         assert_eq!(tracker.step(ms(800), &[face(0.0, 100.0)])[0], first);
         assert_ne!(tracker.step(ms(1401), &[face(0.0, 100.0)])[0], first);
+    }
+
+    #[test]
+    fn a_slow_board_follows_whoever_is_in_every_frame() {
+        let mut tracker = Tracker::new(ms(1500));
+        let here = [face(0.0, 100.0)];
+        let first = tracker.step(ms(0), &here)[0];
+        for now in [700, 1900, 3400] {
+            assert_eq!(tracker.step(ms(now), &here)[0], first, "{now}");
+        }
+        // A frame without them, or a gap that no evidence outlives.
+        tracker.step(ms(4100), &[]);
+        let second = tracker.step(ms(4200), &here)[0];
+        assert_ne!(second, first);
+        assert_ne!(tracker.step(ms(5701), &here)[0], second);
     }
 
     proptest! {

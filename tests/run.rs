@@ -211,6 +211,46 @@ fn a_service_that_was_killed_while_the_door_was_open_locks_it_when_it_is_back() 
 }
 
 #[test]
+fn lockdown_outlives_the_service_and_is_ended_by_order_alone() {
+    let mut door = Door::new();
+    door.configure("");
+    let mut service = door.start();
+    door.hears("READY=1");
+    assert!(door.order("lockdown").status.success());
+    service.child.kill().expect("killed");
+    service.child.wait().expect("an end");
+    let service = door.start();
+    service.says("lockdown holds since before this start");
+    door.hears("READY=1");
+    assert_eq!(door.order("open").status.code(), Some(1));
+    assert!(door.order("normal").status.success());
+    assert!(door.order("open").status.success());
+    door.switched(true);
+    drop(service);
+    let service = door.start();
+    door.hears("READY=1");
+    assert!(door.order("open").status.success());
+    drop(service);
+}
+
+#[test]
+fn whoever_orders_a_relay_that_is_away_to_open_hears_that_it_did_not() {
+    let mut door = Door::new();
+    door.port = "/dev/no-such-port".to_owned();
+    door.configure("");
+    let _service = door.start();
+    door.hears("READY=1");
+    let refused = door.order("open");
+    assert_eq!(refused.status.code(), Some(1));
+    let reason = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(reason.contains("did not open") && reason.contains("no-such-port"), "{reason}");
+    // The snapshot is refreshed twice a second.
+    std::thread::sleep(Duration::from_secs(1));
+    let failed = &door.status()["service"]["events"]["relay failed"];
+    assert!(failed.as_u64().is_some_and(|failed| failed > 0), "{failed}");
+}
+
+#[test]
 fn a_second_service_at_the_same_door_is_refused() {
     let door = Door::new();
     door.configure("");

@@ -14,7 +14,7 @@ use facelatch::doorkeeper::{Doorkeeper, Hand, ModelSet};
 use facelatch::event::Event;
 use facelatch::likelihood::NOT_MEASURED;
 use facelatch::motion_gate::{MotionGate, MotionGateSettings};
-use facelatch::peripherals::{Peripherals, Reload};
+use facelatch::peripherals::{Reload, Secured};
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
 use facelatch::schedule::{Admission, TrustNote};
@@ -59,7 +59,13 @@ impl Run {
                 "no camera: name one with --camera, or with uri under [camera] in the configuration"
             );
         };
-        let relay = Relay::open(self.relay.as_ref().unwrap_or(&config.relay.uri))?;
+        let relay_uri = self.relay.unwrap_or_else(|| config.relay.uri.clone());
+        let relay = Relay::open(&relay_uri)?;
+        let shown = relay.to_string();
+        let recorded = Kind::of(&uri)? == Kind::Recorded;
+        // Before all that takes time. A recording has its own time, which devices do not
+        // keep to.
+        let secured = if recorded { None } else { Some(Secured::begin(&config, relay)?) };
         let store = self.site.model_store(&config);
         let store =
             store.map(|store| store.pointer().map(|now| (store, now.current))).transpose()?;
@@ -93,20 +99,22 @@ impl Run {
             signal_hook::flag::register(signal, Arc::clone(&stop))
                 .context("cannot listen to signals")?;
         }
-        log::info!("{} people, {} templates; relay {relay}", gallery.people(), gallery.templates());
+        log::info!("{} people, {} templates; relay {shown}", gallery.people(), gallery.templates());
         let mut out = self.json.then(|| Outlet::new(std::io::stdout())).transpose()?;
         let mut told = |at: Duration, event: &Event| tell(at, event, out.as_mut());
         let models = ModelSet { recognizer, liveness, worth, gallery };
         let started = Instant::now();
-        let recorded = Kind::of(&uri)? == Kind::Recorded;
-        let (mut around, hand) = if recorded {
-            // A recording has its own time, which devices do not keep to.
-            (None, Hand::Direct(relay))
-        } else {
-            let (around, hand) = Peripherals::open(&config, relay, started, &version, reload)?;
-            (Some(around), hand)
+        let (mut around, hand) = match secured {
+            Some(secured) => {
+                let (around, hand) = secured.open(&config, started, &version, reload)?;
+                (Some(around), hand)
+            }
+            None => (None, Hand::Direct(Relay::open(&relay_uri)?)),
         };
-        let (mut keeper, events) = Doorkeeper::new(models, &config, hand, Duration::ZERO);
+        let (mut keeper, mut events) = Doorkeeper::new(models, &config, hand, Duration::ZERO);
+        if let Some(around) = &around {
+            events.extend(around.restore(&mut keeper));
+        }
         for event in &events {
             told(Duration::ZERO, event);
         }
@@ -117,9 +125,12 @@ impl Run {
             MotionGate::new(MotionGateSettings { idle_look_every, ..Default::default() })
         });
         let between = |keeper: &mut Doorkeeper, moment: &Moment<'_>| {
-            let mut events = desk.visit(keeper, moment.now);
+            let mut events = Vec::new();
             if let Some(around) = &mut around {
                 events.extend(around.visit(keeper, moment));
+            }
+            if !moment.in_frame {
+                events.extend(desk.visit(keeper, moment.now));
             }
             events
         };

@@ -17,10 +17,13 @@ use facelatch::recognize::Recognizer;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How often to look whether somebody was enrolled or removed meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Somebody enrolled at the door is written only while they may still be told so: the
+/// enrolment waits for 30 s.
+const BEGUN_WITHIN: Duration = Duration::from_secs(15);
 /// Age at which a file's time tells it from any later state.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
 
@@ -55,9 +58,9 @@ struct Papers {
     /// For the service.
     change: Option<Change>,
     /// To be written.
-    newcomer: Option<NewPerson>,
-    /// How that went: a name, or why not.
-    kept: Option<Result<String, String>>,
+    newcomer: Option<(NewPerson, Instant)>,
+    /// How that went with whom: a name, or why not.
+    kept: Option<(u32, Result<String, String>)>,
 }
 
 impl Desk {
@@ -70,15 +73,16 @@ impl Desk {
         let newcomer = keeper.newcomer();
         let mut papers = self.papers();
         if newcomer.is_some() {
-            papers.newcomer = newcomer;
+            papers.newcomer = newcomer.map(|newcomer| (newcomer, Instant::now()));
             self.brought.notify_one();
         }
         let (change, kept) = (papers.change.take(), papers.kept.take());
         drop(papers);
-        if let Some(change) = change {
-            keeper.change(change);
+        let mut events = change.map_or_else(Vec::new, |change| keeper.change(now, change));
+        if let Some((number, done)) = kept {
+            events.extend(keeper.input(now, Input::Kept { number, done }));
         }
-        kept.map_or_else(Vec::new, |kept| keeper.input(now, Input::Kept(kept)))
+        events
     }
 
     fn put(&self, change: Change) {
@@ -124,7 +128,14 @@ impl Watched {
                 // Ends with the service, which holds the desk.
                 while let Some(desk) = weak.upgrade() {
                     let newcomer = desk.papers().newcomer.take();
-                    let kept = newcomer.map(|newcomer| watcher.keep(&newcomer));
+                    let kept = newcomer.map(|(newcomer, brought)| {
+                        // Nobody may be enrolled after they were told that they are not.
+                        let done = match brought.elapsed() < BEGUN_WITHIN {
+                            true => watcher.keep(&newcomer),
+                            false => Err("the gallery was busy for too long".to_owned()),
+                        };
+                        (newcomer.number, done)
+                    });
                     if let Some(change) = watcher.look() {
                         desk.put(change);
                     }
@@ -191,7 +202,7 @@ impl Watcher {
 
     /// Writes somebody enrolled at the door; their name so far, or why not.
     fn keep(&mut self, newcomer: &NewPerson) -> Result<String, String> {
-        let NewPerson { templates, administrator, look_alike } = newcomer;
+        let NewPerson { templates, administrator, look_alike, .. } = newcomer;
         self.seen = None;
         Store::open(&self.watched.config.gallery_file())
             .and_then(|mut store| store.enroll_unnamed(templates, *administrator, *look_alike))

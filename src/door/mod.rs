@@ -237,6 +237,11 @@ impl Door {
             Event::OpenHours(open) => self.open_hours = open,
             Event::Passed { person, role } => self.passback.passed(now, person, role),
             Event::Answer { order, taken } => self.answer(now, order, taken, actions),
+            Event::RelayAway => {
+                if self.lock.away(now) {
+                    self.give_up(now);
+                }
+            }
             Event::RelayBack => {
                 tell(actions, Note::RelayBack);
                 self.lock.back(now);
@@ -258,6 +263,7 @@ impl Door {
                 tell(actions, Note::NotOpenedByCommand(Refusal::Stopped));
             }
             Event::Refused | Event::Exit | Event::Duress | Event::Opened | Event::Closed => {}
+            Event::RelayAway => {}
             Event::Command(_) | Event::OpenHours(_) | Event::Passed { .. } => {}
             Event::Tick | Event::Stop => {}
         }
@@ -355,6 +361,11 @@ impl Door {
                 if self.leaf != Leaf::Closed {
                     self.passed(now, actions);
                 }
+            }
+            Answered::Locked
+                if self.state() == State::Stopped && self.settings.lock == LockKind::FailSafe =>
+            {
+                tell(actions, Note::Released);
             }
             Answered::Locked => tell(actions, Note::Locked),
             Answered::NotOpened => self.give_up(now),

@@ -173,6 +173,9 @@ class Machine:
             return f"{path},server=on,wait=off"
 
         command = [
+            # Two processors are emulated by two threads: whatever else runs here goes
+            # first, the other end of the serial port above all.
+            "nice", "-n", "10",
             "qemu-system-aarch64", "-M", "virt", "-cpu", cpu, "-smp", "2", "-m", "512",
             "-accel", "tcg,thread=multi",
             "-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none",

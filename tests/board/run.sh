@@ -17,5 +17,4 @@ if [[ " $* " != *" --program "* && " $* " != *" --probe "* ]]; then
     cargo build --release -p facelatch --bin facelatch --target "$target" --features device
     set -- --program "${CARGO_TARGET_DIR:-target}/$target/release/facelatch" "$@"
 fi
-# Two processors are emulated by two threads; whatever else runs here goes first.
-exec nice -n 10 python3 "$here/play.py" "$work" "$@"
+exec python3 "$here/play.py" "$work" "$@"

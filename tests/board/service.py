@@ -8,14 +8,16 @@ PROGRAM = "/bin/facelatch"
 CONFIG = "/run/facelatch.toml"
 # A relay that falls back by itself within seconds where the program is gone.
 FLASH = 3
-SERIAL = f"serial:/dev/ttyUSB0?protocol=modbus&channel=1&flash={FLASH}s"
+SERIAL = f"serial:/dev/facelatch/relay?protocol=modbus&channel=1&flash={FLASH}s"
 
 # What it says where a scene has to know when to act. Assertions do not lean on these.
 READY = r"\d+ people, \d+ templates"
 STRANGER = r"refused: nobody"
 ADMINISTRATOR_AWAITED = r"enrolling: an administrator is waited for"
+FIRST_AWAITED = r"enrolling: the first person is waited for"
 NEWCOMER_AWAITED = r"enrolling: allowed by"
 ENROLLED = r"enrolled: "
+LOCKED_DOWN = r"refused: .*, lockdown"
 GRANTED = r"granted: "
 CAMERA_AWAY = r"no camera for"
 CAMERA_BACK = r"the camera is there again"

@@ -131,7 +131,7 @@ initrd() {
     ln -s bin/busybox "$tree/init"
     cp -r modules/lib "$tree/"
     install -m 644 "$here/guest/inittab" "$tree/etc/"
-    install -m 755 "$here/guest/start" "$here/guest/agent" "$tree/etc/"
+    install -m 755 "$here"/guest/{start,agent,plugged} "$tree/etc/"
     for program in feeder probe; do
         aarch64-linux-gnu-gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -s \
             -o "$tree/bin/$program" "$here/guest/$program.c"

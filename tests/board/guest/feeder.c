@@ -9,6 +9,9 @@
 //     another clip          its first frame follows within a frame's time
 //     a clip of no frames   the camera is there and delivers nothing
 //     no file               the camera is gone: the device is closed
+//
+// Pictures without compression get noise in the lowest bit of their brightness, for no
+// two frames of a camera are the same.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/videodev2.h>
@@ -21,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_BYTES = 64 << 20 };
+enum { MOST_BYTES = 64 << 20, MOST_NOISY = 1 << 20 };
 
 struct clip {
     struct stat file;
@@ -90,6 +93,19 @@ static const uint8_t *frame(struct clip *clip, uint32_t *length) {
     return at + 4;
 }
 
+// Every other pixel by chance, in a copy: the clip stays as it is.
+static const uint8_t *noisy(const struct clip *clip, const uint8_t *bytes, uint32_t length) {
+    static uint8_t copy[MOST_NOISY];
+    static uint32_t chance = 2463534242u; // xorshift, of Marsaglia
+    if (clip->format != V4L2_PIX_FMT_YUYV || length > sizeof copy) return bytes;
+    memcpy(copy, bytes, length);
+    for (uint32_t at = 0; at < length; at += 2) {
+        chance ^= chance << 13, chance ^= chance >> 17, chance ^= chance << 5;
+        copy[at] ^= chance & 1;
+    }
+    return copy;
+}
+
 static int open_device(const char *path, const struct clip *clip) {
     int device = open(path, O_RDWR);
     if (device < 0) return -1;
@@ -149,7 +165,7 @@ int main(int count, char **arguments) {
         }
         uint32_t length;
         const uint8_t *bytes = frame(&clip, &length);
-        if (bytes && write(device, bytes, length) != (ssize_t)length) {
+        if (bytes && write(device, noisy(&clip, bytes, length), length) != (ssize_t)length) {
             fprintf(stderr, "feeder: %s: %s\n", path, strerror(errno));
             close(device);
             device = -1;
