@@ -444,8 +444,10 @@ impl Doorkeeper {
             self.order = Some(order);
             let error = match &mut self.hand {
                 Hand::Direct(relay) => relay.switch(order.energise).err().map(|e| e.to_string()),
-                Hand::Link(link) if link.order(order.number, order.energise) => return,
-                Hand::Link(_) => Some("busy with earlier orders".to_owned()),
+                Hand::Link(link) => match link.order(order.number, order.energise) {
+                    Ok(()) => return,
+                    Err(reason) => Some(reason.to_string()),
+                },
             };
             let taken = error.is_none();
             events.extend(error.map(Event::RelayFailed));

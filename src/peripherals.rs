@@ -191,7 +191,7 @@ impl Secured {
         reload: Arc<Reload>,
     ) -> Result<(Peripherals, Hand), PeripheralsError> {
         let Self { sender, messages, link, control, snapshot } = self;
-        let beats = Arc::new(Heartbeats::default());
+        let beats = Arc::new(Heartbeats::relay(link.pulse()));
         let settings = match config.watchdog() {
             Some(patience) => WatchdogSettings {
                 grace: GRACE.max(patience),
