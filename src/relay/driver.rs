@@ -173,10 +173,17 @@ impl RelayLink {
 
     /// Gives an order, which ends all earlier ones that are not carried out yet; the answer
     /// is told. Where this is an error, the order is not taken and no answer follows.
-    pub fn order(&self, number: u32, on: bool) -> Result<(), NotOrdered> {
+    /// After `at_most` the relay is locked whatever happens to whoever gives the orders; the
+    /// same order once more counts that anew, and is not answered.
+    pub fn order(
+        &self,
+        number: u32,
+        on: bool,
+        at_most: Option<Duration>,
+    ) -> Result<(), NotOrdered> {
         self.newest.store(number, Ordering::Relaxed);
         let orders = self.orders.as_ref().ok_or(NotOrdered::Gone)?;
-        orders.try_send(Command { number, on }).map_err(|error| match error {
+        orders.try_send(Command { number, on, at_most }).map_err(|error| match error {
             TrySendError::Full(_) => NotOrdered::Busy,
             TrySendError::Disconnected(_) => {
                 self.pulse.gone();
@@ -237,7 +244,7 @@ fn kind(told: &Told) -> usize {
         Told::Answer { .. } => 0,
         Told::Away { .. } | Told::Back { .. } => 1,
         Told::Drifted { .. } => 2,
-        Told::Abandoned => 3,
+        Told::Abandoned | Told::Expired => 3,
     }
 }
 
@@ -286,7 +293,9 @@ impl<D: Device, E: From<Told>> Driver<D, E> {
     fn carry_out_newest(&mut self, first: Command, orders: &Receiver<Command>) {
         let mut newest = first;
         for command in orders.try_iter() {
-            self.supersede(newest);
+            if newest.number != command.number {
+                self.supersede(newest);
+            }
             newest = command;
         }
         if newest.number == self.newest.load(Ordering::Relaxed) {
@@ -414,10 +423,10 @@ mod tests {
     #[test]
     fn orders_that_piled_up_are_given_up_but_for_the_newest() {
         let site = Site::locked();
-        assert_eq!(site.link.order(1, true), Ok(()));
+        assert_eq!(site.link.order(1, true, None), Ok(()));
         site.begins(true);
         for (number, on) in [(2, false), (3, true), (4, false)] {
-            assert_eq!(site.link.order(number, on), Ok(()));
+            assert_eq!(site.link.order(number, on, None), Ok(()));
         }
         site.go_on.send(()).expect("a relay");
         site.told(&[answer(1), superseded(2), superseded(3)]);
@@ -428,15 +437,15 @@ mod tests {
     #[test]
     fn an_order_to_open_does_not_outlive_one_to_lock_that_found_no_room() {
         let site = Site::locked();
-        assert_eq!(site.link.order(1, false), Ok(()));
+        assert_eq!(site.link.order(1, false, None), Ok(()));
         site.begins(false);
         for (number, on) in [(2, false), (3, true), (4, false), (5, true)] {
-            assert_eq!(site.link.order(number, on), Ok(()));
+            assert_eq!(site.link.order(number, on, None), Ok(()));
         }
-        assert_eq!(site.link.order(6, false), Err(NotOrdered::Busy));
+        assert_eq!(site.link.order(6, false, None), Err(NotOrdered::Busy));
         site.go_on.send(()).expect("a relay");
         site.told(&[answer(1), superseded(2), superseded(3), superseded(4), superseded(5)]);
-        assert_eq!(site.link.order(7, false), Ok(()));
+        assert_eq!(site.link.order(7, false, None), Ok(()));
         site.switched(false);
         site.told(&[answer(7)]);
     }
@@ -468,7 +477,7 @@ mod tests {
     fn a_thread_that_hangs_is_silent_and_one_that_panics_is_gone() {
         let site = Site::locked();
         let pulse = site.link.pulse();
-        assert_eq!(site.link.order(1, true), Ok(()));
+        assert_eq!(site.link.order(1, true, None), Ok(()));
         site.begins(true);
         // In the device's call.
         let silent = pulse.silent().expect("a thread");
@@ -498,7 +507,7 @@ mod tests {
         assert!(told.recv_timeout(PATIENCE).is_err(), "the thread has ended");
         // Its channel may end a moment later.
         let started = Instant::now();
-        while link.order(1, true) != Err(NotOrdered::Gone) {
+        while link.order(1, true, None) != Err(NotOrdered::Gone) {
             assert!(started.elapsed() < PATIENCE);
         }
         assert_eq!(link.pulse().silent(), None);
@@ -509,7 +518,7 @@ mod tests {
         let (events, heard) = sync_channel::<Told>(8);
         let relay = Relay::open("log:").expect("a relay");
         let link = RelayLink::start(relay, false, None, events).expect("a link");
-        assert_eq!(link.order(1, true), Ok(()));
+        assert_eq!(link.order(1, true, None), Ok(()));
         assert_eq!(heard.recv_timeout(PATIENCE), Ok(answer(1)));
         drop(link);
         assert!(heard.recv_timeout(PATIENCE).is_err(), "the thread has ended");
