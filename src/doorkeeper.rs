@@ -34,6 +34,9 @@ const CLOCK_EVERY: Duration = Duration::from_secs(1);
 /// Signals that wait to be shown.
 const MAX_SIGNALS: usize = 8;
 
+/// A relay that is open locks by itself so long after the door should have told it to.
+const LATE: Duration = Duration::from_secs(2);
+
 /// What may change while the door is watched.
 pub enum Change {
     /// Somebody was enrolled, renamed or removed.
@@ -89,6 +92,8 @@ pub struct Doorkeeper {
     said: Option<String>,
     /// Of the newest order.
     order: Option<Order>,
+    /// Until when the relay was told that the lock is wanted open; nothing is without end.
+    until: Option<Duration>,
     decided_in: Duration,
     /// Time of the last step.
     last: Duration,
@@ -134,6 +139,7 @@ impl Doorkeeper {
             away: false,
             said: None,
             order: None,
+            until: None,
             decided_in: Duration::ZERO,
             last: now,
             keep_crops: config.gallery.keep_crops,
@@ -339,6 +345,12 @@ impl Doorkeeper {
                 events.extend(self.input(now, Input::RelayBack));
                 events
             }
+            Told::Expired => {
+                let reason = "locked by itself, for the service did not say so in time";
+                let mut events = vec![Event::RelayFailed(reason.to_owned())];
+                events.extend(self.input(now, Input::RelayBack));
+                events
+            }
         }
     }
 
@@ -415,6 +427,28 @@ impl Doorkeeper {
         let _ = self.views.push(NewTemplate { template: template.clone(), crop });
     }
 
+    /// Until when an order counts: one that opens only as long as the door is wanted open.
+    fn wanted_until(&self, order: Order) -> Option<Duration> {
+        let door = self.controller.door();
+        let stops = matches!(door.state(), State::Stopping { .. } | State::Stopped);
+        if stops || order.energise == door.idle() { None } else { door.open_until() }
+    }
+
+    /// Whoever wants a lock open that is open already gives no order, but more time.
+    fn renew(&mut self, now: Duration) {
+        let (Hand::Link(link), Some(order), State::Open) =
+            (&self.hand, self.order, self.controller.door().state())
+        else {
+            return;
+        };
+        let until = self.wanted_until(order);
+        // One that is busy is told with the next tick.
+        if until != self.until && link.order(order.number, order.energise, late(now, until)).is_ok()
+        {
+            self.until = until;
+        }
+    }
+
     /// Carries out what the controller says and tells it how that went, until it has
     /// nothing more to say. A failure is tried again only after some time, so this
     /// ends.
@@ -440,18 +474,31 @@ impl Doorkeeper {
                 self.views.clear();
             }
             events.extend(output.events);
-            let Some(order) = output.relay else { return };
+            let Some(order) = output.relay else { return self.renew(now) };
             self.order = Some(order);
+            let until = self.wanted_until(order);
             let error = match &mut self.hand {
                 Hand::Direct(relay) => relay.switch(order.energise).err().map(|e| e.to_string()),
-                Hand::Link(link) if link.order(order.number, order.energise) => return,
-                Hand::Link(_) => Some("busy with earlier orders".to_owned()),
+                Hand::Link(link) => {
+                    match link.order(order.number, order.energise, late(now, until)) {
+                        Ok(()) => {
+                            self.until = until;
+                            return;
+                        }
+                        Err(reason) => Some(reason.to_string()),
+                    }
+                }
             };
             let taken = error.is_none();
             events.extend(error.map(Event::RelayFailed));
             output = self.controller.step(now, Input::Answer { order: order.number, taken });
         }
     }
+}
+
+/// For how long after `now` the relay may be so.
+fn late(now: Duration, until: Option<Duration>) -> Option<Duration> {
+    until.map(|until| until.saturating_sub(now) + LATE)
 }
 
 /// A number that nobody can foresee: the standard library's hashers are seeded by the

@@ -32,10 +32,11 @@ use thiserror::Error;
 const MAX_MESSAGES: usize = 32;
 /// The snapshot is as old as this at most while the service runs.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
-/// A relay that is on is switched off where the service is silent for half of the
-/// watchdog's patience, before the service is ended; for so long where there is no
-/// watchdog.
+/// A relay that is on is switched off where the service is silent for so long, or for half
+/// of the watchdog's patience where that is less: before the service is ended.
 const SILENCE: Duration = Duration::from_secs(10);
+/// A frame on a slow board, or a card that is slow to write, is no silence.
+const SHORTEST_SILENCE: Duration = Duration::from_secs(2);
 /// Whoever orders the door to be opened hears of it within so long: the door itself gives
 /// a relay two seconds.
 const OPENS_WITHIN: Duration = Duration::from_secs(3);
@@ -175,7 +176,7 @@ impl Secured {
         };
         let (sender, messages) = sync_channel(MAX_MESSAGES);
         let locked = config.door.lock.energised(false);
-        let silence = config.watchdog().map_or(SILENCE, |patience| patience / 2);
+        let silence = silence(config.watchdog());
         let link = RelayLink::start(relay, locked, Some(silence), sender.clone())?;
         Ok(Self { sender, messages, link, control, snapshot })
     }
@@ -191,7 +192,7 @@ impl Secured {
         reload: Arc<Reload>,
     ) -> Result<(Peripherals, Hand), PeripheralsError> {
         let Self { sender, messages, link, control, snapshot } = self;
-        let beats = Arc::new(Heartbeats::default());
+        let beats = Arc::new(Heartbeats::relay(link.pulse()));
         let settings = match config.watchdog() {
             Some(patience) => WatchdogSettings {
                 grace: GRACE.max(patience),
@@ -319,9 +320,10 @@ impl Peripherals {
                 let state = match &told {
                     Told::Answer { taken: true, .. } | Told::Back { .. } => Some("answering"),
                     Told::Away { error } => Some(&error[..]),
-                    Told::Answer { taken: false, .. } | Told::Drifted { .. } | Told::Abandoned => {
-                        None
-                    }
+                    Told::Answer { taken: false, .. }
+                    | Told::Drifted { .. }
+                    | Told::Abandoned
+                    | Told::Expired => None,
                 };
                 if let Some(state) = state.filter(|state| *state != self.show.relay.state) {
                     state.clone_into(&mut self.show.relay.state);
@@ -398,6 +400,10 @@ impl Peripherals {
             _ => begun.answer(Err(format!("the relay did not open: {}", self.show.relay.state))),
         }
     }
+}
+
+fn silence(watchdog: Option<Duration>) -> Duration {
+    watchdog.map_or(SILENCE, |patience| patience / 2).clamp(SHORTEST_SILENCE, SILENCE)
 }
 
 /// The service's exit code where a thread is stuck.
@@ -528,5 +534,18 @@ fn line(keeper: &mut Doorkeeper, event: crate::gpio::Event) -> Vec<Event> {
             vec![Event::LineAway { name: name.to_string(), reason: error }]
         }
         crate::gpio::Event::Back { name } => vec![Event::LineBack { name: name.to_string() }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_is_given_up_before_the_service_but_not_for_a_slow_frame() {
+        let s = Duration::from_secs;
+        for (watchdog, expected) in [(None, 10), (Some(2), 2), (Some(12), 6), (Some(300), 10)] {
+            assert_eq!(silence(watchdog.map(s)), s(expected), "{watchdog:?}");
+        }
     }
 }

@@ -70,7 +70,7 @@ pub struct Beat {
     pub sound: bool,
 }
 
-/// Beats in turn. A new signal ends the one before.
+/// Beats in turn. A new signal ends the one before, an alarm's only until it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pattern {
     /// At least one.
@@ -129,6 +129,11 @@ impl Signal {
             Self::Quiet => (QUIET, Some(1)),
         };
         Pattern { beats, times }
+    }
+
+    /// Whether it is an alarm, which nothing ends but [`Self::Quiet`].
+    pub fn stands(self) -> bool {
+        matches!(self, Self::CloseDoor | Self::Siren)
     }
 
     /// What somebody is shown whose face cannot be compared.

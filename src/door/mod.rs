@@ -147,6 +147,16 @@ impl Door {
         self.settings.lock.energised(false)
     }
 
+    /// Until when the lock is wanted open at the latest, as far as is known now; nothing
+    /// where that has no end.
+    pub fn open_until(&self) -> Option<Duration> {
+        if matches!(self.mode(), Mode::AlwaysOpen { .. }) {
+            return None;
+        }
+        let grant = if self.lockdown { Claim::None } else { self.grant };
+        Some(grant.until().max(self.exit.until()).unwrap_or_default())
+    }
+
     /// Where the leaf is.
     pub fn leaf(&self) -> Leaf {
         self.leaf

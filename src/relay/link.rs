@@ -15,6 +15,10 @@ pub struct Command {
     pub number: u32,
     /// On or off.
     pub on: bool,
+    /// For how long after it was carried out; then the relay is told to be locked, whoever
+    /// gives the orders or not. The same order once more, by its number, counts that from
+    /// then and is not answered.
+    pub at_most: Option<Duration>,
 }
 
 /// What the lock and the device are.
@@ -95,6 +99,8 @@ pub enum Told {
     /// Nothing was heard for too long: it is switched off. Like one that is back it is
     /// not as ordered.
     Abandoned,
+    /// The time of the last order is over: it is locked, which nobody ordered.
+    Expired,
 }
 
 /// How long the relay is not there.
@@ -118,6 +124,8 @@ pub struct Absence {
 ///    |                                           |          order |     | not as told
 ///    +------------- failed ----------------- Switching <----------+-----+
 /// ```
+///
+/// An order whose time is over ends like one to be locked, which nobody answers to.
 ///
 /// While it is away, every order is answered at once: not taken. While the device is
 /// at work, the newest order waits and the one before it is not taken.
@@ -171,6 +179,10 @@ pub struct Link {
     state: State,
     /// The newest order, while the device is at work.
     waiting: Option<Command>,
+    /// The last order that was, or is being, carried out.
+    current: Option<Command>,
+    /// When its time is over.
+    until: Option<Duration>,
     /// When something was heard from whoever gives the orders.
     heard: Duration,
     /// Why it is away, as told last.
@@ -182,7 +194,15 @@ impl Link {
     pub fn new(now: Duration, settings: LinkSettings) -> Self {
         let absence = Absence { since: now, tries: 0 };
         let state = State::Away { absence, due: now };
-        Self { settings, state, waiting: None, heard: now, reason: None }
+        Self {
+            settings,
+            state,
+            waiting: None,
+            current: None,
+            until: None,
+            heard: now,
+            reason: None,
+        }
     }
 
     /// Where the relay is.
@@ -197,7 +217,8 @@ impl Link {
             State::Present { on, due } => {
                 let silence = self.settings.silence.filter(|_| on);
                 let silent = silence.map(|silence| self.heard + silence);
-                due.into_iter().chain(silent).min()
+                let ends = self.until.filter(|_| on != self.settings.locked);
+                due.into_iter().chain(silent).chain(ends).min()
             }
             // The device's answer is due.
             State::Opening(_)
@@ -220,6 +241,10 @@ impl Link {
                 self.state = State::Opening(absence);
                 actions.device = Some(Do::Open(self.settings.locked));
             }
+            (State::Present { on, .. }, Event::Tick) if self.expired(now, on) => {
+                tell(&mut actions, Told::Expired);
+                self.switch(None, self.settings.locked, &mut actions);
+            }
             (State::Present { on: true, .. }, Event::Tick) if self.abandoned(now) => {
                 tell(&mut actions, Told::Abandoned);
                 self.switch(None, false, &mut actions);
@@ -241,6 +266,7 @@ impl Link {
             }
             (State::Switching { order, on }, Event::Switched) => {
                 if let Some(order) = order {
+                    self.count_from(now);
                     tell(&mut actions, Told::Answer { order, taken: true, error: None });
                 }
                 self.settle(now, on, &mut actions);
@@ -251,7 +277,7 @@ impl Link {
             (State::Checking { on }, Event::Checked { as_told: false }) => {
                 tell(&mut actions, Told::Drifted { on });
                 match self.waiting.take() {
-                    Some(command) => self.switch(Some(command.number), command.on, &mut actions),
+                    Some(command) => self.follow(command, &mut actions),
                     None => self.switch(None, on, &mut actions),
                 }
             }
@@ -281,7 +307,14 @@ impl Link {
                 let error = format!("the relay is away since {away} s: {reason}");
                 not_taken(actions, command.number, error);
             }
-            State::Present { .. } => self.switch(Some(command.number), command.on, actions),
+            _ if self.current.is_some_and(|current| current.number == command.number) => {
+                self.current = Some(command);
+                // One under way counts from its end.
+                if !matches!(state, State::Switching { order: Some(_), .. }) {
+                    self.count_from(now);
+                }
+            }
+            State::Present { .. } => self.follow(command, actions),
             State::Opening(_)
             | State::Settling(_)
             | State::Switching { .. }
@@ -291,6 +324,21 @@ impl Link {
                 }
             }
         }
+    }
+
+    fn count_from(&mut self, now: Duration) {
+        let at_most = self.current.and_then(|current| current.at_most);
+        self.until = at_most.map(|at_most| now.saturating_add(at_most));
+    }
+
+    fn expired(&self, now: Duration, on: bool) -> bool {
+        on != self.settings.locked && self.until.is_some_and(|until| now >= until)
+    }
+
+    fn follow(&mut self, command: Command, actions: &mut Actions) {
+        self.current = Some(command);
+        self.until = None;
+        self.switch(Some(command.number), command.on, actions);
     }
 
     fn abandoned(&self, now: Duration) -> bool {
@@ -307,7 +355,7 @@ impl Link {
         let due = self.settings.check_every[usize::from(on)].map(|every| now + every);
         self.state = State::Present { on, due };
         if let Some(command) = self.waiting.take() {
-            self.switch(Some(command.number), command.on, actions);
+            self.follow(command, actions);
         }
     }
 
