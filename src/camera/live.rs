@@ -23,7 +23,11 @@ use std::time::{Duration, Instant};
 const BEAT: Duration = Duration::from_millis(500);
 /// How long the end waits for a camera to be let go.
 const LET_GO_WITHIN: Duration = Duration::from_secs(2);
-/// The same, between two looks.
+/// A reading thread that was to end and holds the camera for longer will not let it go:
+/// the minding thread shows no life any more, so that the watchdog has the service
+/// started anew, which takes the driver's thread with it.
+const HOLDS_FOR: Duration = Duration::from_secs(30);
+/// How long the end sleeps between two looks at whether the camera was let go.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What a camera gave.
@@ -75,8 +79,9 @@ pub struct CameraHealth {
     pub since: Duration,
     /// When a good frame came last.
     pub last_frame: Option<Duration>,
-    /// When the minding thread showed last that it lives; twice a second. A
-    /// watchdog is only fed while this is not old.
+    /// When the minding thread showed last that it lives; twice a second, unless the
+    /// camera is held for good by a reader that does not end. A watchdog is only fed
+    /// while this is not old.
     pub alive: Duration,
     /// Good frames so far.
     pub frames: u64,
@@ -103,6 +108,28 @@ struct Slot {
 }
 
 impl Shared {
+    fn new(uri: &str, origin: Instant) -> Result<Self, CameraError> {
+        let kind = Kind::of(uri)?;
+        let now = origin.elapsed();
+        let health = CameraHealth {
+            state: CameraState::Opening,
+            since: now,
+            last_frame: None,
+            alive: now,
+            frames: 0,
+            bad_frames: 0,
+            told: uri.into(),
+        };
+        Ok(Self {
+            uri: uri.to_owned(),
+            kind,
+            origin,
+            stop: AtomicBool::new(false),
+            slot: Mutex::new(Slot { newest: None, health }),
+            changed: Condvar::new(),
+        })
+    }
+
     fn now(&self) -> Duration {
         self.origin.elapsed()
     }
@@ -136,34 +163,9 @@ impl LiveCamera {
         origin: Instant,
         patience: Patience,
     ) -> Result<Self, CameraError> {
-        let kind = Kind::of(uri)?;
-        let now = origin.elapsed();
-        let health = CameraHealth {
-            state: CameraState::Opening,
-            since: now,
-            last_frame: None,
-            alive: now,
-            frames: 0,
-            bad_frames: 0,
-            told: uri.into(),
-        };
-        let shared = Arc::new(Shared {
-            uri: uri.to_owned(),
-            kind,
-            origin,
-            stop: AtomicBool::new(false),
-            slot: Mutex::new(Slot { newest: None, health }),
-            changed: Condvar::new(),
-        });
+        let shared = Arc::new(Shared::new(uri, origin)?);
         let (sender, receiver) = sync_channel(1);
-        let minder = Minder {
-            shared: Arc::clone(&shared),
-            reopen: Reopen::new(now, patience),
-            sender: sender.clone(),
-            reader: None,
-            old: None,
-            generation: 0,
-        };
+        let minder = Minder::new(Arc::clone(&shared), patience, sender.clone());
         let minding = std::thread::Builder::new()
             .name("camera".to_owned())
             .spawn(move || minder.run(&receiver))
@@ -248,8 +250,8 @@ struct Minder {
     reopen: Reopen,
     sender: SyncSender<Message>,
     reader: Option<Reader>,
-    /// One that has not ended yet.
-    old: Option<JoinHandle<()>>,
+    /// One that has not ended yet, and when it was told to.
+    old: Option<(JoinHandle<()>, Duration)>,
     /// Of the last reading thread.
     generation: u64,
 }
@@ -271,6 +273,11 @@ impl Drop for LastWord {
 }
 
 impl Minder {
+    fn new(shared: Arc<Shared>, patience: Patience, sender: SyncSender<Message>) -> Self {
+        let reopen = Reopen::new(shared.now(), patience);
+        Self { shared, reopen, sender, reader: None, old: None, generation: 0 }
+    }
+
     fn run(mut self, receiver: &Receiver<Message>) {
         let _last_word = LastWord(Arc::clone(&self.shared));
         while !self.shared.stopped() {
@@ -285,7 +292,7 @@ impl Minder {
                 Ok(_) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
             };
             let now = self.shared.now();
-            self.shared.slot().health.alive = now;
+            self.show_life(now);
             let goes_on = match self.shared.kind {
                 Kind::Live => self.live(now, news),
                 Kind::Recorded => self.recorded(now, news),
@@ -297,11 +304,22 @@ impl Minder {
         // What the reading thread still wants to say finds nobody.
         self.let_go();
         let asked = Instant::now();
-        while self.old.as_ref().is_some_and(|old| !old.is_finished())
+        while self.old.as_ref().is_some_and(|(old, _)| !old.is_finished())
             && asked.elapsed() < LET_GO_WITHIN
         {
             while receiver.try_recv().is_ok() {}
             std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Says that the camera is minded, unless a reader holds it that never ends: nothing
+    /// but another process helps then.
+    fn show_life(&self, now: Duration) {
+        let holds = |(old, since): &(JoinHandle<()>, Duration)| {
+            now >= *since + HOLDS_FOR && !old.is_finished()
+        };
+        if !self.old.as_ref().is_some_and(holds) {
+            self.shared.slot().health.alive = now;
         }
     }
 
@@ -423,7 +441,7 @@ impl Minder {
 
     /// Starts a reading thread, unless the last one still holds the camera.
     fn open(&mut self) -> Result<(), String> {
-        if let Some(old) = self.old.take_if(|old| old.is_finished()) {
+        if let Some((old, _)) = self.old.take_if(|(old, _)| old.is_finished()) {
             // It has caught its panics.
             let _ = old.join();
         }
@@ -444,7 +462,7 @@ impl Minder {
     fn let_go(&mut self) {
         if let Some(reader) = self.reader.take() {
             self.generation += 1;
-            self.old = Some(reader.cancel());
+            self.old = Some((reader.cancel(), self.shared.now()));
         }
     }
 }
@@ -541,6 +559,34 @@ mod tests {
         assert!(left.is_empty(), "{left:?} go on");
         let silent = start("pipe:sleep 1000", Patience { first_frame: short, ..hasty() });
         assert!(reason(&silent).contains("no frame within 0.05 s of opening"));
+    }
+
+    #[test]
+    fn a_reader_that_never_ends_takes_the_sign_of_life_with_it() {
+        let origin = Instant::now();
+        let shared = Arc::new(Shared::new("pipe:true", origin).expect("a camera"));
+        let (sender, _receiver) = sync_channel(1);
+        let mut minder = Minder::new(Arc::clone(&shared), hasty(), sender);
+        let (end, ended) = sync_channel::<()>(0);
+        let stuck = std::thread::spawn(move || {
+            let _ = ended.recv();
+        });
+        let told = Duration::from_secs(100);
+        minder.old = Some((stuck, told));
+        let alive = |minder: &Minder, after: Duration| {
+            minder.show_life(told + after);
+            shared.slot().health.alive == told + after
+        };
+        assert!(alive(&minder, HOLDS_FOR - LOOK_EVERY));
+        assert!(!alive(&minder, HOLDS_FOR));
+        assert!(!alive(&minder, 2 * HOLDS_FOR));
+        assert_eq!(minder.open().expect_err("it is held"), "the camera does not let go");
+        // One that ends late is as good as any.
+        drop(end);
+        while minder.old.as_ref().is_some_and(|(old, _)| !old.is_finished()) {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        assert!(alive(&minder, 3 * HOLDS_FOR));
     }
 
     #[test]
