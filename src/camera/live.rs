@@ -12,6 +12,7 @@ mod reader;
 
 use super::reopen::{Action, Event, Patience, Reopen, Telling};
 use super::{CameraError, Captured, Kind};
+use crate::frame::Frame;
 use reader::{News, Reader};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -30,12 +31,19 @@ const HOLDS_FOR: Duration = Duration::from_secs(30);
 /// How long the end sleeps between two looks at whether the camera was let go.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
+/// Mean of all channels, of 255, up to which a picture is black: below what any face
+/// can be seen in, and above the black of cameras that do not reach 0.
+const BLACK: u64 = 16;
+
 /// What a camera gave.
 #[derive(Clone, Debug)]
 pub enum Taken {
     /// A frame, with the time it was taken at on the service's clock; the own time
     /// of a recorded one.
     Frame(Captured),
+    /// A frame of a live camera that is the last one once more, to the last bit, or as
+    /// black; only where frames are to differ.
+    Same,
     /// Nothing new in the time given.
     Nothing,
     /// No frame, and there will be none until the camera is back.
@@ -98,12 +106,16 @@ struct Shared {
     /// Where the service's clock begins.
     origin: Instant,
     stop: AtomicBool,
+    /// Frames are to differ.
+    distinct: AtomicBool,
     slot: Mutex<Slot>,
     changed: Condvar,
 }
 
 struct Slot {
     newest: Option<Captured>,
+    /// Frames came that showed nothing new.
+    same: bool,
     health: CameraHealth,
 }
 
@@ -125,7 +137,8 @@ impl Shared {
             kind,
             origin,
             stop: AtomicBool::new(false),
-            slot: Mutex::new(Slot { newest: None, health }),
+            distinct: AtomicBool::new(false),
+            slot: Mutex::new(Slot { newest: None, same: false, health }),
             changed: Condvar::new(),
         })
     }
@@ -181,6 +194,12 @@ impl LiveCamera {
         self.shared.kind
     }
 
+    /// Whether a live camera whose frames are all the same, to the last bit, hangs and is
+    /// opened anew; at first it does not.
+    pub fn expect_distinct(&self, distinct: bool) {
+        self.shared.distinct.store(distinct, Ordering::Relaxed);
+    }
+
     /// The newest frame that was not taken yet, or the next recorded one. Waits for
     /// it as long as given, or until the camera is seen to go away.
     pub fn next(&self, timeout: Duration) -> Taken {
@@ -195,14 +214,18 @@ impl LiveCamera {
                     CameraState::Away { .. } => was_away,
                     CameraState::Ended { .. } => false,
                 };
-                slot.newest.is_none() && goes_on
+                slot.newest.is_none() && !slot.same && goes_on
             })
             .unwrap_or_else(PoisonError::into_inner);
+        let same = std::mem::take(&mut slot.same);
         if let Some(captured) = slot.newest.take() {
             drop(slot);
             // Whoever reads recorded frames waits for this.
             self.shared.changed.notify_all();
             return Taken::Frame(captured);
+        }
+        if same {
+            return Taken::Same;
         }
         match &slot.health.state {
             CameraState::Opening | CameraState::Streaming => Taken::Nothing,
@@ -254,6 +277,8 @@ struct Minder {
     old: Option<(JoinHandle<()>, Duration)>,
     /// Of the last reading thread.
     generation: u64,
+    /// Digest of the last frame of a live camera.
+    last: Option<u32>,
 }
 
 /// Says that the threads have ended, even by a panic.
@@ -275,7 +300,7 @@ impl Drop for LastWord {
 impl Minder {
     fn new(shared: Arc<Shared>, patience: Patience, sender: SyncSender<Message>) -> Self {
         let reopen = Reopen::new(shared.now(), patience);
-        Self { shared, reopen, sender, reader: None, old: None, generation: 0 }
+        Self { shared, reopen, sender, reader: None, old: None, generation: 0, last: None }
     }
 
     fn run(mut self, receiver: &Receiver<Message>) {
@@ -333,10 +358,16 @@ impl Minder {
                 }
                 Event::Opened
             }
-            Some(News::Frame(captured)) => {
-                self.show(now, captured);
-                Event::Frame
-            }
+            Some(News::Frame(captured)) => match self.same(&captured.frame) {
+                Some(dark) => {
+                    self.show_same();
+                    Event::Same { dark }
+                }
+                None => {
+                    self.show(now, captured);
+                    Event::Frame
+                }
+            },
             Some(News::Bad(reason)) => {
                 self.shared.slot().health.bad_frames += 1;
                 Event::Bad(reason)
@@ -387,6 +418,31 @@ impl Minder {
             drop(slot);
             self.shared.changed.notify_all();
         }
+    }
+
+    /// Whether the frame of a camera whose frames are to differ shows nothing new, and
+    /// is black then.
+    fn same(&mut self, frame: &Frame) -> Option<bool> {
+        if !self.shared.distinct.load(Ordering::Relaxed) {
+            self.last = None;
+            return None;
+        }
+        let digest = Some(crc32fast::hash(frame.pixels()));
+        let repeats = std::mem::replace(&mut self.last, digest) == digest;
+        if !repeats && !self.reopen.is_dark() {
+            return None;
+        }
+        let dark = is_black(frame);
+        (repeats || dark).then_some(dark)
+    }
+
+    /// Lets the service know of a frame that it need not look at.
+    fn show_same(&self) {
+        let mut slot = self.shared.slot();
+        slot.same = true;
+        slot.health.frames += 1;
+        drop(slot);
+        self.shared.changed.notify_all();
     }
 
     /// Puts the frame where the service takes it.
@@ -467,10 +523,15 @@ impl Minder {
     }
 }
 
+fn is_black(frame: &Frame) -> bool {
+    let pixels = frame.pixels();
+    let sum: u64 = pixels.iter().map(|value| u64::from(*value)).sum();
+    sum <= BLACK * pixels.len() as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Frame;
     use crate::picture;
     use tempfile::TempDir;
 
@@ -494,7 +555,7 @@ mod tests {
             match camera.next(LONG) {
                 Taken::Frame(captured) => return captured,
                 Taken::Ended(fault) => panic!("ended: {fault:?}"),
-                Taken::Nothing | Taken::Away { .. } => std::thread::sleep(LOOK_EVERY),
+                Taken::Nothing | Taken::Same | Taken::Away { .. } => std::thread::sleep(LOOK_EVERY),
             }
         }
         panic!("no frame")
@@ -587,6 +648,44 @@ mod tests {
             std::thread::sleep(LOOK_EVERY);
         }
         assert!(alive(&minder, 3 * HOLDS_FOR));
+    }
+
+    #[test]
+    fn a_camera_whose_frames_are_all_the_same_is_opened_anew_if_they_are_to_differ() {
+        let folder = TempDir::new().expect("a folder");
+        let file = folder.path().join("openings");
+        for (luma, expected) in [("\\353", "all the same"), ("\\020", "black")] {
+            let bytes = format!("printf 'FRAME\\n{luma}\\200\\200'");
+            let begin = "printf 'YUV4MPEG2 W1 H1 C444\\n'";
+            let uri = format!(
+                "pipe:echo x >> {}; {begin}; while {bytes}; do sleep 0.01; done",
+                file.display()
+            );
+            std::fs::write(&file, "").expect("written");
+            let openings = || std::fs::read_to_string(&file).expect("text").len() / 2;
+            let same = Duration::from_millis(30);
+            let camera = start(&uri, Patience { same, ..hasty() });
+            camera.expect_distinct(true);
+            frame(&camera);
+            let why = reason(&camera);
+            assert!(why.contains(expected), "{why}");
+            let began = Instant::now();
+            while openings() < 3 {
+                assert!(began.elapsed() < LONG);
+                assert!(!matches!(camera.next(LOOK_EVERY), Taken::Frame(_)), "nothing is new");
+            }
+            // It has never been back in between.
+            assert!(matches!(camera.health().state, CameraState::Away { .. }));
+        }
+    }
+
+    #[test]
+    fn frames_that_may_be_the_same_are_all_shown() {
+        let frames = "for i in 1 2 3 4 5 6 7 8 9; do printf 'FRAME\\nabc'; sleep 0.01; done";
+        let camera = start(&format!("pipe:{VIDEO}; {frames}; sleep 1000"), hasty());
+        for _ in 0..2 {
+            frame(&camera);
+        }
     }
 
     #[test]

@@ -239,7 +239,7 @@ fn camera(
             return findings.wrong("camera", reason);
         }
         Taken::Ended(None) => return findings.wrong("camera", format!("{uri}: has no frames")),
-        Taken::Nothing => {
+        Taken::Nothing | Taken::Same => {
             let waited = FIRST_FRAME.as_secs();
             return findings.wrong("camera", format!("{uri}: no frame within {waited} s"));
         }
@@ -249,7 +249,7 @@ fn camera(
     while began.elapsed() < COUNTED {
         match camera.next(COUNTED.saturating_sub(began.elapsed())) {
             Taken::Frame(captured) => (frames, last) = (frames + 1, captured),
-            Taken::Nothing => {}
+            Taken::Nothing | Taken::Same => {}
             Taken::Away { reason, .. } => return findings.wrong("camera", reason),
             Taken::Ended(_) => break,
         }
