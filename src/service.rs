@@ -26,6 +26,9 @@ pub enum RunError {
     /// A network failed.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// The camera ended, and not because a recording was over.
+    #[error("camera: {0}")]
+    Camera(String),
     /// The relay could not be released at the end.
     #[error("the relay could not be released: {0}; cut its power if the door stands open")]
     Relay(String),
@@ -158,11 +161,7 @@ where
                     self.pass();
                 }
                 Taken::Nothing => self.pass(),
-                Taken::Ended(None) => break,
-                Taken::Ended(Some(fault)) => {
-                    log::error!("{fault}");
-                    break;
-                }
+                Taken::Ended(fault) => return ended(self.recorded, fault.as_deref()),
             }
         }
         Ok(())
@@ -287,9 +286,31 @@ where
     }
 }
 
+/// What it means that no frame will ever come again.
+fn ended(recorded: bool, fault: Option<&str>) -> Result<(), RunError> {
+    match fault {
+        Some(fault) => Err(RunError::Camera(fault.to_owned())),
+        None if recorded => Ok(()),
+        None => Err(RunError::Camera("its threads have ended; start the service anew".to_owned())),
+    }
+}
+
 /// Runs work that the door must be locked after, panic or not.
 fn guarded<T>(
     work: impl FnOnce() -> Result<T, RunError>,
 ) -> std::thread::Result<Result<T, RunError>> {
     catch_unwind(AssertUnwindSafe(work))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_recording_may_end_without_a_fault() {
+        assert!(ended(true, None).is_ok());
+        for (recorded, fault) in [(true, Some("cut short")), (false, Some("it")), (false, None)] {
+            assert!(matches!(ended(recorded, fault), Err(RunError::Camera(_))));
+        }
+    }
 }
