@@ -85,8 +85,9 @@ pub struct Watchdog {
 
 impl Watchdog {
     /// Begins to watch. `on_stuck` is called at most once, on the watchdog's thread, with
-    /// the reason; systemd hears nothing more after that, and ends the service itself
-    /// should `on_stuck` not. It must not wait for any thread that is watched.
+    /// the reason, and is the one to tell it; systemd hears nothing more after that, and
+    /// ends the service itself should `on_stuck` not. It must not wait for any thread that
+    /// is watched.
     pub fn start(
         beats: Arc<Heartbeats>,
         settings: WatchdogSettings,
@@ -150,7 +151,6 @@ impl Watching {
         let pause = self.feed_every.map_or(self.every, |every| every.min(self.every));
         loop {
             if let stuck @ Verdict::Stuck { .. } = self.step() {
-                log::error!("{stuck}; the service ends");
                 on_stuck(&stuck.to_string());
                 return;
             }

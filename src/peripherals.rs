@@ -184,12 +184,16 @@ impl Secured {
     /// Opens everything else that the configuration names. Devices that are not there yet
     /// are waited for; only what can never work is an error. Times count from `started`.
     /// `models` is what is shown of them; `reload` is set where somebody orders it.
+    /// `on_stuck` gets the reason where a thread is stuck, tells it and ends the process
+    /// with [`EXIT_STUCK`], on a thread that may not wait for another; the relay has been
+    /// off for long then, as its own thread heard nothing.
     pub fn open(
         self,
         config: &Config,
         started: Instant,
         models: &str,
         reload: Arc<Reload>,
+        on_stuck: impl FnOnce(&str) + Send + 'static,
     ) -> Result<(Peripherals, Hand), PeripheralsError> {
         let Self { sender, messages, link, control, snapshot } = self;
         let beats = Arc::new(Heartbeats::relay(link.pulse()));
@@ -207,12 +211,8 @@ impl Secured {
                 ..WatchdogSettings::default()
             },
         };
-        let watchdog = Watchdog::start(Arc::clone(&beats), settings, |reason| {
-            // The relay has been off for long: its own thread heard nothing.
-            log::error!("{reason}; ending, to be started anew");
-            std::process::exit(EXIT_STUCK);
-        })
-        .map_err(|reason| PeripheralsError::Thread { what: "the watchdog", reason })?;
+        let watchdog = Watchdog::start(Arc::clone(&beats), settings, on_stuck)
+            .map_err(|reason| PeripheralsError::Thread { what: "the watchdog", reason })?;
         let relay = RelayNow { state: "opening".to_owned(), since_s: 0.0 };
         let show = Show {
             shown: None,

@@ -3,7 +3,6 @@
 
 use crate::camera::live::{LiveCamera, Taken};
 use crate::camera::{Captured, Kind};
-
 use crate::doorkeeper::Doorkeeper;
 use crate::event::{Counts, Event};
 use crate::motion_gate::{Look, MotionGate};
@@ -20,9 +19,6 @@ const LAST_TRIES: usize = 20;
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 /// Frames in a row that the networks may fail on before the service gives up.
 const MOST_FAILURES: usize = 10;
-/// A live camera whose frames are the same to the last bit for so long hangs: every real
-/// one has noise.
-const HANGS_AFTER: Duration = Duration::from_secs(2);
 
 /// Why the service ended other than by its end of input.
 #[derive(Debug, Error)]
@@ -30,6 +26,9 @@ pub enum RunError {
     /// A network failed.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// The camera ended, and not because a recording was over.
+    #[error("camera: {0}")]
+    Camera(String),
     /// The relay could not be released at the end.
     #[error("the relay could not be released: {0}; cut its power if the door stands open")]
     Relay(String),
@@ -57,7 +56,7 @@ pub struct Plan<'a> {
     /// Ends it once it is set.
     pub stop: &'a AtomicBool,
     /// Whether a frame of a live camera that is the last one once more, to the last bit,
-    /// shows nothing.
+    /// shows nothing, and one that gives no others hangs.
     pub distinct: bool,
     /// Passes over frames in which nothing moves; not those of a recording.
     pub gate: Option<MotionGate>,
@@ -94,6 +93,7 @@ pub fn run(
     between: impl FnMut(&mut Doorkeeper, &Moment<'_>) -> Vec<Event>,
 ) -> Result<Summary, RunError> {
     let recorded = camera.kind() == Kind::Recorded;
+    camera.expect_distinct(plan.distinct);
     let mut watch = Watch {
         keeper,
         camera,
@@ -104,7 +104,6 @@ pub fn run(
         now: Duration::ZERO,
         captured: Duration::ZERO,
         took: None,
-        last: None,
         away: false,
         summary: Summary::default(),
         counts: Counts::default(),
@@ -136,8 +135,6 @@ struct Watch<'a, T, B> {
     /// When the last frame was.
     captured: Duration,
     took: Option<Duration>,
-    /// Digest of the last frame that was another than the one before, and when it came.
-    last: Option<(u32, Duration)>,
     /// The camera is away, and that is told.
     away: bool,
     summary: Summary,
@@ -159,12 +156,12 @@ where
                     self.tell_away(&reason);
                     self.pass();
                 }
-                Taken::Nothing => self.pass(),
-                Taken::Ended(None) => break,
-                Taken::Ended(Some(fault)) => {
-                    log::error!("{fault}");
-                    break;
+                Taken::Same => {
+                    self.summary.frames += 1;
+                    self.pass();
                 }
+                Taken::Nothing => self.pass(),
+                Taken::Ended(fault) => return ended(self.recorded, fault.as_deref()),
             }
         }
         Ok(())
@@ -187,32 +184,8 @@ where
         }
     }
 
-    /// Whether a live frame is the last one once more.
-    fn repeats(&mut self, captured: &Captured) -> bool {
-        if self.recorded || !self.plan.distinct {
-            return false;
-        }
-        let digest = crc32fast::hash(captured.frame.pixels());
-        match self.last {
-            Some((last, since)) if last == digest => {
-                if captured.at >= since + HANGS_AFTER {
-                    self.tell_away("its frames are all the same; it hangs, plug it in anew");
-                }
-                true
-            }
-            _ => {
-                self.last = Some((digest, captured.at));
-                false
-            }
-        }
-    }
-
     fn frame(&mut self, captured: &Captured) -> Result<(), RunError> {
         self.summary.frames += 1;
-        if self.repeats(captured) {
-            self.pass();
-            return Ok(());
-        }
         if self.away {
             self.away = false;
             self.tell(&[Event::CameraBack]);
@@ -313,9 +286,31 @@ where
     }
 }
 
+/// What it means that no frame will ever come again.
+fn ended(recorded: bool, fault: Option<&str>) -> Result<(), RunError> {
+    match fault {
+        Some(fault) => Err(RunError::Camera(fault.to_owned())),
+        None if recorded => Ok(()),
+        None => Err(RunError::Camera("its threads have ended; start the service anew".to_owned())),
+    }
+}
+
 /// Runs work that the door must be locked after, panic or not.
 fn guarded<T>(
     work: impl FnOnce() -> Result<T, RunError>,
 ) -> std::thread::Result<Result<T, RunError>> {
     catch_unwind(AssertUnwindSafe(work))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_recording_may_end_without_a_fault() {
+        assert!(ended(true, None).is_ok());
+        for (recorded, fault) in [(true, Some("cut short")), (false, Some("it")), (false, None)] {
+            assert!(matches!(ended(recorded, fault), Err(RunError::Camera(_))));
+        }
+    }
 }

@@ -187,6 +187,14 @@ fn orders_reloads_and_systemd_are_served_while_the_door_is_watched() {
     // A second, and no longer fifty.
     door.switched(false);
 
+    // What it holds is asked of it, not opened a second time.
+    let checked = door.command(&["check", "--json"]).output().expect("the program runs");
+    let found = String::from_utf8_lossy(&checked.stdout).into_owned();
+    for thing in ["service", "camera", "relay"] {
+        let good = format!("{{\"thing\":\"{thing}\",\"state\":\"good\"");
+        assert!(found.contains(&good), "{found}");
+    }
+
     service.signal("TERM");
     door.hears("STOPPING=1");
     assert_eq!(service.child.wait().expect("an end").code(), Some(0));

@@ -14,7 +14,7 @@ use facelatch::doorkeeper::{Doorkeeper, Hand, ModelSet};
 use facelatch::event::Event;
 use facelatch::likelihood::NOT_MEASURED;
 use facelatch::motion_gate::{MotionGate, MotionGateSettings};
-use facelatch::peripherals::{Reload, Secured};
+use facelatch::peripherals::{EXIT_STUCK, Reload, Secured};
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
 use facelatch::schedule::{Admission, TrustNote};
@@ -26,6 +26,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 /// Watch the camera and open the door for the people enrolled
@@ -106,7 +107,7 @@ impl Run {
         let started = Instant::now();
         let (mut around, hand) = match secured {
             Some(secured) => {
-                let (around, hand) = secured.open(&config, started, &version, reload)?;
+                let (around, hand) = secured.open(&config, started, &version, reload, end_stuck)?;
                 (Some(around), hand)
             }
             None => (None, Hand::Direct(Relay::open(&relay_uri)?)),
@@ -156,6 +157,25 @@ impl Run {
         let failed = recorded && summary.bad_frames > 0;
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
+}
+
+/// Ends the process whose thread is stuck, with the reason as its last line. The log's
+/// own thread would not get to write it; who does not read the log is not waited for.
+fn end_stuck(reason: &str) {
+    let line = last_line(reason);
+    let (done, written) = sync_channel(1);
+    let writing = move || {
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().spawn(writing).is_ok() {
+        let _ = written.recv_timeout(LAST_WORDS);
+    }
+    std::process::exit(EXIT_STUCK);
+}
+
+fn last_line(reason: &str) -> String {
+    format!("[ERROR] {reason}; ending, to be started anew\n")
 }
 
 /// Into the log, and to whoever reads standard output, if anybody does.
@@ -248,5 +268,32 @@ fn reason(why: &Refusal) -> &'static str {
         Refusal::Schedule(_) => "hours",
         Refusal::PassedAlready => "passed already",
         Refusal::Stopped => "stopped",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// Set for the process that is to end.
+    const ENDS: &str = "FACELATCH_TEST_ENDS";
+
+    #[test]
+    fn a_process_that_is_stuck_says_why_once_and_ends_with_its_own_code() {
+        if std::env::var_os(ENDS).is_some() {
+            end_stuck("camera: stuck");
+        }
+        let program = std::env::current_exe().expect("this program");
+        let name =
+            "cli::run::tests::a_process_that_is_stuck_says_why_once_and_ends_with_its_own_code";
+        let ended = Command::new(program)
+            .args([name, "--exact", "--nocapture"])
+            .env(ENDS, "1")
+            .output()
+            .expect("it runs");
+        assert_eq!(ended.status.code(), Some(EXIT_STUCK));
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(said.matches(last_line("camera: stuck").trim()).count(), 1, "{said}");
     }
 }
