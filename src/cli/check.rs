@@ -505,16 +505,18 @@ mod tests {
         Snapshot { camera, relay, watchdog, ..Snapshot::default() }
     }
 
+    type Change = fn(&mut Snapshot);
+
     #[test]
     fn a_service_that_runs_is_judged_by_what_it_says() {
-        let judged = |change: fn(&mut Snapshot)| {
+        let judged = |change: Change| {
             let mut snapshot = well();
             change(&mut snapshot);
             said(|findings| judge(&snapshot, findings).expect("told"))
         };
         let good = judged(|_| {});
         assert_eq!(good.matches("\"good\"").count(), 3, "{good}");
-        let changes: [(fn(&mut Snapshot), &str, &str); 7] = [
+        let changes: [(Change, &str, &str); 7] = [
             (|now| now.age_s = 6.0, "wrong", "it hangs"),
             (|now| now.watchdog.state = "stuck".to_owned(), "wrong", "restart it"),
             (|now| now.watchdog.state = "late".to_owned(), "odd", "has said nothing"),

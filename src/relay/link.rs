@@ -183,8 +183,9 @@ pub struct Link {
     current: Option<Command>,
     /// When its time is over.
     until: Option<Duration>,
-    /// When something was heard from whoever gives the orders.
-    heard: Duration,
+    /// When something was heard from whoever gives the orders. Who has not spoken yet
+    /// cannot fall silent: reading models and people takes its time.
+    heard: Option<Duration>,
     /// Why it is away, as told last.
     reason: Option<String>,
 }
@@ -200,7 +201,7 @@ impl Link {
             waiting: None,
             current: None,
             until: None,
-            heard: now,
+            heard: None,
             reason: None,
         }
     }
@@ -216,7 +217,7 @@ impl Link {
             State::Away { due, .. } => Some(due),
             State::Present { on, due } => {
                 let silence = self.settings.silence.filter(|_| on);
-                let silent = silence.map(|silence| self.heard + silence);
+                let silent = silence.zip(self.heard).map(|(silence, heard)| heard + silence);
                 let ends = self.until.filter(|_| on != self.settings.locked);
                 due.into_iter().chain(silent).chain(ends).min()
             }
@@ -232,9 +233,9 @@ impl Link {
     pub fn step(&mut self, now: Duration, event: Event) -> Actions {
         let mut actions = Actions::default();
         match (self.state, event) {
-            (_, Event::Heard) => self.heard = now,
+            (_, Event::Heard) => self.heard = Some(now),
             (state, Event::Order(command)) => {
-                self.heard = now;
+                self.heard = Some(now);
                 self.order(now, state, command, &mut actions);
             }
             (State::Away { absence, due }, Event::Tick) if now >= due => {
@@ -342,7 +343,8 @@ impl Link {
     }
 
     fn abandoned(&self, now: Duration) -> bool {
-        self.settings.silence.is_some_and(|silence| now >= self.heard + silence)
+        let silence = self.settings.silence.zip(self.heard);
+        silence.is_some_and(|(silence, heard)| now >= heard + silence)
     }
 
     fn switch(&mut self, order: Option<u32>, on: bool, actions: &mut Actions) {
