@@ -47,7 +47,8 @@ const PORTRAIT: &[u8] = include_bytes!("../../assets/astronaut.jpg");
 /// Find what is wrong with this board, and say what to do about it
 ///
 /// Looks at configuration, models, gallery, camera, GPIO lines, relay, clock and the board
-/// itself; a service that runs is asked for what it holds. The relay is not switched. Exit code 1 if something is wrong.
+/// itself; a service that runs is asked for what it holds. The relay is not switched. Exit
+/// code 1 if something is wrong.
 #[derive(Args)]
 pub struct Check {
     #[command(flatten)]
