@@ -103,7 +103,7 @@ pub struct Doorkeeper {
     /// Views of somebody who is being enrolled.
     views: heapless::Vec<NewTemplate, MAX_VIEWS>,
     newcomer: Option<NewPerson>,
-    signals: heapless::Deque<Signal, MAX_SIGNALS>,
+    signals: heapless::Vec<Signal, MAX_SIGNALS>,
 }
 
 /// Somebody enrolled at the door, to be written into the gallery in one transaction.
@@ -147,7 +147,7 @@ impl Doorkeeper {
             clock_read: None,
             views: heapless::Vec::new(),
             newcomer: None,
-            signals: heapless::Deque::new(),
+            signals: heapless::Vec::new(),
         };
         let mut events = Vec::new();
         keeper.carry_out(now, output, &mut events);
@@ -309,11 +309,12 @@ impl Doorkeeper {
     pub fn relay_told(&mut self, now: Duration, told: Told) -> Vec<Event> {
         match told {
             Told::Answer { order, taken, error } => {
-                let opens = self.order.is_some_and(|last| {
-                    last.number == order && last.energise != self.controller.door().idle()
-                });
-                // That it does not lock either while it is away goes without saying.
-                let error = error.filter(|_| opens || !self.away);
+                let newest = self.order.filter(|last| last.number == order);
+                let opens =
+                    newest.is_some_and(|last| last.energise != self.controller.door().idle());
+                // That an order was given up for a later one is no fault, and that it does
+                // not lock either while it is away goes without saying.
+                let error = error.filter(|_| newest.is_some() && (opens || !self.away));
                 self.said.clone_from(&error);
                 let mut events: Vec<Event> = error.map(Event::RelayFailed).into_iter().collect();
                 events.extend(self.input(now, Input::Answer { order, taken }));
@@ -399,7 +400,7 @@ impl Doorkeeper {
 
     /// The next signal to be shown and sounded.
     pub fn signal(&mut self) -> Option<Signal> {
-        self.signals.pop_front()
+        if self.signals.is_empty() { None } else { Some(self.signals.remove(0)) }
     }
 
     /// What says whether the faces are there in person.
@@ -455,11 +456,13 @@ impl Doorkeeper {
     fn carry_out(&mut self, now: Duration, mut output: Output, events: &mut Vec<Event>) {
         loop {
             for signal in output.signals {
-                // Whoever shows them is late: the newest count.
+                // Whoever shows them is late: the newest count, and alarms with their ends.
                 if self.signals.is_full() {
-                    self.signals.pop_front();
+                    let passing = |signal: &Signal| !signal.stands() && *signal != Signal::Quiet;
+                    let oldest = self.signals.iter().position(passing).unwrap_or(0);
+                    self.signals.remove(oldest);
                 }
-                let _ = self.signals.push_back(signal);
+                let _ = self.signals.push(signal);
             }
             if let Some(Newcomer { number, by, look_alike }) = output.keep {
                 self.newcomer = Some(NewPerson {
