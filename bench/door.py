@@ -209,7 +209,10 @@ def soak(arguments, folder):
         picture = Image.fromarray(scene.image(at % 60 >= 20, at))
         picture.save(frames / f"{at:04}.jpg", quality=90)
     config = folder / "facelatch.toml"
-    config.write_text(f'[gallery]\nfile = "{folder / "gallery.redb"}"\n')
+    config.write_text(
+        f'[gallery]\nfile = "{folder / "gallery.redb"}"\n'
+        f'[service]\nstatus_socket = "{folder}/control.sock"\n'
+    )
     enroll = [arguments.program, "enroll", "--config", config, "Somebody"]
     subprocess.run([*enroll, "--image", arguments.image], check=True, stdout=subprocess.DEVNULL)
     command = [arguments.program, "run", "--config", config, "--max-frames", str(arguments.soak)]

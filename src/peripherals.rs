@@ -2,6 +2,7 @@
 //! socket and the watchdog. All of them have threads of their own; the service visits
 //! them between two frames.
 
+use crate::camera::Kind;
 use crate::camera::live::CameraState;
 use crate::config::Config;
 use crate::control::{Begun, Command, Control, ControlError, Order};
@@ -154,7 +155,7 @@ struct Show {
 pub struct Secured {
     sender: SyncSender<Message>,
     messages: Receiver<Message>,
-    link: RelayLink,
+    hand: Hand,
     control: Option<(Control, Receiver<Order>)>,
     snapshot: Arc<Mutex<Snapshot>>,
 }
@@ -162,8 +163,9 @@ pub struct Secured {
 impl Secured {
     /// Locks the door before models and people are read, which may take minutes: the
     /// relay may have been left open by a service that was killed. A relay that is not
-    /// there is waited for.
-    pub fn begin(config: &Config, relay: Relay) -> Result<Self, PeripheralsError> {
+    /// there is waited for. One beside a recording has no thread of its own: recorded
+    /// frames have their own time, which devices do not keep to.
+    pub fn begin(config: &Config, relay: Relay, frames: Kind) -> Result<Self, PeripheralsError> {
         let snapshot = Arc::new(Mutex::new(Snapshot::default()));
         let control = match Control::listen(&config.status_socket(), Arc::clone(&snapshot)) {
             Ok(control) => Some(control),
@@ -177,8 +179,13 @@ impl Secured {
         let (sender, messages) = sync_channel(MAX_MESSAGES);
         let locked = config.door.lock.energised(false);
         let silence = silence(config.watchdog());
-        let link = RelayLink::start(relay, locked, Some(silence), sender.clone())?;
-        Ok(Self { sender, messages, link, control, snapshot })
+        let hand = match frames {
+            Kind::Live => {
+                Hand::Link(RelayLink::start(relay, locked, Some(silence), sender.clone())?)
+            }
+            Kind::Recorded => Hand::Direct(relay),
+        };
+        Ok(Self { sender, messages, hand, control, snapshot })
     }
 
     /// Opens everything else that the configuration names. Devices that are not there yet
@@ -195,8 +202,11 @@ impl Secured {
         reload: Arc<Reload>,
         on_stuck: impl FnOnce(&str) + Send + 'static,
     ) -> Result<(Peripherals, Hand), PeripheralsError> {
-        let Self { sender, messages, link, control, snapshot } = self;
-        let beats = Arc::new(Heartbeats::relay(link.pulse()));
+        let Self { sender, messages, hand, control, snapshot } = self;
+        let beats = Arc::new(match &hand {
+            Hand::Link(link) => Heartbeats::relay(link.pulse()),
+            Hand::Direct(_) => Heartbeats::default(),
+        });
         let settings = match config.watchdog() {
             Some(patience) => WatchdogSettings {
                 grace: GRACE.max(patience),
@@ -213,7 +223,11 @@ impl Secured {
         };
         let watchdog = Watchdog::start(Arc::clone(&beats), settings, on_stuck)
             .map_err(|reason| PeripheralsError::Thread { what: "the watchdog", reason })?;
-        let relay = RelayNow { state: "opening".to_owned(), since_s: 0.0 };
+        let state = match &hand {
+            Hand::Link(_) => "opening",
+            Hand::Direct(_) => "answering",
+        };
+        let relay = RelayNow { state: state.to_owned(), since_s: 0.0 };
         let show = Show {
             shown: None,
             status: String::new(),
@@ -238,7 +252,7 @@ impl Secured {
             snapshot,
             show,
         };
-        Ok((peripherals, Hand::Link(link)))
+        Ok((peripherals, hand))
     }
 }
 

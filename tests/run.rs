@@ -219,6 +219,21 @@ fn a_service_that_was_killed_while_the_door_was_open_locks_it_when_it_is_back() 
 }
 
 #[test]
+fn a_recording_is_a_service_too() {
+    let door = Door::new();
+    door.configure("");
+    let portrait = concat!("images:", env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg?loop");
+    let mut child = door.command(&["run", "--camera", portrait]).spawn().expect("the program runs");
+    door.hears("READY=1");
+    assert!(door.order("lockdown").status.success());
+    assert_eq!(door.status()["service"]["door"]["mode"], "lockdown");
+    let id = child.id().to_string();
+    assert!(Command::new("kill").arg(&id).status().expect("kill runs").success());
+    door.hears("STOPPING=1");
+    assert_eq!(child.wait().expect("an end").code(), Some(0));
+}
+
+#[test]
 fn lockdown_outlives_the_service_and_is_ended_by_order_alone() {
     let mut door = Door::new();
     door.configure("");

@@ -10,7 +10,7 @@ use facelatch::camera::Kind;
 use facelatch::camera::live::LiveCamera;
 use facelatch::decide::Evidence;
 use facelatch::door::{Note, Refusal};
-use facelatch::doorkeeper::{Doorkeeper, Hand, ModelSet};
+use facelatch::doorkeeper::{Doorkeeper, ModelSet};
 use facelatch::event::Event;
 use facelatch::likelihood::NOT_MEASURED;
 use facelatch::motion_gate::{MotionGate, MotionGateSettings};
@@ -60,13 +60,10 @@ impl Run {
                 "no camera: name one with --camera, or with uri under [camera] in the configuration"
             );
         };
-        let relay_uri = self.relay.unwrap_or_else(|| config.relay.uri.clone());
-        let relay = Relay::open(&relay_uri)?;
-        let shown = relay.to_string();
-        let recorded = Kind::of(&uri)? == Kind::Recorded;
-        // Before all that takes time. A recording has its own time, which devices do not
-        // keep to.
-        let secured = if recorded { None } else { Some(Secured::begin(&config, relay)?) };
+        let relay = Relay::open(self.relay.as_ref().unwrap_or(&config.relay.uri))?;
+        let (shown, frames) = (relay.to_string(), Kind::of(&uri)?);
+        // Before all that takes time.
+        let secured = Secured::begin(&config, relay, frames)?;
         let store = self.site.model_store(&config);
         let store =
             store.map(|store| store.pointer().map(|now| (store, now.current))).transpose()?;
@@ -105,17 +102,9 @@ impl Run {
         let mut told = |at: Duration, event: &Event| tell(at, event, out.as_mut());
         let models = ModelSet { recognizer, liveness, worth, gallery };
         let started = Instant::now();
-        let (mut around, hand) = match secured {
-            Some(secured) => {
-                let (around, hand) = secured.open(&config, started, &version, reload, end_stuck)?;
-                (Some(around), hand)
-            }
-            None => (None, Hand::Direct(Relay::open(&relay_uri)?)),
-        };
+        let (mut around, hand) = secured.open(&config, started, &version, reload, end_stuck)?;
         let (mut keeper, mut events) = Doorkeeper::new(models, &config, hand, Duration::ZERO);
-        if let Some(around) = &around {
-            events.extend(around.restore(&mut keeper));
-        }
+        events.extend(around.restore(&mut keeper));
         for event in &events {
             told(Duration::ZERO, event);
         }
@@ -126,10 +115,7 @@ impl Run {
             MotionGate::new(MotionGateSettings { idle_look_every, ..Default::default() })
         });
         let between = |keeper: &mut Doorkeeper, moment: &Moment<'_>| {
-            let mut events = Vec::new();
-            if let Some(around) = &mut around {
-                events.extend(around.visit(keeper, moment));
-            }
+            let mut events = around.visit(keeper, moment);
             if !moment.in_frame {
                 events.extend(desk.visit(keeper, moment.now));
             }
@@ -138,9 +124,7 @@ impl Run {
         let distinct = config.recognition.distinct_views;
         let plan = Plan { started, max_frames: self.max_frames, stop: &stop, distinct, gate };
         let summary = run(&mut keeper, camera, plan, told, between);
-        if let Some(around) = &around {
-            around.stopping();
-        }
+        around.stopping();
         // Lets go of the relay, which is off.
         drop((keeper, around));
         if let Some(out) = &out {
@@ -154,7 +138,7 @@ impl Run {
             summary.granted
         );
         // A camera that has been watched for months may have had a bad frame.
-        let failed = recorded && summary.bad_frames > 0;
+        let failed = frames == Kind::Recorded && summary.bad_frames > 0;
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }
