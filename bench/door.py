@@ -202,14 +202,17 @@ def at_the_door(arguments, folder):
 
 def soak(arguments, folder):
     """Memory over many frames of people who come, stay too far away and leave."""
-    scene = Scene(Image.open(arguments.image), 320, 240)
+    scene = Scene(Image.open(arguments.image), 400, 400)
     frames = folder / "frames"
     frames.mkdir()
     for at in range(240):
         picture = Image.fromarray(scene.image(at % 60 >= 20, at))
         picture.save(frames / f"{at:04}.jpg", quality=90)
     config = folder / "facelatch.toml"
-    config.write_text(f'[gallery]\nfile = "{folder / "gallery.redb"}"\n')
+    config.write_text(
+        f'[gallery]\nfile = "{folder / "gallery.redb"}"\n'
+        f'[service]\nstatus_socket = "{folder}/control.sock"\n'
+    )
     enroll = [arguments.program, "enroll", "--config", config, "Somebody"]
     subprocess.run([*enroll, "--image", arguments.image], check=True, stdout=subprocess.DEVNULL)
     command = [arguments.program, "run", "--config", config, "--max-frames", str(arguments.soak)]

@@ -11,7 +11,7 @@ use crate::door::{self, Command, Door, Note, Order, Role, State};
 use crate::embed::Template;
 use crate::enroll::Shot;
 use crate::enroll::button::{self, ByButton, Failure, Like, Newcomer};
-use crate::event::{Counts, Event};
+use crate::event::Event;
 use crate::gallery::{Gallery, PersonId};
 use crate::likelihood::Likelihood;
 use crate::liveness::Sample;
@@ -27,6 +27,9 @@ use std::time::Duration;
 
 /// How long the same advice is not repeated.
 const ADVICE_EVERY: Duration = Duration::from_secs(3);
+/// Somebody whom a relay did not open for is not granted again before: they would be told
+/// so with every third frame.
+const GRANT_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// One face in the zone.
 #[derive(Clone, Copy, Debug)]
@@ -88,10 +91,19 @@ pub enum Input<'a> {
         /// Whether it did as told.
         taken: bool,
     },
+    /// The relay is away.
+    RelayAway,
     /// The relay was away and is back.
     RelayBack,
+    /// Another model makes templates from now on.
+    ModelsChanged,
     /// A newcomer is in the gallery, under this name; or why not.
-    Kept(Result<String, String>),
+    Kept {
+        /// Their number, as [`Newcomer`] has it.
+        number: u32,
+        /// Their name so far.
+        done: Result<String, String>,
+    },
     /// Nothing but time.
     Tick,
     /// The service ends.
@@ -147,9 +159,10 @@ pub struct Controller {
     outside: Button,
     /// Whose grant the relay has not answered yet.
     asked: Option<TrackId>,
+    /// No grants before, since the relay did not take the last one.
+    grants_from: Duration,
     advised: Option<(Aspect, Duration)>,
     stale: Option<Duration>,
-    counts: Counts,
 }
 
 impl Controller {
@@ -182,9 +195,9 @@ impl Controller {
             inside: Button::default(),
             outside: Button::default(),
             asked: None,
+            grants_from: now,
             advised: None,
             stale: None,
-            counts: Counts::default(),
         };
         controller.weigh();
         (controller, Output { relay: actions.relay, ..Output::default() })
@@ -238,11 +251,6 @@ impl Controller {
     /// The enrolment.
     pub fn enrolment(&self) -> &ByButton {
         &self.enrolment
-    }
-
-    /// How often each kind of event was told.
-    pub fn counts(&self) -> &Counts {
-        &self.counts
     }
 
     /// Whether the wall clock is of any use here.
@@ -316,16 +324,22 @@ impl Controller {
             Input::Answer { order, taken } => {
                 let asked = matches!(self.door.state(), State::Granting { .. });
                 self.at_door(now, door::Event::Answer { order, taken }, None, &mut output);
-                self.answered(asked);
+                self.answered(now, asked, &mut output);
+            }
+            Input::RelayAway => {
+                let asked = matches!(self.door.state(), State::Granting { .. });
+                self.at_door(now, door::Event::RelayAway, None, &mut output);
+                self.answered(now, asked, &mut output);
             }
             Input::RelayBack => self.at_door(now, door::Event::RelayBack, None, &mut output),
-            Input::Kept(Ok(name)) => {
+            Input::ModelsChanged => self.enroll(now, button::Event::ModelsChanged, &mut output),
+            Input::Kept { number, done: Ok(name) } => {
                 output.events.push(Event::Enrolled { name });
-                self.enroll(now, button::Event::Kept, &mut output);
+                self.enroll(now, button::Event::Kept { number }, &mut output);
             }
-            Input::Kept(Err(reason)) => {
+            Input::Kept { number, done: Err(reason) } => {
                 output.events.push(Event::NotKept(reason));
-                self.enroll(now, button::Event::NotKept, &mut output);
+                self.enroll(now, button::Event::NotKept { number }, &mut output);
             }
             Input::Tick => {}
             Input::Stop => self.at_door(now, door::Event::Stop, None, &mut output),
@@ -334,9 +348,6 @@ impl Controller {
             // Who stood there before did not stand there for this.
             self.decider.clear();
         }
-        for event in &output.events {
-            self.counts.add(event);
-        }
         output
     }
 
@@ -344,7 +355,7 @@ impl Controller {
     fn elapse(&mut self, now: Duration, output: &mut Output) {
         let asked = matches!(self.door.state(), State::Granting { .. });
         self.at_door(now, door::Event::Tick, None, output);
-        self.answered(asked);
+        self.answered(now, asked, output);
         for side in [Side::Inside, Side::Outside] {
             let button = match side {
                 Side::Inside => &mut self.inside,
@@ -358,12 +369,14 @@ impl Controller {
         self.open_hours(now, output);
     }
 
-    /// A grant that opened nothing counts as not given.
-    fn answered(&mut self, asked: bool) {
+    /// A grant that opened nothing counts as not given, and is not given again at once.
+    fn answered(&mut self, now: Duration, asked: bool, output: &mut Output) {
         if asked && !matches!(self.door.state(), State::Granting { .. }) {
             let track = self.asked.take();
             if let Some(track) = track.filter(|_| self.door.state() != State::Open) {
                 self.decider.not_opened(track);
+                self.grants_from = now + GRANT_AGAIN_AFTER;
+                output.signals.push(Signal::Refused);
             }
         }
     }
@@ -478,7 +491,10 @@ impl Controller {
         // Whoever stands there while somebody enrolls does not want in.
         let enrolling = self.enrolment.busy();
         match *decision {
-            Decision::Grant(evidence) if self.not_live(captured, evidence.track, output) => {
+            Decision::Grant(evidence) if self.not_live(now, captured, evidence.track, output) => {
+                self.decider.not_opened(evidence.track);
+            }
+            Decision::Grant(evidence) if !enrolling && now < self.grants_from => {
                 self.decider.not_opened(evidence.track);
             }
             Decision::Grant(evidence) if enrolling => {
@@ -512,7 +528,13 @@ impl Controller {
     }
 
     /// Whether liveness keeps the door shut for somebody who may come in.
-    fn not_live(&mut self, captured: Duration, track: TrackId, output: &mut Output) -> bool {
+    fn not_live(
+        &mut self,
+        now: Duration,
+        captured: Duration,
+        track: TrackId,
+        output: &mut Output,
+    ) -> bool {
         let refusal = |verdict, enforced| Event::NotLive { track, verdict, enforced };
         match self.liveness.admit(captured, track) {
             guard::Admission::Open => false,
@@ -530,6 +552,7 @@ impl Controller {
                 if let Some(verdict) = verdict {
                     output.events.push(refusal(verdict, true));
                     output.signals.push(Signal::Refused);
+                    self.at_door(now, door::Event::Refused, None, output);
                 }
                 true
             }

@@ -11,7 +11,7 @@ use crate::decide::Zone;
 use crate::door::{Door, Order, State};
 use crate::enroll::MAX_VIEWS;
 use crate::enroll::button::Newcomer;
-use crate::event::{Counts, Event};
+use crate::event::Event;
 use crate::frame::Frame;
 use crate::gallery::store::NewTemplate;
 use crate::gallery::{Gallery, PersonId};
@@ -24,7 +24,7 @@ use crate::relay::link::Told;
 use crate::relay::{Relay, RelayLink};
 use crate::signals::Signal;
 use crate::threshold::Threshold;
-use crate::track::{MAX_TRACKS, Tracker};
+use crate::track::{MAX_TRACKS, TrackId, Tracker};
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
@@ -33,6 +33,9 @@ use std::time::{Duration, Instant};
 const CLOCK_EVERY: Duration = Duration::from_secs(1);
 /// Signals that wait to be shown.
 const MAX_SIGNALS: usize = 8;
+
+/// A relay that is open locks by itself so long after the door should have told it to.
+const LATE: Duration = Duration::from_secs(2);
 
 /// What may change while the door is watched.
 pub enum Change {
@@ -56,6 +59,14 @@ pub struct ModelSet {
     pub gallery: Gallery,
 }
 
+/// What a frame showed.
+pub struct Looked {
+    captured: Duration,
+    tracks: heapless::Vec<TrackId, MAX_TRACKS>,
+    views: Vec<View>,
+    samples: heapless::Vec<Option<Sample>, MAX_TRACKS>,
+}
+
 /// What moves the lock.
 pub enum Hand {
     /// It has answered before it returns: for recorded frames.
@@ -77,8 +88,12 @@ pub struct Doorkeeper {
     hand: Hand,
     /// The relay has said that it is away.
     away: bool,
+    /// What it said last was wrong.
+    said: Option<String>,
     /// Of the newest order.
     order: Option<Order>,
+    /// Until when the relay was told that the lock is wanted open; nothing is without end.
+    until: Option<Duration>,
     decided_in: Duration,
     /// Time of the last step.
     last: Duration,
@@ -88,12 +103,14 @@ pub struct Doorkeeper {
     /// Views of somebody who is being enrolled.
     views: heapless::Vec<NewTemplate, MAX_VIEWS>,
     newcomer: Option<NewPerson>,
-    signals: heapless::Deque<Signal, MAX_SIGNALS>,
+    signals: heapless::Vec<Signal, MAX_SIGNALS>,
 }
 
 /// Somebody enrolled at the door, to be written into the gallery in one transaction.
 #[derive(Clone, Debug)]
 pub struct NewPerson {
+    /// As [`Newcomer`] has it.
+    pub number: u32,
     /// All their views.
     pub templates: Vec<NewTemplate>,
     /// Whether they are the first, who may let others in.
@@ -120,7 +137,9 @@ impl Doorkeeper {
             controller,
             hand,
             away: false,
+            said: None,
             order: None,
+            until: None,
             decided_in: Duration::ZERO,
             last: now,
             keep_crops: config.gallery.keep_crops,
@@ -128,7 +147,7 @@ impl Doorkeeper {
             clock_read: None,
             views: heapless::Vec::new(),
             newcomer: None,
-            signals: heapless::Deque::new(),
+            signals: heapless::Vec::new(),
         };
         let mut events = Vec::new();
         keeper.carry_out(now, output, &mut events);
@@ -176,37 +195,37 @@ impl Doorkeeper {
         self.controller.needs_clock().then(|| self.controller.clock_trusted(now))
     }
 
-    /// How often each kind of event was told.
-    pub fn counts(&self) -> &Counts {
-        self.controller.counts()
-    }
-
     /// Another gallery or other models: evidence gathered before is forgotten.
-    pub fn change(&mut self, change: Change) {
+    pub fn change(&mut self, now: Duration, change: Change) -> Vec<Event> {
         match change {
-            Change::Gallery(gallery) => self.set_gallery(gallery),
-            Change::Models(models) => self.set_models(*models),
+            Change::Gallery(gallery) => {
+                self.set_gallery(gallery);
+                Vec::new()
+            }
+            Change::Models(models) => self.set_models(now, *models),
             Change::Config(both) => {
                 let (config, models) = *both;
                 self.zone = config.zone();
                 self.tracker.set_apart(config.recognition.evidence_expires);
                 self.keep_crops = config.gallery.keep_crops;
                 self.measures_life = config.liveness.mode != Mode::Off;
-                self.set_models(models);
+                let events = self.set_models(now, models);
                 self.controller.reconfigure(&config);
                 self.clock = self.controller.needs_clock().then_some(config.schedule.clock);
                 self.clock_read = None;
+                events
             }
         }
     }
 
-    fn set_models(&mut self, models: ModelSet) {
+    fn set_models(&mut self, now: Duration, models: ModelSet) -> Vec<Event> {
         let ModelSet { recognizer, liveness, worth, gallery } = models;
+        let other = self.recognizer.model() != recognizer.model();
         self.recognizer = recognizer;
         self.liveness = liveness;
-        // Views of one person are of one model.
-        self.views.clear();
         self.controller.set_models(worth, gallery);
+        // Views of one person are of one model.
+        if other { self.input(now, Input::ModelsChanged) } else { Vec::new() }
     }
 
     /// Another gallery: evidence gathered with the old one is forgotten. One of
@@ -215,15 +234,15 @@ impl Doorkeeper {
         self.controller.set_gallery(gallery);
     }
 
-    /// Takes a frame that was captured at this time. What follows of it follows at the
-    /// time that `clock` shows once it has been looked at, on a clock that does not run
+    /// Looks at a frame and decides at once: [`Self::look`], then [`Self::decide`].
+    pub fn frame(&mut self, now: Duration, frame: &Frame) -> Result<Vec<Event>, NetworkError> {
+        let looked = self.look(now, frame)?;
+        Ok(self.decide(now, &looked))
+    }
+
+    /// Looks at a frame that was captured at this time, on a clock that does not run
     /// backwards.
-    pub fn frame(
-        &mut self,
-        captured: Duration,
-        frame: &Frame,
-        clock: impl FnOnce() -> Duration,
-    ) -> Result<Vec<Event>, NetworkError> {
+    pub fn look(&mut self, captured: Duration, frame: &Frame) -> Result<Looked, NetworkError> {
         let (width, height) = (frame.width(), frame.height());
         let zone = self.zone;
         // A poster of a hundred faces must not hold up the door.
@@ -245,29 +264,36 @@ impl Doorkeeper {
             }
         }
         let samples = self.samples(frame, &views)?;
+        Ok(Looked { captured, tracks, views, samples })
+    }
+
+    /// Decides on what a frame showed. Whatever else happened meanwhile is to be told
+    /// before, at its own time.
+    pub fn decide(&mut self, now: Duration, looked: &Looked) -> Vec<Event> {
+        let Looked { captured, tracks, views, samples } = looked;
         let faces: heapless::Vec<FaceSeen<'_>, MAX_TRACKS> = tracks
             .iter()
-            .zip(&views)
+            .zip(views)
             .zip(samples)
             .map(|((track, view), sample)| FaceSeen {
                 track: *track,
                 weakest: view.quality.weakest(),
                 weakest_to_enroll: view.quality.weakest_to_enroll(),
                 turn: view.quality.turn,
-                sample,
+                sample: *sample,
                 template: view.template.as_ref(),
             })
             .collect();
-        let mut events = self.tick(clock());
-        let now = self.last;
+        let mut events = self.tick(now);
+        let (now, captured) = (self.last, *captured);
         let began = Instant::now();
         let output = self.controller.step(now, Input::Faces { captured, faces: &faces });
         self.decided_in = began.elapsed();
         if output.take {
-            self.hold_on(&views);
+            self.hold_on(views);
         }
         self.carry_out(now, output, &mut events);
-        Ok(events)
+        events
     }
 
     /// Anything but frames that happens at the door. What comes late counts from now.
@@ -283,21 +309,29 @@ impl Doorkeeper {
     pub fn relay_told(&mut self, now: Duration, told: Told) -> Vec<Event> {
         match told {
             Told::Answer { order, taken, error } => {
-                let opens = self.order.is_some_and(|last| {
-                    last.number == order && last.energise != self.controller.door().idle()
-                });
-                // That it does not lock either while it is away goes without saying.
-                let error = error.filter(|_| opens || !self.away);
+                let newest = self.order.filter(|last| last.number == order);
+                let opens =
+                    newest.is_some_and(|last| last.energise != self.controller.door().idle());
+                // That an order was given up for a later one is no fault, and that it does
+                // not lock either while it is away goes without saying.
+                let error = error.filter(|_| newest.is_some() && (opens || !self.away));
+                self.said.clone_from(&error);
                 let mut events: Vec<Event> = error.map(Event::RelayFailed).into_iter().collect();
                 events.extend(self.input(now, Input::Answer { order, taken }));
                 events
             }
             Told::Away { error } => {
                 self.away = true;
-                vec![Event::RelayFailed(error)]
+                let mut events = self.input(now, Input::RelayAway);
+                // The order that found it out has said so.
+                if self.said.as_ref() != Some(&error) {
+                    events.push(Event::RelayFailed(error));
+                }
+                events
             }
             Told::Back { .. } => {
                 self.away = false;
+                self.said = None;
                 self.input(now, Input::RelayBack)
             }
             Told::Drifted { on } => {
@@ -308,6 +342,12 @@ impl Doorkeeper {
             }
             Told::Abandoned => {
                 let reason = "switched off, for it heard nothing of the service for too long";
+                let mut events = vec![Event::RelayFailed(reason.to_owned())];
+                events.extend(self.input(now, Input::RelayBack));
+                events
+            }
+            Told::Expired => {
+                let reason = "locked by itself, for the service did not say so in time";
                 let mut events = vec![Event::RelayFailed(reason.to_owned())];
                 events.extend(self.input(now, Input::RelayBack));
                 events
@@ -360,7 +400,7 @@ impl Doorkeeper {
 
     /// The next signal to be shown and sounded.
     pub fn signal(&mut self) -> Option<Signal> {
-        self.signals.pop_front()
+        if self.signals.is_empty() { None } else { Some(self.signals.remove(0)) }
     }
 
     /// What says whether the faces are there in person.
@@ -388,20 +428,45 @@ impl Doorkeeper {
         let _ = self.views.push(NewTemplate { template: template.clone(), crop });
     }
 
+    /// Until when an order counts: one that opens only as long as the door is wanted open.
+    fn wanted_until(&self, order: Order) -> Option<Duration> {
+        let door = self.controller.door();
+        let stops = matches!(door.state(), State::Stopping { .. } | State::Stopped);
+        if stops || order.energise == door.idle() { None } else { door.open_until() }
+    }
+
+    /// Whoever wants a lock open that is open already gives no order, but more time.
+    fn renew(&mut self, now: Duration) {
+        let (Hand::Link(link), Some(order), State::Open) =
+            (&self.hand, self.order, self.controller.door().state())
+        else {
+            return;
+        };
+        let until = self.wanted_until(order);
+        // One that is busy is told with the next tick.
+        if until != self.until && link.order(order.number, order.energise, late(now, until)).is_ok()
+        {
+            self.until = until;
+        }
+    }
+
     /// Carries out what the controller says and tells it how that went, until it has
     /// nothing more to say. A failure is tried again only after some time, so this
     /// ends.
     fn carry_out(&mut self, now: Duration, mut output: Output, events: &mut Vec<Event>) {
         loop {
             for signal in output.signals {
-                // Whoever shows them is late: the newest count.
+                // Whoever shows them is late: the newest count, and alarms with their ends.
                 if self.signals.is_full() {
-                    self.signals.pop_front();
+                    let passing = |signal: &Signal| !signal.stands() && *signal != Signal::Quiet;
+                    let oldest = self.signals.iter().position(passing).unwrap_or(0);
+                    self.signals.remove(oldest);
                 }
-                let _ = self.signals.push_back(signal);
+                let _ = self.signals.push(signal);
             }
-            if let Some(Newcomer { by, look_alike }) = output.keep {
+            if let Some(Newcomer { number, by, look_alike }) = output.keep {
                 self.newcomer = Some(NewPerson {
+                    number,
                     templates: self.views.iter().cloned().collect(),
                     administrator: by.is_none(),
                     look_alike: look_alike.map(|(like, stricter)| (like.person, stricter)),
@@ -412,18 +477,31 @@ impl Doorkeeper {
                 self.views.clear();
             }
             events.extend(output.events);
-            let Some(order) = output.relay else { return };
+            let Some(order) = output.relay else { return self.renew(now) };
             self.order = Some(order);
+            let until = self.wanted_until(order);
             let error = match &mut self.hand {
                 Hand::Direct(relay) => relay.switch(order.energise).err().map(|e| e.to_string()),
-                Hand::Link(link) if link.order(order.number, order.energise) => return,
-                Hand::Link(_) => Some("busy with earlier orders".to_owned()),
+                Hand::Link(link) => {
+                    match link.order(order.number, order.energise, late(now, until)) {
+                        Ok(()) => {
+                            self.until = until;
+                            return;
+                        }
+                        Err(reason) => Some(reason.to_string()),
+                    }
+                }
             };
             let taken = error.is_none();
             events.extend(error.map(Event::RelayFailed));
             output = self.controller.step(now, Input::Answer { order: order.number, taken });
         }
     }
+}
+
+/// For how long after `now` the relay may be so.
+fn late(now: Duration, until: Option<Duration>) -> Option<Duration> {
+    until.map(|until| until.saturating_sub(now) + LATE)
 }
 
 /// A number that nobody can foresee: the standard library's hashers are seeded by the

@@ -166,6 +166,7 @@ impl Event {
                 Note::Mode(_) => "mode",
                 Note::Unlocked => "unlocked",
                 Note::Locked => "locked",
+                Note::Released => "released",
                 Note::NoAnswer => "relay silent",
                 Note::RelayBack => "relay back",
                 Note::Passed { .. } => "passed",
@@ -344,6 +345,7 @@ impl fmt::Display for Told<'_> {
             Note::Mode(Mode::AlwaysOpen { by_schedule: true }) => write!(f, "mode: open hours"),
             Note::Unlocked => write!(f, "door unlocked"),
             Note::Locked => write!(f, "door locked"),
+            Note::Released => write!(f, "relay off for good: a fail-safe lock is open"),
             Note::NoAnswer => write!(f, "relay silent: it has not said whether it opened"),
             Note::RelayBack => write!(f, "relay back: told again what to do"),
             Note::Passed { person, role } => {
@@ -402,6 +404,9 @@ fn enrolling(f: &mut fmt::Formatter<'_>, note: &button::Note, name: &str) -> fmt
                 like.similarity
             ),
             Failure::NotKept => write!(f, "not enrolled: the gallery was not written"),
+            Failure::ModelsChanged => {
+                write!(f, "not enrolled: other models came between; begin again")
+            }
         },
     }
 }

@@ -4,8 +4,9 @@
 //! that ([`crate::watchdog`]), feeds systemd's watchdog while all are well, and calls
 //! for the end when one is stuck.
 
+use crate::relay::RelayPulse;
 use crate::systemd::{self, Word};
-use crate::watchdog::{Beats, Verdict, Watch, WatchdogSettings};
+use crate::watchdog::{Beats, Verdict, Watch, WatchdogSettings, Who};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -25,15 +26,23 @@ pub struct Heartbeats {
     /// Milliseconds since the start, and one: 0 is never.
     recognizer: AtomicU64,
     camera: AtomicU64,
+    /// The relay's thread says so itself.
+    relay: Option<RelayPulse>,
 }
 
 impl Default for Heartbeats {
     fn default() -> Self {
-        Self { started: Instant::now(), recognizer: AtomicU64::new(0), camera: AtomicU64::new(0) }
+        let never = || AtomicU64::new(0);
+        Self { started: Instant::now(), recognizer: never(), camera: never(), relay: None }
     }
 }
 
 impl Heartbeats {
+    /// Those of a door whose relay has a thread.
+    pub fn relay(pulse: RelayPulse) -> Self {
+        Self { relay: Some(pulse), ..Self::default() }
+    }
+
     /// The thread that looks at frames runs.
     pub fn recognizer(&self) {
         self.beat(&self.recognizer);
@@ -49,8 +58,15 @@ impl Heartbeats {
         let last = |beat: &AtomicU64| {
             beat.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_millis)
         };
-        let beats = Beats { recognizer: last(&self.recognizer), camera: last(&self.camera) };
-        (self.started.elapsed(), beats)
+        let now = self.started.elapsed();
+        let silent = self.relay.as_ref().map(RelayPulse::silent);
+        let beats = Beats {
+            recognizer: last(&self.recognizer),
+            camera: last(&self.camera),
+            relay: silent.flatten().map(|silent| now.saturating_sub(silent)),
+            gone: matches!(silent, Some(None)).then_some(Who::Relay),
+        };
+        (now, beats)
     }
 
     fn beat(&self, beat: &AtomicU64) {
@@ -69,8 +85,9 @@ pub struct Watchdog {
 
 impl Watchdog {
     /// Begins to watch. `on_stuck` is called at most once, on the watchdog's thread, with
-    /// the reason; systemd hears nothing more after that, and ends the service itself
-    /// should `on_stuck` not. It must not wait for any thread that is watched.
+    /// the reason, and is the one to tell it; systemd hears nothing more after that, and
+    /// ends the service itself should `on_stuck` not. It must not wait for any thread that
+    /// is watched.
     pub fn start(
         beats: Arc<Heartbeats>,
         settings: WatchdogSettings,
@@ -134,7 +151,6 @@ impl Watching {
         let pause = self.feed_every.map_or(self.every, |every| every.min(self.every));
         loop {
             if let stuck @ Verdict::Stuck { .. } = self.step() {
-                log::error!("{stuck}; the service ends");
                 on_stuck(&stuck.to_string());
                 return;
             }

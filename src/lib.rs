@@ -42,6 +42,7 @@ pub mod selftest;
 pub mod service;
 pub mod signals;
 pub mod snapshot;
+pub mod standing;
 pub mod systemd;
 pub mod threshold;
 pub mod timings;

@@ -6,6 +6,9 @@
 //!     ^                  |    ^       |
 //!     +-- last beat over +    +-------+
 //! ```
+//!
+//! An alarm stands behind that: it is begun at once, goes on wherever it would be dark,
+//! and ends with [`Signal::Quiet`] alone.
 
 use crate::signals::{Beat, Colour, Pattern, Signal};
 use std::time::Duration;
@@ -43,30 +46,39 @@ pub struct Lit {
     pub until: Option<Duration>,
 }
 
-/// Plays one signal at a time.
+/// Plays one signal at a time, and an alarm until it is quiet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Player {
-    /// The pattern, and when it began.
+    /// The alarm's pattern, and when it began.
+    standing: Option<(Pattern, Duration)>,
+    /// What is shown instead for a while, and when that began.
     playing: Option<(Pattern, Duration)>,
 }
 
 impl Player {
-    /// Takes a signal, which ends the one before, or lets time pass. What is due between
-    /// two steps is left out, never made up for.
+    /// Takes a signal, which ends the one before unless that is an alarm, or lets time
+    /// pass. What is due between two steps is left out, never made up for.
     pub fn step(&mut self, now: Duration, signal: Option<Signal>) -> Lit {
-        if let Some(signal) = signal {
-            self.playing = Some((signal.pattern(), now));
+        match signal {
+            Some(Signal::Quiet) => self.standing = None,
+            Some(alarm) if alarm.stands() => {
+                (self.standing, self.playing) = (Some((alarm.pattern(), now)), None);
+            }
+            Some(signal) => self.playing = Some((signal.pattern(), now)),
+            None => {}
         }
-        let Some((pattern, began)) = self.playing else { return Lit::default() };
-        let lit = at(&pattern, now.saturating_sub(began));
-        if lit.is_none() {
+        let playing = lit(self.playing, now);
+        if playing.is_none() {
             self.playing = None;
         }
-        lit.map_or(Lit::default(), |(beat, ends)| Lit {
-            levels: Levels::of(beat),
-            until: Some(began + ends),
-        })
+        playing.or_else(|| lit(self.standing, now)).unwrap_or_default()
     }
+}
+
+fn lit(playing: Option<(Pattern, Duration)>, now: Duration) -> Option<Lit> {
+    let (pattern, began) = playing?;
+    let (beat, ends) = at(&pattern, now.saturating_sub(began))?;
+    Some(Lit { levels: Levels::of(beat), until: Some(began + ends) })
 }
 
 /// The beat of a pattern so long after it began, and how long after that it ends;
@@ -129,6 +141,30 @@ mod tests {
         assert_eq!(player.step(ms(3_600_050), Some(Signal::Quiet)).levels, DARK);
         let lit = player.step(ms(3_600_060), None);
         assert_eq!((lit.levels, lit.until), (DARK, None));
+    }
+
+    #[test]
+    fn an_alarm_goes_on_after_whatever_else_is_shown() {
+        let siren = Levels { red: true, buzzer: true, ..DARK };
+        for shown in [Signal::Welcome, Signal::Enrolled, Signal::View { taken: 2, of: 5 }] {
+            let mut player = Player::default();
+            player.step(ms(0), Some(Signal::Siren));
+            let lit = player.step(ms(900), Some(shown));
+            assert_ne!(lit.levels, siren, "{shown:?}");
+            // Six tenths of a second at a time.
+            assert_eq!(player.step(ms(6000), None).levels, siren, "after {shown:?}");
+            assert_eq!(player.step(ms(6001), Some(Signal::Quiet)), Lit::default());
+        }
+        // Two alarms: the later; a newcomer waited for stands in front of it.
+        let mut player = Player::default();
+        player.step(ms(0), Some(Signal::CloseDoor));
+        player.step(ms(1), Some(Signal::Newcomer));
+        assert!(player.step(ms(60_001), None).levels.blue);
+        assert_eq!(player.step(ms(60_002), Some(Signal::Siren)).levels, siren);
+        assert!(player.step(ms(60_003), Some(Signal::Welcome)).levels.green);
+        // What is shown when the alarm ends is shown to its end.
+        assert!(player.step(ms(60_004), Some(Signal::Quiet)).levels.green);
+        assert_eq!(player.step(ms(62_000), None), Lit::default());
     }
 
     #[test]

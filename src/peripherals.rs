@@ -2,11 +2,12 @@
 //! socket and the watchdog. All of them have threads of their own; the service visits
 //! them between two frames.
 
+use crate::camera::Kind;
 use crate::camera::live::CameraState;
 use crate::config::Config;
 use crate::control::{Begun, Command, Control, ControlError, Order};
 use crate::controller::Input;
-use crate::door::{self, Note};
+use crate::door::{self, Note, State};
 use crate::doorkeeper::{Doorkeeper, Hand};
 use crate::event::Event;
 use crate::heartbeat::{Heartbeats, Watchdog};
@@ -17,6 +18,7 @@ use crate::service::Moment;
 use crate::snapshot::{
     CameraNow, ClockNow, DoorNow, GalleryNow, MotionNow, RelayNow, Snapshot, WatchdogNow,
 };
+use crate::standing::Standing;
 use crate::systemd::Word;
 use crate::timings::{Stage, Timings};
 use crate::watchdog::WatchdogSettings;
@@ -31,10 +33,14 @@ use thiserror::Error;
 const MAX_MESSAGES: usize = 32;
 /// The snapshot is as old as this at most while the service runs.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
-/// A relay that is on is switched off where the service is silent for half of the
-/// watchdog's patience, before the service is ended; for so long where there is no
-/// watchdog.
+/// A relay that is on is switched off where the service is silent for so long, or for half
+/// of the watchdog's patience where that is less: before the service is ended.
 const SILENCE: Duration = Duration::from_secs(10);
+/// A frame on a slow board, or a card that is slow to write, is no silence.
+const SHORTEST_SILENCE: Duration = Duration::from_secs(2);
+/// Whoever orders the door to be opened hears of it within so long: the door itself gives
+/// a relay two seconds.
+const OPENS_WITHIN: Duration = Duration::from_secs(3);
 /// A thread may be silent for so long before the first frame: opening a camera may take
 /// its time.
 const GRACE: Duration = Duration::from_secs(60);
@@ -64,6 +70,15 @@ pub enum PeripheralsError {
         /// What the system said.
         reason: std::io::Error,
     },
+}
+
+/// The configuration is to be read anew, or is being read.
+#[derive(Debug, Default)]
+pub struct Reload {
+    /// Somebody wants it, by a signal or an order.
+    pub wanted: Arc<AtomicBool>,
+    /// It is being read.
+    pub busy: AtomicBool,
 }
 
 /// From a thread of the board's.
@@ -101,8 +116,13 @@ pub struct Peripherals {
     #[cfg(feature = "gpio")]
     wired: Wired,
     control: Option<(Control, Receiver<Order>)>,
-    /// Set where somebody wants the configuration read anew.
-    reload: Arc<AtomicBool>,
+    /// An order to open that the relay has not answered, and until when it may.
+    opening: Option<(Begun, Duration)>,
+    /// What holds beyond a restart.
+    standing: Standing,
+    reload: Arc<Reload>,
+    /// What systemd was told last of it.
+    told: Option<bool>,
     beats: Arc<Heartbeats>,
     watchdog: Watchdog,
     snapshot: Arc<Mutex<Snapshot>>,
@@ -119,6 +139,8 @@ struct Wired {
 /// What is shown of the service, and when it was last.
 struct Show {
     shown: Option<Duration>,
+    /// What systemd shows.
+    status: String,
     started: Instant,
     models: String,
     meter: Meter,
@@ -128,22 +150,22 @@ struct Show {
     relay_since: Duration,
 }
 
-impl Peripherals {
-    /// Opens everything that the configuration names. Devices that are not there yet are
-    /// waited for; only what can never work is an error. Times count from `started`.
-    /// `models` is what is shown of them; `reload` is set where somebody orders it.
-    pub fn open(
-        config: &Config,
-        relay: Relay,
-        started: Instant,
-        models: &str,
-        reload: Arc<AtomicBool>,
-    ) -> Result<(Self, Hand), PeripheralsError> {
-        let (sender, messages) = sync_channel(MAX_MESSAGES);
-        let locked = config.door.lock.energised(false);
-        let patience = config.watchdog();
-        let silence = patience.map_or(SILENCE, |patience| patience / 2);
-        let link = RelayLink::start(relay, locked, Some(silence), sender.clone())?;
+/// What must be there before anything else: the relay, which is told to lock, and the
+/// socket, of which there is one a door.
+pub struct Secured {
+    sender: SyncSender<Message>,
+    messages: Receiver<Message>,
+    hand: Hand,
+    control: Option<(Control, Receiver<Order>)>,
+    snapshot: Arc<Mutex<Snapshot>>,
+}
+
+impl Secured {
+    /// Locks the door before models and people are read, which may take minutes: the
+    /// relay may have been left open by a service that was killed. A relay that is not
+    /// there is waited for. One beside a recording has no thread of its own: recorded
+    /// frames have their own time, which devices do not keep to.
+    pub fn begin(config: &Config, relay: Relay, frames: Kind) -> Result<Self, PeripheralsError> {
         let snapshot = Arc::new(Mutex::new(Snapshot::default()));
         let control = match Control::listen(&config.status_socket(), Arc::clone(&snapshot)) {
             Ok(control) => Some(control),
@@ -154,8 +176,38 @@ impl Peripherals {
                 None
             }
         };
-        let beats = Arc::new(Heartbeats::default());
-        let settings = match patience {
+        let (sender, messages) = sync_channel(MAX_MESSAGES);
+        let locked = config.door.lock.energised(false);
+        let silence = silence(config.watchdog());
+        let hand = match frames {
+            Kind::Live => {
+                Hand::Link(RelayLink::start(relay, locked, Some(silence), sender.clone())?)
+            }
+            Kind::Recorded => Hand::Direct(relay),
+        };
+        Ok(Self { sender, messages, hand, control, snapshot })
+    }
+
+    /// Opens everything else that the configuration names. Devices that are not there yet
+    /// are waited for; only what can never work is an error. Times count from `started`.
+    /// `models` is what is shown of them; `reload` is set where somebody orders it.
+    /// `on_stuck` gets the reason where a thread is stuck, tells it and ends the process
+    /// with [`EXIT_STUCK`], on a thread that may not wait for another; the relay has been
+    /// off for long then, as its own thread heard nothing.
+    pub fn open(
+        self,
+        config: &Config,
+        started: Instant,
+        models: &str,
+        reload: Arc<Reload>,
+        on_stuck: impl FnOnce(&str) + Send + 'static,
+    ) -> Result<(Peripherals, Hand), PeripheralsError> {
+        let Self { sender, messages, hand, control, snapshot } = self;
+        let beats = Arc::new(match &hand {
+            Hand::Link(link) => Heartbeats::relay(link.pulse()),
+            Hand::Direct(_) => Heartbeats::default(),
+        });
+        let settings = match config.watchdog() {
             Some(patience) => WatchdogSettings {
                 grace: GRACE.max(patience),
                 late_after: patience / 2,
@@ -169,15 +221,16 @@ impl Peripherals {
                 ..WatchdogSettings::default()
             },
         };
-        let watchdog = Watchdog::start(Arc::clone(&beats), settings, |reason| {
-            // The relay has been off for long: its own thread heard nothing.
-            log::error!("{reason}; ending, to be started anew");
-            std::process::exit(EXIT_STUCK);
-        })
-        .map_err(|reason| PeripheralsError::Thread { what: "the watchdog", reason })?;
-        let relay = RelayNow { state: "opening".to_owned(), since_s: 0.0 };
+        let watchdog = Watchdog::start(Arc::clone(&beats), settings, on_stuck)
+            .map_err(|reason| PeripheralsError::Thread { what: "the watchdog", reason })?;
+        let state = match &hand {
+            Hand::Link(_) => "opening",
+            Hand::Direct(_) => "answering",
+        };
+        let relay = RelayNow { state: state.to_owned(), since_s: 0.0 };
         let show = Show {
             shown: None,
+            status: String::new(),
             started,
             models: models.to_owned(),
             meter: Meter::default(),
@@ -185,29 +238,54 @@ impl Peripherals {
             relay,
             relay_since: Duration::ZERO,
         };
-        let peripherals = Self {
+        let peripherals = Peripherals {
             messages,
             #[cfg(feature = "gpio")]
             wired: Wired::open(config, started, &sender)?,
             control,
+            opening: None,
+            standing: Standing::beside(&config.gallery_file()),
             reload,
+            told: None,
             beats,
             watchdog,
             snapshot,
             show,
         };
-        Ok((peripherals, Hand::Link(link)))
+        Ok((peripherals, hand))
+    }
+}
+
+impl Peripherals {
+    /// What held when the last service ended holds for this door, too.
+    pub fn restore(&self, keeper: &mut Doorkeeper) -> Vec<Event> {
+        if !self.standing.lockdown() {
+            return Vec::new();
+        }
+        log::warn!("lockdown holds since before this start; facelatch door normal ends it");
+        keeper.input(Duration::ZERO, Input::Command(door::Command::Lockdown))
     }
 
-    /// Tells systemd.
-    pub fn tell(&self, word: Word) {
-        self.watchdog.tell(word);
+    /// Tells systemd that the service ends.
+    pub fn stopping(&self) {
+        self.watchdog.tell(Word::Stopping);
+    }
+
+    /// Tells systemd that the door is watched, or that the configuration is read anew.
+    fn tell_reload(&mut self) {
+        let reads =
+            self.reload.wanted.load(Ordering::Relaxed) || self.reload.busy.load(Ordering::Relaxed);
+        if self.told != Some(reads) {
+            self.told = Some(reads);
+            self.watchdog.tell(if reads { Word::Reloading } else { Word::Ready });
+        }
     }
 
     /// Between two frames: what the board and others have to say, and what they are told.
     pub fn visit(&mut self, keeper: &mut Doorkeeper, moment: &Moment<'_>) -> Vec<Event> {
         let now = moment.now;
         self.beats.recognizer();
+        self.tell_reload();
         let health = moment.camera.health();
         // Its minding thread says twice a second that it lives.
         if self.show.started.elapsed().saturating_sub(health.alive) < Duration::from_secs(2) {
@@ -223,6 +301,7 @@ impl Peripherals {
                 events.extend(self.order(keeper, now, begun));
             }
         }
+        self.opened(keeper, now);
         while let Some(signal) = keeper.signal() {
             #[cfg(feature = "gpio")]
             self.wired.lamps.show(signal);
@@ -239,6 +318,11 @@ impl Peripherals {
         if self.show.shown.is_none_or(|at| now >= at + SHOW_EVERY) {
             self.show.shown = Some(now);
             let snapshot = self.show.snapshot(keeper, moment, self.watchdog.verdict());
+            let status = status(&snapshot);
+            if status != self.show.status {
+                self.watchdog.tell(Word::Status(status.clone()));
+                self.show.status = status;
+            }
             *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
         }
         events
@@ -250,9 +334,10 @@ impl Peripherals {
                 let state = match &told {
                     Told::Answer { taken: true, .. } | Told::Back { .. } => Some("answering"),
                     Told::Away { error } => Some(&error[..]),
-                    Told::Answer { taken: false, .. } | Told::Drifted { .. } | Told::Abandoned => {
-                        None
-                    }
+                    Told::Answer { taken: false, .. }
+                    | Told::Drifted { .. }
+                    | Told::Abandoned
+                    | Told::Expired => None,
                 };
                 if let Some(state) = state.filter(|state| *state != self.show.relay.state) {
                     state.clone_into(&mut self.show.relay.state);
@@ -282,27 +367,71 @@ impl Peripherals {
                 return events;
             }
             Command::Reload => {
-                self.reload.store(true, Ordering::Relaxed);
+                self.reload.wanted.store(true, Ordering::Relaxed);
                 begun.answer(Ok("the configuration is read anew; see the log".to_owned()));
                 return Vec::new();
             }
         };
+        if matches!(keeper.door().state(), State::Stopping { .. } | State::Stopped) {
+            begun.answer(Err("the service ends".to_owned()));
+            return Vec::new();
+        }
+        if command == door::Command::Normal
+            && let Err(reason) = self.standing.set_lockdown(false)
+        {
+            begun.answer(Err(format!("{}: {reason}", self.standing.file().display())));
+            return Vec::new();
+        }
         let events = keeper.input(now, Input::Command(command));
         let refused = events
             .iter()
             .find(|event| matches!(event, Event::Door(Note::NotOpenedByCommand(_))))
             .map(Event::to_string);
-        let done = match command {
-            door::Command::Open => "opened by command".to_owned(),
-            _ => format!("mode {}", DoorNow::of(keeper.door()).mode),
-        };
-        begun.answer(refused.map_or(Ok(done), Err));
+        let mode = format!("mode {}", DoorNow::of(keeper.door()).mode);
+        match (command, refused) {
+            (_, Some(reason)) => begun.answer(Err(reason)),
+            (door::Command::Open, None) => self.opening = Some((begun, now + OPENS_WITHIN)),
+            (door::Command::Lockdown, None) => {
+                begun.answer(Ok(match self.standing.set_lockdown(true) {
+                    Ok(()) => mode,
+                    Err(reason) => format!(
+                        "{mode}, but a restart ends it: {}: {reason}",
+                        self.standing.file().display()
+                    ),
+                }))
+            }
+            (door::Command::Normal | door::Command::AlwaysOpen, None) => begun.answer(Ok(mode)),
+        }
         events
     }
+
+    /// Whoever ordered the door to be opened hears whether it was.
+    fn opened(&mut self, keeper: &Doorkeeper, now: Duration) {
+        let Some((begun, until)) = self.opening.take() else { return };
+        match keeper.door().state() {
+            State::Open => begun.answer(Ok("opened by command".to_owned())),
+            State::Granting { .. } if now < until => self.opening = Some((begun, until)),
+            _ => begun.answer(Err(format!("the relay did not open: {}", self.show.relay.state))),
+        }
+    }
+}
+
+fn silence(watchdog: Option<Duration>) -> Duration {
+    watchdog.map_or(SILENCE, |patience| patience / 2).clamp(SHORTEST_SILENCE, SILENCE)
 }
 
 /// The service's exit code where a thread is stuck.
 pub const EXIT_STUCK: i32 = 70;
+
+/// One line for `systemctl status`, which changes seldom.
+fn status(snapshot: &Snapshot) -> String {
+    let Snapshot { door, camera, relay, gallery, .. } = snapshot;
+    let alarm = door.alarm.as_ref().map(|alarm| format!(", alarm: {alarm}")).unwrap_or_default();
+    format!(
+        "door {}, mode {}{alarm}; camera {}; relay {}; {} people",
+        door.state, door.mode, camera.state, relay.state, gallery.people
+    )
+}
 
 impl Show {
     fn snapshot(
@@ -353,7 +482,7 @@ impl Show {
             refreshed: Some(Instant::now()),
             ..Snapshot::default()
         };
-        snapshot.count(keeper.counts());
+        snapshot.count(moment.counts);
         snapshot
     }
 }
@@ -419,5 +548,18 @@ fn line(keeper: &mut Doorkeeper, event: crate::gpio::Event) -> Vec<Event> {
             vec![Event::LineAway { name: name.to_string(), reason: error }]
         }
         crate::gpio::Event::Back { name } => vec![Event::LineBack { name: name.to_string() }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_is_given_up_before_the_service_but_not_for_a_slow_frame() {
+        let s = Duration::from_secs;
+        for (watchdog, expected) in [(None, 10), (Some(2), 2), (Some(12), 6), (Some(300), 10)] {
+            assert_eq!(silence(watchdog.map(s)), s(expected), "{watchdog:?}");
+        }
     }
 }

@@ -35,7 +35,7 @@ mod modbus;
 #[cfg(feature = "serial")]
 mod serial;
 
-pub use driver::RelayLink;
+pub use driver::{NotOrdered, RelayLink, RelayPulse};
 #[cfg(feature = "serial")]
 pub use modbus::Fault;
 

@@ -3,12 +3,10 @@
 
 use crate::camera::live::{LiveCamera, Taken};
 use crate::camera::{Captured, Kind};
-
 use crate::doorkeeper::Doorkeeper;
-use crate::event::Event;
+use crate::event::{Counts, Event};
 use crate::motion_gate::{Look, MotionGate};
 use crate::nn::NetworkError;
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,9 +19,6 @@ const LAST_TRIES: usize = 20;
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 /// Frames in a row that the networks may fail on before the service gives up.
 const MOST_FAILURES: usize = 10;
-/// A live camera whose frames are the same to the last bit for so long hangs: every real
-/// one has noise.
-const HANGS_AFTER: Duration = Duration::from_secs(2);
 
 /// Why the service ended other than by its end of input.
 #[derive(Debug, Error)]
@@ -31,6 +26,9 @@ pub enum RunError {
     /// A network failed.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// The camera ended, and not because a recording was over.
+    #[error("camera: {0}")]
+    Camera(String),
     /// The relay could not be released at the end.
     #[error("the relay could not be released: {0}; cut its power if the door stands open")]
     Relay(String),
@@ -58,7 +56,7 @@ pub struct Plan<'a> {
     /// Ends it once it is set.
     pub stop: &'a AtomicBool,
     /// Whether a frame of a live camera that is the last one once more, to the last bit,
-    /// shows nothing.
+    /// shows nothing, and one that gives no others hangs.
     pub distinct: bool,
     /// Passes over frames in which nothing moves; not those of a recording.
     pub gate: Option<MotionGate>,
@@ -72,8 +70,13 @@ pub struct Moment<'a> {
     pub camera: &'a LiveCamera,
     /// What was seen so far.
     pub summary: &'a Summary,
+    /// How often each kind of event was told.
+    pub counts: &'a Counts,
     /// What the last frame took, if it was looked at.
     pub took: Option<Duration>,
+    /// A frame was looked at and is not decided on yet: neither people nor models may
+    /// change now.
+    pub in_frame: bool,
 }
 
 /// Feeds the doorkeeper until the camera ends, as many frames came as planned, or it is
@@ -90,6 +93,7 @@ pub fn run(
     between: impl FnMut(&mut Doorkeeper, &Moment<'_>) -> Vec<Event>,
 ) -> Result<Summary, RunError> {
     let recorded = camera.kind() == Kind::Recorded;
+    camera.expect_distinct(plan.distinct);
     let mut watch = Watch {
         keeper,
         camera,
@@ -100,9 +104,9 @@ pub fn run(
         now: Duration::ZERO,
         captured: Duration::ZERO,
         took: None,
-        last: None,
         away: false,
         summary: Summary::default(),
+        counts: Counts::default(),
         failures: 0,
     };
     let watched = guarded(|| watch.watch());
@@ -131,11 +135,10 @@ struct Watch<'a, T, B> {
     /// When the last frame was.
     captured: Duration,
     took: Option<Duration>,
-    /// Digest of the last frame that was another than the one before, and when it came.
-    last: Option<(u32, Duration)>,
     /// The camera is away, and that is told.
     away: bool,
     summary: Summary,
+    counts: Counts,
     failures: usize,
 }
 
@@ -153,12 +156,12 @@ where
                     self.tell_away(&reason);
                     self.pass();
                 }
-                Taken::Nothing => self.pass(),
-                Taken::Ended(None) => break,
-                Taken::Ended(Some(fault)) => {
-                    log::error!("{fault}");
-                    break;
+                Taken::Same => {
+                    self.summary.frames += 1;
+                    self.pass();
                 }
+                Taken::Nothing => self.pass(),
+                Taken::Ended(fault) => return ended(self.recorded, fault.as_deref()),
             }
         }
         Ok(())
@@ -181,32 +184,8 @@ where
         }
     }
 
-    /// Whether a live frame is the last one once more.
-    fn repeats(&mut self, captured: &Captured) -> bool {
-        if self.recorded || !self.plan.distinct {
-            return false;
-        }
-        let digest = crc32fast::hash(captured.frame.pixels());
-        match self.last {
-            Some((last, since)) if last == digest => {
-                if captured.at >= since + HANGS_AFTER {
-                    self.tell_away("its frames are all the same; it hangs, plug it in anew");
-                }
-                true
-            }
-            _ => {
-                self.last = Some((digest, captured.at));
-                false
-            }
-        }
-    }
-
     fn frame(&mut self, captured: &Captured) -> Result<(), RunError> {
         self.summary.frames += 1;
-        if self.repeats(captured) {
-            self.pass();
-            return Ok(());
-        }
         if self.away {
             self.away = false;
             self.tell(&[Event::CameraBack]);
@@ -225,19 +204,17 @@ where
         }
         self.summary.looked += 1;
         let began = Instant::now();
-        let now = Cell::new(self.now);
-        let clock = || {
-            // Recorded frames are looked at in no time.
-            let read = if self.recorded { at } else { self.plan.started.elapsed() };
-            now.set(read.max(now.get()));
-            now.get()
-        };
-        let looked = self.keeper.frame(at, &captured.frame, clock);
-        self.now = now.get();
-        self.took = Some(began.elapsed());
+        let looked = self.keeper.look(at, &captured.frame);
+        // Recorded frames are looked at in no time.
+        if !self.recorded {
+            // What happened meanwhile, at its own time, before time passes.
+            self.visit_in(self.plan.started.elapsed(), true);
+        }
         let events = match looked {
-            Ok(events) => {
+            Ok(looked) => {
                 self.failures = 0;
+                let events = self.keeper.decide(self.now, &looked);
+                self.took = Some(began.elapsed());
                 events
             }
             Err(error) => {
@@ -256,15 +233,30 @@ where
 
     /// Lets the rest of the door have its moment.
     fn visit(&mut self, now: Duration) {
+        self.visit_in(now, false);
+    }
+
+    fn visit_in(&mut self, now: Duration, frame: bool) {
         self.now = self.now.max(now);
-        let took = self.took.take();
-        let moment = Moment { now: self.now, camera: &self.camera, summary: &self.summary, took };
-        let events = (self.between)(self.keeper, &moment);
+        let events = self.between(frame);
         self.tell(&events);
+    }
+
+    fn between(&mut self, in_frame: bool) -> Vec<Event> {
+        let moment = Moment {
+            now: self.now,
+            camera: &self.camera,
+            summary: &self.summary,
+            counts: &self.counts,
+            took: self.took.take(),
+            in_frame,
+        };
+        (self.between)(self.keeper, &moment)
     }
 
     fn tell(&mut self, events: &[Event]) {
         for event in events {
+            self.counts.add(event);
             self.summary.granted += usize::from(matches!(event, Event::Granted { .. }));
             (self.told)(self.now, event);
         }
@@ -286,13 +278,20 @@ where
             }
             std::thread::sleep(BETWEEN_TRIES);
             self.now += BETWEEN_TRIES;
-            let moment =
-                Moment { now: self.now, camera: &self.camera, summary: &self.summary, took: None };
-            events = (self.between)(self.keeper, &moment);
+            events = self.between(false);
             events.extend(self.keeper.tick(self.now));
         }
         self.tell(&events);
         if self.keeper.stopped() { Ok(()) } else { Err(RunError::Relay(last)) }
+    }
+}
+
+/// What it means that no frame will ever come again.
+fn ended(recorded: bool, fault: Option<&str>) -> Result<(), RunError> {
+    match fault {
+        Some(fault) => Err(RunError::Camera(fault.to_owned())),
+        None if recorded => Ok(()),
+        None => Err(RunError::Camera("its threads have ended; start the service anew".to_owned())),
     }
 }
 
@@ -301,4 +300,17 @@ fn guarded<T>(
     work: impl FnOnce() -> Result<T, RunError>,
 ) -> std::thread::Result<Result<T, RunError>> {
     catch_unwind(AssertUnwindSafe(work))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_recording_may_end_without_a_fault() {
+        assert!(ended(true, None).is_ok());
+        for (recorded, fault) in [(true, Some("cut short")), (false, Some("it")), (false, None)] {
+            assert!(matches!(ended(recorded, fault), Err(RunError::Camera(_))));
+        }
+    }
 }

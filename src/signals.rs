@@ -70,7 +70,7 @@ pub struct Beat {
     pub sound: bool,
 }
 
-/// Beats in turn. A new signal ends the one before.
+/// Beats in turn. A new signal ends the one before, an alarm's only until it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pattern {
     /// At least one.
@@ -131,6 +131,11 @@ impl Signal {
         Pattern { beats, times }
     }
 
+    /// Whether it is an alarm, which nothing ends but [`Self::Quiet`].
+    pub fn stands(self) -> bool {
+        matches!(self, Self::CloseDoor | Self::Siren)
+    }
+
     /// What somebody is shown whose face cannot be compared.
     pub fn of_aspect(aspect: Aspect) -> Self {
         match aspect {
@@ -166,18 +171,20 @@ impl Signal {
     /// other grant.
     pub fn of_note(note: &Note) -> Option<Self> {
         match note {
-            Note::Granted { .. } => Some(Self::Welcome),
+            // Not before the relay has answered.
+            Note::Unlocked => Some(Self::Welcome),
             Note::NotGranted { .. } | Note::LockedOut(_) => Some(Self::Refused),
             Note::Alarm(Alarm::HeldTooLong) => Some(Self::CloseDoor),
             Note::Alarm(Alarm::Forced) => Some(Self::Siren),
             Note::AlarmEnded(_) => Some(Self::Quiet),
-            Note::Duress { .. }
+            Note::Granted { .. }
+            | Note::Duress { .. }
             | Note::Exit
             | Note::OpenedByCommand
             | Note::NotOpenedByCommand(_)
             | Note::Mode(_)
-            | Note::Unlocked
             | Note::Locked
+            | Note::Released
             | Note::NoAnswer
             | Note::RelayBack
             | Note::Passed { .. }

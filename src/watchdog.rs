@@ -11,6 +11,8 @@ pub enum Who {
     Recognizer,
     /// The one that waits for frames.
     Camera,
+    /// The one that talks to the relay.
+    Relay,
 }
 
 /// When each thread last said that it runs. Nothing where it has not yet.
@@ -23,6 +25,11 @@ pub struct Beats {
     pub recognizer: Option<Duration>,
     /// The camera's, once a frame or a try.
     pub camera: Option<Duration>,
+    /// The relay's, before every use of the device and some times a second; nothing where
+    /// the relay has no thread.
+    pub relay: Option<Duration>,
+    /// One that has ended though it is needed.
+    pub gone: Option<Who>,
 }
 
 /// How long a thread may be silent.
@@ -59,6 +66,8 @@ impl Default for WatchdogSettings {
 ///      ^                                  |
 ///      +------------ a beat --------------+
 /// ```
+///
+/// One that has ended is stuck at once.
 ///
 /// Nobody is late before their first beat until `grace` is over, and time in which
 /// the watchdog itself did not run (a process that was stopped, a machine asleep)
@@ -115,7 +124,10 @@ impl Watch {
             // The last one where they are equal: the recognizer holds up the most.
             let each = [(Who::Camera, beats.camera), (Who::Recognizer, beats.recognizer)];
             let each = each.map(|(who, beat)| self.judge(now, who, beat));
-            self.verdict = each.into_iter().max_by_key(severity).unwrap_or_default();
+            let relay = beats.relay.map(|beat| self.judge(now, Who::Relay, Some(beat)));
+            let gone = beats.gone.map(|who| Verdict::Stuck { who, silent: Duration::ZERO });
+            let judged = relay.into_iter().chain(each).max_by_key(severity);
+            self.verdict = gone.or(judged).unwrap_or_default();
         }
         self.verdict
     }
@@ -148,6 +160,7 @@ impl fmt::Display for Who {
         f.write_str(match self {
             Self::Recognizer => "recognizer",
             Self::Camera => "camera thread",
+            Self::Relay => "relay thread",
         })
     }
 }
@@ -159,6 +172,7 @@ impl fmt::Display for Verdict {
             Self::Late { who, silent } => {
                 write!(f, "{who} late: silent for {:.0} s", silent.as_secs_f32())
             }
+            Self::Stuck { who, silent } if silent.is_zero() => write!(f, "{who} stuck: it ended"),
             Self::Stuck { who, silent } => {
                 write!(f, "{who} stuck: silent for {:.0} s", silent.as_secs_f32())
             }
@@ -176,7 +190,7 @@ mod tests {
     }
 
     fn beats(recognizer: u64, camera: u64) -> Beats {
-        Beats { recognizer: Some(s(recognizer)), camera: Some(s(camera)) }
+        Beats { recognizer: Some(s(recognizer)), camera: Some(s(camera)), ..Beats::default() }
     }
 
     /// Steps once a second with beats at the given times.
@@ -198,20 +212,43 @@ mod tests {
     }
 
     #[test]
+    fn a_relay_thread_is_watched_from_its_beginning_and_its_end_counts_at_once() {
+        let mut watch = Watch::new(s(0), WatchdogSettings::default());
+        let relay = |at| Beats { relay: Some(s(at)), ..Beats::default() };
+        assert_eq!(watched(&mut watch, 0..8, relay(0)), Verdict::Healthy);
+        assert!(matches!(
+            watched(&mut watch, 8..20, relay(0)),
+            Verdict::Late { who: Who::Relay, .. }
+        ));
+        let stuck = Verdict::Stuck { who: Who::Relay, silent: s(20) };
+        assert_eq!(watched(&mut watch, 20..21, relay(0)), stuck);
+        let off = Duration::MAX;
+        let settings =
+            WatchdogSettings { grace: off, late_after: off, stuck_after: off, step_every: off };
+        for settings in [WatchdogSettings::default(), settings] {
+            let mut watch = Watch::new(s(0), settings);
+            let gone = Beats { gone: Some(Who::Relay), ..beats(1, 1) };
+            let ended = watch.step(s(1), gone);
+            assert_eq!(ended.to_string(), "relay thread stuck: it ended");
+            assert_eq!(watch.step(s(2), beats(2, 2)), ended);
+        }
+    }
+
+    #[test]
     fn loading_takes_its_time_once() {
         let mut watch = Watch::new(s(0), WatchdogSettings::default());
         assert_eq!(watched(&mut watch, 0..60, Beats::default()), Verdict::Healthy);
-        let first = Beats { recognizer: Some(s(60)), camera: None };
+        let first = Beats { recognizer: Some(s(60)), ..Beats::default() };
         let late = watched(&mut watch, 60..70, first);
         assert_eq!(late, Verdict::Late { who: Who::Recognizer, silent: s(9) });
-        let only = Beats { recognizer: Some(s(79)), camera: None };
+        let only = Beats { recognizer: Some(s(79)), ..Beats::default() };
         assert!(matches!(
             watched(&mut watch, 70..81, only),
             Verdict::Stuck { who: Who::Camera, .. }
         ));
         // Whoever has begun has no more grace.
         let mut watch = Watch::new(s(0), WatchdogSettings::default());
-        let hung = Beats { recognizer: Some(s(3)), camera: None };
+        let hung = Beats { recognizer: Some(s(3)), ..Beats::default() };
         assert!(matches!(watched(&mut watch, 0..24, hung), Verdict::Stuck { .. }));
     }
 
@@ -248,7 +285,7 @@ mod tests {
             let mut now = Duration::ZERO;
             let mut beats = Beats::default();
             if begun {
-                beats = Beats { recognizer: Some(now), camera: Some(now) };
+                (beats.recognizer, beats.camera) = (Some(now), Some(now));
             }
             let mut was_stuck = false;
             for (later, (recognizer, camera)) in steps {

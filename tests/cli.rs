@@ -340,6 +340,18 @@ fn a_camera_that_hangs_opens_nothing() {
 }
 
 #[test]
+fn a_camera_that_ends_by_a_fault_fails_the_run_after_the_door_is_locked() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = at(folder.path(), "gallery.redb");
+    let camera = "images:/no/such/folder";
+    let ended = output(&["run", "--camera", camera, "--gallery", &gallery, "--json"]);
+    assert_eq!(ended.status.code(), Some(1));
+    let message = stderr(&ended);
+    assert!(message.contains("camera: ") && message.contains("/no/such/folder"), "{message}");
+    assert!(message.contains("relay off"), "{message}");
+}
+
+#[test]
 fn a_pipe_that_ends_is_begun_anew() {
     let folder = TempDir::new().expect("a folder");
     let gallery = enrolled(&folder);

@@ -310,15 +310,15 @@ fn a_relay_that_is_unplugged_refuses_and_comes_back_locked() {
     ] {
         let mut socket = Socket::with(kind);
         let (link, told) = link(socket.relay(options), locked);
-        assert!(link.order(1, !locked));
+        assert_eq!(link.order(1, !locked, None), Ok(()));
         assert_eq!(next(&told), taken(1));
         socket.until(|seen| seen.on != locked && seen.commands.len() >= 2);
         socket.unplug();
         // Nobody needs it: that it is gone is seen all the same.
         assert!(matches!(next(&told), Told::Away { .. }));
-        assert!(link.order(2, !locked));
+        assert_eq!(link.order(2, !locked, None), Ok(()));
         assert!(refused(&told, 2).contains("the relay is away since"));
-        assert!(link.order(3, locked));
+        assert_eq!(link.order(3, locked, None), Ok(()));
         refused(&told, 3);
         socket.plug(kind);
         loop {
@@ -329,7 +329,7 @@ fn a_relay_that_is_unplugged_refuses_and_comes_back_locked() {
                 other => panic!("{other:?}"),
             }
         }
-        assert!(link.order(4, !locked));
+        assert_eq!(link.order(4, !locked, None), Ok(()));
         assert_eq!(next(&told), taken(4));
         socket.until(|seen| seen.on != locked && seen.commands.len() >= 2);
         if kind == Kind::Lcus1 {
@@ -350,11 +350,11 @@ fn a_relay_that_is_plugged_in_late_is_found() {
         Told::Away { error } => assert!(error.contains("is it plugged in"), "{error}"),
         other => panic!("{other:?}"),
     }
-    assert!(link.order(1, false));
+    assert_eq!(link.order(1, false, None), Ok(()));
     refused(&told, 1);
     socket.plug(Kind::Modbus(Manner::Well));
     assert!(matches!(next(&told), Told::Back { .. }));
-    assert!(link.order(2, true));
+    assert_eq!(link.order(2, true, None), Ok(()));
     assert_eq!(next(&told), taken(2));
     assert!(socket.seen().on);
 }
@@ -363,10 +363,10 @@ fn a_relay_that_is_plugged_in_late_is_found() {
 fn a_board_that_lies_is_away_until_it_does_not() {
     let socket = Socket::with(Kind::Modbus(Manner::Well));
     let (link, told) = link(socket.modbus(), false);
-    assert!(link.order(1, false));
+    assert_eq!(link.order(1, false, None), Ok(()));
     assert_eq!(next(&told), taken(1));
     socket.change(|seen| seen.kind = Kind::Modbus(Manner::Liar));
-    assert!(link.order(2, true));
+    assert_eq!(link.order(2, true, None), Ok(()));
     assert!(refused(&told, 2).contains("confirmed, but the coil is still off"));
     assert!(matches!(next(&told), Told::Away { .. }));
     socket.change(|seen| seen.kind = Kind::Modbus(Manner::Well));
@@ -378,11 +378,11 @@ fn a_board_that_lies_is_away_until_it_does_not() {
 fn a_coil_that_somebody_else_switched_is_seen_and_switched_back() {
     let socket = Socket::with(Kind::Modbus(Manner::Well));
     let (link, told) = link(socket.modbus(), false);
-    assert!(link.order(1, true));
+    assert_eq!(link.order(1, true, None), Ok(()));
     assert_eq!(next(&told), taken(1));
     socket.change(|seen| seen.on = false);
     assert_eq!(next(&told), Told::Drifted { on: true });
-    assert!(link.order(2, true));
+    assert_eq!(link.order(2, true, None), Ok(()));
     assert_eq!(next(&told), taken(2));
     assert!(socket.seen().on);
 }

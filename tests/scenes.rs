@@ -17,9 +17,9 @@
 //! `shown` allow for one frame more. Other lines: `nobody`, `lag 2.0` (frames are as
 //! old as this when they are decided on), `press`, `release`, `presses N` and `hold S`
 //! with `inside` or `outside`, `exit`, `opened`, `closed`, `command NAME`,
-//! `relay works|broken|silent|slow|back`, `clock TIME [unsynchronized]`, `clock none`,
+//! `relay works|broken|silent|slow|away|back`, `clock TIME [unsynchronized]`, `clock none`,
 //! `elsewhere NAME in|out`, `reset`, `store works|broken|silent`, `remove NAME`,
-//! `configure KEY = VALUE` (the service reloads its configuration),
+//! `models` (others are used from now on), `configure KEY = VALUE` (the service reloads its configuration),
 //! `restart` (the power fails and comes back) and `stop`.
 
 use facelatch::button::Side;
@@ -248,7 +248,8 @@ impl Stage {
             self.told.extend(output.events.iter().map(|event| (now, event.to_string())));
             self.shown.extend(output.signals.iter().map(|signal| (now, format!("{signal:?}"))));
             if let Some(newcomer) = output.keep {
-                self.keep(newcomer.by.is_none(), newcomer.look_alike.map(|(l, s)| (l.person, s)));
+                let like = newcomer.look_alike.map(|(l, s)| (l.person, s));
+                self.keep(newcomer.number, newcomer.by.is_none(), like);
             } else if output.discard {
                 self.views.clear();
             }
@@ -271,7 +272,7 @@ impl Stage {
         }
     }
 
-    fn keep(&mut self, administrator: bool, look_alike: Option<(PersonId, f32)>) {
+    fn keep(&mut self, number: u32, administrator: bool, look_alike: Option<(PersonId, f32)>) {
         let kept = match self.store {
             Relay::Works | Relay::Slow => {
                 let id = PersonId(self.people.iter().map(|p| p.0.0).max().unwrap_or(0) + 1);
@@ -291,7 +292,7 @@ impl Stage {
             Relay::Silent => return,
         };
         self.controller.set_gallery(gallery(&self.people));
-        self.input(Input::Kept(kept));
+        self.input(Input::Kept { number, done: kept });
     }
 
     fn frame(&mut self) -> Result<(), String> {
@@ -441,6 +442,11 @@ impl Stage {
             ["relay", "broken"] => self.relay = Relay::Broken,
             ["relay", "silent"] => self.relay = Relay::Silent,
             ["relay", "slow"] => self.relay = Relay::Slow,
+            ["relay", "away"] => {
+                // It has no power, and takes nothing.
+                (self.relay, self.energised) = (Relay::Broken, false);
+                self.input(Input::RelayAway);
+            }
             ["relay", "back"] => {
                 // A board that was without power comes back without.
                 (self.relay, self.energised) = (Relay::Works, false);
@@ -471,6 +477,7 @@ impl Stage {
                     .map_err(|error| error.to_string())?;
                 self.controller.reconfigure(&self.config);
             }
+            ["models"] => self.input(Input::ModelsChanged),
             ["reset"] => self.input(Input::LocalReset),
             ["remove", name] => {
                 let gone = person(self, name)?;

@@ -112,7 +112,8 @@ fn a_gallery_that_changes_takes_its_evidence_with_it() {
     let between = |keeper: &mut Doorkeeper, _: &Moment<'_>| {
         looks += 1;
         if looks == 3 {
-            keeper.change(Change::Gallery(Gallery::new(ModelId::new("none"), 128)));
+            let nobody = Gallery::new(ModelId::new("none"), 128);
+            return keeper.change(Duration::ZERO, Change::Gallery(nobody));
         }
         vec![]
     };

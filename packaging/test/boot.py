@@ -17,7 +17,7 @@ folder, share = Path(folder), Path(share)
 sockets = tempfile.TemporaryDirectory()
 monitor = Path(sockets.name, "monitor")
 command = [
-    *("qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-m", "1024"),
+    *("qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a76", "-smp", "2", "-m", "1024"),
     *("-accel", "tcg,thread=multi", "-nodefaults", "-display", "none", "-monitor", "none"),
     *("-kernel", folder / "vmlinuz", "-initrd", folder / "initrd.img"),
     *("-append", "console=ttyAMA0 root=/dev/vda rw panic=-1 systemd.show_status=no"),

@@ -12,6 +12,7 @@ mod reader;
 
 use super::reopen::{Action, Event, Patience, Reopen, Telling};
 use super::{CameraError, Captured, Kind};
+use crate::frame::Frame;
 use reader::{News, Reader};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -23,8 +24,16 @@ use std::time::{Duration, Instant};
 const BEAT: Duration = Duration::from_millis(500);
 /// How long the end waits for a camera to be let go.
 const LET_GO_WITHIN: Duration = Duration::from_secs(2);
-/// The same, between two looks.
+/// A reading thread that was to end and holds the camera for longer will not let it go:
+/// the minding thread shows no life any more, so that the watchdog has the service
+/// started anew, which takes the driver's thread with it.
+const HOLDS_FOR: Duration = Duration::from_secs(30);
+/// How long the end sleeps between two looks at whether the camera was let go.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Mean of all channels, of 255, up to which a picture is black: below what any face
+/// can be seen in, and above the black of cameras that do not reach 0.
+const BLACK: u64 = 16;
 
 /// What a camera gave.
 #[derive(Clone, Debug)]
@@ -32,6 +41,9 @@ pub enum Taken {
     /// A frame, with the time it was taken at on the service's clock; the own time
     /// of a recorded one.
     Frame(Captured),
+    /// A frame of a live camera that is the last one once more, to the last bit, or as
+    /// black; only where frames are to differ.
+    Same,
     /// Nothing new in the time given.
     Nothing,
     /// No frame, and there will be none until the camera is back.
@@ -75,8 +87,9 @@ pub struct CameraHealth {
     pub since: Duration,
     /// When a good frame came last.
     pub last_frame: Option<Duration>,
-    /// When the minding thread showed last that it lives; twice a second. A
-    /// watchdog is only fed while this is not old.
+    /// When the minding thread showed last that it lives; twice a second, unless the
+    /// camera is held for good by a reader that does not end. A watchdog is only fed
+    /// while this is not old.
     pub alive: Duration,
     /// Good frames so far.
     pub frames: u64,
@@ -93,16 +106,43 @@ struct Shared {
     /// Where the service's clock begins.
     origin: Instant,
     stop: AtomicBool,
+    /// Frames are to differ.
+    distinct: AtomicBool,
     slot: Mutex<Slot>,
     changed: Condvar,
 }
 
 struct Slot {
     newest: Option<Captured>,
+    /// Frames came that showed nothing new.
+    same: bool,
     health: CameraHealth,
 }
 
 impl Shared {
+    fn new(uri: &str, origin: Instant) -> Result<Self, CameraError> {
+        let kind = Kind::of(uri)?;
+        let now = origin.elapsed();
+        let health = CameraHealth {
+            state: CameraState::Opening,
+            since: now,
+            last_frame: None,
+            alive: now,
+            frames: 0,
+            bad_frames: 0,
+            told: uri.into(),
+        };
+        Ok(Self {
+            uri: uri.to_owned(),
+            kind,
+            origin,
+            stop: AtomicBool::new(false),
+            distinct: AtomicBool::new(false),
+            slot: Mutex::new(Slot { newest: None, same: false, health }),
+            changed: Condvar::new(),
+        })
+    }
+
     fn now(&self) -> Duration {
         self.origin.elapsed()
     }
@@ -136,34 +176,9 @@ impl LiveCamera {
         origin: Instant,
         patience: Patience,
     ) -> Result<Self, CameraError> {
-        let kind = Kind::of(uri)?;
-        let now = origin.elapsed();
-        let health = CameraHealth {
-            state: CameraState::Opening,
-            since: now,
-            last_frame: None,
-            alive: now,
-            frames: 0,
-            bad_frames: 0,
-            told: uri.into(),
-        };
-        let shared = Arc::new(Shared {
-            uri: uri.to_owned(),
-            kind,
-            origin,
-            stop: AtomicBool::new(false),
-            slot: Mutex::new(Slot { newest: None, health }),
-            changed: Condvar::new(),
-        });
+        let shared = Arc::new(Shared::new(uri, origin)?);
         let (sender, receiver) = sync_channel(1);
-        let minder = Minder {
-            shared: Arc::clone(&shared),
-            reopen: Reopen::new(now, patience),
-            sender: sender.clone(),
-            reader: None,
-            old: None,
-            generation: 0,
-        };
+        let minder = Minder::new(Arc::clone(&shared), patience, sender.clone());
         let minding = std::thread::Builder::new()
             .name("camera".to_owned())
             .spawn(move || minder.run(&receiver))
@@ -177,6 +192,12 @@ impl LiveCamera {
     /// Live or recorded.
     pub fn kind(&self) -> Kind {
         self.shared.kind
+    }
+
+    /// Whether a live camera whose frames are all the same, to the last bit, hangs and is
+    /// opened anew; at first it does not.
+    pub fn expect_distinct(&self, distinct: bool) {
+        self.shared.distinct.store(distinct, Ordering::Relaxed);
     }
 
     /// The newest frame that was not taken yet, or the next recorded one. Waits for
@@ -193,14 +214,18 @@ impl LiveCamera {
                     CameraState::Away { .. } => was_away,
                     CameraState::Ended { .. } => false,
                 };
-                slot.newest.is_none() && goes_on
+                slot.newest.is_none() && !slot.same && goes_on
             })
             .unwrap_or_else(PoisonError::into_inner);
+        let same = std::mem::take(&mut slot.same);
         if let Some(captured) = slot.newest.take() {
             drop(slot);
             // Whoever reads recorded frames waits for this.
             self.shared.changed.notify_all();
             return Taken::Frame(captured);
+        }
+        if same {
+            return Taken::Same;
         }
         match &slot.health.state {
             CameraState::Opening | CameraState::Streaming => Taken::Nothing,
@@ -248,10 +273,12 @@ struct Minder {
     reopen: Reopen,
     sender: SyncSender<Message>,
     reader: Option<Reader>,
-    /// One that has not ended yet.
-    old: Option<JoinHandle<()>>,
+    /// One that has not ended yet, and when it was told to.
+    old: Option<(JoinHandle<()>, Duration)>,
     /// Of the last reading thread.
     generation: u64,
+    /// Digest of the last frame of a live camera.
+    last: Option<u32>,
 }
 
 /// Says that the threads have ended, even by a panic.
@@ -271,6 +298,11 @@ impl Drop for LastWord {
 }
 
 impl Minder {
+    fn new(shared: Arc<Shared>, patience: Patience, sender: SyncSender<Message>) -> Self {
+        let reopen = Reopen::new(shared.now(), patience);
+        Self { shared, reopen, sender, reader: None, old: None, generation: 0, last: None }
+    }
+
     fn run(mut self, receiver: &Receiver<Message>) {
         let _last_word = LastWord(Arc::clone(&self.shared));
         while !self.shared.stopped() {
@@ -285,7 +317,7 @@ impl Minder {
                 Ok(_) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
             };
             let now = self.shared.now();
-            self.shared.slot().health.alive = now;
+            self.show_life(now);
             let goes_on = match self.shared.kind {
                 Kind::Live => self.live(now, news),
                 Kind::Recorded => self.recorded(now, news),
@@ -297,11 +329,22 @@ impl Minder {
         // What the reading thread still wants to say finds nobody.
         self.let_go();
         let asked = Instant::now();
-        while self.old.as_ref().is_some_and(|old| !old.is_finished())
+        while self.old.as_ref().is_some_and(|(old, _)| !old.is_finished())
             && asked.elapsed() < LET_GO_WITHIN
         {
             while receiver.try_recv().is_ok() {}
             std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Says that the camera is minded, unless a reader holds it that never ends: nothing
+    /// but another process helps then.
+    fn show_life(&self, now: Duration) {
+        let holds = |(old, since): &(JoinHandle<()>, Duration)| {
+            now >= *since + HOLDS_FOR && !old.is_finished()
+        };
+        if !self.old.as_ref().is_some_and(holds) {
+            self.shared.slot().health.alive = now;
         }
     }
 
@@ -315,10 +358,16 @@ impl Minder {
                 }
                 Event::Opened
             }
-            Some(News::Frame(captured)) => {
-                self.show(now, captured);
-                Event::Frame
-            }
+            Some(News::Frame(captured)) => match self.same(&captured.frame) {
+                Some(dark) => {
+                    self.show_same();
+                    Event::Same { dark }
+                }
+                None => {
+                    self.show(now, captured);
+                    Event::Frame
+                }
+            },
             Some(News::Bad(reason)) => {
                 self.shared.slot().health.bad_frames += 1;
                 Event::Bad(reason)
@@ -369,6 +418,31 @@ impl Minder {
             drop(slot);
             self.shared.changed.notify_all();
         }
+    }
+
+    /// Whether the frame of a camera whose frames are to differ shows nothing new, and
+    /// is black then.
+    fn same(&mut self, frame: &Frame) -> Option<bool> {
+        if !self.shared.distinct.load(Ordering::Relaxed) {
+            self.last = None;
+            return None;
+        }
+        let digest = Some(crc32fast::hash(frame.pixels()));
+        let repeats = std::mem::replace(&mut self.last, digest) == digest;
+        if !repeats && !self.reopen.is_dark() {
+            return None;
+        }
+        let dark = is_black(frame);
+        (repeats || dark).then_some(dark)
+    }
+
+    /// Lets the service know of a frame that it need not look at.
+    fn show_same(&self) {
+        let mut slot = self.shared.slot();
+        slot.same = true;
+        slot.health.frames += 1;
+        drop(slot);
+        self.shared.changed.notify_all();
     }
 
     /// Puts the frame where the service takes it.
@@ -423,7 +497,7 @@ impl Minder {
 
     /// Starts a reading thread, unless the last one still holds the camera.
     fn open(&mut self) -> Result<(), String> {
-        if let Some(old) = self.old.take_if(|old| old.is_finished()) {
+        if let Some((old, _)) = self.old.take_if(|(old, _)| old.is_finished()) {
             // It has caught its panics.
             let _ = old.join();
         }
@@ -444,15 +518,20 @@ impl Minder {
     fn let_go(&mut self) {
         if let Some(reader) = self.reader.take() {
             self.generation += 1;
-            self.old = Some(reader.cancel());
+            self.old = Some((reader.cancel(), self.shared.now()));
         }
     }
+}
+
+fn is_black(frame: &Frame) -> bool {
+    let pixels = frame.pixels();
+    let sum: u64 = pixels.iter().map(|value| u64::from(*value)).sum();
+    sum <= BLACK * pixels.len() as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Frame;
     use crate::picture;
     use tempfile::TempDir;
 
@@ -476,7 +555,7 @@ mod tests {
             match camera.next(LONG) {
                 Taken::Frame(captured) => return captured,
                 Taken::Ended(fault) => panic!("ended: {fault:?}"),
-                Taken::Nothing | Taken::Away { .. } => std::thread::sleep(LOOK_EVERY),
+                Taken::Nothing | Taken::Same | Taken::Away { .. } => std::thread::sleep(LOOK_EVERY),
             }
         }
         panic!("no frame")
@@ -541,6 +620,72 @@ mod tests {
         assert!(left.is_empty(), "{left:?} go on");
         let silent = start("pipe:sleep 1000", Patience { first_frame: short, ..hasty() });
         assert!(reason(&silent).contains("no frame within 0.05 s of opening"));
+    }
+
+    #[test]
+    fn a_reader_that_never_ends_takes_the_sign_of_life_with_it() {
+        let origin = Instant::now();
+        let shared = Arc::new(Shared::new("pipe:true", origin).expect("a camera"));
+        let (sender, _receiver) = sync_channel(1);
+        let mut minder = Minder::new(Arc::clone(&shared), hasty(), sender);
+        let (end, ended) = sync_channel::<()>(0);
+        let stuck = std::thread::spawn(move || {
+            let _ = ended.recv();
+        });
+        let told = Duration::from_secs(100);
+        minder.old = Some((stuck, told));
+        let alive = |minder: &Minder, after: Duration| {
+            minder.show_life(told + after);
+            shared.slot().health.alive == told + after
+        };
+        assert!(alive(&minder, HOLDS_FOR - LOOK_EVERY));
+        assert!(!alive(&minder, HOLDS_FOR));
+        assert!(!alive(&minder, 2 * HOLDS_FOR));
+        assert_eq!(minder.open().expect_err("it is held"), "the camera does not let go");
+        // One that ends late is as good as any.
+        drop(end);
+        while minder.old.as_ref().is_some_and(|(old, _)| !old.is_finished()) {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        assert!(alive(&minder, 3 * HOLDS_FOR));
+    }
+
+    #[test]
+    fn a_camera_whose_frames_are_all_the_same_is_opened_anew_if_they_are_to_differ() {
+        let folder = TempDir::new().expect("a folder");
+        let file = folder.path().join("openings");
+        for (luma, expected) in [("\\353", "all the same"), ("\\020", "black")] {
+            let bytes = format!("printf 'FRAME\\n{luma}\\200\\200'");
+            let begin = "printf 'YUV4MPEG2 W1 H1 C444\\n'";
+            let uri = format!(
+                "pipe:echo x >> {}; {begin}; while {bytes}; do sleep 0.01; done",
+                file.display()
+            );
+            std::fs::write(&file, "").expect("written");
+            let openings = || std::fs::read_to_string(&file).expect("text").len() / 2;
+            let same = Duration::from_millis(30);
+            let camera = start(&uri, Patience { same, ..hasty() });
+            camera.expect_distinct(true);
+            frame(&camera);
+            let why = reason(&camera);
+            assert!(why.contains(expected), "{why}");
+            let began = Instant::now();
+            while openings() < 3 {
+                assert!(began.elapsed() < LONG);
+                assert!(!matches!(camera.next(LOOK_EVERY), Taken::Frame(_)), "nothing is new");
+            }
+            // It has never been back in between.
+            assert!(matches!(camera.health().state, CameraState::Away { .. }));
+        }
+    }
+
+    #[test]
+    fn frames_that_may_be_the_same_are_all_shown() {
+        let frames = "for i in 1 2 3 4 5 6 7 8 9; do printf 'FRAME\\nabc'; sleep 0.01; done";
+        let camera = start(&format!("pipe:{VIDEO}; {frames}; sleep 1000"), hasty());
+        for _ in 0..2 {
+            frame(&camera);
+        }
     }
 
     #[test]

@@ -4,6 +4,10 @@ use super::STALLED_AFTER;
 use std::fmt;
 use std::time::Duration;
 
+/// A black picture is taken for a camera that hangs for so long at most between two
+/// openings: the camera stays open meanwhile, as somebody may switch on the light.
+const DARK_AT_MOST: Duration = Duration::from_secs(600);
+
 /// How long a camera may take, and how long it is left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
@@ -11,6 +15,8 @@ pub struct Patience {
     pub first_frame: Duration,
     /// Between two good frames.
     pub between: Duration,
+    /// Frames that are all the same, to the last bit: every real camera has noise.
+    pub same: Duration,
     /// From the first failure to the next opening; doubles with each.
     pub least: Duration,
     /// Up to this.
@@ -26,6 +32,7 @@ impl Default for Patience {
         Self {
             first_frame: Duration::from_secs(15),
             between: STALLED_AFTER,
+            same: Duration::from_secs(2),
             least: Duration::from_millis(500),
             most: Duration::from_secs(30),
             steady: Duration::from_secs(5),
@@ -43,6 +50,11 @@ pub enum Event {
     Opened,
     /// A good frame came.
     Frame,
+    /// A frame that shows nothing new: the last one once more, to the last bit.
+    Same {
+        /// It is black.
+        dark: bool,
+    },
     /// What came is no frame; there may be more.
     Bad(String),
     /// It cannot be opened, or nothing more comes, and why.
@@ -119,22 +131,30 @@ impl fmt::Display for Telling {
 /// ```text
 ///                Tick, it is time                  Frame
 ///    Waiting ---------------------> Opening ---------------------> Streaming
-///    ^  ^  (Open)                      |       (Tell there)         |     |
-///    |  |                              |                            |     | Frame
-///    |  +------------------------------+                            +-----+
-///    |    Failed, Ended, no frame in time                           |
-///    |    (Close, Tell away)                                        |
-///    +--------------------------------------------------------------+
-///         Failed, Ended, no good frame for too long (Close, Tell away)
+///    ^ ^ ^   (Open)                   |  |     (Tell there)        ^  |     |
+///    | | |                            |  | Same                    |  |     | Frame,
+///    | | +----------------------------+  v          Frame          |  +-----+ Same
+///    | |  Failed, Ended, no frame     Frozen ----------------------+  |
+///    | |  in time (Close, Tell away)     |         (Tell there)       |
+///    | +---------------------------------+                            |
+///    |    Failed, Ended, silent, only Same for too long (Close)       |
+///    +----------------------------------------------------------------+
+///         Failed, Ended, no good frame or only Same for too long (Close, Tell away)
 /// ```
+///
+/// A camera that still hangs after it was opened anew is left alone ever longer, like
+/// one that is not there. A black picture may just be the night: that is told once, and
+/// the camera is opened anew ever more seldom but watched in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Not open until then.
     Waiting { until: Duration },
     /// Open or about to be, no frame yet.
     Opening { since: Duration },
-    /// Frames come.
-    Streaming { since: Duration, last: Duration },
+    /// Open, but what comes is what came before.
+    Frozen { since: Duration, last: Duration },
+    /// Frames come; when one came last that differed from the one before.
+    Streaming { since: Duration, last: Duration, differed: Duration },
 }
 
 /// The time without frames.
@@ -147,6 +167,14 @@ struct Away {
     tries: u32,
     /// When it was told last, if it was.
     told: Option<Duration>,
+    /// The picture is black.
+    dark: bool,
+}
+
+impl Away {
+    fn new(since: Duration) -> Self {
+        Self { since, reason: String::new(), tries: 0, told: None, dark: false }
+    }
 }
 
 /// Frames that are none.
@@ -177,11 +205,10 @@ pub struct Reopen {
 impl Reopen {
     /// A camera to be opened at the next step.
     pub fn new(now: Duration, patience: Patience) -> Self {
-        let away = Away { since: now, reason: String::new(), tries: 0, told: None };
         Self {
             patience,
             state: State::Waiting { until: now },
-            away: Some(away),
+            away: Some(Away::new(now)),
             was_there: false,
             failures: 0,
             bad: Bad::default(),
@@ -195,14 +222,22 @@ impl Reopen {
         Some((away.since, &away.reason, away.tries))
     }
 
+    /// Whether it is away because its picture is black: only a frame that is not ends
+    /// that.
+    pub fn is_dark(&self) -> bool {
+        self.away.as_ref().is_some_and(|away| away.dark)
+    }
+
     /// When time itself is the next event.
     pub fn wake(&self) -> Duration {
         let next = match self.state {
             State::Waiting { until } => until,
             State::Opening { since } => since + self.patience.first_frame,
-            State::Streaming { last, .. } => last + self.patience.between,
+            State::Frozen { last, .. } | State::Streaming { last, .. } => {
+                last + self.patience.between
+            }
         };
-        let told = self.away.as_ref().and_then(|away| away.told);
+        let told = self.told_last();
         told.map_or(next, |told| next.min(told + self.patience.say_again))
     }
 
@@ -220,20 +255,44 @@ impl Reopen {
                 let waited = self.patience.first_frame;
                 self.silent(now, format!("no frame within {} s of opening", waited.as_secs_f64()))
             }
-            (State::Opening { .. }, Event::Frame) => self.there(now),
+            (State::Opening { .. } | State::Frozen { .. }, Event::Frame) => self.there(now),
+            (State::Opening { .. }, Event::Same { .. }) if self.away_is_new() => self.there(now),
+            (State::Opening { .. }, Event::Same { .. }) => {
+                self.state = State::Frozen { since: now, last: now };
+                self.say_again(now)
+            }
+            (State::Frozen { since, .. }, Event::Same { dark }) => {
+                self.bad.only = false;
+                if now >= since + self.same_for(dark) {
+                    return self.hangs(now, dark);
+                }
+                self.state = State::Frozen { since, last: now };
+                self.say_again(now)
+            }
+            (State::Streaming { since, differed, .. }, Event::Same { dark }) => {
+                self.bad.only = false;
+                if now >= differed + self.patience.same {
+                    return self.hangs(now, dark);
+                }
+                self.state = State::Streaming { since, last: now, differed };
+                self.tell_bad(now)
+            }
             (State::Opening { .. }, Event::Tick | Event::Opened) => self.say_again(now),
             (State::Streaming { since, .. }, Event::Frame) => {
-                self.state = State::Streaming { since, last: now };
+                self.state = State::Streaming { since, last: now, differed: now };
                 self.bad.only = false;
                 if now >= since + self.patience.steady {
                     self.failures = 0;
                 }
                 self.tell_bad(now)
             }
-            (State::Streaming { last, .. }, Event::Tick) if now >= last + self.patience.between => {
+            (State::Frozen { last, .. } | State::Streaming { last, .. }, Event::Tick)
+                if now >= last + self.patience.between =>
+            {
                 let waited = self.patience.between;
                 self.silent(now, format!("no frame for {} s", waited.as_secs_f64()))
             }
+            (State::Frozen { .. }, Event::Tick | Event::Opened) => self.say_again(now),
             (State::Streaming { .. }, Event::Tick | Event::Opened) => Vec::new(),
             (_, Event::Bad(reason)) => {
                 self.bad.frames = self.bad.frames.saturating_add(1);
@@ -253,21 +312,45 @@ impl Reopen {
         self.fail(now, reason)
     }
 
-    fn fail(&mut self, now: Duration, reason: String) -> Vec<Action> {
-        let since = match self.state {
-            State::Streaming { last, .. } => last,
-            State::Opening { since } | State::Waiting { until: since } => since,
+    /// How long frames may all be the same after the camera was opened anew.
+    fn same_for(&self, dark: bool) -> Duration {
+        let same = self.patience.same;
+        if dark { (same * (1 << self.failures.min(16))).min(DARK_AT_MOST) } else { same }
+    }
+
+    /// Nothing new for too long.
+    fn hangs(&mut self, now: Duration, dark: bool) -> Vec<Action> {
+        let reason = if dark {
+            "its picture is black; light the door, or uncover the lens"
+        } else {
+            "its frames are all the same; it hangs, plug it in anew if it goes on"
         };
-        let away =
-            self.away.get_or_insert(Away { since, reason: String::new(), tries: 0, told: None });
+        self.fail_as(now, reason.to_owned(), dark)
+    }
+
+    fn fail(&mut self, now: Duration, reason: String) -> Vec<Action> {
+        self.fail_as(now, reason, false)
+    }
+
+    fn fail_as(&mut self, now: Duration, reason: String, dark: bool) -> Vec<Action> {
+        let since = match self.state {
+            State::Streaming { differed, .. } => differed,
+            State::Opening { since }
+            | State::Frozen { since, .. }
+            | State::Waiting { until: since } => since,
+        };
+        let away = self.away.get_or_insert_with(|| Away::new(since));
+        away.dark = dark;
         // One that only stopped was not opened in vain.
-        if let State::Opening { .. } = self.state {
+        if let State::Opening { .. } | State::Frozen { .. } = self.state {
             away.tries = away.tries.saturating_add(1);
         }
         let is_new = away.told.is_none() || away.reason != reason;
         away.reason = reason;
         let doublings = self.failures.min(16);
         self.failures = self.failures.saturating_add(1);
+        // What waits in the dark is that it gets light, which is seen by looking.
+        let doublings = if dark { 0 } else { doublings };
         let wait = (self.patience.least * (1 << doublings)).min(self.patience.most);
         self.state = State::Waiting { until: now + wait };
         self.bad = Bad::default();
@@ -281,7 +364,7 @@ impl Reopen {
     }
 
     fn there(&mut self, now: Duration) -> Vec<Action> {
-        self.state = State::Streaming { since: now, last: now };
+        self.state = State::Streaming { since: now, last: now, differed: now };
         self.bad.only = false;
         let Some(away) = self.away.take() else { return Vec::new() };
         let after =
@@ -289,10 +372,19 @@ impl Reopen {
         vec![Action::Tell(Telling::There { after, tries: away.tries })]
     }
 
+    /// Whether it has not failed yet.
+    fn away_is_new(&self) -> bool {
+        self.away.as_ref().is_none_or(|away| away.reason.is_empty())
+    }
+
+    /// When it was told last that it is away; nothing where once is enough.
+    fn told_last(&self) -> Option<Duration> {
+        self.away.as_ref().filter(|away| !away.dark).and_then(|away| away.told)
+    }
+
     /// That there still is no camera, if that was last told long ago.
     fn say_again(&mut self, now: Duration) -> Vec<Action> {
-        let told = self.away.as_ref().and_then(|away| away.told);
-        match told {
+        match self.told_last() {
             Some(told) if now >= told + self.patience.say_again => {
                 self.tell_away(now).into_iter().collect()
             }
@@ -456,6 +548,59 @@ mod tests {
     }
 
     #[test]
+    fn a_camera_that_hangs_is_opened_anew_until_a_frame_differs() {
+        let mut scene = Scene::new();
+        let same = || Event::Same { dark: false };
+        scene.step(0, Event::Tick).step(100, Event::Frame).step(200, same()).step(2000, same());
+        assert_eq!(scene.said().len(), 2);
+        scene.step(2100, same()).step(2600, Event::Tick).step(2700, same()).step(4700, same());
+        scene.step(5700, Event::Tick).step(5800, same()).step(6000, Event::Frame);
+        assert_eq!(
+            scene.said(),
+            [
+                "2100 close",
+                "2100 no camera for 2 s: its frames are all the same; it hangs, plug it in anew \
+                 if it goes on",
+                "2600 open",
+                "4700 close",
+                "5700 open",
+                "6000 the camera is there again after 5 s, opened once in vain",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_dark_is_told_once_and_the_camera_is_watched_in_between() {
+        let mut scene = Scene::new();
+        scene.step(0, Event::Tick).step(0, Event::Frame);
+        let (mut at, mut open, mut closed) = (0, true, 0);
+        while at < 3_600_000 {
+            at += 100;
+            scene.step(at, Event::Tick);
+            if open {
+                scene.step(at, Event::Same { dark: true });
+            }
+            for line in &scene.log {
+                open = if line.ends_with("open") { true } else { open && !line.ends_with("close") };
+            }
+            scene.log.retain(|line| line.contains("camera"));
+            closed += u64::from(!open);
+        }
+        assert!(scene.reopen.is_dark());
+        let said = scene.said();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[1].contains("its picture is black"), "{said:?}");
+        // Half a second each of some fifteen times in an hour.
+        assert!(closed < 100, "{closed}");
+        while !open {
+            at += 100;
+            open = scene.step(at, Event::Tick).said().iter().any(|line| line.ends_with("open"));
+        }
+        scene.step(at, Event::Frame);
+        assert!(!scene.reopen.is_dark() && scene.reopen.away().is_none());
+    }
+
+    #[test]
     fn bad_frames_cost_only_themselves_unless_there_are_no_others() {
         let bad = || Event::Bad("cut short".to_owned());
         let mut scene = Scene::new();
@@ -495,7 +640,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_open_or_will_be_whatever_happens(
-            events in prop::collection::vec((0..20_000u64, 0..6usize), 0..200),
+            events in prop::collection::vec((0..20_000u64, 0..8usize), 0..200),
         ) {
             let patience = Patience::default();
             let mut reopen = Reopen::new(ms(0), patience);
@@ -508,6 +653,8 @@ mod tests {
                     2 => Event::Bad("bad".to_owned()),
                     3 => failed(),
                     4 => Event::Ended,
+                    5 => Event::Same { dark: false },
+                    6 => Event::Same { dark: true },
                     _ => Event::Tick,
                 };
                 let about = event.clone();

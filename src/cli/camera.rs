@@ -251,8 +251,10 @@ fn last_of(uri: &str, frames: u32) -> Result<Frame> {
                 last = Some(captured.frame);
                 count += 1;
             }
-            Taken::Nothing if began.elapsed() < TIME => {}
-            Taken::Nothing => bail!("{uri}: only {count} frames in {} s", TIME.as_secs()),
+            Taken::Nothing | Taken::Same if began.elapsed() < TIME => {}
+            Taken::Nothing | Taken::Same => {
+                bail!("{uri}: only {count} frames in {} s", TIME.as_secs())
+            }
             Taken::Away { reason, .. } => bail!("{reason}"),
             Taken::Ended(Some(fault)) => bail!("{fault}"),
             Taken::Ended(None) => break,

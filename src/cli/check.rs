@@ -1,6 +1,6 @@
 //! `check`: what is wrong with this board, and what to do about it.
 
-use super::site::{Site, is_begun};
+use super::site::{Site, is_begun, service_socket};
 use super::watch::detector;
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
@@ -8,15 +8,16 @@ use clap::Args;
 use facelatch::camera::live::{LiveCamera, Taken};
 use facelatch::clock;
 use facelatch::config::{ClockSource, Config};
+use facelatch::control::{AskError, Reply, Request, ask};
 use facelatch::gallery::store::Store;
 use facelatch::gpio::{Line, probe};
 use facelatch::picture;
 use facelatch::quality::Aspect;
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
+use facelatch::snapshot::{CameraNow, Snapshot};
 use serde::Serialize;
 use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -33,13 +34,21 @@ const SLOW_BOARD: Duration = Duration::from_millis(200);
 const GALLERY_WITHIN: Duration = Duration::from_secs(2);
 /// Degrees Celsius from which on a Raspberry Pi slows down.
 const HOT: f64 = 80.0;
+/// A service that has said nothing of itself for so many seconds hangs: it does twice a
+/// second.
+const HANGS: f64 = 5.0;
+/// Share of the frames from which on so many unreadable ones are a cable or its supply.
+const MANY_BAD: f64 = 0.01;
+/// Share of the frames from which on so many passed over are a board that is too slow.
+const MANY_DROPPED: f64 = 0.5;
 /// A face to try the networks on.
 const PORTRAIT: &[u8] = include_bytes!("../../assets/astronaut.jpg");
 
 /// Find what is wrong with this board, and say what to do about it
 ///
 /// Looks at configuration, models, gallery, camera, GPIO lines, relay, clock and the board
-/// itself. The relay is not switched. Exit code 1 if something is wrong.
+/// itself; a service that runs is asked for what it holds. The relay is not switched. Exit
+/// code 1 if something is wrong.
 #[derive(Args)]
 pub struct Check {
     #[command(flatten)]
@@ -127,14 +136,12 @@ impl Check {
         };
         // What does not depend on it is told all the same.
         let config = config.unwrap_or_default();
-        let running = UnixStream::connect(config.status_socket()).is_ok();
-        if running {
-            findings
-                .good("service", "runs; it holds camera, lines and relay (facelatch status)")?;
-        }
+        advice(&config, &mut findings)?;
+        let socket = service_socket(None, &config);
+        let runs = service(&ask(&socket, Request::Status), &mut findings)?;
         let recognizer = self.models(&config, &mut findings)?;
         gallery(&config, &mut findings)?;
-        if !running {
+        if !runs {
             camera(&config, recognizer, &mut findings)?;
             lines(&config, &mut findings)?;
             relay(&config, &mut findings)?;
@@ -185,6 +192,91 @@ impl Check {
                 Ok(Some(recognizer))
             }
         }
+    }
+}
+
+/// What is probably not meant.
+fn advice(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
+    for remark in config.advice() {
+        findings.odd("advice", &remark.to_string())?;
+    }
+    let synchronized = clock::read(false).is_some_and(|reading| reading.synchronized);
+    if let Some(remark) = config.clock_advice(synchronized) {
+        findings.odd("advice", &remark.to_string())?;
+    }
+    Ok(())
+}
+
+/// Whether a service holds camera, lines and relay, and what it says of them.
+fn service(asked: &Result<Reply, AskError>, findings: &mut Findings<impl Write>) -> Result<bool> {
+    match asked {
+        Err(AskError::Nobody { .. }) => Ok(false),
+        Err(AskError::Denied { path }) => {
+            findings.wrong(
+                "service",
+                format!(
+                    "{}: this user may not ask it; run facelatch check as root or as the \
+                     service's own user",
+                    path.display()
+                ),
+            )?;
+            Ok(true)
+        }
+        Err(error) => findings.wrong("service", error).map(|()| true),
+        Ok(Reply { status: Some(snapshot), .. }) => judge(snapshot, findings).map(|()| true),
+        Ok(Reply { error, .. }) => {
+            let error = error.as_deref().unwrap_or("it says nothing of itself");
+            findings.wrong("service", error).map(|()| true)
+        }
+    }
+}
+
+/// How a service is that runs.
+fn judge(now: &Snapshot, findings: &mut Findings<impl Write>) -> Result<()> {
+    let about = format!("version {}, process {}", now.version, now.pid);
+    let watchdog = &now.watchdog;
+    let late = || {
+        let who = watchdog.who.as_deref().unwrap_or("a thread");
+        format!("{about}: {who} has said nothing for {:.1} s", watchdog.silent_s)
+    };
+    if now.age_s > HANGS {
+        let age = now.age_s;
+        let cure = "it hangs; restart it, and see its log";
+        findings.wrong("service", format!("{about}: nothing new for {age:.0} s: {cure}"))?;
+    } else if watchdog.state == "stuck" {
+        findings.wrong("service", format!("{}; restart it, and see its log", late()))?;
+    } else if watchdog.state == "late" {
+        findings.odd("service", &late())?;
+    } else {
+        findings.good("service", &format!("runs: {about}; it holds camera, lines and relay"))?;
+    }
+    camera_now(&now.camera, findings)?;
+    let relay = &now.relay;
+    match &relay.state[..] {
+        "answering" => findings.good("relay", "answers the service"),
+        "" | "opening" => findings.odd("relay", "the service opens it; look again in a moment"),
+        fault => findings.wrong("relay", format!("{fault} (for {:.0} s)", relay.since_s)),
+    }
+}
+
+/// How the camera of a service is.
+fn camera_now(camera: &CameraNow, findings: &mut Findings<impl Write>) -> Result<()> {
+    let CameraNow { state, since_s, frames, dropped, bad } = camera;
+    match &state[..] {
+        "running" => {}
+        "" | "opening" => {
+            return findings.odd("camera", "the service opens it; look again in a moment");
+        }
+        fault => return findings.wrong("camera", format!("{fault} (for {since_s:.0} s)")),
+    }
+    let text = format!("gives the service frames: {frames}, {dropped} passed over, {bad} bad");
+    let all = (frames + dropped + bad) as f64;
+    if *bad as f64 > MANY_BAD * all {
+        findings.odd("camera", &format!("{text}; see to its cable and supply"))
+    } else if *dropped as f64 > MANY_DROPPED * all {
+        findings.odd("camera", &format!("{text}; this board is slow for so many"))
+    } else {
+        findings.good("camera", &text)
     }
 }
 
@@ -239,7 +331,7 @@ fn camera(
             return findings.wrong("camera", reason);
         }
         Taken::Ended(None) => return findings.wrong("camera", format!("{uri}: has no frames")),
-        Taken::Nothing => {
+        Taken::Nothing | Taken::Same => {
             let waited = FIRST_FRAME.as_secs();
             return findings.wrong("camera", format!("{uri}: no frame within {waited} s"));
         }
@@ -249,7 +341,7 @@ fn camera(
     while began.elapsed() < COUNTED {
         match camera.next(COUNTED.saturating_sub(began.elapsed())) {
             Taken::Frame(captured) => (frames, last) = (frames + 1, captured),
-            Taken::Nothing => {}
+            Taken::Nothing | Taken::Same => {}
             Taken::Away { reason, .. } => return findings.wrong("camera", reason),
             Taken::Ended(_) => break,
         }
@@ -312,7 +404,12 @@ fn relay(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
             },
         };
     }
-    match Relay::open(uri).and_then(|mut relay| relay.connect(false)) {
+    // A Modbus board reads its coil; an LCUS-1 cannot answer, and only its port is there.
+    let looked = Relay::open(uri).and_then(|mut relay| {
+        relay.connect(false)?;
+        relay.check(false)
+    });
+    match looked.map(drop) {
         Ok(()) => findings.good("relay", uri),
         Err(error) => findings.wrong("relay", error),
     }
@@ -382,5 +479,90 @@ fn board(findings: &mut Findings<impl Write>) -> Result<()> {
             .odd("temperature", &format!("{degrees:.0} °C: it slows down; give it a heat sink")),
         Some(degrees) => findings.good("temperature", &format!("{degrees:.0} °C")),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use facelatch::snapshot::{RelayNow, WatchdogNow};
+    use std::path::PathBuf;
+
+    fn said(look: impl FnOnce(&mut Findings<&mut Vec<u8>>)) -> String {
+        let mut text = Vec::new();
+        look(&mut Findings { out: &mut text, json: true, wrong: 0, odd: 0 });
+        String::from_utf8(text).expect("text")
+    }
+
+    fn well() -> Snapshot {
+        let camera = CameraNow {
+            state: "running".to_owned(),
+            frames: 990,
+            dropped: 10,
+            ..CameraNow::default()
+        };
+        let relay = RelayNow { state: "answering".to_owned(), ..RelayNow::default() };
+        let watchdog = WatchdogNow { state: "healthy".to_owned(), ..WatchdogNow::default() };
+        Snapshot { camera, relay, watchdog, ..Snapshot::default() }
+    }
+
+    type Change = fn(&mut Snapshot);
+
+    #[test]
+    fn a_service_that_runs_is_judged_by_what_it_says() {
+        let judged = |change: Change| {
+            let mut snapshot = well();
+            change(&mut snapshot);
+            said(|findings| judge(&snapshot, findings).expect("told"))
+        };
+        let good = judged(|_| {});
+        assert_eq!(good.matches("\"good\"").count(), 3, "{good}");
+        let changes: [(Change, &str, &str); 7] = [
+            (|now| now.age_s = 6.0, "wrong", "it hangs"),
+            (|now| now.watchdog.state = "stuck".to_owned(), "wrong", "restart it"),
+            (|now| now.watchdog.state = "late".to_owned(), "odd", "has said nothing"),
+            (|now| now.camera.state = "no such device".to_owned(), "wrong", "no such device"),
+            (|now| now.camera.bad = 50, "odd", "cable"),
+            (|now| now.camera.dropped = 5000, "odd", "slow"),
+            (|now| now.relay.state = "does not open".to_owned(), "wrong", "does not open"),
+        ];
+        for (change, state, text) in changes {
+            let said = judged(change);
+            let line = said.lines().find(|line| line.contains(text)).expect(text);
+            assert!(line.contains(&format!("\"state\":\"{state}\"")), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_this_user_may_not_use_is_no_absent_service() {
+        let path = PathBuf::from("/run/facelatch/control.sock");
+        let denied = Err(AskError::Denied { path: path.clone() });
+        let text = said(|findings| assert!(service(&denied, findings).expect("told")));
+        assert!(text.contains("\"wrong\"") && text.contains("as root"), "{text}");
+        let nobody = Err(AskError::Nobody { path });
+        let text = said(|findings| assert!(!service(&nobody, findings).expect("told")));
+        assert_eq!(text, "");
+    }
+
+    #[test]
+    fn what_is_probably_not_meant_is_odd() {
+        let mut config = Config::default();
+        config.door.held_open_after = config.door.open_for;
+        let text = said(|findings| advice(&config, findings).expect("told"));
+        assert!(text.contains("\"odd\"") && text.contains("door.held_open_after"), "{text}");
+    }
+
+    #[cfg(feature = "serial")]
+    #[test]
+    fn a_modbus_board_that_does_not_answer_is_wrong_and_is_only_read() {
+        let (mut board, other_end) = serialport::TTYPort::pair().expect("a pair of terminals");
+        let port = serialport::SerialPort::name(&other_end).expect("a path");
+        let mut config = Config::default();
+        config.relay.uri = format!("serial:{port}?protocol=modbus");
+        let text = said(|findings| relay(&config, findings).expect("told"));
+        assert!(text.contains("\"wrong\""), "{text}");
+        let mut asked = [0; 8];
+        std::io::Read::read_exact(&mut board, &mut asked).expect("a question");
+        assert_eq!(asked[1], 1, "it reads coils");
     }
 }

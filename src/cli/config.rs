@@ -1,5 +1,6 @@
 //! `config`: what is configured, what is wrong with it, and what there is.
 
+use super::site::config_file;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use facelatch::clock;
@@ -22,7 +23,8 @@ pub struct Config {
 enum What {
     /// What holds, and where each setting came from
     Print {
-        /// Configuration file [default: every setting's default]
+        /// Configuration file [default: /etc/facelatch/facelatch.toml where there is one, else
+        /// every setting's default]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Print one JSON object: file, config, set (line and column of what the file has)
@@ -50,7 +52,7 @@ impl Config {
         let mut out = anstream::stdout().lock();
         match self.what {
             What::Print { config, json } => {
-                let effective = Effective::read(config.as_deref())?;
+                let effective = Effective::read(config_file(config.as_deref()))?;
                 if json {
                     writeln!(out, "{}", effective.to_json()?)?;
                 } else {

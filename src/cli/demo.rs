@@ -172,7 +172,7 @@ impl Stage {
                 save(folder, self.visits, number, part, &moment.frame)?;
             }
             let looked = Instant::now();
-            let events = self.keeper.frame(self.now, &moment.frame, || self.now)?;
+            let events = self.keeper.frame(self.now, &moment.frame)?;
             self.slowest = self.slowest.max(looked.elapsed());
             for event in &events {
                 granted |= matches!(event, Event::Granted { .. });

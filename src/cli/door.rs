@@ -1,9 +1,8 @@
 //! `door`: what the running service is told to do.
 
-use super::site::service_socket;
+use super::site::{read_config, service_socket};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use facelatch::config::Config;
 use facelatch::control::{Command, Request, ask};
 use facelatch::door;
 use std::io::Write;
@@ -18,7 +17,8 @@ use std::process::ExitCode;
 pub struct Door {
     #[command(subcommand)]
     order: Order,
-    /// Configuration file of the service [default: every setting's default]
+    /// Configuration file of the service [default: /etc/facelatch/facelatch.toml where there is
+    /// one, else every setting's default]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Socket of the service [default: that of the configuration, the user's own or the system's]
@@ -52,10 +52,7 @@ impl Door {
             Order::LocalReset => Command::LocalReset,
             Order::Reload => Command::Reload,
         };
-        let config = match &self.config {
-            Some(path) => Config::read(path)?,
-            None => Config::default(),
-        };
+        let config = read_config(self.config.as_deref())?;
         let socket = service_socket(self.socket, &config);
         let reply = ask(&socket, Request::Order(command))?;
         if let Some(reason) = reply.error {

@@ -10,11 +10,11 @@ use facelatch::camera::Kind;
 use facelatch::camera::live::LiveCamera;
 use facelatch::decide::Evidence;
 use facelatch::door::{Note, Refusal};
-use facelatch::doorkeeper::{Doorkeeper, Hand, ModelSet};
+use facelatch::doorkeeper::{Doorkeeper, ModelSet};
 use facelatch::event::Event;
 use facelatch::likelihood::NOT_MEASURED;
 use facelatch::motion_gate::{MotionGate, MotionGateSettings};
-use facelatch::peripherals::Peripherals;
+use facelatch::peripherals::{EXIT_STUCK, Reload, Secured};
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
 use facelatch::schedule::{Admission, TrustNote};
@@ -26,6 +26,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 /// Watch the camera and open the door for the people enrolled
@@ -60,6 +61,9 @@ impl Run {
             );
         };
         let relay = Relay::open(self.relay.as_ref().unwrap_or(&config.relay.uri))?;
+        let (shown, frames) = (relay.to_string(), Kind::of(&uri)?);
+        // Before all that takes time.
+        let secured = Secured::begin(&config, relay, frames)?;
         let store = self.site.model_store(&config);
         let store =
             store.map(|store| store.pointer().map(|now| (store, now.current))).transpose()?;
@@ -79,9 +83,9 @@ impl Run {
         if gallery.people() == 0 {
             log::warn!("{}: nobody is enrolled yet; see facelatch enroll --help", file.display());
         }
-        let (site, reload) = (self.site, Arc::new(AtomicBool::new(false)));
+        let (site, reload) = (self.site, Arc::<Reload>::default());
         let version = models.manifest.version.clone();
-        signal_hook::flag::register(SIGHUP, Arc::clone(&reload))
+        signal_hook::flag::register(SIGHUP, Arc::clone(&reload.wanted))
             .context("cannot listen to signals")?;
         let wanted = Arc::clone(&reload);
         let watched =
@@ -93,20 +97,14 @@ impl Run {
             signal_hook::flag::register(signal, Arc::clone(&stop))
                 .context("cannot listen to signals")?;
         }
-        log::info!("{} people, {} templates; relay {relay}", gallery.people(), gallery.templates());
+        log::info!("{} people, {} templates; relay {shown}", gallery.people(), gallery.templates());
         let mut out = self.json.then(|| Outlet::new(std::io::stdout())).transpose()?;
         let mut told = |at: Duration, event: &Event| tell(at, event, out.as_mut());
         let models = ModelSet { recognizer, liveness, worth, gallery };
         let started = Instant::now();
-        let recorded = Kind::of(&uri)? == Kind::Recorded;
-        let (mut around, hand) = if recorded {
-            // A recording has its own time, which devices do not keep to.
-            (None, Hand::Direct(relay))
-        } else {
-            let (around, hand) = Peripherals::open(&config, relay, started, &version, reload)?;
-            (Some(around), hand)
-        };
-        let (mut keeper, events) = Doorkeeper::new(models, &config, hand, Duration::ZERO);
+        let (mut around, hand) = secured.open(&config, started, &version, reload, end_stuck)?;
+        let (mut keeper, mut events) = Doorkeeper::new(models, &config, hand, Duration::ZERO);
+        events.extend(around.restore(&mut keeper));
         for event in &events {
             told(Duration::ZERO, event);
         }
@@ -117,15 +115,16 @@ impl Run {
             MotionGate::new(MotionGateSettings { idle_look_every, ..Default::default() })
         });
         let between = |keeper: &mut Doorkeeper, moment: &Moment<'_>| {
-            let mut events = desk.visit(keeper, moment.now);
-            if let Some(around) = &mut around {
-                events.extend(around.visit(keeper, moment));
+            let mut events = around.visit(keeper, moment);
+            if !moment.in_frame {
+                events.extend(desk.visit(keeper, moment.now));
             }
             events
         };
         let distinct = config.recognition.distinct_views;
         let plan = Plan { started, max_frames: self.max_frames, stop: &stop, distinct, gate };
         let summary = run(&mut keeper, camera, plan, told, between);
+        around.stopping();
         // Lets go of the relay, which is off.
         drop((keeper, around));
         if let Some(out) = &out {
@@ -139,9 +138,28 @@ impl Run {
             summary.granted
         );
         // A camera that has been watched for months may have had a bad frame.
-        let failed = recorded && summary.bad_frames > 0;
+        let failed = frames == Kind::Recorded && summary.bad_frames > 0;
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
+}
+
+/// Ends the process whose thread is stuck, with the reason as its last line. The log's
+/// own thread would not get to write it; who does not read the log is not waited for.
+fn end_stuck(reason: &str) {
+    let line = last_line(reason);
+    let (done, written) = sync_channel(1);
+    let writing = move || {
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().spawn(writing).is_ok() {
+        let _ = written.recv_timeout(LAST_WORDS);
+    }
+    std::process::exit(EXIT_STUCK);
+}
+
+fn last_line(reason: &str) -> String {
+    format!("[ERROR] {reason}; ending, to be started anew\n")
 }
 
 /// Into the log, and to whoever reads standard output, if anybody does.
@@ -234,5 +252,32 @@ fn reason(why: &Refusal) -> &'static str {
         Refusal::Schedule(_) => "hours",
         Refusal::PassedAlready => "passed already",
         Refusal::Stopped => "stopped",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// Set for the process that is to end.
+    const ENDS: &str = "FACELATCH_TEST_ENDS";
+
+    #[test]
+    fn a_process_that_is_stuck_says_why_once_and_ends_with_its_own_code() {
+        if std::env::var_os(ENDS).is_some() {
+            end_stuck("camera: stuck");
+        }
+        let program = std::env::current_exe().expect("this program");
+        let name =
+            "cli::run::tests::a_process_that_is_stuck_says_why_once_and_ends_with_its_own_code";
+        let ended = Command::new(program)
+            .args([name, "--exact", "--nocapture"])
+            .env(ENDS, "1")
+            .output()
+            .expect("it runs");
+        assert_eq!(ended.status.code(), Some(EXIT_STUCK));
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(said.matches(last_line("camera: stuck").trim()).count(), 1, "{said}");
     }
 }

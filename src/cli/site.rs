@@ -3,7 +3,7 @@
 use super::model_set::ModelSet;
 use anyhow::Result;
 use clap::Args;
-use facelatch::config::Config;
+use facelatch::config::{Config, ConfigError};
 use facelatch::control::default_path;
 use facelatch::gallery::Gallery;
 use facelatch::gallery::store::{ReEmbedded, Store, copy_path};
@@ -13,10 +13,14 @@ use facelatch::nn::Precision;
 use facelatch::recognize::Recognizer;
 use std::path::{Path, PathBuf};
 
+/// Where the package keeps the configuration.
+const SYSTEM_CONFIG: &str = "/etc/facelatch/facelatch.toml";
+
 /// Configuration, models and gallery.
 #[derive(Args)]
 pub struct Site {
-    /// Configuration file [default: every setting's default]
+    /// Configuration file [default: /etc/facelatch/facelatch.toml where there is one, else every
+    /// setting's default]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Gallery file [default: that of the configuration, else gallery.redb in the user's data folder]
@@ -32,10 +36,7 @@ pub struct Site {
 impl Site {
     /// The configuration, with gallery and models of the command line.
     pub fn config(&self) -> Result<Config> {
-        let mut config = match &self.config {
-            Some(path) => Config::read(path)?,
-            None => Config::default(),
-        };
+        let mut config = read_config(self.config.as_deref())?;
         if let Some(file) = &self.gallery {
             config.gallery.file = Some(file.clone());
         }
@@ -47,7 +48,7 @@ impl Site {
 
     /// Where the configuration comes from, in words.
     pub fn config_name(&self) -> String {
-        match &self.config {
+        match config_file(self.config.as_deref()) {
             Some(path) => path.display().to_string(),
             None => "none: every setting has its default".to_owned(),
         }
@@ -73,6 +74,17 @@ impl Site {
     pub fn precision(&self) -> Precision {
         self.models.precision()
     }
+}
+
+/// The configuration's file: the one named, else the system's.
+pub fn config_file(named: Option<&Path>) -> Option<&Path> {
+    let system = Path::new(SYSTEM_CONFIG);
+    named.or_else(|| system.exists().then_some(system))
+}
+
+/// The configuration in the file named, else in the system's, else every default.
+pub fn read_config(named: Option<&Path>) -> Result<Config, ConfigError> {
+    config_file(named).map_or_else(|| Ok(Config::default()), Config::read)
 }
 
 /// The socket of the service that runs: as asked for or configured, else this user's

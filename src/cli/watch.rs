@@ -12,14 +12,18 @@ use facelatch::event::Event;
 use facelatch::gallery::store::{Loaded, Store, StoreError, peek, stamp};
 use facelatch::model_store::ModelStore;
 use facelatch::models::{ModelId, Models};
+use facelatch::peripherals::Reload;
 use facelatch::recognize::Recognizer;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How often to look whether somebody was enrolled or removed meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Somebody enrolled at the door is written only while they may still be told so: the
+/// enrolment waits for 30 s.
+const BEGUN_WITHIN: Duration = Duration::from_secs(15);
 /// Age at which a file's time tells it from any later state.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
 
@@ -36,8 +40,8 @@ pub struct Watched {
     pub store: Option<(ModelStore, String)>,
     /// Those in use.
     pub models: Models,
-    /// Set by whoever wants the configuration read anew.
-    pub reload: Arc<AtomicBool>,
+    /// Whether the configuration is to be read anew.
+    pub reload: Arc<Reload>,
 }
 
 /// What goes between the service and the thread that reads and writes files, so that
@@ -54,9 +58,9 @@ struct Papers {
     /// For the service.
     change: Option<Change>,
     /// To be written.
-    newcomer: Option<NewPerson>,
-    /// How that went: a name, or why not.
-    kept: Option<Result<String, String>>,
+    newcomer: Option<(NewPerson, Instant)>,
+    /// How that went with whom: a name, or why not.
+    kept: Option<(u32, Result<String, String>)>,
 }
 
 impl Desk {
@@ -69,15 +73,16 @@ impl Desk {
         let newcomer = keeper.newcomer();
         let mut papers = self.papers();
         if newcomer.is_some() {
-            papers.newcomer = newcomer;
+            papers.newcomer = newcomer.map(|newcomer| (newcomer, Instant::now()));
             self.brought.notify_one();
         }
         let (change, kept) = (papers.change.take(), papers.kept.take());
         drop(papers);
-        if let Some(change) = change {
-            keeper.change(change);
+        let mut events = change.map_or_else(Vec::new, |change| keeper.change(now, change));
+        if let Some((number, done)) = kept {
+            events.extend(keeper.input(now, Input::Kept { number, done }));
         }
-        kept.map_or_else(Vec::new, |kept| keeper.input(now, Input::Kept(kept)))
+        events
     }
 
     fn put(&self, change: Change) {
@@ -123,7 +128,14 @@ impl Watched {
                 // Ends with the service, which holds the desk.
                 while let Some(desk) = weak.upgrade() {
                     let newcomer = desk.papers().newcomer.take();
-                    let kept = newcomer.map(|newcomer| watcher.keep(&newcomer));
+                    let kept = newcomer.map(|(newcomer, brought)| {
+                        // Nobody may be enrolled after they were told that they are not.
+                        let done = match brought.elapsed() < BEGUN_WITHIN {
+                            true => watcher.keep(&newcomer),
+                            false => Err("the gallery was busy for too long".to_owned()),
+                        };
+                        (newcomer.number, done)
+                    });
                     if let Some(change) = watcher.look() {
                         desk.put(change);
                     }
@@ -155,14 +167,20 @@ impl Watcher {
     }
 
     fn look(&mut self) -> Option<Change> {
-        if self.watched.reload.swap(false, Ordering::Relaxed) {
-            match self.reload() {
+        let Reload { wanted, busy } = &*self.watched.reload;
+        if wanted.load(Ordering::Relaxed) {
+            busy.store(true, Ordering::Relaxed);
+            // Before reading: who wants it meanwhile gets it once more.
+            wanted.store(false, Ordering::Relaxed);
+            let read = self.reload();
+            self.watched.reload.busy.store(false, Ordering::Relaxed);
+            match read {
                 Ok(Some(change)) => {
                     log::info!("configuration: read anew");
                     return Some(change);
                 }
                 // The other facelatch may still be at the gallery.
-                Ok(None) => self.watched.reload.store(true, Ordering::Relaxed),
+                Ok(None) => self.watched.reload.wanted.store(true, Ordering::Relaxed),
                 Err(error) => {
                     log::error!("configuration: {error:#}; going on with the one used so far");
                 }
@@ -184,7 +202,7 @@ impl Watcher {
 
     /// Writes somebody enrolled at the door; their name so far, or why not.
     fn keep(&mut self, newcomer: &NewPerson) -> Result<String, String> {
-        let NewPerson { templates, administrator, look_alike } = newcomer;
+        let NewPerson { templates, administrator, look_alike, .. } = newcomer;
         self.seen = None;
         Store::open(&self.watched.config.gallery_file())
             .and_then(|mut store| store.enroll_unnamed(templates, *administrator, *look_alike))

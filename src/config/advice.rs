@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Frames a second where the camera's URI says nothing of them.
 const USUAL_FRAMES: f64 = 15.0;
+/// A fail-safe lock opens where the service is held up for half of a shorter watchdog.
+const PATIENT: Duration = Duration::from_secs(10);
 /// From here on strangers get in by trying: at the best models' error on one hard pair.
 const CARELESS_RATE: f64 = 1e-2;
 
@@ -171,6 +173,18 @@ impl Config {
                 .or_at("service.idle_look_every"),
             );
         }
+        if self.door.lock == LockKind::FailSafe
+            && self.watchdog().is_some_and(|watchdog| watchdog < PATIENT)
+        {
+            remarks.push(
+                Remark::of(
+                    "service.watchdog",
+                    "is below 10s and door.lock = \"fail-safe\": a service that is held up for \
+                     some seconds opens the door",
+                )
+                .or_at("door.lock"),
+            );
+        }
         for (key, path) in [
             ("gallery.file", &self.gallery.file),
             ("models.folder", &self.models.folder),
@@ -255,6 +269,11 @@ mod tests {
                 "[service]\nwatchdog = \"2s\"\nidle_look_every = \"2s\"",
                 "service.watchdog is no longer",
             ),
+            (
+                "[door]\nlock = \"fail-safe\"\n[relay]\nuri = \"gpio:0/17\"\n\
+                 [service]\nwatchdog = \"9s\"",
+                "service.watchdog is below 10s",
+            ),
             ("[gallery]\nfile = \"gallery.redb\"", "gallery.file is relative"),
         ] {
             let said = advice(text);
@@ -271,6 +290,7 @@ mod tests {
             "[liveness]\nmode = \"enforce\"\nmotion = true",
             "[groups.staff]\nhours = [\"07:00-19:00\"]\n[groups.owners]",
             "[groups.staff]\nhours = [\"07:00-19:00\"]\n[schedule]\nclock = \"trusted\"",
+            "[door]\nlock = \"fail-safe\"\n[relay]\nuri = \"gpio:0/17\"",
             "[service]\nwatchdog = \"0s\"\nidle_look_every = \"10s\"",
         ] {
             assert_eq!(advice(text), Vec::<String>::new(), "{text}");

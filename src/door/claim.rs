@@ -24,6 +24,15 @@ impl Claim {
         }
     }
 
+    /// When it ends at the latest, where it holds yet.
+    pub fn until(self) -> Option<Duration> {
+        match self {
+            Self::None => None,
+            Self::Asked { made, lasts } => Some(made + ANSWER_WITHIN + lasts),
+            Self::Until { until, .. } => Some(until),
+        }
+    }
+
     /// The lock is open now.
     pub fn answered(self, now: Duration) -> Self {
         match self {

@@ -63,6 +63,8 @@ pub enum Event {
         /// Whether it did as told.
         taken: bool,
     },
+    /// The relay is away: nobody knows what the lock does.
+    RelayAway,
     /// The relay was away and is back.
     RelayBack,
     /// Nothing but time.
@@ -125,6 +127,8 @@ pub enum Note {
     Unlocked,
     /// The relay has locked it.
     Locked,
+    /// The relay is off for good, and so a fail-safe lock is open.
+    Released,
     /// The relay has not said in time whether it opened.
     NoAnswer,
     /// The relay is back.

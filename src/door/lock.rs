@@ -152,6 +152,17 @@ impl Lock {
         Answered::NotOpened
     }
 
+    /// The relay is away: what it does nobody knows, and it is told to lock once it
+    /// answers. Whether it was open, or about to be.
+    pub fn away(&mut self, now: Duration) -> bool {
+        let opened = matches!(self.state, State::Granting { .. } | State::Open);
+        if opened || matches!(self.state, State::Locked { .. }) {
+            self.state = State::Locking { due: now + RETRY_AFTER };
+            self.waits = false;
+        }
+        opened
+    }
+
     /// The relay was away and is back, in a state nobody knows.
     pub fn back(&mut self, now: Duration) {
         self.state = match self.state {

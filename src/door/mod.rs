@@ -147,6 +147,16 @@ impl Door {
         self.settings.lock.energised(false)
     }
 
+    /// Until when the lock is wanted open at the latest, as far as is known now; nothing
+    /// where that has no end.
+    pub fn open_until(&self) -> Option<Duration> {
+        if matches!(self.mode(), Mode::AlwaysOpen { .. }) {
+            return None;
+        }
+        let grant = if self.lockdown { Claim::None } else { self.grant };
+        Some(grant.until().max(self.exit.until()).unwrap_or_default())
+    }
+
     /// Where the leaf is.
     pub fn leaf(&self) -> Leaf {
         self.leaf
@@ -237,6 +247,11 @@ impl Door {
             Event::OpenHours(open) => self.open_hours = open,
             Event::Passed { person, role } => self.passback.passed(now, person, role),
             Event::Answer { order, taken } => self.answer(now, order, taken, actions),
+            Event::RelayAway => {
+                if self.lock.away(now) {
+                    self.give_up(now);
+                }
+            }
             Event::RelayBack => {
                 tell(actions, Note::RelayBack);
                 self.lock.back(now);
@@ -258,6 +273,7 @@ impl Door {
                 tell(actions, Note::NotOpenedByCommand(Refusal::Stopped));
             }
             Event::Refused | Event::Exit | Event::Duress | Event::Opened | Event::Closed => {}
+            Event::RelayAway => {}
             Event::Command(_) | Event::OpenHours(_) | Event::Passed { .. } => {}
             Event::Tick | Event::Stop => {}
         }
@@ -355,6 +371,11 @@ impl Door {
                 if self.leaf != Leaf::Closed {
                     self.passed(now, actions);
                 }
+            }
+            Answered::Locked
+                if self.state() == State::Stopped && self.settings.lock == LockKind::FailSafe =>
+            {
+                tell(actions, Note::Released);
             }
             Answered::Locked => tell(actions, Note::Locked),
             Answered::NotOpened => self.give_up(now),

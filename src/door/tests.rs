@@ -1,5 +1,6 @@
 //! Timelines.
 
+use super::lock::ANSWER_WITHIN;
 use super::*;
 use crate::schedule::Admission;
 
@@ -328,4 +329,25 @@ fn the_end_takes_the_power_off_for_good() {
         site.at(6.0, Event::Command(Command::AlwaysOpen));
         assert_eq!(site.orders, Vec::<bool>::new());
     }
+}
+
+#[test]
+fn how_long_it_is_wanted_open_is_known_from_the_beginning() {
+    let mut site = Site::new(DoorSettings::default());
+    assert_eq!(site.door.open_until(), Some(s(0.0)));
+    site.broken = true;
+    // Whatever the relay's answer takes.
+    let actions = site.door.step(s(1.0), known(ADA));
+    assert!(actions.relay.is_some());
+    assert_eq!(site.door.open_until(), Some(s(1.0) + ANSWER_WITHIN + s(3.0)));
+    site.broken = false;
+    site.carry_out(s(1.5), actions);
+    assert_eq!(site.door.open_until(), Some(s(4.5)));
+    site.at(3.0, known(GRACE));
+    assert_eq!(site.door.open_until(), Some(s(6.0)));
+    site.at(4.0, Event::Command(Command::AlwaysOpen));
+    assert_eq!(site.door.open_until(), None);
+    site.at(5.0, Event::Exit);
+    site.at(5.5, Event::Command(Command::Lockdown));
+    assert_eq!(site.door.open_until(), Some(s(8.0)));
 }

@@ -82,10 +82,18 @@ pub enum Event<'a> {
         /// Whom the one face in it is like.
         like: Option<Like>,
     },
-    /// The newcomer is in the gallery.
-    Kept,
+    /// The newcomer of this number is in the gallery.
+    Kept {
+        /// As [`Newcomer`] has it.
+        number: u32,
+    },
     /// They are not.
-    NotKept,
+    NotKept {
+        /// As [`Newcomer`] has it.
+        number: u32,
+    },
+    /// Another model makes templates from now on: views of two models do not compare.
+    ModelsChanged,
     /// Nothing but time.
     Tick,
 }
@@ -103,6 +111,8 @@ pub enum Failure {
     AlreadyEnrolled(Like),
     /// The gallery could not be written.
     NotKept,
+    /// Other models came between the views.
+    ModelsChanged,
 }
 
 /// Something to tell.
@@ -127,6 +137,8 @@ pub enum Note {
 /// Somebody to be kept with the views taken.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Newcomer {
+    /// One more than that of the last one.
+    pub number: u32,
     /// Who let them in; nobody the first person, who becomes administrator.
     pub by: Option<PersonId>,
     /// Whom they are like, if it is remarkable, and by how much both their
@@ -172,7 +184,7 @@ pub enum State {
         /// Whom the views are most like.
         closest: Option<Like>,
     },
-    /// The newcomer is being written.
+    /// The newcomer of the last number is being written.
     Keeping {
         /// Until when.
         until: Duration,
@@ -185,6 +197,8 @@ pub struct ByButton {
     settings: ButtonSettings,
     state: State,
     reset: Option<Duration>,
+    /// Of the last newcomer.
+    number: u32,
     hint: Option<(Signal, Duration)>,
 }
 
@@ -194,7 +208,7 @@ const HINT_EVERY: Duration = Duration::from_secs(2);
 impl ByButton {
     /// Nobody enrolls.
     pub fn new(settings: ButtonSettings) -> Self {
-        Self { settings, state: State::Idle, reset: None, hint: None }
+        Self { settings, state: State::Idle, reset: None, number: 0, hint: None }
     }
 
     /// Goes about the next enrolment differently; one under way stays as it is.
@@ -240,19 +254,24 @@ impl ByButton {
                 actions
             }
             (State::Newcomer { .. }, Event::Frame { shot, like }) => self.frame(now, shot, like),
-            (State::Keeping { .. }, Event::Kept) => {
+            (State::Keeping { .. }, Event::Kept { number }) if number == self.number => {
                 self.state = State::Idle;
                 Actions { signal: Some(Signal::Enrolled), discard: true, ..Actions::default() }
             }
-            (State::Keeping { .. }, Event::NotKept) => self.fail(Failure::NotKept),
+            (State::Keeping { .. }, Event::NotKept { number }) if number == self.number => {
+                self.fail(Failure::NotKept)
+            }
+            (State::Newcomer { .. }, Event::ModelsChanged) => self.fail(Failure::ModelsChanged),
             // Too late to cancel what is being written; a second hold; an answer that
             // came after the time; frames and faces that nobody waits for.
+            // What is written already is of one model.
             (State::Keeping { .. }, Event::Press)
-            | (State::Idle, Event::Press | Event::Kept | Event::NotKept)
+            | (State::Idle, Event::Press)
             | (
-                State::Administrator { .. } | State::Newcomer { .. },
-                Event::Kept | Event::NotKept,
+                State::Idle | State::Administrator { .. } | State::Keeping { .. },
+                Event::ModelsChanged,
             )
+            | (_, Event::Kept { .. } | Event::NotKept { .. })
             | (
                 State::Administrator { .. } | State::Newcomer { .. } | State::Keeping { .. },
                 Event::Hold { .. },
@@ -352,7 +371,8 @@ impl ByButton {
                 if let Some((like, _)) = look_alike {
                     note(&mut actions, Note::LookAlike(like));
                 }
-                actions.keep = Some(Newcomer { by, look_alike });
+                self.number = self.number.wrapping_add(1);
+                actions.keep = Some(Newcomer { number: self.number, by, look_alike });
                 actions
             }
             Step::Wait(hindrance) => match Signal::of_hindrance(hindrance) {
@@ -437,6 +457,23 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_about_another_newcomer_says_nothing() {
+        let mut by = enrolment();
+        by.step(s(0.0), Event::LocalReset);
+        by.step(s(1.0), hold(true));
+        for (at, pose, angle) in [(2.0, Pose::Front, 0.0), (3.0, Pose::Left, 0.3)] {
+            by.step(s(at), Event::Frame { shot: &shot(pose, angle), like: None });
+        }
+        assert!(matches!(by.state(), State::Keeping { .. }), "{:?}", by.state());
+        for late in [Event::Kept { number: 0 }, Event::NotKept { number: 7 }] {
+            assert_eq!(by.step(s(4.0), late), Actions::default());
+            assert!(matches!(by.state(), State::Keeping { .. }));
+        }
+        by.step(s(5.0), Event::Kept { number: 1 });
+        assert!(!by.busy());
+    }
+
+    #[test]
     fn button_administrator_newcomer() {
         let mut by = enrolment();
         let begun = by.step(s(0.0), hold(false));
@@ -464,7 +501,7 @@ mod tests {
         let (_, stricter) = newcomer.look_alike.expect("a look-alike");
         assert!((stricter - 0.05).abs() < 1e-6);
         assert!(by.busy());
-        let kept = by.step(s(6.1), Event::Kept);
+        let kept = by.step(s(6.1), Event::Kept { number: 1 });
         assert_eq!((kept.signal, kept.discard), (Some(Signal::Enrolled), true));
         assert!(!by.busy());
     }
@@ -517,7 +554,7 @@ mod tests {
         in_front(40.0, &mut by);
         let nobody = Failure::NoViews(Hindrance::NoFace);
         assert_eq!(failed(by.step(s(100.0), Event::Tick)), nobody);
-        for (at, answer) in [(200.0, Event::NotKept), (300.0, Event::Tick)] {
+        for (at, answer) in [(200.0, Event::NotKept { number: 1 }), (300.0, Event::Tick)] {
             in_front(at, &mut by);
             by.step(s(at), Event::Frame { shot: &shot(Pose::Front, 0.0), like: None });
             by.step(s(at + 1.0), Event::Frame { shot: &shot(Pose::Left, 0.3), like: None });
@@ -545,7 +582,7 @@ mod tests {
                     0 => hold(empty),
                     1 => Event::Press,
                     2 => Event::Known { person: GRACE, administrator: false },
-                    3 => Event::Kept,
+                    3 => Event::Kept { number: 1 },
                     4 if !empty => Event::LocalReset,
                     5 => Event::Tick,
                     _ => Event::Frame { shot: &shot, like: None },
@@ -572,7 +609,7 @@ mod tests {
                     1 if angle > 0.3 => Event::Press,
                     2 | 3 => Event::Known { person: ADA, administrator: true },
                     4 => Event::Frame { shot: &shot, like: like(GRACE, 0.8) },
-                    5 if angle > 0.0 => Event::Kept,
+                    5 if angle > 0.0 => Event::Kept { number: 1 },
                     _ => Event::Frame { shot: &shot, like: None },
                 };
                 let actions = by.step(now, event);

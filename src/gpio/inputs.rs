@@ -48,7 +48,7 @@ impl Inputs {
                 started,
                 events,
                 held: None,
-                watch: Watch::default(),
+                watch: Watch::new(name),
                 clock: Clock::default(),
                 retry: Retry::default(),
                 untold: None,
@@ -184,11 +184,11 @@ impl<E: From<Event>> Watcher<E> {
                 Err(TrySendError::Disconnected(_)) => return Err(()),
             }
         }
-        if let Some((active, at)) = self.watch.owed() {
+        while let Some((active, at)) = self.watch.owed() {
             let event = Event::Edge { name: self.name, active, at };
             match self.events.try_send(E::from(event)) {
                 Ok(()) => self.watch.paid(),
-                Err(TrySendError::Full(_)) => {}
+                Err(TrySendError::Full(_)) => break,
                 Err(TrySendError::Disconnected(_)) => return Err(()),
             }
         }

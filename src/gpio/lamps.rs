@@ -77,11 +77,36 @@ pub struct Lamps {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The newest signal, and whether it was the last.
+/// What is to be shown and was not yet, and whether it is over.
 #[derive(Debug, Default)]
 struct Slot {
-    signal: Option<Signal>,
+    /// The newest alarm, or that it ended: never lost.
+    standing: Option<Signal>,
+    /// The newest of all others.
+    passing: Option<Signal>,
     stop: bool,
+}
+
+impl Slot {
+    fn put(&mut self, signal: Signal) {
+        if signal.stands() {
+            // At once, and what came before it is not worth the wait.
+            (self.standing, self.passing) = (Some(signal), None);
+        } else if signal == Signal::Quiet {
+            self.standing = Some(signal);
+        } else {
+            self.passing = Some(signal);
+        }
+    }
+
+    /// The next to be shown.
+    fn take(&mut self) -> Option<Signal> {
+        self.standing.take().or_else(|| self.passing.take())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.standing.is_none() && self.passing.is_none()
+    }
 }
 
 impl Lamps {
@@ -109,10 +134,10 @@ impl Lamps {
         Ok(Self { shared, thread })
     }
 
-    /// Shows a signal, at once and instead of the one before.
+    /// Shows a signal, at once and instead of the one before; an alarm goes on after it.
     pub fn show(&self, signal: Signal) {
         let (slot, changed) = &*self.shared;
-        locked(slot).signal = Some(signal);
+        locked(slot).put(signal);
         changed.notify_one();
     }
 }
@@ -211,9 +236,9 @@ impl<E: From<LampEvent>> Bench<E> {
             }
             let wait = due.map_or(LONGEST_WAIT, |due| due.saturating_sub(self.started.elapsed()));
             let (mut guard, _) = changed
-                .wait_timeout_while(locked(slot), wait, |slot| slot.signal.is_none() && !slot.stop)
+                .wait_timeout_while(locked(slot), wait, |slot| slot.is_empty() && !slot.stop)
                 .unwrap_or_else(PoisonError::into_inner);
-            signal = guard.signal.take();
+            signal = guard.take();
             if guard.stop {
                 break;
             }
@@ -228,6 +253,23 @@ impl<E: From<LampEvent>> Bench<E> {
 mod tests {
     use super::*;
     use std::sync::mpsc::sync_channel;
+
+    #[test]
+    fn neither_an_alarm_nor_its_end_is_lost_among_other_signals() {
+        let taken = |signals: &[Signal]| {
+            let mut slot = Slot::default();
+            signals.iter().for_each(|signal| slot.put(*signal));
+            let taken: Vec<_> = std::iter::from_fn(|| slot.take()).collect();
+            assert!(slot.is_empty());
+            taken
+        };
+        use Signal::{CloseDoor, Quiet, Refused, Siren, Welcome};
+        assert_eq!(taken(&[Siren, Refused, Welcome]), [Siren, Welcome]);
+        assert_eq!(taken(&[Welcome, Quiet, Refused]), [Quiet, Refused]);
+        assert_eq!(taken(&[Welcome, Quiet]), [Quiet, Welcome]);
+        assert_eq!(taken(&[CloseDoor, Quiet, Welcome, Siren]), [Siren]);
+        assert_eq!(taken(&[Siren, Welcome, Quiet]), [Quiet, Welcome]);
+    }
 
     #[test]
     fn a_lamp_that_is_not_there_is_told_once_whatever_is_shown() {

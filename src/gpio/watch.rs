@@ -32,6 +32,17 @@ impl fmt::Display for Name {
     }
 }
 
+impl Name {
+    /// Whether each edge counts, so that a pulse too short to be told in time is told
+    /// late; of the others the level does.
+    fn counts_edges(self) -> bool {
+        match self {
+            Self::ButtonInside | Self::ButtonOutside | Self::Exit | Self::Reset => true,
+            Self::Contact => false,
+        }
+    }
+}
+
 /// What happened at a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -78,15 +89,26 @@ impl Clock {
     }
 }
 
+/// Edges that wait to be told: two pulses.
+const MAX_OWED: usize = 4;
+
 /// One line.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Watch {
+    counts_edges: bool,
     contact: Option<Debounce>,
     told: Option<bool>,
-    owed: Option<(bool, Duration)>,
+    /// In turn, each another level than the one before; one where the level counts.
+    owed: heapless::Deque<(bool, Duration), MAX_OWED>,
 }
 
 impl Watch {
+    /// Of a line that is not open yet.
+    pub fn new(name: Name) -> Self {
+        let counts_edges = name.counts_edges();
+        Self { counts_edges, contact: None, told: None, owed: heapless::Deque::new() }
+    }
+
     /// The line is open and has this level. `period` is what the kernel leaves to us.
     pub fn begin(&mut self, now: Duration, period: Duration, active: bool) {
         self.contact = Some(Debounce::new(period, active));
@@ -116,23 +138,35 @@ impl Watch {
         self.contact.and_then(|contact| contact.due())
     }
 
-    /// The level that is to be told, and since when it is so.
+    /// The level that is to be told next, and since when it was so.
     pub fn owed(&self) -> Option<(bool, Duration)> {
-        self.owed
+        self.owed.front().copied()
     }
 
     /// It was told.
     pub fn paid(&mut self) {
-        if let Some((active, _)) = self.owed.take() {
+        if let Some((active, _)) = self.owed.pop_front() {
             self.told = Some(active);
         }
     }
 
-    /// A level that could not be told and is left again was none.
+    /// A level that could not be told and is left again was none where levels count.
+    /// Where edges do, the earliest pulse is left out once there is no more room.
     fn owe(&mut self, at: Duration, change: Option<bool>) {
-        if let Some(active) = change {
-            self.owed = (self.told != Some(active)).then_some((active, at));
+        let Some(active) = change else { return };
+        if !self.counts_edges {
+            self.owed.clear();
         }
+        let last = self.owed.back().map(|(active, _)| *active).or(self.told);
+        if last == Some(active) {
+            return;
+        }
+        if self.owed.is_full() {
+            self.owed.pop_front();
+            self.owed.pop_front();
+        }
+        // There is room.
+        let _ = self.owed.push_back((active, at));
     }
 }
 
@@ -147,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_first_level_is_told_and_then_changes() {
-        let mut watch = Watch::default();
+        let mut watch = Watch::new(Name::Contact);
         watch.begin(ms(5), ms(10), true);
         assert_eq!(watch.owed(), Some((true, ms(5))));
         watch.paid();
@@ -161,16 +195,44 @@ mod tests {
         assert_eq!(watch.owed(), None);
     }
 
+    /// All that is told.
+    fn told(watch: &mut Watch) -> Vec<(bool, Duration)> {
+        let told = std::iter::from_fn(|| {
+            let owed = watch.owed();
+            watch.paid();
+            owed
+        });
+        told.collect()
+    }
+
     #[test]
     fn a_queue_that_is_full_loses_no_level() {
-        let mut watch = Watch::default();
+        let mut watch = Watch::new(Name::Contact);
         watch.begin(ms(0), Duration::ZERO, false);
         watch.paid();
         watch.edge(ms(1), true);
         watch.edge(ms(2), false);
-        assert_eq!(watch.owed(), None, "nobody was told that it was pressed");
+        assert_eq!(watch.owed(), None, "nobody was told that it was closed");
         watch.edge(ms(3), true);
-        assert_eq!(watch.owed(), Some((true, ms(3))));
+        assert_eq!(told(&mut watch), [(true, ms(3))]);
+    }
+
+    #[test]
+    fn a_press_too_short_to_be_told_in_time_is_told_late() {
+        for name in [Name::ButtonInside, Name::ButtonOutside, Name::Exit, Name::Reset] {
+            let mut watch = Watch::new(name);
+            watch.begin(ms(0), Duration::ZERO, false);
+            watch.paid();
+            watch.edge(ms(1), true);
+            watch.edge(ms(2), false);
+            assert_eq!(told(&mut watch), [(true, ms(1)), (false, ms(2))], "{name}");
+            // Of more than there is room for, the latest.
+            for at in 3..10 {
+                watch.edge(ms(at), at % 2 == 1);
+            }
+            let latest = [(true, ms(7)), (false, ms(8)), (true, ms(9))];
+            assert_eq!(told(&mut watch), latest, "{name}");
+        }
     }
 
     #[test]
@@ -189,10 +251,11 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_told_in_the_end_is_the_level(
+            edges: bool,
             period in 0u64..20,
             steps in prop::collection::vec((0u64..30, any::<bool>(), 0u8..4), 0..80),
         ) {
-            let mut watch = Watch::default();
+            let mut watch = Watch::new(if edges { Name::Exit } else { Name::Contact });
             let (mut now, mut level, mut told) = (0, false, vec![]);
             watch.begin(ms(0), ms(period), level);
             for (later, active, what) in steps {
@@ -216,8 +279,7 @@ mod tests {
             }
             watch.level(ms(now), level);
             watch.tick(ms(now + period));
-            told.extend(watch.owed());
-            watch.paid();
+            told.extend(self::told(&mut watch));
             prop_assert_eq!(told.last().map(|told| told.0), Some(level));
             for pair in told.windows(2) {
                 prop_assert!(pair[0].0 != pair[1].0 && pair[0].1 <= pair[1].1, "{told:?}");

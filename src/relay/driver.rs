@@ -3,9 +3,10 @@
 use super::link::{Command, Do, Event, Link, LinkSettings, Told};
 use super::{Relay, RelayError};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
+use thiserror::Error;
 
 /// Orders on their way: one that locks, one that opens, and room for as many again
 /// while a device takes its time.
@@ -14,17 +15,101 @@ const MAX_ORDERS: usize = 4;
 const MAX_UNTOLD: usize = 4;
 /// Between two tries to tell what could not be told.
 const TELL_AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// Without anything due.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// The thread says at least so often that it runs, but for a device that takes longer:
+/// twice in the shortest time after which it would be late.
+const BEAT_EVERY: Duration = Duration::from_millis(500);
+/// What the pulse is once the thread has ended.
+const GONE: u64 = u64::MAX;
 /// A device that takes longer to be let go of is left to the system.
 const END_WITHIN: Duration = Duration::from_secs(3);
+
+/// Why the thread did not take an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NotOrdered {
+    /// The device takes its time.
+    #[error("busy with earlier orders")]
+    Busy,
+    /// It has ended, and takes none any more.
+    #[error("its thread has ended; the service must be started anew")]
+    Gone,
+}
+
+/// When the relay's thread last said that it runs.
+#[derive(Clone, Debug)]
+pub struct RelayPulse {
+    started: Instant,
+    /// Milliseconds since the start, or [`GONE`].
+    last: Arc<AtomicU64>,
+}
+
+impl RelayPulse {
+    fn new() -> Self {
+        Self { started: Instant::now(), last: Arc::new(AtomicU64::new(0)) }
+    }
+
+    /// For how long the thread has been silent; nothing where it has ended.
+    pub fn silent(&self) -> Option<Duration> {
+        match self.last.load(Ordering::Relaxed) {
+            GONE => None,
+            last => Some(self.started.elapsed().saturating_sub(Duration::from_millis(last))),
+        }
+    }
+
+    fn beat(&self) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(GONE - 1);
+        self.last.store(now, Ordering::Relaxed);
+    }
+
+    fn gone(&self) {
+        self.last.store(GONE, Ordering::Relaxed);
+    }
+}
+
+/// Says that the thread has ended where it panics: nobody told it to.
+struct Ending(RelayPulse);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.gone();
+        }
+    }
+}
+
+/// What the thread has to do with; each call may take its time.
+trait Device: Send + 'static {
+    fn connect(&mut self, on: bool) -> Result<(), RelayError>;
+    fn switch(&mut self, on: bool) -> Result<(), RelayError>;
+    fn check(&mut self, on: bool) -> Result<bool, RelayError>;
+    fn disconnect(&mut self);
+}
+
+impl Device for Relay {
+    fn connect(&mut self, on: bool) -> Result<(), RelayError> {
+        self.connect(on)
+    }
+
+    fn switch(&mut self, on: bool) -> Result<(), RelayError> {
+        self.switch(on)
+    }
+
+    fn check(&mut self, on: bool) -> Result<bool, RelayError> {
+        self.check(on)
+    }
+
+    fn disconnect(&mut self) {
+        self.disconnect();
+    }
+}
 
 /// A relay on a thread of its own. Dropping it switches the relay off and lets go of it,
 /// which takes no longer than 3 s.
 #[derive(Debug)]
 pub struct RelayLink {
     orders: Option<SyncSender<Command>>,
+    newest: Arc<AtomicU32>,
     heard: Arc<AtomicBool>,
+    pulse: RelayPulse,
     ended: Receiver<()>,
 }
 
@@ -46,22 +131,39 @@ impl RelayLink {
             });
         }
         let check_every = [false, true].map(|on| relay.check_every(on));
-        let settings = LinkSettings { locked, check_every, silence };
+        Self::drive(relay, LinkSettings { locked, check_every, silence }, events)
+    }
+
+    fn drive<E: From<Told> + Send + 'static>(
+        device: impl Device,
+        settings: LinkSettings,
+        events: SyncSender<E>,
+    ) -> Result<Self, RelayError> {
         let (orders, taken) = sync_channel(MAX_ORDERS);
         let (end, ended) = sync_channel(1);
         let heard = Arc::new(AtomicBool::new(false));
-        let started = Instant::now();
-        let link = Link::new(Duration::ZERO, settings);
-        let untold = Untold::default();
-        let mut driver = Driver { relay, link, started, heard: heard.clone(), events, untold };
+        let newest = Arc::new(AtomicU32::new(0));
+        let pulse = RelayPulse::new();
+        let mut driver = Driver {
+            device,
+            link: Link::new(Duration::ZERO, settings),
+            started: Instant::now(),
+            newest: newest.clone(),
+            heard: heard.clone(),
+            pulse: pulse.clone(),
+            events,
+            untold: Untold::default(),
+        };
         let thread = std::thread::Builder::new().name("relay".to_owned());
+        let ending = Ending(pulse.clone());
         let run = move || {
+            let _ending = ending;
             driver.run(&taken);
             // Nobody may be waiting.
             let _ = end.try_send(());
         };
         match thread.spawn(run) {
-            Ok(_) => Ok(Self { orders: Some(orders), heard, ended }),
+            Ok(_) => Ok(Self { orders: Some(orders), newest, heard, pulse, ended }),
             Err(reason) => Err(RelayError::Port {
                 port: "the relay's thread".to_owned(),
                 reason: reason.to_string(),
@@ -69,12 +171,30 @@ impl RelayLink {
         }
     }
 
-    /// Gives an order; the answer is told. Where this says no, the relay is busy with
-    /// earlier ones: the order is not taken and no answer follows.
-    #[must_use]
-    pub fn order(&self, number: u32, on: bool) -> bool {
-        let command = Command { number, on };
-        self.orders.as_ref().is_some_and(|orders| orders.try_send(command).is_ok())
+    /// Gives an order, which ends all earlier ones that are not carried out yet; the answer
+    /// is told. Where this is an error, the order is not taken and no answer follows.
+    /// After `at_most` the relay is locked whatever happens to whoever gives the orders; the
+    /// same order once more counts that anew, and is not answered.
+    pub fn order(
+        &self,
+        number: u32,
+        on: bool,
+        at_most: Option<Duration>,
+    ) -> Result<(), NotOrdered> {
+        self.newest.store(number, Ordering::Relaxed);
+        let orders = self.orders.as_ref().ok_or(NotOrdered::Gone)?;
+        orders.try_send(Command { number, on, at_most }).map_err(|error| match error {
+            TrySendError::Full(_) => NotOrdered::Busy,
+            TrySendError::Disconnected(_) => {
+                self.pulse.gone();
+                NotOrdered::Gone
+            }
+        })
+    }
+
+    /// To see whether the thread runs.
+    pub fn pulse(&self) -> RelayPulse {
+        self.pulse.clone()
     }
 
     /// Says that whoever gives the orders is alive.
@@ -124,43 +244,71 @@ fn kind(told: &Told) -> usize {
         Told::Answer { .. } => 0,
         Told::Away { .. } | Told::Back { .. } => 1,
         Told::Drifted { .. } => 2,
-        Told::Abandoned => 3,
+        Told::Abandoned | Told::Expired => 3,
     }
 }
 
-struct Driver<E> {
-    relay: Relay,
+struct Driver<D, E> {
+    device: D,
     link: Link,
     started: Instant,
+    /// Number of the newest order, taken or not.
+    newest: Arc<AtomicU32>,
     heard: Arc<AtomicBool>,
+    pulse: RelayPulse,
     events: SyncSender<E>,
     untold: Untold,
 }
 
-impl<E: From<Told>> Driver<E> {
+impl<D: Device, E: From<Told>> Driver<D, E> {
     fn run(&mut self, orders: &Receiver<Command>) {
         loop {
+            self.pulse.beat();
             if self.heard.swap(false, Ordering::Relaxed) {
                 self.carry_out(Event::Heard);
             }
             self.carry_out(Event::Tick);
             self.untold.tell(&self.events);
             match orders.recv_timeout(self.wait()) {
-                Ok(command) => self.carry_out(Event::Order(command)),
+                Ok(first) => self.carry_out_newest(first, orders),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        if let Err(error) = self.relay.switch(false) {
+        if let Err(error) = self.device.switch(false) {
             log::error!("the relay could not be released: {error}");
         }
-        self.relay.disconnect();
+        self.device.disconnect();
     }
 
     fn wait(&self) -> Duration {
         let due = self.link.due().map(|due| due.saturating_sub(self.started.elapsed()));
         let again = (!self.untold.0.is_empty()).then_some(TELL_AGAIN_AFTER);
-        due.into_iter().chain(again).min().unwrap_or(LONGEST_WAIT)
+        due.into_iter().chain(again).min().unwrap_or(BEAT_EVERY).min(BEAT_EVERY)
+    }
+
+    /// Carries out the newest order. Those before it came while the device took its time:
+    /// one to open that was given up meanwhile must not open seconds later, not even where
+    /// the one to lock found no room.
+    fn carry_out_newest(&mut self, first: Command, orders: &Receiver<Command>) {
+        let mut newest = first;
+        for command in orders.try_iter() {
+            if newest.number != command.number {
+                self.supersede(newest);
+            }
+            newest = command;
+        }
+        if newest.number == self.newest.load(Ordering::Relaxed) {
+            self.carry_out(Event::Order(newest));
+        } else {
+            self.supersede(newest);
+        }
+    }
+
+    fn supersede(&mut self, Command { number: order, .. }: Command) {
+        let error = Some("a later order counts".to_owned());
+        self.untold.push(Told::Answer { order, taken: false, error });
+        self.untold.tell(&self.events);
     }
 
     /// Carries out what the link says and tells it how that went, until it has nothing
@@ -172,16 +320,17 @@ impl<E: From<Told>> Driver<E> {
             for told in actions.told {
                 self.untold.push(told);
             }
+            self.pulse.beat();
             let done = match actions.device {
                 None => break,
                 Some(Do::Close) => {
-                    self.relay.disconnect();
+                    self.device.disconnect();
                     break;
                 }
-                Some(Do::Open(on)) => self.relay.connect(on).map(|()| Event::Opened),
-                Some(Do::Switch(on)) => self.relay.switch(on).map(|()| Event::Switched),
+                Some(Do::Open(on)) => self.device.connect(on).map(|()| Event::Opened),
+                Some(Do::Switch(on)) => self.device.switch(on).map(|()| Event::Switched),
                 Some(Do::Check(on)) => {
-                    self.relay.check(on).map(|as_told| Event::Checked { as_told })
+                    self.device.check(on).map(|as_told| Event::Checked { as_told })
                 }
             };
             // Before the next thing is done, which may take long.
@@ -195,8 +344,110 @@ impl<E: From<Told>> Driver<E> {
 mod tests {
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(10);
+
     fn answer(order: u32) -> Told {
         Told::Answer { order, taken: true, error: None }
+    }
+
+    fn superseded(order: u32) -> Told {
+        Told::Answer { order, taken: false, error: Some("a later order counts".to_owned()) }
+    }
+
+    /// A relay that takes as long to switch as the test wants.
+    struct Slow {
+        begun: SyncSender<bool>,
+        go_on: Receiver<()>,
+    }
+
+    impl Device for Slow {
+        fn connect(&mut self, _: bool) -> Result<(), RelayError> {
+            Ok(())
+        }
+
+        fn switch(&mut self, on: bool) -> Result<(), RelayError> {
+            // In the end nobody looks.
+            let _ = self.begun.try_send(on);
+            let _ = self.go_on.recv();
+            Ok(())
+        }
+
+        fn check(&mut self, _: bool) -> Result<bool, RelayError> {
+            Ok(true)
+        }
+
+        fn disconnect(&mut self) {}
+    }
+
+    /// A slow relay that is locked.
+    struct Site {
+        /// First, for the relay goes on by itself without.
+        go_on: SyncSender<()>,
+        link: RelayLink,
+        told: Receiver<Told>,
+        begun: Receiver<bool>,
+    }
+
+    impl Site {
+        fn locked() -> Self {
+            let (events, told) = sync_channel(16);
+            let (begin, begun) = sync_channel(16);
+            let (go_on, go) = sync_channel(16);
+            let settings = LinkSettings { locked: false, check_every: [None; 2], silence: None };
+            let slow = Slow { begun: begin, go_on: go };
+            let link = RelayLink::drive(slow, settings, events).expect("a link");
+            let site = Self { go_on, link, told, begun };
+            site.switched(false);
+            site
+        }
+
+        #[track_caller]
+        fn begins(&self, on: bool) {
+            assert_eq!(self.begun.recv_timeout(PATIENCE), Ok(on));
+        }
+
+        #[track_caller]
+        fn switched(&self, on: bool) {
+            self.begins(on);
+            self.go_on.send(()).expect("a relay");
+        }
+
+        #[track_caller]
+        fn told(&self, expected: &[Told]) {
+            for told in expected {
+                assert_eq!(self.told.recv_timeout(PATIENCE).as_ref(), Ok(told));
+            }
+        }
+    }
+
+    #[test]
+    fn orders_that_piled_up_are_given_up_but_for_the_newest() {
+        let site = Site::locked();
+        assert_eq!(site.link.order(1, true, None), Ok(()));
+        site.begins(true);
+        for (number, on) in [(2, false), (3, true), (4, false)] {
+            assert_eq!(site.link.order(number, on, None), Ok(()));
+        }
+        site.go_on.send(()).expect("a relay");
+        site.told(&[answer(1), superseded(2), superseded(3)]);
+        site.switched(false);
+        site.told(&[answer(4)]);
+    }
+
+    #[test]
+    fn an_order_to_open_does_not_outlive_one_to_lock_that_found_no_room() {
+        let site = Site::locked();
+        assert_eq!(site.link.order(1, false, None), Ok(()));
+        site.begins(false);
+        for (number, on) in [(2, false), (3, true), (4, false), (5, true)] {
+            assert_eq!(site.link.order(number, on, None), Ok(()));
+        }
+        assert_eq!(site.link.order(6, false, None), Err(NotOrdered::Busy));
+        site.go_on.send(()).expect("a relay");
+        site.told(&[answer(1), superseded(2), superseded(3), superseded(4), superseded(5)]);
+        assert_eq!(site.link.order(7, false, None), Ok(()));
+        site.switched(false);
+        site.told(&[answer(7)]);
     }
 
     #[test]
@@ -223,15 +474,54 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_hangs_is_silent_and_one_that_panics_is_gone() {
+        let site = Site::locked();
+        let pulse = site.link.pulse();
+        assert_eq!(site.link.order(1, true, None), Ok(()));
+        site.begins(true);
+        // In the device's call.
+        let silent = pulse.silent().expect("a thread");
+        while pulse.silent().expect("a thread") <= silent + BEAT_EVERY * 2 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        site.go_on.send(()).expect("a relay");
+        site.told(&[answer(1)]);
+        assert!(pulse.silent().expect("a thread") < PATIENCE);
+
+        struct Broken;
+        impl Device for Broken {
+            fn connect(&mut self, _: bool) -> Result<(), RelayError> {
+                panic!("a driver with a fault");
+            }
+            fn switch(&mut self, _: bool) -> Result<(), RelayError> {
+                Ok(())
+            }
+            fn check(&mut self, _: bool) -> Result<bool, RelayError> {
+                Ok(true)
+            }
+            fn disconnect(&mut self) {}
+        }
+        let (events, told) = sync_channel::<Told>(1);
+        let settings = LinkSettings { locked: false, check_every: [None; 2], silence: None };
+        let link = RelayLink::drive(Broken, settings, events).expect("a link");
+        assert!(told.recv_timeout(PATIENCE).is_err(), "the thread has ended");
+        // Its channel may end a moment later.
+        let started = Instant::now();
+        while link.order(1, true, None) != Err(NotOrdered::Gone) {
+            assert!(started.elapsed() < PATIENCE);
+        }
+        assert_eq!(link.pulse().silent(), None);
+    }
+
+    #[test]
     fn the_log_takes_its_orders_and_is_switched_off_at_the_end() {
         let (events, heard) = sync_channel::<Told>(8);
         let relay = Relay::open("log:").expect("a relay");
         let link = RelayLink::start(relay, false, None, events).expect("a link");
-        assert!(link.order(1, true));
-        let patience = Duration::from_secs(10);
-        assert_eq!(heard.recv_timeout(patience), Ok(answer(1)));
+        assert_eq!(link.order(1, true, None), Ok(()));
+        assert_eq!(heard.recv_timeout(PATIENCE), Ok(answer(1)));
         drop(link);
-        assert!(heard.recv_timeout(patience).is_err(), "the thread has ended");
+        assert!(heard.recv_timeout(PATIENCE).is_err(), "the thread has ended");
     }
 
     #[cfg(feature = "serial")]

@@ -15,6 +15,10 @@ pub struct Command {
     pub number: u32,
     /// On or off.
     pub on: bool,
+    /// For how long after it was carried out; then the relay is told to be locked, whoever
+    /// gives the orders or not. The same order once more, by its number, counts that from
+    /// then and is not answered.
+    pub at_most: Option<Duration>,
 }
 
 /// What the lock and the device are.
@@ -95,6 +99,8 @@ pub enum Told {
     /// Nothing was heard for too long: it is switched off. Like one that is back it is
     /// not as ordered.
     Abandoned,
+    /// The time of the last order is over: it is locked, which nobody ordered.
+    Expired,
 }
 
 /// How long the relay is not there.
@@ -118,6 +124,8 @@ pub struct Absence {
 ///    |                                           |          order |     | not as told
 ///    +------------- failed ----------------- Switching <----------+-----+
 /// ```
+///
+/// An order whose time is over ends like one to be locked, which nobody answers to.
 ///
 /// While it is away, every order is answered at once: not taken. While the device is
 /// at work, the newest order waits and the one before it is not taken.
@@ -171,8 +179,13 @@ pub struct Link {
     state: State,
     /// The newest order, while the device is at work.
     waiting: Option<Command>,
-    /// When something was heard from whoever gives the orders.
-    heard: Duration,
+    /// The last order that was, or is being, carried out.
+    current: Option<Command>,
+    /// When its time is over.
+    until: Option<Duration>,
+    /// When something was heard from whoever gives the orders. Who has not spoken yet
+    /// cannot fall silent: reading models and people takes its time.
+    heard: Option<Duration>,
     /// Why it is away, as told last.
     reason: Option<String>,
 }
@@ -182,7 +195,15 @@ impl Link {
     pub fn new(now: Duration, settings: LinkSettings) -> Self {
         let absence = Absence { since: now, tries: 0 };
         let state = State::Away { absence, due: now };
-        Self { settings, state, waiting: None, heard: now, reason: None }
+        Self {
+            settings,
+            state,
+            waiting: None,
+            current: None,
+            until: None,
+            heard: None,
+            reason: None,
+        }
     }
 
     /// Where the relay is.
@@ -196,8 +217,9 @@ impl Link {
             State::Away { due, .. } => Some(due),
             State::Present { on, due } => {
                 let silence = self.settings.silence.filter(|_| on);
-                let silent = silence.map(|silence| self.heard + silence);
-                due.into_iter().chain(silent).min()
+                let silent = silence.zip(self.heard).map(|(silence, heard)| heard + silence);
+                let ends = self.until.filter(|_| on != self.settings.locked);
+                due.into_iter().chain(silent).chain(ends).min()
             }
             // The device's answer is due.
             State::Opening(_)
@@ -211,14 +233,18 @@ impl Link {
     pub fn step(&mut self, now: Duration, event: Event) -> Actions {
         let mut actions = Actions::default();
         match (self.state, event) {
-            (_, Event::Heard) => self.heard = now,
+            (_, Event::Heard) => self.heard = Some(now),
             (state, Event::Order(command)) => {
-                self.heard = now;
+                self.heard = Some(now);
                 self.order(now, state, command, &mut actions);
             }
             (State::Away { absence, due }, Event::Tick) if now >= due => {
                 self.state = State::Opening(absence);
                 actions.device = Some(Do::Open(self.settings.locked));
+            }
+            (State::Present { on, .. }, Event::Tick) if self.expired(now, on) => {
+                tell(&mut actions, Told::Expired);
+                self.switch(None, self.settings.locked, &mut actions);
             }
             (State::Present { on: true, .. }, Event::Tick) if self.abandoned(now) => {
                 tell(&mut actions, Told::Abandoned);
@@ -241,6 +267,7 @@ impl Link {
             }
             (State::Switching { order, on }, Event::Switched) => {
                 if let Some(order) = order {
+                    self.count_from(now);
                     tell(&mut actions, Told::Answer { order, taken: true, error: None });
                 }
                 self.settle(now, on, &mut actions);
@@ -251,7 +278,7 @@ impl Link {
             (State::Checking { on }, Event::Checked { as_told: false }) => {
                 tell(&mut actions, Told::Drifted { on });
                 match self.waiting.take() {
-                    Some(command) => self.switch(Some(command.number), command.on, &mut actions),
+                    Some(command) => self.follow(command, &mut actions),
                     None => self.switch(None, on, &mut actions),
                 }
             }
@@ -281,7 +308,14 @@ impl Link {
                 let error = format!("the relay is away since {away} s: {reason}");
                 not_taken(actions, command.number, error);
             }
-            State::Present { .. } => self.switch(Some(command.number), command.on, actions),
+            _ if self.current.is_some_and(|current| current.number == command.number) => {
+                self.current = Some(command);
+                // One under way counts from its end.
+                if !matches!(state, State::Switching { order: Some(_), .. }) {
+                    self.count_from(now);
+                }
+            }
+            State::Present { .. } => self.follow(command, actions),
             State::Opening(_)
             | State::Settling(_)
             | State::Switching { .. }
@@ -293,8 +327,24 @@ impl Link {
         }
     }
 
+    fn count_from(&mut self, now: Duration) {
+        let at_most = self.current.and_then(|current| current.at_most);
+        self.until = at_most.map(|at_most| now.saturating_add(at_most));
+    }
+
+    fn expired(&self, now: Duration, on: bool) -> bool {
+        on != self.settings.locked && self.until.is_some_and(|until| now >= until)
+    }
+
+    fn follow(&mut self, command: Command, actions: &mut Actions) {
+        self.current = Some(command);
+        self.until = None;
+        self.switch(Some(command.number), command.on, actions);
+    }
+
     fn abandoned(&self, now: Duration) -> bool {
-        self.settings.silence.is_some_and(|silence| now >= self.heard + silence)
+        let silence = self.settings.silence.zip(self.heard);
+        silence.is_some_and(|(silence, heard)| now >= heard + silence)
     }
 
     fn switch(&mut self, order: Option<u32>, on: bool, actions: &mut Actions) {
@@ -307,7 +357,7 @@ impl Link {
         let due = self.settings.check_every[usize::from(on)].map(|every| now + every);
         self.state = State::Present { on, due };
         if let Some(command) = self.waiting.take() {
-            self.switch(Some(command.number), command.on, actions);
+            self.follow(command, actions);
         }
     }
 

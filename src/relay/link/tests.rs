@@ -14,7 +14,11 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn order(number: u32, on: bool) -> Event {
-    Event::Order(Command { number, on })
+    Event::Order(Command { number, on, at_most: None })
+}
+
+fn order_for(number: u32, on: bool, at_most: u64) -> Event {
+    Event::Order(Command { number, on, at_most: Some(ms(at_most)) })
 }
 
 fn failed() -> Event {
@@ -147,6 +151,44 @@ fn whoever_falls_silent_does_not_hold_the_door_open() {
     assert_eq!(link.due(), None);
 }
 
+#[test]
+fn an_order_whose_time_is_over_ends_whoever_is_alive() {
+    for locked in [false, true] {
+        let settings = LinkSettings { locked, check_every: [None; 2], silence: None };
+        let mut link = present(settings);
+        expect(&mut link, 0, order_for(1, !locked, 5000), Some(Do::Switch(!locked)), &[]);
+        // The device took its time.
+        expect(&mut link, 700, Event::Switched, None, &[taken(1)]);
+        assert_eq!(link.due(), Some(ms(5700)));
+        expect(&mut link, 5000, Event::Heard, None, &[]);
+        expect(&mut link, 5699, Event::Tick, None, &[]);
+        expect(&mut link, 5700, Event::Tick, Some(Do::Switch(locked)), &[Told::Expired]);
+        expect(&mut link, 5700, Event::Switched, None, &[]);
+        assert_eq!(link.due(), None);
+        // Too late for more time.
+        expect(&mut link, 5800, order_for(1, !locked, 5000), None, &[]);
+        expect(&mut link, 60_000, Event::Tick, None, &[]);
+    }
+}
+
+#[test]
+fn the_same_order_once_more_has_more_time_or_no_end() {
+    let mut link = present(LinkSettings { check_every: [None; 2], silence: None, ..SETTINGS });
+    expect(&mut link, 0, order_for(1, true, 5000), Some(Do::Switch(true)), &[]);
+    expect(&mut link, 0, Event::Switched, None, &[taken(1)]);
+    expect(&mut link, 4000, order_for(1, true, 5000), None, &[]);
+    expect(&mut link, 8999, Event::Tick, None, &[]);
+    assert_eq!(link.due(), Some(ms(9000)));
+    expect(&mut link, 8999, order(1, true), None, &[]);
+    assert_eq!(link.due(), None);
+    expect(&mut link, 60_000, order_for(1, true, 1000), None, &[]);
+    expect(&mut link, 61_000, Event::Tick, Some(Do::Switch(false)), &[Told::Expired]);
+    // A later order is another.
+    expect(&mut link, 61_000, order_for(2, true, 1000), None, &[]);
+    expect(&mut link, 61_000, Event::Switched, Some(Do::Switch(true)), &[]);
+    expect(&mut link, 61_000, Event::Switched, None, &[taken(2)]);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Wait(u64),
@@ -192,7 +234,7 @@ proptest! {
                 }
                 Step::Order(on) => {
                     number += 1;
-                    open.push(Command { number, on });
+                    open.push(Command { number, on, at_most: None });
                     order(number, on)
                 }
                 Step::Heard => Event::Heard,

@@ -1,0 +1,286 @@
+//! The service as those around it meet it: a relay board on a terminal, orders from
+//! another process, signals, systemd's socket, a service killed and begun anew.
+
+use serde_json::Value;
+use serialport::{SerialPort, TTYPort};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Far longer than anything here takes, for machines that are busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Grey frames, ten a second: nobody is in view, and no two are the same.
+const CORRIDOR: &str = "pipe:printf 'YUV4MPEG2 W64 H48 F10:1 Ip Cmono\\n'; \
+                        while printf 'FRAME\\n' && head -c 3072 /dev/urandom; do sleep 0.1; done";
+
+/// A door with all that belongs to it.
+struct Door {
+    folder: TempDir,
+    board: TTYPort,
+    /// Held, so that the terminal outlives a service.
+    _other_end: TTYPort,
+    port: String,
+    systemd: UnixDatagram,
+}
+
+/// The program, and what it says.
+struct Service {
+    child: Child,
+    log: Receiver<String>,
+}
+
+impl Door {
+    fn new() -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let (board, other_end) = TTYPort::pair().expect("a pair of terminals");
+        let port = other_end.name().expect("a path");
+        let systemd = UnixDatagram::bind(folder.path().join("notify")).expect("a socket");
+        systemd.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Self { folder, board, _other_end: other_end, port, systemd }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn configure(&self, more: &str) {
+        let socket = self.path("control.sock");
+        let text = format!(
+            "[service]\nstatus_socket = {socket:?}\n[gallery]\nfile = {:?}\n{more}",
+            self.path("gallery.redb")
+        );
+        std::fs::write(self.path("facelatch.toml"), text).expect("written");
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_facelatch"));
+        command.args(arguments).arg("--config").arg(self.path("facelatch.toml"));
+        command.env_remove("RUST_LOG").env("NOTIFY_SOCKET", self.path("notify"));
+        command
+    }
+
+    fn start(&self) -> Service {
+        let relay = format!("serial:{}", self.port);
+        let mut child = self
+            .command(&["run", "--camera", CORRIDOR, "--relay", &relay])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let (sender, log) = channel();
+        let lines = BufReader::new(child.stderr.take().expect("its log")).lines();
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Service { child, log }
+    }
+
+    fn order(&self, order: &str) -> Output {
+        self.command(&["door", order]).output().expect("the program runs")
+    }
+
+    fn status(&self) -> Value {
+        let output = self.command(&["status", "--json"]).output().expect("the program runs");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// Waits for a word to systemd.
+    fn hears(&self, word: &str) {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = self.systemd.recv(&mut buffer).expect("a word in time");
+            if String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == word) {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the board has been told to switch to this state.
+    fn switched(&mut self, on: bool) {
+        self.board.set_timeout(Duration::from_millis(100)).expect("a timeout");
+        let (until, mut last) = (Instant::now() + PATIENCE, [0u8; 4]);
+        while Instant::now() < until {
+            let mut byte = [0];
+            match self.board.read(&mut byte) {
+                Ok(1) => {
+                    last.rotate_left(1);
+                    last[3] = byte[0];
+                    if last[0] == 0xa0 && last[2] == u8::from(on) {
+                        return;
+                    }
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::TimedOut => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("the relay was not switched to {on}");
+    }
+}
+
+impl Service {
+    /// Waits for a line of the log.
+    fn says(&self, text: &str) {
+        let mut all = Vec::new();
+        loop {
+            match self.log.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(text) => return,
+                Ok(line) => all.push(line),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    panic!("no {text:?} in {all:#?}")
+                }
+            }
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        let killed = Command::new("kill").args(["-s", signal, &id]).status();
+        assert!(killed.expect("kill runs").success());
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Where a test has failed; one that has ended is not there to be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn orders_reloads_and_systemd_are_served_while_the_door_is_watched() {
+    let mut door = Door::new();
+    door.configure("[door]\nopen_for = \"50s\"\n");
+    let mut service = door.start();
+    door.switched(false);
+    door.hears("READY=1");
+
+    assert!(door.order("open").status.success());
+    door.switched(true);
+    assert!(door.order("lockdown").status.success());
+    door.switched(false);
+    let refused = door.order("open");
+    assert_eq!(refused.status.code(), Some(1));
+    let reason = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(reason.contains("lockdown; end that first"), "{reason}");
+
+    // What cannot be used changes nothing; neither does what takes a restart.
+    door.configure("[door]\nopen_fro = \"40s\"\n");
+    service.signal("HUP");
+    service.says("did you mean door.open_for?; going on with the one used so far");
+    door.configure("[door]\nlock = \"fail-safe\"\n");
+    service.signal("HUP");
+    service.says("door.lock is another, which takes a restart");
+    // What can be used is, and lockdown stays.
+    door.configure("[door]\nopen_for = \"1s\"\n");
+    service.signal("HUP");
+    service.says("configuration: read anew");
+    door.hears("READY=1");
+    assert_eq!(door.status()["service"]["door"]["mode"], "lockdown");
+    assert!(door.order("normal").status.success());
+    assert!(door.order("open").status.success());
+    door.switched(true);
+    // A second, and no longer fifty.
+    door.switched(false);
+
+    // What it holds is asked of it, not opened a second time.
+    let checked = door.command(&["check", "--json"]).output().expect("the program runs");
+    let found = String::from_utf8_lossy(&checked.stdout).into_owned();
+    for thing in ["service", "camera", "relay"] {
+        let good = format!("{{\"thing\":\"{thing}\",\"state\":\"good\"");
+        assert!(found.contains(&good), "{found}");
+    }
+
+    service.signal("TERM");
+    door.hears("STOPPING=1");
+    assert_eq!(service.child.wait().expect("an end").code(), Some(0));
+    assert!(!door.path("control.sock").exists());
+}
+
+#[test]
+fn a_service_that_was_killed_while_the_door_was_open_locks_it_when_it_is_back() {
+    let mut door = Door::new();
+    door.configure("[door]\nopen_for = \"50s\"\n");
+    let mut service = door.start();
+    door.hears("READY=1");
+    assert!(door.order("open").status.success());
+    door.switched(true);
+    service.child.kill().expect("killed");
+    service.child.wait().expect("an end");
+    let service = door.start();
+    door.switched(false);
+    door.hears("READY=1");
+    // The socket that the other left is its own now.
+    assert_eq!(door.status()["service"]["pid"], service.child.id());
+}
+
+#[test]
+fn a_recording_is_a_service_too() {
+    let door = Door::new();
+    door.configure("");
+    let portrait = concat!("images:", env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg?loop");
+    let mut child = door.command(&["run", "--camera", portrait]).spawn().expect("the program runs");
+    door.hears("READY=1");
+    assert!(door.order("lockdown").status.success());
+    assert_eq!(door.status()["service"]["door"]["mode"], "lockdown");
+    let id = child.id().to_string();
+    assert!(Command::new("kill").arg(&id).status().expect("kill runs").success());
+    door.hears("STOPPING=1");
+    assert_eq!(child.wait().expect("an end").code(), Some(0));
+}
+
+#[test]
+fn lockdown_outlives_the_service_and_is_ended_by_order_alone() {
+    let mut door = Door::new();
+    door.configure("");
+    let mut service = door.start();
+    door.hears("READY=1");
+    assert!(door.order("lockdown").status.success());
+    service.child.kill().expect("killed");
+    service.child.wait().expect("an end");
+    let service = door.start();
+    service.says("lockdown holds since before this start");
+    door.hears("READY=1");
+    assert_eq!(door.order("open").status.code(), Some(1));
+    assert!(door.order("normal").status.success());
+    assert!(door.order("open").status.success());
+    door.switched(true);
+    drop(service);
+    let service = door.start();
+    door.hears("READY=1");
+    assert!(door.order("open").status.success());
+    drop(service);
+}
+
+#[test]
+fn whoever_orders_a_relay_that_is_away_to_open_hears_that_it_did_not() {
+    let mut door = Door::new();
+    door.port = "/dev/no-such-port".to_owned();
+    door.configure("");
+    let _service = door.start();
+    door.hears("READY=1");
+    let refused = door.order("open");
+    assert_eq!(refused.status.code(), Some(1));
+    let reason = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(reason.contains("did not open") && reason.contains("no-such-port"), "{reason}");
+    // The snapshot is refreshed twice a second.
+    std::thread::sleep(Duration::from_secs(1));
+    let failed = &door.status()["service"]["events"]["relay failed"];
+    assert!(failed.as_u64().is_some_and(|failed| failed > 0), "{failed}");
+}
+
+#[test]
+fn a_second_service_at_the_same_door_is_refused() {
+    let door = Door::new();
+    door.configure("");
+    let first = door.start();
+    door.hears("READY=1");
+    let mut second = door.start();
+    second.says("another service has this socket");
+    assert_eq!(second.child.wait().expect("an end").code(), Some(1));
+    drop(first);
+}
