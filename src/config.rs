@@ -25,7 +25,7 @@ pub use board::{CameraConfig, GpioConfig, LightsConfig, RelayConfig};
 pub use change::{KEYS, Key};
 pub use effective::Effective;
 pub use remark::{Position, Remark};
-pub use service::ServiceConfig;
+pub use service::{SOCKET, SYSTEM_FOLDER, ServiceConfig};
 pub use unit::{duration_text, parse_duration};
 
 use crate::decide::{DecideSettings, TwoFaces, Zone};

@@ -33,22 +33,11 @@ const ORDERS: usize = CLIENTS;
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// After a failure to take a client, such as no file left.
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
+/// Tries to lock, and the time between two.
+const LOCK_TRIES: usize = 25;
+const BETWEEN_LOCK_TRIES: Duration = Duration::from_millis(20);
 /// Stack of a thread that serves a client, bytes.
 const STACK: usize = 256 << 10;
-
-/// Where the socket is if nobody says otherwise: `/run/facelatch/control.sock` where
-/// that folder exists, or for root, else in the user's folder for such things.
-pub fn default_path() -> PathBuf {
-    let system = Path::new("/run/facelatch");
-    let user = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
-    let folder = match user {
-        Some(user) if !system.is_dir() && !rustix::process::getuid().is_root() => {
-            PathBuf::from(user).join("facelatch")
-        }
-        _ => system.to_owned(),
-    };
-    folder.join("control.sock")
-}
 
 /// Why there is no socket.
 #[derive(Debug, Error)]
@@ -199,11 +188,16 @@ fn lock(path: &Path) -> Result<File, ControlError> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(false).mode(0o600).open(&name);
     let file = file.map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ControlError::Taken { path: path.to_owned() }),
-        Err(TryLockError::Error(reason)) => Err(failed(reason)),
+    // Whoever started a program in the moment the lock was let go of has lent it that for
+    // as long as the other takes to begin.
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(BETWEEN_LOCK_TRIES),
+            Err(TryLockError::Error(reason)) => return Err(failed(reason)),
+        }
     }
+    Err(ControlError::Taken { path: path.to_owned() })
 }
 
 fn bind(path: &Path) -> Result<UnixListener, ControlError> {

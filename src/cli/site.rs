@@ -3,8 +3,7 @@
 use super::model_set::ModelSet;
 use anyhow::Result;
 use clap::Args;
-use facelatch::config::{Config, ConfigError};
-use facelatch::control::default_path;
+use facelatch::config::{Config, ConfigError, SOCKET, SYSTEM_FOLDER};
 use facelatch::gallery::Gallery;
 use facelatch::gallery::store::{ReEmbedded, Store, copy_path};
 use facelatch::model_store::ModelStore;
@@ -92,7 +91,8 @@ pub fn read_config(named: Option<&Path>) -> Result<Config, ConfigError> {
 pub fn service_socket(given: Option<PathBuf>, config: &Config) -> PathBuf {
     let own = config.status_socket();
     let wanted = config.service.status_socket.is_some() || own.exists();
-    given.unwrap_or_else(|| if wanted { own } else { default_path() })
+    let system = Path::new(SYSTEM_FOLDER);
+    given.unwrap_or_else(|| if wanted || !system.is_dir() { own } else { system.join(SOCKET) })
 }
 
 /// Why somebody is no longer let in.

@@ -7,10 +7,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where the socket of a service that root runs is.
-const OF_ROOT: &str = "/run/facelatch";
+/// Where the socket of a service that systemd or root runs is.
+pub const SYSTEM_FOLDER: &str = "/run/facelatch";
 /// The socket's name in its folder.
-const SOCKET: &str = "control.sock";
+pub const SOCKET: &str = "control.sock";
 /// How often an empty corridor may be looked at, seconds: whoever steps in front of the
 /// camera without a pixel changing waits for so long.
 const IDLE_LOOK_EVERY: (f64, f64) = (0.1, 10.0);
@@ -80,10 +80,10 @@ fn default_socket(user: u32, variable: impl Fn(&str) -> Option<OsString>) -> Pat
     if let Some(folders) = set("RUNTIME_DIRECTORY") {
         // Several are parted by colons.
         let first = std::env::split_paths(&folders).next();
-        return first.unwrap_or_else(|| OF_ROOT.into()).join(SOCKET);
+        return first.unwrap_or_else(|| SYSTEM_FOLDER.into()).join(SOCKET);
     }
     if user == 0 {
-        return PathBuf::from(OF_ROOT).join(SOCKET);
+        return PathBuf::from(SYSTEM_FOLDER).join(SOCKET);
     }
     let own = set("XDG_RUNTIME_DIR").map(PathBuf::from);
     own.unwrap_or_else(|| format!("/run/user/{user}").into()).join("facelatch").join(SOCKET)

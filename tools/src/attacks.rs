@@ -9,15 +9,12 @@
 //! This is geometry and optics as a program has them, not attacks that somebody carried
 //! out: paper, inks, displays and lenses differ from it in more ways than it knows.
 
+use crate::augment::recompressed;
 use crate::chance::Chance;
 use facelatch::detect::Face;
 use facelatch::frame::Frame;
-use facelatch::picture;
-use image::ExtendedColorType;
-use image::codecs::jpeg::JpegEncoder;
 use serde::Serialize;
 use std::f64::consts::{PI, TAU};
-use std::path::Path;
 
 /// Sides of a frame, pixels.
 pub const SIDE: usize = 200;
@@ -352,23 +349,6 @@ impl Pose {
         let rest = [x * DISTANCE - depth * w[0], y * DISTANCE - depth * w[1]];
         let area = u[0] * v[1] - v[0] * u[1];
         [(rest[0] * v[1] - v[0] * rest[1]) / area, (u[0] * rest[1] - rest[0] * u[1]) / area]
-    }
-}
-
-/// Through a JPEG file and the device's own decoder.
-fn recompressed(frame: Frame, quality: u8) -> Frame {
-    let (width, height) = (frame.width() as u32, frame.height() as u32);
-    let mut file = Vec::new();
-    let written = JpegEncoder::new_with_quality(&mut file, quality).encode(
-        frame.pixels(),
-        width,
-        height,
-        ExtendedColorType::Rgb8,
-    );
-    match (written, picture::decode(Path::new("presented.jpg"), &file)) {
-        (Ok(()), Ok(read)) => read,
-        // Memory has no disk to be full.
-        _ => frame,
     }
 }
 

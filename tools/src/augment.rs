@@ -248,7 +248,7 @@ fn blurred(frame: Frame, sigma: f64) -> Frame {
 }
 
 /// Through a JPEG file and the device's own decoder.
-fn recompressed(frame: Frame, quality: u8) -> Frame {
+pub(crate) fn recompressed(frame: Frame, quality: u8) -> Frame {
     let (width, height) = (frame.width() as u32, frame.height() as u32);
     let mut file = Vec::new();
     let written = JpegEncoder::new_with_quality(&mut file, quality).encode(
@@ -257,7 +257,7 @@ fn recompressed(frame: Frame, quality: u8) -> Frame {
         height,
         ExtendedColorType::Rgb8,
     );
-    match (written, picture::decode(Path::new("augmented.jpg"), &file)) {
+    match (written, picture::decode(Path::new("recompressed.jpg"), &file)) {
         (Ok(()), Ok(read)) => read,
         // Memory has no disk to be full; a face as it was is still a face.
         _ => frame,
