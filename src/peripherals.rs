@@ -116,8 +116,10 @@ pub struct Peripherals {
     #[cfg(feature = "gpio")]
     wired: Wired,
     control: Option<(Control, Receiver<Order>)>,
-    /// An order to open that the relay has not answered, and until when it may.
-    opening: Option<(Begun, Duration)>,
+    /// Orders to open that the relay has not answered, and until when it may.
+    opening: Vec<(Begun, Duration)>,
+    /// What those hear who gave orders, once the snapshot shows what they did.
+    answers: Vec<(Begun, Result<String, String>)>,
     /// What holds beyond a restart.
     standing: Standing,
     reload: Arc<Reload>,
@@ -138,7 +140,7 @@ struct Wired {
 
 /// What is shown of the service, and when it was last.
 struct Show {
-    shown: Option<Duration>,
+    shown: Option<Instant>,
     /// What systemd shows.
     status: String,
     started: Instant,
@@ -243,7 +245,8 @@ impl Secured {
             #[cfg(feature = "gpio")]
             wired: Wired::open(config, started, &sender)?,
             control,
-            opening: None,
+            opening: Vec::new(),
+            answers: Vec::new(),
             standing: Standing::beside(&config.gallery_file()),
             reload,
             told: None,
@@ -315,8 +318,10 @@ impl Peripherals {
             self.show.timings.add(Stage::Match, keeper.decided_in());
             self.show.timings.add(Stage::Frame, took);
         }
-        if self.show.shown.is_none_or(|at| now >= at + SHOW_EVERY) {
-            self.show.shown = Some(now);
+        // By the time of this machine: that of a recording may stand still.
+        let due = self.show.shown.is_none_or(|at| at.elapsed() >= SHOW_EVERY);
+        if due || !self.answers.is_empty() {
+            self.show.shown = Some(Instant::now());
             let snapshot = self.show.snapshot(keeper, moment, self.watchdog.verdict());
             let status = status(&snapshot);
             if status != self.show.status {
@@ -324,6 +329,9 @@ impl Peripherals {
                 self.show.status = status;
             }
             *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        }
+        for (begun, answer) in self.answers.drain(..) {
+            begun.answer(answer);
         }
         events
     }
@@ -363,23 +371,28 @@ impl Peripherals {
             Command::Door(command) => command,
             Command::LocalReset => {
                 let events = keeper.input(now, Input::LocalReset);
-                begun.answer(Ok("the first person may enroll with the button now".to_owned()));
+                self.answer(
+                    begun,
+                    Ok("the first person may enroll with the button now".to_owned()),
+                );
                 return events;
             }
             Command::Reload => {
                 self.reload.wanted.store(true, Ordering::Relaxed);
-                begun.answer(Ok("the configuration is read anew; see the log".to_owned()));
+                self.answer(begun, Ok("the configuration is read anew; see the log".to_owned()));
                 return Vec::new();
             }
         };
         if matches!(keeper.door().state(), State::Stopping { .. } | State::Stopped) {
-            begun.answer(Err("the service ends".to_owned()));
+            self.answer(begun, Err("the service ends".to_owned()));
             return Vec::new();
         }
         if command == door::Command::Normal
             && let Err(reason) = self.standing.set_lockdown(false)
         {
-            begun.answer(Err(format!("{}: {reason}", self.standing.file().display())));
+            let file = self.standing.file().display();
+            let refusal = format!("{file}: {reason}");
+            self.answer(begun, Err(refusal));
             return Vec::new();
         }
         let events = keeper.input(now, Input::Command(command));
@@ -389,30 +402,41 @@ impl Peripherals {
             .map(Event::to_string);
         let mode = format!("mode {}", DoorNow::of(keeper.door()).mode);
         match (command, refused) {
-            (_, Some(reason)) => begun.answer(Err(reason)),
-            (door::Command::Open, None) => self.opening = Some((begun, now + OPENS_WITHIN)),
+            (_, Some(reason)) => self.answer(begun, Err(reason)),
+            (door::Command::Open, None) => self.opening.push((begun, now + OPENS_WITHIN)),
             (door::Command::Lockdown, None) => {
-                begun.answer(Ok(match self.standing.set_lockdown(true) {
+                let done = match self.standing.set_lockdown(true) {
                     Ok(()) => mode,
                     Err(reason) => format!(
                         "{mode}, but a restart ends it: {}: {reason}",
                         self.standing.file().display()
                     ),
-                }))
+                };
+                self.answer(begun, Ok(done));
             }
-            (door::Command::Normal | door::Command::AlwaysOpen, None) => begun.answer(Ok(mode)),
+            (door::Command::Normal | door::Command::AlwaysOpen, None) => {
+                self.answer(begun, Ok(mode))
+            }
         }
         events
     }
 
     /// Whoever ordered the door to be opened hears whether it was.
     fn opened(&mut self, keeper: &Doorkeeper, now: Duration) {
-        let Some((begun, until)) = self.opening.take() else { return };
-        match keeper.door().state() {
-            State::Open => begun.answer(Ok("opened by command".to_owned())),
-            State::Granting { .. } if now < until => self.opening = Some((begun, until)),
-            _ => begun.answer(Err(format!("the relay did not open: {}", self.show.relay.state))),
+        for (begun, until) in std::mem::take(&mut self.opening) {
+            match keeper.door().state() {
+                State::Open => self.answer(begun, Ok("opened by command".to_owned())),
+                State::Granting { .. } if now < until => self.opening.push((begun, until)),
+                _ => {
+                    let refusal = format!("the relay did not open: {}", self.show.relay.state);
+                    self.answer(begun, Err(refusal));
+                }
+            }
         }
+    }
+
+    fn answer(&mut self, begun: Begun, answer: Result<String, String>) {
+        self.answers.push((begun, answer));
     }
 }
 
@@ -478,7 +502,7 @@ impl Show {
                 looked,
                 share: if frames == 0 { 0.0 } else { looked as f64 / frames as f64 },
             },
-            process: self.meter.measure(*now),
+            process: self.meter.measure(self.started.elapsed()),
             refreshed: Some(Instant::now()),
             ..Snapshot::default()
         };

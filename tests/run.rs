@@ -64,9 +64,13 @@ impl Door {
     }
 
     fn start(&self) -> Service {
-        let relay = format!("serial:{}", self.port);
+        self.start_with(&["--camera", CORRIDOR, "--relay", &format!("serial:{}", self.port)])
+    }
+
+    fn start_with(&self, devices: &[&str]) -> Service {
         let mut child = self
-            .command(&["run", "--camera", CORRIDOR, "--relay", &relay])
+            .command(&["run"])
+            .args(devices)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program runs");
@@ -223,14 +227,13 @@ fn a_recording_is_a_service_too() {
     let door = Door::new();
     door.configure("");
     let portrait = concat!("images:", env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg?loop");
-    let mut child = door.command(&["run", "--camera", portrait]).spawn().expect("the program runs");
+    let mut service = door.start_with(&["--camera", portrait]);
     door.hears("READY=1");
     assert!(door.order("lockdown").status.success());
     assert_eq!(door.status()["service"]["door"]["mode"], "lockdown");
-    let id = child.id().to_string();
-    assert!(Command::new("kill").arg(&id).status().expect("kill runs").success());
+    service.signal("TERM");
     door.hears("STOPPING=1");
-    assert_eq!(child.wait().expect("an end").code(), Some(0));
+    assert_eq!(service.child.wait().expect("an end").code(), Some(0));
 }
 
 #[test]
