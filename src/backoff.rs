@@ -17,7 +17,6 @@ pub fn backoff(failed: u32) -> Duration {
 
 /// A device that is tried until it is there. Why it is not is told once, and again when
 /// the reason is another.
-#[cfg_attr(not(feature = "gpio"), allow(dead_code))]
 #[derive(Clone, Debug, Default)]
 pub struct Retry {
     failed: u32,
@@ -25,7 +24,6 @@ pub struct Retry {
     reason: Option<String>,
 }
 
-#[cfg_attr(not(feature = "gpio"), allow(dead_code))]
 impl Retry {
     /// When to try again.
     pub fn due(&self) -> Duration {

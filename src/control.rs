@@ -11,7 +11,7 @@ mod peer;
 mod protocol;
 
 pub use client::{AskError, ask};
-pub use protocol::{Command, MAX_REQUEST, Reply, Request, RequestError};
+pub use protocol::{Command, MAX_REQUEST, Passage, Reply, Request, RequestError};
 
 use crate::snapshot::Snapshot;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
@@ -299,10 +299,11 @@ impl Desk {
     /// Gives an order to the service and waits for its answer, for a bounded time.
     fn order(&self, command: Command, by: Option<u32>) -> Result<String, String> {
         let who = by.map_or_else(|| "somebody local".to_owned(), |uid| format!("uid {uid}"));
+        let order = format!("order {command} by {who}");
         let done = self.pass_on(command, by);
         match &done {
-            Ok(did) => log::info!("order {command} by {who}: {did}"),
-            Err(reason) => log::warn!("order {command} by {who} refused: {reason}"),
+            Ok(did) => log::info!("{order}: {did}"),
+            Err(reason) => log::warn!("{order} refused: {reason}"),
         }
         done
     }

@@ -79,6 +79,8 @@ pub enum Input<'a> {
         person: PersonId,
         /// Which way.
         role: Role,
+        /// How long ago.
+        ago: Duration,
     },
     /// Somebody with the device in hand has reset it.
     LocalReset,
@@ -312,8 +314,8 @@ impl Controller {
             Input::Command(command) => {
                 self.at_door(now, door::Event::Command(command), None, &mut output);
             }
-            Input::Passed { person, role } => {
-                self.at_door(now, door::Event::Passed { person, role }, None, &mut output);
+            Input::Passed { person, role, ago } => {
+                self.at_door(now, door::Event::Passed { person, role, ago }, None, &mut output);
             }
             Input::LocalReset => self.enroll(now, button::Event::LocalReset, &mut output),
             Input::Clock(reading) => {

@@ -28,6 +28,7 @@ pub mod liveness;
 pub mod model_store;
 pub mod models;
 pub mod motion_gate;
+pub mod neighbours;
 pub mod nn;
 pub mod peripherals;
 pub mod picture;

@@ -5,7 +5,7 @@
 use crate::camera::Kind;
 use crate::camera::live::CameraState;
 use crate::config::Config;
-use crate::control::{Begun, Command, Control, ControlError, Order};
+use crate::control::{Begun, Command, Control, ControlError, Order, Passage};
 use crate::controller::Input;
 use crate::door::{self, Note, State};
 use crate::doorkeeper::{Doorkeeper, Hand};
@@ -367,8 +367,16 @@ impl Peripherals {
 
     /// Follows an order of somebody on this machine.
     fn order(&mut self, keeper: &mut Doorkeeper, now: Duration, begun: Begun) -> Vec<Event> {
-        let command = match begun.command {
+        let command = match begun.command.clone() {
             Command::Door(command) => command,
+            Command::Passed(Passage { who, way: role, ago }) => {
+                // Not everybody may come in at every door.
+                let person = keeper.gallery().id(&who);
+                let did = person.map_or("nobody here has that name", |_| "noted");
+                self.answer(begun, Ok(format!("{who}: {did}")));
+                let passed = |person| keeper.input(now, Input::Passed { person, role, ago });
+                return person.map(passed).unwrap_or_default();
+            }
             Command::LocalReset => {
                 let events = keeper.input(now, Input::LocalReset);
                 self.answer(

@@ -166,7 +166,7 @@ fn a_client_that_says_too_much_is_told_and_left() {
     let mut reply = String::new();
     let _ = BufReader::new(&client).read_line(&mut reply);
     assert!(reply.contains("at most 1024 bytes"), "{reply}");
-    assert!(ask(&service.path, Request::Status).expect("a reply").ok);
+    assert!(ask(&service.path, &Request::Status).expect("a reply").ok);
 }
 
 #[test]
@@ -189,10 +189,10 @@ fn one_client_too_many_is_told_so_and_finds_a_place_later() {
             client
         })
         .collect();
-    let reply = ask(&service.path, Request::Status).expect("a reply");
+    let reply = ask(&service.path, &Request::Status).expect("a reply");
     assert!(reply.error.expect("a reason").contains("try again"));
     drop(clients);
-    while !ask(&service.path, Request::Status).expect("a reply").ok {
+    while !ask(&service.path, &Request::Status).expect("a reply").ok {
         std::thread::yield_now();
     }
 }
@@ -205,13 +205,13 @@ fn who_goes_away_in_the_middle_of_an_order_takes_nothing_with_them() {
     drop(client);
     let order = service.orders.recv().expect("an order").begin().expect("not withdrawn");
     order.answer(Ok("opened".to_owned()));
-    assert!(ask(&service.path, Request::Status).expect("a reply").ok);
+    assert!(ask(&service.path, &Request::Status).expect("a reply").ok);
 }
 
 #[test]
 fn an_order_that_was_not_followed_in_time_is_never_followed() {
     let service = service_that_waits(Duration::from_millis(20));
-    let reply = ask(&service.path, OPEN).expect("a reply");
+    let reply = ask(&service.path, &OPEN).expect("a reply");
     let reason = reply.error.expect("a reason");
     assert!(reason.contains("nothing was done"), "{reason}");
     assert!(service.orders.recv().expect("an order").begin().is_none());
@@ -221,16 +221,16 @@ fn an_order_that_was_not_followed_in_time_is_never_followed() {
 fn a_service_that_ends_answers_nobody_for_ever() {
     let service = service();
     let path = service.path.clone();
-    let asking = std::thread::spawn(move || ask(&path, OPEN));
+    let asking = std::thread::spawn(move || ask(&path, &OPEN));
     let order = service.orders.recv().expect("an order").begin().expect("in time");
     drop(order);
     let reply = asking.join().expect("a thread").expect("a reply");
     assert!(reply.error.expect("a reason").contains("did not say"));
     drop(service.orders);
-    let reply = ask(&service.path, OPEN).expect("a reply");
+    let reply = ask(&service.path, &OPEN).expect("a reply");
     assert!(reply.error.expect("a reason").contains("ending"));
     drop(service.control);
-    assert!(matches!(ask(&service.path, OPEN), Err(AskError::Nobody { .. })));
+    assert!(matches!(ask(&service.path, &OPEN), Err(AskError::Nobody { .. })));
 }
 
 #[test]
@@ -239,12 +239,12 @@ fn the_socket_of_a_dead_service_is_replaced_and_that_of_a_live_one_is_not() {
     let again = || Control::listen(&service.path, Arc::default());
     let message = again().expect_err("it is taken").to_string();
     assert!(message.contains("control.sock") && message.contains("stop it first"), "{message}");
-    assert!(ask(&service.path, Request::Status).expect("a reply").ok, "the first one goes on");
+    assert!(ask(&service.path, &Request::Status).expect("a reply").ok, "the first one goes on");
     drop(service.control);
     // A name without a listener, as a process that was killed leaves it.
     drop(UnixListener::bind(&service.path).expect("a socket"));
     let (control, _orders) = again().expect("a socket");
-    assert!(ask(&service.path, Request::Status).expect("a reply").ok);
+    assert!(ask(&service.path, &Request::Status).expect("a reply").ok);
     drop(control);
     // Another program that answers there.
     let other = UnixListener::bind(&service.path).expect("a socket");

@@ -237,6 +237,24 @@ fn a_recording_is_a_service_too() {
 }
 
 #[test]
+fn another_door_hears_who_passes() {
+    let yard = Door::new();
+    yard.configure("[door]\nrole = \"out\"\n");
+    let service = yard.start();
+    yard.hears("READY=1");
+    let door = Door::new();
+    let socket = yard.path("control.sock");
+    door.configure(&format!("[door]\nrole = \"in\"\nneighbours = [{socket:?}]\n"));
+    let portrait = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
+    let enroll = door.command(&["enroll", "Eileen Collins", "--image", portrait]).output();
+    assert!(enroll.expect("the program runs").status.success());
+    let portrait = format!("images:{portrait}?loop");
+    let _passes = door.start_with(&["--camera", &portrait]);
+    service.says("order passed by");
+    assert!(yard.order("normal").status.success(), "it goes on");
+}
+
+#[test]
 fn lockdown_outlives_the_service_and_is_ended_by_order_alone() {
     let mut door = Door::new();
     door.configure("");

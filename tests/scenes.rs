@@ -468,7 +468,8 @@ impl Stage {
             }
             ["elsewhere", name, way] => {
                 let role = if way == "in" { Role::In } else { Role::Out };
-                self.input(Input::Passed { person: person(self, name)?, role });
+                let ago = Duration::ZERO;
+                self.input(Input::Passed { person: person(self, name)?, role, ago });
             }
             ["configure", ..] => {
                 self.text += words.trim_start_matches("configure");
@@ -611,7 +612,8 @@ fn two_doors() -> Result<(), String> {
                 for event in &output.events {
                     told.push(event.to_string());
                     if event.kind() == "passed" {
-                        let passed = Input::Passed { person: PersonId(1), role: Role::In };
+                        let (role, ago) = (Role::In, Duration::ZERO);
+                        let passed = Input::Passed { person: PersonId(1), role, ago };
                         doors[1 - door].step(now, passed);
                     }
                 }

@@ -138,7 +138,7 @@ impl Check {
         let config = config.unwrap_or_default();
         advice(&config, &mut findings)?;
         let socket = service_socket(None, &config);
-        let runs = service(&ask(&socket, Request::Status), &mut findings)?;
+        let runs = service(&ask(&socket, &Request::Status), &mut findings)?;
         let recognizer = self.models(&config, &mut findings)?;
         gallery(&config, &mut findings)?;
         if !runs {

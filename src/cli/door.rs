@@ -54,7 +54,7 @@ impl Door {
         };
         let config = read_config(self.config.as_deref())?;
         let socket = service_socket(self.socket, &config);
-        let reply = ask(&socket, Request::Order(command))?;
+        let reply = ask(&socket, &Request::Order(command.clone()))?;
         if let Some(reason) = reply.error {
             bail!("{command}: refused: {reason}");
         }

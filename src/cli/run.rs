@@ -14,6 +14,7 @@ use facelatch::doorkeeper::{Doorkeeper, ModelSet};
 use facelatch::event::Event;
 use facelatch::likelihood::NOT_MEASURED;
 use facelatch::motion_gate::{MotionGate, MotionGateSettings};
+use facelatch::neighbours::Neighbours;
 use facelatch::peripherals::{EXIT_STUCK, Reload, Secured};
 use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
@@ -99,7 +100,14 @@ impl Run {
         }
         log::info!("{} people, {} templates; relay {shown}", gallery.people(), gallery.templates());
         let mut out = self.json.then(|| Outlet::new(std::io::stdout())).transpose()?;
-        let mut told = |at: Duration, event: &Event| tell(at, event, out.as_mut());
+        let neighbours = Neighbours::start(&config.door.neighbours)
+            .context("no thread to tell other doors who passes")?;
+        let mut told = |at: Duration, event: &Event| {
+            if let Event::Passed { name, role } = event {
+                neighbours.tell(name, *role);
+            }
+            tell(at, event, out.as_mut());
+        };
         let models = ModelSet { recognizer, liveness, worth, gallery };
         let started = Instant::now();
         let (mut around, hand) = secured.open(&config, started, &version, reload, end_stuck)?;

@@ -61,7 +61,7 @@ impl Status {
     pub fn run(self) -> Result<ExitCode> {
         let config = self.site.config()?;
         let socket = service_socket(self.socket, &config);
-        let (service, service_error) = match ask(&socket, Request::Status) {
+        let (service, service_error) = match ask(&socket, &Request::Status) {
             Ok(reply) => (reply.status, reply.error),
             Err(error) => (None, Some(error.to_string())),
         };

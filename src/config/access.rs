@@ -7,11 +7,13 @@ use crate::button::Gesture;
 use crate::door::{AntiPassback, DoorSettings, LockKind, LockoutSettings, PassbackSettings, Role};
 use crate::enroll::button::ButtonSettings;
 use crate::enroll::{EnrollSettings, MAX_VIEWS, Poses};
+use crate::neighbours;
 use crate::pose::Pose;
 use crate::schedule::{ClockUnsure, Group, Holiday, Hours, Schedule, Span};
 use crate::threshold::ThresholdTable;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// False accept rate a pair at which two views count as one person's.
@@ -53,6 +55,8 @@ pub struct DoorConfig {
     /// A passage so long ago is forgotten.
     #[serde(with = "time")]
     pub anti_passback_forgets: Duration,
+    /// Sockets of the services of the other doors of the same area.
+    pub neighbours: Vec<PathBuf>,
     /// When the door stands open, like "mon-fri 09:00-17:00".
     pub open_hours: Vec<Span>,
     /// The same on holidays.
@@ -172,6 +176,7 @@ impl Default for DoorConfig {
             role: door.passback.role,
             anti_passback: door.passback.rule,
             anti_passback_forgets: door.passback.forget,
+            neighbours: Vec::new(),
             open_hours: Vec::new(),
             open_hours_on_holidays: Vec::new(),
         }
@@ -210,6 +215,17 @@ impl super::Config {
         seconds("door.anti_passback_forgets", door.anti_passback_forgets, (60.0, WEEK))?;
         if door.anti_passback != AntiPassback::Off && door.role.is_none() {
             return Err(Remark::of("door.anti_passback", "needs door.role = \"in\" or \"out\""));
+        }
+        if door.neighbours.len() > neighbours::MOST {
+            let text = format!(
+                "has {} doors, expected {} at most",
+                door.neighbours.len(),
+                neighbours::MOST
+            );
+            return Err(Remark::of("door.neighbours", &text));
+        }
+        if !door.neighbours.is_empty() && door.role.is_none() {
+            return Err(Remark::of("door.neighbours", "needs door.role = \"in\" or \"out\""));
         }
         within("lockout.tries", f64::from(lockout.tries), (0.0, 100.0), "")?;
         seconds("lockout.first", lockout.first, (1.0, HOUR))?;

@@ -37,7 +37,7 @@ pub static KEYS: &[Key] = keys! {
         gpio.button_outside, gpio.button_inside, gpio.door_contact, gpio.exit, gpio.reset,
         gpio.debounce,
         lights.red, lights.green, lights.blue, lights.buzzer,
-        door.lock,
+        door.lock, door.neighbours,
         gallery.file, gallery.keep_crops, models.folder,
         recognition.distinct_views, service.status_socket, service.power_saving, service.idle_look_every,
         service.watchdog;

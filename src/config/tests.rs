@@ -26,11 +26,12 @@ const WITHOUT_DEFAULT: [&str; 17] = [
 ];
 
 /// What else must be said for every value of a key to be valid.
-const BESIDE: [(&str, &str); 5] = [
+const BESIDE: [(&str, &str); 6] = [
     ("lockout.first", "[lockout]\nlongest = \"1h\"\n"),
     ("lockout.longest", "[lockout]\nfirst = \"1s\"\n"),
     ("enroll.views", "[enroll]\nposes = []\n"),
     ("door.anti_passback", "[door]\nrole = \"in\"\n"),
+    ("door.neighbours", "[door]\nrole = \"in\"\n"),
     ("enroll.poses", "[enroll]\nviews = 5\n"),
 ];
 
@@ -280,7 +281,7 @@ fn every_key_is_one_that_a_running_service_takes_over_or_one_that_it_cannot() {
         let table = key.name.split('.').next().unwrap_or_default();
         let restart = ["camera", "relay", "gpio", "lights", "gallery", "models", "service"]
             .contains(&table)
-            || ["door.lock", "recognition.distinct_views"].contains(&key.name);
+            || ["door.lock", "door.neighbours", "recognition.distinct_views"].contains(&key.name);
         assert_eq!(key.restart, restart, "{}", key.name);
     }
 }
@@ -333,7 +334,7 @@ fn a_change_is_seen_and_told_whether_it_needs_a_start_anew() {
         let text = match key.name {
             "groups" => format!("groups = {value}"),
             // Alone it is not valid.
-            "door.anti_passback" => continue,
+            "door.anti_passback" | "door.neighbours" => continue,
             name => text_with(name, &value),
         };
         let changed = parse(&text).expect(&text);

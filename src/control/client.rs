@@ -46,7 +46,7 @@ pub enum AskError {
 }
 
 /// Asks the service that has this socket, and waits for its answer.
-pub fn ask(path: &Path, request: Request) -> Result<Reply, AskError> {
+pub fn ask(path: &Path, request: &Request) -> Result<Reply, AskError> {
     let failed = |reason: io::Error| {
         let path = path.to_owned();
         match reason.kind() {

@@ -4,19 +4,23 @@
 //!   {"do":"status"}   ->  {"ok":true,"status":{...}}
 //!   {"do":"open"}     ->  {"ok":true,"did":"opened by command"}
 //!                     ->  {"error":"lockdown; end that first"}
+//!   {"do":"passed","who":"Ada Lovelace","way":"in","ago_ms":200}
+//!                     ->  {"ok":true,"did":"noted"}
 //! ```
 
-use crate::door;
+use crate::door::{self, Role};
 use crate::snapshot::Snapshot;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::fmt;
+use std::time::Duration;
 use thiserror::Error;
 
 /// Longest request, bytes with its end of line.
 pub const MAX_REQUEST: usize = 1024;
 
 /// What may be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// How the service is.
     Status,
@@ -25,7 +29,7 @@ pub enum Request {
 }
 
 /// What the service may be told to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// With the door.
     Door(door::Command),
@@ -33,10 +37,25 @@ pub enum Command {
     LocalReset,
     /// To read its configuration anew.
     Reload,
+    /// To note that somebody passed at another door.
+    Passed(Passage),
 }
 
-/// Every request by its name.
-const NAMES: [(&str, Request); 7] = [
+/// Somebody passed at another door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passage {
+    /// The name that both doors know them by.
+    pub who: String,
+    /// Which way.
+    pub way: Role,
+    /// How long ago.
+    pub ago: Duration,
+}
+
+const PASSED: &str = "passed";
+
+/// Every request that is but a name.
+static NAMES: [(&str, Request); 7] = [
     ("status", Request::Status),
     ("open", Request::Order(Command::Door(door::Command::Open))),
     ("lockdown", Request::Order(Command::Door(door::Command::Lockdown))),
@@ -70,43 +89,68 @@ impl Request {
         #[serde(deny_unknown_fields)]
         struct Line {
             r#do: String,
+            who: Option<String>,
+            way: Option<Role>,
+            ago_ms: Option<u64>,
         }
         if line.len() > MAX_REQUEST {
             return Err(RequestError::TooLong);
         }
-        let Line { r#do: name } =
+        let Line { r#do: name, who, way, ago_ms } =
             serde_json::from_slice(line).map_err(|error| RequestError::Form(error.to_string()))?;
-        let known = NAMES.iter().find(|(known, _)| *known == name);
-        known
-            .map(|(_, request)| *request)
-            .ok_or_else(|| RequestError::Unknown { name: name.chars().take(40).collect() })
+        if name == PASSED {
+            let (Some(who), Some(way), Some(ago)) = (who, way, ago_ms) else {
+                let needs = "passed needs who, way (\"in\" or \"out\") and ago_ms";
+                return Err(RequestError::Form(needs.to_owned()));
+            };
+            let ago = Duration::from_millis(ago);
+            return Ok(Self::Order(Command::Passed(Passage { who, way, ago })));
+        }
+        let Some((_, request)) = NAMES.iter().find(|(known, _)| *known == name) else {
+            return Err(RequestError::Unknown { name: name.chars().take(40).collect() });
+        };
+        if who.is_some() || way.is_some() || ago_ms.is_some() {
+            return Err(RequestError::Form(format!("{name} takes neither who, way nor ago_ms")));
+        }
+        Ok(request.clone())
     }
 
     /// Its line.
-    pub fn line(self) -> String {
-        format!("{{\"do\":\"{self}\"}}\n")
+    pub fn line(&self) -> String {
+        let object = match self {
+            Self::Order(Command::Passed(Passage { who, way, ago })) => {
+                let ago_ms = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+                json!({"do": PASSED, "who": who, "way": way, "ago_ms": ago_ms})
+            }
+            named => json!({"do": named.to_string()}),
+        };
+        format!("{object}\n")
     }
 }
 
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = NAMES.iter().find(|(_, request)| request == self);
-        f.write_str(named.map_or("nothing", |(name, _)| name))
+        f.write_str(named.map_or(PASSED, |(name, _)| name))
     }
 }
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Request::Order(*self).fmt(f)
+        Request::Order(self.clone()).fmt(f)
     }
+}
+
+fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().map(|(name, _)| *name).chain([PASSED])
 }
 
 /// The name that was meant, or all there are.
 fn advice(name: &str) -> String {
-    let near = NAMES.iter().map(|(known, _)| (strsim::damerau_levenshtein(known, name), *known));
+    let near = names().map(|known| (strsim::damerau_levenshtein(known, name), known));
     match near.min() {
         Some((far, known)) if far <= 2 => format!("did you mean {known:?}?"),
-        _ => format!("there are {}", NAMES.map(|(known, _)| known).join(", ")),
+        _ => format!("there are {}", names().collect::<Vec<_>>().join(", ")),
     }
 }
 
@@ -165,9 +209,9 @@ mod tests {
 
     #[test]
     fn every_request_is_read_as_it_is_written() {
-        for (name, request) in NAMES {
+        for (name, request) in &NAMES {
             assert_eq!(request.line(), format!("{{\"do\":\"{name}\"}}\n"));
-            assert_eq!(Request::parse(request.line().as_bytes()), Ok(request));
+            assert_eq!(Request::parse(request.line().as_bytes()).as_ref(), Ok(request));
         }
         assert_eq!(
             Request::parse(b" { \"do\" : \"open\" } \r\n").expect("one").to_string(),
@@ -181,6 +225,10 @@ mod tests {
             (&b"{\"do\":\"opne\"}"[..], "did you mean \"open\""),
             (b"{\"do\":\"burn\"}", "always-open"),
             (b"{\"do\":\"status\",\"force\":true}", "force"),
+            (b"{\"do\":\"open\",\"who\":\"Ada\"}", "open takes neither"),
+            (b"{\"do\":\"passed\",\"who\":\"Ada\",\"way\":\"in\"}", "passed needs"),
+            (b"{\"do\":\"passed\",\"who\":\"A\",\"way\":\"in\",\"ago_ms\":-1}", "u64"),
+            (b"{\"do\":\"passed\",\"who\":\"Ada\",\"way\":\"up\"}", "up"),
             (b"{\"do\":1}", "{\"do\":\"status\"}"),
             (b"open", "one JSON object a line"),
             (b"", "one JSON object a line"),
@@ -210,6 +258,8 @@ mod tests {
             line in prop_oneof![
                 prop::collection::vec(any::<u8>(), 0..1200),
                 r#"\{ ?"(do|did|o)" ?: ?"[a-z-]{0,12}" ?\}"#.prop_map(String::into_bytes),
+                r#"\{"do":"passed","who":"[^"\\\x00-\x1f]{0,90}","way":"(in|out)","ago_ms":[0-9]{1,9}\}"#
+                    .prop_map(String::into_bytes),
             ],
         ) {
             match Request::parse(&line) {
@@ -217,6 +267,7 @@ mod tests {
                     let text = String::from_utf8(line).expect("text");
                     let expected = format!("\"{}\"", request);
                     prop_assert!(text.contains(&expected));
+                    prop_assert_eq!(Request::parse(request.line().as_bytes()), Ok(request));
                 }
                 Err(error) => prop_assert!(!error.to_string().contains('\n')),
             }

@@ -55,6 +55,8 @@ pub enum Event {
         person: PersonId,
         /// Which way.
         role: Role,
+        /// How long ago.
+        ago: Duration,
     },
     /// The relay has answered.
     Answer {

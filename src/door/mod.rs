@@ -245,7 +245,9 @@ impl Door {
             Event::Closed => self.closed(),
             Event::Command(command) => self.command(now, command, actions),
             Event::OpenHours(open) => self.open_hours = open,
-            Event::Passed { person, role } => self.passback.passed(now, person, role),
+            Event::Passed { person, role, ago } => {
+                self.passback.passed(now.saturating_sub(ago), person, role);
+            }
             Event::Answer { order, taken } => self.answer(now, order, taken, actions),
             Event::RelayAway => {
                 if self.lock.away(now) {

@@ -70,14 +70,18 @@ impl Passback {
                 .is_some_and(|(role, at)| Some(*role) == settings.role && lately(*at))
     }
 
-    /// Somebody passed, here or elsewhere.
-    pub fn passed(&mut self, now: Duration, person: PersonId, role: Role) {
+    /// Somebody passed, here or elsewhere, at `at`. What is heard late does not undo
+    /// what is known to have come after it.
+    pub fn passed(&mut self, at: Duration, person: PersonId, role: Role) {
+        if self.last.get(&person).is_some_and(|(_, last)| *last > at) {
+            return;
+        }
         if self.last.len() >= MOST_PEOPLE && !self.last.contains_key(&person) {
             let longest_ago = self.last.iter().min_by_key(|(_, (_, at))| *at);
             if let Some(gone) = longest_ago.map(|(person, _)| *person) {
                 self.last.remove(&gone);
             }
         }
-        self.last.insert(person, (role, now));
+        self.last.insert(person, (role, at));
     }
 }

@@ -52,8 +52,12 @@ fn happens() -> impl Strategy<Value = Happens> {
         4 => plain.prop_map(Happens::Event),
         2 => command.prop_map(|command| Happens::Event(Event::Command(command))),
         1 => any::<bool>().prop_map(|open| Happens::Event(Event::OpenHours(open))),
-        1 => (person(), role)
-            .prop_map(|(person, role)| Happens::Event(Event::Passed { person, role })),
+        1 => (person(), role, prop_oneof![Just(0), 0u64..2 * FORGET.as_secs()]).prop_map(
+            |(person, role, ago)| {
+                let ago = Duration::from_secs(ago);
+                Happens::Event(Event::Passed { person, role, ago })
+            }
+        ),
         8 => prop::bool::weighted(0.7).prop_map(Happens::Answers),
         1 => (0u32..20, any::<bool>()).prop_map(|(order, taken)| Happens::Noise(order, taken)),
     ]
@@ -201,8 +205,11 @@ impl Record {
                 _ => {}
             }
         }
-        if let Event::Passed { person, role } = event {
-            self.passed.insert(person, (role, self.now));
+        if let Event::Passed { person, role, ago } = event {
+            let at = self.now.saturating_sub(ago);
+            if self.passed.get(&person).is_none_or(|(_, last)| *last <= at) {
+                self.passed.insert(person, (role, at));
+            }
         }
         prop_assert_eq!(decided, usize::from(matches!(event, Event::Known { .. })));
 

@@ -294,8 +294,14 @@ fn anti_passback_keeps_whoever_is_in_from_coming_in_again() {
         // Under duress it opens all the same.
         site.at(30.0, Event::Duress);
         assert_eq!(site.at(31.0, known(ADA))[0], again);
-        site.at(40.0, Event::Passed { person: ADA, role: Role::Out });
-        assert_eq!(site.at(41.0, known(ADA))[0], granted(ADA));
+        site.at(32.0, Event::Opened);
+        site.at(33.0, Event::Closed);
+        // She came in after that: another door's word has been long on its way.
+        let out = |ago| Event::Passed { person: ADA, role: Role::Out, ago: s(ago) };
+        site.at(40.0, out(10.0));
+        assert_eq!(site.at(40.5, known(ADA))[0], if refused { not } else { again });
+        site.at(50.0, out(2.0));
+        assert_eq!(site.at(51.0, known(ADA))[0], granted(ADA));
     }
 }
 

@@ -137,6 +137,11 @@ impl Gallery {
         self.people.iter().find(|person| person.id == id).map(|person| person.name.as_str())
     }
 
+    /// The number behind a name.
+    pub fn id(&self, name: &str) -> Option<PersonId> {
+        self.people.iter().find(|person| person.name == name).map(|person| person.id)
+    }
+
     /// Cosine of a person's best template to the probe; nothing where nobody of
     /// that name has a template.
     pub fn best_of(&self, name: &str, probe: &Template) -> Option<f32> {

@@ -1,0 +1,153 @@
+//! EDGE: who passes here is told to other doors of the same area, through the sockets of
+//! their services, so that anti-passback holds for all of them.
+//!
+//! Each neighbour has a thread of its own, so that one that does not answer keeps no
+//! other waiting. What it could not be told it is told later, with its age.
+
+use crate::backoff::Retry;
+use crate::control::{Command, Passage, Request, ask};
+use crate::door::Role;
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Neighbours at most: the doors of one area.
+pub const MOST: usize = 8;
+/// Passages on their way to the thread, and as many again that wait for a neighbour who
+/// is away; then the oldest are let go.
+const WAITING: usize = 64;
+/// With nothing to tell.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// Stack of a thread, bytes.
+const STACK: usize = 256 << 10;
+
+/// Somebody passed here.
+struct Passed {
+    who: String,
+    way: Role,
+    at: Instant,
+}
+
+/// The other doors. Their threads end with this, or a few seconds later.
+#[derive(Debug, Default)]
+pub struct Neighbours {
+    doors: Vec<(PathBuf, SyncSender<Passed>)>,
+}
+
+impl Neighbours {
+    /// The doors behind these sockets, which may come and go.
+    pub fn start(sockets: &[PathBuf]) -> io::Result<Self> {
+        let start = |socket: &PathBuf| {
+            let (sender, queue) = sync_channel(WAITING);
+            let path = socket.clone();
+            let thread = std::thread::Builder::new().name("neighbour".to_owned()).stack_size(STACK);
+            thread.spawn(move || tell_all(&path, &queue))?;
+            Ok((socket.clone(), sender))
+        };
+        Ok(Self { doors: sockets.iter().map(start).collect::<io::Result<_>>()? })
+    }
+
+    /// Somebody passes here now. Waits for nobody.
+    pub fn tell(&self, who: &str, way: Role) {
+        for (socket, queue) in &self.doors {
+            let passed = Passed { who: who.to_owned(), way, at: Instant::now() };
+            if queue.try_send(passed).is_err() {
+                log::warn!("{}: is not told that {who} passed: too many wait", socket.display());
+            }
+        }
+    }
+}
+
+/// Tells one neighbour all that comes, in turn, until nothing more can come.
+fn tell_all(socket: &Path, queue: &Receiver<Passed>) {
+    let began = Instant::now();
+    let (mut untold, mut retry) = (VecDeque::new(), Retry::default());
+    loop {
+        let wait = match untold.is_empty() {
+            true => LONGEST_WAIT,
+            false => retry.due().saturating_sub(began.elapsed()),
+        };
+        match queue.recv_timeout(wait) {
+            Ok(passed) => {
+                if untold.len() == WAITING {
+                    untold.pop_front();
+                }
+                untold.push_back(passed);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        while let Some(passed) = untold.front()
+            && began.elapsed() >= retry.due()
+        {
+            match tell(socket, passed) {
+                Ok(()) => {
+                    untold.pop_front();
+                    if retry.succeeded() {
+                        log::info!("{}: is told again who passes", socket.display());
+                    }
+                }
+                Err(reason) => {
+                    if retry.failed(began.elapsed(), &reason) {
+                        log::warn!("{reason}; the other door is told later who passed");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn tell(socket: &Path, Passed { who, way, at }: &Passed) -> Result<(), String> {
+    let passage = Passage { who: who.clone(), way: *way, ago: at.elapsed() };
+    let request = Request::Order(Command::Passed(passage));
+    let reply = ask(socket, &request).map_err(|error| error.to_string())?;
+    reply.error.map_or(Ok(()), |reason| Err(format!("{}: {reason}", socket.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Control;
+    use crate::snapshot::Snapshot;
+    use std::sync::{Arc, Mutex};
+
+    /// Long enough for any machine.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_door_that_was_away_is_told_later_and_in_turn() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("control.sock");
+        let neighbours = Neighbours::start(std::slice::from_ref(&socket)).expect("threads");
+        neighbours.tell("Ada Lovelace", Role::In);
+        neighbours.tell("Grace \"Amazing\" Hopper", Role::Out);
+        // It begins only now, and is not ready at first.
+        std::thread::sleep(Duration::from_millis(50));
+        let snapshot = Arc::new(Mutex::new(Snapshot::default()));
+        let (_control, orders) = Control::listen(&socket, snapshot).expect("a socket");
+        let next = || orders.recv_timeout(PATIENCE).expect("an order").begin().expect("in time");
+        next().answer(Err("not yet".to_owned()));
+        let all = [("Ada Lovelace", Role::In), ("Grace \"Amazing\" Hopper", Role::Out)];
+        for (name, role) in all {
+            let begun = next();
+            let Command::Passed(Passage { who, way, ago }) = &begun.command else {
+                panic!("{:?}", begun.command)
+            };
+            assert_eq!((who.as_str(), *way), (name, role));
+            assert!(*ago >= Duration::from_millis(50) && *ago < PATIENCE, "{ago:?}");
+            begun.answer(Ok("noted".to_owned()));
+        }
+    }
+
+    #[test]
+    fn whoever_passes_waits_for_no_other_door() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let sockets = [folder.path().join("one.sock"), folder.path().join("two.sock")];
+        let neighbours = Neighbours::start(&sockets).expect("threads");
+        for _ in 0..5 * WAITING {
+            neighbours.tell("Ada", Role::In);
+        }
+    }
+}
