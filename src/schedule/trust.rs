@@ -7,6 +7,10 @@ use std::time::Duration;
 /// A wall clock that moves by more than this against the monotonic one was set:
 /// time services correct a few seconds at once, never minutes.
 const JUMP: Duration = Duration::from_secs(60);
+/// Corrections of so many seconds a day are forgotten: more than any time service needs,
+/// and hardly a way to opening hours.
+const FORGIVEN: i64 = 10;
+const DAY: Duration = Duration::from_secs(86_400);
 /// A clock that was set while it was synchronized is not trusted for so long:
 /// whoever can set it could set it to opening hours.
 const SETTLES: Duration = Duration::from_secs(600);
@@ -62,23 +66,38 @@ enum State {
 pub struct WallClock {
     state: State,
     last: Option<(Duration, Reading)>,
+    /// When, and at which time, it began to be held against the monotonic clock: many small
+    /// steps are as far as one.
+    anchor: Option<(Duration, i64)>,
 }
 
 impl Default for WallClock {
     fn default() -> Self {
-        Self { state: State::Unsure, last: None }
+        Self { state: State::Unsure, last: None, anchor: None }
     }
 }
 
 impl WallClock {
     /// Takes a reading, `now` on a clock that does not run backwards.
     pub fn step(&mut self, now: Duration, reading: Reading) -> Option<TrustNote> {
-        let moved = self.last.map_or(0, |(at, last)| {
+        let since = |(at, unix): (Duration, i64)| {
             let passed = now.saturating_sub(at).as_secs() as i64;
-            reading.unix.saturating_sub(last.unix).saturating_sub(passed)
-        });
+            reading.unix.saturating_sub(unix).saturating_sub(passed)
+        };
+        let at_once = self.last.map_or(0, |(at, last)| since((at, last.unix)));
+        let in_all = self.anchor.map_or(0, since);
         self.last = Some((now, reading));
-        let jumped = moved.unsigned_abs() > JUMP.as_secs();
+        let far = |moved: &i64| moved.unsigned_abs() > JUMP.as_secs();
+        let moved = [at_once, in_all].into_iter().find(far);
+        match self.anchor {
+            Some((at, _)) if moved.is_none() && reading.synchronized => {
+                if now >= at + DAY {
+                    let left = in_all - in_all.clamp(-FORGIVEN, FORGIVEN);
+                    self.anchor = Some((now, reading.unix.saturating_sub(left)));
+                }
+            }
+            _ => self.anchor = Some((now, reading.unix)),
+        }
         let (state, note) = match (self.state, reading.synchronized) {
             // That a clock jumps as it is first set right is no wonder.
             (State::Unsure, true) => (State::Trusted, Some(TrustNote::Trusted)),
@@ -86,13 +105,15 @@ impl WallClock {
             (State::Trusted | State::Doubted { .. }, false) => {
                 (State::Unsure, Some(TrustNote::NotSynchronized))
             }
-            (State::Trusted | State::Doubted { .. }, true) if jumped => {
-                (State::Doubted { until: now + SETTLES }, Some(TrustNote::Jumped(moved)))
-            }
-            (State::Doubted { until }, true) if now >= until => {
-                (State::Trusted, Some(TrustNote::Trusted))
-            }
-            (state @ (State::Trusted | State::Doubted { .. }), true) => (state, None),
+            (State::Trusted | State::Doubted { .. }, true) => match (self.state, moved) {
+                (_, Some(moved)) => {
+                    (State::Doubted { until: now + SETTLES }, Some(TrustNote::Jumped(moved)))
+                }
+                (State::Doubted { until }, None) if now >= until => {
+                    (State::Trusted, Some(TrustNote::Trusted))
+                }
+                (state, None) => (state, None),
+            },
         };
         self.state = state;
         note
@@ -144,6 +165,21 @@ mod tests {
         let lost = clock.step(s(700), reading(BOOT + 4275, false));
         assert_eq!(lost, Some(TrustNote::NotSynchronized));
         assert_eq!(clock.now(s(700)), Clock::Unsure);
+    }
+
+    #[test]
+    fn many_small_steps_are_doubted_like_one_but_those_of_a_time_service_are_not() {
+        let mut clock = WallClock::default();
+        clock.step(s(0), reading(BOOT, true));
+        assert_eq!(clock.step(s(10), reading(BOOT + 50, true)), None);
+        let jumped = clock.step(s(20), reading(BOOT + 100, true));
+        assert_eq!(jumped, Some(TrustNote::Jumped(80)));
+        let mut clock = WallClock::default();
+        clock.step(s(0), reading(BOOT, true));
+        for day in 1..100 {
+            let unix = BOOT + day * (86_400 + 9);
+            assert_eq!(clock.step(s(86_400 * day as u64), reading(unix, true)), None, "{day}");
+        }
     }
 
     #[test]
