@@ -2,8 +2,9 @@
 //! ends, whatever ends the service.
 
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// A file that is there while lockdown holds.
 #[derive(Clone, Debug)]
@@ -12,9 +13,12 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// That of the door with this gallery: the file `lockdown` beside it.
+    /// That of the door with this gallery: a file beside it, named after it, for two doors
+    /// may keep theirs in one folder.
     pub fn beside(gallery: &Path) -> Self {
-        Self { file: gallery.with_file_name("lockdown") }
+        let mut name = gallery.file_name().unwrap_or_default().to_owned();
+        name.push(".lockdown");
+        Self { file: gallery.with_file_name(name) }
     }
 
     /// Where it is written.
@@ -30,21 +34,78 @@ impl Standing {
         }
     }
 
-    /// Makes it hold, or no longer, beyond a power cut.
-    pub fn set_lockdown(&self, holds: bool) -> std::io::Result<()> {
+    /// Makes it hold, or no longer, beyond a power cut. Where it cannot be made to end for
+    /// sure, it holds.
+    pub fn set_lockdown(&self, holds: bool) -> io::Result<()> {
         if holds {
-            let mut file = File::create(&self.file)?;
-            file.write_all(b"facelatch door normal ends it\n")?;
-            file.sync_all()?;
-        } else {
-            match std::fs::remove_file(&self.file) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            self.write()?;
+            return self.sync_folder();
         }
-        // The name is in the folder.
+        match std::fs::remove_file(&self.file) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            removed => removed?,
+        }
+        self.sync_folder().inspect_err(|_| {
+            // The error is told.
+            let _ = self.write();
+        })
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let mut file = File::create(&self.file)?;
+        file.write_all(b"facelatch door normal ends it\n")?;
+        file.sync_all()
+    }
+
+    /// The name is in the folder.
+    fn sync_folder(&self) -> io::Result<()> {
         let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+/// Orders that wait to be written; those who give them are four at most.
+const WAITING: usize = 8;
+
+/// Writes on a thread of its own: a card may take seconds, and a door that waits for it
+/// is given up by its relay.
+#[derive(Debug)]
+pub struct StandingWriter {
+    standing: Standing,
+    orders: SyncSender<bool>,
+    done: Receiver<io::Result<()>>,
+}
+
+impl StandingWriter {
+    /// The thread ends with this, after what it was told.
+    pub fn start(standing: Standing) -> io::Result<Self> {
+        let (orders, to_write) = sync_channel::<bool>(WAITING);
+        // Each order has room for its answer.
+        let (written, done) = sync_channel(2 * WAITING);
+        let file = standing.clone();
+        std::thread::Builder::new().name("lockdown".to_owned()).spawn(move || {
+            for holds in to_write {
+                // Who ordered it may have gone; it is written all the same.
+                let _ = written.send(file.set_lockdown(holds));
+            }
+        })?;
+        Ok(Self { standing, orders, done })
+    }
+
+    /// What is written.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Begins to write it; whether it did, or too much waits already.
+    pub fn set_lockdown(&self, holds: bool) -> bool {
+        self.orders.try_send(holds).is_ok()
+    }
+
+    /// How the next one went, in the order in which they were begun; nothing while it is
+    /// being written.
+    pub fn written(&self) -> Option<io::Result<()>> {
+        self.done.try_recv().ok()
     }
 }
 
@@ -64,8 +125,24 @@ mod tests {
         }
         standing.set_lockdown(false).expect("removed");
         assert!(!standing.lockdown());
+        let other = Standing::beside(&folder.path().join("yard.redb"));
+        other.set_lockdown(true).expect("written");
+        assert!(!standing.lockdown(), "another door in the same folder");
         let unreadable = Standing::beside(&folder.path().join("x\0y/gallery.redb"));
         assert!(unreadable.lockdown());
         assert!(unreadable.set_lockdown(false).is_err());
+    }
+
+    #[test]
+    fn what_is_ordered_is_written_in_turn() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let writer = StandingWriter::start(Standing::beside(&folder.path().join("gallery.redb")));
+        let writer = writer.expect("a thread");
+        assert!([true, false, true].into_iter().all(|holds| writer.set_lockdown(holds)));
+        for _ in 0..3 {
+            let done = writer.done.recv_timeout(std::time::Duration::from_secs(60));
+            done.expect("an answer").expect("written");
+        }
+        assert!(writer.standing().lockdown() && writer.written().is_none());
     }
 }
