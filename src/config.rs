@@ -290,8 +290,12 @@ impl Config {
     /// from the seed.
     pub fn liveness(&self, seed: u64) -> GuardSettings {
         let LivenessConfig { mode, threshold, motion, turns } = self.liveness;
-        let challenge =
-            (turns > 0).then(|| ChallengeSettings { turns, ..ChallengeSettings::default() });
+        let challenge = (turns > 0).then(|| {
+            let default = ChallengeSettings::default();
+            // On a slow board frames lie further apart, and nobody is lost between two.
+            let lost_after = default.lost_after.max(self.recognition.evidence_expires);
+            ChallengeSettings { turns, lost_after, ..default }
+        });
         GuardSettings { mode, threshold, motion, challenge, seed }
     }
 

@@ -21,6 +21,8 @@ pub enum Signal {
     LookAtCamera,
     /// Turn the head to this side.
     Turn(Side),
+    /// Move the head a little.
+    Move,
     /// One at a time.
     OneAtATime,
     /// Enrolling: an administrator's face is waited for.
@@ -94,6 +96,14 @@ const LOOK: &[Beat] = &[beat(400, Blue, false), beat(100, Off, false)];
 const LEFT: &[Beat] = &[beat(60, Blue, true), beat(440, Blue, false)];
 const RIGHT: &[Beat] =
     &[beat(60, Blue, true), beat(100, Blue, false), beat(60, Blue, true), beat(280, Blue, false)];
+const MOVE: &[Beat] = &[
+    beat(60, Blue, true),
+    beat(60, Blue, false),
+    beat(60, Blue, true),
+    beat(60, Blue, false),
+    beat(60, Blue, true),
+    beat(500, Off, false),
+];
 const ONE: &[Beat] = &[beat(120, Red, false), beat(120, Off, false)];
 const ADMINISTRATOR: &[Beat] = &[beat(100, Blue, false), beat(100, Red, false)];
 const NEWCOMER: &[Beat] = &[beat(250, Blue, false), beat(250, Green, false)];
@@ -117,6 +127,7 @@ impl Signal {
             // One beep is left, two are right, and again.
             Self::Turn(Side::Left) => (LEFT, Some(4)),
             Self::Turn(Side::Right) => (RIGHT, Some(4)),
+            Self::Move => (MOVE, Some(3)),
             Self::OneAtATime => (ONE, Some(6)),
             Self::Administrator => (ADMINISTRATOR, None),
             Self::Newcomer => (NEWCOMER, None),
@@ -151,6 +162,7 @@ impl Signal {
         match action {
             Action::AskStraight => Some(Self::LookAtCamera),
             Action::AskTurn(side) => Some(Self::Turn(side)),
+            Action::AskMove => Some(Self::Move),
             Action::Passed => None,
             Action::Failed(_) => Some(Self::Refused),
         }
@@ -198,7 +210,7 @@ mod tests {
     use super::*;
     use crate::gallery::PersonId;
 
-    const ALL: [Signal; 16] = [
+    const ALL: [Signal; 17] = [
         Signal::Welcome,
         Signal::Refused,
         Signal::Closer,
@@ -206,6 +218,7 @@ mod tests {
         Signal::LookAtCamera,
         Signal::Turn(Side::Left),
         Signal::Turn(Side::Right),
+        Signal::Move,
         Signal::OneAtATime,
         Signal::Administrator,
         Signal::Newcomer,

@@ -13,6 +13,8 @@ pub enum Stage {
     Detect,
     /// The embedding of a frame's faces.
     Embed,
+    /// Whether faces are there in person.
+    Liveness,
     /// Searching the gallery and deciding.
     Match,
     /// All of a frame.
@@ -47,6 +49,7 @@ pub struct Spread {
 pub struct Timings {
     detect: Ring,
     embed: Ring,
+    liveness: Ring,
     matching: Ring,
     frame: Ring,
 }
@@ -59,6 +62,8 @@ pub struct Spreads {
     pub detect: Spread,
     /// Embedding them.
     pub embed: Spread,
+    /// Whether they are there in person; nothing where that is not asked.
+    pub liveness: Spread,
     /// Searching the gallery.
     #[serde(rename = "match")]
     pub matching: Spread,
@@ -69,7 +74,13 @@ pub struct Spreads {
 impl Default for Timings {
     fn default() -> Self {
         let ring = Ring { values: [0; KEPT], count: 0 };
-        Self { detect: ring.clone(), embed: ring.clone(), matching: ring.clone(), frame: ring }
+        Self {
+            detect: ring.clone(),
+            embed: ring.clone(),
+            liveness: ring.clone(),
+            matching: ring.clone(),
+            frame: ring,
+        }
     }
 }
 
@@ -79,6 +90,7 @@ impl Timings {
         let ring = match stage {
             Stage::Detect => &mut self.detect,
             Stage::Embed => &mut self.embed,
+            Stage::Liveness => &mut self.liveness,
             Stage::Match => &mut self.matching,
             Stage::Frame => &mut self.frame,
         };
@@ -93,6 +105,7 @@ impl Timings {
         Spreads {
             detect: self.detect.spread(),
             embed: self.embed.spread(),
+            liveness: self.liveness.spread(),
             matching: self.matching.spread(),
             frame: self.frame.spread(),
         }

@@ -55,6 +55,7 @@ pub fn print(out: &mut impl Write, now: &Snapshot) -> io::Result<()> {
     let stages = [
         ("detect", &now.timings.detect),
         ("embed", &now.timings.embed),
+        ("liveness", &now.timings.liveness),
         ("match", &now.timings.matching),
         ("frame", &now.timings.frame),
     ];

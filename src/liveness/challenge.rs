@@ -93,6 +93,9 @@ pub enum Action {
     AskStraight,
     /// Tell them to turn their head.
     AskTurn(Side),
+    /// Tell them to move their head a little: not part of a challenge, for
+    /// [`super::guard`] has to see the nose move.
+    AskMove,
     /// Tell them that they are done.
     Passed,
     /// Tell them that they are not.
@@ -104,6 +107,7 @@ impl std::fmt::Display for Action {
         match self {
             Self::AskStraight => write!(f, "look straight ahead"),
             Self::AskTurn(side) => write!(f, "turn your head to your {side}"),
+            Self::AskMove => write!(f, "move your head a little"),
             Self::Passed => write!(f, "passed"),
             Self::Failed(Failure::WrongSide) => write!(f, "failed: turned to the other side"),
             Self::Failed(Failure::TooLate) => write!(f, "failed: not in time"),

@@ -65,7 +65,10 @@ struct Watched {
     seen: Duration,
     liveness: Liveness,
     challenge: Option<Challenge>,
+    /// When a refusal was told last.
     told: Option<Duration>,
+    /// When they were asked last to move their head.
+    asked: Option<Duration>,
 }
 
 impl LivenessGuard {
@@ -121,9 +124,10 @@ impl LivenessGuard {
                     oldest.map(|at| self.tracks.swap_remove(at));
                 }
                 let challenge = self.settings.challenge.map(Challenge::new);
-                let (liveness, told) = (Liveness::default(), None);
+                let (liveness, told, asked) = (Liveness::default(), None, None);
+                let watched = Watched { id, seen: now, liveness, challenge, told, asked };
                 // Room was made.
-                let _ = self.tracks.push(Watched { id, seen: now, liveness, challenge, told });
+                let _ = self.tracks.push(watched);
                 self.tracks.len() - 1
             }
         };
@@ -163,19 +167,33 @@ impl LivenessGuard {
             let told = new.then_some(verdict);
             return if enforced { Admission::Refused(told) } else { Admission::Advised(told) };
         }
-        if enforced && self.settings.motion && !verdict.cues.solid() {
-            return Admission::Wait(None);
+        if !enforced {
+            return Admission::Open;
         }
-        match &mut watched.challenge {
-            Some(challenge) if enforced && !challenge.passed(now) => {
-                self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                let mixed = (self.chance ^ self.chance >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-                let sides = mixed ^ mixed >> 31;
-                Admission::Wait(challenge.step(now, Event::Begin(sides)))
+        // Whoever turns as asked moves enough to be seen to.
+        if let Some(challenge) = &mut watched.challenge
+            && !challenge.passed(now)
+        {
+            self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (self.chance ^ self.chance >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            let sides = mixed ^ mixed >> 31;
+            return Admission::Wait(challenge.step(now, Event::Begin(sides)));
+        }
+        if self.settings.motion && !verdict.cues.solid() {
+            let new = watched.asked.is_none_or(|at| now >= at + TELL_EVERY);
+            if new {
+                watched.asked = Some(now);
             }
-            _ => Admission::Open,
+            return Admission::Wait(new.then_some(Action::AskMove));
         }
+        Admission::Open
+    }
+
+    /// Whether the networks are to look at a track again: [`Liveness::network_due`].
+    pub fn network_due(&self, now: Duration, track: TrackId) -> bool {
+        let watched = self.tracks.iter().find(|watched| watched.id == track);
+        watched.is_none_or(|watched| watched.liveness.network_due(now))
     }
 }
 
@@ -246,7 +264,7 @@ mod tests {
                     assert_eq!(guard.admit(ms(100 * at), TRACK), Admission::Open);
                     return;
                 }
-                Some(Action::Failed(failure)) => panic!("{failure:?}"),
+                Some(other @ (Action::Failed(_) | Action::AskMove)) => panic!("{other:?}"),
                 None => {}
             }
         }
@@ -267,7 +285,28 @@ mod tests {
             guard.admit(ms(1200), TRACK)
         };
         assert_eq!(opened(false), Admission::Open);
-        assert_eq!(opened(true), Admission::Wait(None));
+        assert_eq!(opened(true), Admission::Wait(Some(Action::AskMove)));
+    }
+
+    #[test]
+    fn whoever_keeps_still_is_asked_to_move_now_and_then() {
+        let mut guard = guard(Mode::Enforce, false);
+        guard.settings.motion = true;
+        let asked: Vec<u64> = (0..70)
+            .filter(|at| {
+                guard.take(ms(100 * at), TRACK, &live(), 0.0);
+                guard.admit(ms(100 * at), TRACK) == Admission::Wait(Some(Action::AskMove))
+            })
+            .collect();
+        assert_eq!(asked, [2, 32, 62]);
+    }
+
+    #[test]
+    fn whoever_is_to_turn_is_not_asked_to_move_before() {
+        let mut guard = guard(Mode::Enforce, true);
+        guard.settings.motion = true;
+        fed(&mut guard, 4, &live());
+        assert_eq!(guard.admit(ms(400), TRACK), Admission::Wait(Some(Action::AskStraight)));
     }
 
     proptest! {

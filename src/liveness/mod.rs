@@ -29,6 +29,9 @@ use std::time::Duration;
 const MAX_SAMPLES: usize = 24;
 /// Age at which a frame is forgotten: who stays longer has moved meanwhile.
 const EXPIRES: Duration = Duration::from_secs(3);
+/// The networks look at a face so often at most: their answers hardly change between, and
+/// they cost more than all else.
+pub const NETWORK_EVERY: Duration = Duration::from_millis(500);
 /// Frames without which nothing is said: one may be a bad moment.
 pub const LEAST_FRAMES: usize = 3;
 
@@ -227,6 +230,14 @@ impl Liveness {
     pub fn at(&mut self, now: Duration) -> Verdict {
         self.forget(now);
         self.verdict()
+    }
+
+    /// Whether the networks are to look again, at a time not before the last frame's: what
+    /// they said last is forgotten, or [`NETWORK_EVERY`] old. Whatever is decided on frames
+    /// for which this was asked rests on an answer of theirs.
+    pub fn network_due(&self, now: Duration) -> bool {
+        let last = self.samples.iter().rev().find(|(_, sample)| sample.network.is_some());
+        last.is_none_or(|(at, _)| now >= *at + NETWORK_EVERY.min(EXPIRES))
     }
 
     fn forget(&mut self, now: Duration) {

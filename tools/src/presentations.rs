@@ -22,8 +22,6 @@ use std::time::Duration;
 /// Frames of a presentation, and the time between two.
 pub const FRAMES: usize = 10;
 const BETWEEN: Duration = Duration::from_millis(100);
-/// The networks look at one frame in so many; their answers hardly change between.
-const NETWORK_EVERY: usize = 5;
 /// Suspicion from which on a cue alone calls a face an attack.
 const SUSPICIOUS: f32 = 0.5;
 
@@ -147,10 +145,11 @@ fn watch(
         let quality = Quality::measure(&face, &crop);
         let view = View { face, crop, quality, template: None };
         let mut sample = Sample::measure(&frame, &view);
-        if let Some(nets) = nets.as_mut().filter(|_| number.is_multiple_of(NETWORK_EVERY)) {
+        let now = BETWEEN * number as u32;
+        if let Some(nets) = nets.as_mut().filter(|_| track.network_due(now)) {
             sample.network = Some(nets.judge(&frame, &face.rect)?);
         }
-        verdict = Some(track.step(BETWEEN * number as u32, &sample));
+        verdict = Some(track.step(now, &sample));
     }
     Ok(verdict.filter(Verdict::counts))
 }
