@@ -230,6 +230,13 @@ impl Controller {
         self.decider.weigh(weighing);
     }
 
+    /// Whether the liveness networks are to look at a track with this template: at
+    /// somebody known, of whom they have said nothing lately.
+    pub fn asks_network(&self, captured: Duration, track: TrackId, template: &Template) -> bool {
+        let known = self.gallery.best(template).is_some_and(|best| best.reaches(self.threshold));
+        known && self.liveness.network_due(captured, track)
+    }
+
     /// Whether all there is to say of a track has been said.
     pub fn all_said(&self, track: TrackId) -> bool {
         self.decider.decided(track) && !self.enrolment.busy()
@@ -324,15 +331,9 @@ impl Controller {
                 self.open_hours(now, &mut output);
             }
             Input::Answer { order, taken } => {
-                let asked = matches!(self.door.state(), State::Granting { .. });
                 self.at_door(now, door::Event::Answer { order, taken }, None, &mut output);
-                self.answered(now, asked, &mut output);
             }
-            Input::RelayAway => {
-                let asked = matches!(self.door.state(), State::Granting { .. });
-                self.at_door(now, door::Event::RelayAway, None, &mut output);
-                self.answered(now, asked, &mut output);
-            }
+            Input::RelayAway => self.at_door(now, door::Event::RelayAway, None, &mut output),
             Input::RelayBack => self.at_door(now, door::Event::RelayBack, None, &mut output),
             Input::ModelsChanged => self.enroll(now, button::Event::ModelsChanged, &mut output),
             Input::Kept { number, done: Ok(name) } => {
@@ -355,9 +356,7 @@ impl Controller {
 
     /// What time alone brings about.
     fn elapse(&mut self, now: Duration, output: &mut Output) {
-        let asked = matches!(self.door.state(), State::Granting { .. });
         self.at_door(now, door::Event::Tick, None, output);
-        self.answered(now, asked, output);
         for side in [Side::Inside, Side::Outside] {
             let button = match side {
                 Side::Inside => &mut self.inside,
@@ -369,18 +368,6 @@ impl Controller {
         }
         self.enroll(now, button::Event::Tick, output);
         self.open_hours(now, output);
-    }
-
-    /// A grant that opened nothing counts as not given, and is not given again at once.
-    fn answered(&mut self, now: Duration, asked: bool, output: &mut Output) {
-        if asked && !matches!(self.door.state(), State::Granting { .. }) {
-            let track = self.asked.take();
-            if let Some(track) = track.filter(|_| self.door.state() != State::Open) {
-                self.decider.not_opened(track);
-                self.grants_from = now + GRANT_AGAIN_AFTER;
-                output.signals.push(Signal::Refused);
-            }
-        }
     }
 
     fn clock(&self, now: Duration) -> Clock {
@@ -490,32 +477,10 @@ impl Controller {
         decision: &Decision,
         output: &mut Output,
     ) {
-        // Whoever stands there while somebody enrolls does not want in.
-        let enrolling = self.enrolment.busy();
         match *decision {
-            Decision::Grant(evidence) if self.not_live(now, captured, evidence.track, output) => {
-                self.decider.not_opened(evidence.track);
-            }
-            Decision::Grant(evidence) if !enrolling && now < self.grants_from => {
-                self.decider.not_opened(evidence.track);
-            }
-            Decision::Grant(evidence) if enrolling => {
-                let traits = self.gallery.traits(evidence.person);
-                let administrator = traits.is_some_and(|traits| traits.administrator);
-                let known = button::Event::Known { person: evidence.person, administrator };
-                self.enroll(now, known, output);
-            }
-            Decision::Grant(evidence) => {
-                let group = self.gallery.traits(evidence.person).map(|traits| &traits.group);
-                let admission =
-                    self.schedule.admits(group.map_or("", String::as_str), self.clock(now));
-                let event = door::Event::Known { person: evidence.person, admission };
-                self.at_door(now, event, Some(evidence), output);
-                if matches!(self.door.state(), State::Granting { .. }) {
-                    self.asked = Some(evidence.track);
-                }
-            }
-            Decision::Stranger { .. } if enrolling => {}
+            Decision::Grant(evidence) => self.known(now, captured, evidence, output),
+            // Whoever stands there while somebody enrolls does not want in.
+            Decision::Stranger { .. } if self.enrolment.busy() => {}
             Decision::Stranger { track, similarity, frames } => {
                 let threshold = self.threshold;
                 output.events.push(Event::Stranger { track, similarity, frames, threshold });
@@ -525,6 +490,38 @@ impl Controller {
             Decision::TwoFaces { faces } => {
                 output.events.push(Event::TwoFaces { faces });
                 output.signals.push(Signal::OneAtATime);
+            }
+        }
+    }
+
+    /// Somebody known: they want in, unless they are an administrator who is waited for.
+    /// That one is waited for keeps nobody else out, or anybody with a finger on the
+    /// button could.
+    fn known(
+        &mut self,
+        now: Duration,
+        captured: Duration,
+        evidence: Evidence,
+        output: &mut Output,
+    ) {
+        let Evidence { track, person, .. } = evidence;
+        let administrator = self.gallery.traits(person).is_some_and(|traits| traits.administrator);
+        let allows = match self.enrolment.state() {
+            button::State::Idle => false,
+            button::State::Administrator { .. } => administrator,
+            button::State::Newcomer { .. } | button::State::Keeping { .. } => return,
+        };
+        if !allows && now < self.grants_from || self.not_live(now, captured, track, output) {
+            self.decider.not_opened(track);
+        } else if allows {
+            self.enroll(now, button::Event::Administrator(person), output);
+        } else {
+            let group = self.gallery.traits(person).map_or("", |traits| traits.group.as_str());
+            let admission = self.schedule.admits(group, self.clock(now));
+            let event = door::Event::Known { person, admission };
+            self.at_door(now, event, Some(evidence), output);
+            if matches!(self.door.state(), State::Granting { .. }) {
+                self.asked = Some(track);
             }
         }
     }
@@ -589,12 +586,23 @@ impl Controller {
         evidence: Option<Evidence>,
         output: &mut Output,
     ) {
+        let granting = matches!(self.door.state(), State::Granting { .. });
         let actions = self.door.step(now, event);
         // A later order counts instead of an earlier one.
         output.relay = actions.relay.or(output.relay);
         for note in &actions.notes {
             output.signals.extend(Signal::of_note(note));
             output.events.push(self.told(*note, evidence));
+        }
+        if granting && !matches!(self.door.state(), State::Granting { .. }) {
+            let track = self.asked.take();
+            // A grant that opened nothing counts as not given, and is not given again at
+            // once.
+            if let Some(track) = track.filter(|_| self.door.state() != State::Open) {
+                self.decider.not_opened(track);
+                self.grants_from = now + GRANT_AGAIN_AFTER;
+                output.signals.push(Signal::Refused);
+            }
         }
     }
 
@@ -627,9 +635,7 @@ impl Controller {
         let actions = self.enrolment.step(now, event);
         for note in actions.notes {
             let person = match note {
-                button::Note::Administrator(person) | button::Note::NoAdministrator(person) => {
-                    Some(person)
-                }
+                button::Note::Administrator(person) => Some(person),
                 button::Note::LookAlike(like)
                 | button::Note::Failed(Failure::AlreadyEnrolled(like)) => Some(like.person),
                 button::Note::Begun(_)

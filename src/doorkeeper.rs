@@ -94,6 +94,7 @@ pub struct Doorkeeper {
     order: Option<Order>,
     /// Until when the relay was told that the lock is wanted open; nothing is without end.
     until: Option<Duration>,
+    judged_in: Duration,
     decided_in: Duration,
     /// Time of the last step.
     last: Duration,
@@ -140,6 +141,7 @@ impl Doorkeeper {
             said: None,
             order: None,
             until: None,
+            judged_in: Duration::ZERO,
             decided_in: Duration::ZERO,
             last: now,
             keep_crops: config.gallery.keep_crops,
@@ -177,6 +179,11 @@ impl Doorkeeper {
     /// Time spent in the stages of the last frame.
     pub fn times(&self) -> StageTimes {
         self.recognizer.times()
+    }
+
+    /// Time that liveness took in the last frame; nothing where it is not asked for.
+    pub fn judged_in(&self) -> Option<Duration> {
+        self.measures_life.then_some(self.judged_in)
     }
 
     /// Time from the last frame's faces to what follows of them: searching the gallery
@@ -263,7 +270,7 @@ impl Doorkeeper {
                 }
             }
         }
-        let samples = self.samples(frame, &views)?;
+        let samples = self.samples(captured, frame, &tracks, &views)?;
         Ok(Looked { captured, tracks, views, samples })
     }
 
@@ -403,21 +410,29 @@ impl Doorkeeper {
         if self.signals.is_empty() { None } else { Some(self.signals.remove(0)) }
     }
 
-    /// What says whether the faces are there in person.
+    /// What says whether the faces are there in person. The networks look at those alone
+    /// that the door may open for: a poster of strangers must not hold it up.
     fn samples(
         &mut self,
+        captured: Duration,
         frame: &Frame,
+        tracks: &[TrackId],
         views: &[View],
     ) -> Result<heapless::Vec<Option<Sample>, MAX_TRACKS>, NetworkError> {
+        let began = Instant::now();
         let mut samples = heapless::Vec::new();
-        for view in views {
+        for (track, view) in tracks.iter().zip(views) {
             let mut sample = self.measures_life.then(|| Sample::measure(frame, view));
-            if let (Some(sample), Some(nets)) = (&mut sample, &mut self.liveness) {
+            if let (Some(sample), Some(nets), Some(template)) =
+                (&mut sample, &mut self.liveness, &view.template)
+                && self.controller.asks_network(captured, *track, template)
+            {
                 sample.network = Some(nets.judge(frame, &view.face.rect)?);
             }
             // No more views than tracks are asked for.
             let _ = samples.push(sample);
         }
+        self.judged_in = began.elapsed();
         Ok(samples)
     }
 

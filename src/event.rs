@@ -384,9 +384,6 @@ fn enrolling(f: &mut fmt::Formatter<'_>, note: &button::Note, name: &str) -> fmt
         button::Note::Administrator(_) => {
             write!(f, "enrolling: allowed by {name}; the newcomer is waited for")
         }
-        button::Note::NoAdministrator(_) => {
-            write!(f, "enrolling: {name} is no administrator; see facelatch people admin")
-        }
         button::Note::LookAlike(like) => write!(
             f,
             "enrolling: looks much like {name} (similarity {:.3}); more is asked of both",

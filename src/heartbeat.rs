@@ -177,7 +177,8 @@ impl Watching {
             _ => {}
         }
         let due = self.feed_every.is_some_and(|every| self.fed.is_none_or(|at| now >= at + every));
-        if due && verdict == Verdict::Healthy {
+        // Who is late may come back; systemd is not to end the service before this does.
+        if due && !matches!(verdict, Verdict::Stuck { .. }) {
             self.fed = Some(now);
             self.tell(&Word::Alive);
         }

@@ -13,15 +13,16 @@ use crate::event::Event;
 use crate::heartbeat::{Heartbeats, Watchdog};
 use crate::process::Meter;
 use crate::relay::link::Told;
-use crate::relay::{Relay, RelayError, RelayLink};
+use crate::relay::{Relay, RelayError, RelayLink, Report};
 use crate::service::Moment;
 use crate::snapshot::{
     CameraNow, ClockNow, DoorNow, GalleryNow, MotionNow, RelayNow, Snapshot, WatchdogNow,
 };
-use crate::standing::Standing;
+use crate::standing::{Standing, StandingWriter};
 use crate::systemd::Word;
 use crate::timings::{Stage, Timings};
 use crate::watchdog::WatchdogSettings;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -83,16 +84,34 @@ pub struct Reload {
 
 /// From a thread of the board's.
 enum Message {
-    Relay(Told),
+    Relay(Report),
     #[cfg(feature = "gpio")]
     Line(crate::gpio::Event),
     #[cfg(feature = "gpio")]
     Lamp(crate::gpio::LampEvent),
 }
 
-impl From<Told> for Message {
-    fn from(told: Told) -> Self {
-        Self::Relay(told)
+impl From<Report> for Message {
+    fn from(report: Report) -> Self {
+        Self::Relay(report)
+    }
+}
+
+impl Message {
+    /// When it happened: answers and edges count from their own time, however long the
+    /// service was at a frame. A request to exit counts from when it is heard, for so does
+    /// the time in which the relay has to answer to it.
+    fn at(&self, started: Instant, now: Duration) -> Duration {
+        let at = match self {
+            Self::Relay(report) => report.at.saturating_duration_since(started),
+            #[cfg(feature = "gpio")]
+            Self::Line(crate::gpio::Event::Edge { name: crate::gpio::Name::Exit, .. }) => now,
+            #[cfg(feature = "gpio")]
+            Self::Line(crate::gpio::Event::Edge { at, .. }) => *at,
+            #[cfg(feature = "gpio")]
+            Self::Line(_) | Self::Lamp(_) => now,
+        };
+        at.min(now)
     }
 }
 
@@ -121,7 +140,9 @@ pub struct Peripherals {
     /// What those hear who gave orders, once the snapshot shows what they did.
     answers: Vec<(Begun, Result<String, String>)>,
     /// What holds beyond a restart.
-    standing: Standing,
+    standing: StandingWriter,
+    /// Orders that are being written there, in turn.
+    writing: VecDeque<Writing>,
     reload: Arc<Reload>,
     /// What systemd was told last of it.
     told: Option<bool>,
@@ -129,6 +150,14 @@ pub struct Peripherals {
     watchdog: Watchdog,
     snapshot: Arc<Mutex<Snapshot>>,
     show: Show,
+}
+
+/// An order that is being written.
+struct Writing {
+    begun: Begun,
+    lockdown: bool,
+    /// Lockdown ends once it is written.
+    ends: bool,
 }
 
 /// Lines and lights; they end when this is dropped.
@@ -194,8 +223,9 @@ impl Secured {
     /// are waited for; only what can never work is an error. Times count from `started`.
     /// `models` is what is shown of them; `reload` is set where somebody orders it.
     /// `on_stuck` gets the reason where a thread is stuck, tells it and ends the process
-    /// with [`EXIT_STUCK`], on a thread that may not wait for another; the relay has been
-    /// off for long then, as its own thread heard nothing.
+    /// with [`EXIT_STUCK`], on a thread that may not wait for another without a limit. Where
+    /// the main thread is the one that is stuck, the relay has been off for long then, as its
+    /// own thread heard nothing; where it is not, it is to lock the door before.
     pub fn open(
         self,
         config: &Config,
@@ -247,7 +277,9 @@ impl Secured {
             control,
             opening: Vec::new(),
             answers: Vec::new(),
-            standing: Standing::beside(&config.gallery_file()),
+            standing: StandingWriter::start(Standing::beside(&config.gallery_file()))
+                .map_err(|reason| PeripheralsError::Thread { what: "lockdown's file", reason })?,
+            writing: VecDeque::new(),
             reload,
             told: None,
             beats,
@@ -262,7 +294,7 @@ impl Secured {
 impl Peripherals {
     /// What held when the last service ended holds for this door, too.
     pub fn restore(&self, keeper: &mut Doorkeeper) -> Vec<Event> {
-        if !self.standing.lockdown() {
+        if !self.standing.standing().lockdown() {
             return Vec::new();
         }
         log::warn!("lockdown holds since before this start; facelatch door normal ends it");
@@ -295,8 +327,8 @@ impl Peripherals {
             self.beats.camera();
         }
         let mut events = Vec::new();
-        while let Ok(message) = self.messages.try_recv() {
-            events.extend(self.message(keeper, now, message));
+        for (at, message) in in_turn(&self.messages, self.show.started, now) {
+            events.extend(self.message(keeper, at, message));
         }
         while let Some(order) = self.control.as_ref().and_then(|(_, orders)| orders.try_recv().ok())
         {
@@ -304,6 +336,7 @@ impl Peripherals {
                 events.extend(self.order(keeper, now, begun));
             }
         }
+        events.extend(self.written(keeper, now));
         self.opened(keeper, now);
         while let Some(signal) = keeper.signal() {
             #[cfg(feature = "gpio")]
@@ -315,6 +348,9 @@ impl Peripherals {
             let times = keeper.times();
             self.show.timings.add(Stage::Detect, times.detect.total());
             self.show.timings.add(Stage::Embed, times.embed);
+            if let Some(took) = keeper.judged_in() {
+                self.show.timings.add(Stage::Liveness, took);
+            }
             self.show.timings.add(Stage::Match, keeper.decided_in());
             self.show.timings.add(Stage::Frame, took);
         }
@@ -336,9 +372,9 @@ impl Peripherals {
         events
     }
 
-    fn message(&mut self, keeper: &mut Doorkeeper, now: Duration, message: Message) -> Vec<Event> {
+    fn message(&mut self, keeper: &mut Doorkeeper, at: Duration, message: Message) -> Vec<Event> {
         match message {
-            Message::Relay(told) => {
+            Message::Relay(Report { told, .. }) => {
                 let state = match &told {
                     Told::Answer { taken: true, .. } | Told::Back { .. } => Some("answering"),
                     Told::Away { error } => Some(&error[..]),
@@ -349,12 +385,12 @@ impl Peripherals {
                 };
                 if let Some(state) = state.filter(|state| *state != self.show.relay.state) {
                     state.clone_into(&mut self.show.relay.state);
-                    self.show.relay_since = now;
+                    self.show.relay_since = at;
                 }
-                keeper.relay_told(now, told)
+                keeper.relay_told(at, told)
             }
             #[cfg(feature = "gpio")]
-            Message::Line(event) => line(keeper, event),
+            Message::Line(event) => line(keeper, at, event),
             #[cfg(feature = "gpio")]
             Message::Lamp(event) => vec![match event {
                 crate::gpio::LampEvent::Away { lamp, error } => {
@@ -395,12 +431,11 @@ impl Peripherals {
             self.answer(begun, Err("the service ends".to_owned()));
             return Vec::new();
         }
-        if command == door::Command::Normal
-            && let Err(reason) = self.standing.set_lockdown(false)
-        {
-            let file = self.standing.file().display();
-            let refusal = format!("{file}: {reason}");
-            self.answer(begun, Err(refusal));
+        // Lockdown is ended once nothing brings it back.
+        let ends_lockdown =
+            command == door::Command::Normal && keeper.door().mode() == door::Mode::Lockdown;
+        if ends_lockdown {
+            self.write(begun, false, true);
             return Vec::new();
         }
         let events = keeper.input(now, Input::Command(command));
@@ -408,23 +443,53 @@ impl Peripherals {
             .iter()
             .find(|event| matches!(event, Event::Door(Note::NotOpenedByCommand(_))))
             .map(Event::to_string);
-        let mode = format!("mode {}", DoorNow::of(keeper.door()).mode);
         match (command, refused) {
             (_, Some(reason)) => self.answer(begun, Err(reason)),
             (door::Command::Open, None) => self.opening.push((begun, now + OPENS_WITHIN)),
-            (door::Command::Lockdown, None) => {
-                let done = match self.standing.set_lockdown(true) {
-                    Ok(()) => mode,
-                    Err(reason) => format!(
-                        "{mode}, but a restart ends it: {}: {reason}",
-                        self.standing.file().display()
-                    ),
-                };
-                self.answer(begun, Ok(done));
-            }
-            (door::Command::Normal | door::Command::AlwaysOpen, None) => {
-                self.answer(begun, Ok(mode))
-            }
+            (door::Command::Lockdown, None) => self.write(begun, true, false),
+            (door::Command::Normal, None) => self.write(begun, false, false),
+            (door::Command::AlwaysOpen, None) => self.answer(begun, Ok(mode(keeper))),
+        }
+        events
+    }
+
+    /// Has it written that lockdown holds, or no longer; whoever ordered it is answered
+    /// after that. `ends` is whether it ends only then.
+    fn write(&mut self, begun: Begun, lockdown: bool, ends: bool) {
+        if lockdown {
+            // It beats what was ordered before it.
+            self.writing.iter_mut().for_each(|writing| writing.ends = false);
+        }
+        if self.standing.set_lockdown(lockdown) {
+            self.writing.push_back(Writing { begun, lockdown, ends });
+        } else if lockdown {
+            let did = "lockdown holds, but a restart may end it: the disk is busy; order it again";
+            self.answer(begun, Ok(did.to_owned()));
+        } else {
+            self.answer(begun, Err("the disk is busy; try again".to_owned()));
+        }
+    }
+
+    /// What was written meanwhile.
+    fn written(&mut self, keeper: &mut Doorkeeper, now: Duration) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some(done) = self.standing.written() {
+            let Some(Writing { begun, lockdown, ends }) = self.writing.pop_front() else { break };
+            let file = self.standing.standing().file().display().to_string();
+            let answer = match done {
+                Ok(()) => {
+                    if ends {
+                        let normal = Input::Command(door::Command::Normal);
+                        events.extend(keeper.input(now, normal));
+                    }
+                    Ok(mode(keeper))
+                }
+                Err(reason) if lockdown => {
+                    Ok(format!("{}, but a restart ends it: {file}: {reason}", mode(keeper)))
+                }
+                Err(reason) => Err(format!("{file}: {reason}")),
+            };
+            self.answer(begun, answer);
         }
         events
     }
@@ -448,12 +513,28 @@ impl Peripherals {
     }
 }
 
+fn mode(keeper: &Doorkeeper) -> String {
+    format!("mode {}", DoorNow::of(keeper.door()).mode)
+}
+
+/// What has come, each with the time it counts from, in the order of those times.
+fn in_turn(
+    messages: &Receiver<Message>,
+    started: Instant,
+    now: Duration,
+) -> Vec<(Duration, Message)> {
+    let come = messages.try_iter().take(MAX_MESSAGES);
+    let mut come: Vec<_> = come.map(|message| (message.at(started, now), message)).collect();
+    come.sort_by_key(|(at, _)| *at);
+    come
+}
+
 fn silence(watchdog: Option<Duration>) -> Duration {
     watchdog.map_or(SILENCE, |patience| patience / 2).clamp(SHORTEST_SILENCE, SILENCE)
 }
 
 /// The service's exit code where a thread is stuck.
-pub const EXIT_STUCK: i32 = 70;
+pub const EXIT_STUCK: u8 = 70;
 
 /// One line for `systemctl status`, which changes seldom.
 fn status(snapshot: &Snapshot) -> String {
@@ -557,13 +638,13 @@ impl Wired {
     }
 }
 
-/// What happened at a line, at its own time.
+/// What happened at a line, at this time.
 #[cfg(feature = "gpio")]
-fn line(keeper: &mut Doorkeeper, event: crate::gpio::Event) -> Vec<Event> {
+fn line(keeper: &mut Doorkeeper, at: Duration, event: crate::gpio::Event) -> Vec<Event> {
     use crate::button::Side;
     use crate::gpio::Name;
     match event {
-        crate::gpio::Event::Edge { name, active, at } => {
+        crate::gpio::Event::Edge { name, active, .. } => {
             let button = |side| Input::Button { side, pressed: active };
             let input = match (name, active) {
                 (Name::ButtonInside, _) => button(Side::Inside),
@@ -586,6 +667,44 @@ fn line(keeper: &mut Doorkeeper, event: crate::gpio::Event) -> Vec<Event> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "gpio")]
+    #[test]
+    fn what_came_during_a_long_frame_counts_from_its_own_time_and_an_exit_from_now() {
+        use crate::gpio::{Event, Name};
+        let started = Instant::now();
+        let ms = Duration::from_millis;
+        let (sender, messages) = sync_channel(8);
+        let edge = |name, at| Message::Line(Event::Edge { name, active: true, at: ms(at) });
+        let told = Told::Answer { order: 5, taken: true, error: None };
+        let report = Report { told, at: started + ms(300) };
+        for message in [
+            edge(Name::Exit, 200),
+            edge(Name::ButtonInside, 2400),
+            Message::Relay(report),
+            edge(Name::Contact, 1000),
+            // As a clock that is read a moment later has it.
+            edge(Name::ButtonOutside, 2600),
+        ] {
+            assert!(sender.try_send(message).is_ok(), "there is room");
+        }
+        let come: Vec<(Duration, String)> = in_turn(&messages, started, ms(2500))
+            .into_iter()
+            .map(|(at, message)| match message {
+                Message::Relay(_) => (at, "relay".to_owned()),
+                Message::Line(Event::Edge { name, .. }) => (at, format!("{name:?}")),
+                Message::Line(_) | Message::Lamp(_) => unreachable!("none was sent"),
+            })
+            .collect();
+        let expected = [
+            (300, "relay"),
+            (1000, "Contact"),
+            (2400, "ButtonInside"),
+            (2500, "Exit"),
+            (2500, "ButtonOutside"),
+        ];
+        assert_eq!(come, expected.map(|(at, what)| (ms(at), what.to_owned())));
+    }
 
     #[test]
     fn a_relay_is_given_up_before_the_service_but_not_for_a_slow_frame() {

@@ -35,7 +35,7 @@ mod modbus;
 #[cfg(feature = "serial")]
 mod serial;
 
-pub use driver::{NotOrdered, RelayLink, RelayPulse};
+pub use driver::{NotOrdered, RelayLink, RelayPulse, Report};
 #[cfg(feature = "serial")]
 pub use modbus::Fault;
 

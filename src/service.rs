@@ -207,7 +207,7 @@ where
         let looked = self.keeper.look(at, &captured.frame);
         // Recorded frames are looked at in no time.
         if !self.recorded {
-            // What happened meanwhile, at its own time, before time passes.
+            // What happened meanwhile, each at its own time, before time passes.
             self.visit_in(self.plan.started.elapsed(), true);
         }
         let events = match looked {

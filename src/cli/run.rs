@@ -26,9 +26,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
+
+/// How long the door may take to be locked where a thread is stuck.
+const CLOSES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Watch the camera and open the door for the people enrolled
 ///
@@ -63,6 +66,10 @@ impl Run {
         };
         let relay = Relay::open(self.relay.as_ref().unwrap_or(&config.relay.uri))?;
         let (shown, frames) = (relay.to_string(), Kind::of(&uri)?);
+        // Whoever asks for a reload while models are read is not to end the service.
+        let reload = Arc::<Reload>::default();
+        signal_hook::flag::register(SIGHUP, Arc::clone(&reload.wanted))
+            .context("cannot listen to signals")?;
         // Before all that takes time.
         let secured = Secured::begin(&config, relay, frames)?;
         let store = self.site.model_store(&config);
@@ -84,10 +91,7 @@ impl Run {
         if gallery.people() == 0 {
             log::warn!("{}: nobody is enrolled yet; see facelatch enroll --help", file.display());
         }
-        let (site, reload) = (self.site, Arc::<Reload>::default());
-        let version = models.manifest.version.clone();
-        signal_hook::flag::register(SIGHUP, Arc::clone(&reload.wanted))
-            .context("cannot listen to signals")?;
+        let (site, version) = (self.site, models.manifest.version.clone());
         let wanted = Arc::clone(&reload);
         let watched =
             Watched { site, config: config.clone(), known, store, models, reload: wanted };
@@ -110,7 +114,16 @@ impl Run {
         };
         let models = ModelSet { recognizer, liveness, worth, gallery };
         let started = Instant::now();
-        let (mut around, hand) = secured.open(&config, started, &version, reload, end_stuck)?;
+        let stuck = Arc::new(AtomicBool::new(false));
+        let on_stuck = {
+            let (stuck, stop) = (Arc::clone(&stuck), Arc::clone(&stop));
+            move |reason: &str| {
+                stuck.store(true, Ordering::Relaxed);
+                stop.store(true, Ordering::Relaxed);
+                end_stuck(reason, CLOSES_WITHIN);
+            }
+        };
+        let (mut around, hand) = secured.open(&config, started, &version, reload, on_stuck)?;
         let (mut keeper, mut events) = Doorkeeper::new(models, &config, hand, Duration::ZERO);
         events.extend(around.restore(&mut keeper));
         for event in &events {
@@ -138,6 +151,12 @@ impl Run {
         if let Some(out) = &out {
             out.finish(LAST_WORDS);
         }
+        if stuck.load(Ordering::Relaxed) {
+            if let Err(error) = &summary {
+                log::error!("{error}");
+            }
+            return Ok(ExitCode::from(EXIT_STUCK));
+        }
         let summary = summary?;
         log::info!(
             "{} frames, {} not readable, {} times granted",
@@ -151,9 +170,11 @@ impl Run {
     }
 }
 
-/// Ends the process whose thread is stuck, with the reason as its last line. The log's
-/// own thread would not get to write it; who does not read the log is not waited for.
-fn end_stuck(reason: &str) {
+/// Ends the process whose thread is stuck, with the reason as its last line, once the main
+/// thread has locked the door and ended it, or has not in time, being the one that is
+/// stuck: the relay's own thread has locked then. The log's thread would not get to write
+/// the reason; who does not read the log is not waited for.
+fn end_stuck(reason: &str, closes_within: Duration) {
     let line = last_line(reason);
     let (done, written) = sync_channel(1);
     let writing = move || {
@@ -163,7 +184,8 @@ fn end_stuck(reason: &str) {
     if std::thread::Builder::new().spawn(writing).is_ok() {
         let _ = written.recv_timeout(LAST_WORDS);
     }
-    std::process::exit(EXIT_STUCK);
+    std::thread::sleep(closes_within);
+    std::process::exit(EXIT_STUCK.into());
 }
 
 fn last_line(reason: &str) -> String {
@@ -274,7 +296,7 @@ mod tests {
     #[test]
     fn a_process_that_is_stuck_says_why_once_and_ends_with_its_own_code() {
         if std::env::var_os(ENDS).is_some() {
-            end_stuck("camera: stuck");
+            end_stuck("camera: stuck", Duration::ZERO);
         }
         let program = std::env::current_exe().expect("this program");
         let name =
@@ -284,7 +306,7 @@ mod tests {
             .env(ENDS, "1")
             .output()
             .expect("it runs");
-        assert_eq!(ended.status.code(), Some(EXIT_STUCK));
+        assert_eq!(ended.status.code(), Some(EXIT_STUCK.into()));
         let said = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(said.matches(last_line("camera: stuck").trim()).count(), 1, "{said}");
     }

@@ -14,6 +14,7 @@ use facelatch::model_store::ModelStore;
 use facelatch::models::{ModelId, Models};
 use facelatch::peripherals::Reload;
 use facelatch::recognize::Recognizer;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -131,12 +132,13 @@ impl Watched {
                     let kept = newcomer.map(|(newcomer, brought)| {
                         // Nobody may be enrolled after they were told that they are not.
                         let done = match brought.elapsed() < BEGUN_WITHIN {
-                            true => watcher.keep(&newcomer),
-                            false => Err("the gallery was busy for too long".to_owned()),
+                            true => unharmed(|| watcher.keep(&newcomer)),
+                            false => Some(Err("the gallery was busy for too long".to_owned())),
                         };
+                        let done = done.unwrap_or_else(|| Err("see the log".to_owned()));
                         (newcomer.number, done)
                     });
-                    if let Some(change) = watcher.look() {
+                    if let Some(change) = unharmed(|| watcher.look()).flatten() {
                         desk.put(change);
                     }
                     // After the gallery with them in it, so that they are known as
@@ -150,6 +152,13 @@ impl Watched {
             .context("cannot watch the gallery")?;
         Ok(desk)
     }
+}
+
+/// Work that must not end the thread: without it nobody would be enrolled, renamed or
+/// removed any more, and nothing would say so. A panic is told by its hook.
+fn unharmed<T>(work: impl FnOnce() -> T) -> Option<T> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.inspect_err(|_| log::error!("the gallery's thread failed; it goes on")).ok()
 }
 
 struct Watcher {

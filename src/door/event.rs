@@ -12,6 +12,7 @@ pub(super) const MAX_PASSING: usize = 4;
 /// Notes of one step: at the most an end of lockout, a silent relay, a grant under
 /// duress, a mode, an alarm's end and another's beginning, and everybody who passes.
 const MAX_NOTES: usize = 7 + MAX_PASSING;
+
 /// An order of whoever runs the building.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Command {

@@ -103,16 +103,24 @@ pub(super) struct Lock {
     number: u32,
     /// Whether its answer is still to come.
     waits: bool,
+    /// Since when it is locked for sure: nothing may have opened it since.
+    shut: Option<Duration>,
 }
 
 impl Lock {
     /// Begins by locking, whatever the relay was left at.
     pub fn new(now: Duration, kind: LockKind) -> Self {
-        Self { kind, state: State::Locking { due: now }, number: 0, waits: false }
+        let state = State::Locking { due: now };
+        Self { kind, state, number: 0, waits: false, shut: None }
     }
 
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// Since when it is locked for sure; nothing where it is, or may be, open.
+    pub fn shut(&self) -> Option<Duration> {
+        self.shut
     }
 
     /// Whether an answer to opening is overdue.
@@ -129,7 +137,10 @@ impl Lock {
         let (state, answered) = match (self.state, taken) {
             (State::Granting { .. }, true) => (State::Open, Answered::Opened),
             (State::Granting { .. }, false) => return self.not_opened(now),
-            (State::Locking { .. }, true) => (State::Locked { since: now }, Answered::Locked),
+            (State::Locking { .. }, true) => {
+                self.shut.get_or_insert(now);
+                (State::Locked { since: now }, Answered::Locked)
+            }
             (State::Locking { .. }, false) => {
                 (State::Locking { due: now + RETRY_AFTER }, Answered::Nothing)
             }
@@ -160,6 +171,8 @@ impl Lock {
             self.state = State::Locking { due: now + RETRY_AFTER };
             self.waits = false;
         }
+        // Without its relay it falls to what its kind is without power.
+        self.shut = self.shut.filter(|_| self.kind == LockKind::FailSecure);
         opened
     }
 
@@ -185,6 +198,7 @@ impl Lock {
     pub fn drive(&mut self, now: Duration, open: bool) -> Option<Order> {
         let (state, energise) = match (self.state, open) {
             (State::Locked { .. } | State::Locking { .. }, true) => {
+                self.shut = None;
                 (State::Granting { told: now }, self.kind.energised(true))
             }
             (State::Granting { .. } | State::Open, false) => {
@@ -194,6 +208,7 @@ impl Lock {
                 (State::Locking { due: now + ANSWER_WITHIN }, self.kind.energised(false))
             }
             (State::Stopping { due }, _) if now >= due => {
+                self.shut = self.shut.filter(|_| self.kind == LockKind::FailSecure);
                 (State::Stopping { due: now + ANSWER_WITHIN }, false)
             }
             (State::Locked { .. }, false)

@@ -393,12 +393,8 @@ impl Door {
     }
 
     fn opened(&mut self, now: Duration, actions: &mut Actions) {
-        let rightly = match self.state() {
-            State::Locked { since } => now < since + LAST_PULL,
-            // The relay may have moved though it has not answered, or not locked yet.
-            State::Granting { .. } | State::Open | State::Locking { .. } => true,
-            State::Stopping { .. } | State::Stopped => true,
-        };
+        // The relay may have moved though it has not answered, or not locked yet.
+        let rightly = self.lock.shut().is_none_or(|since| now < since + LAST_PULL);
         if !self.leaf.is_open() {
             self.leaf_opened = now;
         }
@@ -410,8 +406,14 @@ impl Door {
 
     fn closed(&mut self) {
         if self.settings.lock_when_closed && self.leaf.is_open() {
-            self.grant = self.grant.used(self.leaf_opened);
-            self.exit = self.exit.used(self.leaf_opened);
+            // Who went through, nobody knows: a grant first, so that somebody who came in
+            // does not keep in whoever asked to leave.
+            let granted = self.grant.holds(self.leaf_opened);
+            let grant = self.grant.used(self.leaf_opened);
+            if !granted || grant == self.grant {
+                self.exit = self.exit.used(self.leaf_opened);
+            }
+            self.grant = grant;
         }
         self.leaf = Leaf::Closed;
     }

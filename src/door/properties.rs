@@ -43,6 +43,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         Event::Duress,
         Event::Opened,
         Event::Closed,
+        Event::RelayAway,
         Event::RelayBack,
         Event::Tick,
     ]);
@@ -71,6 +72,8 @@ struct Record {
     last: Order,
     /// Whether the last order was answered, and how.
     answered: Option<bool>,
+    /// The relay has gone since: what it was told says nothing any more.
+    void: bool,
     lockdown: bool,
     always_open: bool,
     open_hours: bool,
@@ -81,7 +84,8 @@ struct Record {
     duress: Option<Duration>,
     passed: std::collections::BTreeMap<PersonId, (Role, Duration)>,
     contact_open: bool,
-    locked_since: Option<Duration>,
+    /// Since when it is locked for sure.
+    shut: Option<Duration>,
 }
 
 impl Record {
@@ -95,6 +99,7 @@ impl Record {
             now: Duration::ZERO,
             last,
             answered: None,
+            void: false,
             lockdown: false,
             always_open: false,
             open_hours: false,
@@ -104,15 +109,16 @@ impl Record {
             duress: None,
             passed: Default::default(),
             contact_open: false,
-            locked_since: None,
+            shut: None,
         }
     }
 
     fn told_to_open(&self) -> bool {
-        match self.settings.lock {
+        let open = match self.settings.lock {
             LockKind::FailSecure => self.last.energise,
             LockKind::FailSafe => !self.last.energise,
-        }
+        };
+        open && !self.void
     }
 
     fn always(&self) -> bool {
@@ -135,7 +141,7 @@ impl Record {
             Happens::Answers(taken) => Event::Answer { order: self.last.number, taken },
             Happens::Noise(order, taken) => Event::Answer { order, taken },
         };
-        let before = self.door.state();
+        let (before, leaf) = (self.door.state(), self.door.leaf());
         let opening = self.told_to_open();
         let unanswered = self.answered.is_none();
         let refused = matches!(event, Event::Answer { order, taken: false }
@@ -199,7 +205,7 @@ impl Record {
                     "open only as the relay has answered"
                 ),
                 Note::Alarm(Alarm::Forced) => {
-                    let since = self.locked_since.expect("forced is what was locked");
+                    let since = self.shut.expect("forced is what was locked");
                     prop_assert!(event == Event::Opened && self.now >= since + LAST_PULL);
                 }
                 _ => {}
@@ -215,7 +221,15 @@ impl Record {
 
         if let Some(order) = actions.relay {
             prop_assert_eq!(order.number, self.last.number.wrapping_add(1));
-            (self.last, self.answered) = (order, None);
+            (self.last, self.answered, self.void) = (order, None, false);
+        }
+        let moved = matches!(before, State::Granting { .. } | State::Open | State::Locked { .. });
+        if event == Event::RelayAway && moved {
+            (self.answered, self.void) = (Some(false), actions.relay.is_none());
+        }
+        let shut = self.shut.is_some_and(|since| self.now >= since + LAST_PULL);
+        if event == Event::Opened && leaf == Leaf::Closed && shut && !self.always() {
+            prop_assert_eq!(self.door.leaf(), Leaf::Forced, "whether the relay is there or not");
         }
         if refused && opening && matches!(before, State::Granting { .. }) {
             let locks = actions.relay.is_some_and(|_| !self.told_to_open());
@@ -239,10 +253,13 @@ impl Record {
             State::Locking { .. } => prop_assert!(!self.told_to_open() || self.answered.is_some()),
             State::Stopping { .. } | State::Stopped => prop_assert!(false, "nobody stopped it"),
         }
-        self.locked_since = match self.door.state() {
-            State::Locked { since } => Some(since),
-            _ => None,
-        };
+        let falls_open = event == Event::RelayAway && self.settings.lock == LockKind::FailSafe;
+        if self.told_to_open() || falls_open {
+            self.shut = None;
+        }
+        if let State::Locked { since } = self.door.state() {
+            self.shut.get_or_insert(since);
+        }
         match event {
             Event::Opened => self.contact_open = true,
             Event::Closed => self.contact_open = false,

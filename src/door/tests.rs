@@ -208,6 +208,34 @@ fn a_door_held_open_and_a_door_forced_are_alarmed_about_until_closed() {
 }
 
 #[test]
+fn a_door_is_forced_whether_its_relay_is_there_or_not() {
+    for (lock, forced) in [(LockKind::FailSecure, true), (LockKind::FailSafe, false)] {
+        let mut site = Site::new(DoorSettings { lock, ..DoorSettings::default() });
+        site.at(0.5, Event::Closed);
+        site.broken = true;
+        // A fail-safe lock is open without its relay.
+        site.at(10.0, Event::RelayAway);
+        let told = site.at(20.0, Event::Opened);
+        assert_eq!(told.contains(&Note::Alarm(Alarm::Forced)), forced, "{lock:?}");
+    }
+}
+
+#[test]
+fn who_comes_in_does_not_keep_in_whoever_asked_to_leave() {
+    let mut site = plain();
+    site.at(0.5, Event::Closed);
+    site.at(1.0, known(ADA));
+    site.at(1.2, Event::Exit);
+    site.at(2.0, Event::Opened);
+    site.at(2.5, Event::Closed);
+    assert_eq!(site.door.state(), State::Open);
+    // Their time is over, or they have left.
+    site.at(3.0, Event::Opened);
+    site.at(3.5, Event::Closed);
+    assert!(matches!(site.door.state(), State::Locked { .. }));
+}
+
+#[test]
 fn a_door_that_has_closed_behind_somebody_locks() {
     let mut site = plain();
     site.at(0.5, Event::Closed);

@@ -68,13 +68,8 @@ pub enum Event<'a> {
     Press,
     /// Somebody with the device in hand has reset it.
     LocalReset,
-    /// Somebody known stands there, by the evidence of several frames.
-    Known {
-        /// Who.
-        person: PersonId,
-        /// Whether they may let others in.
-        administrator: bool,
-    },
+    /// Somebody stands there who may let others in, by the evidence of several frames.
+    Administrator(PersonId),
     /// A frame.
     Frame {
         /// What it shows.
@@ -126,8 +121,6 @@ pub enum Note {
     NotReset(Side),
     /// The administrator is known: the newcomer is waited for.
     Administrator(PersonId),
-    /// Somebody known, who is no administrator.
-    NoAdministrator(PersonId),
     /// The newcomer is like somebody known; both need more similarity from now on.
     LookAlike(Like),
     /// Nobody is enrolled.
@@ -245,17 +238,14 @@ impl ByButton {
             (State::Administrator { .. } | State::Newcomer { .. }, Event::Press) => {
                 self.fail(Failure::Cancelled)
             }
-            (State::Administrator { .. }, Event::Known { person, administrator: true }) => {
+            (State::Administrator { .. }, Event::Administrator(person)) => {
                 self.newcomer(now, Some(person), Note::Administrator(person))
-            }
-            (State::Administrator { .. }, Event::Known { person, administrator: false }) => {
-                let mut actions = Actions { signal: Some(Signal::Refused), ..Actions::default() };
-                note(&mut actions, Note::NoAdministrator(person));
-                actions
             }
             (State::Newcomer { .. }, Event::Frame { shot, like }) => self.frame(now, shot, like),
             (State::Keeping { .. }, Event::Kept { number }) if number == self.number => {
                 self.state = State::Idle;
+                // Whoever comes after the first person needs them.
+                self.reset = None;
                 Actions { signal: Some(Signal::Enrolled), discard: true, ..Actions::default() }
             }
             (State::Keeping { .. }, Event::NotKept { number }) if number == self.number => {
@@ -280,7 +270,10 @@ impl ByButton {
                 State::Idle | State::Administrator { .. } | State::Keeping { .. },
                 Event::Frame { .. },
             )
-            | (State::Idle | State::Newcomer { .. } | State::Keeping { .. }, Event::Known { .. })
+            | (
+                State::Idle | State::Newcomer { .. } | State::Keeping { .. },
+                Event::Administrator(_),
+            )
             | (_, Event::Tick | Event::LocalReset) => Actions::default(),
         }
     }
@@ -293,8 +286,7 @@ impl ByButton {
             note(&mut actions, Note::Begun(side));
             return actions;
         }
-        // Once: who comes after the first person needs them.
-        match self.reset.take() {
+        match self.reset {
             Some(reset) if now < reset + self.settings.first_within => {
                 self.newcomer(now, None, Note::First(side))
             }
@@ -451,7 +443,7 @@ mod tests {
 
     fn in_front(at: f64, by: &mut ByButton) {
         by.step(s(at), hold(false));
-        let administrator = by.step(s(at), Event::Known { person: ADA, administrator: true });
+        let administrator = by.step(s(at), Event::Administrator(ADA));
         assert_eq!(administrator.notes[..], [Note::Administrator(ADA)]);
         assert_eq!(administrator.signal, Some(Signal::Newcomer));
     }
@@ -478,9 +470,7 @@ mod tests {
         let mut by = enrolment();
         let begun = by.step(s(0.0), hold(false));
         assert_eq!(begun.notes[..], [Note::Begun(Side::Outside)]);
-        let other = by.step(s(1.0), Event::Known { person: GRACE, administrator: false });
-        assert_eq!(other.notes[..], [Note::NoAdministrator(GRACE)]);
-        by.step(s(2.0), Event::Known { person: ADA, administrator: true });
+        by.step(s(2.0), Event::Administrator(ADA));
         // Ada steps aside; it takes a while.
         for at in [2.1, 2.2, 2.3, 2.4] {
             let shot = shot(Pose::Front, 2.0);
@@ -507,18 +497,30 @@ mod tests {
     }
 
     #[test]
-    fn the_first_person_needs_a_reset_and_uses_it_up() {
+    fn the_first_person_needs_a_reset_and_uses_it_up_once_enrolled() {
         let mut by = enrolment();
         assert_eq!(by.step(s(0.0), hold(true)).notes[..], [Note::NotReset(Side::Outside)]);
         by.step(s(1.0), Event::LocalReset);
         assert_eq!(by.step(s(601.0), hold(true)).notes[..], [Note::NotReset(Side::Outside)]);
         by.step(s(700.0), Event::LocalReset);
         assert_eq!(by.step(s(1299.0), hold(true)).notes[..], [Note::First(Side::Outside)]);
-        by.step(s(1300.0), Event::Press);
-        assert_eq!(by.step(s(1301.0), hold(true)).notes[..], [Note::NotReset(Side::Outside)]);
+        // Whoever was too slow may try again.
+        by.step(s(1299.2), Event::Press);
+        assert_eq!(by.step(s(1299.5), hold(true)).notes[..], [Note::First(Side::Outside)]);
+        for (at, pose, angle) in [(1300.0, Pose::Front, 0.0), (1301.0, Pose::Left, 0.3)] {
+            by.step(s(at), Event::Frame { shot: &shot(pose, angle), like: None });
+        }
+        by.step(s(1301.5), Event::NotKept { number: 1 });
+        by.step(s(1301.6), Event::LocalReset);
+        by.step(s(1301.7), hold(true));
+        for (at, pose, angle) in [(1302.0, Pose::Front, 0.0), (1303.0, Pose::Left, 0.3)] {
+            by.step(s(at), Event::Frame { shot: &shot(pose, angle), like: None });
+        }
+        by.step(s(1304.0), Event::Kept { number: 2 });
+        assert_eq!(by.step(s(1305.0), hold(true)).notes[..], [Note::NotReset(Side::Outside)]);
         // A reset is worth nothing where somebody is enrolled.
-        by.step(s(1302.0), Event::LocalReset);
-        assert_eq!(by.step(s(1303.0), hold(false)).notes[..], [Note::Begun(Side::Outside)]);
+        by.step(s(1306.0), Event::LocalReset);
+        assert_eq!(by.step(s(1307.0), hold(false)).notes[..], [Note::Begun(Side::Outside)]);
     }
 
     #[test]
@@ -565,9 +567,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever has nothing but the button outside and faces nobody knows, or that
-        /// are no administrator's, enrolls nobody, whatever they do; nor does a reset
-        /// where somebody is enrolled.
+        /// Whoever has nothing but the button outside and no administrator's face enrolls
+        /// nobody, whatever they do; nor does a reset where somebody is enrolled.
         #[test]
         fn the_button_outside_never_enrolls_alone(
             steps in prop::collection::vec((0u8..7, -0.4f32..0.4, 0u64..9000), 0..120),
@@ -581,7 +582,6 @@ mod tests {
                 let event = match what {
                     0 => hold(empty),
                     1 => Event::Press,
-                    2 => Event::Known { person: GRACE, administrator: false },
                     3 => Event::Kept { number: 1 },
                     4 if !empty => Event::LocalReset,
                     5 => Event::Tick,
@@ -607,7 +607,7 @@ mod tests {
                 let event = match what {
                     0 => hold(false),
                     1 if angle > 0.3 => Event::Press,
-                    2 | 3 => Event::Known { person: ADA, administrator: true },
+                    2 | 3 => Event::Administrator(ADA),
                     4 => Event::Frame { shot: &shot, like: like(GRACE, 0.8) },
                     5 if angle > 0.0 => Event::Kept { number: 1 },
                     _ => Event::Frame { shot: &shot, like: None },

@@ -20,6 +20,9 @@ const TELL_AGAIN_AFTER: Duration = Duration::from_millis(20);
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 /// What the pulse is once the thread has ended.
 const GONE: u64 = u64::MAX;
+/// The thread has slept for so much longer than it was to: the machine stood still, or the
+/// whole program did, and nobody can be blamed for having been silent.
+const OVERSLEPT: Duration = Duration::from_secs(1);
 /// A device that takes longer to be let go of is left to the system.
 const END_WITHIN: Duration = Duration::from_secs(3);
 
@@ -32,6 +35,21 @@ pub enum NotOrdered {
     /// It has ended, and takes none any more.
     #[error("its thread has ended; the service must be started anew")]
     Gone,
+}
+
+/// What the relay has told, and when: whoever hears it may be late.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What.
+    pub told: Told,
+    /// When.
+    pub at: Instant,
+}
+
+impl From<Report> for Told {
+    fn from(report: Report) -> Self {
+        report.told
+    }
 }
 
 /// When the relay's thread last said that it runs.
@@ -118,7 +136,7 @@ impl RelayLink {
     /// tried again. `locked` is whether the relay is on while the door is locked;
     /// `silence` the time after which a relay that is on is switched off where neither an
     /// order nor [`Self::alive`] was heard.
-    pub fn start<E: From<Told> + Send + 'static>(
+    pub fn start<E: From<Report> + Send + 'static>(
         relay: Relay,
         locked: bool,
         silence: Option<Duration>,
@@ -134,7 +152,7 @@ impl RelayLink {
         Self::drive(relay, LinkSettings { locked, check_every, silence }, events)
     }
 
-    fn drive<E: From<Told> + Send + 'static>(
+    fn drive<E: From<Report> + Send + 'static>(
         device: impl Device,
         settings: LinkSettings,
         events: SyncSender<E>,
@@ -214,23 +232,24 @@ impl Drop for RelayLink {
 /// What is to be told and could not be yet: of each kind the latest, for an answer to
 /// an earlier order and an earlier absence say nothing any more.
 #[derive(Debug, Default)]
-struct Untold(heapless::Deque<Told, MAX_UNTOLD>);
+struct Untold(heapless::Deque<Report, MAX_UNTOLD>);
 
 impl Untold {
     fn push(&mut self, told: Told) {
         for _ in 0..self.0.len() {
-            if let Some(before) = self.0.pop_front().filter(|before| kind(before) != kind(&told)) {
+            let before = self.0.pop_front();
+            if let Some(before) = before.filter(|before| kind(&before.told) != kind(&told)) {
                 // It was there before.
                 let _ = self.0.push_back(before);
             }
         }
         // One of each kind has room.
-        let _ = self.0.push_back(told);
+        let _ = self.0.push_back(Report { told, at: Instant::now() });
     }
 
-    fn tell<E: From<Told>>(&mut self, events: &SyncSender<E>) {
-        while let Some(told) = self.0.front() {
-            match events.try_send(E::from(told.clone())) {
+    fn tell<E: From<Report>>(&mut self, events: &SyncSender<E>) {
+        while let Some(report) = self.0.front() {
+            match events.try_send(E::from(report.clone())) {
                 Err(TrySendError::Full(_)) => break,
                 // Where nobody listens there is nothing to tell.
                 Ok(()) | Err(TrySendError::Disconnected(_)) => drop(self.0.pop_front()),
@@ -260,7 +279,7 @@ struct Driver<D, E> {
     untold: Untold,
 }
 
-impl<D: Device, E: From<Told>> Driver<D, E> {
+impl<D: Device, E: From<Report>> Driver<D, E> {
     fn run(&mut self, orders: &Receiver<Command>) {
         loop {
             self.pulse.beat();
@@ -269,7 +288,12 @@ impl<D: Device, E: From<Told>> Driver<D, E> {
             }
             self.carry_out(Event::Tick);
             self.untold.tell(&self.events);
-            match orders.recv_timeout(self.wait()) {
+            let (wait, slept) = (self.wait(), Instant::now());
+            let order = orders.recv_timeout(wait);
+            if slept.elapsed() >= wait + OVERSLEPT {
+                self.carry_out(Event::Overslept);
+            }
+            match order {
                 Ok(first) => self.carry_out_newest(first, orders),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,

@@ -42,6 +42,8 @@ pub enum Event {
     Order(Command),
     /// Whoever gives the orders is alive.
     Heard,
+    /// Nobody listened for a while: who was not heard may have spoken.
+    Overslept,
     /// The device is open.
     Opened,
     /// The relay is switched.
@@ -234,6 +236,7 @@ impl Link {
         let mut actions = Actions::default();
         match (self.state, event) {
             (_, Event::Heard) => self.heard = Some(now),
+            (_, Event::Overslept) => self.heard = self.heard.map(|_| now),
             (state, Event::Order(command)) => {
                 self.heard = Some(now);
                 self.order(now, state, command, &mut actions);

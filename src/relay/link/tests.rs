@@ -152,6 +152,20 @@ fn whoever_falls_silent_does_not_hold_the_door_open() {
 }
 
 #[test]
+fn while_the_machine_stood_still_nobody_was_silent() {
+    let mut link = present(LinkSettings { check_every: [None; 2], ..SETTINGS });
+    expect(&mut link, 0, order(1, true), Some(Do::Switch(true)), &[]);
+    expect(&mut link, 0, Event::Switched, None, &[taken(1)]);
+    expect(&mut link, 60_000, Event::Overslept, None, &[]);
+    expect(&mut link, 60_000, Event::Tick, None, &[]);
+    expect(&mut link, 70_000, Event::Tick, Some(Do::Switch(false)), &[Told::Abandoned]);
+    // Nor is whoever has not spoken yet.
+    let mut link = present(LinkSettings { check_every: [None; 2], ..SETTINGS });
+    expect(&mut link, 60_000, Event::Overslept, None, &[]);
+    assert_eq!(link.due(), None);
+}
+
+#[test]
 fn an_order_whose_time_is_over_ends_whoever_is_alive() {
     for locked in [false, true] {
         let settings = LinkSettings { locked, check_every: [None; 2], silence: None };
