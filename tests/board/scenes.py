@@ -11,8 +11,8 @@ import time
 
 import lines
 from service import (ADMINISTRATOR_AWAITED, CAMERA_AWAY, CAMERA_BACK, CAMERA_HANGS, CONFIG,
-                     ENROLLED, FIRST_AWAITED, GRANTED, LOCKED_DOWN, NEWCOMER_AWAITED, PROGRAM,
-                     SERIAL, STRANGER, Service)
+                     ENROLLED, FIRST_AWAITED, GRANTED, HELD, LINE_AWAY, LINE_BACK, LOCKED_DOWN,
+                     NEWCOMER_AWAITED, PROGRAM, RELAY_BACK, SERIAL, STRANGER, Service)
 
 # As in facelatch.toml.
 OPEN_FOR, EXIT_FOR, HELD_OPEN_AFTER = 4.0, 3.0, 8.0
@@ -23,6 +23,10 @@ EARLY, LATE = 0.5, 3.0
 PATIENCE = 300
 # Nothing happens within this, where nothing is to happen.
 QUIET = 3.0
+# The board's GPIO chip, for programs and for the kernel.
+CHIP = "/dev/gpiochip0"
+CHIP_DEVICE = "9030000.pl061"
+CHIP_DRIVER = "/sys/bus/amba/drivers/pl061_gpio"
 # A hand on a button, on this side: in the guest it is no longer, and no hold.
 PRESS = 1.0
 
@@ -153,6 +157,42 @@ def starts_with_nobody(board):
     board.gpio.wait(lines.RELAY, 0, PATIENCE)
     assert board.service.people() == {}
     refused(board, "administrator")
+
+
+def line_held(board):
+    """Another program holds the relay's line: the door does not open, log and check say
+    who it is, and once it lets go the line is taken."""
+    board.service.stop()
+    mark = board.said.mark()
+    board.guest.must(f"{{ probe set {CHIP} {lines.RELAY} 0 3600000 & echo $! >/run/holder; }}"
+                     " >/dev/null 2>&1")
+    begun = time.monotonic()
+    start(board, serial=False)
+    board.said.wait(HELD, PATIENCE, mark)
+    code, output = board.guest.run(f"{PROGRAM} check --config {CONFIG} --json", PATIENCE)
+    wrong = [line for line in output.splitlines() if '"wrong"' in line]
+    assert code == 1 and len(wrong) == 1 and "held by" in wrong[0] and "probe" in wrong[0], output
+    board.gpio.press(lines.EXIT, PRESS)
+    gate(board).stays_locked(begun, QUIET)
+    mark = board.said.mark()
+    board.guest.must("kill $(cat /run/holder)")
+    board.said.wait(RELAY_BACK, PATIENCE, mark)
+    exit_requested(board)
+
+
+def chip_gone(board):
+    """The GPIO chip goes away under the program, with all its lines, and comes back: so do
+    they, and whoever is inside gets out."""
+    mark = board.said.mark()
+    board.guest.must(f"echo {CHIP_DEVICE} >{CHIP_DRIVER}/unbind")
+    board.said.wait(LINE_AWAY, PATIENCE, mark)
+    board.guest.sleep(QUIET)
+    assert board.service.running(), "the service did not survive"
+    mark = board.said.mark()
+    board.guest.must(f"echo {CHIP_DEVICE} >{CHIP_DRIVER}/bind")
+    board.said.wait(LINE_BACK, PATIENCE, mark)
+    board.said.wait(RELAY_BACK, PATIENCE, mark)
+    exit_requested(board)
 
 
 def the_first_person_is_administrator(board):
@@ -421,7 +461,8 @@ def stopped(board):
     assert [state for _, state in gate(board).changes(begun)] == [1, 0]
 
 
-SCENES = [checked, starts_with_nobody, the_first_person_is_administrator, strangers_refused,
+SCENES = [checked, starts_with_nobody, line_held, chip_gone,
+          the_first_person_is_administrator, strangers_refused,
           the_button_alone_enrolls_nobody, enrolled_by_button, admitted_by_gpio,
           admitted_by_serial, exit_requested, lockdown, clock_jumps, camera_stalls,
           camera_hangs, camera_gone, relay_unplugged, relay_replugged_at_once, held_open,

@@ -23,6 +23,10 @@ GRANTED = r"granted: "
 CAMERA_AWAY = r"no camera for"
 CAMERA_HANGS = r"camera away: its frames are all the same"
 CAMERA_BACK = r"the camera is there again"
+HELD = r'is held by "probe"'
+LINE_AWAY = r"request to exit away"
+LINE_BACK = r"request to exit back"
+RELAY_BACK = r"relay back"
 
 
 class Service:
