@@ -144,8 +144,8 @@ pub struct Peripherals {
     /// Orders that are being written there, in turn.
     writing: VecDeque<Writing>,
     reload: Arc<Reload>,
-    /// What systemd was told last of it.
-    told: Option<bool>,
+    /// Whether systemd was told last that it is being read.
+    told_reading: Option<bool>,
     beats: Arc<Heartbeats>,
     watchdog: Watchdog,
     snapshot: Arc<Mutex<Snapshot>>,
@@ -281,7 +281,7 @@ impl Secured {
                 .map_err(|reason| PeripheralsError::Thread { what: "lockdown's file", reason })?,
             writing: VecDeque::new(),
             reload,
-            told: None,
+            told_reading: None,
             beats,
             watchdog,
             snapshot,
@@ -310,8 +310,8 @@ impl Peripherals {
     fn tell_reload(&mut self) {
         let reads =
             self.reload.wanted.load(Ordering::Relaxed) || self.reload.busy.load(Ordering::Relaxed);
-        if self.told != Some(reads) {
-            self.told = Some(reads);
+        if self.told_reading != Some(reads) {
+            self.told_reading = Some(reads);
             self.watchdog.tell(if reads { Word::Reloading } else { Word::Ready });
         }
     }

@@ -289,21 +289,19 @@ impl Decider {
         }
         // What opens is a frame that shows the person, not one that shows somebody
         // else while older evidence outlives what spoke against it.
-        let shown = |observation: &Observation<'_>| match self.track(observation.track) {
-            Some(track) => match (self.verdict(track), observation.seen) {
-                (Verdict::Person(evidence), Seen::Person(person, _)) => evidence.person == person,
-                _ => false,
-            },
-            None => false,
+        let shows = |observation: &Observation<'_>, evidence: &Evidence| matches!(observation.seen, Seen::Person(person, _) if person == evidence.person);
+        let shown = |observation: &Observation<'_>| {
+            let verdict = self.track(observation.track).map(|track| self.verdict(track));
+            matches!(verdict, Some(Verdict::Person(evidence)) if shows(observation, &evidence))
         };
-        let everybody = observations.iter().all(shown);
+        let everybody = !crowded || observations.iter().all(shown);
         let known = |observation: &Observation<'_>| matches!(observation.seen, Seen::Person(..));
         if crowded && !observations.iter().all(known) {
             // One frame that misses the stranger does not mean that they have left.
             self.stranger_until = Some(now + self.settings.expires);
         }
         let stranger = self.stranger_until.is_some_and(|until| now < until);
-        let waits = self.settings.two_faces == TwoFaces::All && (stranger || !everybody && crowded);
+        let waits = self.settings.two_faces == TwoFaces::All && (stranger || !everybody);
         for observation in observations {
             let Some(at) = self.tracks.iter().position(|track| track.id == observation.track)
             else {
@@ -312,10 +310,11 @@ impl Decider {
             let verdict = self.verdict(&self.tracks[at]);
             let track = &mut self.tracks[at];
             let lately = |at: Duration| now < at + self.settings.again_after;
-            let shows = |evidence: &Evidence| matches!(observation.seen, Seen::Person(person, _) if person == evidence.person);
             let decision = match verdict {
                 Verdict::Person(evidence)
-                    if waits || !shows(&evidence) || track.granted.is_some_and(lately) =>
+                    if waits
+                        || !shows(observation, &evidence)
+                        || track.granted.is_some_and(lately) =>
                 {
                     None
                 }
