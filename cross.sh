@@ -2,33 +2,38 @@
 # Kernel and stage tests as ARM boards run them, on emulated processors: 64 bits with
 # dot products of bytes (Cortex-A76: Pi 5) and without (Cortex-A72: Pi 4), 32 bits
 # (Cortex-A7: Pi 2), whose kernels are plain Rust. 64 bits are built as they are flashed,
-# so that tests/board/run.sh finds all but the program itself compiled.
+# so that tests/board/run.sh finds all but the program itself compiled; what they have of
+# cameras, GPIO and relays is tested, too.
 # Installs what it needs from Debian's packages where that is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+. tools/fetch.sh
 
 if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v arm-linux-gnueabihf-gcc >/dev/null \
     || ! command -v qemu-aarch64-static >/dev/null \
     || ! ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1; then
-    apt-get update -qq
-    apt-get install -y -qq gcc-aarch64-linux-gnu libc6-dev-arm64-cross \
+    debian gcc-aarch64-linux-gnu libc6-dev-arm64-cross \
         gcc-arm-linux-gnueabihf libc6-dev-armhf-cross qemu-user-static libclang1
 fi
 
-# tests CPU STAGE... of the target whose tests were built last
+# tests CPU STAGE... of the target whose tests were built last; each stage has some
 tests() {
-    local cpu=$1
+    local cpu=$1 said
     shift
     echo "$cpu"
     for stage in "$@"; do
-        QEMU_CPU=$cpu cargo test --quiet "${build[@]}" -- "$stage"
+        said=$(QEMU_CPU=$cpu cargo test --quiet "${build[@]}" -- "$stage" | tee /dev/stderr)
+        if ! grep -qE '^test result: ok\. [1-9]' <<<"$said"; then
+            echo "$cpu: no test of $stage has passed; is it named so still?" >&2
+            exit 1
+        fi
     done
 }
 
 # builds TARGET FEATURES
 builds() {
     build=(--release --target "$1" --features "$2" -p facelatch --lib)
-    rustup target add "$1"
+    thrice rustup target add "$1"
     cargo test "${build[@]}" --no-run
 }
 
@@ -36,5 +41,6 @@ builds aarch64-unknown-linux-musl device
 for cpu in cortex-a72 cortex-a76; do
     tests "$cpu" nn:: detect:: resample:: align::
 done
+tests cortex-a72 camera:: gpio:: relay::
 builds armv7-unknown-linux-gnueabihf ""
 tests cortex-a7 nn::kernels resample:: align::

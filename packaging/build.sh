@@ -3,6 +3,7 @@
 # there, or of one built as dist.sh does it. Prints where the package is, and checks it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. tools/fetch.sh
 target=aarch64-unknown-linux-musl
 features=device
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/facelatch
@@ -20,12 +21,11 @@ esac
 
 for tool in dpkg-deb lintian qemu-aarch64-static; do
     if ! command -v "$tool" >/dev/null; then
-        apt-get update -qq
-        apt-get install -y -qq --no-install-recommends dpkg-dev lintian qemu-user-static
+        debian --no-install-recommends dpkg-dev lintian qemu-user-static
     fi
 done
 if ! cargo deb --version >/dev/null 2>&1; then
-    CARGO_TARGET_DIR=$cache/cargo-deb cargo install --locked --version 3.8.0 cargo-deb
+    CARGO_TARGET_DIR=$cache/cargo-deb thrice cargo install --locked --version 3.8.0 cargo-deb
 fi
 if [ -z "$binary" ]; then
     ./dist.sh

@@ -72,7 +72,7 @@ pub struct Control {
     path: PathBuf,
     ended: Arc<AtomicBool>,
     /// Held as long as the socket is ours; the system lets go of it with the process.
-    _lock: File,
+    lock: File,
 }
 
 /// Something for the service to do.
@@ -167,7 +167,7 @@ impl Control {
             .stack_size(STACK)
             .spawn(accepting)
             .map_err(failed)?;
-        Ok((Self { path: path.to_owned(), ended, _lock: lock }, receiver))
+        Ok((Self { path: path.to_owned(), ended, lock }, receiver))
     }
 }
 
@@ -177,6 +177,9 @@ impl Drop for Control {
         // Wakes the thread that waits for clients.
         let _ = UnixStream::connect(&self.path);
         let _ = std::fs::remove_file(&self.path);
+        // Last, and not by closing alone: a program that another thread is starting has
+        // the file, too, for as long as it takes to begin.
+        let _ = self.lock.unlock();
     }
 }
 
@@ -373,5 +376,21 @@ impl Lines<'_> {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_a_starting_program_has_too_ends_with_the_service() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("control.sock");
+        let (control, _orders) = Control::listen(&path, Arc::default()).expect("a socket");
+        let lent = control.lock.try_clone().expect("a lock");
+        drop(control);
+        let (_control, _orders) = Control::listen(&path, Arc::default()).expect("a socket");
+        drop(lent);
     }
 }

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Words that wait to be told; what does not fit is not told.
 const WAITING: usize = 16;
-/// How long the end waits until all is told.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the end waits until all is told, on a machine that is busy.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// When each thread last said that it runs. Saying so costs a store, so any thread may
 /// as often as it likes.

@@ -185,7 +185,16 @@ pub struct ModelStore {
 }
 
 /// Holds the lock until it is dropped.
-struct Lock(#[expect(dead_code, reason = "its closing is what counts")] File);
+struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing is not enough: a program that another thread is starting has the file, too,
+    /// for as long as it takes to begin.
+    fn drop(&mut self) {
+        // Where that fails, the file is closed in a moment.
+        let _ = self.0.unlock();
+    }
+}
 
 impl ModelStore {
     /// The store in a folder, which need not be there: then the built-in models are

@@ -109,8 +109,9 @@ fn tell(socket: &Path, Passed { who, way, at }: &Passed) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::Control;
+    use crate::control::{self, Control};
     use crate::snapshot::Snapshot;
+    use std::os::unix::net::UnixListener;
     use std::sync::{Arc, Mutex};
 
     /// Long enough for any machine.
@@ -144,10 +145,17 @@ mod tests {
     #[test]
     fn whoever_passes_waits_for_no_other_door() {
         let folder = tempfile::tempdir().expect("a folder");
-        let sockets = [folder.path().join("one.sock"), folder.path().join("two.sock")];
+        let sockets = [folder.path().join("silent.sock"), folder.path().join("none.sock")];
+        // It takes whoever comes and never answers.
+        let silent = UnixListener::bind(&sockets[0]).expect("a socket");
         let neighbours = Neighbours::start(&sockets).expect("threads");
+        neighbours.tell("Ada", Role::In);
+        let (_held, _) = silent.accept().expect("its neighbour");
+        // Were one of these waited for, it would be for as long as an answer is, 15 s.
+        let began = Instant::now();
         for _ in 0..5 * WAITING {
             neighbours.tell("Ada", Role::In);
         }
+        assert!(began.elapsed() < 2 * control::PATIENCE, "{:?}", began.elapsed());
     }
 }

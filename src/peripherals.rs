@@ -23,7 +23,7 @@ use crate::systemd::Word;
 use crate::timings::{Stage, Timings};
 use crate::watchdog::WatchdogSettings;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -80,6 +80,26 @@ pub struct Reload {
     pub wanted: Arc<AtomicBool>,
     /// It is being read.
     pub busy: AtomicBool,
+    /// How often it was read, with success or without.
+    pub times: AtomicU32,
+}
+
+impl Reload {
+    /// It is read now.
+    pub fn begin(&self) {
+        self.busy.store(true, Ordering::Relaxed);
+        // Before reading: who wants it meanwhile gets it once more.
+        self.wanted.store(false, Ordering::Release);
+    }
+
+    /// It was read, if it was, and what is new lies ready.
+    pub fn end(&self) {
+        if self.busy.load(Ordering::Relaxed) {
+            self.times.fetch_add(1, Ordering::Relaxed);
+            // After it was counted: who sees neither has missed nothing.
+            self.busy.store(false, Ordering::Release);
+        }
+    }
 }
 
 /// From a thread of the board's.
@@ -146,6 +166,8 @@ pub struct Peripherals {
     reload: Arc<Reload>,
     /// Whether systemd was told last that it is being read.
     told_reading: Option<bool>,
+    /// How often the configuration was read until now.
+    read: u32,
     beats: Arc<Heartbeats>,
     watchdog: Watchdog,
     snapshot: Arc<Mutex<Snapshot>>,
@@ -282,6 +304,7 @@ impl Secured {
             writing: VecDeque::new(),
             reload,
             told_reading: None,
+            read: 0,
             beats,
             watchdog,
             snapshot,
@@ -309,7 +332,14 @@ impl Peripherals {
     /// Tells systemd that the door is watched, or that the configuration is read anew.
     fn tell_reload(&mut self) {
         let reads =
-            self.reload.wanted.load(Ordering::Relaxed) || self.reload.busy.load(Ordering::Relaxed);
+            self.reload.wanted.load(Ordering::Acquire) || self.reload.busy.load(Ordering::Acquire);
+        let times = self.reload.times.load(Ordering::Relaxed);
+        let missed = std::mem::replace(&mut self.read, times) != times;
+        if missed && self.told_reading == Some(false) {
+            // It began and ended between two frames.
+            self.told_reading = Some(true);
+            self.watchdog.tell(Word::Reloading);
+        }
         if self.told_reading != Some(reads) {
             self.told_reading = Some(reads);
             self.watchdog.tell(if reads { Word::Reloading } else { Word::Ready });

@@ -117,6 +117,17 @@ impl Relay {
     /// The relay that the URI names. A device is opened with the first command,
     /// and again after a failure.
     pub fn open(uri: &str) -> Result<Self, RelayError> {
+        Self::open_within(uri, None)
+    }
+
+    /// The same with another limit of time for each of a board's answers. For tests on
+    /// machines that are busy: the door gives up sooner.
+    #[doc(hidden)]
+    pub fn open_patiently(uri: &str, answer_within: Duration) -> Result<Self, RelayError> {
+        Self::open_within(uri, Some(answer_within))
+    }
+
+    fn open_within(uri: &str, answer_within: Option<Duration>) -> Result<Self, RelayError> {
         match uri.split_once(':') {
             Some(("log", "")) => Ok(Self::Log),
             #[cfg(feature = "gpio")]
@@ -132,7 +143,10 @@ impl Relay {
                 let address: serial::Address = rest.parse().map_err(wrong)?;
                 Ok(match address.protocol {
                     serial::Protocol::Lcus1 => Self::Lcus1(lcus1::Lcus1::new(address)),
-                    serial::Protocol::Modbus => Self::Modbus(modbus::Modbus::new(address)),
+                    serial::Protocol::Modbus => {
+                        let answer_within = answer_within.unwrap_or(modbus::ANSWER_WITHIN);
+                        Self::Modbus(modbus::Modbus::new(address, answer_within))
+                    }
                 })
             }
             _ => Err(RelayError::Scheme { uri: uri.to_owned() }),

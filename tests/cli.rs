@@ -9,11 +9,14 @@ use std::io::{BufRead, BufReader, Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const ASTRONAUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
 const ADMIRAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/grace_hopper.jpg");
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
+/// For what must happen: far longer than it takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn facelatch(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_facelatch"));
@@ -276,12 +279,15 @@ fn a_signal_ends_enrolling_and_its_camera() {
     let gallery = at(folder.path(), "gallery.redb");
     let mark = at(folder.path(), "camera-program");
     let camera = format!("pipe:touch {mark}; sleep 1000; : {mark}");
-    let enrolling = facelatch(&["enroll", "A", "--camera", &camera, "--gallery", &gallery])
+    let mut enrolling = facelatch(&["enroll", "A", "--camera", &camera, "--gallery", &gallery])
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program runs");
+    let began = Instant::now();
     while !Path::new(&mark).exists() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        let ended = enrolling.try_wait().expect("a state");
+        assert!(ended.is_none() && began.elapsed() < PATIENCE, "no camera is opened: {ended:?}");
+        std::thread::sleep(Duration::from_millis(20));
     }
     let id = enrolling.id().to_string();
     assert!(Command::new("kill").args(["-s", "INT", &id]).status().expect("kill runs").success());
@@ -357,11 +363,13 @@ fn a_pipe_that_ends_is_begun_anew() {
     let gallery = enrolled(&folder);
     let file = at(folder.path(), "near.y4m");
     std::fs::write(&file, video(ASTRONAUT, 1)).expect("written");
-    // Live frames may be dropped, so they come slowly enough to be seen.
-    let header = "head -c 40 /dev/null; ";
     let frame_bytes = video(ASTRONAUT, 2).len() - video(ASTRONAUT, 1).len();
+    // The program ends after its first frame. However many of the live frames after that
+    // are dropped, there are more.
+    let mark = at(folder.path(), "begun");
     let camera = format!(
-        "pipe:{header}cat {file}; for i in 1 2 3 4; do sleep 0.15; tail -c {frame_bytes} {file}; done"
+        "pipe:[ -e {mark} ] || {{ : > {mark}; exec cat {file}; }}; sleep 1; cat {file}; \
+         while sleep 0.15; do tail -c {frame_bytes} {file} || exit; done"
     );
     let config = still_pictures(&folder);
     let arguments = ["run", "--config", &config, "--camera", &camera, "--gallery", &gallery];
@@ -417,7 +425,7 @@ fn a_signal_locks_the_door_and_ends_the_service() {
     let camera =
         format!("pipe:cat {file}; while sleep 0.1; do tail -c {frame_bytes} {file} || exit; done");
     let (mut board, port) = TTYPort::pair().expect("a pair of terminals");
-    board.set_timeout(std::time::Duration::from_secs(20)).expect("a timeout");
+    board.set_timeout(PATIENCE).expect("a timeout");
     let relay = format!("serial:{}", port.name().expect("a path"));
     let config = still_pictures(&folder);
     let arguments = [
@@ -744,15 +752,26 @@ fn the_example_is_a_configuration_and_what_is_printed_is_the_same() {
     std::fs::write(&file, succeeds(&["config", "example"])).expect("written");
     let checked = succeeds(&["config", "check", &file]);
     assert_eq!(checked, format!("{file}: can be used; 0 settings, 0 pieces of advice\n"));
-    let printed = succeeds(&["config", "print"]);
+    // This machine may have a configuration of its own.
+    let empty = at(folder.path(), "empty.toml");
+    std::fs::write(&empty, "").expect("written");
+    let printed = succeeds(&["config", "print", "--config", &empty]);
     assert_eq!(succeeds(&["config", "print", "--config", &file]), printed);
     std::fs::write(&file, &printed).expect("written");
-    let json = succeeds(&["config", "print", "--json", "--config", &file]);
-    let json: Value = serde_json::from_str(&json).expect("JSON");
-    let default: Value =
-        serde_json::from_str(&succeeds(&["config", "print", "--json"])).expect("JSON");
-    assert_eq!(json["config"], default["config"]);
-    assert!(json["set"]["door.open_for"].is_array() && default["file"].is_null());
+    let json = |arguments: &[&str]| -> Value {
+        let said = succeeds(&[&["config", "print", "--json"], arguments].concat());
+        serde_json::from_str(&said).expect("JSON")
+    };
+    let (full, default) = (json(&["--config", &file]), json(&["--config", &empty]));
+    assert_eq!(full["config"], default["config"]);
+    assert!(full["set"]["door.open_for"].is_array() && full["file"] == file.as_str());
+    let system = "/etc/facelatch/facelatch.toml";
+    if Path::new(system).exists() {
+        assert_eq!(json(&[])["file"], system);
+    } else {
+        assert_eq!(succeeds(&["config", "print"]), printed);
+        assert!(json(&[])["file"].is_null());
+    }
 }
 
 #[test]

@@ -14,10 +14,12 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const OPEN: Request = Request::Order(Command::Door(door::Command::Open));
+/// For what must happen: far longer than it takes.
+const LONG: Duration = Duration::from_secs(60);
 
 /// A socket in a folder of its own.
 struct Service {
@@ -26,6 +28,12 @@ struct Service {
     snapshot: Arc<Mutex<Snapshot>>,
     orders: Receiver<Order>,
     control: Control,
+}
+
+impl Service {
+    fn order(&self) -> Order {
+        self.orders.recv_timeout(LONG).expect("an order")
+    }
 }
 
 /// One that waits for everybody as long as they like.
@@ -66,7 +74,7 @@ fn another_process_orders_the_door_and_hears_how_that_went() {
     let path = service.path.clone();
     std::thread::scope(|scope| {
         let program = scope.spawn(|| facelatch(&["door", "open"], &path));
-        let order = service.orders.recv().expect("an order").begin().expect("in time");
+        let order = service.order().begin().expect("in time");
         assert_eq!(order.command, Command::Door(door::Command::Open));
         order.answer(Ok("opened by command".to_owned()));
         let output = program.join().expect("an output");
@@ -74,7 +82,7 @@ fn another_process_orders_the_door_and_hears_how_that_went() {
         assert_eq!(text(&output.stdout), "opened by command\n");
 
         let program = scope.spawn(|| facelatch(&["door", "reload"], &path));
-        let order = service.orders.recv().expect("an order").begin().expect("in time");
+        let order = service.order().begin().expect("in time");
         assert_eq!(order.command, Command::Reload);
         order.answer(Err("door.open_for = \"2h\": expected 1 to 60 s".to_owned()));
         let output = program.join().expect("an output");
@@ -192,7 +200,9 @@ fn one_client_too_many_is_told_so_and_finds_a_place_later() {
     let reply = ask(&service.path, &Request::Status).expect("a reply");
     assert!(reply.error.expect("a reason").contains("try again"));
     drop(clients);
+    let began = Instant::now();
     while !ask(&service.path, &Request::Status).expect("a reply").ok {
+        assert!(began.elapsed() < LONG, "no place, though nobody is served");
         std::thread::yield_now();
     }
 }
@@ -203,18 +213,19 @@ fn who_goes_away_in_the_middle_of_an_order_takes_nothing_with_them() {
     let mut client = UnixStream::connect(&service.path).expect("a client");
     client.write_all(OPEN.line().as_bytes()).expect("a listener");
     drop(client);
-    let order = service.orders.recv().expect("an order").begin().expect("not withdrawn");
+    let order = service.order().begin().expect("not withdrawn");
     order.answer(Ok("opened".to_owned()));
     assert!(ask(&service.path, &Request::Status).expect("a reply").ok);
 }
 
 #[test]
 fn an_order_that_was_not_followed_in_time_is_never_followed() {
-    let service = service_that_waits(Duration::from_millis(20));
+    // The request must come within it, too.
+    let service = service_that_waits(Duration::from_secs(2));
     let reply = ask(&service.path, &OPEN).expect("a reply");
     let reason = reply.error.expect("a reason");
     assert!(reason.contains("nothing was done"), "{reason}");
-    assert!(service.orders.recv().expect("an order").begin().is_none());
+    assert!(service.order().begin().is_none());
 }
 
 #[test]
@@ -222,7 +233,7 @@ fn a_service_that_ends_answers_nobody_for_ever() {
     let service = service();
     let path = service.path.clone();
     let asking = std::thread::spawn(move || ask(&path, &OPEN));
-    let order = service.orders.recv().expect("an order").begin().expect("in time");
+    let order = service.order().begin().expect("in time");
     drop(order);
     let reply = asking.join().expect("a thread").expect("a reply");
     assert!(reply.error.expect("a reason").contains("did not say"));

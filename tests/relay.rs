@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const UNIT: u8 = 7;
+const MODBUS: &str = "protocol=modbus&channel=2&unit=7";
 /// For what must happen: far longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -85,12 +86,17 @@ impl Socket {
     }
 
     fn relay(&self, options: &str) -> Relay {
+        self.relay_within(PATIENCE, options)
+    }
+
+    /// One whose board may take so long to answer.
+    fn relay_within(&self, patience: Duration, options: &str) -> Relay {
         let uri = format!("serial:{}?{options}", self.path().display());
-        Relay::open(&uri).expect("a relay")
+        Relay::open_patiently(&uri, patience).expect("a relay")
     }
 
     fn modbus(&self) -> Relay {
-        self.relay(&format!("protocol=modbus&channel=2&unit={UNIT}"))
+        self.relay(MODBUS)
     }
 
     fn plug(&mut self, kind: Kind) {
@@ -231,12 +237,17 @@ fn taken(order: u32) -> Told {
     Told::Answer { order, taken: true, error: None }
 }
 
-/// The reason for which an order was not taken.
+/// The reason for which an order was not taken. What it is away for may change meanwhile.
 #[track_caller]
 fn refused(told: &Receiver<Told>, number: u32) -> String {
-    match next(told) {
-        Told::Answer { order, taken: false, error: Some(error) } if order == number => error,
-        other => panic!("{other:?}"),
+    loop {
+        match next(told) {
+            Told::Answer { order, taken: false, error: Some(error) } if order == number => {
+                return error;
+            }
+            Told::Away { .. } => {}
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -266,7 +277,10 @@ fn no_answer_but_the_right_one_is_believed() {
         (Manner::Echo, "answered with a wrong checksum"),
     ] {
         let socket = Socket::with(Kind::Modbus(manner));
-        let mut relay = socket.modbus();
+        // What does not come is waited for as long as that, twice.
+        let short = matches!(manner, Manner::Silent | Manner::Cut(_));
+        let patience = if short { Duration::from_secs(2) } else { PATIENCE };
+        let mut relay = socket.relay_within(patience, MODBUS);
         let message = relay.switch(true).expect_err("not so").to_string();
         let garbage = manner == Manner::Garbage && message.contains("wrong checksum");
         assert!(message.contains(expected) || garbage, "{manner:?}: {message}");
@@ -288,7 +302,7 @@ fn noise_on_the_bus_costs_a_second_try_and_nothing_else() {
 #[test]
 fn with_a_flash_the_board_falls_back_by_itself_and_is_renewed_while_it_is_looked_at() {
     let socket = Socket::with(Kind::Modbus(Manner::Well));
-    let mut relay = socket.relay(&format!("protocol=modbus&channel=2&unit={UNIT}&flash=2s"));
+    let mut relay = socket.relay(&format!("{MODBUS}&flash=2s"));
     relay.switch(true).expect("switched");
     assert!(relay.check(true).expect("there"));
     relay.switch(false).expect("switched");
@@ -306,7 +320,7 @@ fn a_relay_that_is_unplugged_refuses_and_comes_back_locked() {
     for (kind, options, locked) in [
         (Kind::Lcus1, "channel=1", false),
         (Kind::Lcus1, "channel=1", true),
-        (Kind::Modbus(Manner::Well), "protocol=modbus&channel=2&unit=7", false),
+        (Kind::Modbus(Manner::Well), MODBUS, false),
     ] {
         let mut socket = Socket::with(kind);
         let (link, told) = link(socket.relay(options), locked);

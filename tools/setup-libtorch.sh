@@ -11,6 +11,7 @@ set -euo pipefail
 version=2.11.0+cpu-from-wheels-1
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 dest=${1:-$root/.libtorch}
+. "$root/tools/fetch.sh"
 
 if [ "$(cat "$dest/build-version" 2>/dev/null || true)" = "$version" ]; then
     exit 0
@@ -39,7 +40,7 @@ nvidia-cuda-runtime==13.0.96 --hash=sha256:7f82250d7782aa23b6cfe765ecc7db554bd3c
 nvidia-cuda-cupti==13.0.85 --hash=sha256:4eb01c08e859bf924d222250d2e8f8b8ff6d3db4721288cf35d14252a4d933c8
 R
 echo "setup-libtorch: fetching libtorch 2.11.0 (about 550 MB)" >&2
-python3 -m pip download --quiet --disable-pip-version-check --no-deps --no-cache-dir \
+thrice python3 -m pip download --quiet --disable-pip-version-check --no-deps --no-cache-dir \
     --only-binary=:all: --require-hashes \
     --python-version 3.11 --implementation cp --abi cp311 --abi none \
     --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 \

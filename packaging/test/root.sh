@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # root.sh FOLDER: a minimal Debian for arm64 that boots in QEMU, from the mirror this
 # machine is set up with. Leaves FOLDER/{vmlinuz,initrd.img,root.ext4}; what is there is
-# taken as it is. Takes some three minutes and 200 MB of packages.
+# taken as it is. Takes some three minutes and 200 MB of packages. Ends with 3 where this
+# machine's kernel or privileges are not enough.
 set -euo pipefail
 folder=$(realpath -m "$1")
 suite=${FACELATCH_SUITE:-bookworm}
@@ -9,9 +10,13 @@ suite=${FACELATCH_SUITE:-bookworm}
 stamp=$(sha256sum "${BASH_SOURCE[0]}" | cut -c1-16)-$suite
 [ "$(cat "$folder/stamp" 2>/dev/null)" = "$stamp" ] && exit 0
 
+. "$(dirname "${BASH_SOURCE[0]}")/../../tools/fetch.sh"
+[ "$(id -u)" = 0 ] || cannot "only root may make one"
+unshare --mount true 2>/dev/null || cannot "root may mount nothing here"
+sources=/etc/apt/sources.list.d/debian.sources
+[ -e "$sources" ] || cannot "there is no $sources"
 if ! command -v mmdebstrap >/dev/null || ! command -v arch-test >/dev/null || ! command -v qemu-aarch64-static >/dev/null; then
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends mmdebstrap arch-test qemu-user-static
+    debian_or_cannot mmdebstrap arch-test qemu-user-static
 fi
 
 # Scripts of arm64 packages run through qemu-user, which the kernel must know. If it does
@@ -26,7 +31,7 @@ cleanup() {
 }
 trap cleanup EXIT
 if ! [ -e "$binfmt/register" ]; then
-    mount -t binfmt_misc binfmt_misc "$binfmt"
+    mount -t binfmt_misc binfmt_misc "$binfmt" || cannot "the kernel has no binfmt_misc"
     mounted=1
 fi
 if ! [ -e "$binfmt/qemu-aarch64" ]; then
@@ -34,7 +39,8 @@ if ! [ -e "$binfmt/qemu-aarch64" ]; then
     # interpreter is opened now, so that it need not be in the new root.
     magic='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
     mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
-    echo ":qemu-aarch64:M::$magic:$mask:$(command -v qemu-aarch64-static):F" >"$binfmt/register"
+    echo ":qemu-aarch64:M::$magic:$mask:$(command -v qemu-aarch64-static):F" >"$binfmt/register" \
+        || cannot "the kernel takes no other interpreter of programs"
     registered=1
 fi
 
@@ -53,7 +59,7 @@ Environment=HOME=/root
 [Install]
 WantedBy=multi-user.target
 UNIT
-mmdebstrap --quiet --mode=root --architectures=arm64 --variant=minbase \
+mmdebstrap --quiet --aptopt='Acquire::Retries "5"' --mode=root --architectures=arm64 --variant=minbase \
     --include=systemd-sysv,udev,kmod,init-system-helpers,initramfs-tools,linux-image-arm64 \
     --essential-hook="sh $work/initramfs.sh \"\$1\"" \
     --customize-hook='echo door >"$1/etc/hostname"' \
@@ -61,7 +67,7 @@ mmdebstrap --quiet --mode=root --architectures=arm64 --variant=minbase \
     --customize-hook="cp $work/facelatch-package-test.service \"\$1/etc/systemd/system/\"" \
     --customize-hook='ln -s ../facelatch-package-test.service "$1/etc/systemd/system/multi-user.target.wants/"' \
     --customize-hook='rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/usr/share/{doc,locale,man}/*' \
-    "$suite" "$work/root" /etc/apt/sources.list.d/debian.sources
+    "$suite" "$work/root" "$sources"
 
 mkdir -p "$folder"
 cp "$work"/root/boot/vmlinuz-* "$folder/vmlinuz"

@@ -1,7 +1,7 @@
 //! `enroll`: somebody new.
 
 use super::site::{Site, load_gallery, open_store};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::camera::Camera;
 use facelatch::config::Config;
@@ -69,19 +69,27 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Ends the camera, with whatever program it is, on a signal, or when it keeps
 /// silent beyond all patience.
+#[derive(Default)]
 struct Watch {
     done: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
 }
 
 impl Watch {
-    fn over(camera: &Camera) -> Result<Self> {
-        let (done, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    /// Listens to signals. To be called before the camera is opened: a signal in between
+    /// would end us and leave its program behind.
+    fn begin() -> Result<Self> {
+        let watch = Self::default();
         for signal in [SIGINT, SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&stop))?;
+            signal_hook::flag::register(signal, Arc::clone(&watch.stop))
+                .context("cannot listen to signals")?;
         }
-        let (interrupter, watched) = (camera.interrupter(), Arc::clone(&done));
-        let stopped = Arc::clone(&stop);
+        Ok(watch)
+    }
+
+    fn over(&self, camera: &Camera) {
+        let (interrupter, watched) = (camera.interrupter(), Arc::clone(&self.done));
+        let stopped = Arc::clone(&self.stop);
         let began = Instant::now();
         std::thread::spawn(move || {
             while !watched.load(Ordering::Relaxed) {
@@ -91,7 +99,6 @@ impl Watch {
                 std::thread::sleep(LOOK_EVERY);
             }
         });
-        Ok(Self { done, stop })
     }
 
     /// Whether a signal came. Picture files do not wait for anything that could
@@ -274,8 +281,9 @@ impl Enroll {
         let bar = ProgressBar::new(u64::from(self.views));
         bar.set_style(ProgressStyle::with_template("views {bar:30} {pos}/{len}  {msg}")?);
         let mut taken = Vec::new();
+        let watch = Watch::begin()?;
         let camera = Camera::open(uri)?;
-        let watch = Watch::over(&camera)?;
+        watch.over(&camera);
         for next in camera {
             if watch.stopped() {
                 break;

@@ -28,8 +28,8 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How long the end waits for somebody to read the log.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the end waits for somebody to read the log, on a machine that is busy.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Opens a door for the people it knows.
 ///

@@ -141,6 +141,8 @@ impl Watched {
                     if let Some(change) = unharmed(|| watcher.look()).flatten() {
                         desk.put(change);
                     }
+                    // Not before: who hears that the configuration was read finds it so.
+                    watcher.watched.reload.end();
                     // After the gallery with them in it, so that they are known as
                     // soon as they are told so.
                     if kept.is_some() {
@@ -176,14 +178,9 @@ impl Watcher {
     }
 
     fn look(&mut self) -> Option<Change> {
-        let Reload { wanted, busy } = &*self.watched.reload;
-        if wanted.load(Ordering::Relaxed) {
-            busy.store(true, Ordering::Relaxed);
-            // Before reading: who wants it meanwhile gets it once more.
-            wanted.store(false, Ordering::Relaxed);
-            let read = self.reload();
-            self.watched.reload.busy.store(false, Ordering::Relaxed);
-            match read {
+        if self.watched.reload.wanted.load(Ordering::Relaxed) {
+            self.watched.reload.begin();
+            match self.reload() {
                 Ok(Some(change)) => {
                     log::info!("configuration: read anew");
                     return Some(change);

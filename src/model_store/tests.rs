@@ -383,3 +383,15 @@ fn versions_become_plain_names() {
         .expect("installed");
     assert!(pointer.current.starts_with("_") && is_set_name(&pointer.current), "{pointer:?}");
 }
+
+#[test]
+fn a_lock_that_a_starting_program_has_too_ends_with_the_change() {
+    let folder = TempDir::new().expect("a folder");
+    let store = ModelStore::new(folder.path());
+    let lock = store.lock().expect("a lock");
+    assert!(matches!(store.lock(), Err(ModelStoreError::Busy { .. })));
+    let lent = lock.0.try_clone().expect("a lock");
+    drop(lock);
+    drop(store.lock().expect("a lock"));
+    drop(lent);
+}

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 /// Boards answer within some milliseconds; at 1200 baud question and answer alone take
 /// 150 ms. Two tries at each of two questions end before the door gives up (2 s).
-const ANSWER_WITHIN: Duration = Duration::from_millis(300);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 /// A command is repeated once, for a bus has noise.
 const TRIES: usize = 2;
 /// The bus is silent for 3.5 characters of 11 bits between frames, and at fast speeds
@@ -182,12 +182,13 @@ pub struct Modbus {
     coil: u16,
     flash: Option<Duration>,
     gap: Duration,
+    answer_within: Duration,
     line: String,
     port: Port,
 }
 
 impl Modbus {
-    pub(super) fn new(address: Address) -> Self {
+    pub(super) fn new(address: Address, answer_within: Duration) -> Self {
         let parity = match address.parity {
             Parity::None => 'N',
             Parity::Even => 'E',
@@ -198,6 +199,7 @@ impl Modbus {
             coil: address.channel.saturating_sub(1),
             flash: address.flash,
             gap: SHORTEST_GAP.max(Duration::from_secs_f64(3.5 * 11.0 / f64::from(address.baud))),
+            answer_within,
             line: format!("{} baud, 8{parity}1", address.baud),
             port: Port::new(&address),
         }
@@ -259,7 +261,7 @@ impl Modbus {
             self.port.send(&ask.frame(self.unit))?;
             let mut buffer = [0; LONGEST];
             let enough = |bytes: &[u8]| bytes.len() >= ask.expects(bytes);
-            let got = self.port.receive(&mut buffer, ANSWER_WITHIN, enough)?;
+            let got = self.port.receive(&mut buffer, self.answer_within, enough)?;
             match ask.answer(self.unit, &buffer[..got]) {
                 Ok(coil) => return Ok(coil),
                 Err(no @ Fault::Exception { .. }) => return Err(self.fault(no)),
@@ -348,7 +350,7 @@ mod tests {
     fn a_flash_is_renewed_before_it_ends() {
         for (flash, on) in [("", 1000), ("&flash=2s", 666), ("&flash=60s", 1000)] {
             let text = format!("/dev/x?protocol=modbus{flash}");
-            let board = Modbus::new(text.parse().expect("an address"));
+            let board = Modbus::new(text.parse().expect("an address"), ANSWER_WITHIN);
             assert_eq!(board.check_every(true).as_millis(), on);
             assert_eq!(board.check_every(false), CHECK_OFF);
         }

@@ -13,7 +13,7 @@ from qemu import connect
 class Guest:
     """The agent in the guest: one command at a time."""
 
-    def __init__(self, path: Path, seconds: float = 300):
+    def __init__(self, path: Path, seconds: float = 1200):
         self.link = connect(path)
         self.buffer = b""
         self.number = 0
@@ -42,13 +42,13 @@ class Guest:
                 output = base64.b64decode(fields[2]) if len(fields) > 2 else b""
                 return int(fields[1]), output.decode(errors="replace")
 
-    def run(self, command: str, seconds: float = 300) -> tuple:
+    def run(self, command: str, seconds: float = 1200) -> tuple:
         """Exit code and output, both streams together."""
         self.number += 1
         self.link.sendall(f"{self.number} {command}\n".encode())
         return self._answer(self.number, seconds)
 
-    def must(self, command: str, seconds: float = 300) -> str:
+    def must(self, command: str, seconds: float = 1200) -> str:
         """The output of a command that has to succeed."""
         code, output = self.run(command, seconds)
         if code != 0:

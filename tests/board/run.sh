@@ -5,6 +5,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/../.."
+. tools/fetch.sh
 work=${XDG_CACHE_HOME:-$HOME/.cache}/facelatch/board
 target=aarch64-unknown-linux-musl
 
@@ -12,8 +13,8 @@ target=aarch64-unknown-linux-musl
 if [[ " $* " != *" --program "* && " $* " != *" --probe "* ]]; then
     # The kernel's headers that the camera's bindings are made from.
     ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1 \
-        || { apt-get update -qq && apt-get install -y -qq libclang1; }
-    rustup target add "$target"
+        || debian libclang1
+    thrice rustup target add "$target"
     # With an example cargo takes the features of dependencies that tests have, and so
     # finds them as cross.sh has compiled them.
     cargo build --release -p facelatch --bin facelatch --example inferences \

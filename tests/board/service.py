@@ -39,7 +39,7 @@ class Service:
         """After each boot: out of the shared folder, which is slow to run from."""
         self.board.guest.must(f"cp /mnt/facelatch {PROGRAM} && cp /mnt/facelatch.toml {CONFIG}")
 
-    def command(self, arguments: str, seconds: float = 300) -> str:
+    def command(self, arguments: str, seconds: float = 1200) -> str:
         """One command of it that has to succeed."""
         return self.board.guest.must(f"{PROGRAM} {arguments} --config {CONFIG}", seconds)
 
@@ -57,7 +57,7 @@ class Service:
             "rm -f /run/exit; { "
             f"{PROGRAM} run --config {CONFIG} {option} & echo $! >/run/pid; wait $!;"
             " echo $? >/run/exit; } >/run/log 2>&1 &")
-        self.board.said.wait(READY, 300, mark)
+        self.board.said.wait(READY, 1200, mark)
 
     def running(self) -> bool:
         return self.board.guest.run("kill -0 $(cat /run/pid)")[0] == 0
@@ -74,10 +74,10 @@ class Service:
 
     def stop(self):
         """As systemd stops it."""
-        code = self._signal(signal.SIGTERM, 300)
+        code = self._signal(signal.SIGTERM, 1200)
         assert code == 0, f"exit code {code} after SIGTERM"
 
     def kill(self):
         """As nobody can catch it."""
-        code = self._signal(signal.SIGKILL, 300)
+        code = self._signal(signal.SIGKILL, 1200)
         assert code == 128 + signal.SIGKILL, f"exit code {code} after SIGKILL"

@@ -4,9 +4,11 @@
 # and the programs under guest/. Leaves WORK/vmlinuz and WORK/initrd.
 #
 # The first time it takes a minute and 75 MB; what it fetched is kept in WORK (by default
-# ~/.cache/facelatch/board) for as long as the kernel's part below stays as it is.
+# ~/.cache/facelatch/board) for as long as the kernel's part below stays as it is. Ends
+# with 3 where this machine has no such packages, or may not install them.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/../../tools/fetch.sh"
 work=$(realpath -m "${1:-${XDG_CACHE_HOME:-$HOME/.cache}/facelatch/board}")
 mkdir -p "$work"
 cd "$work"
@@ -27,8 +29,7 @@ needs xz xz-utils
 needs djpeg libjpeg-turbo-progs
 needs mkfs.ext4 e2fsprogs
 if ((${#missing[@]})); then
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    debian_or_cannot "${missing[@]}"
 fi
 
 # What they need comes with them.
@@ -40,7 +41,8 @@ modules=(virtio_pci virtio_blk virtio_console ext4 crc32c_generic 9p 9pnet_virti
 private_apt() {
     mkdir -p apt/lists/partial apt/cache/archives/partial
     local keyring
-    keyring=$(ls /usr/share/keyrings/debian-archive-keyring.* | tail -1)
+    keyring=$(ls /usr/share/keyrings/debian-archive-keyring.* 2>/dev/null | tail -1) || true
+    [ -n "$keyring" ] || cannot "this is no Debian: there is no debian-archive-keyring"
     apt-get indextargets --format '$(REPO_URI) $(RELEASE)' \
         'Identifier: Packages' 'Component: main' >apt/targets
     # Debian 12's own v4l2loopback is no camera any more once its feeder has gone and
@@ -54,6 +56,7 @@ APT::Architecture "arm64";
 APT::Architectures { "arm64"; "$(dpkg --print-architecture)"; };
 APT::Sandbox::User "root";
 Acquire::Languages "none";
+Acquire::Retries "5";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 Dir::State "$work/apt";
 Dir::State::lists "$work/apt/lists";
@@ -76,18 +79,21 @@ kernel() {
     mkdir deb root
     private_apt
     export APT_CONFIG=$work/apt/apt.conf
-    apt-get -qq update
+    thrice apt-get -qq update
     image=$(depends linux-image-arm64 '^linux-image-')
     release=${image#linux-image-}
     kbuild=$(depends "linux-headers-$release" '^linux-kbuild-')
     backports=$(awk '$2 ~ /-backports$/ { print $2; exit }' apt/releases)
     (
         cd deb
-        apt-get -qq download "$image" "linux-headers-$release" busybox-static \
+        thrice apt-get -qq download "$image" "linux-headers-$release" busybox-static \
             "$(depends "linux-headers-$release" '^linux-headers-.*common')" \
             "$kbuild:$(dpkg --print-architecture)"
-        apt-get -qq download "v4l2loopback-dkms/$backports" \
-            || apt-get -qq download v4l2loopback-dkms
+        if apt-cache madison v4l2loopback-dkms | grep -q " $backports/"; then
+            thrice apt-get -qq download "v4l2loopback-dkms/$backports"
+        else
+            thrice apt-get -qq download v4l2loopback-dkms
+        fi
     )
     unset APT_CONFIG
     for package in deb/*.deb; do

@@ -1,14 +1,16 @@
 //! `push` against a real sshd on this machine, on a port and with keys of its own. It
-//! comes with Debian's openssh-server; where there is none the tests are reported as
-//! ignored.
+//! comes with Debian's openssh-server; where there is none, or nobody can log in by it, the
+//! tests are reported as ignored.
 
 #![expect(clippy::print_stdout, reason = "a test's figures are its output")]
+#![expect(clippy::print_stderr, reason = "why tests are ignored is no output of theirs")]
 
 use facelatch::models::{MANIFEST, Models};
 use facelatch_tools::export::self_test;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -20,10 +22,18 @@ const ADMIRAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/grace_hopp
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models");
 /// A busy machine may take its time to start a program.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Ports tried.
+const PORTS: usize = 5;
 
 fn main() {
     let arguments = Arguments::from_args();
-    let missing = !Path::new(SSHD).exists();
+    let missing = match why_no_login(&arguments) {
+        Some(reason) => {
+            eprintln!("needs_sshd: ignored: {reason}");
+            true
+        }
+        None => false,
+    };
     let trial = |name: &str, test: fn() -> Result<(), Failed>| {
         Trial::test(format!("needs_sshd::{name}"), test).with_ignored_flag(missing)
     };
@@ -35,6 +45,60 @@ fn main() {
         trial("devices_that_cannot_are_told_apart", devices_that_cannot),
     ];
     libtest_mimic::run(&arguments, tests).exit();
+}
+
+/// Why nobody can log in on this machine, if so: no sshd, or an account that it lets in
+/// by no key. Anything else is for the tests to fail by.
+fn why_no_login(arguments: &Arguments) -> Option<String> {
+    if !Path::new(SSHD).exists() {
+        return Some(format!("there is no {SSHD}; install openssh-server"));
+    }
+    if arguments.list {
+        return None;
+    }
+    let device = Device::listen().ok()?;
+    let login = Command::new("ssh")
+        .args(["-F", &device.path("ssh_config"), "-i", &device.path("user")])
+        .args(["-p", &device.port.to_string(), "127.0.0.1", "echo here"])
+        .output()
+        .ok()?;
+    if login.stdout == b"here\n" {
+        return None;
+    }
+    let said = text(&login);
+    // 255 is ssh's own; others are of a shell that is none.
+    let refused = login.status.code() != Some(255) || said.contains("Permission denied");
+    refused.then(|| format!("this user cannot log in by ssh: {}", said.trim()))
+}
+
+/// sshd with the configuration in a folder, on a port that was free a moment ago, on
+/// loopback alone; nothing where it ended, for somebody else has taken that.
+fn sshd(folder: &Path) -> Result<Option<(Child, u16)>, Failed> {
+    let path = |name: &str| folder.join(name);
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let host_key = std::fs::read_to_string(path("host.pub"))?;
+    std::fs::write(path("known_hosts"), format!("[127.0.0.1]:{port} {host_key}"))?;
+    let log = path("sshd.log");
+    let mut sshd = Command::new(SSHD)
+        .args(["-D", "-e", "-p", &port.to_string(), "-f"])
+        .arg(path("sshd_config"))
+        .stdin(Stdio::null())
+        .stderr(std::fs::File::create(&log)?)
+        .spawn()?;
+    let began = Instant::now();
+    // Whoever answers at the port may be another.
+    while !std::fs::read_to_string(&log)?.contains("Server listening") {
+        if sshd.try_wait()?.is_some() {
+            return Ok(None);
+        }
+        if began.elapsed() > PATIENCE {
+            sshd.kill()?;
+            sshd.wait()?;
+            return Err(format!("sshd does not listen: {}", std::fs::read_to_string(&log)?).into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(Some((sshd, port)))
 }
 
 /// A device: sshd on loopback, a gallery with the astronaut, who has a picture, and the
@@ -54,6 +118,14 @@ impl Drop for Device {
 
 impl Device {
     fn start() -> Result<Self, Failed> {
+        let device = Self::listen()?;
+        device.local(&["enroll", "Eileen Collins", "--image", ASTRONAUT], "facelatch.toml")?;
+        device.local(&["enroll", "Grace Hopper", "--image", ADMIRAL], "without.toml")?;
+        Ok(device)
+    }
+
+    /// Without anybody in the gallery.
+    fn listen() -> Result<Self, Failed> {
         let folder = TempDir::new()?;
         let path = |name: &str| folder.path().join(name).display().to_string();
         for key in ["host", "user"] {
@@ -63,19 +135,17 @@ impl Device {
             check(made.success(), "ssh-keygen")?;
         }
         std::fs::copy(path("user.pub"), path("authorized_keys"))?;
-        // A port that was free a moment ago, on loopback alone.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let host_key = std::fs::read_to_string(path("host.pub"))?;
-        std::fs::write(path("known_hosts"), format!("[127.0.0.1]:{port} {host_key}"))?;
-        let mut config = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\n\
-             PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\n\
-             KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n",
-            path("host"),
-            path("authorized_keys")
-        );
-        config.push_str("PrintMotd no\n");
-        std::fs::write(path("sshd_config"), config)?;
+        std::fs::write(
+            path("sshd_config"),
+            format!(
+                "ListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\n\
+                 PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\n\
+                 KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n\
+                 PrintMotd no\n",
+                path("host"),
+                path("authorized_keys")
+            ),
+        )?;
         std::fs::write(
             path("ssh_config"),
             format!(
@@ -94,28 +164,12 @@ impl Device {
         )?;
         // Where root starts it, it wants a folder that only a service would make.
         let _ = std::fs::create_dir_all("/run/sshd");
-        let log = std::fs::File::create(path("sshd.log"))?;
-        let sshd = Command::new(SSHD)
-            .args(["-D", "-e", "-f", &path("sshd_config")])
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()?;
-        let mut device = Self { folder, sshd, port };
-        device.wait_until_it_listens()?;
-        device.local(&["enroll", "Eileen Collins", "--image", ASTRONAUT], "facelatch.toml")?;
-        device.local(&["enroll", "Grace Hopper", "--image", ADMIRAL], "without.toml")?;
-        Ok(device)
-    }
-
-    fn wait_until_it_listens(&mut self) -> Result<(), Failed> {
-        let began = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            if self.sshd.try_wait()?.is_some() || began.elapsed() > PATIENCE {
-                return Err(std::fs::read_to_string(self.path("sshd.log"))?.into());
+        for _ in 0..PORTS {
+            if let Some((sshd, port)) = sshd(folder.path())? {
+                return Ok(Self { folder, sshd, port });
             }
-            std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(())
+        Err(std::fs::read_to_string(path("sshd.log"))?.into())
     }
 
     fn path(&self, name: &str) -> String {
@@ -281,21 +335,31 @@ fn transfers_break() -> Result<(), Failed> {
     device.expect("1")?;
 
     std::fs::remove_file(&mark)?;
-    // Nothing is read on while the sender is killed, so that it is in the middle.
-    let line = device.stand_in(&cut("sleep 3; cat"))?;
+    // Nothing is read on until we say so, or have gone.
+    let go = device.path("go");
+    let wait = format!("until [ -e '{go}' ] || ! [ -e '{mark}' ]; do sleep 0.1; done; cat");
+    let line = device.stand_in(&cut(&wait))?;
     let mut sender = device
         .push_command(&second, &["--facelatch", &line])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
+        // With its ssh.
+        .process_group(0)
         .spawn()?;
     let began = Instant::now();
     while !Path::new(&mark).exists() && began.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(20));
     }
-    sender.kill()?;
+    let group = format!("-{}", sender.id());
+    let killed = Command::new("kill").args(["-s", "KILL", "--", &group]).status()?;
     sender.wait()?;
+    check(killed.success() && Path::new(&mark).exists(), "nothing was half sent")?;
+    // In the middle, for the device still waits for the rest.
     device.expect("1")?;
-    // Its ssh and the device end by themselves; then the same set arrives.
+    let output = device.push(&second, &[])?;
+    refused(&output, "another facelatch is changing")?;
+    std::fs::write(&go, "")?;
+    // The device ends by itself; then the same set arrives.
     let began = Instant::now();
     let output = loop {
         let output = device.push(&second, &[])?;
