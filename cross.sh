@@ -16,13 +16,20 @@ if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v arm-linux-gnuea
         gcc-arm-linux-gnueabihf libc6-dev-armhf-cross qemu-user-static libclang1
 fi
 
+# Emulated system calls do not count what a terminal has not sent yet (TIOCOUTQ);
+# tests/board/run.sh has a kernel that does.
+skipped=(--skip relay::lcus1::tests::a_board_on_a_terminal_gets_its_commands)
+
 # tests CPU STAGE... of the target whose tests were built last; each stage has some
 tests() {
-    local cpu=$1 said
+    local cpu=$1 said failed
     shift
     echo "$cpu"
     for stage in "$@"; do
-        said=$(QEMU_CPU=$cpu cargo test --quiet "${build[@]}" -- "$stage" | tee /dev/stderr)
+        failed=
+        said=$(QEMU_CPU=$cpu cargo test --quiet "${build[@]}" -- "$stage" "${skipped[@]}" 2>&1) || failed=1
+        echo "$said"
+        [ -z "$failed" ] || exit 1
         if ! grep -qE '^test result: ok\. [1-9]' <<<"$said"; then
             echo "$cpu: no test of $stage has passed; is it named so still?" >&2
             exit 1
