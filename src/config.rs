@@ -14,7 +14,7 @@ mod reader;
 mod remark;
 mod service;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unit;
 
 pub use access::{
@@ -26,6 +26,7 @@ pub use change::{KEYS, Key};
 pub use effective::Effective;
 pub use remark::{Position, Remark};
 pub use service::{SOCKET, SYSTEM_FOLDER, ServiceConfig};
+pub(crate) use unit::in_words;
 pub use unit::{duration_text, parse_duration};
 
 use crate::decide::{DecideSettings, TwoFaces, Zone};
@@ -82,7 +83,9 @@ pub enum ConfigError {
 fn cure(reason: &std::io::Error) -> &'static str {
     match reason.kind() {
         ErrorKind::NotFound => "; facelatch config example prints one",
-        ErrorKind::PermissionDenied => "; this user must be able to read it",
+        ErrorKind::PermissionDenied => {
+            "; run this as somebody who may read it, like the service's own user: sudo -u facelatch"
+        }
         _ => "",
     }
 }

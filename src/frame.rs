@@ -32,6 +32,11 @@ pub enum FrameError {
     },
 }
 
+/// Brightness of a colour by ITU-R BT.601, on the scale of its channels.
+pub fn luma([red, green, blue]: [f32; 3]) -> f32 {
+    0.299 * red + 0.587 * green + 0.114 * blue
+}
+
 /// A picture: RGB, 8 bits a channel, row-major `height x width x 3`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {

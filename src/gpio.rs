@@ -8,7 +8,7 @@
 mod debounce;
 mod line;
 
-pub use debounce::Debounce;
+pub use debounce::{DEBOUNCE, Debounce};
 pub use line::{Bias, Chip, Line, LineError, Place};
 
 #[cfg(feature = "gpio")]

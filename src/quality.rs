@@ -3,7 +3,9 @@
 
 use crate::align::{CROP_SIDE, Crop};
 use crate::detect::Face;
+use crate::frame::{Frame, luma};
 use crate::pose::Turn;
+use std::ops::Range;
 
 /// What can be wrong with a view of a face.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,8 +51,8 @@ pub struct Quality {
 
 /// The part of the aligned crop that is face whatever the hair: columns and
 /// rows from eyebrows to chin.
-const FACE: std::ops::Range<usize> = 24..88;
-const FACE_ROWS: std::ops::Range<usize> = 36..100;
+const FACE: Range<usize> = 24..88;
+const FACE_ROWS: Range<usize> = 36..100;
 
 /// Below this an embedding is not worth comparing. See the ramps for what it
 /// means: a face that has lost a fifth of its similarity to a clear view.
@@ -84,19 +86,13 @@ impl Quality {
     pub fn measure(face: &Face, crop: &Crop) -> Self {
         let turn = Turn::of(&face.landmarks);
         let [left, right, ..] = face.landmarks;
-        let light = luma(crop);
-        let at = |x: usize, y: usize| light[y * CROP_SIDE + x];
+        let light = light(crop.frame());
         let (mut sum, mut squares, mut detail, mut count) = (0.0, 0.0, 0.0, 0.0f32);
-        for y in FACE_ROWS {
-            for x in FACE {
-                let middle = at(x, y);
-                let around = at(x - 1, y) + at(x + 1, y) + at(x, y - 1) + at(x, y + 1);
-                let laplacian = around - 4.0 * middle;
-                sum += middle;
-                squares += middle * middle;
-                detail += laplacian * laplacian;
-                count += 1.0;
-            }
+        for [middle, laplacian] in details(&light, CROP_SIDE, FACE, FACE_ROWS) {
+            sum += middle;
+            squares += middle * middle;
+            detail += laplacian * laplacian;
+            count += 1.0;
         }
         let brightness = sum / count;
         let contrast = (squares / count - brightness * brightness).max(1.0);
@@ -145,7 +141,7 @@ fn ramp(value: f32, (none, full): (f32, f32)) -> f32 {
 
 /// How differently the halves of the face are lit.
 fn sides(light: &[f32]) -> f32 {
-    let half = |columns: std::ops::Range<usize>| -> f32 {
+    let half = |columns: Range<usize>| -> f32 {
         FACE_ROWS.map(|y| light[y * CROP_SIDE..][columns.clone()].iter().sum::<f32>()).sum()
     };
     let middle = (FACE.start + FACE.end) / 2;
@@ -153,12 +149,40 @@ fn sides(light: &[f32]) -> f32 {
     (left - right).abs() / (left + right).max(1.0)
 }
 
-/// Brightness of each pixel, BT.601.
-fn luma(crop: &Crop) -> Vec<f32> {
-    let pixels = crop.frame().pixels().chunks_exact(3);
-    pixels
-        .map(|p| 0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2]))
-        .collect()
+/// Brightness of each pixel.
+fn light(frame: &Frame) -> Vec<f32> {
+    frame.pixels().as_chunks::<3>().0.iter().map(|pixel| luma(pixel.map(f32::from))).collect()
+}
+
+/// Brightness and Laplacian of each pixel of a part that has pixels all around it, row by
+/// row.
+fn details(
+    light: &[f32],
+    width: usize,
+    columns: Range<usize>,
+    rows: Range<usize>,
+) -> impl Iterator<Item = [f32; 2]> {
+    let at = move |x: usize, y: usize| light[y * width + x];
+    rows.flat_map(move |y| columns.clone().map(move |x| (x, y))).map(move |(x, y)| {
+        let around = at(x - 1, y) + at(x + 1, y) + at(x, y - 1) + at(x, y + 1);
+        [at(x, y), around - 4.0 * at(x, y)]
+    })
+}
+
+/// Mean brightness of a whole picture, 0 to 255, and its sharpness, 0 and up, as those of
+/// faces are measured: for somebody who turns and focuses a camera.
+pub fn of_picture(frame: &Frame) -> (f64, f64) {
+    let (light, width, height) = (light(frame), frame.width(), frame.height());
+    let count = light.len() as f64;
+    let mean = light.iter().copied().map(f64::from).sum::<f64>() / count;
+    let contrast = light.iter().map(|light| (f64::from(*light) - mean).powi(2)).sum::<f64>();
+    let inner = |side: usize| 1..side.saturating_sub(1);
+    let (mut detail, mut inside) = (0.0, 0.0);
+    for [_, laplacian] in details(&light, width, inner(width), inner(height)) {
+        detail += f64::from(laplacian).powi(2);
+        inside += 1.0;
+    }
+    (mean, detail / f64::max(inside, 1.0) / (contrast / count).max(1.0))
 }
 
 #[cfg(test)]
@@ -214,6 +238,21 @@ mod tests {
         assert!(uneven.sides > 0.5, "{uneven:?}");
         assert_eq!(uneven.weakest_to_enroll().0, Aspect::Brightness);
         assert!(uneven.weakest_to_enroll().1 < WORTH_ENROLLING);
+    }
+
+    #[test]
+    fn a_sharp_picture_measures_sharper_than_a_smooth_one() {
+        let picture = |light: fn(usize, usize) -> u8| {
+            let pixels = (0..64 * 64).flat_map(|at| [light(at % 64, at / 64); 3]).collect();
+            of_picture(&Frame::new(64, 64, pixels).expect("a picture"))
+        };
+        let (brightness, sharp) = picture(|x, y| if (x / 4 + y / 4) % 2 == 0 { 100 } else { 200 });
+        assert!((brightness - 150.0).abs() < 1.0, "{brightness}");
+        let (_, smooth) = picture(|x, y| (2 * x + 2 * y) as u8);
+        assert!(sharp > 100.0 * smooth, "{sharp} {smooth}");
+        for side in [1, 2] {
+            assert_eq!(of_picture(&Frame::filled(side, side, [7; 3])).1, 0.0);
+        }
     }
 
     #[test]

@@ -55,6 +55,16 @@ pub enum RelayError {
         /// As given.
         uri: String,
     },
+    /// We know such relays, but were built without them.
+    #[error(
+        "{uri:?}: this facelatch was built without such relays; build it with --features {feature}"
+    )]
+    NotBuilt {
+        /// As given.
+        uri: String,
+        /// What to build with.
+        feature: String,
+    },
     /// An option of the URI is wrong.
     #[error("{uri:?}: {fault}")]
     Option {
@@ -148,6 +158,10 @@ impl Relay {
                         Self::Modbus(modbus::Modbus::new(address, answer_within))
                     }
                 })
+            }
+            // Where it is built in, it was opened above.
+            Some((kind, _)) if ["gpio", "serial"].contains(&kind) => {
+                Err(RelayError::NotBuilt { uri: uri.to_owned(), feature: kind.to_owned() })
             }
             _ => Err(RelayError::Scheme { uri: uri.to_owned() }),
         }

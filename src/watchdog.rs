@@ -9,7 +9,7 @@ use std::time::Duration;
 pub enum Who {
     /// The one that looks at frames and decides.
     Recognizer,
-    /// The one that waits for frames.
+    /// The one that minds the camera, and not the one that waits for its frames.
     Camera,
     /// The one that talks to the relay.
     Relay,
@@ -23,7 +23,8 @@ pub enum Who {
 pub struct Beats {
     /// The recognizer's, once a frame or a tick.
     pub recognizer: Option<Duration>,
-    /// The camera's, once a frame or a try.
+    /// Of the thread that minds the camera, twice a second, unless a reader that was to end
+    /// holds the camera for good.
     pub camera: Option<Duration>,
     /// The relay's, before every use of the device and some times a second; nothing where
     /// the relay has no thread.

@@ -338,7 +338,8 @@ fn a_camera_that_hangs_opens_nothing() {
     let file = at(folder.path(), "near.y4m");
     std::fs::write(&file, video(ASTRONAUT, 1)).expect("written");
     let frame_bytes = video(ASTRONAUT, 2).len() - video(ASTRONAUT, 1).len();
-    let camera = format!("pipe:cat {file}; while tail -c {frame_bytes} {file}; do sleep 0.1; done");
+    // A program hangs only after 15 seconds of the same, for it may be a coded video.
+    let camera = format!("pipe:cat {file}; while tail -c {frame_bytes} {file}; do sleep 0.5; done");
     let arguments = ["run", "--camera", &camera, "--gallery", &gallery, "--max-frames", "40"];
     let said = succeeds(&[&arguments[..], &["--json"]].concat());
     assert_eq!(events(&said, "granted").len(), 0, "{said}");
@@ -793,5 +794,6 @@ fn a_configuration_is_checked_with_place_and_cure() {
     assert!(said.ends_with("can be used; 1 setting, 1 piece of advice\n"), "{said}");
     let missing = at(folder.path(), "none.toml");
     assert!(fails(&["config", "check", &missing]).contains("facelatch config example prints one"));
-    assert_eq!(output(&["config", "check"]).status.code(), Some(2));
+    let said = succeeds(&["config", "check"]);
+    assert_eq!(said, "defaults: can be used; 0 settings, 0 pieces of advice\n");
 }

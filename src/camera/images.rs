@@ -1,10 +1,13 @@
 //! EDGE: picture files as a camera.
 
 use super::{CameraError, Captured};
+use crate::config::in_words;
 use crate::picture;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// What may follow the last `?`.
+const OPTIONS: [&str; 2] = ["fps", "loop"];
 /// Frames a second where the URI names none.
 const FRAMES_A_SECOND: f64 = 10.0;
 
@@ -40,7 +43,8 @@ impl Images {
                     _ => return Err(wrong(format!("fps={number}: expected 0.01 to 1000"))),
                 },
                 _ => {
-                    return Err(wrong(format!("{option}: unknown; there are fps=NUMBER and loop")));
+                    let known = in_words(&OPTIONS);
+                    return Err(wrong(format!("{option}: unknown; there are {known}")));
                 }
             }
         }
@@ -218,6 +222,14 @@ mod tests {
         std::fs::remove_file(folder.path().join("a.png")).expect("removed");
         std::fs::remove_file(folder.path().join("b.png")).expect("removed");
         assert!(open(&folder, "").expect_err("text only").to_string().contains("no .jpg"));
+    }
+
+    #[test]
+    fn the_example_shows_every_option() {
+        let (names, shown) = crate::config::tests::options("# Options of images:");
+        assert_eq!(names, OPTIONS);
+        let images = open(&folder(), &format!("?{shown}")).expect("a camera");
+        assert!(images.repeat);
     }
 
     #[test]

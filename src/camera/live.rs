@@ -11,7 +11,7 @@
 mod reader;
 
 use super::reopen::{Action, Event, Patience, Reopen, Telling};
-use super::{CameraError, Captured, Kind};
+use super::{CameraError, Captured, Kind, shown};
 use crate::frame::Frame;
 use reader::{News, Reader};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -95,7 +95,8 @@ pub struct CameraHealth {
     pub frames: u64,
     /// Frames so far that were not readable.
     pub bad_frames: u64,
-    /// What the camera is and how it is set; its URI before it was opened.
+    /// What the camera is and how it is set; its URI before it was opened, without
+    /// passwords.
     pub told: Arc<str>,
 }
 
@@ -130,7 +131,7 @@ impl Shared {
             alive: now,
             frames: 0,
             bad_frames: 0,
-            told: uri.into(),
+            told: shown(uri).into(),
         };
         Ok(Self {
             uri: uri.to_owned(),
@@ -167,7 +168,7 @@ impl LiveCamera {
     /// Begins to open the camera; an error only where the URI names none. `origin`
     /// is where the service's clock begins.
     pub fn start(uri: &str, origin: Instant) -> Result<Self, CameraError> {
-        Self::start_patient(uri, origin, Patience::default())
+        Self::start_patient(uri, origin, Patience::with(uri))
     }
 
     /// The same with patience of another measure.

@@ -18,9 +18,12 @@ pub mod mjpeg;
 mod nokhwa;
 mod pipe;
 pub mod reopen;
+mod shown;
 pub mod v4l;
 pub mod y4m;
 pub mod yuv;
+
+pub use shown::shown;
 
 use crate::frame::Frame;
 use rustix::process::Pid;
@@ -38,8 +41,9 @@ pub const STALLED_AFTER: Duration = Duration::from_secs(5);
 pub enum CameraError {
     /// The URI names no camera we know.
     #[error(
-        "{uri:?}: no such kind of camera; use v4l:/dev/video0, images:DIR, images:'PATTERN' or \
-         pipe:'COMMAND'"
+        "{:?}: no such kind of camera; use v4l:/dev/video0, images:DIR, images:'PATTERN' or \
+         pipe:'COMMAND'",
+        shown(uri)
     )]
     Scheme {
         /// As given.
@@ -47,7 +51,8 @@ pub enum CameraError {
     },
     /// We know such cameras, but were built without them.
     #[error(
-        "{uri:?}: this facelatch was built without such cameras; build it with --features {feature}"
+        "{:?}: this facelatch was built without such cameras; build it with --features {feature}",
+        shown(uri)
     )]
     NotBuilt {
         /// As given.
@@ -64,7 +69,7 @@ pub enum CameraError {
         fault: String,
     },
     /// An option of the URI is wrong.
-    #[error("{uri:?}: {fault}")]
+    #[error("{:?}: {fault}", shown(uri))]
     Option {
         /// As given.
         uri: String,
@@ -80,7 +85,7 @@ pub enum CameraError {
         fault: String,
     },
     /// The program does not start, or says nothing sensible.
-    #[error("pipe:{command}: {fault}")]
+    #[error("pipe:{}: {fault}", shown(command))]
     Pipe {
         /// As given.
         command: String,
@@ -180,7 +185,7 @@ impl Camera {
         matches!(self, Self::Images(_))
     }
 
-    /// What it is and how it is set, where there is more to say than its URI.
+    /// What it is and how it is set, where there is more to say than its URI; for everybody.
     pub fn told(&self) -> Option<&str> {
         match self {
             Self::Images(_) | Self::Pipe(_) => None,
@@ -280,6 +285,8 @@ mod tests {
             assert!(message.contains(expected), "{message}");
             assert!(Camera::open(uri).is_err());
         }
+        let message = Kind::of("rtsp://ada:secret@cam").expect_err("no camera").to_string();
+        assert!(message.starts_with("\"rtsp://ada:***@cam\": no such kind"), "{message}");
         assert_eq!(Kind::of("images:frames").expect("a folder"), Kind::Recorded);
         assert_eq!(Kind::of("pipe:true").expect("a program"), Kind::Live);
     }

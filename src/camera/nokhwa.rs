@@ -1,9 +1,10 @@
 //! EDGE: cameras of desktops, by their number. The library waits for frames as
 //! long as it takes, so it does so in a thread of its own.
 
-use super::v4l::uri::{rate, side};
+use super::v4l::uri::{RATE, SIDE, rate, side};
 use super::yuv::{self, Chroma, Colours};
 use super::{CameraError, Captured, STALLED_AFTER, mjpeg};
+use crate::config::in_words;
 use crate::frame::Frame;
 use ::nokhwa::Buffer;
 use ::nokhwa::Camera;
@@ -25,6 +26,8 @@ const FORMATS: [FrameFormat; 6] = [
     FrameFormat::RAWBGR,
     FrameFormat::GRAY,
 ];
+/// What may follow the `?`.
+pub(super) const OPTIONS: [&str; 3] = ["width", "height", "fps"];
 /// How often to look whether somebody wants the end.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -46,13 +49,13 @@ pub(super) fn parse(rest: &str) -> Result<Wish, String> {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         let bad = |expected: &str| format!("{option}: expected {expected}");
         match key {
-            "width" => wish.width = side(value).ok_or_else(|| bad("pixels from 16 to 8192"))?,
-            "height" => wish.height = side(value).ok_or_else(|| bad("pixels from 16 to 8192"))?,
+            "width" => wish.width = side(value).ok_or_else(|| bad(SIDE))?,
+            "height" => wish.height = side(value).ok_or_else(|| bad(SIDE))?,
             "fps" => {
-                let fps = rate(value).ok_or_else(|| bad("0.1 to 1000"))?;
+                let fps = rate(value).ok_or_else(|| bad(RATE))?;
                 wish.fps = fps.round().max(1.0) as u32;
             }
-            _ => return Err(format!("{option}: unknown; there are width, height and fps")),
+            _ => return Err(format!("{option}: unknown; there are {}", in_words(&OPTIONS))),
         }
     }
     Ok(wish)
@@ -213,6 +216,12 @@ fn decode(buffer: &Buffer) -> Result<Frame, String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_example_says_that_it_has_the_first_options_of_another_kind() {
+        assert!(crate::config::EXAMPLE.contains("nokhwa: has the first three"));
+        assert_eq!(OPTIONS, super::super::v4l::uri::OPTIONS[..3]);
+    }
 
     #[test]
     fn numbers_and_wishes_are_read() {

@@ -174,6 +174,13 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_fails_keeps_its_password() {
+        let video = frames("false rtsp://ada:secret@cam");
+        let message = video.last().expect("an error").as_ref().expect_err("no video").to_string();
+        assert!(message.starts_with("pipe:false rtsp://ada:***@cam: "), "{message}");
+    }
+
+    #[test]
     fn an_endless_program_ends_with_the_camera() {
         let started = Instant::now();
         let mut pipe =

@@ -8,6 +8,11 @@ use std::time::Duration;
 /// openings: the camera stays open meanwhile, as somebody may switch on the light.
 const DARK_AT_MOST: Duration = Duration::from_secs(600);
 
+/// Videos that are coded with key frames show the same picture to the last bit where
+/// nothing moves, until the next key frame: in cameras on a network every ten seconds at
+/// the most.
+const SAME_OF_A_PROGRAM: Duration = Duration::from_secs(15);
+
 /// How long a camera may take, and how long it is left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
@@ -15,7 +20,8 @@ pub struct Patience {
     pub first_frame: Duration,
     /// Between two good frames.
     pub between: Duration,
-    /// Frames that are all the same, to the last bit: every real camera has noise.
+    /// Frames that are all the same, to the last bit: every real camera has noise. Longer
+    /// for programs, since coding takes noise away.
     pub same: Duration,
     /// From the first failure to the next opening; doubles with each.
     pub least: Duration,
@@ -37,6 +43,18 @@ impl Default for Patience {
             most: Duration::from_secs(30),
             steady: Duration::from_secs(5),
             say_again: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Patience {
+    /// With the camera that the URI names.
+    pub fn with(uri: &str) -> Self {
+        let patience = Self::default();
+        if uri.starts_with("pipe:") {
+            Self { same: SAME_OF_A_PROGRAM, ..patience }
+        } else {
+            patience
         }
     }
 }
@@ -431,7 +449,11 @@ mod tests {
 
     impl Scene {
         fn new() -> Self {
-            Self { reopen: Reopen::new(ms(0), Patience::default()), log: Vec::new() }
+            Self::of(Patience::default())
+        }
+
+        fn of(patience: Patience) -> Self {
+            Self { reopen: Reopen::new(ms(0), patience), log: Vec::new() }
         }
 
         fn step(&mut self, at: u64, event: Event) -> &mut Self {
@@ -567,6 +589,23 @@ mod tests {
                 "6000 the camera is there again after 5 s, opened once in vain",
             ]
         );
+    }
+
+    #[test]
+    fn a_video_whose_key_frames_are_far_apart_does_not_hang() {
+        let mut scene = Scene::of(Patience::with("pipe:ffmpeg -i rtsp://cam -f yuv4mpegpipe -"));
+        scene.step(0, Event::Tick);
+        for at in 1..600 {
+            let key_frame = at % 100 == 0;
+            let event = if key_frame { Event::Frame } else { Event::Same { dark: false } };
+            scene.step(100 * at, event);
+        }
+        assert_eq!(scene.said(), ["0 open", "100 the camera is there"]);
+        for at in 600..800 {
+            scene.step(100 * at, Event::Same { dark: false });
+        }
+        assert!(scene.said().concat().contains("its frames are all the same"));
+        assert_eq!(Patience::with("v4l:/dev/video0"), Patience::default());
     }
 
     #[test]

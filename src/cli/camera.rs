@@ -1,14 +1,16 @@
 //! `camera`: which cameras there are, and what one sees.
 
 use super::pictures::FaceLine;
-use super::site::Site;
+use super::site::{CAMERA, OF_CONFIGURATION, Site, camera_uri};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use facelatch::camera::live::{LiveCamera, Taken};
+use facelatch::camera::shown;
 use facelatch::camera::v4l::nodes::{Node, lasting_uri};
 use facelatch::detect::Detector;
 use facelatch::frame::Frame;
 use facelatch::picture::encode_png;
+use facelatch::quality;
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageError};
 use serde::Serialize;
@@ -57,8 +59,7 @@ struct List {
 struct Shot {
     #[command(flatten)]
     site: Site,
-    /// Camera, like v4l:/dev/video0, pipe:'COMMAND' or images:DIR [default: that of the configuration]
-    #[arg(long, value_name = "URI")]
+    #[arg(long, value_name = "URI", help = format!("{CAMERA}{OF_CONFIGURATION}"))]
     camera: Option<String>,
     /// Picture to write, .jpg, .jpeg or .png
     #[arg(value_name = "OUT")]
@@ -203,26 +204,22 @@ impl List {
 impl Shot {
     fn run(self) -> Result<ExitCode> {
         let config = self.site.config()?;
-        let Some(uri) = self.camera.as_ref().or(config.camera.uri.as_ref()) else {
-            bail!(
-                "no camera: name one with --camera, or with uri under [camera] in the configuration"
-            );
-        };
+        let uri = camera_uri(self.camera, &config)?;
         let format = Format::of(&self.out)?;
         let models = self.site.models(&config)?;
         let mut detector = Detector::new(&models.detector, config.detector())?;
-        let frame = last_of(uri, self.frames)?;
+        let frame = last_of(&uri, self.frames)?;
         let bytes = format.encode(&frame).context("the picture cannot be encoded")?;
         std::fs::write(&self.out, bytes).with_context(|| self.out.display().to_string())?;
         let faces: Vec<FaceLine> =
             detector.detect(&frame)?.iter().map(|face| FaceLine::new(&frame, face)).collect();
-        let (brightness, sharpness) = measure(&frame);
+        let (brightness, sharpness) = quality::of_picture(&frame);
         let (width, height) = (frame.width(), frame.height());
         let mut out = anstream::stdout().lock();
         let name = self.out.display();
         if self.json {
             let line = json!({
-                "picture": name.to_string(), "camera": uri, "width": width, "height": height,
+                "picture": name.to_string(), "camera": shown(&uri), "width": width, "height": height,
                 "brightness": brightness, "sharpness": sharpness, "faces": faces,
             });
             writeln!(out, "{line}")?;
@@ -253,14 +250,14 @@ fn last_of(uri: &str, frames: u32) -> Result<Frame> {
             }
             Taken::Nothing | Taken::Same if began.elapsed() < TIME => {}
             Taken::Nothing | Taken::Same => {
-                bail!("{uri}: only {count} frames in {} s", TIME.as_secs())
+                bail!("{}: only {count} frames in {} s", shown(uri), TIME.as_secs())
             }
             Taken::Away { reason, .. } => bail!("{reason}"),
             Taken::Ended(Some(fault)) => bail!("{fault}"),
             Taken::Ended(None) => break,
         }
     }
-    last.with_context(|| format!("{uri}: no frame"))
+    last.with_context(|| format!("{}: no frame", shown(uri)))
 }
 
 /// How a picture is written.
@@ -292,46 +289,5 @@ impl Format {
             ExtendedColorType::Rgb8,
         )?;
         Ok(bytes)
-    }
-}
-
-/// Mean brightness (BT.601), 0 to 255; variance of the Laplacian over that of the
-/// brightness, as faces are measured.
-fn measure(frame: &Frame) -> (f64, f64) {
-    let width = frame.width();
-    let light: Vec<f64> = frame
-        .pixels()
-        .chunks_exact(3)
-        .map(|p| 0.299 * f64::from(p[0]) + 0.587 * f64::from(p[1]) + 0.114 * f64::from(p[2]))
-        .collect();
-    let count = light.len().max(1) as f64;
-    let mean = light.iter().sum::<f64>() / count;
-    let contrast = light.iter().map(|light| (light - mean).powi(2)).sum::<f64>() / count;
-    let (mut detail, mut inner) = (0.0, 0.0);
-    for rows in light.chunks_exact(width).collect::<Vec<_>>().windows(3) {
-        for x in 1..width.saturating_sub(1) {
-            let around = rows[0][x] + rows[2][x] + rows[1][x - 1] + rows[1][x + 1];
-            detail += (around - 4.0 * rows[1][x]).powi(2);
-            inner += 1.0;
-        }
-    }
-    (mean, detail / f64::max(inner, 1.0) / contrast.max(1.0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sharp_picture_measures_sharper_than_a_smooth_one() {
-        let picture = |light: fn(usize, usize) -> u8| {
-            let pixels = (0..64 * 64).flat_map(|at| [light(at % 64, at / 64); 3]).collect();
-            measure(&Frame::new(64, 64, pixels).expect("a picture"))
-        };
-        let (brightness, sharp) = picture(|x, y| if (x / 4 + y / 4) % 2 == 0 { 100 } else { 200 });
-        assert!((brightness - 150.0).abs() < 1.0, "{brightness}");
-        let (_, smooth) = picture(|x, y| (2 * x + 2 * y) as u8);
-        assert!(sharp > 100.0 * smooth, "{sharp} {smooth}");
-        assert_eq!(measure(&Frame::filled(1, 1, [7; 3])).1, 0.0);
     }
 }

@@ -36,8 +36,9 @@ enum What {
     ///
     /// Exit code 1 where it cannot be used; advice alone is no failure.
     Check {
-        /// Configuration file
-        #[arg(value_name = "FILE", required_unless_present = "config")]
+        /// Configuration file [default: /etc/facelatch/facelatch.toml where there is one, else
+        /// every setting's default]
+        #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
         /// The same, as other commands have it
         #[arg(long, value_name = "FILE", conflicts_with = "file")]
@@ -59,7 +60,9 @@ impl Config {
                     write!(out, "{}", effective.to_toml()?)?;
                 }
             }
-            What::Check { file, config } => check(&mut out, file.or(config).as_deref())?,
+            What::Check { file, config } => {
+                check(&mut out, config_file(file.or(config).as_deref()))?;
+            }
             What::Example => write!(out, "{EXAMPLE}")?,
         }
         Ok(ExitCode::SUCCESS)

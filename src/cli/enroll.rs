@@ -1,13 +1,15 @@
 //! `enroll`: somebody new.
 
-use super::site::{Site, load_gallery, open_store};
+use super::site::{CAMERA, Site, load_gallery, open_store};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::camera::Camera;
 use facelatch::config::Config;
 use facelatch::detect::DetectorSettings;
 use facelatch::embed::Template;
-use facelatch::enroll::{EnrollSettings, Enrolment, MAX_VIEWS, Poses, Shot, Step};
+use facelatch::enroll::{
+    EnrollSettings, Enrolment, MAX_VIEWS, Poses, SAME_PERSON_RATE, Shot, Step,
+};
 use facelatch::gallery::Gallery;
 use facelatch::gallery::store::NewTemplate;
 use facelatch::models::Models;
@@ -29,10 +31,6 @@ const CLEARLY_LARGER: f32 = 2.0;
 /// Smallest face in a photo to look for, pixels: the quality asked for needs
 /// more anyway.
 const SMALLEST_FACE: f32 = 40.0;
-/// False accept rate a pair at which two views count as one person's, and
-/// somebody new as somebody known. Looser than a door: here it is about
-/// mistakes, not about attacks.
-const SAME_PERSON_RATE: f64 = 1e-4;
 
 /// Enroll somebody from photos or in front of the camera
 ///
@@ -57,8 +55,7 @@ struct Source {
     /// Photos of the person, alone or clearly in front
     #[arg(long = "image", value_name = "FILE", num_args = 1..)]
     images: Vec<PathBuf>,
-    /// Camera: images:DIR, images:'PATTERN' or pipe:'COMMAND'
-    #[arg(long, value_name = "URI")]
+    #[arg(long, value_name = "URI", help = CAMERA)]
     camera: Option<String>,
 }
 

@@ -2,9 +2,9 @@
 
 use super::LAST_WORDS;
 use super::outlet::Outlet;
-use super::site::{Site, load_gallery, open_store};
+use super::site::{CAMERA, OF_CONFIGURATION, RELAY, Site, camera_uri, load_gallery, open_store};
 use super::watch::{Watched, detector};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use facelatch::camera::Kind;
 use facelatch::camera::live::LiveCamera;
@@ -35,18 +35,17 @@ const CLOSES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Watch the camera and open the door for the people enrolled
 ///
-/// Ends with the camera's input, after --max-frames, or on SIGINT or SIGTERM,
-/// with the relay off first. People enrolled, renamed or removed meanwhile count
+/// Ends on SIGINT or SIGTERM, after --max-frames, or with the last of recorded
+/// frames (images:), with the relay off first; a live camera that ends is opened
+/// again. People enrolled, renamed or removed meanwhile count
 /// within a second, and so does another set of models that was installed.
 #[derive(Args)]
 pub struct Run {
     #[command(flatten)]
     site: Site,
-    /// Camera: images:DIR, images:'PATTERN?fps=10&loop' or pipe:'COMMAND'
-    #[arg(long, value_name = "URI")]
+    #[arg(long, value_name = "URI", help = format!("{CAMERA}{OF_CONFIGURATION}"))]
     camera: Option<String>,
-    /// Relay: log: or serial:/dev/ttyUSB0?channel=1
-    #[arg(long, value_name = "URI")]
+    #[arg(long, value_name = "URI", help = format!("{RELAY}{OF_CONFIGURATION}"))]
     relay: Option<String>,
     /// End after so many frames
     #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
@@ -59,11 +58,7 @@ pub struct Run {
 impl Run {
     pub fn run(self) -> Result<ExitCode> {
         let config = self.site.config()?;
-        let Some(uri) = self.camera.or_else(|| config.camera.uri.clone()) else {
-            bail!(
-                "no camera: name one with --camera, or with uri under [camera] in the configuration"
-            );
-        };
+        let uri = camera_uri(self.camera, &config)?;
         let relay = Relay::open(self.relay.as_ref().unwrap_or(&config.relay.uri))?;
         let (shown, frames) = (relay.to_string(), Kind::of(&uri)?);
         // Whoever asks for a reload while models are read is not to end the service.

@@ -1,7 +1,7 @@
 //! What several commands share: which configuration, models and gallery.
 
 use super::model_set::ModelSet;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use facelatch::config::{Config, ConfigError, SOCKET, SYSTEM_FOLDER};
 use facelatch::gallery::Gallery;
@@ -14,6 +14,17 @@ use std::path::{Path, PathBuf};
 
 /// Where the package keeps the configuration.
 const SYSTEM_CONFIG: &str = "/etc/facelatch/facelatch.toml";
+
+/// What --camera takes, for the help of all commands that have it.
+pub const CAMERA: &str = "Camera: v4l:/dev/video0, v4l:name=PART OF ITS NAME, v4l:usb=SOCKET, \
+    pipe:'COMMAND', images:DIR, images:'PATTERN?fps=10&loop' or nokhwa:0; facelatch config example \
+    has their options";
+/// The same of --relay.
+pub const RELAY: &str = "Relay: gpio:GPIO17, gpio:/dev/gpiochip0/17, serial:/dev/ttyUSB0?channel=1, \
+    serial:/dev/ttyUSB0?protocol=modbus&unit=1&channel=1 or log:; facelatch config example has \
+    their options";
+/// Behind either, where the configuration may have it.
+pub const OF_CONFIGURATION: &str = " [default: that of the configuration]";
 
 /// Configuration, models and gallery.
 #[derive(Args)]
@@ -86,6 +97,13 @@ pub fn read_config(named: Option<&Path>) -> Result<Config, ConfigError> {
     config_file(named).map_or_else(|| Ok(Config::default()), Config::read)
 }
 
+/// The camera asked for, else the configuration's.
+pub fn camera_uri(given: Option<String>, config: &Config) -> Result<String> {
+    given.or_else(|| config.camera.uri.clone()).context(
+        "no camera: name one with --camera, or with uri under [camera] in the configuration",
+    )
+}
+
 /// The socket of the service that runs: as asked for or configured, else this user's
 /// own where there is one, else the system's.
 pub fn service_socket(given: Option<PathBuf>, config: &Config) -> PathBuf {
@@ -143,4 +161,35 @@ pub fn load_gallery(
         );
     }
     Ok(loaded.gallery)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{camera, enroll, run};
+    use super::*;
+    use clap::Command;
+
+    #[test]
+    fn every_kind_of_camera_and_relay_is_in_the_help_of_every_command() {
+        let shot = camera::Camera::augment_args(Command::new("camera"));
+        let shot = shot.find_subcommand("shot").expect("a command").clone();
+        let run = run::Run::augment_args(Command::new("run"));
+        let enroll = enroll::Enroll::augment_args(Command::new("enroll"));
+        let help = |command: &Command, name: &str| {
+            let argument = command.get_arguments().find(|argument| argument.get_id() == name);
+            argument.and_then(|argument| argument.get_help()).expect("a help").to_string()
+        };
+        for command in [&shot, &run, &enroll] {
+            let help = help(command, "camera");
+            for kind in ["v4l:/", "v4l:name=", "v4l:usb=", "pipe:", "images:", "nokhwa:"] {
+                assert!(help.contains(kind), "{kind}: {help}");
+            }
+            let default = help.ends_with(OF_CONFIGURATION);
+            assert_eq!(default, command.get_name() != "enroll", "{help}");
+        }
+        let help = help(&run, "relay");
+        for kind in ["gpio:", "serial:", "protocol=modbus", "log:"] {
+            assert!(help.contains(kind), "{kind}: {help}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use super::unit::{duration_text, rate, time};
 use crate::button::Gesture;
 use crate::door::{AntiPassback, DoorSettings, LockKind, LockoutSettings, PassbackSettings, Role};
 use crate::enroll::button::ButtonSettings;
-use crate::enroll::{EnrollSettings, MAX_VIEWS, Poses};
+use crate::enroll::{EnrollSettings, MAX_VIEWS, Poses, SAME_PERSON_RATE};
 use crate::neighbours;
 use crate::pose::Pose;
 use crate::schedule::{ClockUnsure, Group, Holiday, Hours, Schedule, Span};
@@ -15,9 +15,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// False accept rate a pair at which two views count as one person's.
-const SAME_PERSON_RATE: f64 = 1e-4;
 
 /// How long a door may be told to open, seconds: anybody gets through in a minute, and
 /// no lock opens for less than a moment.

@@ -3,8 +3,8 @@
 use super::remark::{Remark, seconds};
 use super::unit::time;
 use crate::camera::{self, CameraError};
-use crate::gpio::{Chip, Line, Place};
-use crate::relay::Relay;
+use crate::gpio::{self, Chip, Line, Place};
+use crate::relay::{Relay, RelayError};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ impl Default for GpioConfig {
             door_contact: None,
             exit: None,
             reset: None,
-            debounce: Duration::from_millis(20),
+            debounce: gpio::DEBOUNCE,
         }
     }
 }
@@ -126,12 +126,10 @@ fn camera(uri: &str) -> Result<(), String> {
 
 /// Whether this names a relay: ports are opened later.
 fn relay(uri: &str) -> Result<(), String> {
-    let not_built = match uri.split_once(':') {
-        Some(("serial", _)) => cfg!(not(feature = "serial")),
-        Some(("gpio", _)) => cfg!(not(feature = "gpio")),
-        _ => false,
-    };
-    if not_built { Ok(()) } else { Relay::open(uri).map(drop).map_err(|error| error.to_string()) }
+    match Relay::open(uri) {
+        Ok(_) | Err(RelayError::NotBuilt { .. }) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Whether this names a GPIO line.

@@ -129,6 +129,20 @@ fn uncommented() -> String {
     EXAMPLE.lines().map(bare).collect()
 }
 
+/// The options that the example lists below the line that begins so: their names, and all
+/// as shown, as a URI takes them.
+pub(crate) fn options(heading: &str) -> (Vec<&'static str>, String) {
+    let below = EXAMPLE.lines().skip_while(|line| !line.starts_with(heading)).skip(1);
+    let shown: Vec<&str> = below
+        .map_while(|line| line.strip_prefix("#     "))
+        // The rest of what is told of the one before.
+        .filter(|line| !line.starts_with(' '))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let names = shown.iter().map(|option| option.split('=').next().unwrap_or_default()).collect();
+    (names, shown.join("&"))
+}
+
 /// Table, key and value as a text, with what else it takes.
 fn text_with(key: &str, value: &str) -> String {
     let beside = BESIDE.iter().find(|(name, _)| *name == key).map(|(_, text)| *text);

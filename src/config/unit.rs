@@ -6,6 +6,14 @@ use serde::{Deserializer, Serializer};
 use std::fmt;
 use std::time::Duration;
 
+/// "a, b and c".
+pub(crate) fn in_words(names: &[&str]) -> String {
+    match names.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        _ => names.concat(),
+    }
+}
+
 /// Reads "3s", "1.5s", "250ms", "2m" or "8h".
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();

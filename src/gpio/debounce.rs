@@ -13,6 +13,11 @@
 
 use std::time::Duration;
 
+/// Of an input where nothing is said. Of 18 switches measured by J. Ganssle (A Guide to
+/// Debouncing, 2004) all but one bounced for less than 6.2 ms; nobody feels three times
+/// that.
+pub const DEBOUNCE: Duration = Duration::from_millis(20);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Steady,

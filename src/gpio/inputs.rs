@@ -1,5 +1,6 @@
 //! EDGE: threads that watch input lines, one a line, so that none waits for another.
 
+use super::DEBOUNCE;
 use super::chip::{GpioError, request};
 use super::line::Line;
 use super::watch::{Clock, Event, Name, Watch};
@@ -12,9 +13,6 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Where nothing is said. Of 18 switches measured by J. Ganssle (A Guide to Debouncing,
-/// 2004) all but one bounced for less than 6.2 ms.
-const DEBOUNCE: Duration = Duration::from_millis(10);
 /// The level is read so often without an edge: an edge that was lost is found, and a chip
 /// that is gone.
 const READ_EVERY: Duration = Duration::from_millis(500);

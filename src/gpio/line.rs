@@ -10,13 +10,15 @@
 //! Options follow a `?`: `active=low`, `bias=pull-up`, `pull-down` or `none`, and for
 //! inputs `debounce=5ms`. Labels and names stay where chip numbers change with the kernel.
 
-use crate::config::parse_duration;
+use crate::config::{in_words, parse_duration};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 use thiserror::Error;
 
+/// What may follow the `?`.
+const OPTIONS: [&str; 3] = ["active", "bias", "debounce"];
 /// Longer than any switch bounces, and than anybody would wait.
 const LONGEST_DEBOUNCE: Duration = Duration::from_secs(1);
 
@@ -112,7 +114,7 @@ fn parse(uri: &str) -> Result<Line, String> {
                 line.debounce = Some(period);
             }
             _ => {
-                return Err(format!("{option}: unknown; there are active, bias and debounce"));
+                return Err(format!("{option}: unknown; there are {}", in_words(&OPTIONS)));
             }
         }
     }
@@ -233,6 +235,14 @@ mod tests {
             let message = uri.parse::<Line>().expect_err(uri).to_string();
             assert!(message.contains(expected) && message.contains(uri), "{message}");
         }
+    }
+
+    #[test]
+    fn the_example_shows_every_option() {
+        let (names, shown) = crate::config::tests::options("# Options of gpio:");
+        assert_eq!(names, OPTIONS);
+        let line: Line = format!("gpio:GPIO17?{shown}").parse().expect("a line");
+        assert!(line.active_low && line.bias.is_some() && line.debounce.is_some());
     }
 
     proptest! {

@@ -6,6 +6,7 @@
 //! are).
 
 use crate::align::Crop;
+use crate::frame::luma;
 
 /// The part of the aligned crop that is face whatever the hair.
 const COLUMNS: std::ops::Range<usize> = 24..88;
@@ -48,7 +49,7 @@ impl Colours {
                 sum += saturation;
                 squares += saturation * saturation;
                 warmth += (red - blue) / (red + green + blue).max(1.0);
-                let light = 0.299 * red + 0.587 * green + 0.114 * blue;
+                let light = luma([red, green, blue]);
                 glare += f32::from(u8::from(light >= HIGHLIGHT));
                 lights.push(light);
                 let level = |value: u8| usize::from(value) * LEVELS / 256;

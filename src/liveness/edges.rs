@@ -4,7 +4,7 @@
 //! does so too, so that such lines are asked for on three sides of the face; over the
 //! fourth the hand may lie.
 
-use crate::frame::{Frame, Rect};
+use crate::frame::{Frame, Rect, luma};
 
 /// Sides of the neighbourhood looked at, in sides of the face's box: a photo or phone
 /// that fills more of the picture shows no edge anyway.
@@ -55,12 +55,7 @@ fn neighbourhood(frame: &Frame, face: &Rect) -> Vec<f32> {
                 && y >= 0.0
                 && x <= (frame.width() - 1) as f32
                 && y <= (frame.height() - 1) as f32;
-            light.push(if inside {
-                let [red, green, blue] = frame.sample(x, y);
-                0.299 * red + 0.587 * green + 0.114 * blue
-            } else {
-                f32::NAN
-            });
+            light.push(if inside { luma(frame.sample(x, y)) } else { f32::NAN });
         }
     }
     light

@@ -8,7 +8,7 @@
 //!
 //! Looked at in the frame itself: bringing the face to another size would smooth it away.
 
-use crate::frame::{Frame, Rect};
+use crate::frame::{Frame, Rect, luma};
 use std::f32::consts::TAU;
 
 /// Side of a window, pixels: the smallest in which waves of ten pixels repeat often
@@ -75,9 +75,8 @@ fn add_window(
     let mut mean = [0.0f32; 2];
     for (y, row) in grid.chunks_exact_mut(SIDE).enumerate() {
         for (x, value) in row.iter_mut().enumerate() {
-            let [red, green, blue] =
-                frame.pixel(left + x as isize, top + y as isize).map(f32::from);
-            *value = [0.299 * red + 0.587 * green + 0.114 * blue, red - green];
+            let colour = frame.pixel(left + x as isize, top + y as isize).map(f32::from);
+            *value = [luma(colour), colour[0] - colour[1]];
             (0..2).for_each(|part| mean[part] += value[part] / (SIDE * SIDE) as f32);
         }
     }

@@ -191,8 +191,9 @@ impl RelayLink {
 
     /// Gives an order, which ends all earlier ones that are not carried out yet; the answer
     /// is told. Where this is an error, the order is not taken and no answer follows.
-    /// After `at_most` the relay is locked whatever happens to whoever gives the orders; the
-    /// same order once more counts that anew, and is not answered.
+    /// After `at_most` the relay is locked whatever happens to whoever gives the orders. The
+    /// same order once more counts that anew, and is answered only where it is not taken:
+    /// while the relay is away, or a later order came before it.
     pub fn order(
         &self,
         number: u32,

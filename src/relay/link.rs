@@ -17,7 +17,8 @@ pub struct Command {
     pub on: bool,
     /// For how long after it was carried out; then the relay is told to be locked, whoever
     /// gives the orders or not. The same order once more, by its number, counts that from
-    /// then and is not answered.
+    /// then, and is answered only where it is not taken: while the relay is away, or where a
+    /// later order came before it was looked at.
     pub at_most: Option<Duration>,
 }
 

@@ -1,12 +1,15 @@
 //! EDGE: a serial port with a relay board on it.
 
 use super::RelayError;
-use crate::config::parse_duration;
+use crate::config::{in_words, parse_duration};
 use serialport::{ClearBuffer, ErrorKind, Parity, SerialPort};
 use std::io::{Read, Write};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+/// What may follow the `?`, and what of a Modbus board.
+const OPTIONS: [&str; 2] = ["protocol", "channel"];
+const MODBUS_OPTIONS: [&str; 6] = ["protocol", "channel", "unit", "baud", "parity", "flash"];
 /// A command of eight bytes takes 9 ms at 9600 baud and 73 ms at 1200; a port that takes
 /// longer than this is not taking it.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -98,11 +101,10 @@ impl FromStr for Address {
                         .ok_or_else(|| format!("flash={text}: expected 2s to 3276s"))?;
                     address.flash = Some(flash);
                 }
-                _ if modbus => {
-                    let known = "protocol, channel, unit, baud, parity and flash";
-                    return Err(format!("{option}: unknown; there are {known}"));
+                _ => {
+                    let known = if modbus { &MODBUS_OPTIONS[..] } else { &OPTIONS };
+                    return Err(format!("{option}: unknown; there are {}", in_words(known)));
                 }
-                _ => return Err(format!("{option}: unknown; there are protocol and channel")),
             }
         }
         Ok(address)
@@ -275,5 +277,18 @@ mod tests {
             let message = rest.parse::<Address>().expect_err(rest);
             assert!(message.contains(expected), "{message}");
         }
+    }
+
+    #[test]
+    fn the_example_shows_every_option() {
+        let options = crate::config::tests::options;
+        let (names, shown) = options("# Options of serial: behind");
+        assert_eq!(names, OPTIONS);
+        let address: Address = format!("/dev/x?{shown}").parse().expect("an address");
+        assert_eq!(address.protocol, Protocol::Lcus1);
+        let (names, shown) = options("# Options of serial: with protocol=modbus");
+        assert_eq!(names, MODBUS_OPTIONS);
+        let address: Address = format!("/dev/x?{shown}").parse().expect("an address");
+        assert!(address.protocol == Protocol::Modbus && address.flash.is_some());
     }
 }

@@ -6,7 +6,7 @@
 //! and the detector add (landmarks a pixel off, light, blur, JPEG), or both. Photos of
 //! press events are further apart than frames of one visit, copies of one photo nearer.
 //!
-//!     cargo run --release --workspace --example attempts -- IMAGES PEOPLE...
+//!     cargo run --release -p facelatch-tools --example attempts -- IMAGES PEOPLE...
 //!
 //! IMAGES holds NAME/NAME_0001.jpg; PEOPLE are lists of names or pairs files.
 

@@ -11,7 +11,7 @@
 //! | `exposure=auto` or `10ms` | how long a frame is exposed |
 //! | `power-line=50hz`, `60hz`, `off` or `auto` | which lamps must not flicker |
 
-use crate::config::parse_duration;
+use crate::config::{in_words, parse_duration};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -108,13 +108,16 @@ pub struct Wish {
     pub power_line: Option<PowerLine>,
 }
 
+/// What may follow the `?`.
+pub(crate) const OPTIONS: [&str; 6] =
+    ["width", "height", "fps", "format", "exposure", "power-line"];
 /// Shortest and longest exposure that makes a frame.
 const EXPOSURES: std::ops::RangeInclusive<Duration> =
     Duration::from_micros(100)..=Duration::from_secs(10);
 /// Pixels of a side.
 const SIDES: std::ops::RangeInclusive<u32> = 16..=super::super::yuv::LARGEST_SIDE as u32;
-/// Frames a second.
-const RATES: std::ops::RangeInclusive<f64> = 0.1..=1000.0;
+/// Frames a second: rarer ones come as late as those of a camera that has stopped.
+const RATES: std::ops::RangeInclusive<f64> = 0.5..=1000.0;
 
 /// Device and wish, or what is wrong and would be right.
 pub fn parse(rest: &str) -> Result<(Which, Wish), String> {
@@ -141,7 +144,7 @@ fn wish(options: &str) -> Result<Wish, String> {
         match key {
             "width" => wish.width = Some(side(value).ok_or_else(|| bad(SIDE))?),
             "height" => wish.height = Some(side(value).ok_or_else(|| bad(SIDE))?),
-            "fps" => wish.fps = Some(rate(value).ok_or_else(|| bad("0.1 to 1000"))?),
+            "fps" => wish.fps = Some(rate(value).ok_or_else(|| bad(RATE))?),
             "format" => {
                 let named = PixelFormat::ALL
                     .into_iter()
@@ -164,17 +167,16 @@ fn wish(options: &str) -> Result<Wish, String> {
                 });
             }
             _ => {
-                return Err(format!(
-                    "{option}: unknown; there are width, height, fps, format, exposure and \
-                     power-line, each with =VALUE"
-                ));
+                let known = in_words(&OPTIONS);
+                return Err(format!("{option}: unknown; there are {known}, each with =VALUE"));
             }
         }
     }
     Ok(wish)
 }
 
-const SIDE: &str = "pixels from 16 to 8192";
+pub(crate) const SIDE: &str = "pixels from 16 to 8192";
+pub(crate) const RATE: &str = "0.5 to 1000";
 
 pub(crate) fn side(text: &str) -> Option<u32> {
     text.parse().ok().filter(|side| SIDES.contains(side))
@@ -249,7 +251,8 @@ mod tests {
             ("/dev/video0?width=0", "width=0: expected pixels from 16 to 8192"),
             ("/dev/video0?height=9000", "height=9000: expected"),
             ("/dev/video0?width", "width: expected"),
-            ("/dev/video0?fps=nan", "fps=nan: expected 0.1 to 1000"),
+            ("/dev/video0?fps=nan", "fps=nan: expected 0.5 to 1000"),
+            ("/dev/video0?fps=0.2", "fps=0.2: expected 0.5 to 1000"),
             ("/dev/video0?format=h264", "format=h264: expected mjpg, yuyv or nv12"),
             ("/dev/video0?exposure=10", "exposure=10: expected auto, or a time with its unit"),
             ("/dev/video0?exposure=1us", "0.1ms to 10s"),
@@ -259,6 +262,21 @@ mod tests {
             let message = parse(rest).expect_err(rest);
             assert!(message.contains(expected), "{rest}: {message}");
         }
+    }
+
+    #[test]
+    fn two_frames_come_before_a_camera_counts_as_stopped() {
+        let longest = Duration::from_secs_f64(1.0 / RATES.start());
+        assert!(2 * longest < super::super::super::STALLED_AFTER);
+        assert!(RATE.starts_with(&RATES.start().to_string()));
+    }
+
+    #[test]
+    fn the_example_shows_every_option() {
+        let (names, shown) = crate::config::tests::options("# Options of v4l:");
+        assert_eq!(names, OPTIONS);
+        let (_, wish) = parse(&format!("/dev/video0?{shown}")).expect("a wish");
+        assert!(wish.width.is_some() && wish.power_line.is_some());
     }
 
     proptest! {

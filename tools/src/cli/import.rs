@@ -52,7 +52,8 @@ enum What {
         /// SCALE_80x80_MiniFASNet*.pth, each seen at its own scale
         #[arg(required = true)]
         weights: Vec<PathBuf>,
-        /// Folder for the ONNX files and manifest.toml, beside the other models
+        /// Folder of a set of models, a copy of models/ for one: the ONNX files and
+        /// manifest.toml are added to it
         #[arg(long, default_value = "models")]
         out: PathBuf,
     },
@@ -92,9 +93,9 @@ impl Import {
 }
 
 fn import_minifasnet(weights: &[PathBuf], out: &Path) -> Result<()> {
+    has_detector(out)?;
     let mut networks = Vec::new();
-    for path in weights {
-        let (scale, name) = minifasnet::named(path)?;
+    for (path, (scale, file)) in weights.iter().zip(liveness_files(weights)?) {
         let network = pytorch::read(&read(path)?)
             .and_then(MiniFasNet::from_state_dict)
             .with_context(|| path.display().to_string())?;
@@ -110,14 +111,7 @@ fn import_minifasnet(weights: &[PathBuf], out: &Path) -> Result<()> {
             );
         }
         log::info!("{}: at most {apart:.1e} apart from the weights in torch", path.display());
-        networks.push((
-            LivenessFile {
-                file: format!("{}.onnx", name.to_lowercase()),
-                sha256: sha256_hex(&bytes),
-                scale,
-            },
-            bytes,
-        ));
+        networks.push((LivenessFile { file, sha256: sha256_hex(&bytes), scale }, bytes));
     }
     // Only when all are good.
     for (entry, bytes) in &networks {
@@ -130,6 +124,37 @@ fn import_minifasnet(weights: &[PathBuf], out: &Path) -> Result<()> {
         networks: networks.into_iter().map(|(entry, _)| entry).collect(),
     };
     update_manifest(out, None, "liveness", toml::Value::try_from(entry)?)
+}
+
+/// Scale of each network, and what its file is to be called, by its scale and name.
+fn liveness_files(weights: &[PathBuf]) -> Result<Vec<(f64, String)>> {
+    let mut files: Vec<(f64, String)> = Vec::with_capacity(weights.len());
+    for path in weights {
+        let (scale, name) = minifasnet::named(path)?;
+        let file = format!("{}-{scale}.onnx", name.to_lowercase());
+        if files.iter().any(|(_, other)| *other == file) {
+            bail!(
+                "{}: the {name} of scale {scale} is named twice; name each network once",
+                path.display()
+            );
+        }
+        files.push((scale, file));
+    }
+    Ok(files)
+}
+
+/// Refuses a folder without a set of models to add to: without a detector it would be none.
+fn has_detector(out: &Path) -> Result<()> {
+    let path = out.join(MANIFEST);
+    if !read_manifest(&path)?.contains_key("detector") {
+        bail!(
+            "{}: names no detector, and these networks only judge faces that one has found; copy \
+             a whole set there first, as by cp -r models {}",
+            path.display(),
+            out.display()
+        );
+    }
+    Ok(())
 }
 
 fn import_mtcnn(weights: &Path, out: &Path) -> Result<()> {
@@ -217,11 +242,7 @@ pub fn update_manifest(
     value: toml::Value,
 ) -> Result<()> {
     let path = folder.join(MANIFEST);
-    let mut manifest: toml::Table = match std::fs::read_to_string(&path) {
-        Ok(text) => toml::from_str(&text).with_context(|| path.display().to_string())?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => toml::Table::new(),
-        Err(error) => return Err(error).with_context(|| path.display().to_string()),
-    };
+    let mut manifest = read_manifest(&path)?;
     if let Some(version) = version {
         manifest.insert("version".to_owned(), version.into());
     } else if !manifest.contains_key("version") {
@@ -231,6 +252,15 @@ pub fn update_manifest(
     write_file(&path, toml::to_string(&manifest)?.as_bytes())
 }
 
+/// The manifest; an empty one where there is none.
+fn read_manifest(path: &Path) -> Result<toml::Table> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => toml::from_str(&text).with_context(|| path.display().to_string()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(toml::Table::new()),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| path.display().to_string())
 }
@@ -238,4 +268,37 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 /// Writes a file as a whole, or leaves what was there.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     files::replace(path, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn liveness_networks_are_named_by_their_scale_and_each_once() {
+        let files = |names: &[&str]| {
+            let paths: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
+            liveness_files(&paths).map_err(|error| error.to_string())
+        };
+        let (first, second) = ("a/2.7_80x80_MiniFASNetV2.pth", "4_0_0_80x80_MiniFASNetV2.pth");
+        let expected =
+            vec![(2.7, "minifasnetv2-2.7.onnx".into()), (4.0, "minifasnetv2-4.onnx".into())];
+        assert_eq!(files(&[first, second]), Ok(expected));
+        let twice = files(&[first, "b/2.7_0_0_80x80_MiniFASNetV2.pth"]).expect_err("twice");
+        assert!(twice.starts_with("b/2.7_0_0_80x80") && twice.contains("named twice"), "{twice}");
+    }
+
+    #[test]
+    fn liveness_networks_are_added_to_a_set_and_make_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let weights = [PathBuf::from("2.7_80x80_MiniFASNetV2.pth")];
+        let refused = || import_minifasnet(&weights, folder.path()).expect_err("no set");
+        assert!(refused().to_string().contains("cp -r models"), "{}", refused());
+        let manifest = folder.path().join(MANIFEST);
+        std::fs::write(&manifest, "version = \"1\"\n").expect("written");
+        assert!(refused().to_string().contains("names no detector"), "{}", refused());
+        std::fs::write(&manifest, "[detector]\n").expect("written");
+        // Now it is the weights that are not there.
+        assert!(refused().to_string().contains("MiniFASNetV2.pth"), "{}", refused());
+    }
 }

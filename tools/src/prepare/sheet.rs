@@ -3,15 +3,25 @@
 
 use crate::dataset::{Row, read_crop};
 use anyhow::Result;
+use embedded_graphics::draw_target::DrawTarget;
+use embedded_graphics::geometry::{Dimensions, OriginDimensions, Point, Size};
+use embedded_graphics::mono_font::iso_8859_1::FONT_6X10;
+use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
+use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
+use embedded_graphics::text::{Baseline, Text};
+use embedded_graphics::{Drawable, Pixel};
 use facelatch::align::CROP_SIDE;
 use facelatch::frame::Frame;
-use font8x8::UnicodeFonts;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 /// Side of a face on the sheet, pixels: half a crop.
 const TILE: usize = CROP_SIDE / 2;
-/// Side of a letter, pixels.
-const LETTER: usize = 8;
+/// Of names.
+const FONT: &MonoFont<'_> = &FONT_6X10;
+/// Width and height of a letter, pixels.
+const LETTER: (usize, usize) =
+    (FONT.character_size.width as usize, FONT.character_size.height as usize);
 /// Between things, pixels.
 const GAP: usize = 4;
 /// Faces a row of the sheet, and of one person at most.
@@ -36,14 +46,14 @@ struct Block<'r> {
 pub fn sheet(rows: &[Row]) -> Result<Frame> {
     let blocks = blocks(rows);
     let down = blocks.last().map_or(1, |block| block.place.1 + 1);
-    let (step_x, step_y) = (TILE + GAP, TILE + LETTER + 2 * GAP);
+    let (step_x, step_y) = (TILE + GAP, TILE + LETTER.1 + 2 * GAP);
     let mut sheet = Frame::filled(ACROSS * step_x + GAP, down * step_y + GAP, PAPER);
     for Block { person, faces, place } in &blocks {
         let (x, y) = (GAP + place.0 * step_x, GAP + place.1 * step_y);
         write(&mut sheet, person, (x, y), faces.len() * step_x - GAP);
         for (at, row) in faces.iter().enumerate() {
             let crop = read_crop(&row.path)?;
-            draw(&mut sheet, crop.frame(), (x + at * step_x, y + LETTER + GAP));
+            draw(&mut sheet, crop.frame(), (x + at * step_x, y + LETTER.1 + GAP));
         }
     }
     Ok(sheet)
@@ -94,18 +104,39 @@ fn draw(sheet: &mut Frame, crop: &Frame, (left, top): (usize, usize)) {
     }
 }
 
-/// A name as far as there is room; letters that the font lacks are boxes.
+/// A name as far as there is room; letters that the font lacks are question marks.
 fn write(sheet: &mut Frame, text: &str, (left, top): (usize, usize), room: usize) {
-    const BOX: [u8; LETTER] = [0x00, 0x7e, 0x42, 0x42, 0x42, 0x42, 0x7e, 0x00];
-    let width = sheet.width();
-    for (at, letter) in text.chars().take(room / LETTER).enumerate() {
-        let glyph = font8x8::BASIC_FONTS.get(letter).or_else(|| font8x8::LATIN_FONTS.get(letter));
-        for (y, bits) in glyph.unwrap_or(BOX).into_iter().enumerate() {
-            for x in (0..LETTER).filter(|x| bits >> x & 1 == 1) {
-                let start = ((top + y) * width + left + at * LETTER + x) * 3;
-                sheet.pixels_mut()[start..start + 3].copy_from_slice(&INK);
-            }
+    let shown: String = text.chars().take(room / LETTER.0).collect();
+    let [red, green, blue] = INK;
+    let look = MonoTextStyle::new(FONT, Rgb888::new(red, green, blue));
+    let at = Point::new(left as i32, top as i32);
+    let Ok(_) = Text::with_baseline(&shown, at, look, Baseline::Top).draw(&mut Paper(sheet));
+}
+
+/// A sheet that is written on.
+struct Paper<'s>(&'s mut Frame);
+
+impl OriginDimensions for Paper<'_> {
+    fn size(&self) -> Size {
+        Size::new(self.0.width() as u32, self.0.height() as u32)
+    }
+}
+
+impl DrawTarget for Paper<'_> {
+    type Color = Rgb888;
+    type Error = Infallible;
+
+    fn draw_iter<I>(&mut self, pixels: I) -> Result<(), Infallible>
+    where
+        I: IntoIterator<Item = Pixel<Rgb888>>,
+    {
+        let (bounds, width) = (self.bounding_box(), self.0.width());
+        for Pixel(at, colour) in pixels.into_iter().filter(|pixel| bounds.contains(pixel.0)) {
+            let start = (at.y as usize * width + at.x as usize) * 3;
+            let ink = [colour.r(), colour.g(), colour.b()];
+            self.0.pixels_mut()[start..start + 3].copy_from_slice(&ink);
         }
+        Ok(())
     }
 }
 

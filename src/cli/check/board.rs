@@ -1,0 +1,81 @@
+//! Clock, supply and temperature.
+
+use super::Findings;
+use anyhow::Result;
+use facelatch::clock;
+use facelatch::config::{ClockSource, Config};
+use std::io::Write;
+use std::path::Path;
+
+/// Degrees Celsius from which on a Raspberry Pi slows down.
+const HOT: f64 = 80.0;
+
+/// Whether schedules have a clock to go by.
+pub(super) fn wall_clock(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
+    let needed = config.schedule().needs_clock();
+    let vouched = config.schedule.clock == ClockSource::Trusted;
+    match clock::read(vouched) {
+        Some(reading) if reading.synchronized => {
+            findings.good("clock", &format!("{}, synchronized", reading.local))
+        }
+        Some(reading) if needed => findings.wrong(
+            "clock",
+            format!(
+                "{}, not synchronized, and schedules need it: hours fall to clock_unsure, and \
+                 open_hours do not open; see timedatectl, or set clock = \"trusted\" under \
+                 [schedule] if the board has a clock with a battery",
+                reading.local
+            ),
+        ),
+        Some(reading) => findings
+            .good("clock", &format!("{}, not synchronized; no schedule needs it", reading.local)),
+        None => findings.wrong("clock", "shows no time that can be true; see timedatectl"),
+    }
+}
+
+/// Supply and temperature, where the board tells.
+pub(super) fn health(findings: &mut Findings<impl Write>) -> Result<()> {
+    let text = |path: &Path| std::fs::read_to_string(path).ok();
+    let monitors = std::fs::read_dir("/sys/class/hwmon").into_iter().flatten().flatten();
+    for monitor in monitors {
+        let folder = monitor.path();
+        if text(&folder.join("name")).is_some_and(|name| name.trim() == "rpi_volt") {
+            match text(&folder.join("in0_lcrit_alarm")).as_deref().map(str::trim) {
+                Some("0") => findings.good("supply", "5 V")?,
+                Some(_) => findings.wrong(
+                    "supply",
+                    "its voltage is too low: use the board's own supply, and feed the lock from \
+                     another",
+                )?,
+                None => {}
+            }
+        }
+    }
+    let degrees = text(Path::new("/sys/class/thermal/thermal_zone0/temp"))
+        .and_then(|text| text.trim().parse::<f64>().ok())
+        .map(|thousandths| thousandths / 1000.0);
+    match degrees {
+        Some(degrees) if degrees >= HOT => findings
+            .odd("temperature", &format!("{degrees:.0} °C: it slows down; give it a heat sink")),
+        Some(degrees) => findings.good("temperature", &format!("{degrees:.0} °C")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::advice;
+    use super::super::tests::said;
+    use super::*;
+
+    #[test]
+    fn a_clock_that_hours_need_is_told_once() {
+        let text = "[groups.staff]\nhours = [\"07:00-19:00\"]\n[groups.owners]\n";
+        let config = Config::parse(Path::new("facelatch.toml"), text).expect("a configuration");
+        let text = said(|findings| {
+            advice(&config, findings).expect("told");
+            wall_clock(&config, findings).expect("told");
+        });
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+}

@@ -1,0 +1,149 @@
+//! A service that runs, by what it says of itself.
+
+use super::Findings;
+use anyhow::Result;
+use facelatch::control::{AskError, Reply};
+use facelatch::snapshot::{CameraNow, Snapshot};
+use std::io::Write;
+
+/// A service that has said nothing of itself for so many seconds hangs: it does twice a
+/// second.
+const HANGS: f64 = 5.0;
+/// Share of the frames from which on so many unreadable ones are a cable or its supply.
+const MANY_BAD: f64 = 0.01;
+/// Share of the frames from which on so many passed over are a board that is too slow.
+const MANY_DROPPED: f64 = 0.5;
+
+/// Whether a service holds camera, lines and relay, and what it says of them.
+pub(super) fn judge_answer(
+    asked: &Result<Reply, AskError>,
+    findings: &mut Findings<impl Write>,
+) -> Result<bool> {
+    match asked {
+        Err(AskError::Nobody { .. }) => Ok(false),
+        Err(AskError::Denied { path }) => {
+            findings.wrong(
+                "service",
+                format!(
+                    "{}: this user may not ask it; run facelatch check as root or as the \
+                     service's own user",
+                    path.display()
+                ),
+            )?;
+            Ok(true)
+        }
+        Err(error) => findings.wrong("service", error).map(|()| true),
+        Ok(Reply { status: Some(snapshot), .. }) => judge(snapshot, findings).map(|()| true),
+        Ok(Reply { error, .. }) => {
+            let error = error.as_deref().unwrap_or("it says nothing of itself");
+            findings.wrong("service", error).map(|()| true)
+        }
+    }
+}
+
+/// How a service is that runs.
+fn judge(now: &Snapshot, findings: &mut Findings<impl Write>) -> Result<()> {
+    let about = format!("version {}, process {}", now.version, now.pid);
+    let watchdog = &now.watchdog;
+    let late = || {
+        let who = watchdog.who.as_deref().unwrap_or("a thread");
+        format!("{about}: {who} has said nothing for {:.1} s", watchdog.silent_s)
+    };
+    if now.age_s > HANGS {
+        let age = now.age_s;
+        let cure = "it hangs; restart it, and see its log";
+        findings.wrong("service", format!("{about}: nothing new for {age:.0} s: {cure}"))?;
+    } else if watchdog.state == "stuck" {
+        findings.wrong("service", format!("{}; restart it, and see its log", late()))?;
+    } else if watchdog.state == "late" {
+        findings.odd("service", &late())?;
+    } else {
+        findings.good("service", &format!("runs: {about}; it holds camera, lines and relay"))?;
+    }
+    camera_now(&now.camera, findings)?;
+    let relay = &now.relay;
+    match &relay.state[..] {
+        "answering" => findings.good("relay", "answers the service"),
+        "" | "opening" => findings.odd("relay", "the service opens it; look again in a moment"),
+        fault => findings.wrong("relay", format!("{fault} (for {:.0} s)", relay.since_s)),
+    }
+}
+
+/// How the camera of a service is.
+fn camera_now(camera: &CameraNow, findings: &mut Findings<impl Write>) -> Result<()> {
+    let CameraNow { state, since_s, frames, dropped, bad } = camera;
+    match &state[..] {
+        "running" => {}
+        "" | "opening" => {
+            return findings.odd("camera", "the service opens it; look again in a moment");
+        }
+        fault => return findings.wrong("camera", format!("{fault} (for {since_s:.0} s)")),
+    }
+    let text = format!("gives the service frames: {frames}, {dropped} passed over, {bad} bad");
+    let all = (frames + dropped + bad) as f64;
+    if *bad as f64 > MANY_BAD * all {
+        findings.odd("camera", &format!("{text}; see to its cable and supply"))
+    } else if *dropped as f64 > MANY_DROPPED * all {
+        findings.odd("camera", &format!("{text}; this board is slow for so many"))
+    } else {
+        findings.good("camera", &text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::said;
+    use super::*;
+    use facelatch::snapshot::{RelayNow, WatchdogNow};
+    use std::path::PathBuf;
+
+    fn well() -> Snapshot {
+        let camera = CameraNow {
+            state: "running".to_owned(),
+            frames: 990,
+            dropped: 10,
+            ..CameraNow::default()
+        };
+        let relay = RelayNow { state: "answering".to_owned(), ..RelayNow::default() };
+        let watchdog = WatchdogNow { state: "healthy".to_owned(), ..WatchdogNow::default() };
+        Snapshot { camera, relay, watchdog, ..Snapshot::default() }
+    }
+
+    type Change = fn(&mut Snapshot);
+
+    #[test]
+    fn a_service_that_runs_is_judged_by_what_it_says() {
+        let judged = |change: Change| {
+            let mut snapshot = well();
+            change(&mut snapshot);
+            said(|findings| judge(&snapshot, findings).expect("told"))
+        };
+        let good = judged(|_| {});
+        assert_eq!(good.matches("\"good\"").count(), 3, "{good}");
+        let changes: [(Change, &str, &str); 7] = [
+            (|now| now.age_s = 6.0, "wrong", "it hangs"),
+            (|now| now.watchdog.state = "stuck".to_owned(), "wrong", "restart it"),
+            (|now| now.watchdog.state = "late".to_owned(), "odd", "has said nothing"),
+            (|now| now.camera.state = "no such device".to_owned(), "wrong", "no such device"),
+            (|now| now.camera.bad = 50, "odd", "cable"),
+            (|now| now.camera.dropped = 5000, "odd", "slow"),
+            (|now| now.relay.state = "does not open".to_owned(), "wrong", "does not open"),
+        ];
+        for (change, state, text) in changes {
+            let said = judged(change);
+            let line = said.lines().find(|line| line.contains(text)).expect(text);
+            assert!(line.contains(&format!("\"state\":\"{state}\"")), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_this_user_may_not_use_is_no_absent_service() {
+        let path = PathBuf::from("/run/facelatch/control.sock");
+        let denied = Err(AskError::Denied { path: path.clone() });
+        let text = said(|findings| assert!(judge_answer(&denied, findings).expect("told")));
+        assert!(text.contains("\"wrong\"") && text.contains("as root"), "{text}");
+        let nobody = Err(AskError::Nobody { path });
+        let text = said(|findings| assert!(!judge_answer(&nobody, findings).expect("told")));
+        assert_eq!(text, "");
+    }
+}
