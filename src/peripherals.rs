@@ -257,6 +257,9 @@ impl Secured {
         on_stuck: impl FnOnce(&str) + Send + 'static,
     ) -> Result<(Peripherals, Hand), PeripheralsError> {
         let Self { sender, messages, hand, control, snapshot } = self;
+        // The relay's thread has its own.
+        #[cfg(not(feature = "gpio"))]
+        drop(sender);
         let beats = Arc::new(match &hand {
             Hand::Link(link) => Heartbeats::relay(link.pulse()),
             Hand::Direct(_) => Heartbeats::default(),
