@@ -44,12 +44,21 @@ const STACK: usize = 256 << 10;
 pub enum ControlError {
     /// Somebody else has it.
     #[error(
-        "{path}: another service has this socket, perhaps another user's; stop it first, or \
-         give this one another socket"
+        "{path}: another service has this socket; stop it first, or give this one another \
+         socket"
     )]
     Taken {
         /// Which socket.
         path: PathBuf,
+    },
+    /// Somebody else's service has, or had it.
+    #[error(
+        "{lock}: another user's, so that their service may run; stop it, or remove this \
+             file where none runs"
+    )]
+    Foreign {
+        /// What is theirs.
+        lock: PathBuf,
     },
     /// There is something else.
     #[error("{path}: this is no socket; remove it, or name another path")]
@@ -191,7 +200,7 @@ fn lock(path: &Path) -> Result<File, ControlError> {
     let failed = |reason| ControlError::Path { path: PathBuf::from(&name), reason };
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(false).mode(0o600).open(&name);
-    let file = file.map_err(|reason| not_locked(path, Path::new(&name), reason))?;
+    let file = file.map_err(|reason| not_locked(Path::new(&name), reason))?;
     // Whoever started a program in the moment the lock was let go of has lent it that for
     // as long as the other takes to begin.
     for _ in 0..LOCK_TRIES {
@@ -206,9 +215,9 @@ fn lock(path: &Path) -> Result<File, ControlError> {
 
 /// Why the lock does not open. One that is there and another user's tells of a service that
 /// must not be fought over the relay.
-fn not_locked(path: &Path, lock: &Path, reason: io::Error) -> ControlError {
+fn not_locked(lock: &Path, reason: io::Error) -> ControlError {
     if reason.kind() == ErrorKind::PermissionDenied && lock.exists() {
-        return ControlError::Taken { path: path.to_owned() };
+        return ControlError::Foreign { lock: lock.to_owned() };
     }
     ControlError::Path { path: lock.to_owned(), reason }
 }
@@ -407,12 +416,12 @@ mod tests {
     #[test]
     fn the_lock_of_another_user_is_another_service() {
         let folder = tempfile::TempDir::new().expect("a folder");
-        let (path, lock) = (folder.path().join("socket"), folder.path().join("socket.lock"));
-        let why = |kind: ErrorKind| not_locked(&path, &lock, kind.into());
+        let lock = folder.path().join("socket.lock");
+        let why = |kind: ErrorKind| not_locked(&lock, kind.into());
         let denied = ErrorKind::PermissionDenied;
         assert!(matches!(why(denied), ControlError::Path { .. }), "a folder that is not ours");
         std::fs::write(&lock, "").expect("written");
-        assert!(matches!(why(denied), ControlError::Taken { .. }));
+        assert!(matches!(why(denied), ControlError::Foreign { .. }));
         assert!(matches!(why(ErrorKind::StorageFull), ControlError::Path { .. }));
     }
 }

@@ -479,12 +479,19 @@ impl Controller {
     ) {
         match *decision {
             Decision::Grant(evidence) => self.known(now, captured, evidence, output),
-            // Whoever stands there while somebody enrolls does not want in.
-            Decision::Stranger { .. } if self.enrolment.busy() => {}
+            // The newcomer is no stranger.
+            Decision::Stranger { .. }
+                if matches!(
+                    self.enrolment.state(),
+                    button::State::Newcomer { .. } | button::State::Keeping { .. }
+                ) => {}
             Decision::Stranger { track, similarity, frames } => {
                 let threshold = self.threshold;
                 output.events.push(Event::Stranger { track, similarity, frames, threshold });
-                output.signals.push(Signal::Refused);
+                // Who waits for an administrator goes on seeing so.
+                if !self.enrolment.busy() {
+                    output.signals.push(Signal::Refused);
+                }
                 self.at_door(now, door::Event::Refused, None, output);
             }
             Decision::TwoFaces { faces } => {

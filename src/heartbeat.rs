@@ -86,8 +86,8 @@ pub struct Watchdog {
 impl Watchdog {
     /// Begins to watch. `on_stuck` is called at most once, on the watchdog's thread, with
     /// the reason, and is the one to tell it; systemd hears nothing more after that, and
-    /// ends the service itself should `on_stuck` not. It must not wait for any thread that
-    /// is watched.
+    /// ends the service itself should `on_stuck` not, which must not wait without a limit for
+    /// any thread that is watched.
     pub fn start(
         beats: Arc<Heartbeats>,
         settings: WatchdogSettings,

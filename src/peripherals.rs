@@ -177,7 +177,6 @@ pub struct Peripherals {
 /// An order that is being written.
 struct Writing {
     begun: Begun,
-    lockdown: bool,
     /// Lockdown ends once it is written.
     ends: bool,
 }
@@ -223,7 +222,9 @@ impl Secured {
         let control = match Control::listen(&config.status_socket(), Arc::clone(&snapshot)) {
             Ok(control) => Some(control),
             // Another service at this door would fight over the lock.
-            Err(error @ ControlError::Taken { .. }) => return Err(error.into()),
+            Err(error @ (ControlError::Taken { .. } | ControlError::Foreign { .. })) => {
+                return Err(error.into());
+            }
             Err(error) => {
                 log::warn!("{error}; going on without facelatch status and facelatch door");
                 None
@@ -494,12 +495,12 @@ impl Peripherals {
             self.writing.iter_mut().for_each(|writing| writing.ends = false);
         }
         if self.standing.set_lockdown(lockdown) {
-            self.writing.push_back(Writing { begun, lockdown, ends });
-        } else if lockdown {
-            let did = "lockdown holds, but a restart may end it: the disk is busy; order it again";
-            self.answer(begun, Ok(did.to_owned()));
-        } else {
+            self.writing.push_back(Writing { begun, ends });
+        } else if ends {
             self.answer(begun, Err("the disk is busy; try again".to_owned()));
+        } else {
+            let did = "done, but a restart may undo it: the disk is busy; order it once more";
+            self.answer(begun, Ok(did.to_owned()));
         }
     }
 
@@ -507,7 +508,7 @@ impl Peripherals {
     fn written(&mut self, keeper: &mut Doorkeeper, now: Duration) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(done) = self.standing.written() {
-            let Some(Writing { begun, lockdown, ends }) = self.writing.pop_front() else { break };
+            let Some(Writing { begun, ends }) = self.writing.pop_front() else { break };
             let file = self.standing.standing().file().display().to_string();
             let answer = match done {
                 Ok(()) => {
@@ -517,10 +518,10 @@ impl Peripherals {
                     }
                     Ok(mode(keeper))
                 }
-                Err(reason) if lockdown => {
-                    Ok(format!("{}, but a restart ends it: {file}: {reason}", mode(keeper)))
+                Err(reason) if ends => Err(format!("{file}: {reason}")),
+                Err(reason) => {
+                    Ok(format!("{}, but a restart may undo it: {file}: {reason}", mode(keeper)))
                 }
-                Err(reason) => Err(format!("{file}: {reason}")),
             };
             self.answer(begun, answer);
         }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 /// A file that is there while lockdown holds.
 #[derive(Clone, Debug)]
@@ -42,7 +43,8 @@ impl Standing {
             return self.sync_folder();
         }
         match std::fs::remove_file(&self.file) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            // Perhaps since the last try, which could not make sure of it.
+            Err(error) if error.kind() == ErrorKind::NotFound => return self.sync_folder(),
             removed => removed?,
         }
         self.sync_folder().inspect_err(|_| {
@@ -67,17 +69,21 @@ impl Standing {
 /// Orders that wait to be written; those who give them are four at most.
 const WAITING: usize = 8;
 
+/// A card that takes longer is left to the system.
+const END_WITHIN: Duration = Duration::from_secs(3);
+
 /// Writes on a thread of its own: a card may take seconds, and a door that waits for it
 /// is given up by its relay.
 #[derive(Debug)]
 pub struct StandingWriter {
     standing: Standing,
-    orders: SyncSender<bool>,
+    orders: Option<SyncSender<bool>>,
     done: Receiver<io::Result<()>>,
 }
 
 impl StandingWriter {
-    /// The thread ends with this, after what it was told.
+    /// The thread ends with this, after what it was told, which is waited for, but not
+    /// without end.
     pub fn start(standing: Standing) -> io::Result<Self> {
         let (orders, to_write) = sync_channel::<bool>(WAITING);
         // Each order has room for its answer.
@@ -89,7 +95,7 @@ impl StandingWriter {
                 let _ = written.send(file.set_lockdown(holds));
             }
         })?;
-        Ok(Self { standing, orders, done })
+        Ok(Self { standing, orders: Some(orders), done })
     }
 
     /// What is written.
@@ -99,13 +105,22 @@ impl StandingWriter {
 
     /// Begins to write it; whether it did, or too much waits already.
     pub fn set_lockdown(&self, holds: bool) -> bool {
-        self.orders.try_send(holds).is_ok()
+        self.orders.as_ref().is_some_and(|orders| orders.try_send(holds).is_ok())
     }
 
     /// How the next one went, in the order in which they were begun; nothing while it is
     /// being written.
     pub fn written(&self) -> Option<io::Result<()>> {
         self.done.try_recv().ok()
+    }
+}
+
+impl Drop for StandingWriter {
+    fn drop(&mut self) {
+        self.orders = None;
+        let until = Instant::now() + END_WITHIN;
+        // Until the thread has let go of its end.
+        while self.done.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok() {}
     }
 }
 
@@ -140,9 +155,14 @@ mod tests {
         let writer = writer.expect("a thread");
         assert!([true, false, true].into_iter().all(|holds| writer.set_lockdown(holds)));
         for _ in 0..3 {
-            let done = writer.done.recv_timeout(std::time::Duration::from_secs(60));
+            let done = writer.done.recv_timeout(Duration::from_secs(60));
             done.expect("an answer").expect("written");
         }
         assert!(writer.standing().lockdown() && writer.written().is_none());
+        // What is ordered last is written, too.
+        let standing = writer.standing().clone();
+        assert!(writer.set_lockdown(false));
+        drop(writer);
+        assert!(!standing.lockdown());
     }
 }

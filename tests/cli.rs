@@ -794,6 +794,9 @@ fn a_configuration_is_checked_with_place_and_cure() {
     assert!(said.ends_with("can be used; 1 setting, 1 piece of advice\n"), "{said}");
     let missing = at(folder.path(), "none.toml");
     assert!(fails(&["config", "check", &missing]).contains("facelatch config example prints one"));
-    let said = succeeds(&["config", "check"]);
-    assert_eq!(said, "defaults: can be used; 0 settings, 0 pieces of advice\n");
+    // Where the system has none of its own.
+    if !Path::new("/etc/facelatch/facelatch.toml").exists() {
+        let said = succeeds(&["config", "check"]);
+        assert_eq!(said, "defaults: can be used; 0 settings, 0 pieces of advice\n");
+    }
 }

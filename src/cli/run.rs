@@ -31,7 +31,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 /// How long the door may take to be locked where a thread is stuck.
-const CLOSES_WITHIN: Duration = Duration::from_secs(10);
+const CLOSES_WITHIN: Duration = Duration::from_secs(5);
 
 /// Watch the camera and open the door for the people enrolled
 ///

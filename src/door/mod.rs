@@ -246,7 +246,7 @@ impl Door {
             Event::Command(command) => self.command(now, command, actions),
             Event::OpenHours(open) => self.open_hours = open,
             Event::Passed { person, role, ago } => {
-                self.passback.passed(now.saturating_sub(ago), person, role);
+                self.passback.passed(now, ago, person, role);
             }
             Event::Answer { order, taken } => self.answer(now, order, taken, actions),
             Event::RelayAway => {
@@ -423,7 +423,7 @@ impl Door {
         let passing = core::mem::take(&mut self.passing);
         let Some(role) = self.settings.passback.role else { return };
         for person in passing {
-            self.passback.passed(now, person, role);
+            self.passback.passed(now, Duration::ZERO, person, role);
             tell(actions, Note::Passed { person, role });
         }
     }

@@ -13,6 +13,10 @@ use std::time::Duration;
 /// ago makes room.
 const MOST_PEOPLE: usize = 10_000;
 
+/// Times are counted from so long before the clock begins: others may tell of what was
+/// before this service, and longer than this nobody remembers.
+const BEFORE: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Which way people pass at a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -62,7 +66,7 @@ pub(super) struct Passback {
 impl Passback {
     /// Whether somebody who is to pass here passed this way last.
     pub fn again(&self, now: Duration, person: PersonId, settings: &PassbackSettings) -> bool {
-        let lately = |at: Duration| now.saturating_sub(at) < settings.forget;
+        let lately = |at: Duration| (now + BEFORE).saturating_sub(at) < settings.forget;
         settings.rule != AntiPassback::Off
             && self
                 .last
@@ -70,9 +74,13 @@ impl Passback {
                 .is_some_and(|(role, at)| Some(*role) == settings.role && lately(*at))
     }
 
-    /// Somebody passed, here or elsewhere, at `at`. What is heard late does not undo
+    /// Somebody passed, here or elsewhere, so long ago. What is heard late does not undo
     /// what is known to have come after it.
-    pub fn passed(&mut self, at: Duration, person: PersonId, role: Role) {
+    pub fn passed(&mut self, now: Duration, ago: Duration, person: PersonId, role: Role) {
+        if ago >= BEFORE {
+            return;
+        }
+        let at = now + BEFORE - ago;
         if self.last.get(&person).is_some_and(|(_, last)| *last > at) {
             return;
         }

@@ -82,7 +82,8 @@ struct Record {
     exit: Option<Duration>,
     locked_out_until: Option<Duration>,
     duress: Option<Duration>,
-    passed: std::collections::BTreeMap<PersonId, (Role, Duration)>,
+    /// Which way, and when, in milliseconds of the clock, which may be before it began.
+    passed: std::collections::BTreeMap<PersonId, (Role, i64)>,
     contact_open: bool,
     /// Since when it is locked for sure.
     shut: Option<Duration>,
@@ -175,7 +176,8 @@ impl Record {
                     prop_assert!(!self.lockdown, "lockdown beats every grant");
                     prop_assert!(self.locked_out_until.is_none(), "as does a lockout");
                     prop_assert!(admission.admitted());
-                    let lately = |at: Duration| self.now < at + FORGET;
+                    let ms = |time: Duration| time.as_millis() as i64;
+                    let lately = |at: i64| ms(self.now) < at + ms(FORGET);
                     let passed = self.passed.get(&person);
                     let inside = passed.is_some_and(|(role, at)| *role == Role::In && lately(*at));
                     let rule = self.settings.passback.rule;
@@ -197,7 +199,7 @@ impl Record {
                     prop_assert!(lately, "no alarm without the gesture");
                 }
                 Note::Passed { person, role } => {
-                    self.passed.insert(person, (role, self.now));
+                    self.passed.insert(person, (role, self.now.as_millis() as i64));
                 }
                 Note::LockedOut(lasts) => self.locked_out_until = Some(self.now + lasts),
                 Note::Unlocked => prop_assert!(
@@ -212,7 +214,7 @@ impl Record {
             }
         }
         if let Event::Passed { person, role, ago } = event {
-            let at = self.now.saturating_sub(ago);
+            let at = self.now.as_millis() as i64 - ago.as_millis() as i64;
             if self.passed.get(&person).is_none_or(|(_, last)| *last <= at) {
                 self.passed.insert(person, (role, at));
             }

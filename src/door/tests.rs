@@ -334,6 +334,24 @@ fn anti_passback_keeps_whoever_is_in_from_coming_in_again() {
 }
 
 #[test]
+fn what_was_before_the_service_counts_from_its_own_time() {
+    let (rule, role) = (AntiPassback::Hard, Some(Role::In));
+    let passback = PassbackSettings { rule, role, ..PassbackSettings::default() };
+    let mut site = Site::new(DoorSettings { passback, ..DoorSettings::default() });
+    let hours = |hours: f64| hours * 3600.0;
+    let passed = |role, ago| Event::Passed { person: ADA, role, ago: s(ago) };
+    site.at(1.0, passed(Role::Out, hours(1.0)));
+    // Earlier than that, and heard after it.
+    site.at(2.0, passed(Role::In, hours(2.0)));
+    assert_eq!(site.at(3.0, known(ADA))[0], granted(ADA));
+    // Twelve hours are remembered.
+    site.at(20.0, Event::Passed { person: GRACE, role: Role::In, ago: s(hours(13.0)) });
+    assert_eq!(site.at(21.0, known(GRACE))[0], granted(GRACE));
+    site.at(40.0, Event::Passed { person: GRACE, role: Role::In, ago: Duration::MAX });
+    assert_eq!(site.at(41.0, known(GRACE))[0], granted(GRACE));
+}
+
+#[test]
 fn the_schedule_is_heard() {
     let mut site = plain();
     let admission = Admission::OutsideHours;

@@ -89,7 +89,8 @@ kernel() {
         thrice apt-get -qq download "$image" "linux-headers-$release" busybox-static \
             "$(depends "linux-headers-$release" '^linux-headers-.*common')" \
             "$kbuild:$(dpkg --print-architecture)"
-        if apt-cache madison v4l2loopback-dkms | grep -q " $backports/"; then
+        offers=$(apt-cache madison v4l2loopback-dkms)
+        if grep -q " $backports/" <<<"$offers"; then
             thrice apt-get -qq download "v4l2loopback-dkms/$backports"
         else
             thrice apt-get -qq download v4l2loopback-dkms
