@@ -233,8 +233,8 @@ impl Controller {
     /// Whether the liveness networks are to look at a track with this template: at
     /// somebody known, of whom they have said nothing lately.
     pub fn asks_network(&self, captured: Duration, track: TrackId, template: &Template) -> bool {
-        let known = self.gallery.best(template).is_some_and(|best| best.reaches(self.threshold));
-        known && self.liveness.network_due(captured, track)
+        self.liveness.network_due(captured, track)
+            && self.gallery.best(template).is_some_and(|best| best.reaches(self.threshold))
     }
 
     /// Whether all there is to say of a track has been said.

@@ -237,7 +237,7 @@ impl Liveness {
     /// for which this was asked rests on an answer of theirs.
     pub fn network_due(&self, now: Duration) -> bool {
         let last = self.samples.iter().rev().find(|(_, sample)| sample.network.is_some());
-        last.is_none_or(|(at, _)| now >= *at + NETWORK_EVERY.min(EXPIRES))
+        last.is_none_or(|(at, _)| now >= *at + NETWORK_EVERY)
     }
 
     fn forget(&mut self, now: Duration) {
@@ -333,6 +333,22 @@ pub(crate) mod tests {
         };
         assert!(turning(true).score < 0.05 && turning(true).cues.worst() == Cue::Flat);
         assert!(turning(false).score > 0.99);
+    }
+
+    #[test]
+    fn the_networks_are_asked_until_they_answer_and_then_twice_a_second() {
+        let mut track = Liveness::default();
+        let answered = Sample { network: Some(0.9), ..live() };
+        assert!(track.network_due(ms(0)));
+        track.step(ms(0), &live());
+        assert!(track.network_due(ms(100)));
+        track.step(ms(100), &answered);
+        assert!(!track.network_due(ms(599)) && track.network_due(ms(600)));
+        // Of a fast camera newer frames may have taken the answer's place before that.
+        for at in 0..MAX_SAMPLES as u64 {
+            track.step(ms(110 + at), &live());
+        }
+        assert!(track.network_due(ms(200)));
     }
 
     #[test]
