@@ -1,0 +1,3 @@
+//! No work: a build script makes Cargo use `[build-dependencies]`.
+
+fn main() {}
