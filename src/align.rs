@@ -7,6 +7,7 @@
 //! numbers.
 
 use crate::frame::{Frame, FrameError, Landmarks};
+use crate::nn::Normalization;
 
 /// Sides of an aligned face, pixels.
 pub const CROP_SIDE: usize = 112;
@@ -41,6 +42,19 @@ impl Crop {
     /// The picture.
     pub fn frame(&self) -> &Frame {
         &self.0
+    }
+
+    /// Writes the normalized picture as planar RGB, `3 x 112 x 112`.
+    pub fn planar(&self, normalization: &Normalization, out: &mut Vec<f32>) {
+        let Normalization { mean, std } = normalization;
+        let plane = CROP_SIDE * CROP_SIDE;
+        out.resize(3 * plane, 0.0);
+        for (at, pixel) in self.0.pixels().chunks_exact(3).enumerate() {
+            for channel in 0..3 {
+                out[channel * plane + at] =
+                    (f32::from(pixel[channel]) - mean[channel]) / std[channel];
+            }
+        }
     }
 }
 

@@ -13,15 +13,15 @@ use crate::enroll::Shot;
 use crate::enroll::button::{self, ByButton, Failure, Like, Newcomer};
 use crate::event::Event;
 use crate::gallery::{Gallery, PersonId};
-use crate::likelihood::Likelihood;
 use crate::liveness::Sample;
 use crate::liveness::challenge::Action;
 use crate::liveness::guard::{self, LivenessGuard};
+use crate::models::ScoreCalibration;
 use crate::pose::Turn;
 use crate::quality::{Aspect, WORTH_COMPARING};
 use crate::schedule::{Clock, Reading, Schedule, WallClock};
 use crate::signals::Signal;
-use crate::threshold::{Threshold, ThresholdTable};
+use crate::threshold::Threshold;
 use crate::track::{MAX_TRACKS, TrackId};
 use std::time::Duration;
 
@@ -129,19 +129,10 @@ pub struct Output {
     pub keep: Option<Newcomer>,
 }
 
-/// What similarities are worth, by the models that make them.
-#[derive(Clone, Debug)]
-pub struct Worth {
-    /// Similarity by false accept rate.
-    pub thresholds: ThresholdTable,
-    /// Similarity to likelihood ratio, where that was measured.
-    pub likelihood: Option<Likelihood>,
-}
-
 /// One door with everything that decides.
 #[derive(Clone, Debug)]
 pub struct Controller {
-    worth: Worth,
+    calibration: ScoreCalibration,
     /// Whether frames come from a live camera.
     live: bool,
     false_accept_rate: f64,
@@ -171,7 +162,7 @@ impl Controller {
     /// Begins by locking the door. What is asked of people to show that they are there
     /// follows from `chance`, which nobody should foresee.
     pub fn new(
-        worth: Worth,
+        calibration: ScoreCalibration,
         config: &Config,
         gallery: Gallery,
         chance: u64,
@@ -180,9 +171,9 @@ impl Controller {
         let (door, actions) = Door::new(now, config.door());
         let false_accept_rate = config.recognition.false_accept_rate;
         let mut controller = Self {
-            threshold: worth.thresholds.for_attempt(false_accept_rate, gallery.templates()),
-            enrolment: ByButton::new(config.enroll_by_button(&worth.thresholds)),
-            worth,
+            threshold: calibration.thresholds.for_attempt(false_accept_rate, gallery.templates()),
+            enrolment: ByButton::new(config.enroll_by_button(&calibration.thresholds)),
+            calibration,
             live: false,
             false_accept_rate,
             frame_expires: config.recognition.evidence_expires,
@@ -223,8 +214,8 @@ impl Controller {
     /// forgotten.
     fn weigh(&mut self) {
         let templates = self.gallery.templates();
-        self.threshold = self.worth.thresholds.for_attempt(self.false_accept_rate, templates);
-        let weighing = self.worth.likelihood.as_ref().map(|likelihood| {
+        self.threshold = self.calibration.thresholds.for_attempt(self.false_accept_rate, templates);
+        let weighing = self.calibration.likelihood.as_ref().map(|likelihood| {
             likelihood.weighing(self.threshold, self.false_accept_rate, templates)
         });
         self.decider.weigh(weighing);
@@ -274,8 +265,8 @@ impl Controller {
 
     /// Other models, and everybody by their templates: evidence gathered before is
     /// forgotten.
-    pub fn set_models(&mut self, worth: Worth, gallery: Gallery) {
-        self.worth = worth;
+    pub fn set_models(&mut self, calibration: ScoreCalibration, gallery: Gallery) {
+        self.calibration = calibration;
         self.set_gallery(gallery);
     }
 
@@ -295,7 +286,7 @@ impl Controller {
         self.set_decider(config);
         self.liveness.set_settings(config.liveness(0));
         self.door.set_settings(config.door());
-        self.enrolment.set_settings(config.enroll_by_button(&self.worth.thresholds));
+        self.enrolment.set_settings(config.enroll_by_button(&self.calibration.thresholds));
     }
 
     /// Takes one input at a time on a clock that does not run backwards.

@@ -6,7 +6,7 @@
 
 use crate::clock;
 use crate::config::{ClockSource, Config};
-use crate::controller::{Controller, FaceSeen, Input, Output, Worth};
+use crate::controller::{Controller, FaceSeen, Input, Output};
 use crate::decide::Zone;
 use crate::door::{Door, Order, State};
 use crate::enroll::MAX_VIEWS;
@@ -18,6 +18,7 @@ use crate::gallery::{Gallery, PersonId};
 use crate::liveness::Sample;
 use crate::liveness::guard::Mode;
 use crate::liveness::network::LivenessNets;
+use crate::models::ScoreCalibration;
 use crate::nn::NetworkError;
 use crate::recognize::{Recognizer, StageTimes, View};
 use crate::relay::link::Told;
@@ -53,8 +54,8 @@ pub struct ModelSet {
     pub recognizer: Recognizer,
     /// Those that tell live faces, where there are any and liveness is asked for.
     pub liveness: Option<LivenessNets>,
-    /// What its similarities are worth.
-    pub worth: Worth,
+    /// Thresholds and likelihood of its similarities.
+    pub calibration: ScoreCalibration,
     /// Everybody, by its templates.
     pub gallery: Gallery,
 }
@@ -123,8 +124,9 @@ pub struct NewPerson {
 impl Doorkeeper {
     /// Begins by locking the door; the events tell whether the relay answered.
     pub fn new(models: ModelSet, config: &Config, hand: Hand, now: Duration) -> (Self, Vec<Event>) {
-        let ModelSet { recognizer, liveness, worth, gallery } = models;
-        let (mut controller, output) = Controller::new(worth, config, gallery, unforeseen(), now);
+        let ModelSet { recognizer, liveness, calibration, gallery } = models;
+        let (mut controller, output) =
+            Controller::new(calibration, config, gallery, unforeseen(), now);
         if matches!(hand, Hand::Link(_)) {
             controller.watches_live(config);
         }
@@ -226,11 +228,11 @@ impl Doorkeeper {
     }
 
     fn set_models(&mut self, now: Duration, models: ModelSet) -> Vec<Event> {
-        let ModelSet { recognizer, liveness, worth, gallery } = models;
+        let ModelSet { recognizer, liveness, calibration, gallery } = models;
         let other = self.recognizer.model() != recognizer.model();
         self.recognizer = recognizer;
         self.liveness = liveness;
-        self.controller.set_models(worth, gallery);
+        self.controller.set_models(calibration, gallery);
         // Views of one person are of one model.
         if other { self.input(now, Input::ModelsChanged) } else { Vec::new() }
     }

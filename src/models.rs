@@ -1,10 +1,12 @@
 //! The models and what is known about them: `manifest.toml` beside the ONNX
 //! files, read from a folder or built into the binary.
 
-use crate::align::{CROP_SIDE, Crop};
-use crate::controller::Worth;
+mod calibration;
+
+pub use calibration::ScoreCalibration;
+
 use crate::likelihood::Likelihood;
-use crate::nn::Precision;
+use crate::nn::{Normalization, Precision};
 use crate::threshold::{Calibration, ThresholdTable};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -80,45 +82,6 @@ pub enum Channels {
     /// Red, green, blue.
     #[serde(rename = "RGB")]
     Rgb,
-}
-
-/// How a picture's bytes become a network's input: `(v - mean) / std` a
-/// channel, `v` in 0..=255.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Normalization {
-    /// Red, green, blue.
-    pub mean: [f32; 3],
-    /// Red, green, blue; none is zero.
-    pub std: [f32; 3],
-}
-
-impl Normalization {
-    /// What MTCNN and the ArcFace models use.
-    pub const ARCFACE: Self = Self { mean: [127.5; 3], std: [128.0; 3] };
-    /// What networks of whole numbers take: a byte is its own number, with 128 in
-    /// the middle.
-    pub const BYTES: Self = Self { mean: [128.0; 3], std: [128.0; 3] };
-    /// ImageNet's mean and standard deviation, on 0..=255.
-    pub const IMAGENET: Self =
-        Self { mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375] };
-
-    /// Writes the crop as planar RGB `3 x 112 x 112`.
-    pub fn planar(&self, crop: &Crop, out: &mut Vec<f32>) {
-        let plane = CROP_SIDE * CROP_SIDE;
-        out.resize(3 * plane, 0.0);
-        for (at, pixel) in crop.frame().pixels().chunks_exact(3).enumerate() {
-            for channel in 0..3 {
-                out[channel * plane + at] =
-                    (f32::from(pixel[channel]) - self.mean[channel]) / self.std[channel];
-            }
-        }
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let fine = self.mean.iter().all(|v| v.is_finite())
-            && self.std.iter().all(|v| v.is_finite() && *v > 0.0);
-        if fine { Ok(()) } else { Err("mean must be finite and std positive".to_owned()) }
-    }
 }
 
 /// `manifest.toml`.
@@ -483,11 +446,11 @@ impl Models {
         self.manifest.recognizer.as_ref()?.likelihood.as_ref()
     }
 
-    /// What similarities are worth: the thresholds, which a door cannot do without, and
-    /// the likelihood ratio, where it was measured.
-    pub fn worth(&self) -> Result<Worth, ModelsError> {
+    /// How similarities are judged: the thresholds, without which a door cannot run, and
+    /// the likelihood ratio, if it was measured.
+    pub fn calibration(&self) -> Result<ScoreCalibration, ModelsError> {
         let likelihood = self.likelihood().cloned();
-        Ok(Worth { thresholds: self.thresholds()?, likelihood })
+        Ok(ScoreCalibration { thresholds: self.thresholds()?, likelihood })
     }
 
     /// The thresholds, which a door cannot do without.

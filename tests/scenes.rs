@@ -24,14 +24,14 @@
 
 use facelatch::button::Side;
 use facelatch::config::Config;
-use facelatch::controller::{Controller, FaceSeen, Input, Output, Worth};
+use facelatch::controller::{Controller, FaceSeen, Input, Output};
 use facelatch::door::{Command, LockKind, Role};
 use facelatch::embed::{Embedding, Template};
 use facelatch::gallery::store::{NewTemplate, Store};
 use facelatch::gallery::{Gallery, PersonId, Traits};
 use facelatch::liveness::Sample;
 use facelatch::liveness::colour::Colours;
-use facelatch::models::ModelId;
+use facelatch::models::{ModelId, ScoreCalibration};
 use facelatch::pose::Pose;
 use facelatch::quality::Aspect;
 use facelatch::schedule::{LocalTime, Reading};
@@ -88,9 +88,9 @@ fn template(who: &str, pose: Pose) -> Option<Template> {
     Some(Template::new(model(), Embedding::normalized(&values)))
 }
 
-fn worth() -> Worth {
+fn calibration() -> ScoreCalibration {
     // Votes alone decide: what evidence weighs has tests of its own.
-    Worth { thresholds: thresholds(), likelihood: None }
+    ScoreCalibration { thresholds: thresholds(), likelihood: None }
 }
 
 fn thresholds() -> ThresholdTable {
@@ -210,7 +210,7 @@ impl Stage {
         }
         let gallery = gallery(&people);
         let (controller, first) =
-            Controller::new(worth(), &config, gallery, CHANCE, Duration::ZERO);
+            Controller::new(calibration(), &config, gallery, CHANCE, Duration::ZERO);
         let mut stage = Self {
             text: scene.config.clone(),
             config,
@@ -488,7 +488,7 @@ impl Stage {
             ["restart"] => {
                 let gallery = gallery(&self.people);
                 let (controller, first) =
-                    Controller::new(worth(), &self.config, gallery, CHANCE, self.time());
+                    Controller::new(calibration(), &self.config, gallery, CHANCE, self.time());
                 self.controller = controller;
                 // What was only in memory is gone, and the relay without power.
                 self.views.clear();
@@ -590,7 +590,7 @@ fn two_doors() -> Result<(), String> {
     let mut doors: Vec<Controller> = vec![];
     for _ in 0..2 {
         let (mut door, first) =
-            Controller::new(worth(), &config, people.clone(), CHANCE, Duration::ZERO);
+            Controller::new(calibration(), &config, people.clone(), CHANCE, Duration::ZERO);
         let order = first.relay.ok_or("no order to lock")?.number;
         door.step(Duration::ZERO, Input::Answer { order, taken: true });
         doors.push(door);

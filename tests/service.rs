@@ -37,8 +37,8 @@ fn keeper_of(relay: &str, config: &Config) -> Doorkeeper {
     );
     gallery.add(PersonId(1), "Eileen Collins", &[view.template.expect("a good view")]);
     let relay = Relay::open(relay).expect("a relay");
-    let worth = models.worth().expect("thresholds");
-    let models = ModelSet { recognizer, liveness: None, worth, gallery };
+    let calibration = models.calibration().expect("thresholds");
+    let models = ModelSet { recognizer, liveness: None, calibration, gallery };
     Doorkeeper::new(models, config, Hand::Direct(relay), Duration::ZERO).0
 }
 

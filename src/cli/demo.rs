@@ -81,7 +81,7 @@ impl Demo {
         let set = ModelSet {
             recognizer,
             liveness: None,
-            worth: models.worth()?,
+            calibration: models.calibration()?,
             gallery: store.load(&model, size)?.gallery,
         };
         let (keeper, _) =

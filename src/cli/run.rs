@@ -72,8 +72,8 @@ impl Run {
             store.map(|store| store.pointer().map(|now| (store, now.current))).transpose()?;
         let models = self.site.models(&config)?;
         let mut recognizer = Recognizer::new(&models, detector(&config))?;
-        let worth = models.worth()?;
-        if worth.likelihood.is_none() {
+        let calibration = models.calibration()?;
+        if calibration.likelihood.is_none() {
             log::warn!("{NOT_MEASURED}");
         }
         let liveness = config.liveness.nets(&models)?;
@@ -107,7 +107,7 @@ impl Run {
             }
             tell(at, event, out.as_mut());
         };
-        let models = ModelSet { recognizer, liveness, worth, gallery };
+        let models = ModelSet { recognizer, liveness, calibration, gallery };
         let started = Instant::now();
         let stuck = Arc::new(AtomicBool::new(false));
         let on_stuck = {

@@ -247,12 +247,12 @@ impl Watcher {
     fn set(&mut self, config: &Config, models: &Models) -> Result<Option<(ModelSet, [u64; 2])>> {
         let recognizer = Recognizer::new(models, detector(config))?;
         let liveness = config.liveness.nets(models)?;
-        let worth = models.worth()?;
+        let calibration = models.calibration()?;
         let mut maker = Maker::new(models)?;
         let Some(loaded) = look(&config.gallery_file(), &mut maker)? else { return Ok(None) };
         let Loaded { gallery, revision, .. } = loaded;
         self.maker = maker;
-        Ok(Some((ModelSet { recognizer, liveness, worth, gallery }, revision)))
+        Ok(Some((ModelSet { recognizer, liveness, calibration, gallery }, revision)))
     }
 
     /// Another set of models, with everybody by its templates.

@@ -1,7 +1,6 @@
 //! Networks in 32-bit floating point, through tract.
 
-use super::{NetworkError, Pictures, Side, Signature, Values, join, prelu};
-use crate::models::Normalization;
+use super::{NetworkError, Normalization, Pictures, Side, Signature, Values, join, prelu};
 use tract_onnx::pb;
 use tract_onnx::prelude::*;
 

@@ -6,13 +6,15 @@
 mod float;
 mod int8;
 pub mod kernels;
+mod normalization;
 mod prelu;
 mod qdq;
 pub mod second;
 #[cfg(test)]
 mod tests;
 
-use crate::models::Normalization;
+pub use normalization::Normalization;
+
 use kernels::{Kernel, KernelError};
 use thiserror::Error;
 use tract_onnx::pb;

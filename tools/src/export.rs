@@ -7,9 +7,10 @@ use anyhow::{Result, ensure};
 use facelatch::align::Crop;
 use facelatch::embed::{Embedder, Embedding};
 use facelatch::models::{
-    Channels, FileEntry, Layout, MANIFEST, Manifest, ModelFile, Models, Normalization,
-    RecognizerEntry, RecognizerModel, sha256_hex,
+    Channels, FileEntry, Layout, MANIFEST, Manifest, ModelFile, Models, RecognizerEntry,
+    RecognizerModel, sha256_hex,
 };
+use facelatch::nn::Normalization;
 use facelatch::selftest::{SELF_TEST, SelfTest};
 use serde::Serialize;
 use std::collections::BTreeMap;

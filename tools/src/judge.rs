@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use facelatch::align::Crop;
 use facelatch::embed::Embedding;
-use facelatch::models::Normalization;
+use facelatch::nn::Normalization;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 

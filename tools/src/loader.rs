@@ -10,7 +10,7 @@ use crate::mobilefacenet::INPUT_SIDE;
 use crate::parallel;
 use anyhow::{Context, Result, anyhow, bail};
 use facelatch::align::Crop;
-use facelatch::models::Normalization;
+use facelatch::nn::Normalization;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
@@ -176,7 +176,7 @@ fn make(
         };
         let place = [settings.epoch as u64, (from + at) as u64];
         let seen = settings.augment.apply(crop, &mut Chance::at(settings.seed, &place));
-        settings.normalization.planar(&seen, &mut one);
+        seen.planar(&settings.normalization, &mut one);
         values.extend_from_slice(&one);
         known.push(*label);
     }

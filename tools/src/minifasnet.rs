@@ -10,7 +10,7 @@ use crate::onnx::{Conv, GraphBuilder, Side};
 use crate::weights::{self, Tensor, Tensors, WeightsError};
 use anyhow::{Context, Result, anyhow, bail};
 use facelatch::liveness::network::{CLASSES, INPUT_SIDE};
-use facelatch::models::Normalization;
+use facelatch::nn::Normalization;
 use facelatch::nn::{self, Network, Pictures, Signature};
 use std::path::Path;
 use tch::Kind;

@@ -253,7 +253,7 @@ impl Net {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use facelatch::models::Normalization;
+    use facelatch::nn::Normalization;
     use facelatch::nn::{Network, Pictures, Side as Axis, Signature};
 
     /// A picture the way the wheel's networks see it: `[x][y][channel]`.

@@ -7,7 +7,7 @@ use crate::mobilefacenet::steps;
 use crate::run::HeadKind;
 use crate::schedule::{Course, Schedule};
 use anyhow::{Context, Result, ensure};
-use facelatch::models::Normalization;
+use facelatch::nn::Normalization;
 use serde::{Deserialize, Serialize};
 use tch::Device;
 

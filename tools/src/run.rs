@@ -7,7 +7,7 @@ use crate::student::unit_rows;
 use crate::weights::{Tensor as Weights, Tensors, safetensors};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
-use facelatch::models::Normalization;
+use facelatch::nn::Normalization;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};

@@ -6,7 +6,7 @@ use crate::run::{plain, torch};
 use crate::weights::{self, Tensors};
 use anyhow::{Result, bail};
 use facelatch::align::Crop;
-use facelatch::models::Normalization;
+use facelatch::nn::Normalization;
 use std::collections::BTreeMap;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -197,7 +197,7 @@ impl Student {
 pub fn pictures(crops: &[&Crop], normalization: &Normalization) -> Tensor {
     let (mut all, mut one) = (Vec::new(), Vec::new());
     for crop in crops {
-        normalization.planar(crop, &mut one);
+        crop.planar(normalization, &mut one);
         all.extend_from_slice(&one);
     }
     let side = INPUT_SIDE as i64;

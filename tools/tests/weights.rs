@@ -3,7 +3,8 @@
 
 use facelatch::align::Crop;
 use facelatch::embed::{Embedder, Embedding};
-use facelatch::models::{ModelFile, Models, Normalization, RecognizerModel};
+use facelatch::models::{ModelFile, Models, RecognizerModel};
+use facelatch::nn::Normalization;
 use facelatch_tools::cli::read_mobilefacenet;
 use facelatch_tools::mobilefacenet::{MobileFaceNet, expected};
 use facelatch_tools::mtcnn;

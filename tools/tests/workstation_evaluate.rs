@@ -1,6 +1,6 @@
 //! `evaluate` as users meet it, on made-up faces.
 
-use facelatch::models::Normalization;
+use facelatch::nn::Normalization;
 use facelatch_tools::mobilefacenet::{MobileFaceNet, expected};
 use facelatch_tools::run::{DataDigests, Epoch, FORMAT, Head, HeadKind, Run, RunRecord, Versions};
 use facelatch_tools::weights::{Tensor, Tensors};

@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use facelatch::models::{
     Channels, DetectorEntry, FileEntry, Layout, LivenessEntry, LivenessFile, MANIFEST,
-    Normalization, RecognizerEntry, sha256_hex,
+    RecognizerEntry, sha256_hex,
 };
+use facelatch::nn::Normalization;
 use facelatch::threshold::Calibration;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

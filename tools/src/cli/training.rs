@@ -16,7 +16,7 @@ use crate::train::{Progress, Start, Trained, train};
 use crate::training_data::TrainingData;
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use facelatch::models::Normalization;
+use facelatch::nn::Normalization;
 use std::path::{Path, PathBuf};
 
 /// Where faces come from and results go to.

@@ -1,7 +1,7 @@
 //! The input's normalization, taken into the first layer.
 
 use super::graph::Graph;
-use facelatch::models::Normalization;
+use facelatch::nn::Normalization;
 
 /// What a quantized network takes: `(v - 128) / 128`, so that in steps of 1/128
 /// around zero a byte `v` is the whole number `v - 128`.

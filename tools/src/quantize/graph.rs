@@ -457,7 +457,7 @@ mod tests {
     use super::super::toy;
     use super::*;
     use crate::student::tests::noise;
-    use facelatch::models::Normalization;
+    use facelatch::nn::Normalization;
     use tch::Device;
 
     #[test]

@@ -1,7 +1,7 @@
 //! How near a quantized network stays to the one it was made from.
 
 use super::simulate::{Simulation, normalized};
-use facelatch::models::Normalization;
+use facelatch::nn::Normalization;
 use serde::Serialize;
 use tch::{Kind, Tensor};
 

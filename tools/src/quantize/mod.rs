@@ -22,7 +22,7 @@ pub mod whole;
 pub mod write;
 
 use anyhow::{Context, Result};
-use facelatch::models::Normalization;
+use facelatch::nn::Normalization;
 use fold::CENTERED;
 use graph::{Graph, Op};
 use judge::{Agreement, Aim};

@@ -3,7 +3,7 @@
 use super::simulate::{Simulation, floats, normalized};
 use crate::chance::Chance;
 use anyhow::{Result, bail};
-use facelatch::models::Normalization;
+use facelatch::nn::Normalization;
 use serde::Serialize;
 use tch::Tensor;
 

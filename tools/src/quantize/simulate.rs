@@ -9,7 +9,7 @@
 use super::graph::{Graph, Op};
 use super::ranges::Affine;
 use anyhow::Result;
-use facelatch::models::Normalization;
+use facelatch::nn::Normalization;
 use tch::nn::{Init, Path, VarStore};
 use tch::{Device, Kind, Tensor};
 

@@ -2,7 +2,7 @@
 
 use crate::onnx::{Conv, GraphBuilder, Side};
 use crate::weights::Tensor;
-use facelatch::models::Normalization;
+use facelatch::nn::Normalization;
 use facelatch::nn::{self, Network, Pictures, Signature};
 use tch::Kind;
 

@@ -164,7 +164,7 @@ mod tests {
     use super::super::ranges::Method;
     use super::super::{Recipe, toy, write};
     use super::*;
-    use facelatch::models::Normalization;
+    use facelatch::nn::Normalization;
 
     fn tuned(aim: Aim, epochs: usize) -> Tuned {
         let graph = Graph::read("toy.onnx", &toy::onnx(1)).expect("a graph");

@@ -142,7 +142,7 @@ mod tests {
     use super::super::simulate::{Simulation, normalized};
     use super::super::{Recipe, Task, toy};
     use super::*;
-    use facelatch::models::Normalization;
+    use facelatch::nn::Normalization;
     use prost::Message;
     use tch::Device;
     use tract_onnx::pb;
