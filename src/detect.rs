@@ -12,7 +12,7 @@ mod windows;
 
 use crate::frame::{Frame, Landmarks, Rect};
 use crate::models::DetectorModels;
-use crate::nn::second::Second;
+use crate::nn::worker::Second;
 use crate::nn::{Network, NetworkError, Pictures, Precision, Side, Signature};
 use crate::resample::{Resampler, Values};
 use nets::Nets;

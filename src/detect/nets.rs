@@ -2,7 +2,7 @@
 
 use super::Net;
 use super::Watch;
-use crate::nn::second::Second;
+use crate::nn::worker::Second;
 use crate::nn::{Network, NetworkError, Pictures, Values};
 
 /// The nets, and copies of them on a second thread if there is one.

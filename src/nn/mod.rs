@@ -9,9 +9,9 @@ pub mod kernels;
 mod normalization;
 mod prelu;
 mod qdq;
-pub mod second;
 #[cfg(test)]
 mod tests;
+pub mod worker;
 
 pub use normalization::Normalization;
 
