@@ -17,11 +17,11 @@ use crate::liveness::Sample;
 use crate::liveness::challenge::Action;
 use crate::liveness::guard::{self, LivenessGuard};
 use crate::models::ScoreCalibration;
+use crate::models::threshold::Threshold;
 use crate::pose::Turn;
 use crate::quality::{Aspect, WORTH_COMPARING};
 use crate::schedule::{Clock, Reading, Schedule, WallClock};
 use crate::signals::Signal;
-use crate::threshold::Threshold;
 use crate::track::{MAX_TRACKS, TrackId};
 use std::time::Duration;
 

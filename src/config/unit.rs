@@ -1,6 +1,6 @@
 //! Units in values: times like "1.5s" and rates like "1e-4", read and written.
 
-use crate::threshold::parse_rate;
+use crate::models::threshold::parse_rate;
 use serde::de::{Error, Visitor};
 use serde::{Deserializer, Serializer};
 use std::fmt;

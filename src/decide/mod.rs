@@ -34,7 +34,7 @@ pub use zone::Zone;
 
 use crate::embed::Template;
 use crate::gallery::PersonId;
-use crate::likelihood::Weighing;
+use crate::models::likelihood::Weighing;
 use crate::track::{MAX_TRACKS, TrackId};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

@@ -21,7 +21,7 @@
 
 use super::{View, Vote};
 use crate::gallery::PersonId;
-use crate::likelihood::Weighing;
+use crate::models::likelihood::Weighing;
 
 /// The best views of a track are weighed. More hardly add: at the lowest correlation
 /// eight views weigh 1.44 times one, and any number 1.54 times.
@@ -94,8 +94,8 @@ fn cosine(a: &Option<View>, b: &Option<View>) -> f64 {
 mod tests {
     use super::*;
     use crate::embed::{Embedding, Template};
-    use crate::likelihood::tests::weighing;
     use crate::models::ModelId;
+    use crate::models::likelihood::tests::weighing;
     use proptest::prelude::*;
     use std::time::Duration;
 

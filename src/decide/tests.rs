@@ -1,7 +1,7 @@
 use super::*;
 use crate::embed::{Embedding, Template};
-use crate::likelihood::tests::weighing;
 use crate::models::ModelId;
+use crate::models::likelihood::tests::weighing;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 

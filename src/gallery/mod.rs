@@ -11,8 +11,8 @@ mod tables;
 
 use crate::embed::{Template, dot};
 use crate::models::ModelId;
+use crate::models::threshold::Threshold;
 use crate::schedule::DEFAULT_GROUP;
-use crate::threshold::Threshold;
 use serde::{Deserialize, Serialize};
 
 /// A person's number. It is never given to another person, not even after the

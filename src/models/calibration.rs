@@ -1,7 +1,7 @@
 //! How the similarities of one recognizer are judged.
 
-use crate::likelihood::Likelihood;
-use crate::threshold::ThresholdTable;
+use crate::models::likelihood::Likelihood;
+use crate::models::threshold::ThresholdTable;
 
 /// Thresholds and likelihood of one recognizer's similarities. They belong to the model
 /// that was measured and to no other.

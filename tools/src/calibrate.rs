@@ -2,7 +2,7 @@
 
 use crate::metrics::Scores;
 use anyhow::{Result, bail};
-use facelatch::threshold::Calibration;
+use facelatch::models::threshold::Calibration;
 use std::collections::BTreeMap;
 
 /// Rates the manifest gives thresholds for.
@@ -88,7 +88,7 @@ fn rounded_up(rate: f64) -> (String, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use facelatch::threshold::ThresholdTable;
+    use facelatch::models::threshold::ThresholdTable;
 
     #[test]
     fn rates_are_rounded_up_to_two_digits() {

@@ -4,7 +4,7 @@
 use crate::comparisons::{Compared, Comparisons, draws, interval};
 use crate::metrics::Scores;
 use anyhow::{Result, bail};
-use facelatch::likelihood::Likelihood;
+use facelatch::models::likelihood::Likelihood;
 use std::collections::BTreeSet;
 
 /// Newton's steps; a dozen are enough for any scores seen.

@@ -2,7 +2,7 @@
 //! accept rate at a false accept rate, and the tail of impostor similarities.
 
 use facelatch::embed::Embedding;
-use facelatch::threshold::{Tail, ThresholdTable};
+use facelatch::models::threshold::{Tail, ThresholdTable};
 use serde::Serialize;
 
 /// Similarity of two faces, and whether they are of one person. `None` where a

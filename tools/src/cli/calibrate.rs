@@ -11,8 +11,8 @@ use crate::photos;
 use anyhow::Result;
 use clap::Args;
 use facelatch::embed::Embedding;
-use facelatch::likelihood::Likelihood;
 use facelatch::models::Models;
+use facelatch::models::likelihood::Likelihood;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

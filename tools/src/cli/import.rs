@@ -7,12 +7,12 @@ use crate::mtcnn;
 use crate::weights::{pytorch, safetensors};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
+use facelatch::models::threshold::Calibration;
 use facelatch::models::{
     Channels, DetectorEntry, FileEntry, Layout, LivenessEntry, LivenessFile, MANIFEST,
     RecognizerEntry, sha256_hex,
 };
 use facelatch::nn::Normalization;
-use facelatch::threshold::Calibration;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

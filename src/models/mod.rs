@@ -2,12 +2,14 @@
 //! files, read from a folder or built into the binary.
 
 mod calibration;
+pub mod likelihood;
+pub mod threshold;
 
 pub use calibration::ScoreCalibration;
 
-use crate::likelihood::Likelihood;
+use crate::models::likelihood::Likelihood;
+use crate::models::threshold::{Calibration, ThresholdTable};
 use crate::nn::{Normalization, Precision};
-use crate::threshold::{Calibration, ThresholdTable};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -315,11 +317,11 @@ pub struct Models {
 
 /// The models in the binary.
 const BUILT_IN: [(&str, &[u8]); 5] = [
-    (MANIFEST, include_bytes!("../models/manifest.toml")),
-    ("pnet.onnx", include_bytes!("../models/pnet.onnx")),
-    ("rnet.onnx", include_bytes!("../models/rnet.onnx")),
-    ("onet.onnx", include_bytes!("../models/onet.onnx")),
-    ("mobilefacenet.onnx", include_bytes!("../models/mobilefacenet.onnx")),
+    (MANIFEST, include_bytes!("../../models/manifest.toml")),
+    ("pnet.onnx", include_bytes!("../../models/pnet.onnx")),
+    ("rnet.onnx", include_bytes!("../../models/rnet.onnx")),
+    ("onet.onnx", include_bytes!("../../models/onet.onnx")),
+    ("mobilefacenet.onnx", include_bytes!("../../models/mobilefacenet.onnx")),
 ];
 
 impl Models {
@@ -567,7 +569,7 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::likelihood::tests::line;
+    use crate::models::likelihood::tests::line;
 
     fn manifest(change: impl Fn(&mut RecognizerEntry)) -> Result<Manifest, ModelsError> {
         let mut manifest = Models::built_in().expect("models").manifest;

@@ -6,7 +6,7 @@
 //! the logarithm of the odds before the comparison. [`Weighing`] does, from the false
 //! accept rate that is asked for and the number of templates compared with.
 
-use crate::threshold::Threshold;
+use crate::models::threshold::Threshold;
 use serde::{Deserialize, Serialize};
 
 /// To be told once where a set of models has no likelihood ratio.
