@@ -4,21 +4,21 @@
 //! `cargo bench` runs them all, `cargo bench -- embed` those whose names match.
 
 use divan::Bencher;
-use facelatch::align::{Crop, align};
 use facelatch::camera::y4m::Y4m;
 use facelatch::decide::{DecideSettings, Decider, Observation, Seen};
-use facelatch::detect::{Detector, DetectorSettings, Face};
-use facelatch::embed::{Embedder, Embedding, Template};
-use facelatch::frame::{Frame, Rect};
 use facelatch::gallery::{Gallery, PersonId};
 use facelatch::models::{ModelFile, ModelId, Models};
-use facelatch::motion_gate::{MotionGate, MotionGateSettings};
 use facelatch::nn::{Network, Pictures, Side, Signature};
-use facelatch::picture;
-use facelatch::quality::Quality;
-use facelatch::recognize::Recognizer;
-use facelatch::resample::{PIXEL, Resampler, Values};
-use facelatch::track::{TrackId, Tracker};
+use facelatch::vision::align::{Crop, align};
+use facelatch::vision::detect::{Detector, DetectorSettings, Face};
+use facelatch::vision::embed::{Embedder, Embedding, Template};
+use facelatch::vision::frame::{Frame, Rect};
+use facelatch::vision::motion_gate::{MotionGate, MotionGateSettings};
+use facelatch::vision::picture;
+use facelatch::vision::quality::Quality;
+use facelatch::vision::recognizer::Recognizer;
+use facelatch::vision::resample::{PIXEL, Resampler, Values};
+use facelatch::vision::track::{TrackId, Tracker};
 use std::path::Path;
 use std::time::Duration;
 

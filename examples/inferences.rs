@@ -2,11 +2,11 @@
 //! instructions: `inferences embed|detect|align COUNT [PICTURE]`.
 
 use anyhow::{Context, Result, bail};
-use facelatch::align::align;
-use facelatch::detect::{Detector, DetectorSettings};
-use facelatch::embed::Embedder;
 use facelatch::models::Models;
-use facelatch::picture;
+use facelatch::vision::align::align;
+use facelatch::vision::detect::{Detector, DetectorSettings};
+use facelatch::vision::embed::Embedder;
+use facelatch::vision::picture;
 use std::path::Path;
 
 fn main() -> Result<()> {

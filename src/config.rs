@@ -29,13 +29,13 @@ pub use service::{SOCKET, SYSTEM_FOLDER, ServiceConfig};
 pub(crate) use unit::in_words;
 pub use unit::{duration_text, parse_duration};
 
+use crate::access::liveness::challenge::ChallengeSettings;
+use crate::access::liveness::{GuardSettings, Mode};
 use crate::decide::{DecideSettings, TwoFaces, Zone};
-use crate::detect::DetectorSettings;
-use crate::liveness::challenge::ChallengeSettings;
-use crate::liveness::guard::{GuardSettings, Mode};
-use crate::liveness::network::LivenessNets;
 use crate::models::Models;
 use crate::nn::NetworkError;
+use crate::vision::detect::DetectorSettings;
+use crate::vision::liveness::network::LivenessNets;
 use remark::{seconds, within};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -289,7 +289,7 @@ impl Config {
         Zone { area: recognition.zone, minimum_face: recognition.minimum_face }
     }
 
-    /// What [`crate::liveness`] needs of it; the sides that a challenge asks for follow
+    /// What [`crate::vision::liveness`] needs of it; the sides that a challenge asks for follow
     /// from the seed.
     pub fn liveness(&self, seed: u64) -> GuardSettings {
         let LivenessConfig { mode, threshold, motion, turns } = self.liveness;
@@ -302,7 +302,7 @@ impl Config {
         GuardSettings { mode, threshold, motion, challenge, seed }
     }
 
-    /// What [`crate::detect`] needs of it. Faces too small to count are not
+    /// What [`crate::vision::detect`] needs of it. Faces too small to count are not
     /// looked for; a face's box may be a little smaller than its window.
     pub fn detector(&self) -> DetectorSettings {
         let minimum_face = (self.recognition.minimum_face * 0.8).max(12.0);

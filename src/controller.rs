@@ -2,27 +2,27 @@
 //! without camera, networks, devices or clock. What the edges see goes in, what they
 //! are to do comes out, so that the same scenes run at a door and in a simulator.
 
+use crate::access::liveness::challenge::Action;
+use crate::access::liveness::{LivenessAdmission, LivenessGuard};
 use crate::button::{Button, Side};
 use crate::config::{Config, DuressGesture};
 use crate::decide::{
     DecideSettings, Decider, Decision, Evidence, Look, Observation, SAME_VIEW, Seen,
 };
 use crate::door::{self, Command, Door, Note, Order, Role, State};
-use crate::embed::Template;
 use crate::enroll::Shot;
 use crate::enroll::button::{self, ByButton, Failure, Like, Newcomer};
 use crate::event::Event;
 use crate::gallery::{Gallery, PersonId};
-use crate::liveness::Sample;
-use crate::liveness::challenge::Action;
-use crate::liveness::guard::{self, LivenessGuard};
 use crate::models::ScoreCalibration;
 use crate::models::threshold::Threshold;
-use crate::pose::Turn;
-use crate::quality::{Aspect, WORTH_COMPARING};
 use crate::schedule::{Clock, Reading, Schedule, WallClock};
 use crate::signals::Signal;
-use crate::track::{MAX_TRACKS, TrackId};
+use crate::vision::embed::Template;
+use crate::vision::liveness::Sample;
+use crate::vision::pose::Turn;
+use crate::vision::quality::{Aspect, WORTH_COMPARING};
+use crate::vision::track::{MAX_TRACKS, TrackId};
 use std::time::Duration;
 
 /// How long the same advice is not repeated.
@@ -534,18 +534,18 @@ impl Controller {
     ) -> bool {
         let refusal = |verdict, enforced| Event::NotLive { track, verdict, enforced };
         match self.liveness.admit(captured, track) {
-            guard::Admission::Open => false,
-            guard::Admission::Advised(verdict) => {
+            LivenessAdmission::Open => false,
+            LivenessAdmission::Advised(verdict) => {
                 output.events.extend(verdict.map(|verdict| refusal(verdict, false)));
                 false
             }
-            guard::Admission::Wait(action) => {
+            LivenessAdmission::Wait(action) => {
                 if let Some(action) = action {
                     challenged(track, action, output);
                 }
                 true
             }
-            guard::Admission::Refused(verdict) => {
+            LivenessAdmission::Refused(verdict) => {
                 if let Some(verdict) = verdict {
                     output.events.push(refusal(verdict, true));
                     output.signals.push(Signal::Refused);

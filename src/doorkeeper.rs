@@ -4,6 +4,7 @@
 //! [`Doorkeeper`] does that for one frame at a time at a time it is told;
 //! [`crate::service`] feeds it.
 
+use crate::access::liveness::Mode;
 use crate::clock;
 use crate::config::{ClockSource, Config};
 use crate::controller::{Controller, FaceSeen, Input, Output};
@@ -12,20 +13,19 @@ use crate::door::{Door, Order, State};
 use crate::enroll::MAX_VIEWS;
 use crate::enroll::button::Newcomer;
 use crate::event::Event;
-use crate::frame::Frame;
 use crate::gallery::store::NewTemplate;
 use crate::gallery::{Gallery, PersonId};
-use crate::liveness::Sample;
-use crate::liveness::guard::Mode;
-use crate::liveness::network::LivenessNets;
 use crate::models::ScoreCalibration;
 use crate::models::threshold::Threshold;
 use crate::nn::NetworkError;
-use crate::recognize::{Recognizer, StageTimes, View};
 use crate::relay::link::Told;
 use crate::relay::{Relay, RelayLink};
 use crate::signals::Signal;
-use crate::track::{MAX_TRACKS, TrackId, Tracker};
+use crate::vision::frame::Frame;
+use crate::vision::liveness::Sample;
+use crate::vision::liveness::network::LivenessNets;
+use crate::vision::recognizer::{Recognizer, StageTimes, View};
+use crate::vision::track::{MAX_TRACKS, TrackId, Tracker};
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};

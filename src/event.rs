@@ -1,15 +1,15 @@
 //! What the door tells of itself: one event a decision, each of a kind that is
 //! counted.
 
+use crate::access::liveness::challenge::Action;
 use crate::decide::{Evidence, Weight};
 use crate::door::{Alarm, Mode, Note, Refusal, Role};
 use crate::enroll::button::{self, Failure};
-use crate::liveness::Verdict;
-use crate::liveness::challenge::Action;
 use crate::models::threshold::Threshold;
-use crate::quality::Aspect;
 use crate::schedule::{Admission, TrustNote};
-use crate::track::TrackId;
+use crate::vision::liveness::Verdict;
+use crate::vision::quality::Aspect;
+use crate::vision::track::TrackId;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;

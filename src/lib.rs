@@ -1,9 +1,9 @@
 //! Facelatch: a face-recognition door controller for small ARM boards.
 //!
-//! Data flows one way: camera → [`frame::Frame`] → [`detect`] → [`align`] →
-//! [`embed`] → gallery → decision → door → relay. ARCHITECTURE.md has the map.
+//! Data flows one way: camera → [`vision::frame::Frame`] → [`vision::detect`] → [`vision::align`] →
+//! [`vision::embed`] → gallery → decision → door → relay. ARCHITECTURE.md has the map.
 
-pub mod align;
+pub mod access;
 mod backoff;
 pub mod button;
 pub mod camera;
@@ -12,31 +12,21 @@ pub mod config;
 pub mod control;
 pub mod controller;
 pub mod decide;
-pub mod detect;
 pub mod door;
 pub mod doorkeeper;
-pub mod embed;
 pub mod enroll;
 pub mod event;
-pub mod frame;
 pub mod gallery;
 pub mod gpio;
 pub mod heartbeat;
 pub mod lights;
-pub mod liveness;
 pub mod model_store;
 pub mod models;
-pub mod motion_gate;
 pub mod neighbours;
 pub mod nn;
 pub mod peripherals;
-pub mod picture;
-pub mod pose;
 pub mod process;
-pub mod quality;
-pub mod recognize;
 pub mod relay;
-pub mod resample;
 pub mod schedule;
 pub mod selftest;
 pub mod service;
@@ -45,5 +35,5 @@ pub mod snapshot;
 pub mod standing;
 pub mod systemd;
 pub mod timings;
-pub mod track;
+pub mod vision;
 pub mod watchdog;

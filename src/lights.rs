@@ -102,7 +102,7 @@ fn at(pattern: &Pattern, after: Duration) -> Option<(&Beat, Duration)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::liveness::challenge::Side;
+    use crate::access::liveness::challenge::Side;
     use proptest::prelude::*;
 
     const DARK: Levels = Levels { red: false, green: false, blue: false, buzzer: false };

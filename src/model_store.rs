@@ -17,12 +17,12 @@
 mod tests;
 mod unpack;
 
-use crate::detect::DetectorSettings;
 use crate::gallery::store::{ReEmbedded, Store, StoreError, copy_path};
 use crate::models::{MANIFEST, Models, ModelsError, is_plain_name, sha256_hex};
 use crate::nn::Precision;
-use crate::recognize::{Recognizer, RecognizerError};
 use crate::selftest::{Report, SelfTest, SelfTestError};
+use crate::vision::detect::DetectorSettings;
+use crate::vision::recognizer::{Recognizer, RecognizerError};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{ErrorKind, Write};

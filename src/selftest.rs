@@ -2,14 +2,14 @@
 //! it was made. A board looks at them before it uses the set, and so knows that its
 //! own arithmetic gives the same.
 
-use crate::align::align;
-use crate::detect::nearest_center;
-use crate::embed::{Embedding, OtherModel};
-use crate::frame::{Frame, Landmarks, Rect};
 use crate::models::{FileEntry, Manifest, Models, ModelsError, is_plain_name, sha256_hex};
 use crate::nn::NetworkError;
-use crate::picture::{self, PictureError};
-use crate::recognize::Recognizer;
+use crate::vision::align::align;
+use crate::vision::detect::nearest_center;
+use crate::vision::embed::{Embedding, OtherModel};
+use crate::vision::frame::{Frame, Landmarks, Rect};
+use crate::vision::picture::{self, PictureError};
+use crate::vision::recognizer::Recognizer;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use thiserror::Error;
@@ -238,11 +238,12 @@ fn verified(folder: &Path, entry: &FileEntry, files: &Files) -> Result<Vec<u8>, 
 }
 
 fn recognizer(models: &Models) -> Result<Recognizer, SelfTestError> {
-    use crate::recognize::RecognizerError;
-    Recognizer::new(models, crate::detect::DetectorSettings::default()).map_err(|error| match error
-    {
-        RecognizerError::Models(error) => error.into(),
-        RecognizerError::Network(error) => error.into(),
+    use crate::vision::recognizer::RecognizerError;
+    Recognizer::new(models, crate::vision::detect::DetectorSettings::default()).map_err(|error| {
+        match error {
+            RecognizerError::Models(error) => error.into(),
+            RecognizerError::Network(error) => error.into(),
+        }
     })
 }
 

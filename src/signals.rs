@@ -1,10 +1,10 @@
 //! What a person at the door sees and hears: signals as patterns of one light of
 //! three colours and one buzzer. Devices are elsewhere.
 
+use crate::access::liveness::challenge::{Action, Side};
 use crate::door::{Alarm, Note};
 use crate::enroll::Hindrance;
-use crate::liveness::challenge::{Action, Side};
-use crate::quality::Aspect;
+use crate::vision::quality::Aspect;
 
 /// Something to show and sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

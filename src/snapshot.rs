@@ -4,9 +4,9 @@
 use crate::door::{Alarm, Door, Leaf, Mode, State};
 use crate::event::Counts;
 use crate::gallery::Gallery;
-use crate::motion_gate::Share;
 use crate::process::Usage;
 use crate::timings::Spreads;
+use crate::vision::motion_gate::Share;
 use crate::watchdog::Verdict;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

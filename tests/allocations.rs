@@ -1,10 +1,10 @@
 //! Memory in the steady state: what a stage keeps, it does not ask for again.
 
-use facelatch::align::align;
-use facelatch::detect::{Detector, DetectorSettings};
-use facelatch::embed::Embedder;
 use facelatch::models::Models;
-use facelatch::picture;
+use facelatch::vision::align::align;
+use facelatch::vision::detect::{Detector, DetectorSettings};
+use facelatch::vision::embed::Embedder;
+use facelatch::vision::picture;
 use std::path::Path;
 
 #[test]

@@ -1,8 +1,8 @@
 //! The program as its users meet it: arguments, output, exit codes, signals.
 
-use facelatch::frame::Frame;
 use facelatch::models::sha256_hex;
-use facelatch::picture;
+use facelatch::vision::frame::Frame;
+use facelatch::vision::picture;
 use image::{DynamicImage, ImageFormat, RgbImage};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Cursor, Write};

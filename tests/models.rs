@@ -281,7 +281,7 @@ fn a_set_installed_meanwhile_is_used_by_the_service() {
     let door = Door::new();
     let gate = at(door.folder.path(), "gate");
     let frame = {
-        let frame = facelatch::picture::read(Path::new(ASTRONAUT)).expect("a portrait");
+        let frame = facelatch::vision::picture::read(Path::new(ASTRONAUT)).expect("a portrait");
         let grey = |pixel: &[u8]| {
             let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(f32::from);
             (16.0 + 0.257 * r + 0.504 * g + 0.098 * b) as u8

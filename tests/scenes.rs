@@ -26,17 +26,17 @@ use facelatch::button::Side;
 use facelatch::config::Config;
 use facelatch::controller::{Controller, FaceSeen, Input, Output};
 use facelatch::door::{Command, LockKind, Role};
-use facelatch::embed::{Embedding, Template};
 use facelatch::gallery::store::{NewTemplate, Store};
 use facelatch::gallery::{Gallery, PersonId, Traits};
-use facelatch::liveness::Sample;
-use facelatch::liveness::colour::Colours;
 use facelatch::models::threshold::{Calibration, Tail, ThresholdTable};
 use facelatch::models::{ModelId, ScoreCalibration};
-use facelatch::pose::Pose;
-use facelatch::quality::Aspect;
 use facelatch::schedule::{LocalTime, Reading};
-use facelatch::track::TrackId;
+use facelatch::vision::embed::{Embedding, Template};
+use facelatch::vision::liveness::Sample;
+use facelatch::vision::liveness::colour::Colours;
+use facelatch::vision::pose::Pose;
+use facelatch::vision::quality::Aspect;
+use facelatch::vision::track::TrackId;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::fmt::Write;
 use std::path::Path;
@@ -642,7 +642,7 @@ const VIEWS: usize = 5;
 /// Enrolls one newcomer after another until it is killed.
 fn enroll_for_ever(file: &Path) {
     let pixels = (0..112 * 112 * 3).map(|i| (i * 7 % 251) as u8).collect();
-    let crop = facelatch::align::Crop::from_pixels(pixels).expect("112 x 112");
+    let crop = facelatch::vision::align::Crop::from_pixels(pixels).expect("112 x 112");
     let views: Vec<NewTemplate> = Pose::ALL
         .iter()
         .filter_map(|pose| template("ada", *pose))

@@ -1,17 +1,17 @@
 //! The service around the state machines: what reaches the relay, whatever
 //! happens.
 
+use facelatch::access::liveness::Mode;
 use facelatch::camera::live::LiveCamera;
 use facelatch::config::{Config, LivenessConfig};
 use facelatch::doorkeeper::{Change, Doorkeeper, Hand, ModelSet};
 use facelatch::event::Event;
 use facelatch::gallery::{Gallery, PersonId};
-use facelatch::liveness::guard::Mode;
 use facelatch::models::{ModelId, Models};
-use facelatch::picture;
-use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
 use facelatch::service::{Moment, Plan, RunError, Summary, run};
+use facelatch::vision::picture;
+use facelatch::vision::recognizer::Recognizer;
 use serialport::{SerialPort, TTYPort};
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -2,7 +2,7 @@
 
 use super::{CameraError, Captured};
 use crate::config::in_words;
-use crate::picture;
+use crate::vision::picture;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -163,7 +163,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Frame;
+    use crate::vision::frame::Frame;
     use tempfile::TempDir;
 
     fn folder() -> TempDir {

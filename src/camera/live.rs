@@ -12,7 +12,7 @@ mod reader;
 
 use super::reopen::{Action, Event, Patience, Reopen, Telling};
 use super::{CameraError, Captured, Kind, shown};
-use crate::frame::Frame;
+use crate::vision::frame::Frame;
 use reader::{News, Reader};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -533,7 +533,7 @@ fn is_black(frame: &Frame) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::picture;
+    use crate::vision::picture;
     use tempfile::TempDir;
 
     /// Longer than anything here takes on any machine.

@@ -1,8 +1,8 @@
 //! Motion JPEG: a stream of JPEG pictures, most without the Huffman tables that
 //! are the same in all of them, which are then those of ITU-T T.81, annex K.3.
 
-use crate::frame::Frame;
-use crate::picture::{self, PictureError};
+use crate::vision::frame::Frame;
+use crate::vision::picture::{self, PictureError};
 use std::borrow::Cow;
 use std::path::Path;
 use thiserror::Error;

@@ -25,7 +25,7 @@ pub mod yuv;
 
 pub use shown::shown;
 
-use crate::frame::Frame;
+use crate::vision::frame::Frame;
 use rustix::process::Pid;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -5,7 +5,7 @@ use super::v4l::uri::{RATE, SIDE, rate, side};
 use super::yuv::{self, Chroma, Colours};
 use super::{CameraError, Captured, STALLED_AFTER, mjpeg};
 use crate::config::in_words;
-use crate::frame::Frame;
+use crate::vision::frame::Frame;
 use ::nokhwa::Buffer;
 use ::nokhwa::Camera;
 use ::nokhwa::utils::{

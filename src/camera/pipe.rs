@@ -2,7 +2,7 @@
 
 use super::y4m::{Y4m, Y4mError};
 use super::{CameraError, Captured};
-use crate::frame::Frame;
+use crate::vision::frame::Frame;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::BufReader;
 use std::os::unix::process::CommandExt;

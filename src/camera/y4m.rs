@@ -3,7 +3,7 @@
 //! GStreamer and others write.
 
 use super::yuv::{self, Chroma, Colours, LARGEST_SIDE};
-use crate::frame::Frame;
+use crate::vision::frame::Frame;
 use std::io::{BufRead, Read};
 use thiserror::Error;
 

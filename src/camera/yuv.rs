@@ -4,7 +4,7 @@
 //! pixels, and each pixel takes those it shares as they are: networks do not
 //! see the difference, and smoothing costs as much as the rest.
 
-use crate::frame::Frame;
+use crate::vision::frame::Frame;
 use thiserror::Error;
 
 /// No camera for a door is larger, and a size that lies must not cost memory.

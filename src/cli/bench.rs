@@ -3,13 +3,13 @@
 use super::model_set::ModelSet;
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use facelatch::align::align;
-use facelatch::detect::{Detector, DetectorSettings};
-use facelatch::embed::{Embedder, Embedding, Template};
-use facelatch::frame::Frame;
 use facelatch::gallery::{Gallery, PersonId};
 use facelatch::models::{ModelId, Models};
-use facelatch::picture;
+use facelatch::vision::align::align;
+use facelatch::vision::detect::{Detector, DetectorSettings};
+use facelatch::vision::embed::{Embedder, Embedding, Template};
+use facelatch::vision::frame::Frame;
+use facelatch::vision::picture;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;

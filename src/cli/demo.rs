@@ -11,9 +11,9 @@ use facelatch::event::Event;
 use facelatch::gallery::store::{NewTemplate, Store};
 use facelatch::models::Models;
 use facelatch::nn::Precision;
-use facelatch::picture;
-use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
+use facelatch::vision::picture;
+use facelatch::vision::recognizer::Recognizer;
 use scene::Portrait;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write;
@@ -210,7 +210,7 @@ fn save(
     visit: usize,
     number: usize,
     part: &str,
-    frame: &facelatch::frame::Frame,
+    frame: &facelatch::vision::frame::Frame,
 ) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let path = folder.join(format!("{visit}-{number:02}-{part}.png"));

@@ -4,7 +4,7 @@ use super::model_set::ModelSet;
 use super::pictures::{FaceLine, Pictures};
 use anyhow::Result;
 use clap::Args;
-use facelatch::detect::Detector;
+use facelatch::vision::detect::Detector;
 use std::process::ExitCode;
 
 /// Find the faces in pictures: box, score, five landmarks and quality

@@ -4,10 +4,10 @@ use super::model_set::ModelSet;
 use super::pictures::{FaceLine, More, Pictures, chosen};
 use anyhow::Result;
 use clap::Args;
-use facelatch::align::align;
-use facelatch::detect::Detector;
-use facelatch::embed::Embedder;
-use facelatch::quality::Quality;
+use facelatch::vision::align::align;
+use facelatch::vision::detect::Detector;
+use facelatch::vision::embed::Embedder;
+use facelatch::vision::quality::Quality;
 use std::process::ExitCode;
 
 /// Turn the faces in pictures into embeddings of length one

@@ -5,17 +5,17 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::camera::Camera;
 use facelatch::config::Config;
-use facelatch::detect::DetectorSettings;
-use facelatch::embed::Template;
 use facelatch::enroll::{
     EnrollSettings, Enrolment, MAX_VIEWS, Poses, SAME_PERSON_RATE, Shot, Step,
 };
 use facelatch::gallery::Gallery;
 use facelatch::gallery::store::NewTemplate;
 use facelatch::models::Models;
-use facelatch::picture;
-use facelatch::quality::WORTH_ENROLLING;
-use facelatch::recognize::{Recognizer, View};
+use facelatch::vision::detect::DetectorSettings;
+use facelatch::vision::embed::Template;
+use facelatch::vision::picture;
+use facelatch::vision::quality::WORTH_ENROLLING;
+use facelatch::vision::recognizer::{Recognizer, View};
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write;

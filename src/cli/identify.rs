@@ -5,7 +5,7 @@ use super::site::{Site, is_begun, load_gallery, open_store};
 use anyhow::Result;
 use clap::Args;
 use facelatch::gallery::Gallery;
-use facelatch::recognize::Recognizer;
+use facelatch::vision::recognizer::Recognizer;
 use std::process::ExitCode;
 
 /// Say who is in pictures, by the gallery

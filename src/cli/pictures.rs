@@ -4,12 +4,12 @@
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use clap::Args;
-use facelatch::align::align;
-use facelatch::detect::{DetectorSettings, Face, nearest_center};
-use facelatch::embed::Embedding;
-use facelatch::frame::Frame;
-use facelatch::picture;
-use facelatch::quality::Quality;
+use facelatch::vision::align::align;
+use facelatch::vision::detect::{DetectorSettings, Face, nearest_center};
+use facelatch::vision::embed::Embedding;
+use facelatch::vision::frame::Frame;
+use facelatch::vision::picture;
+use facelatch::vision::quality::Quality;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};

@@ -9,7 +9,7 @@ use facelatch::gallery::store::{ReEmbedded, Store, copy_path};
 use facelatch::model_store::ModelStore;
 use facelatch::models::Models;
 use facelatch::nn::Precision;
-use facelatch::recognize::Recognizer;
+use facelatch::vision::recognizer::Recognizer;
 use std::path::{Path, PathBuf};
 
 /// Where the package keeps the configuration.

@@ -2,18 +2,18 @@
 
 use super::site::Site;
 use anyhow::{Context, Result, bail};
-use facelatch::align::Crop;
 use facelatch::config::Config;
 use facelatch::controller::Input;
-use facelatch::detect::DetectorSettings;
 use facelatch::doorkeeper::{Change, Doorkeeper, ModelSet, NewPerson};
-use facelatch::embed::{Embedder, Template};
 use facelatch::event::Event;
 use facelatch::gallery::store::{Loaded, Store, StoreError, peek, stamp};
 use facelatch::model_store::ModelStore;
 use facelatch::models::{ModelId, Models};
 use facelatch::peripherals::Reload;
-use facelatch::recognize::Recognizer;
+use facelatch::vision::align::Crop;
+use facelatch::vision::detect::DetectorSettings;
+use facelatch::vision::embed::{Embedder, Template};
+use facelatch::vision::recognizer::Recognizer;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::Ordering;

@@ -32,10 +32,10 @@ mod zone;
 
 pub use zone::Zone;
 
-use crate::embed::Template;
 use crate::gallery::PersonId;
 use crate::models::likelihood::Weighing;
-use crate::track::{MAX_TRACKS, TrackId};
+use crate::vision::embed::Template;
+use crate::vision::track::{MAX_TRACKS, TrackId};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ pub struct Observation<'a> {
 pub struct Look<'a> {
     /// What was compared: tells views that are nearly the same from distinct ones.
     pub template: &'a Template,
-    /// [`crate::quality::Quality::score`]; the best views of a track are weighed.
+    /// [`crate::vision::quality::Quality::score`]; the best views of a track are weighed.
     pub quality: f32,
     /// Who in the gallery is most like it, threshold reached or not.
     pub most_alike: Option<PersonId>,

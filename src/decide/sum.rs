@@ -93,9 +93,9 @@ fn cosine(a: &Option<View>, b: &Option<View>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embed::{Embedding, Template};
     use crate::models::ModelId;
     use crate::models::likelihood::tests::weighing;
+    use crate::vision::embed::{Embedding, Template};
     use proptest::prelude::*;
     use std::time::Duration;
 

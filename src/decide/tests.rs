@@ -1,7 +1,7 @@
 use super::*;
-use crate::embed::{Embedding, Template};
 use crate::models::ModelId;
 use crate::models::likelihood::tests::weighing;
+use crate::vision::embed::{Embedding, Template};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 

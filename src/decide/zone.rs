@@ -1,6 +1,6 @@
 //! Where faces count.
 
-use crate::frame::Rect;
+use crate::vision::frame::Rect;
 
 /// The part of the picture in which faces count, and how large they must be.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -402,11 +402,11 @@ fn note(actions: &mut Actions, told: Note) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embed::{Embedding, Template};
     use crate::enroll::Poses;
     use crate::models::ModelId;
-    use crate::pose::Pose;
-    use crate::quality::Aspect;
+    use crate::vision::embed::{Embedding, Template};
+    use crate::vision::pose::Pose;
+    use crate::vision::quality::Aspect;
     use proptest::prelude::*;
 
     const ADA: PersonId = PersonId(1);

@@ -6,9 +6,9 @@
 //!       +---(time is up)--> Failed, with what was wrong most
 //! ```
 
-use crate::embed::Template;
-use crate::pose::{Pose, Turn};
-use crate::quality::{Aspect, WORTH_ENROLLING};
+use crate::vision::embed::Template;
+use crate::vision::pose::{Pose, Turn};
+use crate::vision::quality::{Aspect, WORTH_ENROLLING};
 use std::time::Duration;
 
 /// Views taken at most; templates beyond make matching slower and looser.
@@ -214,8 +214,8 @@ impl Enrolment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embed::Embedding;
     use crate::models::ModelId;
+    use crate::vision::embed::Embedding;
     use proptest::prelude::*;
 
     const SETTINGS: EnrollSettings = EnrollSettings {

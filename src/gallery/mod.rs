@@ -9,10 +9,10 @@ mod record;
 pub mod store;
 mod tables;
 
-use crate::embed::{Template, dot};
 use crate::models::ModelId;
 use crate::models::threshold::Threshold;
 use crate::schedule::DEFAULT_GROUP;
+use crate::vision::embed::{Template, dot};
 use serde::{Deserialize, Serialize};
 
 /// A person's number. It is never given to another person, not even after the
@@ -190,7 +190,7 @@ impl Gallery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embed::Embedding;
+    use crate::vision::embed::Embedding;
     use proptest::prelude::*;
 
     fn template(values: &[f32]) -> Template {

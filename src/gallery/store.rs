@@ -15,11 +15,11 @@ use super::tables::{
     read_record, state, write,
 };
 use super::{Gallery, PersonId, Traits};
-use crate::align::Crop;
-use crate::embed::Template;
 use crate::models::ModelId;
-use crate::picture;
 use crate::schedule::DEFAULT_GROUP;
+use crate::vision::align::Crop;
+use crate::vision::embed::Template;
+use crate::vision::picture;
 use redb::{Database, ReadOnlyDatabase, ReadableDatabase, TableHandle};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -663,7 +663,7 @@ pub fn peek(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embed::Embedding;
+    use crate::vision::embed::Embedding;
     use proptest::prelude::*;
     use tempfile::TempDir;
 

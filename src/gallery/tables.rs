@@ -3,8 +3,8 @@
 
 use super::record::{Content, Place, RecordError, decode, encode};
 use super::{PersonId, Traits};
-use crate::embed::{Embedding, Template};
 use crate::models::ModelId;
+use crate::vision::embed::{Embedding, Template};
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
     TableError, TableHandle,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::gallery::store::{NewTemplate, peek};
-use crate::picture;
+use crate::vision::picture;
 use std::io::Cursor;
 use tempfile::TempDir;
 

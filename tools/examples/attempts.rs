@@ -13,16 +13,16 @@
 #![expect(clippy::print_stdout, reason = "the example's own output")]
 
 use anyhow::{Context, Result, bail};
-use facelatch::align::{CROP_SIDE, Crop, align};
 use facelatch::decide::{DecideSettings, Decider, Decision, Look, Observation, Seen};
-use facelatch::detect::Face;
-use facelatch::embed::{Embedder, Embedding, Template};
-use facelatch::frame::Frame;
 use facelatch::gallery::{Gallery, PersonId};
 use facelatch::models::{ModelId, Models};
-use facelatch::picture;
-use facelatch::quality::Quality;
-use facelatch::track::TrackId;
+use facelatch::vision::align::{CROP_SIDE, Crop, align};
+use facelatch::vision::detect::Face;
+use facelatch::vision::embed::{Embedder, Embedding, Template};
+use facelatch::vision::frame::Frame;
+use facelatch::vision::picture;
+use facelatch::vision::quality::Quality;
+use facelatch::vision::track::TrackId;
 use facelatch_tools::augment::{Augment, Change};
 use facelatch_tools::chance::Chance;
 use facelatch_tools::lfw::{self, Pairs};

@@ -11,8 +11,8 @@
 
 use crate::augment::recompressed;
 use crate::chance::Chance;
-use facelatch::detect::Face;
-use facelatch::frame::Frame;
+use facelatch::vision::detect::Face;
+use facelatch::vision::frame::Frame;
 use serde::Serialize;
 use std::f64::consts::{PI, TAU};
 
@@ -355,7 +355,7 @@ impl Pose {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use facelatch::frame::Rect;
+    use facelatch::vision::frame::Rect;
 
     fn face() -> Face {
         let rect = Rect { x1: 85.0, y1: 75.0, x2: 165.0, y2: 175.0 };
@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_plane_moves_by_a_homography_and_a_head_does_not() {
-        use facelatch::liveness::motion::Shape;
+        use facelatch::vision::liveness::motion::Shape;
         // Where the five points are seen: found by looking for them in the frame.
         let background = Frame::filled(250, 250, [60; 3]);
         let seen = |species, yaw: f64| {

@@ -8,9 +8,9 @@
 
 use crate::chance::Chance;
 use anyhow::{Result, bail};
-use facelatch::align::{CROP_SIDE, Crop};
-use facelatch::frame::Frame;
-use facelatch::{picture, resample};
+use facelatch::vision::align::{CROP_SIDE, Crop};
+use facelatch::vision::frame::Frame;
+use facelatch::vision::{picture, resample};
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, RgbImage, imageops};
 use serde::{Deserialize, Serialize};

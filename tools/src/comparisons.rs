@@ -3,7 +3,7 @@
 
 use crate::chance::Chance;
 use crate::metrics::Scores;
-use facelatch::embed::Embedding;
+use facelatch::vision::embed::Embedding;
 
 /// Faces a set may have: every two of them are kept, 12 bytes a pair.
 pub const MAX_FACES: usize = 20_000;

@@ -7,8 +7,8 @@
 
 use crate::{files, parallel};
 use anyhow::{Context, Result, bail};
-use facelatch::align::{CROP_SIDE, Crop};
-use facelatch::picture;
+use facelatch::vision::align::{CROP_SIDE, Crop};
+use facelatch::vision::picture;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -378,7 +378,7 @@ fn relative(to: &Path, from: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use facelatch::frame::Frame;
+    use facelatch::vision::frame::Frame;
 
     fn faults(text: &str) -> Vec<(u64, String)> {
         let listing = Listing::parse(text.as_bytes(), Path::new("data")).expect("a header");

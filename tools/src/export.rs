@@ -4,14 +4,14 @@
 use crate::mobilefacenet::MobileFaceNet;
 use crate::student::{Student, pictures};
 use anyhow::{Result, ensure};
-use facelatch::align::Crop;
-use facelatch::embed::{Embedder, Embedding};
 use facelatch::models::{
     Channels, FileEntry, Layout, MANIFEST, Manifest, ModelFile, Models, RecognizerEntry,
     RecognizerModel, sha256_hex,
 };
 use facelatch::nn::Normalization;
 use facelatch::selftest::{SELF_TEST, SelfTest};
+use facelatch::vision::align::Crop;
+use facelatch::vision::embed::{Embedder, Embedding};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -159,7 +159,7 @@ pub fn seal(manifest: &mut Manifest, files: &mut Files, folder: &Path) -> Result
 mod tests {
     use super::*;
     use crate::student::tests::{crop, noise};
-    use facelatch::recognize::Recognizer;
+    use facelatch::vision::recognizer::Recognizer;
 
     #[test]
     fn what_is_exported_gives_what_torch_gives() {

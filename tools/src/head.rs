@@ -8,7 +8,7 @@ use crate::run::{Head, HeadKind};
 use crate::sampler::{Purpose, chance, normal};
 use crate::student::{Student, unit_rows};
 use crate::training_data::TrainingData;
-use facelatch::align::Crop;
+use facelatch::vision::align::Crop;
 use tch::{Kind, Tensor};
 
 /// How far apart a new linear head puts the logits of an embedding at a centre and of

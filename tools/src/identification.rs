@@ -4,7 +4,7 @@
 
 use crate::chance::Chance;
 use crate::comparisons::{draws, interval};
-use facelatch::embed::Embedding;
+use facelatch::vision::embed::Embedding;
 
 /// Who is put into the gallery.
 #[derive(Clone, Copy, Debug)]

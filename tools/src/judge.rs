@@ -7,9 +7,9 @@ use crate::student::{Student, pictures, unit_rows};
 use crate::training_data::Faces;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use facelatch::align::Crop;
-use facelatch::embed::Embedding;
 use facelatch::nn::Normalization;
+use facelatch::vision::align::Crop;
+use facelatch::vision::embed::Embedding;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 

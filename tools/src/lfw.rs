@@ -3,7 +3,7 @@
 
 use crate::metrics::Scored;
 use anyhow::{Context, Result, bail};
-use facelatch::embed::Embedding;
+use facelatch::vision::embed::Embedding;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

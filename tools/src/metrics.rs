@@ -1,8 +1,8 @@
 //! What verification is judged by: accuracy over folds, equal error rate, true
 //! accept rate at a false accept rate, and the tail of impostor similarities.
 
-use facelatch::embed::Embedding;
 use facelatch::models::threshold::{Tail, ThresholdTable};
+use facelatch::vision::embed::Embedding;
 use serde::Serialize;
 
 /// Similarity of two faces, and whether they are of one person. `None` where a

@@ -9,9 +9,9 @@ use crate::mobilefacenet::{Block, PYTORCH_EPSILON, check_variances, folded};
 use crate::onnx::{Conv, GraphBuilder, Side};
 use crate::weights::{self, Tensor, Tensors, WeightsError};
 use anyhow::{Context, Result, anyhow, bail};
-use facelatch::liveness::network::{CLASSES, INPUT_SIDE};
 use facelatch::nn::Normalization;
 use facelatch::nn::{self, Network, Pictures, Signature};
+use facelatch::vision::liveness::network::{CLASSES, INPUT_SIDE};
 use std::path::Path;
 use tch::Kind;
 

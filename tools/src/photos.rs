@@ -3,12 +3,12 @@
 
 use crate::parallel;
 use anyhow::Result;
-use facelatch::align::{Crop, align};
-use facelatch::detect::{self, Detector, DetectorSettings, Face, Net, nearest_center};
-use facelatch::embed::{Embedder, Embedding};
 use facelatch::models::{Models, RecognizerModel};
 use facelatch::nn::Pictures;
-use facelatch::picture;
+use facelatch::vision::align::{Crop, align};
+use facelatch::vision::detect::{self, Detector, DetectorSettings, Face, Net, nearest_center};
+use facelatch::vision::embed::{Embedder, Embedding};
+use facelatch::vision::picture;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 

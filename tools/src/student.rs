@@ -5,8 +5,8 @@ use crate::mobilefacenet::{Block, INPUT_SIDE, MobileFaceNet, Step, expected, ste
 use crate::run::{plain, torch};
 use crate::weights::{self, Tensors};
 use anyhow::{Result, bail};
-use facelatch::align::Crop;
 use facelatch::nn::Normalization;
+use facelatch::vision::align::Crop;
 use std::collections::BTreeMap;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -222,8 +222,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::chance::Chance;
     use crate::weights::Tensor as Weights;
-    use facelatch::embed::{Embedder, Embedding};
     use facelatch::models::{ModelFile, RecognizerModel};
+    use facelatch::vision::embed::{Embedder, Embedding};
 
     /// Weights of noise that keep activations within bounds.
     pub(crate) fn noise(embedding_size: usize, seed: u32) -> MobileFaceNet {

@@ -2,7 +2,7 @@
 
 use crate::dataset::Dataset;
 use anyhow::{Context, Result, bail};
-use facelatch::align::Crop;
+use facelatch::vision::align::Crop;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The device's JPEG decoder against libjpeg: equal to the last bit.
 
-use facelatch::picture;
+use facelatch::vision::picture;
 use mozjpeg::{ColorSpace, Compress, Decompress};
 use proptest::prelude::*;
 use std::path::Path;

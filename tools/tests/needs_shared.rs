@@ -4,13 +4,13 @@
 
 #![expect(clippy::print_stdout, reason = "a test's figures are its output")]
 
-use facelatch::align::align;
-use facelatch::detect::{Detector, DetectorSettings, nearest_center};
-use facelatch::embed::{Embedder, Embedding};
-use facelatch::frame::{Frame, Rect};
 use facelatch::models::{ModelFile, Models, RecognizerModel};
 use facelatch::nn::Normalization;
-use facelatch::picture;
+use facelatch::vision::align::align;
+use facelatch::vision::detect::{Detector, DetectorSettings, nearest_center};
+use facelatch::vision::embed::{Embedder, Embedding};
+use facelatch::vision::frame::{Frame, Rect};
+use facelatch::vision::picture;
 use facelatch_tools::cli::read_mobilefacenet;
 use facelatch_tools::export::{compare, exported};
 use facelatch_tools::minifasnet::{self, MiniFasNet};

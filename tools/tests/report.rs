@@ -1,7 +1,7 @@
 //! The page and the plots of a small set of people, held against those in `data/report`.
 //! FACELATCH_UPDATE=1 writes them anew.
 
-use facelatch::embed::Embedding;
+use facelatch::vision::embed::Embedding;
 use facelatch_tools::evaluate::open::{Face, Subjects, measure};
 use facelatch_tools::evaluate::{Data, FORMAT, Report, closed, figures, html};
 use facelatch_tools::identification::Settings;

@@ -1,10 +1,10 @@
 //! Weights with 512 components in the layout that PyTorch's common MobileFaceNet
 //! code saves, through every format there is.
 
-use facelatch::align::Crop;
-use facelatch::embed::{Embedder, Embedding};
 use facelatch::models::{ModelFile, Models, RecognizerModel};
 use facelatch::nn::Normalization;
+use facelatch::vision::align::Crop;
+use facelatch::vision::embed::{Embedder, Embedding};
 use facelatch_tools::cli::read_mobilefacenet;
 use facelatch_tools::mobilefacenet::{MobileFaceNet, expected};
 use facelatch_tools::mtcnn;

@@ -1,6 +1,6 @@
 //! `prepare` and `split` as their users meet them, on the portraits of the demo.
 
-use facelatch::picture;
+use facelatch::vision::picture;
 use facelatch_tools::dataset::Dataset;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -130,7 +130,7 @@ fn a_bad_photo_costs_only_itself_and_exit_code_1() {
     std::fs::write(ann.join("empty.png"), "").expect("written");
     std::fs::write(ann.join("raw.heic"), "x").expect("written");
     std::fs::write(folder.path().join("photos/lone.jpg"), &whole).expect("written");
-    let grey = picture::encode_png(&facelatch::frame::Frame::filled(90, 90, [99; 3]));
+    let grey = picture::encode_png(&facelatch::vision::frame::Frame::filled(90, 90, [99; 3]));
     std::fs::write(ann.join("wall.png"), grey.expect("PNG")).expect("written");
     let (out, error) = fails(folder.path(), &PREPARE, 1);
     assert!(error.contains("4 photos could not be read; all else is done"), "{error}");
@@ -233,7 +233,7 @@ fn folders_that_make_no_sense_are_refused_with_the_cure() {
     refused(&["prepare", "--out", "data"], 2, "<PHOTOS>");
     refused(&["prepare", "photos", "--out", "data", "--minimum-face", "3"], 2, "12 to 10000");
     std::fs::create_dir_all(folder.path().join("walls/Wall")).expect("a folder");
-    let grey = picture::encode_png(&facelatch::frame::Frame::filled(90, 90, [99; 3]));
+    let grey = picture::encode_png(&facelatch::vision::frame::Frame::filled(90, 90, [99; 3]));
     std::fs::write(folder.path().join("walls/Wall/w.png"), grey.expect("PNG")).expect("written");
     refused(&["prepare", "walls", "--out", "data"], 1, "no face in any photo");
     assert!(!folder.path().join("data/labels.csv").exists());
@@ -284,7 +284,7 @@ fn data_set(photos: &[usize]) -> TempDir {
     for (label, count) in photos.iter().enumerate() {
         for at in 0..*count {
             let name = format!("p{label}_{at}.png");
-            let grey = facelatch::frame::Frame::filled(112, 112, [label as u8; 3]);
+            let grey = facelatch::vision::frame::Frame::filled(112, 112, [label as u8; 3]);
             let png = picture::encode_png(&grey).expect("PNG");
             std::fs::write(folder.path().join(&name), png).expect("written");
             labels += &format!("{name},{label},p{label}\n");

@@ -9,7 +9,7 @@ use super::offer::{Choice, choose};
 use super::uri::{self, PixelFormat};
 use crate::camera::yuv::{self, Colours};
 use crate::camera::{CameraError, Captured, STALLED_AFTER, mjpeg};
-use crate::frame::Frame;
+use crate::vision::frame::Frame;
 use ::v4l::buffer::{Flags, Metadata, Type};
 use ::v4l::device::Handle;
 use ::v4l::io::mmap::Stream as Mapped;

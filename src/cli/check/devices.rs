@@ -6,9 +6,9 @@ use facelatch::camera::live::{LiveCamera, Taken};
 use facelatch::camera::shown;
 use facelatch::config::Config;
 use facelatch::gpio::{Line, LineError};
-use facelatch::quality::Aspect;
-use facelatch::recognize::Recognizer;
 use facelatch::relay::Relay;
+use facelatch::vision::quality::Aspect;
+use facelatch::vision::recognizer::Recognizer;
 use std::io::Write;
 use std::time::{Duration, Instant};
 

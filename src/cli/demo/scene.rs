@@ -1,8 +1,8 @@
 //! A simulated camera: somebody walks up to the door.
 
 use anyhow::Result;
-use facelatch::frame::Frame;
-use facelatch::picture;
+use facelatch::vision::frame::Frame;
+use facelatch::vision::picture;
 use std::path::Path;
 use std::time::Duration;
 

@@ -10,9 +10,9 @@ use crate::metrics::Scores;
 use crate::photos;
 use anyhow::Result;
 use clap::Args;
-use facelatch::embed::Embedding;
 use facelatch::models::Models;
 use facelatch::models::likelihood::Likelihood;
+use facelatch::vision::embed::Embedding;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -12,13 +12,13 @@ use crate::run::{Run, RunRecord};
 use crate::{files, photos};
 use anyhow::{Context, Result};
 use clap::Args;
-use facelatch::align::{Crop, align};
-use facelatch::detect::{Detector, DetectorSettings, nearest_center};
-use facelatch::embed::Embedding;
 use facelatch::model_store::BUILT_IN;
 use facelatch::models::{MANIFEST, Models, RecipeStep, RecognizerModel};
 use facelatch::nn::Precision;
-use facelatch::picture;
+use facelatch::vision::align::{Crop, align};
+use facelatch::vision::detect::{Detector, DetectorSettings, nearest_center};
+use facelatch::vision::embed::Embedding;
+use facelatch::vision::picture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

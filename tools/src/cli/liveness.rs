@@ -4,7 +4,7 @@ use crate::presentations::{QUANTILES, Report, present, report};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::models::Models;
-use facelatch::picture::looks_like_a_picture;
+use facelatch::vision::picture::looks_like_a_picture;
 use std::path::PathBuf;
 use walkdir::WalkDir;
 

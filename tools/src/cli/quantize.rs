@@ -16,12 +16,12 @@ use crate::quantize::whole::{Whole, compare};
 use crate::quantize::{Recipe, Task, write};
 use anyhow::{Context, Result};
 use clap::Args;
-use facelatch::align::Crop;
-use facelatch::detect::{DetectorSettings, Net};
 use facelatch::models::{
     Channels, DetectorEntry, FileEntry, Layout, ModelFile, Models, RecipeStep, RecognizerEntry,
     sha256_hex,
 };
+use facelatch::vision::align::Crop;
+use facelatch::vision::detect::{DetectorSettings, Net};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -6,8 +6,8 @@ use crate::dataset::Dataset;
 use crate::lfw::{Pairs, Photo};
 use crate::photos::Outcome;
 use anyhow::{Context, Result, bail};
-use facelatch::align::Crop;
 use facelatch::models::{Models, sha256_hex};
+use facelatch::vision::align::Crop;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -8,9 +8,9 @@ use crate::identification::{Searches, Settings};
 use crate::likelihood::{self, Line};
 use crate::metrics::{AtThreshold, Scores, at_thresholds};
 use anyhow::{Result, bail};
-use facelatch::embed::Embedding;
 use facelatch::models::likelihood::Likelihood;
 use facelatch::models::threshold::ThresholdTable;
+use facelatch::vision::embed::Embedding;
 use serde::Serialize;
 
 /// False accept rates told, where they can be measured.

@@ -2,7 +2,7 @@
 //! (dHash, Neal Krawetz, "Kind of Like That", 2013), one along the rows and one along
 //! the columns.
 
-use facelatch::frame::Frame;
+use facelatch::vision::frame::Frame;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, HashMap};
 
@@ -142,7 +142,7 @@ mod tests {
 
     fn portrait(name: &str) -> Frame {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/").to_owned() + name;
-        facelatch::picture::read(path.as_ref()).expect("a portrait")
+        facelatch::vision::picture::read(path.as_ref()).expect("a portrait")
     }
 
     #[test]
@@ -156,7 +156,8 @@ mod tests {
             JpegEncoder::new_with_quality(&mut jpeg, 40)
                 .encode(&half, width / 2, height / 2, ExtendedColorType::Rgb8)
                 .expect("JPEG");
-            let again = facelatch::picture::decode("half.jpg".as_ref(), &jpeg).expect("a picture");
+            let again =
+                facelatch::vision::picture::decode("half.jpg".as_ref(), &jpeg).expect("a picture");
             let distance = Look::of(&frame).distance(Look::of(&again));
             assert!(distance <= SAME_PICTURE / 2, "{name}: {distance}");
         }

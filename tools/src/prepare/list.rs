@@ -2,7 +2,7 @@
 
 use crate::dataset::{Listing, Row};
 use anyhow::{Result, bail};
-use facelatch::picture;
+use facelatch::vision::picture;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};

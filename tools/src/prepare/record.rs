@@ -3,9 +3,9 @@
 use super::hash::Look;
 use crate::files;
 use anyhow::Result;
-use facelatch::detect::Face;
 use facelatch::models::{Manifest, sha256_hex};
-use facelatch::picture;
+use facelatch::vision::detect::Face;
+use facelatch::vision::picture;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::Path;

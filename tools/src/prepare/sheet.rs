@@ -10,8 +10,8 @@ use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::text::{Baseline, Text};
 use embedded_graphics::{Drawable, Pixel};
-use facelatch::align::CROP_SIDE;
-use facelatch::frame::Frame;
+use facelatch::vision::align::CROP_SIDE;
+use facelatch::vision::frame::Frame;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
@@ -182,7 +182,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.png");
         let red = Frame::filled(CROP_SIDE, CROP_SIDE, [200, 0, 0]);
-        std::fs::write(&path, facelatch::picture::encode_png(&red).expect("PNG")).expect("written");
+        std::fs::write(&path, facelatch::vision::picture::encode_png(&red).expect("PNG"))
+            .expect("written");
         let person = "Änne-Łucja, whose name is longer than a face is wide".to_owned();
         let sheet = sheet(&[Row { path, label: 0, person, group: None }]).expect("a sheet");
         let inked: Vec<usize> = (0..sheet.width() * sheet.height())

@@ -3,10 +3,10 @@
 
 use crate::photos::{self, Outcome};
 use anyhow::Result;
-use facelatch::align::Crop;
-use facelatch::detect::Net;
 use facelatch::models::Models;
 use facelatch::nn::Pictures;
+use facelatch::vision::align::Crop;
+use facelatch::vision::detect::Net;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};

@@ -3,8 +3,8 @@
 use crate::metrics::Scores;
 use crate::photos::{Outcome, process};
 use anyhow::Result;
-use facelatch::embed::Embedding;
 use facelatch::models::Models;
+use facelatch::vision::embed::Embedding;
 use serde::Serialize;
 use std::path::PathBuf;
 

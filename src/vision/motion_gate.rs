@@ -17,7 +17,7 @@
 //! It may be wrong: so it lets a frame through every second whatever it saw, and all
 //! of them while a face is followed. Pure: time is an argument.
 
-use crate::frame::Frame;
+use crate::vision::frame::Frame;
 use std::time::Duration;
 
 /// Cells in a row. With 40 pixels a cell at 1280x720, a face worth comparing covers

@@ -3,23 +3,21 @@
 //! Cues that need no pictures of attacks, each a pure function of a frame or of a track's
 //! landmarks: how the nose moves against eyes and mouth ([`motion`]), waves of screens and
 //! dots of prints ([`spectrum`]), straight edges beside the face ([`edges`]), sharpness
-//! ([`crate::quality`]) and colours ([`colour`]). What is suspicious is what live faces
+//! ([`crate::vision::quality`]) and colours ([`colour`]). What is suspicious is what live faces
 //! hardly show, by the ramps below. Beside them networks that learned from attacks, where
 //! the models have any ([`network`]), and a challenge ([`challenge`]).
 //!
 //! None of this stops somebody who means it: a good screen close to the camera, a video
 //! of a head that turns, a mask.
 
-pub mod challenge;
 pub mod colour;
 pub mod edges;
-pub mod guard;
 pub mod motion;
 pub mod network;
 pub mod spectrum;
 
-use crate::frame::Frame;
-use crate::recognize::View;
+use crate::vision::frame::Frame;
+use crate::vision::recognizer::View;
 use colour::Colours;
 use motion::{Motion, Shape};
 use std::time::Duration;
@@ -66,7 +64,7 @@ pub struct Sample {
     pub moire: f32,
     /// [`edges::straight_edges`], 0 to 1.
     pub edges: f32,
-    /// [`crate::quality::Quality::sharpness`].
+    /// [`crate::vision::quality::Quality::sharpness`].
     pub sharpness: f32,
     /// Of the aligned face.
     pub colours: Colours,

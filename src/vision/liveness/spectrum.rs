@@ -8,7 +8,7 @@
 //!
 //! Looked at in the frame itself: bringing the face to another size would smooth it away.
 
-use crate::frame::{Frame, Rect, luma};
+use crate::vision::frame::{Frame, Rect, luma};
 use std::f32::consts::TAU;
 
 /// Side of a window, pixels: the smallest in which waves of ten pixels repeat often

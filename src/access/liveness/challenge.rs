@@ -67,7 +67,7 @@ impl Default for ChallengeSettings {
     }
 }
 
-/// Yaw ([`crate::pose::Turn::yaw`]) within which a face looks straight ahead: 98 of
+/// Yaw ([`crate::vision::pose::Turn::yaw`]) within which a face looks straight ahead: 98 of
 /// 100 photos of LFW, which are taken of people who look into cameras, lie within 0.45,
 /// half of them within 0.1.
 const STRAIGHT: f32 = 0.15;
@@ -303,8 +303,8 @@ mod tests {
         let yaws: Vec<f32> = (0..39)
             .map(|at| {
                 let yaw = 0.9 * (f64::from(at) / 3.0).sin();
-                let landmarks = crate::liveness::motion::tests::seen(true, yaw, 0.1, 0.0);
-                crate::pose::Turn::of(&landmarks).yaw
+                let landmarks = crate::vision::liveness::motion::tests::seen(true, yaw, 0.1, 0.0);
+                crate::vision::pose::Turn::of(&landmarks).yaw
             })
             .collect();
         assert!(!play(&mut challenge, &yaws).contains(&Action::Passed), "{yaws:?}");

@@ -6,8 +6,8 @@
 //! point patterns", 1991, which in the plane is a linear regression of complex
 //! numbers.
 
-use crate::frame::{Frame, FrameError, Landmarks};
 use crate::nn::Normalization;
+use crate::vision::frame::{Frame, FrameError, Landmarks};
 
 /// Sides of an aligned face, pixels.
 pub const CROP_SIDE: usize = 112;

@@ -1,6 +1,6 @@
 //! Boxes on their way through the cascade: regression, squaring, suppression.
 
-use crate::frame::{Landmarks, Rect};
+use crate::vision::frame::{Landmarks, Rect};
 
 /// A box with what a net says of it.
 #[derive(Clone, Copy, Debug, PartialEq)]

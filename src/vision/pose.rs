@@ -16,7 +16,7 @@
 //! 150 to the side and 150 below, 130 behind the tip; the eyes' middles lie near 160)
 //! `D` is 130 / 320 = 0.41 and `E` 130 / 320 = 0.41, too.
 
-use crate::frame::Landmarks;
+use crate::vision::frame::Landmarks;
 use serde::{Deserialize, Serialize};
 
 /// How far the nose is from where a frontal face has it.
@@ -137,7 +137,7 @@ impl Pose {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::align::TEMPLATE;
+    use crate::vision::align::TEMPLATE;
     use proptest::prelude::*;
 
     /// The generic head, turned by two angles in degrees and seen from afar, as a

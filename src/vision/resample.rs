@@ -4,8 +4,8 @@
 //! interpolates bilinearly. What lies outside the frame is black. The axes are
 //! separable: rows are summed first, then columns, in 16-bit fixed point.
 
-use crate::frame::{Frame, Rect};
 use crate::nn::kernels::{ONE, SLACK, STEPS, Taps, weighted_pixels, weighted_rows};
+use crate::vision::frame::{Frame, Rect};
 
 /// Values of a pixel cut out: red, green, blue and one that has no meaning.
 pub const PIXEL: usize = 4;

@@ -2,9 +2,9 @@
 //! MobileFaceNet (Chen et al. 2018) trained with the ArcFace loss (Deng et al.
 //! 2019).
 
-use crate::align::{CROP_SIDE, Crop};
 use crate::models::{ModelId, RecognizerModel};
 use crate::nn::{Network, NetworkError, Pictures, Side, Signature};
+use crate::vision::align::{CROP_SIDE, Crop};
 use thiserror::Error;
 
 /// A face as a unit-length vector.

@@ -1,10 +1,10 @@
 //! How much a face can be trusted to look like its owner: size, sharpness,
 //! light and pose, each measured, and the weakest deciding.
 
-use crate::align::{CROP_SIDE, Crop};
-use crate::detect::Face;
-use crate::frame::{Frame, luma};
-use crate::pose::Turn;
+use crate::vision::align::{CROP_SIDE, Crop};
+use crate::vision::detect::Face;
+use crate::vision::frame::{Frame, luma};
+use crate::vision::pose::Turn;
 use std::ops::Range;
 
 /// What can be wrong with a view of a face.
@@ -188,8 +188,8 @@ pub fn of_picture(frame: &Frame) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::align::TEMPLATE;
-    use crate::frame::{Landmarks, Rect};
+    use crate::vision::align::TEMPLATE;
+    use crate::vision::frame::{Landmarks, Rect};
 
     fn face(landmarks: Landmarks) -> Face {
         Face { rect: Rect { x1: 0.0, y1: 0.0, x2: 112.0, y2: 112.0 }, score: 1.0, landmarks }

@@ -4,7 +4,7 @@
 //! does so too, so that such lines are asked for on three sides of the face; over the
 //! fourth the hand may lie.
 
-use crate::frame::{Frame, Rect, luma};
+use crate::vision::frame::{Frame, Rect, luma};
 
 /// Sides of the neighbourhood looked at, in sides of the face's box: a photo or phone
 /// that fills more of the picture shows no edge anyway.

@@ -13,8 +13,8 @@
 //! A track says only "probably the same head". Whether it is the same person is
 //! for [`crate::decide`], which does not trust a track whose face changes.
 
-use crate::detect::Face;
-use crate::frame::Rect;
+use crate::vision::detect::Face;
+use crate::vision::frame::Rect;
 use std::time::Duration;
 
 /// Faces followed at once. A door sees a few people; more than this in view is

@@ -10,11 +10,11 @@ mod nets;
 mod pyramid;
 mod windows;
 
-use crate::frame::{Frame, Landmarks, Rect};
 use crate::models::DetectorModels;
 use crate::nn::worker::Second;
 use crate::nn::{Network, NetworkError, Pictures, Precision, Side, Signature};
-use crate::resample::{Resampler, Values};
+use crate::vision::frame::{Frame, Landmarks, Rect};
+use crate::vision::resample::{Resampler, Values};
 use nets::Nets;
 use pyramid::{Area, Strip};
 use std::time::{Duration, Instant};
@@ -394,8 +394,8 @@ mod tests {
     use super::*;
 
     fn portrait() -> Frame {
-        let portrait = include_bytes!("../assets/astronaut.jpg");
-        crate::picture::decode("astronaut.jpg".as_ref(), portrait).expect("a portrait")
+        let portrait = include_bytes!("../../../assets/astronaut.jpg");
+        crate::vision::picture::decode("astronaut.jpg".as_ref(), portrait).expect("a portrait")
     }
 
     fn detector(minimum_face: f32) -> Detector {

@@ -2,9 +2,9 @@
 //! trained to tell live faces from prints and screens, each on a wider neighbourhood of
 //! the face than the last.
 
-use crate::frame::{Frame, Rect};
 use crate::models::LivenessModels;
 use crate::nn::{Network, NetworkError, Pictures, Side, Signature};
+use crate::vision::frame::{Frame, Rect};
 
 /// Side of the networks' input, pixels.
 pub const INPUT_SIDE: usize = 80;

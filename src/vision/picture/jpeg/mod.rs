@@ -310,7 +310,7 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Cursor;
 
-    const PORTRAIT: &[u8] = include_bytes!("../../assets/astronaut.jpg");
+    const PORTRAIT: &[u8] = include_bytes!("../../../../assets/astronaut.jpg");
 
     /// A small picture as the general encoder writes it.
     fn small() -> Vec<u8> {
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn what_is_not_ordinary_is_left_to_others() {
-        assert!(decode(include_bytes!("../../tests/data/cmyk.jpg"), u64::MAX).is_none());
+        assert!(decode(include_bytes!("../../../../tests/data/cmyk.jpg"), u64::MAX).is_none());
         assert!(decode(&PORTRAIT[..PORTRAIT.len() / 2], u64::MAX).is_none());
         assert!(decode(PORTRAIT, 1000).is_none(), "more memory than there is");
         assert!(decode(b"", u64::MAX).is_none());

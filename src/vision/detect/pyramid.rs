@@ -3,7 +3,7 @@
 
 use super::windows::Candidate;
 use super::{P_NET_STRIDE, P_NET_WINDOW};
-use crate::frame::Rect;
+use crate::vision::frame::Rect;
 
 /// Ratio of two neighbouring scales: about the square root of one half, so that
 /// the area halves from one to the next (section 3.1 of the paper's code).

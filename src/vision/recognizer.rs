@@ -1,13 +1,13 @@
 //! The pure stages in a row: a frame in, its faces with quality and embedding
 //! out.
 
-use crate::align::{Crop, align};
-use crate::detect::{DetectTimes, Detector, DetectorSettings, Face};
-use crate::embed::{Embedder, Template};
-use crate::frame::{Frame, Rect};
 use crate::models::{ModelId, Models, ModelsError};
 use crate::nn::NetworkError;
-use crate::quality::{Quality, WORTH_COMPARING};
+use crate::vision::align::{Crop, align};
+use crate::vision::detect::{DetectTimes, Detector, DetectorSettings, Face};
+use crate::vision::embed::{Embedder, Template};
+use crate::vision::frame::{Frame, Rect};
+use crate::vision::quality::{Quality, WORTH_COMPARING};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 

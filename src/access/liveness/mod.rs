@@ -1,8 +1,10 @@
 //! Liveness of all faces in view, and what it has to say when the door would open.
 
-use super::challenge::{Action, Challenge, ChallengeSettings, Event};
-use super::{Liveness, Sample, Verdict};
-use crate::track::{MAX_TRACKS, TrackId};
+pub mod challenge;
+
+use crate::access::liveness::challenge::{Action, Challenge, ChallengeSettings, Event};
+use crate::vision::liveness::{Liveness, Sample, Verdict};
+use crate::vision::track::{MAX_TRACKS, TrackId};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -39,7 +41,7 @@ pub struct GuardSettings {
 
 /// What is to be done about somebody who may come in.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Admission {
+pub enum LivenessAdmission {
     /// Nothing speaks against it.
     Open,
     /// Not live, but only to be logged; the verdict where it is not told already.
@@ -85,7 +87,7 @@ impl LivenessGuard {
     }
 
     /// Takes a frame's faces: their tracks, what was measured of them and their yaw
-    /// ([`crate::pose::Turn::yaw`]). Tells whom to say what.
+    /// ([`crate::vision::pose::Turn::yaw`]). Tells whom to say what.
     pub fn step<'s>(
         &mut self,
         now: Duration,
@@ -144,18 +146,18 @@ impl LivenessGuard {
     }
 
     /// Whether the door may open for a track that the gallery knows.
-    pub fn admit(&mut self, now: Duration, track: TrackId) -> Admission {
+    pub fn admit(&mut self, now: Duration, track: TrackId) -> LivenessAdmission {
         let GuardSettings { mode, threshold, .. } = self.settings;
         if mode == Mode::Off {
-            return Admission::Open;
+            return LivenessAdmission::Open;
         }
         let enforced = mode == Mode::Enforce;
         let Some(watched) = self.tracks.iter_mut().find(|watched| watched.id == track) else {
-            return if enforced { Admission::Wait(None) } else { Admission::Open };
+            return if enforced { LivenessAdmission::Wait(None) } else { LivenessAdmission::Open };
         };
         let verdict = watched.liveness.at(now);
         if enforced && !verdict.counts() {
-            return Admission::Wait(None);
+            return LivenessAdmission::Wait(None);
         }
         // Also what is not a number is refused.
         let live = verdict.score >= threshold;
@@ -165,10 +167,14 @@ impl LivenessGuard {
                 watched.told = Some(now);
             }
             let told = new.then_some(verdict);
-            return if enforced { Admission::Refused(told) } else { Admission::Advised(told) };
+            return if enforced {
+                LivenessAdmission::Refused(told)
+            } else {
+                LivenessAdmission::Advised(told)
+            };
         }
         if !enforced {
-            return Admission::Open;
+            return LivenessAdmission::Open;
         }
         // Whoever turns as asked moves enough to be seen to.
         if let Some(challenge) = &mut watched.challenge
@@ -178,16 +184,16 @@ impl LivenessGuard {
             let mixed = (self.chance ^ self.chance >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
             let sides = mixed ^ mixed >> 31;
-            return Admission::Wait(challenge.step(now, Event::Begin(sides)));
+            return LivenessAdmission::Wait(challenge.step(now, Event::Begin(sides)));
         }
         if self.settings.motion && !verdict.cues.solid() {
             let new = watched.asked.is_none_or(|at| now >= at + TELL_EVERY);
             if new {
                 watched.asked = Some(now);
             }
-            return Admission::Wait(new.then_some(Action::AskMove));
+            return LivenessAdmission::Wait(new.then_some(Action::AskMove));
         }
-        Admission::Open
+        LivenessAdmission::Open
     }
 
     /// Whether the networks are to look at a track again: [`Liveness::network_due`].
@@ -200,7 +206,7 @@ impl LivenessGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::liveness::tests::live;
+    use crate::vision::liveness::tests::live;
     use proptest::prelude::*;
 
     const TRACK: TrackId = TrackId(7);
@@ -227,41 +233,41 @@ mod tests {
     fn a_screen_is_refused_logged_or_let_in_as_the_mode_says() {
         let mut enforcing = guard(Mode::Enforce, false);
         fed(&mut enforcing, 4, &screen());
-        assert!(matches!(enforcing.admit(ms(400), TRACK), Admission::Refused(Some(_))));
-        assert_eq!(enforcing.admit(ms(500), TRACK), Admission::Refused(None));
+        assert!(matches!(enforcing.admit(ms(400), TRACK), LivenessAdmission::Refused(Some(_))));
+        assert_eq!(enforcing.admit(ms(500), TRACK), LivenessAdmission::Refused(None));
         let mut advising = guard(Mode::Advise, false);
         fed(&mut advising, 4, &screen());
-        assert!(matches!(advising.admit(ms(400), TRACK), Admission::Advised(Some(_))));
-        assert_eq!(advising.admit(ms(500), TRACK), Admission::Advised(None));
-        assert_eq!(guard(Mode::Off, false).admit(ms(0), TRACK), Admission::Open);
+        assert!(matches!(advising.admit(ms(400), TRACK), LivenessAdmission::Advised(Some(_))));
+        assert_eq!(advising.admit(ms(500), TRACK), LivenessAdmission::Advised(None));
+        assert_eq!(guard(Mode::Off, false).admit(ms(0), TRACK), LivenessAdmission::Open);
     }
 
     #[test]
     fn enforced_it_waits_for_frames_enough() {
         let mut guard = guard(Mode::Enforce, false);
-        assert_eq!(guard.admit(ms(0), TRACK), Admission::Wait(None));
+        assert_eq!(guard.admit(ms(0), TRACK), LivenessAdmission::Wait(None));
         fed(&mut guard, 2, &live());
-        assert_eq!(guard.admit(ms(200), TRACK), Admission::Wait(None));
+        assert_eq!(guard.admit(ms(200), TRACK), LivenessAdmission::Wait(None));
         guard.take(ms(200), TRACK, &live(), 0.0);
-        assert_eq!(guard.admit(ms(200), TRACK), Admission::Open);
+        assert_eq!(guard.admit(ms(200), TRACK), LivenessAdmission::Open);
         // What was seen is too old by then.
-        assert_eq!(guard.admit(ms(9000), TRACK), Admission::Wait(None));
+        assert_eq!(guard.admit(ms(9000), TRACK), LivenessAdmission::Wait(None));
     }
 
     #[test]
     fn a_challenge_is_asked_once_and_opens_when_passed() {
         let mut guard = guard(Mode::Enforce, true);
         fed(&mut guard, 4, &live());
-        assert_eq!(guard.admit(ms(400), TRACK), Admission::Wait(Some(Action::AskStraight)));
-        assert_eq!(guard.admit(ms(500), TRACK), Admission::Wait(None));
+        assert_eq!(guard.admit(ms(400), TRACK), LivenessAdmission::Wait(Some(Action::AskStraight)));
+        assert_eq!(guard.admit(ms(500), TRACK), LivenessAdmission::Wait(None));
         let mut yaw = 0.0;
         for at in 6..30 {
             match guard.take(ms(100 * at), TRACK, &live(), yaw) {
-                Some(Action::AskTurn(super::super::challenge::Side::Left)) => yaw = 0.4,
-                Some(Action::AskTurn(super::super::challenge::Side::Right)) => yaw = -0.4,
+                Some(Action::AskTurn(super::challenge::Side::Left)) => yaw = 0.4,
+                Some(Action::AskTurn(super::challenge::Side::Right)) => yaw = -0.4,
                 Some(Action::AskStraight) => yaw = 0.0,
                 Some(Action::Passed) => {
-                    assert_eq!(guard.admit(ms(100 * at), TRACK), Admission::Open);
+                    assert_eq!(guard.admit(ms(100 * at), TRACK), LivenessAdmission::Open);
                     return;
                 }
                 Some(other @ (Action::Failed(_) | Action::AskMove)) => panic!("{other:?}"),
@@ -273,7 +279,7 @@ mod tests {
 
     #[test]
     fn where_motion_is_asked_for_a_head_must_turn_a_little() {
-        use crate::liveness::motion::{Shape, tests::seen};
+        use crate::vision::liveness::motion::{Shape, tests::seen};
         let opened = |flat: bool| {
             let mut guard = guard(Mode::Enforce, false);
             guard.settings.motion = true;
@@ -284,8 +290,8 @@ mod tests {
             }
             guard.admit(ms(1200), TRACK)
         };
-        assert_eq!(opened(false), Admission::Open);
-        assert_eq!(opened(true), Admission::Wait(Some(Action::AskMove)));
+        assert_eq!(opened(false), LivenessAdmission::Open);
+        assert_eq!(opened(true), LivenessAdmission::Wait(Some(Action::AskMove)));
     }
 
     #[test]
@@ -295,7 +301,7 @@ mod tests {
         let asked: Vec<u64> = (0..70)
             .filter(|at| {
                 guard.take(ms(100 * at), TRACK, &live(), 0.0);
-                guard.admit(ms(100 * at), TRACK) == Admission::Wait(Some(Action::AskMove))
+                guard.admit(ms(100 * at), TRACK) == LivenessAdmission::Wait(Some(Action::AskMove))
             })
             .collect();
         assert_eq!(asked, [2, 32, 62]);
@@ -306,7 +312,7 @@ mod tests {
         let mut guard = guard(Mode::Enforce, true);
         guard.settings.motion = true;
         fed(&mut guard, 4, &live());
-        assert_eq!(guard.admit(ms(400), TRACK), Admission::Wait(Some(Action::AskStraight)));
+        assert_eq!(guard.admit(ms(400), TRACK), LivenessAdmission::Wait(Some(Action::AskStraight)));
     }
 
     proptest! {
@@ -321,7 +327,7 @@ mod tests {
                 let sample = Sample { moire, edges, ..live() };
                 guard.take(ms(now), TrackId(track), &sample, 0.0);
                 let verdict = guard.verdict(ms(now), TrackId(track)).expect("just looked at");
-                let open = guard.admit(ms(now), TrackId(track)) == Admission::Open;
+                let open = guard.admit(ms(now), TrackId(track)) == LivenessAdmission::Open;
                 prop_assert_eq!(open, verdict.counts() && verdict.score >= 0.5);
                 prop_assert!(guard.tracks.len() <= MAX_TRACKS);
             }

@@ -5,8 +5,8 @@
 //! analysis", 2015, whose chromatic moments, colour diversity and specular share these
 //! are).
 
-use crate::align::Crop;
-use crate::frame::luma;
+use crate::vision::align::Crop;
+use crate::vision::frame::luma;
 
 /// The part of the aligned crop that is face whatever the hair.
 const COLUMNS: std::ops::Range<usize> = 24..88;
@@ -89,7 +89,7 @@ impl Colours {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::align::CROP_SIDE;
+    use crate::vision::align::CROP_SIDE;
     use proptest::prelude::*;
 
     fn crop(pixel: impl Fn(usize) -> [u8; 3]) -> Crop {

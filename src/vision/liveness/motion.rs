@@ -13,7 +13,7 @@
 //! It sees nothing in a head that keeps still, and a video of a head that turns is as
 //! solid to it as the head.
 
-use crate::frame::Landmarks;
+use crate::vision::frame::Landmarks;
 
 /// What one frame says of the five points' shape.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -124,7 +124,7 @@ fn kept(points: impl ExactSizeIterator<Item = [f32; 2]> + Clone) -> f32 {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 

@@ -2,7 +2,7 @@
 
 mod jpeg;
 
-use crate::frame::Frame;
+use crate::vision::frame::Frame;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};

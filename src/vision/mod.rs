@@ -1,0 +1,19 @@
+//! From pixels to templates and cues. Every stage is a pure function of its input, or of
+//! its input and what it saw before; only [`picture`] reads files.
+//!
+//! ```text
+//! Frame -> motion_gate -> detect -> track -> align -> quality, liveness, embed -> Template
+//! ```
+
+pub mod align;
+pub mod detect;
+pub mod embed;
+pub mod frame;
+pub mod liveness;
+pub mod motion_gate;
+pub mod picture;
+pub mod pose;
+pub mod quality;
+pub mod recognizer;
+pub mod resample;
+pub mod track;
