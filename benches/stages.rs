@@ -4,9 +4,9 @@
 //! `cargo bench` runs them all, `cargo bench -- embed` those whose names match.
 
 use divan::Bencher;
+use facelatch::access::decide::{DecideSettings, Decider, Observation, Seen};
+use facelatch::access::gallery::{Gallery, PersonId};
 use facelatch::camera::y4m::Y4m;
-use facelatch::decide::{DecideSettings, Decider, Observation, Seen};
-use facelatch::gallery::{Gallery, PersonId};
 use facelatch::models::{ModelFile, ModelId, Models};
 use facelatch::nn::{Network, Pictures, Side, Signature};
 use facelatch::vision::align::{Crop, align};

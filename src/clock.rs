@@ -1,6 +1,6 @@
 //! EDGE: the system's wall clock, its zone, and whether it follows a time server.
 
-use crate::schedule::{Date, LocalTime, Reading};
+use crate::access::schedule::{Date, LocalTime, Reading};
 use jiff::{Timestamp, tz::TimeZone};
 use std::path::Path;
 

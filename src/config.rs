@@ -29,9 +29,9 @@ pub use service::{SOCKET, SYSTEM_FOLDER, ServiceConfig};
 pub(crate) use unit::in_words;
 pub use unit::{duration_text, parse_duration};
 
+use crate::access::decide::{DecideSettings, TwoFaces, Zone};
 use crate::access::liveness::challenge::ChallengeSettings;
 use crate::access::liveness::{GuardSettings, Mode};
-use crate::decide::{DecideSettings, TwoFaces, Zone};
 use crate::models::Models;
 use crate::nn::NetworkError;
 use crate::vision::detect::DetectorSettings;
@@ -271,7 +271,7 @@ impl Config {
         Ok(())
     }
 
-    /// What [`crate::decide`] needs of it.
+    /// What [`crate::access::decide`] needs of it.
     pub fn decide(&self) -> DecideSettings {
         let recognition = &self.recognition;
         DecideSettings {

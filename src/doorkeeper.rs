@@ -4,23 +4,23 @@
 //! [`Doorkeeper`] does that for one frame at a time at a time it is told;
 //! [`crate::service`] feeds it.
 
+use crate::access::controller::{Controller, FaceSeen, Input, Output};
+use crate::access::decide::Zone;
+use crate::access::door::{Door, Order, State};
+use crate::access::enroll::MAX_VIEWS;
+use crate::access::enroll::at_door::Newcomer;
+use crate::access::event::Event;
+use crate::access::gallery::{Gallery, PersonId};
 use crate::access::liveness::Mode;
+use crate::access::signal::Signal;
 use crate::clock;
 use crate::config::{ClockSource, Config};
-use crate::controller::{Controller, FaceSeen, Input, Output};
-use crate::decide::Zone;
-use crate::door::{Door, Order, State};
-use crate::enroll::MAX_VIEWS;
-use crate::enroll::button::Newcomer;
-use crate::event::Event;
-use crate::gallery::store::NewTemplate;
-use crate::gallery::{Gallery, PersonId};
 use crate::models::ScoreCalibration;
 use crate::models::threshold::Threshold;
 use crate::nn::NetworkError;
 use crate::relay::link::Told;
 use crate::relay::{Relay, RelayLink};
-use crate::signals::Signal;
+use crate::storage::gallery::NewTemplate;
 use crate::vision::frame::Frame;
 use crate::vision::liveness::Sample;
 use crate::vision::liveness::network::LivenessNets;

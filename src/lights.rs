@@ -10,7 +10,7 @@
 //! An alarm stands behind that: it is begun at once, goes on wherever it would be dark,
 //! and ends with [`Signal::Quiet`] alone.
 
-use crate::signals::{Beat, Colour, Pattern, Signal};
+use crate::access::signal::{Beat, Colour, Pattern, Signal};
 use std::time::Duration;
 
 /// What is lit, and whether it sounds.

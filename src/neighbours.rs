@@ -4,9 +4,9 @@
 //! Each neighbour has a thread of its own, so that one that does not answer keeps no
 //! other waiting. What it could not be told it is told later, with its age.
 
+use crate::access::door::Role;
 use crate::backoff::Retry;
 use crate::control::{Command, Passage, Request, ask};
-use crate::door::Role;
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};

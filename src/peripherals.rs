@@ -2,14 +2,14 @@
 //! socket and the watchdog. All of them have threads of their own; the service visits
 //! them between two frames.
 
+use crate::access::controller::Input;
+use crate::access::door::{self, Note, State};
+use crate::access::event::Event;
 use crate::camera::Kind;
 use crate::camera::live::CameraState;
 use crate::config::Config;
 use crate::control::{Begun, Command, Control, ControlError, Order, Passage};
-use crate::controller::Input;
-use crate::door::{self, Note, State};
 use crate::doorkeeper::{Doorkeeper, Hand};
-use crate::event::Event;
 use crate::heartbeat::{Heartbeats, Watchdog};
 use crate::process::Meter;
 use crate::relay::link::Told;
@@ -18,7 +18,7 @@ use crate::service::Moment;
 use crate::snapshot::{
     CameraNow, ClockNow, DoorNow, GalleryNow, MotionNow, RelayNow, Snapshot, WatchdogNow,
 };
-use crate::standing::{Standing, StandingWriter};
+use crate::storage::lockdown::{Standing, StandingWriter};
 use crate::systemd::Word;
 use crate::timings::{Stage, Timings};
 use crate::watchdog::WatchdogSettings;
@@ -675,7 +675,7 @@ impl Wired {
 /// What happened at a line, at this time.
 #[cfg(feature = "gpio")]
 fn line(keeper: &mut Doorkeeper, at: Duration, event: crate::gpio::Event) -> Vec<Event> {
-    use crate::button::Side;
+    use crate::access::gesture::Side;
     use crate::gpio::Name;
     match event {
         crate::gpio::Event::Edge { name, active, .. } => {

@@ -1,10 +1,10 @@
 //! The door's service: feeds the doorkeeper from a camera until the camera ends or it is
 //! stopped, and locks the door then.
 
+use crate::access::event::{Counts, Event};
 use crate::camera::live::{LiveCamera, Taken};
 use crate::camera::{Captured, Kind};
 use crate::doorkeeper::Doorkeeper;
-use crate::event::{Counts, Event};
 use crate::nn::NetworkError;
 use crate::vision::motion_gate::{Look, MotionGate};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -1,9 +1,9 @@
 //! What the service shows of itself, whole: what the door does now and how all parts
 //! are. The service refreshes it, the socket and `facelatch status` show it.
 
-use crate::door::{Alarm, Door, Leaf, Mode, State};
-use crate::event::Counts;
-use crate::gallery::Gallery;
+use crate::access::door::{Alarm, Door, Leaf, Mode, State};
+use crate::access::event::Counts;
+use crate::access::gallery::Gallery;
 use crate::process::Usage;
 use crate::timings::Spreads;
 use crate::vision::motion_gate::Share;
@@ -223,7 +223,7 @@ impl MotionNow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::door::{Command, DoorSettings, Event};
+    use crate::access::door::{Command, DoorSettings, Event};
     use crate::watchdog::Who;
 
     #[test]

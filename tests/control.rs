@@ -1,10 +1,10 @@
 //! The service's socket as its clients meet it: the program itself, and others that
 //! say nothing, too much or nonsense.
 
+use facelatch::access::door;
 use facelatch::control::{
     AskError, Command, Control, ControlError, MAX_REQUEST, Order, Request, ask,
 };
-use facelatch::door;
 use facelatch::snapshot::Snapshot;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};

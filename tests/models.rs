@@ -2,7 +2,7 @@
 //! and what happens where that is broken off.
 
 use facelatch::models::{Models, sha256_hex};
-use facelatch::selftest::{SELF_TEST, SelfTest};
+use facelatch::storage::models::self_test::{SELF_TEST, SelfTest};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

@@ -22,15 +22,15 @@
 //! `models` (others are used from now on), `configure KEY = VALUE` (the service reloads its configuration),
 //! `restart` (the power fails and comes back) and `stop`.
 
-use facelatch::button::Side;
+use facelatch::access::controller::{Controller, FaceSeen, Input, Output};
+use facelatch::access::door::{Command, LockKind, Role};
+use facelatch::access::gallery::{Gallery, PersonId, Traits};
+use facelatch::access::gesture::Side;
+use facelatch::access::schedule::{LocalTime, Reading};
 use facelatch::config::Config;
-use facelatch::controller::{Controller, FaceSeen, Input, Output};
-use facelatch::door::{Command, LockKind, Role};
-use facelatch::gallery::store::{NewTemplate, Store};
-use facelatch::gallery::{Gallery, PersonId, Traits};
 use facelatch::models::threshold::{Calibration, Tail, ThresholdTable};
 use facelatch::models::{ModelId, ScoreCalibration};
-use facelatch::schedule::{LocalTime, Reading};
+use facelatch::storage::gallery::{NewTemplate, Store};
 use facelatch::vision::embed::{Embedding, Template};
 use facelatch::vision::liveness::Sample;
 use facelatch::vision::liveness::colour::Colours;
@@ -383,7 +383,7 @@ impl Stage {
     fn read_clock(&mut self) -> Result<(), String> {
         let Some((unix, since, synchronized)) = self.clock else { return Ok(()) };
         let unix = unix + ((self.now - since) / 1000) as i64;
-        let date = facelatch::schedule::Date::from_days(unix.div_euclid(86_400) as i32);
+        let date = facelatch::access::schedule::Date::from_days(unix.div_euclid(86_400) as i32);
         let minute = (unix.rem_euclid(86_400) / 60) as u16;
         let local = LocalTime::new(date, minute).ok_or("no time of day")?;
         self.input(Input::Clock(Reading { unix, local, synchronized }));
@@ -459,7 +459,7 @@ impl Stage {
             ["clock", date, time] | ["clock", date, time, "unsynchronized"] => {
                 let local: LocalTime = format!("{date} {time}").parse()?;
                 let mut days = 0;
-                while facelatch::schedule::Date::from_days(days) < local.date() {
+                while facelatch::access::schedule::Date::from_days(days) < local.date() {
                     days += 1;
                 }
                 let unix = i64::from(days) * 86_400 + i64::from(local.minute()) * 60;

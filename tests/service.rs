@@ -1,12 +1,12 @@
 //! The service around the state machines: what reaches the relay, whatever
 //! happens.
 
+use facelatch::access::event::Event;
+use facelatch::access::gallery::{Gallery, PersonId};
 use facelatch::access::liveness::Mode;
 use facelatch::camera::live::LiveCamera;
 use facelatch::config::{Config, LivenessConfig};
 use facelatch::doorkeeper::{Change, Doorkeeper, Hand, ModelSet};
-use facelatch::event::Event;
-use facelatch::gallery::{Gallery, PersonId};
 use facelatch::models::{ModelId, Models};
 use facelatch::relay::Relay;
 use facelatch::service::{Moment, Plan, RunError, Summary, run};

@@ -3,7 +3,7 @@
 use super::model_set::ModelSet;
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use facelatch::gallery::{Gallery, PersonId};
+use facelatch::access::gallery::{Gallery, PersonId};
 use facelatch::models::{ModelId, Models};
 use facelatch::vision::align::align;
 use facelatch::vision::detect::{Detector, DetectorSettings};

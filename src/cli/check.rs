@@ -11,7 +11,7 @@ use anyhow::Result;
 use clap::Args;
 use facelatch::config::Config;
 use facelatch::control::{Request, ask};
-use facelatch::gallery::store::Store;
+use facelatch::storage::gallery::Store;
 use facelatch::vision::picture;
 use facelatch::vision::recognizer::Recognizer;
 use serde::Serialize;

@@ -3,8 +3,8 @@
 use super::site::{read_config, service_socket};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
+use facelatch::access::door;
 use facelatch::control::{Command, Request, ask};
-use facelatch::door;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -3,14 +3,14 @@
 use super::site::{CAMERA, Site, load_gallery, open_store};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use facelatch::camera::Camera;
-use facelatch::config::Config;
-use facelatch::enroll::{
+use facelatch::access::enroll::{
     EnrollSettings, Enrolment, MAX_VIEWS, Poses, SAME_PERSON_RATE, Shot, Step,
 };
-use facelatch::gallery::Gallery;
-use facelatch::gallery::store::NewTemplate;
+use facelatch::access::gallery::Gallery;
+use facelatch::camera::Camera;
+use facelatch::config::Config;
 use facelatch::models::Models;
+use facelatch::storage::gallery::NewTemplate;
 use facelatch::vision::detect::DetectorSettings;
 use facelatch::vision::embed::Template;
 use facelatch::vision::picture;

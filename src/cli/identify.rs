@@ -4,7 +4,7 @@ use super::pictures::{FaceLine, More, Pictures};
 use super::site::{Site, is_begun, load_gallery, open_store};
 use anyhow::Result;
 use clap::Args;
-use facelatch::gallery::Gallery;
+use facelatch::access::gallery::Gallery;
 use facelatch::vision::recognizer::Recognizer;
 use std::process::ExitCode;
 

@@ -4,9 +4,9 @@ use anyhow::Result;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use facelatch::config::Config;
-use facelatch::model_store::{BUILT_IN, ModelStore};
 use facelatch::models::Models;
 use facelatch::nn::Precision;
+use facelatch::storage::models::{BUILT_IN, ModelStore};
 use std::path::{Path, PathBuf};
 
 /// A folder of models, those installed, or those built in.

@@ -3,11 +3,11 @@
 use super::site::{MUST_ENROLL_AGAIN, Site};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use facelatch::gallery::store::ReEmbedded;
-use facelatch::model_store::{
+use facelatch::storage::gallery::ReEmbedded;
+use facelatch::storage::models::self_test::Report;
+use facelatch::storage::models::{
     BUILT_IN, Checked, ModelStore, ModelStoreError, Pointer, Source, Told, check_folder,
 };
-use facelatch::selftest::Report;
 use serde::Serialize;
 use std::fs::File;
 use std::io::Write;

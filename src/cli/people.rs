@@ -3,8 +3,8 @@
 use super::site::{Site, is_begun, open_store};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use facelatch::gallery::store::{Export, Person, Store};
-use facelatch::schedule::DEFAULT_GROUP;
+use facelatch::access::schedule::DEFAULT_GROUP;
+use facelatch::storage::gallery::{Export, Person, Store};
 use facelatch::vision::picture;
 use serde::Serialize;
 use std::io::Write;

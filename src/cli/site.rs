@@ -3,12 +3,12 @@
 use super::model_set::ModelSet;
 use anyhow::{Context, Result};
 use clap::Args;
+use facelatch::access::gallery::Gallery;
 use facelatch::config::{Config, ConfigError, SOCKET, SYSTEM_FOLDER};
-use facelatch::gallery::Gallery;
-use facelatch::gallery::store::{ReEmbedded, Store, copy_path};
-use facelatch::model_store::ModelStore;
 use facelatch::models::Models;
 use facelatch::nn::Precision;
+use facelatch::storage::gallery::{ReEmbedded, Store, copy_path};
+use facelatch::storage::models::ModelStore;
 use facelatch::vision::recognizer::Recognizer;
 use std::path::{Path, PathBuf};
 

@@ -2,14 +2,14 @@
 
 use super::site::Site;
 use anyhow::{Context, Result, bail};
+use facelatch::access::controller::Input;
+use facelatch::access::event::Event;
 use facelatch::config::Config;
-use facelatch::controller::Input;
 use facelatch::doorkeeper::{Change, Doorkeeper, ModelSet, NewPerson};
-use facelatch::event::Event;
-use facelatch::gallery::store::{Loaded, Store, StoreError, peek, stamp};
-use facelatch::model_store::ModelStore;
 use facelatch::models::{ModelId, Models};
 use facelatch::peripherals::Reload;
+use facelatch::storage::gallery::{Loaded, Store, StoreError, peek, stamp};
+use facelatch::storage::models::ModelStore;
 use facelatch::vision::align::Crop;
 use facelatch::vision::detect::DetectorSettings;
 use facelatch::vision::embed::{Embedder, Template};

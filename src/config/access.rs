@@ -3,13 +3,15 @@
 
 use super::remark::{Remark, seconds, within};
 use super::unit::{duration_text, rate, time};
-use crate::button::Gesture;
-use crate::door::{AntiPassback, DoorSettings, LockKind, LockoutSettings, PassbackSettings, Role};
-use crate::enroll::button::ButtonSettings;
-use crate::enroll::{EnrollSettings, MAX_VIEWS, Poses, SAME_PERSON_RATE};
+use crate::access::door::{
+    AntiPassback, DoorSettings, LockKind, LockoutSettings, PassbackSettings, Role,
+};
+use crate::access::enroll::at_door::ButtonSettings;
+use crate::access::enroll::{EnrollSettings, MAX_VIEWS, Poses, SAME_PERSON_RATE};
+use crate::access::gesture::Gesture;
+use crate::access::schedule::{ClockUnsure, Group, Holiday, Hours, Schedule, Span};
 use crate::models::threshold::ThresholdTable;
 use crate::neighbours;
-use crate::schedule::{ClockUnsure, Group, Holiday, Hours, Schedule, Span};
 use crate::vision::pose::Pose;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -264,7 +266,7 @@ impl super::Config {
         Ok(())
     }
 
-    /// What [`crate::door`] needs of it.
+    /// What [`crate::access::door`] needs of it.
     pub fn door(&self) -> DoorSettings {
         let (door, lockout) = (&self.door, &self.lockout);
         DoorSettings {
@@ -288,7 +290,7 @@ impl super::Config {
         }
     }
 
-    /// What [`crate::schedule`] needs of it.
+    /// What [`crate::access::schedule`] needs of it.
     pub fn schedule(&self) -> Schedule {
         let group = |group: &GroupConfig| Group {
             hours: group
@@ -307,7 +309,7 @@ impl super::Config {
         }
     }
 
-    /// What [`crate::enroll::button`] needs of it.
+    /// What [`crate::access::enroll::at_door`] needs of it.
     pub fn enroll_by_button(&self, thresholds: &ThresholdTable) -> ButtonSettings {
         let enroll = &self.enroll;
         // Checked: no more poses than views, no more views than there is room for.

@@ -54,7 +54,7 @@ fn everything() -> Config {
             debounce: Duration::from_millis(5),
         },
         lights: LightsConfig { red: gpio(6), green: gpio(7), blue: gpio(8), buzzer: gpio(9) },
-        door: DoorConfig { role: Some(crate::door::Role::In), ..DoorConfig::default() },
+        door: DoorConfig { role: Some(crate::access::door::Role::In), ..DoorConfig::default() },
         recognition: RecognitionConfig::default(),
         liveness: LivenessConfig::default(),
         enroll: EnrollConfig::default(),
@@ -472,9 +472,9 @@ fn settings() -> impl Strategy<Value = Config> {
             config.door.held_open_after = held_open_after;
             config.door.lock_when_closed = closed;
             if safe {
-                config.door.lock = crate::door::LockKind::FailSafe;
+                config.door.lock = crate::access::door::LockKind::FailSafe;
             }
-            config.door.role = role.then_some(crate::door::Role::Out);
+            config.door.role = role.then_some(crate::access::door::Role::Out);
             let names = ["mon", "tue-fri", "sat,sun", "fri-mon", "mon,wed", "mon-sun", "sun"];
             config.door.open_hours = spans
                 .iter()

@@ -8,7 +8,7 @@
 //!                     ->  {"ok":true,"did":"noted"}
 //! ```
 
-use crate::door::{self, Role};
+use crate::access::door::{self, Role};
 use crate::snapshot::Snapshot;
 use serde::{Deserialize, Serialize};
 use serde_json::json;

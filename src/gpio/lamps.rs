@@ -3,9 +3,9 @@
 use super::chip::GpioError;
 use super::line::Line;
 use super::output::Output;
+use crate::access::signal::Signal;
 use crate::backoff::Retry;
 use crate::lights::{Levels, Player};
-use crate::signals::Signal;
 use std::fmt;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

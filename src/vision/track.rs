@@ -11,7 +11,7 @@
 //! instead of 2.
 //!
 //! A track says only "probably the same head". Whether it is the same person is
-//! for [`crate::decide`], which does not trust a track whose face changes.
+//! for [`crate::access::decide`], which does not trust a track whose face changes.
 
 use crate::vision::detect::Face;
 use crate::vision::frame::Rect;

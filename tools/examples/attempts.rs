@@ -13,8 +13,8 @@
 #![expect(clippy::print_stdout, reason = "the example's own output")]
 
 use anyhow::{Context, Result, bail};
-use facelatch::decide::{DecideSettings, Decider, Decision, Look, Observation, Seen};
-use facelatch::gallery::{Gallery, PersonId};
+use facelatch::access::decide::{DecideSettings, Decider, Decision, Look, Observation, Seen};
+use facelatch::access::gallery::{Gallery, PersonId};
 use facelatch::models::{ModelId, Models};
 use facelatch::vision::align::{CROP_SIDE, Crop, align};
 use facelatch::vision::detect::Face;

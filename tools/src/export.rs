@@ -9,7 +9,7 @@ use facelatch::models::{
     RecognizerModel, sha256_hex,
 };
 use facelatch::nn::Normalization;
-use facelatch::selftest::{SELF_TEST, SelfTest};
+use facelatch::storage::models::self_test::{SELF_TEST, SelfTest};
 use facelatch::vision::align::Crop;
 use facelatch::vision::embed::{Embedder, Embedding};
 use serde::Serialize;

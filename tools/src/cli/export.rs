@@ -12,9 +12,9 @@ use crate::run::{Run, RunRecord};
 use crate::{files, photos};
 use anyhow::{Context, Result};
 use clap::Args;
-use facelatch::model_store::BUILT_IN;
 use facelatch::models::{MANIFEST, Models, RecipeStep, RecognizerModel};
 use facelatch::nn::Precision;
+use facelatch::storage::models::BUILT_IN;
 use facelatch::vision::align::{Crop, align};
 use facelatch::vision::detect::{Detector, DetectorSettings, nearest_center};
 use facelatch::vision::embed::Embedding;
@@ -222,7 +222,7 @@ mod tests {
     use crate::run::HeadKind;
     use crate::run::tests::noisy;
     use crate::student::tests::crop;
-    use facelatch::model_store::check_folder;
+    use facelatch::storage::models::check_folder;
     use tempfile::TempDir;
 
     fn export(folder: &TempDir) -> Export {

@@ -6,8 +6,8 @@ use crate::push::{Host, Set};
 use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use facelatch::model_store::{Checked, check_folder};
 use facelatch::nn::Precision;
+use facelatch::storage::models::{Checked, check_folder};
 use serde::Deserialize;
 use std::path::PathBuf;
 

@@ -350,8 +350,8 @@ fn told(agreement: &Agreement) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use facelatch::model_store::check_folder;
     use facelatch::nn::Precision;
+    use facelatch::storage::models::check_folder;
     use std::path::Path;
     use tempfile::TempDir;
 

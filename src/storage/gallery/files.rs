@@ -1,7 +1,9 @@
 //! EDGE: a gallery's files: beginning, opening, checking and restoring them.
 
-use super::store::StoreError;
-use super::tables::{Fault, IDENTITY, NEXT_PERSON, REVISION, check_records, fault_of, meta, write};
+use crate::storage::gallery::StoreError;
+use crate::storage::gallery::tables::{
+    Fault, IDENTITY, NEXT_PERSON, REVISION, check_records, fault_of, meta, write,
+};
 use redb::{Builder, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase};
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};

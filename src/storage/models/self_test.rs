@@ -276,8 +276,8 @@ fn embed(
 mod tests {
     use super::*;
 
-    const ASTRONAUT: &[u8] = include_bytes!("../assets/astronaut.jpg");
-    const ADMIRAL: &[u8] = include_bytes!("../assets/grace_hopper.jpg");
+    const ASTRONAUT: &[u8] = include_bytes!("../../../assets/astronaut.jpg");
+    const ADMIRAL: &[u8] = include_bytes!("../../../assets/grace_hopper.jpg");
 
     fn files(name: &str) -> std::io::Result<Vec<u8>> {
         match name {

@@ -3,7 +3,7 @@
 
 use super::lock::ANSWER_WITHIN;
 use super::*;
-use crate::schedule::Admission;
+use crate::access::schedule::Admission;
 use proptest::prelude::*;
 
 const OPEN_FOR: Duration = Duration::from_secs(3);

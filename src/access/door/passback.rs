@@ -4,7 +4,7 @@
 //! Two doors share a role where both let people in, or both out: what passes at
 //! one is told to the other.
 
-use crate::gallery::PersonId;
+use crate::access::gallery::PersonId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,17 +1,12 @@
 //! Who may come in: people with several templates each, and the search for the
 //! one a probe looks like.
 //!
-//! [`Gallery`] is what the recognizer compares with, in memory; [`store`] keeps
+//! [`Gallery`] is what the recognizer compares with, in memory; [`crate::storage::gallery`] keeps
 //! it on disk.
 
-mod files;
-mod record;
-pub mod store;
-mod tables;
-
+use crate::access::schedule::DEFAULT_GROUP;
 use crate::models::ModelId;
 use crate::models::threshold::Threshold;
-use crate::schedule::DEFAULT_GROUP;
 use crate::vision::embed::{Template, dot};
 use serde::{Deserialize, Serialize};
 

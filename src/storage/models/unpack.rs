@@ -2,7 +2,7 @@
 
 use super::{ModelStoreError, io};
 use crate::models::{MANIFEST, Manifest, ModelsError, is_plain_name};
-use crate::selftest::SelfTest;
+use crate::storage::models::self_test::SelfTest;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path};

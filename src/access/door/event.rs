@@ -3,8 +3,8 @@
 use super::leaf::Alarm;
 use super::lock::Order;
 use super::passback::Role;
-use crate::gallery::PersonId;
-use crate::schedule::Admission;
+use crate::access::gallery::PersonId;
+use crate::access::schedule::Admission;
 use std::time::Duration;
 
 /// People let in who have not yet passed: as many as come through in one opening.

@@ -5,11 +5,11 @@
 //! before the time it begins it ends the day after. On a holiday the spans of the
 //! weekday do not begin; those for holidays do.
 
+mod clock_trust;
 mod date;
-mod trust;
 
+pub use clock_trust::{Clock, Reading, TrustNote, WallClock};
 pub use date::{Date, LocalTime, Weekday};
-pub use trust::{Clock, Reading, TrustNote, WallClock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;

@@ -13,16 +13,17 @@
 //! because a file can be brought to the disk before it gets its name, and because not
 //! every file system that boards boot from has links.
 
+pub mod self_test;
 #[cfg(test)]
 mod tests;
 mod unpack;
 
-use crate::gallery::store::{ReEmbedded, Store, StoreError, copy_path};
 use crate::models::{MANIFEST, Models, ModelsError, is_plain_name, sha256_hex};
 use crate::nn::Precision;
-use crate::selftest::{Report, SelfTest, SelfTestError};
+use crate::storage::gallery::{ReEmbedded, Store, StoreError, copy_path};
 use crate::vision::detect::DetectorSettings;
 use crate::vision::recognizer::{Recognizer, RecognizerError};
+use self_test::{Report, SelfTest, SelfTestError};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{ErrorKind, Write};

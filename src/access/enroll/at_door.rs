@@ -17,9 +17,9 @@
 //! transaction: what breaks off leaves nothing.
 
 use super::{EnrollSettings, Enrolment, Hindrance, Shot, Step};
-use crate::button::Side;
-use crate::gallery::PersonId;
-use crate::signals::Signal;
+use crate::access::gallery::PersonId;
+use crate::access::gesture::Side;
+use crate::access::signal::Signal;
 use std::time::Duration;
 
 /// Frames that must say the same of somebody known before they are sent away: one
@@ -402,7 +402,7 @@ fn note(actions: &mut Actions, told: Note) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::enroll::Poses;
+    use crate::access::enroll::Poses;
     use crate::models::ModelId;
     use crate::vision::embed::{Embedding, Template};
     use crate::vision::pose::Pose;

@@ -4,29 +4,33 @@
 //! copy. On opening both are checked from end to end; a damaged main file is
 //! moved aside and the copy takes its place.
 
-use super::files::{
-    PATIENCE, begin, builder, create, create_folder, draft_path, error, guarded, open_checked,
-    open_to_read, remove_file, restore,
-};
-use super::record::Content;
-use super::tables::{
-    CROPS, Edit, Fault, NEXT_PERSON, PEOPLE, PersonRecord, REVISION, TEMPLATES, Table,
-    TemplateRecord, all, copy_records, each, fault_of, meta, number, one, person_of, put,
-    read_record, state, write,
-};
-use super::{Gallery, PersonId, Traits};
+use crate::access::gallery::{Gallery, PersonId, Traits};
+use crate::access::schedule::DEFAULT_GROUP;
 use crate::models::ModelId;
-use crate::schedule::DEFAULT_GROUP;
+mod files;
+mod record;
+mod tables;
+
 use crate::vision::align::Crop;
 use crate::vision::embed::Template;
 use crate::vision::picture;
+use files::{
+    PATIENCE, begin, builder, create, create_folder, draft_path, error, guarded, open_checked,
+    open_to_read, remove_file, restore,
+};
+use record::Content;
 use redb::{Database, ReadOnlyDatabase, ReadableDatabase, TableHandle};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tables::{
+    CROPS, Edit, Fault, NEXT_PERSON, PEOPLE, PersonRecord, REVISION, TEMPLATES, Table,
+    TemplateRecord, all, copy_records, each, fault_of, meta, number, one, person_of, put,
+    read_record, state, write,
+};
 use thiserror::Error;
 
-pub use super::files::copy_path;
+pub use files::copy_path;
 
 /// Longest name, characters: more does not fit a screen or a log line.
 const LONGEST_NAME: usize = 100;

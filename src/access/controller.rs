@@ -2,22 +2,22 @@
 //! without camera, networks, devices or clock. What the edges see goes in, what they
 //! are to do comes out, so that the same scenes run at a door and in a simulator.
 
-use crate::access::liveness::challenge::Action;
-use crate::access::liveness::{LivenessAdmission, LivenessGuard};
-use crate::button::{Button, Side};
-use crate::config::{Config, DuressGesture};
-use crate::decide::{
+use crate::access::decide::{
     DecideSettings, Decider, Decision, Evidence, Look, Observation, SAME_VIEW, Seen,
 };
-use crate::door::{self, Command, Door, Note, Order, Role, State};
-use crate::enroll::Shot;
-use crate::enroll::button::{self, ByButton, Failure, Like, Newcomer};
-use crate::event::Event;
-use crate::gallery::{Gallery, PersonId};
+use crate::access::door::{self, Command, Door, Note, Order, Role, State};
+use crate::access::enroll::Shot;
+use crate::access::enroll::at_door::{self, ByButton, Failure, Like, Newcomer};
+use crate::access::event::Event;
+use crate::access::gallery::{Gallery, PersonId};
+use crate::access::gesture::{Button, Side};
+use crate::access::liveness::challenge::Action;
+use crate::access::liveness::{LivenessAdmission, LivenessGuard};
+use crate::access::schedule::{Clock, Reading, Schedule, WallClock};
+use crate::access::signal::Signal;
+use crate::config::{Config, DuressGesture};
 use crate::models::ScoreCalibration;
 use crate::models::threshold::Threshold;
-use crate::schedule::{Clock, Reading, Schedule, WallClock};
-use crate::signals::Signal;
 use crate::vision::embed::Template;
 use crate::vision::liveness::Sample;
 use crate::vision::pose::Turn;
@@ -315,7 +315,7 @@ impl Controller {
             Input::Passed { person, role, ago } => {
                 self.at_door(now, door::Event::Passed { person, role, ago }, None, &mut output);
             }
-            Input::LocalReset => self.enroll(now, button::Event::LocalReset, &mut output),
+            Input::LocalReset => self.enroll(now, at_door::Event::LocalReset, &mut output),
             Input::Clock(reading) => {
                 let note = self.wall.step(now, reading);
                 output.events.extend(note.map(Event::Clock));
@@ -326,14 +326,14 @@ impl Controller {
             }
             Input::RelayAway => self.at_door(now, door::Event::RelayAway, None, &mut output),
             Input::RelayBack => self.at_door(now, door::Event::RelayBack, None, &mut output),
-            Input::ModelsChanged => self.enroll(now, button::Event::ModelsChanged, &mut output),
+            Input::ModelsChanged => self.enroll(now, at_door::Event::ModelsChanged, &mut output),
             Input::Kept { number, done: Ok(name) } => {
                 output.events.push(Event::Enrolled { name });
-                self.enroll(now, button::Event::Kept { number }, &mut output);
+                self.enroll(now, at_door::Event::Kept { number }, &mut output);
             }
             Input::Kept { number, done: Err(reason) } => {
                 output.events.push(Event::NotKept(reason));
-                self.enroll(now, button::Event::NotKept { number }, &mut output);
+                self.enroll(now, at_door::Event::NotKept { number }, &mut output);
             }
             Input::Tick => {}
             Input::Stop => self.at_door(now, door::Event::Stop, None, &mut output),
@@ -357,7 +357,7 @@ impl Controller {
                 self.gesture(now, side, gesture, output);
             }
         }
-        self.enroll(now, button::Event::Tick, output);
+        self.enroll(now, at_door::Event::Tick, output);
         self.open_hours(now, output);
     }
 
@@ -377,16 +377,16 @@ impl Controller {
         &mut self,
         now: Duration,
         side: Side,
-        gesture: crate::button::Gesture,
+        gesture: crate::access::gesture::Gesture,
         output: &mut Output,
     ) {
-        use crate::button::Gesture;
+        use crate::access::gesture::Gesture;
         if self.duress.is(gesture) {
             self.at_door(now, door::Event::Duress, None, output);
         }
         let event = match gesture {
-            Gesture::Hold => button::Event::Hold { side, empty: self.gallery.people() == 0 },
-            Gesture::Presses(_) => button::Event::Press,
+            Gesture::Hold => at_door::Event::Hold { side, empty: self.gallery.people() == 0 },
+            Gesture::Presses(_) => at_door::Event::Press,
         };
         self.enroll(now, event, output);
     }
@@ -413,9 +413,9 @@ impl Controller {
         for (track, action) in self.liveness.step(captured, samples) {
             challenged(track, action, output);
         }
-        if let button::State::Newcomer { .. } = self.enrolment.state() {
+        if let at_door::State::Newcomer { .. } = self.enrolment.state() {
             let (shot, like) = self.shot(faces);
-            self.enroll(now, button::Event::Frame { shot: &shot, like }, output);
+            self.enroll(now, at_door::Event::Frame { shot: &shot, like }, output);
             return;
         }
         let observations: heapless::Vec<Observation<'_>, MAX_TRACKS> =
@@ -474,7 +474,7 @@ impl Controller {
             Decision::Stranger { .. }
                 if matches!(
                     self.enrolment.state(),
-                    button::State::Newcomer { .. } | button::State::Keeping { .. }
+                    at_door::State::Newcomer { .. } | at_door::State::Keeping { .. }
                 ) => {}
             Decision::Stranger { track, similarity, frames } => {
                 let threshold = self.threshold;
@@ -505,14 +505,14 @@ impl Controller {
         let Evidence { track, person, .. } = evidence;
         let administrator = self.gallery.traits(person).is_some_and(|traits| traits.administrator);
         let allows = match self.enrolment.state() {
-            button::State::Idle => false,
-            button::State::Administrator { .. } => administrator,
-            button::State::Newcomer { .. } | button::State::Keeping { .. } => return,
+            at_door::State::Idle => false,
+            at_door::State::Administrator { .. } => administrator,
+            at_door::State::Newcomer { .. } | at_door::State::Keeping { .. } => return,
         };
         if !allows && now < self.grants_from || self.not_live(now, captured, track, output) {
             self.decider.not_opened(track);
         } else if allows {
-            self.enroll(now, button::Event::Administrator(person), output);
+            self.enroll(now, at_door::Event::Administrator(person), output);
         } else {
             let group = self.gallery.traits(person).map_or("", |traits| traits.group.as_str());
             let admission = self.schedule.admits(group, self.clock(now));
@@ -629,17 +629,17 @@ impl Controller {
         }
     }
 
-    fn enroll(&mut self, now: Duration, event: button::Event<'_>, output: &mut Output) {
+    fn enroll(&mut self, now: Duration, event: at_door::Event<'_>, output: &mut Output) {
         let actions = self.enrolment.step(now, event);
         for note in actions.notes {
             let person = match note {
-                button::Note::Administrator(person) => Some(person),
-                button::Note::LookAlike(like)
-                | button::Note::Failed(Failure::AlreadyEnrolled(like)) => Some(like.person),
-                button::Note::Begun(_)
-                | button::Note::First(_)
-                | button::Note::NotReset(_)
-                | button::Note::Failed(_) => None,
+                at_door::Note::Administrator(person) => Some(person),
+                at_door::Note::LookAlike(like)
+                | at_door::Note::Failed(Failure::AlreadyEnrolled(like)) => Some(like.person),
+                at_door::Note::Begun(_)
+                | at_door::Note::First(_)
+                | at_door::Note::NotReset(_)
+                | at_door::Note::Failed(_) => None,
             };
             output
                 .events

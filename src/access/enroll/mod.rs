@@ -1,7 +1,7 @@
 //! Enrolling: [`Enrolment`] takes several good, different views of one person,
-//! [`button`] has an administrator begin it at the door.
+//! [`at_door`] has an administrator begin it at the door.
 
-pub mod button;
+pub mod at_door;
 mod views;
 
 pub use views::{EnrollSettings, Enrolment, Hindrance, MAX_VIEWS, Poses, Shot, Step};

@@ -14,8 +14,8 @@
 //!   each counts from the relay's answer, or from now where it is open already
 //! ```
 
-mod claim;
 mod event;
+mod hold_open;
 mod leaf;
 mod lock;
 mod lockout;
@@ -31,10 +31,10 @@ pub use lock::{LockKind, Order, State};
 pub use lockout::LockoutSettings;
 pub use passback::{AntiPassback, PassbackSettings, Role};
 
-use crate::gallery::PersonId;
-use crate::schedule::Admission;
-use claim::Claim;
+use crate::access::gallery::PersonId;
+use crate::access::schedule::Admission;
 use event::MAX_PASSING;
+use hold_open::Claim;
 use leaf::LAST_PULL;
 use lock::{Answered, Lock};
 use lockout::Lockout;

@@ -1,10 +1,10 @@
 use super::*;
-use crate::gallery::store::{NewTemplate, peek};
+use crate::storage::gallery::{NewTemplate, peek};
 use crate::vision::picture;
 use std::io::Cursor;
 use tempfile::TempDir;
 
-const PORTRAIT: &[u8] = include_bytes!("../../assets/astronaut.jpg");
+const PORTRAIT: &[u8] = include_bytes!("../../../assets/astronaut.jpg");
 
 /// The models of the project as a set of another version, with a self-test.
 fn set(folder: &Path, version: &str) -> PathBuf {
@@ -21,11 +21,11 @@ fn set(folder: &Path, version: &str) -> PathBuf {
             .expect("a self-test");
     let test = test.to_json().expect("JSON");
     let mut entry = toml::Table::new();
-    entry.insert("file".into(), crate::selftest::SELF_TEST.into());
+    entry.insert("file".into(), crate::storage::models::self_test::SELF_TEST.into());
     entry.insert("sha256".into(), sha256_hex(&test).into());
     manifest.insert("version".into(), version.into());
     manifest.insert("selftest".into(), entry.into());
-    write(&to, crate::selftest::SELF_TEST, &test);
+    write(&to, crate::storage::models::self_test::SELF_TEST, &test);
     write(&to, "portrait.jpg", PORTRAIT);
     write(&to, MANIFEST, toml::to_string(&manifest).expect("TOML").as_bytes());
     write(&to, "README.md", b"nobody's");

@@ -1,12 +1,12 @@
 //! What the door tells of itself: one event a decision, each of a kind that is
 //! counted.
 
+use crate::access::decide::{Evidence, Weight};
+use crate::access::door::{Alarm, Mode, Note, Refusal, Role};
+use crate::access::enroll::at_door::{self, Failure};
 use crate::access::liveness::challenge::Action;
-use crate::decide::{Evidence, Weight};
-use crate::door::{Alarm, Mode, Note, Refusal, Role};
-use crate::enroll::button::{self, Failure};
+use crate::access::schedule::{Admission, TrustNote};
 use crate::models::threshold::Threshold;
-use crate::schedule::{Admission, TrustNote};
 use crate::vision::liveness::Verdict;
 use crate::vision::quality::Aspect;
 use crate::vision::track::TrackId;
@@ -124,7 +124,7 @@ pub enum Event {
     /// Of an enrolment with the button.
     Enroll {
         /// What.
-        note: button::Note,
+        note: at_door::Note,
         /// Whom it names.
         name: Option<String>,
     },
@@ -176,7 +176,9 @@ impl Event {
                 Note::LockoutEnded => "lockout ended",
             },
             Self::Clock(_) => "clock",
-            Self::Enroll { note: button::Note::Failed(_), .. } | Self::NotKept(_) => "not enrolled",
+            Self::Enroll { note: at_door::Note::Failed(_), .. } | Self::NotKept(_) => {
+                "not enrolled"
+            }
             Self::Enroll { .. } => "enrolling",
             Self::Enrolled { .. } => "enrolled",
         }
@@ -372,24 +374,24 @@ fn way(role: Role) -> &'static str {
     }
 }
 
-fn enrolling(f: &mut fmt::Formatter<'_>, note: &button::Note, name: &str) -> fmt::Result {
+fn enrolling(f: &mut fmt::Formatter<'_>, note: &at_door::Note, name: &str) -> fmt::Result {
     match note {
-        button::Note::Begun(_) => write!(f, "enrolling: an administrator is waited for"),
-        button::Note::First(_) => write!(f, "enrolling: the first person is waited for"),
-        button::Note::NotReset(_) => write!(
+        at_door::Note::Begun(_) => write!(f, "enrolling: an administrator is waited for"),
+        at_door::Note::First(_) => write!(f, "enrolling: the first person is waited for"),
+        at_door::Note::NotReset(_) => write!(
             f,
             "not enrolling: nobody is enrolled who could allow it; reset the device first, or \
              use facelatch enroll"
         ),
-        button::Note::Administrator(_) => {
+        at_door::Note::Administrator(_) => {
             write!(f, "enrolling: allowed by {name}; the newcomer is waited for")
         }
-        button::Note::LookAlike(like) => write!(
+        at_door::Note::LookAlike(like) => write!(
             f,
             "enrolling: looks much like {name} (similarity {:.3}); more is asked of both",
             like.similarity
         ),
-        button::Note::Failed(failure) => match failure {
+        at_door::Note::Failed(failure) => match failure {
             Failure::Cancelled => write!(f, "not enrolled: cancelled"),
             Failure::NoAdministrator => write!(f, "not enrolled: no administrator came in time"),
             Failure::NoViews(hindrance) => {

@@ -1,9 +1,9 @@
 //! What a person at the door sees and hears: signals as patterns of one light of
 //! three colours and one buzzer. Devices are elsewhere.
 
+use crate::access::door::{Alarm, Note};
+use crate::access::enroll::Hindrance;
 use crate::access::liveness::challenge::{Action, Side};
-use crate::door::{Alarm, Note};
-use crate::enroll::Hindrance;
 use crate::vision::quality::Aspect;
 
 /// Something to show and sound.
@@ -208,7 +208,7 @@ impl Signal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gallery::PersonId;
+    use crate::access::gallery::PersonId;
 
     const ALL: [Signal; 17] = [
         Signal::Welcome,

@@ -32,7 +32,7 @@ mod zone;
 
 pub use zone::Zone;
 
-use crate::gallery::PersonId;
+use crate::access::gallery::PersonId;
 use crate::models::likelihood::Weighing;
 use crate::vision::embed::Template;
 use crate::vision::track::{MAX_TRACKS, TrackId};

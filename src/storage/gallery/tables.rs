@@ -1,9 +1,9 @@
 //! EDGE: what is in a gallery's file: its tables, their records, and changes as
 //! transactions.
 
-use super::record::{Content, Place, RecordError, decode, encode};
-use super::{PersonId, Traits};
+use crate::access::gallery::{PersonId, Traits};
 use crate::models::ModelId;
+use crate::storage::gallery::record::{Content, Place, RecordError, decode, encode};
 use crate::vision::embed::{Embedding, Template};
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,

@@ -133,7 +133,7 @@ impl WallClock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schedule::Date;
+    use crate::access::schedule::Date;
     use proptest::prelude::*;
 
     fn reading(unix: i64, synchronized: bool) -> Reading {

@@ -20,7 +20,7 @@
 //! correlate as the cosine of the views. On LFW they do: docs/evidence.md.
 
 use super::{View, Vote};
-use crate::gallery::PersonId;
+use crate::access::gallery::PersonId;
 use crate::models::likelihood::Weighing;
 
 /// The best views of a track are weighed. More hardly add: at the lowest correlation

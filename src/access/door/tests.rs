@@ -2,7 +2,7 @@
 
 use super::lock::ANSWER_WITHIN;
 use super::*;
-use crate::schedule::Admission;
+use crate::access::schedule::Admission;
 
 const ADA: PersonId = PersonId(1);
 const GRACE: PersonId = PersonId(2);
