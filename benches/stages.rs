@@ -6,7 +6,7 @@
 use divan::Bencher;
 use facelatch::access::decide::{DecideSettings, Decider, Observation, Seen};
 use facelatch::access::gallery::{Gallery, PersonId};
-use facelatch::camera::y4m::Y4m;
+use facelatch::hardware::camera::y4m::Y4m;
 use facelatch::models::{ModelFile, ModelId, Models};
 use facelatch::nn::{Network, Pictures, Side, Signature};
 use facelatch::vision::align::{Crop, align};

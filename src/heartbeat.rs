@@ -4,7 +4,7 @@
 //! that ([`crate::watchdog`]), feeds systemd's watchdog while all are well, and calls
 //! for the end when one is stuck.
 
-use crate::relay::RelayPulse;
+use crate::hardware::relay::RelayPulse;
 use crate::systemd::{self, Word};
 use crate::watchdog::{Beats, Verdict, Watch, WatchdogSettings, Who};
 use std::io;

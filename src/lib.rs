@@ -4,21 +4,17 @@
 //! [`vision::embed`] → gallery → decision → door → relay. ARCHITECTURE.md has the map.
 
 pub mod access;
-mod backoff;
-pub mod camera;
 pub mod clock;
 pub mod config;
 pub mod control;
 pub mod doorkeeper;
-pub mod gpio;
+pub mod hardware;
 pub mod heartbeat;
-pub mod lights;
 pub mod models;
 pub mod neighbours;
 pub mod nn;
 pub mod peripherals;
 pub mod process;
-pub mod relay;
 pub mod service;
 pub mod snapshot;
 pub mod storage;

@@ -5,8 +5,8 @@
 //! other waiting. What it could not be told it is told later, with its age.
 
 use crate::access::door::Role;
-use crate::backoff::Retry;
 use crate::control::{Command, Passage, Request, ask};
+use crate::hardware::backoff::Retry;
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};

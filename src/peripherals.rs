@@ -5,15 +5,15 @@
 use crate::access::controller::Input;
 use crate::access::door::{self, Note, State};
 use crate::access::event::Event;
-use crate::camera::Kind;
-use crate::camera::live::CameraState;
 use crate::config::Config;
 use crate::control::{Begun, Command, Control, ControlError, Order, Passage};
 use crate::doorkeeper::{Doorkeeper, Hand};
+use crate::hardware::camera::Kind;
+use crate::hardware::camera::live::CameraState;
+use crate::hardware::relay::link::Told;
+use crate::hardware::relay::{Relay, RelayError, RelayLink, Report};
 use crate::heartbeat::{Heartbeats, Watchdog};
 use crate::process::Meter;
-use crate::relay::link::Told;
-use crate::relay::{Relay, RelayError, RelayLink, Report};
 use crate::service::Moment;
 use crate::snapshot::{
     CameraNow, ClockNow, DoorNow, GalleryNow, MotionNow, RelayNow, Snapshot, WatchdogNow,
@@ -106,9 +106,9 @@ impl Reload {
 enum Message {
     Relay(Report),
     #[cfg(feature = "gpio")]
-    Line(crate::gpio::Event),
+    Line(crate::hardware::gpio::Event),
     #[cfg(feature = "gpio")]
-    Lamp(crate::gpio::LampEvent),
+    Lamp(crate::hardware::lights::LampEvent),
 }
 
 impl From<Report> for Message {
@@ -125,9 +125,12 @@ impl Message {
         let at = match self {
             Self::Relay(report) => report.at.saturating_duration_since(started),
             #[cfg(feature = "gpio")]
-            Self::Line(crate::gpio::Event::Edge { name: crate::gpio::Name::Exit, .. }) => now,
+            Self::Line(crate::hardware::gpio::Event::Edge {
+                name: crate::hardware::gpio::Name::Exit,
+                ..
+            }) => now,
             #[cfg(feature = "gpio")]
-            Self::Line(crate::gpio::Event::Edge { at, .. }) => *at,
+            Self::Line(crate::hardware::gpio::Event::Edge { at, .. }) => *at,
             #[cfg(feature = "gpio")]
             Self::Line(_) | Self::Lamp(_) => now,
         };
@@ -136,15 +139,15 @@ impl Message {
 }
 
 #[cfg(feature = "gpio")]
-impl From<crate::gpio::Event> for Message {
-    fn from(event: crate::gpio::Event) -> Self {
+impl From<crate::hardware::gpio::Event> for Message {
+    fn from(event: crate::hardware::gpio::Event) -> Self {
         Self::Line(event)
     }
 }
 
 #[cfg(feature = "gpio")]
-impl From<crate::gpio::LampEvent> for Message {
-    fn from(event: crate::gpio::LampEvent) -> Self {
+impl From<crate::hardware::lights::LampEvent> for Message {
+    fn from(event: crate::hardware::lights::LampEvent) -> Self {
         Self::Lamp(event)
     }
 }
@@ -184,8 +187,8 @@ struct Writing {
 /// Lines and lights; they end when this is dropped.
 #[cfg(feature = "gpio")]
 struct Wired {
-    _inputs: crate::gpio::Inputs,
-    lamps: crate::gpio::Lamps,
+    _inputs: crate::hardware::gpio::Inputs,
+    lamps: crate::hardware::lights::Lamps,
 }
 
 /// What is shown of the service, and when it was last.
@@ -427,10 +430,12 @@ impl Peripherals {
             Message::Line(event) => line(keeper, at, event),
             #[cfg(feature = "gpio")]
             Message::Lamp(event) => vec![match event {
-                crate::gpio::LampEvent::Away { lamp, error } => {
+                crate::hardware::lights::LampEvent::Away { lamp, error } => {
                     Event::LineAway { name: lamp.to_string(), reason: error }
                 }
-                crate::gpio::LampEvent::Back { lamp } => Event::LineBack { name: lamp.to_string() },
+                crate::hardware::lights::LampEvent::Back { lamp } => {
+                    Event::LineBack { name: lamp.to_string() }
+                }
             }],
         }
     }
@@ -641,12 +646,14 @@ impl Wired {
         started: Instant,
         sender: &SyncSender<Message>,
     ) -> Result<Self, PeripheralsError> {
-        use crate::gpio::{Inputs, Lamp, Lamps, Line, Name};
+        use crate::hardware::gpio::{Inputs, Line, Name};
+        use crate::hardware::lights::{Lamp, Lamps};
         let (mut inputs, mut lamps) = (Vec::new(), Vec::new());
         for (key, uri) in config.lines() {
             let wrong = |fault: String| PeripheralsError::Line { key, fault };
-            let mut line: Line =
-                uri.parse().map_err(|error: crate::gpio::LineError| wrong(error.to_string()))?;
+            let mut line: Line = uri
+                .parse()
+                .map_err(|error: crate::hardware::gpio::LineError| wrong(error.to_string()))?;
             let mut input = |name| {
                 line.debounce.get_or_insert(config.gpio.debounce);
                 inputs.push((name, line.clone()));
@@ -674,11 +681,11 @@ impl Wired {
 
 /// What happened at a line, at this time.
 #[cfg(feature = "gpio")]
-fn line(keeper: &mut Doorkeeper, at: Duration, event: crate::gpio::Event) -> Vec<Event> {
+fn line(keeper: &mut Doorkeeper, at: Duration, event: crate::hardware::gpio::Event) -> Vec<Event> {
     use crate::access::gesture::Side;
-    use crate::gpio::Name;
+    use crate::hardware::gpio::Name;
     match event {
-        crate::gpio::Event::Edge { name, active, .. } => {
+        crate::hardware::gpio::Event::Edge { name, active, .. } => {
             let button = |side| Input::Button { side, pressed: active };
             let input = match (name, active) {
                 (Name::ButtonInside, _) => button(Side::Inside),
@@ -691,10 +698,12 @@ fn line(keeper: &mut Doorkeeper, at: Duration, event: crate::gpio::Event) -> Vec
             };
             keeper.input(at, input)
         }
-        crate::gpio::Event::Away { name, error } => {
+        crate::hardware::gpio::Event::Away { name, error } => {
             vec![Event::LineAway { name: name.to_string(), reason: error }]
         }
-        crate::gpio::Event::Back { name } => vec![Event::LineBack { name: name.to_string() }],
+        crate::hardware::gpio::Event::Back { name } => {
+            vec![Event::LineBack { name: name.to_string() }]
+        }
     }
 }
 
@@ -705,7 +714,7 @@ mod tests {
     #[cfg(feature = "gpio")]
     #[test]
     fn what_came_during_a_long_frame_counts_from_its_own_time_and_an_exit_from_now() {
-        use crate::gpio::{Event, Name};
+        use crate::hardware::gpio::{Event, Name};
         let started = Instant::now();
         let ms = Duration::from_millis;
         let (sender, messages) = sync_channel(8);

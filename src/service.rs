@@ -2,9 +2,9 @@
 //! stopped, and locks the door then.
 
 use crate::access::event::{Counts, Event};
-use crate::camera::live::{LiveCamera, Taken};
-use crate::camera::{Captured, Kind};
 use crate::doorkeeper::Doorkeeper;
+use crate::hardware::camera::live::{LiveCamera, Taken};
+use crate::hardware::camera::{Captured, Kind};
 use crate::nn::NetworkError;
 use crate::vision::motion_gate::{Look, MotionGate};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

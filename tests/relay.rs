@@ -1,8 +1,8 @@
 //! Relay boards on pseudo-terminals: what is believed of their answers, and what happens
 //! when they are unplugged.
 
-use facelatch::relay::link::Told;
-use facelatch::relay::{Relay, RelayLink};
+use facelatch::hardware::relay::link::Told;
+use facelatch::hardware::relay::{Relay, RelayLink};
 use rmodbus::ModbusProto;
 use rmodbus::server::ModbusFrame;
 use rmodbus::server::context::ModbusContext;

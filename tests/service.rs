@@ -4,11 +4,11 @@
 use facelatch::access::event::Event;
 use facelatch::access::gallery::{Gallery, PersonId};
 use facelatch::access::liveness::Mode;
-use facelatch::camera::live::LiveCamera;
 use facelatch::config::{Config, LivenessConfig};
 use facelatch::doorkeeper::{Change, Doorkeeper, Hand, ModelSet};
+use facelatch::hardware::camera::live::LiveCamera;
+use facelatch::hardware::relay::Relay;
 use facelatch::models::{ModelId, Models};
-use facelatch::relay::Relay;
 use facelatch::service::{Moment, Plan, RunError, Summary, run};
 use facelatch::vision::picture;
 use facelatch::vision::recognizer::Recognizer;

@@ -4,9 +4,9 @@ use super::pictures::FaceLine;
 use super::site::{CAMERA, OF_CONFIGURATION, Site, camera_uri};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use facelatch::camera::live::{LiveCamera, Taken};
-use facelatch::camera::shown;
-use facelatch::camera::v4l::nodes::{Node, lasting_uri};
+use facelatch::hardware::camera::live::{LiveCamera, Taken};
+use facelatch::hardware::camera::redacted;
+use facelatch::hardware::camera::v4l::nodes::{Node, lasting_uri};
 use facelatch::vision::detect::Detector;
 use facelatch::vision::frame::Frame;
 use facelatch::vision::picture::encode_png;
@@ -124,8 +124,8 @@ impl CameraLine {
 
     #[cfg(feature = "v4l")]
     fn describe(&mut self) {
-        use facelatch::camera::v4l::offer::{Rates, Size};
-        let described = match facelatch::camera::v4l::driver::describe(&self.device) {
+        use facelatch::hardware::camera::v4l::offer::{Rates, Size};
+        let described = match facelatch::hardware::camera::v4l::driver::describe(&self.device) {
             Ok(described) => described,
             Err(error) => {
                 self.error = Some(error.to_string());
@@ -173,9 +173,9 @@ impl CameraLine {
 impl List {
     fn run(self) -> Result<ExitCode> {
         #[cfg(feature = "v4l")]
-        let cameras = facelatch::camera::v4l::driver::cameras();
+        let cameras = facelatch::hardware::camera::v4l::driver::cameras();
         #[cfg(not(feature = "v4l"))]
-        let cameras = facelatch::camera::v4l::nodes::nodes();
+        let cameras = facelatch::hardware::camera::v4l::nodes::nodes();
         let mut out = anstream::stdout().lock();
         let mut failed = false;
         for node in &cameras {
@@ -219,7 +219,7 @@ impl Shot {
         let name = self.out.display();
         if self.json {
             let line = json!({
-                "picture": name.to_string(), "camera": shown(&uri), "width": width, "height": height,
+                "picture": name.to_string(), "camera": redacted(&uri), "width": width, "height": height,
                 "brightness": brightness, "sharpness": sharpness, "faces": faces,
             });
             writeln!(out, "{line}")?;
@@ -250,14 +250,14 @@ fn last_of(uri: &str, frames: u32) -> Result<Frame> {
             }
             Taken::Nothing | Taken::Same if began.elapsed() < TIME => {}
             Taken::Nothing | Taken::Same => {
-                bail!("{}: only {count} frames in {} s", shown(uri), TIME.as_secs())
+                bail!("{}: only {count} frames in {} s", redacted(uri), TIME.as_secs())
             }
             Taken::Away { reason, .. } => bail!("{reason}"),
             Taken::Ended(Some(fault)) => bail!("{fault}"),
             Taken::Ended(None) => break,
         }
     }
-    last.with_context(|| format!("{}: no frame", shown(uri)))
+    last.with_context(|| format!("{}: no frame", redacted(uri)))
 }
 
 /// How a picture is written.

@@ -7,8 +7,8 @@ use facelatch::access::enroll::{
     EnrollSettings, Enrolment, MAX_VIEWS, Poses, SAME_PERSON_RATE, Shot, Step,
 };
 use facelatch::access::gallery::Gallery;
-use facelatch::camera::Camera;
 use facelatch::config::Config;
+use facelatch::hardware::camera::Camera;
 use facelatch::models::Models;
 use facelatch::storage::gallery::NewTemplate;
 use facelatch::vision::detect::DetectorSettings;

@@ -8,7 +8,7 @@ use super::{ClockSource, DuressGesture};
 use crate::access::door::LockKind;
 use crate::access::liveness::Mode;
 use crate::access::schedule::ClockUnsure;
-use crate::gpio::Place;
+use crate::hardware::gpio::Place;
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;

@@ -2,9 +2,9 @@
 
 use super::remark::{Remark, seconds};
 use super::unit::time;
-use crate::camera::{self, CameraError};
-use crate::gpio::{self, Chip, Line, Place};
-use crate::relay::{Relay, RelayError};
+use crate::hardware::camera::{self, CameraError};
+use crate::hardware::gpio::{self, Chip, Line, Place};
+use crate::hardware::relay::{Relay, RelayError};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 

@@ -4,7 +4,7 @@
 use super::change::KEYS;
 use super::remark::{Place, Places, Position, quoted};
 use super::{Config, Remark};
-use crate::camera::shown;
+use crate::hardware::camera::redacted;
 use serde::Deserialize;
 use toml::de::{DeTable, Deserializer};
 
@@ -107,7 +107,7 @@ fn in_plain_words(text: &str, place: Option<&Place>, message: &str) -> String {
                 other => other,
             };
             let value = if place.table { "a table" } else { &text[place.value.clone()] };
-            format!("{key} = {}: expected {expected}", shortened(&shown(value)))
+            format!("{key} = {}: expected {expected}", shortened(&redacted(value)))
         }
         _ => format!("{key}: {}", in_one_line(message)),
     }

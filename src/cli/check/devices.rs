@@ -2,11 +2,11 @@
 
 use super::Findings;
 use anyhow::Result;
-use facelatch::camera::live::{LiveCamera, Taken};
-use facelatch::camera::shown;
 use facelatch::config::Config;
-use facelatch::gpio::{Line, LineError};
-use facelatch::relay::Relay;
+use facelatch::hardware::camera::live::{LiveCamera, Taken};
+use facelatch::hardware::camera::redacted;
+use facelatch::hardware::gpio::{Line, LineError};
+use facelatch::hardware::relay::Relay;
 use facelatch::vision::quality::Aspect;
 use facelatch::vision::recognizer::Recognizer;
 use std::io::Write;
@@ -31,7 +31,7 @@ pub(super) fn camera(
             "none is named; see facelatch camera list, and set uri under [camera]",
         );
     };
-    let name = shown(uri);
+    let name = redacted(uri);
     let camera = match LiveCamera::start(uri, Instant::now()) {
         Ok(camera) => camera,
         Err(error) => return findings.wrong("camera", error),
@@ -103,7 +103,7 @@ fn free(uri: &str) -> Result<(), String> {
 
 #[cfg(feature = "gpio")]
 fn probe(line: &Line) -> Result<(), String> {
-    facelatch::gpio::probe(line).map_err(|error| error.to_string())
+    facelatch::hardware::gpio::probe(line).map_err(|error| error.to_string())
 }
 
 #[cfg(not(feature = "gpio"))]

@@ -7,25 +7,25 @@ const HIDDEN: &str = "***";
 /// The same text with `***` for the password of each URL in it, as in
 /// `rtsp://user:***@host/`. Rather too much is hidden than too little: a word with a `:`
 /// and later an `@` behind `://` has one in between.
-pub fn shown(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
+pub fn redacted(text: &str) -> String {
+    let mut redacted = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("://") {
-        shown.push_str(before);
-        shown.push_str("://");
+        redacted.push_str(before);
+        redacted.push_str("://");
         rest = after;
         let word = after.split(char::is_whitespace).next().unwrap_or_default();
         if let (Some(colon), Some(at)) = (word.find(':'), word.rfind('@'))
             && colon < at
             && !word[..colon].contains(['/', '?', '#'])
         {
-            shown.push_str(&word[..=colon]);
-            shown.push_str(HIDDEN);
+            redacted.push_str(&word[..=colon]);
+            redacted.push_str(HIDDEN);
             rest = &after[at..];
         }
     }
-    shown.push_str(rest);
-    shown
+    redacted.push_str(rest);
+    redacted
 }
 
 #[cfg(test)]
@@ -47,7 +47,7 @@ mod tests {
             ("rtsp://a:p@ss/w?o#rd@host/", "rtsp://a:***@host/"),
             ("rtsp://a:@host/", "rtsp://a:***@host/"),
         ] {
-            assert_eq!(shown(text), expected);
+            assert_eq!(redacted(text), expected);
         }
         for text in [
             "",
@@ -59,7 +59,7 @@ mod tests {
             "http://host/mail?to=a:b@c",
             "file:///tmp/a:b@c",
         ] {
-            assert_eq!(shown(text), text);
+            assert_eq!(redacted(text), text);
         }
     }
 
@@ -73,16 +73,16 @@ mod tests {
             let secret = format!("QX{secret}XQ");
             prop_assume!(!before.contains("QX") && !before.contains("://") && !after.contains("QX"));
             let text = format!("{before}{scheme}://{user}:{secret}@{host}{after}");
-            let shown = shown(&text);
-            prop_assert!(!shown.contains("QX") && !shown.contains("XQ"), "{}", shown);
+            let redacted = redacted(&text);
+            prop_assert!(!redacted.contains("QX") && !redacted.contains("XQ"), "{}", redacted);
             let begin = format!("{before}{scheme}://{user}:***@{host}");
-            prop_assert!(shown.starts_with(&begin), "{}", shown);
+            prop_assert!(redacted.starts_with(&begin), "{}", redacted);
         }
 
         #[test]
         fn what_is_shown_is_shown_as_it_is(text in "(\\PC|://|:|@|/| ){0,30}") {
-            let once = shown(&text);
-            prop_assert_eq!(shown(&once), once.clone());
+            let once = redacted(&text);
+            prop_assert_eq!(redacted(&once), once.clone());
             if !text.contains("://") || !text.contains('@') {
                 prop_assert_eq!(once, text);
             }

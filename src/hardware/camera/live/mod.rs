@@ -9,11 +9,12 @@
 //! ```
 
 mod reader;
+pub mod reopen;
 
-use super::reopen::{Action, Event, Patience, Reopen, Telling};
-use super::{CameraError, Captured, Kind, shown};
+use super::{CameraError, Captured, Kind, redacted};
 use crate::vision::frame::Frame;
 use reader::{News, Reader};
+use reopen::{Action, Event, Patience, Reopen, Telling};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -131,7 +132,7 @@ impl Shared {
             alive: now,
             frames: 0,
             bad_frames: 0,
-            told: shown(uri).into(),
+            told: redacted(uri).into(),
         };
         Ok(Self {
             uri: uri.to_owned(),

@@ -7,8 +7,8 @@ use super::driver::{
 use super::nodes;
 use super::offer::{Choice, choose};
 use super::uri::{self, PixelFormat};
-use crate::camera::yuv::{self, Colours};
-use crate::camera::{CameraError, Captured, STALLED_AFTER, mjpeg};
+use crate::hardware::camera::yuv::{self, Colours};
+use crate::hardware::camera::{CameraError, Captured, STALLED_AFTER, mjpeg};
 use crate::vision::frame::Frame;
 use ::v4l::buffer::{Flags, Metadata, Type};
 use ::v4l::device::Handle;
@@ -61,7 +61,7 @@ impl std::fmt::Debug for V4l {
 
 impl V4l {
     /// Opens the device, sets it as wished and lets it stream.
-    pub(in crate::camera) fn open(uri: &str, rest: &str) -> Result<Self, CameraError> {
+    pub(in crate::hardware::camera) fn open(uri: &str, rest: &str) -> Result<Self, CameraError> {
         let wrong = |fault: String| CameraError::Option { uri: uri.to_owned(), fault };
         let (which, wish) = uri::parse(rest).map_err(wrong)?;
         let known = if matches!(which, uri::Which::Path(_)) { Vec::new() } else { cameras() };
@@ -114,16 +114,16 @@ impl V4l {
         &self.told
     }
 
-    pub(in crate::camera) fn opened(&self) -> Instant {
+    pub(in crate::hardware::camera) fn opened(&self) -> Instant {
         self.opened
     }
 
-    pub(in crate::camera) fn ended(&self) -> bool {
+    pub(in crate::hardware::camera) fn ended(&self) -> bool {
         self.ended
     }
 
     /// Once this is set, the next frame is the last or none.
-    pub(in crate::camera) fn stop(&self) -> Arc<AtomicBool> {
+    pub(in crate::hardware::camera) fn stop(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stop)
     }
 

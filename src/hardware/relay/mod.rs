@@ -3,7 +3,7 @@
 //! | URI | What |
 //! |---|---|
 //! | `log:` | only says what it would do |
-//! | `gpio:/dev/gpiochip0/17[?active=low]` | a relay on a GPIO line, see [`crate::gpio::Line`] |
+//! | `gpio:/dev/gpiochip0/17[?active=low]` | a relay on a GPIO line, see [`crate::hardware::gpio::Line`] |
 //! | `serial:/dev/ttyUSB0[?protocol=lcus1&channel=1]` | an LCUS-1 relay board on a serial port |
 //! | `serial:/dev/ttyUSB0?protocol=modbus[&channel=1&unit=1&baud=9600&parity=none&flash=10s]` | a Modbus RTU relay board |
 //!
@@ -26,7 +26,6 @@ use std::fmt;
 use std::time::Duration;
 use thiserror::Error;
 
-mod driver;
 #[cfg(feature = "serial")]
 mod lcus1;
 pub mod link;
@@ -34,10 +33,11 @@ pub mod link;
 mod modbus;
 #[cfg(feature = "serial")]
 mod serial;
+mod thread;
 
-pub use driver::{NotOrdered, RelayLink, RelayPulse, Report};
 #[cfg(feature = "serial")]
 pub use modbus::Fault;
+pub use thread::{NotOrdered, RelayLink, RelayPulse, Report};
 
 /// A relay that tells nothing of itself is looked after so often: long before anybody
 /// needs it after it was plugged in anew.
@@ -103,7 +103,7 @@ pub enum RelayError {
     /// The GPIO line does not do as told.
     #[cfg(feature = "gpio")]
     #[error(transparent)]
-    Gpio(#[from] crate::gpio::GpioError),
+    Gpio(#[from] crate::hardware::gpio::GpioError),
 }
 
 /// A relay. Whether on is open or locked is the lock's business.
@@ -119,7 +119,7 @@ pub enum Relay {
     Modbus(modbus::Modbus),
     /// A line of a GPIO chip.
     #[cfg(feature = "gpio")]
-    Gpio(crate::gpio::Switch),
+    Gpio(crate::hardware::gpio::Switch),
 }
 
 #[cfg_attr(not(all(feature = "serial", feature = "gpio")), allow(unused_variables))]
@@ -143,9 +143,10 @@ impl Relay {
             #[cfg(feature = "gpio")]
             Some(("gpio", _)) => {
                 let wrong = |fault| RelayError::Option { uri: uri.to_owned(), fault };
-                let line =
-                    uri.parse().map_err(|error: crate::gpio::LineError| wrong(error.fault))?;
-                crate::gpio::Switch::new(line).map(Self::Gpio).map_err(wrong)
+                let line = uri
+                    .parse()
+                    .map_err(|error: crate::hardware::gpio::LineError| wrong(error.fault))?;
+                crate::hardware::gpio::Switch::new(line).map(Self::Gpio).map_err(wrong)
             }
             #[cfg(feature = "serial")]
             Some(("serial", rest)) => {

@@ -17,13 +17,12 @@ pub mod mjpeg;
 #[cfg(feature = "nokhwa")]
 mod nokhwa;
 mod pipe;
-pub mod reopen;
-mod shown;
+mod redact;
 pub mod v4l;
 pub mod y4m;
 pub mod yuv;
 
-pub use shown::shown;
+pub use redact::redacted;
 
 use crate::vision::frame::Frame;
 use rustix::process::Pid;
@@ -43,7 +42,7 @@ pub enum CameraError {
     #[error(
         "{:?}: no such kind of camera; use v4l:/dev/video0, images:DIR, images:'PATTERN' or \
          pipe:'COMMAND'",
-        shown(uri)
+        redacted(uri)
     )]
     Scheme {
         /// As given.
@@ -52,7 +51,7 @@ pub enum CameraError {
     /// We know such cameras, but were built without them.
     #[error(
         "{:?}: this facelatch was built without such cameras; build it with --features {feature}",
-        shown(uri)
+        redacted(uri)
     )]
     NotBuilt {
         /// As given.
@@ -69,7 +68,7 @@ pub enum CameraError {
         fault: String,
     },
     /// An option of the URI is wrong.
-    #[error("{:?}: {fault}", shown(uri))]
+    #[error("{:?}: {fault}", redacted(uri))]
     Option {
         /// As given.
         uri: String,
@@ -85,7 +84,7 @@ pub enum CameraError {
         fault: String,
     },
     /// The program does not start, or says nothing sensible.
-    #[error("pipe:{}: {fault}", shown(command))]
+    #[error("pipe:{}: {fault}", redacted(command))]
     Pipe {
         /// As given.
         command: String,

@@ -1,7 +1,7 @@
 //! Whether the relay is there, and what it is told when it comes back: a state machine
 //! without devices.
 
-use crate::backoff::backoff;
+use crate::hardware::backoff::backoff;
 use std::time::Duration;
 
 /// Things told by one step: an answer to the order that was under way, one to the order

@@ -1,6 +1,6 @@
 //! EDGE: the thread that a camera may hold up.
 
-use crate::camera::{Camera, Captured, Interrupter};
+use crate::hardware::camera::{Camera, Captured, Interrupter};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -60,7 +60,7 @@ impl fmt::Debug for Lcus1 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::Relay;
+    use crate::hardware::relay::Relay;
     use serialport::{SerialPort, TTYPort};
     use std::io::Read;
     use std::time::Duration;

@@ -2,9 +2,9 @@
 
 use super::DEBOUNCE;
 use super::chip::{GpioError, request};
+use super::input_state::{Clock, Event, Name, Watch};
 use super::line::Line;
-use super::watch::{Clock, Event, Name, Watch};
-use crate::backoff::Retry;
+use crate::hardware::backoff::Retry;
 use gpiocdev::Request;
 use gpiocdev::line::{EdgeDetection, EdgeKind, Value};
 use std::sync::Arc;

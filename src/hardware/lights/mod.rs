@@ -1,11 +1,11 @@
 //! EDGE: the lights and the buzzer, on a thread that keeps their time.
 
-use super::chip::GpioError;
-use super::line::Line;
-use super::output::Output;
+pub mod player;
+
 use crate::access::signal::Signal;
-use crate::backoff::Retry;
-use crate::lights::{Levels, Player};
+use crate::hardware::backoff::Retry;
+use crate::hardware::gpio::{GpioError, Line, Output};
+use player::{Levels, Player};
 use std::fmt;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

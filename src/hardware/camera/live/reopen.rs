@@ -1,6 +1,6 @@
 //! When a live camera that fails is opened again, and what is said about it.
 
-use super::STALLED_AFTER;
+use crate::hardware::camera::STALLED_AFTER;
 use std::fmt;
 use std::time::Duration;
 

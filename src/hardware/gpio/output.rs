@@ -1,7 +1,7 @@
 //! EDGE: lines that are driven.
 //!
 //! What the line does once the process is gone is the chip driver's business: it may keep
-//! its level. See [`crate::relay`].
+//! its level. See [`crate::hardware::relay`].
 
 use super::chip::{GpioError, request};
 use super::line::Line;
@@ -114,7 +114,7 @@ impl fmt::Debug for Switch {
 
 #[cfg(test)]
 mod tests {
-    use crate::relay::Relay;
+    use crate::hardware::relay::Relay;
 
     #[test]
     fn a_relay_on_a_line_that_is_not_there_says_so_each_time() {

@@ -3,7 +3,7 @@
 //!
 //! Stages: [`Line`] names a line, [`Debounce`] makes a level of a bouncing contact, and
 //! behind the feature `gpio` the edge itself: `Inputs` watches lines, `Output` and
-//! `Switch` drive them, `Lamps` plays signals.
+//! `Switch` drive them.
 
 mod debounce;
 mod line;
@@ -14,19 +14,16 @@ pub use line::{Bias, Chip, Line, LineError, Place};
 #[cfg(feature = "gpio")]
 mod chip;
 #[cfg(feature = "gpio")]
+mod input_state;
+#[cfg(feature = "gpio")]
 mod inputs;
 #[cfg(feature = "gpio")]
-mod lamps;
-#[cfg(feature = "gpio")]
 mod output;
-#[cfg(feature = "gpio")]
-mod watch;
 
 #[cfg(feature = "gpio")]
 pub use {
     chip::{GpioError, chips, probe},
+    input_state::{Event, Name},
     inputs::Inputs,
-    lamps::{Lamp, LampEvent, Lamps},
     output::{Output, Switch},
-    watch::{Event, Name},
 };

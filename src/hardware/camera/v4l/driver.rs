@@ -3,8 +3,8 @@
 use super::nodes::{self, Node, holders};
 use super::offer::{Choice, Interval, Offer, Rates, Size};
 use super::uri::{Exposure, PixelFormat, PowerLine, Wish};
-use crate::camera::CameraError;
-use crate::camera::yuv::{Colours, LARGEST_SIDE, Matrix};
+use crate::hardware::camera::CameraError;
+use crate::hardware::camera::yuv::{Colours, LARGEST_SIDE, Matrix};
 use ::v4l::capability::Flags as Can;
 use ::v4l::control::{Control, Value};
 use ::v4l::device::Device;

@@ -1,0 +1,8 @@
+//! EDGE: camera, relay, GPIO lines and lights. Each device runs on threads of its own.
+
+pub(crate) mod backoff;
+pub mod camera;
+pub mod gpio;
+#[cfg(feature = "gpio")]
+pub mod lights;
+pub mod relay;
