@@ -1,7 +1,7 @@
 //! `[door]`, `[lockout]`, `[schedule]`, `[groups]` and `[enroll]`: how the door behaves
 //! and who may come in when.
 
-use super::remark::{Remark, seconds, within};
+use super::fault::{Fault, seconds, within};
 use super::unit::{duration_text, rate, time};
 use crate::access::door::{
     AntiPassback, DoorSettings, LockKind, LockoutSettings, PassbackSettings, Role,
@@ -205,7 +205,7 @@ impl Default for EnrollConfig {
 
 impl super::Config {
     /// Ranges of what is configured here.
-    pub(super) fn check_access(&self) -> Result<(), Remark> {
+    pub(super) fn check_access(&self) -> Result<(), Fault> {
         let (door, lockout, enroll) = (&self.door, &self.lockout, &self.enroll);
         seconds("door.open_for", door.open_for, OPEN_FOR)?;
         seconds("door.exit_for", door.exit_for, OPEN_FOR)?;
@@ -213,7 +213,7 @@ impl super::Config {
         seconds("door.duress_within", door.duress_within, (1.0, 60.0))?;
         seconds("door.anti_passback_forgets", door.anti_passback_forgets, (60.0, WEEK))?;
         if door.anti_passback != AntiPassback::Off && door.role.is_none() {
-            return Err(Remark::of("door.anti_passback", "needs door.role = \"in\" or \"out\""));
+            return Err(Fault::of("door.anti_passback", "needs door.role = \"in\" or \"out\""));
         }
         if door.neighbours.len() > neighbours::MOST {
             let text = format!(
@@ -221,17 +221,17 @@ impl super::Config {
                 door.neighbours.len(),
                 neighbours::MOST
             );
-            return Err(Remark::of("door.neighbours", &text));
+            return Err(Fault::of("door.neighbours", &text));
         }
         if !door.neighbours.is_empty() && door.role.is_none() {
-            return Err(Remark::of("door.neighbours", "needs door.role = \"in\" or \"out\""));
+            return Err(Fault::of("door.neighbours", "needs door.role = \"in\" or \"out\""));
         }
         within("lockout.tries", f64::from(lockout.tries), (0.0, 100.0), "")?;
         seconds("lockout.first", lockout.first, (1.0, HOUR))?;
         seconds("lockout.longest", lockout.longest, (1.0, DAY))?;
         if lockout.longest < lockout.first {
             let first = duration_text(lockout.first);
-            return Err(Remark::of(
+            return Err(Fault::of(
                 "lockout.longest",
                 &format!("must not be shorter than lockout.first = {first:?}"),
             )
@@ -240,14 +240,14 @@ impl super::Config {
         seconds("lockout.forget_after", lockout.forget_after, (1.0, WEEK))?;
         within("enroll.views", enroll.views as f64, (1.0, MAX_VIEWS as f64), "")?;
         if enroll.poses.first().is_some_and(|first| *first != Pose::Front) {
-            return Err(Remark::of(
+            return Err(Fault::of(
                 "enroll.poses",
                 "must begin with \"front\"; all others are told by it",
             ));
         }
         if enroll.poses.len() > enroll.views {
             let (poses, views) = (enroll.poses.len(), enroll.views);
-            return Err(Remark::of(
+            return Err(Fault::of(
                 "enroll.poses",
                 &format!("has {poses} poses, which do not fit into enroll.views = {views}"),
             )
@@ -257,7 +257,7 @@ impl super::Config {
         seconds("enroll.administrator_within", enroll.administrator_within, (2.0, 600.0))?;
         seconds("enroll.first_within", enroll.first_within, (10.0, HOUR))?;
         if enroll.duplicate_rate >= enroll.look_alike_rate {
-            return Err(Remark::of(
+            return Err(Fault::of(
                 "enroll.duplicate_rate",
                 &format!("must be below enroll.look_alike_rate = \"{:e}\"", enroll.look_alike_rate),
             )

@@ -1,8 +1,8 @@
 //! What can be configured and is probably not meant.
 
 use super::Config;
-use super::board::wired_to;
-use super::remark::Remark;
+use super::devices::wired_to;
+use super::fault::Fault;
 use super::unit::duration_text;
 use super::{ClockSource, DuressGesture};
 use crate::access::door::LockKind;
@@ -22,23 +22,23 @@ const CARELESS_RATE: f64 = 1e-2;
 
 impl Config {
     /// What is probably not meant. Nothing of it keeps the door from working.
-    pub fn advice(&self) -> Vec<Remark> {
-        let mut remarks = Vec::new();
-        self.advise_wiring(&mut remarks);
-        self.advise_door(&mut remarks);
-        self.advise_recognition(&mut remarks);
-        self.advise_clock(&mut remarks);
-        self.advise_service(&mut remarks);
-        remarks
+    pub fn advice(&self) -> Vec<Fault> {
+        let mut advice = Vec::new();
+        self.advise_wiring(&mut advice);
+        self.advise_door(&mut advice);
+        self.advise_recognition(&mut advice);
+        self.advise_clock(&mut advice);
+        self.advise_service(&mut advice);
+        advice
     }
 
-    fn advise_wiring(&self, remarks: &mut Vec<Remark>) {
+    fn advise_wiring(&self, advice: &mut Vec<Fault>) {
         let mut taken: HashMap<Place, &'static str> = HashMap::new();
         let relay = ("relay.uri", self.relay.uri.as_str());
         for (key, uri) in std::iter::once(relay).chain(self.lines()) {
             let Some(line) = wired_to(uri) else { continue };
             if let Some(first) = taken.get(&line) {
-                remarks.push(Remark::of(
+                advice.push(Fault::of(
                     key,
                     &format!("is the line of {first}, too; the kernel gives a line to one only"),
                 ));
@@ -51,7 +51,7 @@ impl Config {
             && gpio.button_outside.is_none()
             && gpio.button_inside.is_none()
         {
-            remarks.push(Remark::of(
+            advice.push(Fault::of(
                 "door.duress",
                 "is a gesture of a button, and there is neither gpio.button_outside nor \
                  gpio.button_inside",
@@ -62,7 +62,7 @@ impl Config {
             .iter()
             .all(|light| light.is_none());
         if self.liveness.mode == Mode::Enforce && self.liveness.turns > 0 && mute {
-            remarks.push(Remark::of(
+            advice.push(Fault::of(
                 "liveness.turns",
                 "asks people to turn their heads, and there is no light or buzzer under \
                  [lights] to ask them with",
@@ -70,11 +70,11 @@ impl Config {
         }
     }
 
-    fn advise_door(&self, remarks: &mut Vec<Remark>) {
+    fn advise_door(&self, advice: &mut Vec<Fault>) {
         let door = &self.door;
         if door.held_open_after <= door.open_for {
-            remarks.push(
-                Remark::of(
+            advice.push(
+                Fault::of(
                     "door.held_open_after",
                     &format!(
                         "is no longer than door.open_for = {:?}: whoever uses that time is \
@@ -86,14 +86,14 @@ impl Config {
             );
         }
         if door.lock == LockKind::FailSafe && self.relay.uri == "log:" {
-            remarks.push(Remark::of(
+            advice.push(Fault::of(
                 "door.lock",
                 "is fail-safe and relay.uri = \"log:\" moves nothing: the door is open",
             ));
         }
     }
 
-    fn advise_recognition(&self, remarks: &mut Vec<Remark>) {
+    fn advise_recognition(&self, advice: &mut Vec<Fault>) {
         let recognition = &self.recognition;
         let asked = self.camera_rate();
         let rate = asked.unwrap_or(USUAL_FRAMES);
@@ -101,8 +101,8 @@ impl Config {
         if takes >= recognition.evidence_expires.as_secs_f64() {
             let takes = Duration::try_from_secs_f64(takes).unwrap_or_default();
             let takes = Duration::from_millis(takes.as_millis() as u64);
-            remarks.push(
-                Remark::of(
+            advice.push(
+                Fault::of(
                     "recognition.evidence_expires",
                     &format!(
                         "is over before there are recognition.frames = {}: at {rate} frames a \
@@ -119,7 +119,7 @@ impl Config {
             );
         }
         if recognition.false_accept_rate >= CARELESS_RATE {
-            remarks.push(Remark::of(
+            advice.push(Fault::of(
                 "recognition.false_accept_rate",
                 &format!(
                     "lets in one stranger of {:.0}; a door asks for \"1e-4\" or less",
@@ -129,7 +129,7 @@ impl Config {
         }
         let liveness = &self.liveness;
         if liveness.mode == Mode::Enforce && !liveness.motion && liveness.turns == 0 {
-            remarks.push(Remark::of(
+            advice.push(Fault::of(
                 "liveness.mode",
                 "is \"enforce\" with motion = false and turns = 0: only what a picture shows of \
                  prints and screens counts, and a good print may pass",
@@ -137,11 +137,11 @@ impl Config {
         }
         if liveness.mode != Mode::Enforce && (liveness.motion || liveness.turns > 0) {
             let key = if liveness.motion { "liveness.motion" } else { "liveness.turns" };
-            remarks.push(Remark::of(key, "counts only where liveness.mode = \"enforce\""));
+            advice.push(Fault::of(key, "counts only where liveness.mode = \"enforce\""));
         }
     }
 
-    fn advise_clock(&self, remarks: &mut Vec<Remark>) {
+    fn advise_clock(&self, advice: &mut Vec<Fault>) {
         if self.schedule.clock == ClockSource::Trusted {
             return;
         }
@@ -149,8 +149,8 @@ impl Config {
             group.hours.is_some() && group.clock_unsure == ClockUnsure::Refuse
         };
         if !self.groups.is_empty() && self.groups.values().all(refuses) {
-            remarks.push(
-                Remark::of(
+            advice.push(
+                Fault::of(
                     "schedule.clock",
                     "is \"synchronized\" and every group has hours and clock_unsure = \"refuse\": \
                      without a time server nobody is let in; give one group no hours, or \
@@ -161,11 +161,11 @@ impl Config {
         }
     }
 
-    fn advise_service(&self, remarks: &mut Vec<Remark>) {
+    fn advise_service(&self, advice: &mut Vec<Fault>) {
         let service = &self.service;
         if self.watchdog().is_some_and(|watchdog| watchdog <= service.idle_look_every) {
-            remarks.push(
-                Remark::of(
+            advice.push(
+                Fault::of(
                     "service.watchdog",
                     "is no longer than service.idle_look_every: an empty corridor would look like \
                      a fault",
@@ -176,8 +176,8 @@ impl Config {
         if self.door.lock == LockKind::FailSafe
             && self.watchdog().is_some_and(|watchdog| watchdog < PATIENT)
         {
-            remarks.push(
-                Remark::of(
+            advice.push(
+                Fault::of(
                     "service.watchdog",
                     "is below 10s and door.lock = \"fail-safe\": a service that is held up for \
                      some seconds opens the door",
@@ -191,7 +191,7 @@ impl Config {
             ("service.status_socket", &service.status_socket),
         ] {
             if path.as_deref().is_some_and(Path::is_relative) {
-                remarks.push(Remark::of(
+                advice.push(Fault::of(
                     key,
                     "is relative: where it is depends on where the service is started; begin it \
                      with /",
@@ -201,12 +201,12 @@ impl Config {
     }
 
     /// What the schedules lack if the system's clock follows no time server now.
-    pub fn clock_advice(&self, synchronized: bool) -> Option<Remark> {
+    pub fn clock_advice(&self, synchronized: bool) -> Option<Fault> {
         let lacking = self.schedule.clock == ClockSource::Synchronized
             && !synchronized
             && self.schedule().needs_clock();
         lacking.then(|| {
-            Remark::of(
+            Fault::of(
                 "schedule.clock",
                 "is \"synchronized\" and this system follows no time server now: hours fall to \
                  clock_unsure, and open_hours do not open; enable systemd-timesyncd, or say \

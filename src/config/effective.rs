@@ -1,7 +1,7 @@
 //! A configuration with where each of its settings came from.
 
-use super::remark::Places;
-use super::{Config, ConfigError, KEYS, Position, Remark, read, text_of};
+use super::fault::Places;
+use super::{Config, ConfigError, Fault, KEYS, Position, read, text_of};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub struct Effective {
     /// Settings that the file has, and where.
     pub set: BTreeMap<String, Position>,
     /// What is probably not meant, and where that is in the file.
-    pub advice: Vec<(Remark, Option<Position>)>,
+    pub advice: Vec<(Fault, Option<Position>)>,
 }
 
 impl Effective {
@@ -44,9 +44,9 @@ impl Effective {
             .map(|place| (place.key.clone(), Position::of(text, place.name.start)))
             .collect();
         let advice = read.config.advice();
-        let advice = advice.into_iter().map(|remark| {
-            let at = read.position(text, &remark);
-            (remark, at)
+        let advice = advice.into_iter().map(|fault| {
+            let at = read.position(text, &fault);
+            (fault, at)
         });
         let advice = advice.collect();
         Ok(Self { path: Some(path.to_owned()), set, advice, config: read.config })
@@ -55,9 +55,9 @@ impl Effective {
     /// Advice as lines: path, line, column, and what.
     pub fn advised(&self) -> impl Iterator<Item = String> {
         let path = self.path.as_deref().unwrap_or(Path::new("defaults")).display();
-        self.advice.iter().map(move |(remark, at)| match at {
-            Some(at) => format!("{path}:{at}: {remark}"),
-            None => format!("{path}: {remark}"),
+        self.advice.iter().map(move |(fault, at)| match at {
+            Some(at) => format!("{path}:{at}: {fault}"),
+            None => format!("{path}: {fault}"),
         })
     }
 

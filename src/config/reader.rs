@@ -1,9 +1,9 @@
 //! From a text to a configuration, or to the first fault of it: where, what, and what
 //! would be right.
 
-use super::change::KEYS;
-use super::remark::{Place, Places, Position, quoted};
-use super::{Config, Remark};
+use super::fault::{Place, Places, Position, quoted};
+use super::reload::KEYS;
+use super::{Config, Fault};
 use crate::hardware::camera::redacted;
 use serde::Deserialize;
 use toml::de::{DeTable, Deserializer};
@@ -21,43 +21,43 @@ pub(super) struct Read {
 }
 
 impl Read {
-    /// Where the setting that a remark is about is in the text.
-    pub fn position(&self, text: &str, remark: &Remark) -> Option<Position> {
-        position(&self.places, text, remark)
+    /// Where the setting that a fault is about is in the text.
+    pub fn position(&self, text: &str, fault: &Fault) -> Option<Position> {
+        position(&self.places, text, fault)
     }
 }
 
 /// What is wrong with a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct TextFault {
     pub at: Option<Position>,
     pub reason: String,
 }
 
 /// Reads a text.
-pub(super) fn read(text: &str) -> Result<Read, Fault> {
+pub(super) fn read(text: &str) -> Result<Read, TextFault> {
     let at = |byte: usize| Some(Position::of(text, byte));
-    let table = DeTable::parse(text).map_err(|error| Fault {
+    let table = DeTable::parse(text).map_err(|error| TextFault {
         at: error.span().and_then(|span| at(span.start)),
         reason: format!("is no TOML: {}", in_one_line(error.message())),
     })?;
     let places = Places::of(table.get_ref());
     if let Some((name, byte)) = list_for_table(table.get_ref()) {
         let reason = format!("{name} is a list: expected a table like [{name}]");
-        return Err(Fault { at: at(byte), reason });
+        return Err(TextFault { at: at(byte), reason });
     }
     let config = Config::deserialize(Deserializer::from(table)).map_err(|error| {
         let span = error.span();
         let place = span.as_ref().and_then(|span| places.around(span.start));
-        Fault {
+        TextFault {
             at: span.as_ref().and_then(|span| at(span.start)),
             reason: in_plain_words(text, place, error.message()),
         }
     })?;
     match config.check() {
         Ok(()) => Ok(Read { config, places }),
-        Err(remark) => {
-            Err(Fault { at: position(&places, text, &remark), reason: remark.to_string() })
+        Err(fault) => {
+            Err(TextFault { at: position(&places, text, &fault), reason: fault.to_string() })
         }
     }
 }
@@ -75,9 +75,9 @@ fn list_for_table(table: &DeTable<'_>) -> Option<(String, usize)> {
     lists("", table).or_else(|| lists("groups.", groups?))
 }
 
-fn position(places: &Places, text: &str, remark: &Remark) -> Option<Position> {
-    let place = places.named(remark.key);
-    let place = place.or_else(|| remark.other.and_then(|other| places.named(other)))?;
+fn position(places: &Places, text: &str, fault: &Fault) -> Option<Position> {
+    let place = places.named(fault.key);
+    let place = place.or_else(|| fault.other.and_then(|other| places.named(other)))?;
     Some(Position::of(text, place.name.start))
 }
 

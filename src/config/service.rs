@@ -1,6 +1,6 @@
 //! `[service]`: what runs the door.
 
-use super::remark::{Remark, seconds};
+use super::fault::{Fault, seconds};
 use super::unit::time;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -47,13 +47,13 @@ impl Default for ServiceConfig {
 
 impl super::Config {
     /// Ranges of what is configured here.
-    pub(super) fn check_service(&self) -> Result<(), Remark> {
+    pub(super) fn check_service(&self) -> Result<(), Fault> {
         let service = &self.service;
         seconds("service.idle_look_every", service.idle_look_every, IDLE_LOOK_EVERY)?;
         if service.watchdog.is_zero() {
             return Ok(());
         }
-        seconds("service.watchdog", service.watchdog, WATCHDOG).map_err(|remark| Remark {
+        seconds("service.watchdog", service.watchdog, WATCHDOG).map_err(|remark| Fault {
             text: format!("{}, or \"0s\" for none", remark.text),
             ..remark
         })

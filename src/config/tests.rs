@@ -161,7 +161,7 @@ fn the_example_as_it_stands_is_the_default() {
 fn the_example_uncommented_is_the_default_but_for_keys_that_have_none() {
     let mut config = parse(&uncommented()).expect("a configuration");
     // The one group of the example shows its default, which keeps all out at times.
-    let advised: Vec<_> = config.advice().iter().map(|remark| remark.key).collect();
+    let advised: Vec<_> = config.advice().iter().map(|fault| fault.key).collect();
     assert_eq!(advised, ["schedule.clock"]);
     let default = Config::default();
     let without: BTreeSet<_> = documented()

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 /// What is wrong or strange about a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remark {
+pub struct Fault {
     /// The setting, like "door.open_for".
     pub key: &'static str,
     /// Another that has to do with it, to be shown where the first is not in the text.
@@ -17,7 +17,7 @@ pub struct Remark {
     pub text: String,
 }
 
-impl Remark {
+impl Fault {
     pub(super) fn of(key: &'static str, text: &str) -> Self {
         Self { key, other: None, text: text.to_owned() }
     }
@@ -27,7 +27,7 @@ impl Remark {
     }
 }
 
-impl fmt::Display for Remark {
+impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.key, self.text)
     }
@@ -39,11 +39,11 @@ pub(super) fn within(
     value: f64,
     (from, to): (f64, f64),
     unit: &str,
-) -> Result<(), Remark> {
+) -> Result<(), Fault> {
     if (from..=to).contains(&value) {
         Ok(())
     } else {
-        Err(Remark::of(key, &format!("= {value}{unit}: expected {from} to {to}{unit}")))
+        Err(Fault::of(key, &format!("= {value}{unit}: expected {from} to {to}{unit}")))
     }
 }
 
@@ -52,13 +52,13 @@ pub(super) fn seconds(
     key: &'static str,
     value: Duration,
     (from, to): (f64, f64),
-) -> Result<(), Remark> {
+) -> Result<(), Fault> {
     let (from, to) = (Duration::from_secs_f64(from), Duration::from_secs_f64(to));
     if (from..=to).contains(&value) {
         Ok(())
     } else {
         let [value, from, to] = [value, from, to].map(duration_text);
-        Err(Remark::of(key, &format!("= {value:?}: expected {from:?} to {to:?}")))
+        Err(Fault::of(key, &format!("= {value:?}: expected {from:?} to {to:?}")))
     }
 }
 

@@ -7,11 +7,11 @@
 
 mod access;
 mod advice;
-mod board;
-mod change;
+mod devices;
 mod effective;
+mod fault;
 mod reader;
-mod remark;
+mod reload;
 mod service;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -21,10 +21,10 @@ pub use access::{
     ClockSource, DoorConfig, DuressGesture, EnrollConfig, GroupConfig, Groups, LockoutConfig,
     ScheduleConfig,
 };
-pub use board::{CameraConfig, GpioConfig, LightsConfig, RelayConfig};
-pub use change::{KEYS, Key};
+pub use devices::{CameraConfig, GpioConfig, LightsConfig, RelayConfig};
 pub use effective::Effective;
-pub use remark::{Position, Remark};
+pub use fault::{Fault, Position};
+pub use reload::{KEYS, Key};
 pub use service::{SOCKET, SYSTEM_FOLDER, ServiceConfig};
 pub(crate) use unit::in_words;
 pub use unit::{duration_text, parse_duration};
@@ -36,7 +36,7 @@ use crate::models::Models;
 use crate::nn::NetworkError;
 use crate::vision::detect::DetectorSettings;
 use crate::vision::liveness::network::LivenessNets;
-use remark::{seconds, within};
+use fault::{seconds, within};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -47,7 +47,7 @@ use unit::{rate, time};
 
 /// Every key with what it means, its range and its default; as it stands it is the
 /// default configuration.
-pub const EXAMPLE: &str = include_str!("config/example.toml");
+pub const EXAMPLE: &str = include_str!("example.toml");
 /// Longer files are no configuration: a hundred groups take some 10 KiB.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -243,7 +243,7 @@ impl Config {
     }
 
     /// Ranges, and what does not go together.
-    fn check(&self) -> Result<(), Remark> {
+    fn check(&self) -> Result<(), Fault> {
         self.check_board()?;
         self.check_access()?;
         self.check_service()?;
@@ -259,7 +259,7 @@ impl Config {
         let [left, top, right, bottom] = recognition.zone;
         let inside = recognition.zone.iter().all(|share| (0.0..=1.0).contains(share));
         if !inside || left >= right || top >= bottom {
-            return Err(Remark::of(
+            return Err(Fault::of(
                 "recognition.zone",
                 &format!(
                     "= {:?}: expected [left, top, right, bottom], shares of the picture from \

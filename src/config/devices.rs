@@ -1,6 +1,6 @@
 //! `[camera]`, `[relay]`, `[gpio]` and `[lights]`: what is wired to the board, by URIs.
 
-use super::remark::{Remark, seconds};
+use super::fault::{Fault, seconds};
 use super::unit::time;
 use crate::hardware::camera::{self, CameraError};
 use crate::hardware::gpio::{self, Chip, Line, Place};
@@ -99,14 +99,14 @@ impl super::Config {
     }
 
     /// Ranges of what is configured here.
-    pub(super) fn check_board(&self) -> Result<(), Remark> {
+    pub(super) fn check_board(&self) -> Result<(), Fault> {
         seconds("gpio.debounce", self.gpio.debounce, DEBOUNCE)?;
         self.check_uris()
     }
 
     /// Whether all URIs can be read. No device is touched.
-    pub fn check_uris(&self) -> Result<(), Remark> {
-        let wrong = |key| move |fault: String| Remark::of(key, &format!("= {fault}"));
+    pub fn check_uris(&self) -> Result<(), Fault> {
+        let wrong = |key| move |fault: String| Fault::of(key, &format!("= {fault}"));
         if let Some(uri) = &self.camera.uri {
             camera(uri).map_err(wrong("camera.uri"))?;
         }
