@@ -2,10 +2,10 @@
 //! say nothing, too much or nonsense.
 
 use facelatch::access::door;
-use facelatch::control::{
+use facelatch::service::control::{
     AskError, Command, Control, ControlError, MAX_REQUEST, Order, Request, ask,
 };
-use facelatch::snapshot::Snapshot;
+use facelatch::service::status::Snapshot;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;

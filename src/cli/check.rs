@@ -10,7 +10,7 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use clap::Args;
 use facelatch::config::Config;
-use facelatch::control::{Request, ask};
+use facelatch::service::control::{Request, ask};
 use facelatch::storage::gallery::Store;
 use facelatch::vision::picture;
 use facelatch::vision::recognizer::Recognizer;

@@ -3,8 +3,8 @@
 use super::site::config_file;
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use facelatch::clock;
 use facelatch::config::{EXAMPLE, Effective};
+use facelatch::service::wall_clock;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -73,7 +73,7 @@ fn check(out: &mut impl Write, file: Option<&Path>) -> Result<()> {
     let effective = Effective::read(file)?;
     let file = file.unwrap_or(Path::new("defaults")).display();
     let mut advised: Vec<String> = effective.advised().collect();
-    let synchronized = clock::read(false).is_some_and(|reading| reading.synchronized);
+    let synchronized = wall_clock::read(false).is_some_and(|reading| reading.synchronized);
     if let Some(remark) = effective.config.clock_advice(synchronized) {
         advised.push(format!("{file}: {remark}"));
     }

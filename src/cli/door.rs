@@ -4,7 +4,7 @@ use super::site::{read_config, service_socket};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use facelatch::access::door;
-use facelatch::control::{Command, Request, ask};
+use facelatch::service::control::{Command, Request, ask};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;

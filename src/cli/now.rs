@@ -1,7 +1,7 @@
 //! What the running service shows of itself, in a form that people read.
 
-use facelatch::snapshot::{ClockNow, Snapshot};
-use facelatch::timings::Spread;
+use facelatch::service::stage_times::Spread;
+use facelatch::service::status::{ClockNow, Snapshot};
 use std::io::{self, Write};
 
 /// A service refreshes what it shows every second; after so many it hangs.

@@ -11,7 +11,7 @@ use crate::access::enroll::{EnrollSettings, MAX_VIEWS, Poses, SAME_PERSON_RATE};
 use crate::access::gesture::Gesture;
 use crate::access::schedule::{ClockUnsure, Group, Holiday, Hours, Schedule, Span};
 use crate::models::threshold::ThresholdTable;
-use crate::neighbours;
+use crate::service::neighbours;
 use crate::vision::pose::Pose;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

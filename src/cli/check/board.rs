@@ -2,8 +2,8 @@
 
 use super::Findings;
 use anyhow::Result;
-use facelatch::clock;
 use facelatch::config::{ClockSource, Config};
+use facelatch::service::wall_clock;
 use std::io::Write;
 use std::path::Path;
 
@@ -14,7 +14,7 @@ const HOT: f64 = 80.0;
 pub(super) fn wall_clock(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
     let needed = config.schedule().needs_clock();
     let vouched = config.schedule.clock == ClockSource::Trusted;
-    match clock::read(vouched) {
+    match wall_clock::read(vouched) {
         Some(reading) if reading.synchronized => {
             findings.good("clock", &format!("{}, synchronized", reading.local))
         }

@@ -2,8 +2,8 @@
 
 use super::Findings;
 use anyhow::Result;
-use facelatch::control::{AskError, Reply};
-use facelatch::snapshot::{CameraNow, Snapshot};
+use facelatch::service::control::{AskError, Reply};
+use facelatch::service::status::{CameraNow, Snapshot};
 use std::io::Write;
 
 /// A service that has said nothing of itself for so many seconds hangs: it does twice a
@@ -94,7 +94,7 @@ fn camera_now(camera: &CameraNow, findings: &mut Findings<impl Write>) -> Result
 mod tests {
     use super::super::tests::said;
     use super::*;
-    use facelatch::snapshot::{RelayNow, WatchdogNow};
+    use facelatch::service::status::{RelayNow, WatchdogNow};
     use std::path::PathBuf;
 
     fn well() -> Snapshot {

@@ -13,7 +13,7 @@ mod protocol;
 pub use client::{AskError, ask};
 pub use protocol::{Command, MAX_REQUEST, Passage, Reply, Request, RequestError};
 
-use crate::snapshot::Snapshot;
+use crate::service::status::Snapshot;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};

@@ -4,10 +4,10 @@
 use crate::access::door::{Alarm, Door, Leaf, Mode, State};
 use crate::access::event::Counts;
 use crate::access::gallery::Gallery;
-use crate::process::Usage;
-use crate::timings::Spreads;
+use crate::service::process_usage::Usage;
+use crate::service::stage_times::Spreads;
+use crate::service::watchdog::judge::Verdict;
 use crate::vision::motion_gate::Share;
-use crate::watchdog::Verdict;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -224,7 +224,7 @@ impl MotionNow {
 mod tests {
     use super::*;
     use crate::access::door::{Command, DoorSettings, Event};
-    use crate::watchdog::Who;
+    use crate::service::watchdog::judge::Who;
 
     #[test]
     fn the_door_is_told_in_words() {

@@ -9,7 +9,7 @@
 //! ```
 
 use crate::access::door::{self, Role};
-use crate::snapshot::Snapshot;
+use crate::service::status::Snapshot;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fmt;

@@ -1,17 +1,20 @@
 //! EDGE: the threads' heartbeats, and the thread that watches them and tells systemd.
 //!
 //! Each watched thread says from time to time that it runs; a thread of its own judges
-//! that ([`crate::watchdog`]), feeds systemd's watchdog while all are well, and calls
+//! that ([`crate::service::watchdog::judge`]), feeds systemd's watchdog while all are well, and calls
 //! for the end when one is stuck.
 
+pub mod judge;
+pub mod systemd;
+
 use crate::hardware::relay::RelayPulse;
-use crate::systemd::{self, Word};
-use crate::watchdog::{Beats, Verdict, Watch, WatchdogSettings, Who};
+use judge::{Beats, Verdict, Watch, WatchdogSettings, Who};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use systemd::Word;
 
 /// Words that wait to be told; what does not fit is not told.
 const WAITING: usize = 16;
@@ -197,7 +200,7 @@ impl Watching {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::systemd::tests::{heard, is_other};
+    use crate::service::watchdog::systemd::tests::{heard, is_other};
 
     const QUICK: WatchdogSettings = WatchdogSettings {
         grace: Duration::from_millis(1),

@@ -6,22 +6,22 @@ use crate::access::controller::Input;
 use crate::access::door::{self, Note, State};
 use crate::access::event::Event;
 use crate::config::Config;
-use crate::control::{Begun, Command, Control, ControlError, Order, Passage};
-use crate::doorkeeper::{Doorkeeper, Hand};
 use crate::hardware::camera::Kind;
 use crate::hardware::camera::live::CameraState;
 use crate::hardware::relay::link::Told;
 use crate::hardware::relay::{Relay, RelayError, RelayLink, Report};
-use crate::heartbeat::{Heartbeats, Watchdog};
-use crate::process::Meter;
-use crate::service::Moment;
-use crate::snapshot::{
+use crate::service::control::{Begun, Command, Control, ControlError, Order, Passage};
+use crate::service::pipeline::{Doorkeeper, Hand};
+use crate::service::process_usage::Meter;
+use crate::service::run::Moment;
+use crate::service::stage_times::{Stage, Timings};
+use crate::service::status::{
     CameraNow, ClockNow, DoorNow, GalleryNow, MotionNow, RelayNow, Snapshot, WatchdogNow,
 };
+use crate::service::watchdog::judge::WatchdogSettings;
+use crate::service::watchdog::systemd::Word;
+use crate::service::watchdog::{Heartbeats, Watchdog};
 use crate::storage::lockdown::{Standing, StandingWriter};
-use crate::systemd::Word;
-use crate::timings::{Stage, Timings};
-use crate::watchdog::WatchdogSettings;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -590,7 +590,7 @@ impl Show {
         &mut self,
         keeper: &Doorkeeper,
         moment: &Moment<'_>,
-        verdict: crate::watchdog::Verdict,
+        verdict: crate::service::watchdog::judge::Verdict,
     ) -> Snapshot {
         let Moment { now, camera, summary, .. } = moment;
         let health = camera.health();

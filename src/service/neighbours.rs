@@ -5,8 +5,8 @@
 //! other waiting. What it could not be told it is told later, with its age.
 
 use crate::access::door::Role;
-use crate::control::{Command, Passage, Request, ask};
 use crate::hardware::backoff::Retry;
+use crate::service::control::{Command, Passage, Request, ask};
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -109,8 +109,8 @@ fn tell(socket: &Path, Passed { who, way, at }: &Passed) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{self, Control};
-    use crate::snapshot::Snapshot;
+    use crate::service::control::{self, Control};
+    use crate::service::status::Snapshot;
     use std::os::unix::net::UnixListener;
     use std::sync::{Arc, Mutex};
 

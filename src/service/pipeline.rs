@@ -2,7 +2,7 @@
 //! door go in, the relay is told what follows.
 //!
 //! [`Doorkeeper`] does that for one frame at a time at a time it is told;
-//! [`crate::service`] feeds it.
+//! [`crate::service::run`] feeds it.
 
 use crate::access::controller::{Controller, FaceSeen, Input, Output};
 use crate::access::decide::Zone;
@@ -13,13 +13,13 @@ use crate::access::event::Event;
 use crate::access::gallery::{Gallery, PersonId};
 use crate::access::liveness::Mode;
 use crate::access::signal::Signal;
-use crate::clock;
 use crate::config::{ClockSource, Config};
 use crate::hardware::relay::link::Told;
 use crate::hardware::relay::{Relay, RelayLink};
 use crate::models::ScoreCalibration;
 use crate::models::threshold::Threshold;
 use crate::nn::NetworkError;
+use crate::service::wall_clock;
 use crate::storage::gallery::NewTemplate;
 use crate::vision::frame::Frame;
 use crate::vision::liveness::Sample;
@@ -377,7 +377,7 @@ impl Doorkeeper {
         match self.clock {
             Some(source) if self.clock_read.is_none_or(|at| now >= at + CLOCK_EVERY) => {
                 self.clock_read = Some(now);
-                match clock::read(source == ClockSource::Trusted) {
+                match wall_clock::read(source == ClockSource::Trusted) {
                     Some(reading) => self.input(now, Input::Clock(reading)),
                     None => self.input(now, Input::Tick),
                 }

@@ -21,7 +21,7 @@ pub enum Word {
 }
 
 /// Tells systemd. May wait where systemd itself does not read, so the threads that
-/// watch the door leave it to [`crate::heartbeat::Watchdog`].
+/// watch the door leave it to [`crate::service::watchdog::Watchdog`].
 pub fn tell(word: &Word) -> io::Result<()> {
     let line;
     match word {

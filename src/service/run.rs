@@ -2,10 +2,10 @@
 //! stopped, and locks the door then.
 
 use crate::access::event::{Counts, Event};
-use crate::doorkeeper::Doorkeeper;
 use crate::hardware::camera::live::{LiveCamera, Taken};
 use crate::hardware::camera::{Captured, Kind};
 use crate::nn::NetworkError;
+use crate::service::pipeline::Doorkeeper;
 use crate::vision::motion_gate::{Look, MotionGate};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
