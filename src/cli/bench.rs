@@ -1,6 +1,6 @@
 //! `bench`: where the milliseconds go.
 
-use super::model_set::ModelSet;
+use super::model_args::ModelArgs;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::access::gallery::{Gallery, PersonId};
@@ -47,7 +47,7 @@ pub struct Bench {
     #[arg(long, default_value_t = 40.0, value_name = "PIXELS")]
     minimum_face: f32,
     #[command(flatten)]
-    models: ModelSet,
+    models: ModelArgs,
 }
 
 /// The times of one stage.

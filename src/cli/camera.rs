@@ -1,7 +1,7 @@
 //! `camera`: which cameras there are, and what one sees.
 
-use super::pictures::FaceLine;
-use super::site::{CAMERA, OF_CONFIGURATION, Site, camera_uri};
+use super::common_args::{CAMERA, CommonArgs, OF_CONFIGURATION, camera_uri};
+use super::image_args::FaceLine;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use facelatch::hardware::camera::live::{LiveCamera, Taken};
@@ -58,7 +58,7 @@ struct List {
 #[derive(Args)]
 struct Shot {
     #[command(flatten)]
-    site: Site,
+    site: CommonArgs,
     #[arg(long, value_name = "URI", help = format!("{CAMERA}{OF_CONFIGURATION}"))]
     camera: Option<String>,
     /// Picture to write, .jpg, .jpeg or .png

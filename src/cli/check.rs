@@ -4,7 +4,7 @@ mod board;
 mod devices;
 mod service;
 
-use super::site::{Site, is_begun, service_socket};
+use super::common_args::{CommonArgs, is_begun, service_socket};
 use super::watch::detector;
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
@@ -35,7 +35,7 @@ const PORTRAIT: &[u8] = include_bytes!("../../assets/astronaut.jpg");
 #[derive(Args)]
 pub struct Check {
     #[command(flatten)]
-    site: Site,
+    site: CommonArgs,
     /// Print JSON Lines, one object a finding
     #[arg(long)]
     json: bool,

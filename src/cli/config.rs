@@ -1,6 +1,6 @@
 //! `config`: what is configured, what is wrong with it, and what there is.
 
-use super::site::config_file;
+use super::common_args::config_file;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use facelatch::config::{EXAMPLE, Effective};

@@ -1,7 +1,7 @@
 //! `detect`: where the faces are.
 
-use super::model_set::ModelSet;
-use super::pictures::{FaceLine, Pictures};
+use super::image_args::{FaceLine, Pictures};
+use super::model_args::ModelArgs;
 use anyhow::Result;
 use clap::Args;
 use facelatch::vision::detect::Detector;
@@ -16,7 +16,7 @@ pub struct Detect {
     #[command(flatten)]
     pictures: Pictures,
     #[command(flatten)]
-    models: ModelSet,
+    models: ModelArgs,
 }
 
 impl Detect {

@@ -1,6 +1,6 @@
 //! `door`: what the running service is told to do.
 
-use super::site::{read_config, service_socket};
+use super::common_args::{read_config, service_socket};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use facelatch::access::door;

@@ -1,7 +1,7 @@
 //! `embed`: faces as unit vectors.
 
-use super::model_set::ModelSet;
-use super::pictures::{FaceLine, More, Pictures, chosen};
+use super::image_args::{FaceLine, More, Pictures, chosen};
+use super::model_args::ModelArgs;
 use anyhow::Result;
 use clap::Args;
 use facelatch::vision::align::align;
@@ -19,7 +19,7 @@ pub struct Embed {
     #[arg(long)]
     nearest: bool,
     #[command(flatten)]
-    models: ModelSet,
+    models: ModelArgs,
 }
 
 impl Embed {

@@ -1,6 +1,6 @@
 //! `enroll`: somebody new.
 
-use super::site::{CAMERA, Site, load_gallery, open_store};
+use super::common_args::{CAMERA, CommonArgs, load_gallery, open_store};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::access::enroll::{
@@ -46,7 +46,7 @@ pub struct Enroll {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=MAX_VIEWS as i64))]
     views: u8,
     #[command(flatten)]
-    site: Site,
+    site: CommonArgs,
 }
 
 #[derive(Args)]

@@ -1,7 +1,7 @@
 //! `identify`: who is in a picture.
 
-use super::pictures::{FaceLine, More, Pictures};
-use super::site::{Site, is_begun, load_gallery, open_store};
+use super::common_args::{CommonArgs, is_begun, load_gallery, open_store};
+use super::image_args::{FaceLine, More, Pictures};
 use anyhow::Result;
 use clap::Args;
 use facelatch::access::gallery::Gallery;
@@ -17,7 +17,7 @@ pub struct Identify {
     #[command(flatten)]
     pictures: Pictures,
     #[command(flatten)]
-    site: Site,
+    site: CommonArgs,
 }
 
 impl Identify {

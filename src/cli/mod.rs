@@ -3,6 +3,7 @@
 mod bench;
 mod camera;
 mod check;
+mod common_args;
 mod config;
 mod demo;
 mod detect;
@@ -10,23 +11,22 @@ mod door;
 mod embed;
 mod enroll;
 mod identify;
-mod model_set;
+mod image_args;
+mod model_args;
 mod models;
 mod now;
-mod outlet;
 mod people;
-mod pictures;
 mod run;
-mod site;
 mod status;
+mod stdout;
 mod watch;
 
 use clap::{Parser, Subcommand};
 use env_logger::{Target, WriteStyle};
-use outlet::Outlet;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
+use stdout::StdoutWriter;
 
 /// How long the end waits for somebody to read the log, on a machine that is busy.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
         logger.format_timestamp(None);
     }
     // A log that nobody reads must not hold up the door.
-    let log = service.then(|| Outlet::new(std::io::stderr())).and_then(Result::ok);
+    let log = service.then(|| StdoutWriter::new(std::io::stderr())).and_then(Result::ok);
     if let Some(log) = &log {
         let colours = std::io::stderr().is_terminal();
         logger.write_style(if colours { WriteStyle::Always } else { WriteStyle::Never });

@@ -1,6 +1,6 @@
 //! `models`: the sets of models on this device.
 
-use super::site::{MUST_ENROLL_AGAIN, Site};
+use super::common_args::{CommonArgs, MUST_ENROLL_AGAIN};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use facelatch::storage::gallery::ReEmbedded;
@@ -24,7 +24,7 @@ pub struct Models {
     #[command(subcommand)]
     what: What,
     #[command(flatten)]
-    site: Site,
+    site: CommonArgs,
 }
 
 #[derive(Subcommand)]

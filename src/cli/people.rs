@@ -1,6 +1,6 @@
 //! `people`: who is enrolled.
 
-use super::site::{Site, is_begun, open_store};
+use super::common_args::{CommonArgs, is_begun, open_store};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use facelatch::access::schedule::DEFAULT_GROUP;
@@ -19,7 +19,7 @@ pub struct People {
     #[command(subcommand)]
     what: What,
     #[command(flatten)]
-    site: Site,
+    site: CommonArgs,
 }
 
 #[derive(Subcommand)]

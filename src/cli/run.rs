@@ -1,8 +1,10 @@
 //! `run`: the service.
 
 use super::LAST_WORDS;
-use super::outlet::Outlet;
-use super::site::{CAMERA, OF_CONFIGURATION, RELAY, Site, camera_uri, load_gallery, open_store};
+use super::common_args::{
+    CAMERA, CommonArgs, OF_CONFIGURATION, RELAY, camera_uri, load_gallery, open_store,
+};
+use super::stdout::StdoutWriter;
 use super::watch::{Watched, detector};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -42,7 +44,7 @@ const CLOSES_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Args)]
 pub struct Run {
     #[command(flatten)]
-    site: Site,
+    site: CommonArgs,
     #[arg(long, value_name = "URI", help = format!("{CAMERA}{OF_CONFIGURATION}"))]
     camera: Option<String>,
     #[arg(long, value_name = "URI", help = format!("{RELAY}{OF_CONFIGURATION}"))]
@@ -98,7 +100,7 @@ impl Run {
                 .context("cannot listen to signals")?;
         }
         log::info!("{} people, {} templates; relay {shown}", gallery.people(), gallery.templates());
-        let mut out = self.json.then(|| Outlet::new(std::io::stdout())).transpose()?;
+        let mut out = self.json.then(|| StdoutWriter::new(std::io::stdout())).transpose()?;
         let neighbours = Neighbours::start(&config.door.neighbours)
             .context("no thread to tell other doors who passes")?;
         let mut told = |at: Duration, event: &Event| {
@@ -188,7 +190,7 @@ fn last_line(reason: &str) -> String {
 }
 
 /// Into the log, and to whoever reads standard output, if anybody does.
-fn tell(at: Duration, event: &Event, out: Option<&mut Outlet>) {
+fn tell(at: Duration, event: &Event, out: Option<&mut StdoutWriter>) {
     match event {
         Event::RelayFailed(_)
         | Event::NotKept(_)

@@ -1,7 +1,7 @@
 //! `status`: what the door does now, and what it works with.
 
+use super::common_args::{CommonArgs, is_begun, open_store, service_socket};
 use super::now;
-use super::site::{Site, is_begun, open_store, service_socket};
 use anyhow::Result;
 use clap::Args;
 use facelatch::service::control::{Request, ask};
@@ -17,7 +17,7 @@ use std::process::ExitCode;
 #[derive(Args)]
 pub struct Status {
     #[command(flatten)]
-    site: Site,
+    site: CommonArgs,
     /// Socket of the service [default: that of the configuration, the user's own or the system's]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,

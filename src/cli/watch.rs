@@ -1,6 +1,6 @@
 //! What changes while `run` goes on: people and models, and who is enrolled at the door.
 
-use super::site::Site;
+use super::common_args::CommonArgs;
 use anyhow::{Context, Result, bail};
 use facelatch::access::controller::Input;
 use facelatch::access::event::Event;
@@ -31,7 +31,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(3);
 /// What is watched, and what is known of it.
 pub struct Watched {
     /// Where configuration and models come from.
-    pub site: Site,
+    pub site: CommonArgs,
     /// The one in use.
     pub config: Config,
     /// The state of the gallery.

@@ -12,7 +12,7 @@ const WAITING: usize = 1024;
 
 /// The near end of an output.
 #[derive(Clone)]
-pub struct Outlet {
+pub struct StdoutWriter {
     sender: SyncSender<Message>,
     lost: Arc<AtomicUsize>,
 }
@@ -22,7 +22,7 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-impl Outlet {
+impl StdoutWriter {
     /// An output whose far end is written by a thread of its own.
     pub fn new(to: impl Write + Send + 'static) -> std::io::Result<Self> {
         let (sender, receiver) = sync_channel(WAITING);
@@ -60,7 +60,7 @@ fn write_all(receiver: &Receiver<Message>, mut to: impl Write, lost: &AtomicUsiz
     }
 }
 
-impl Write for Outlet {
+impl Write for StdoutWriter {
     fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
         if let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Text(text.to_vec())) {
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn a_reader_that_stalls_holds_nobody_up() {
         let reader = Stalled::default();
-        let mut outlet = Outlet::new(reader.clone()).expect("an outlet");
+        let mut outlet = StdoutWriter::new(reader.clone()).expect("an outlet");
         let closed = reader.gate.lock().expect("a gate");
         for _ in 0..3 * WAITING {
             outlet.write_all(b"x").expect("never fails");

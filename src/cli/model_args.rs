@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// A folder of models, those installed, or those built in.
 #[derive(Args)]
-pub struct ModelSet {
+pub struct ModelArgs {
     /// Folder of models, or built-in [default: those installed, else those built in]
     #[arg(long = "models", value_name = "DIR", global = true)]
     folder: Option<PathBuf>,
@@ -25,7 +25,7 @@ pub struct ModelSet {
     precision: Precision,
 }
 
-impl ModelSet {
+impl ModelArgs {
     /// Reads them and holds each against its digest. Those installed are looked for
     /// where the default configuration has them.
     pub fn open(&self) -> Result<Models> {

@@ -1,6 +1,6 @@
 //! What several commands share: which configuration, models and gallery.
 
-use super::model_set::ModelSet;
+use super::model_args::ModelArgs;
 use anyhow::{Context, Result};
 use clap::Args;
 use facelatch::access::gallery::Gallery;
@@ -28,7 +28,7 @@ pub const OF_CONFIGURATION: &str = " [default: that of the configuration]";
 
 /// Configuration, models and gallery.
 #[derive(Args)]
-pub struct Site {
+pub struct CommonArgs {
     /// Configuration file [default: /etc/facelatch/facelatch.toml where there is one, else every
     /// setting's default]
     #[arg(long, value_name = "FILE", global = true)]
@@ -40,10 +40,10 @@ pub struct Site {
     #[arg(long, value_name = "DIR", global = true)]
     store: Option<PathBuf>,
     #[command(flatten)]
-    models: ModelSet,
+    models: ModelArgs,
 }
 
-impl Site {
+impl CommonArgs {
     /// The configuration, with gallery and models of the command line.
     pub fn config(&self) -> Result<Config> {
         let mut config = read_config(self.config.as_deref())?;
