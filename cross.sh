@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# Kernel and stage tests as ARM boards run them, on emulated processors: 64 bits with
-# dot products of bytes (Cortex-A76: Pi 5) and without (Cortex-A72: Pi 4), 32 bits
-# (Cortex-A7: Pi 2), whose kernels are plain Rust. 64 bits are built as they are flashed,
-# so that tests/board/run.sh finds all but the program itself compiled; what they have of
-# cameras, GPIO and relays is tested, too.
-# Installs what it needs from Debian's packages where that is missing.
+# Runs kernel and stage tests on emulated ARM processors: 64-bit with byte dot products
+# (Cortex-A76: Pi 5) and without (Cortex-A72: Pi 4), and 32-bit (Cortex-A7: Pi 2), whose
+# kernels are plain Rust. The 64-bit tests also cover cameras, GPIO and relays, and use
+# the flashed target and features, so that tests/board/run.sh finds everything but the
+# program itself compiled. Installs missing Debian packages.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . tools/fetch.sh
@@ -16,11 +15,11 @@ if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v arm-linux-gnuea
         gcc-arm-linux-gnueabihf libc6-dev-armhf-cross qemu-user-static libclang1
 fi
 
-# Emulated system calls do not count what a terminal has not sent yet (TIOCOUTQ);
-# tests/board/run.sh has a kernel that does.
+# Emulated system calls do not report a terminal's unsent bytes (TIOCOUTQ). The kernel of
+# tests/board/run.sh does.
 skipped=(--skip relay::lcus1::tests::a_board_on_a_terminal_gets_its_commands)
 
-# tests CPU STAGE... of the target whose tests were built last; each stage has some
+# tests CPU STAGE...: runs each stage's tests for the target built last; each must have some.
 tests() {
     local cpu=$1 said failed
     shift
@@ -37,7 +36,7 @@ tests() {
     done
 }
 
-# builds TARGET FEATURES
+# builds TARGET FEATURES: builds the library's tests.
 builds() {
     build=(--release --target "$1" --features "$2" -p facelatch --lib)
     thrice rustup target add "$1"

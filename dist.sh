@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# What is flashed on a 64-bit board: one static file with the models in it, optimized as
-# a whole. Takes some ten minutes. Prints its size and shows that it runs, on an emulated
-# board.
+# Builds the program for 64-bit boards: one static file with the models in it, with
+# link-time optimization. Takes about ten minutes. Prints its size and tries it on an
+# emulated processor.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . tools/fetch.sh
 target=aarch64-unknown-linux-musl
 
-# The bindings of cameras are made from the kernel's headers, which libclang reads.
+# The camera bindings are generated from the kernel's headers with libclang.
 if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v qemu-aarch64-static >/dev/null \
     || ! ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1; then
     debian gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static libclang1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All tests of the workspace, in one profile. Sets up libtorch where it is missing.
+# Runs all tests of the workspace in one profile. Sets up libtorch if it is missing.
 #
 #   ./test.sh [ARGUMENTS FOR cargo test]
 set -euo pipefail

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# build.sh [--binary FILE]: the Debian package for 64-bit boards, of a binary that is
-# there, or of one built as dist.sh does it. Prints where the package is, and checks it.
+# build.sh [--binary FILE]: builds the Debian package for 64-bit boards from FILE, or from
+# a binary built by dist.sh. Checks the package and prints where it is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/fetch.sh
@@ -37,8 +37,8 @@ mkdir -p "$made/$target/dist"
 cp "$binary" "$made/$target/dist/facelatch"
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 
-# /etc/facelatch/facelatch.toml is what the program itself gives as an example, so that it
-# names every key that this version knows. FACELATCH_EXAMPLE names a file to take instead.
+# /etc/facelatch/facelatch.toml is the program's own example, so that it lists every key of
+# this version. FACELATCH_EXAMPLE names a file to use instead.
 if [ -n "${FACELATCH_EXAMPLE:-}" ]; then
     cp "$FACELATCH_EXAMPLE" "$made/facelatch.toml"
 else
@@ -64,7 +64,7 @@ dpkg-deb --info "$package"
 contents=$(dpkg-deb --contents "$package")
 echo "$contents"
 failed=0
-# has PATH MODE: a file that must be there, owned by root.
+# has PATH MODE: fails unless the package has this file, owned by root.
 has() {
     if ! grep -qE "^$2 (root/root|0/0) .* \./$1$" <<<"$contents"; then
         echo "$package: no $1 of $2, owned by root" >&2

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
-"""Notices of all crates that are linked into the binary, each text once.
+"""Prints the notices of all crates that are linked into the binary, each text once.
 
-licences.py TARGET FEATURES: prints them. Cargo says which crates those are; their texts
-lie beside their sources."""
+licences.py TARGET FEATURES: Cargo lists the crates; the texts come from their sources."""
 
 import json
 import re
@@ -19,7 +18,7 @@ metadata = json.loads(
         ["cargo", "metadata", "--format-version", "1", "--filter-platform", target, *options]
     )
 )
-# Those that are linked: neither build scripts nor tests nor macros' own.
+# Only linked crates: no build scripts, tests or proc-macro dependencies.
 tree = subprocess.check_output(
     ["cargo", "tree", "--package", "facelatch", "--target", target, "--prefix", "none", *options]
     + ["--edges", "normal,no-proc-macro", "--format", "{p}"],

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # test.sh PACKAGE: installs, uses, updates, removes and purges the package on an emulated
-# 64-bit board: Debian's kernel in QEMU, with systemd as its first process. Takes some
-# five minutes, on a machine that does much else up to an hour, and three more for the
-# first time, when it fetches that Debian.
+# 64-bit board: Debian's kernel in QEMU with systemd. Takes about five minutes, up to an
+# hour on a busy machine, and three more minutes the first time to fetch that Debian.
 set -euo pipefail
 package=$(realpath "${1:?usage: packaging/test.sh PACKAGE}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -20,13 +19,13 @@ share=$work/share
 mkdir -p "$share/frames"
 cp packaging/test/guest.sh "$share/"
 cp "$package" "$share/old.deb"
-# The next version, which knows one key more.
+# Repacks it as the next version, whose example configuration has one more line.
 dpkg-deb --raw-extract "$package" "$work/next"
 sed -i 's/^Version: .*/&+next/' "$work/next/DEBIAN/control"
 echo '# The next version.' >>"$work/next/etc/facelatch/facelatch.toml"
 (cd "$work/next" && find usr -type f -print0 | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
 dpkg-deb --root-owner-group -Zgzip --build "$work/next" "$share/new.deb" >/dev/null
-# An empty corridor, small enough that an emulated processor keeps up with it; and Ada.
+# The camera's frames: an empty corridor, small enough for an emulated processor, and Ada.
 python3 - "$share/frames/empty.png" <<'PNG'
 import struct, sys, zlib
 side, part = 96, lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

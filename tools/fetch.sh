@@ -1,7 +1,7 @@
-# fetch.sh: for other scripts to source. What comes from elsewhere is tried three times, for
-# a network stumbles, and so does a mirror.
+# fetch.sh: functions for other scripts to source. Downloads are tried three times, because
+# networks and mirrors fail now and then.
 
-# thrice COMMAND...: until it succeeds, with pauses.
+# thrice COMMAND...: tries up to three times, with pauses.
 thrice() {
     local pause
     for pause in 15 60; do
@@ -12,26 +12,26 @@ thrice() {
     "$@"
 }
 
-# debian [OPTION]... PACKAGE...: installs packages, once nobody else installs any.
+# debian [OPTION]... PACKAGE...: installs packages, after waiting for other installations.
 debian() {
     thrice debian_once "$@"
 }
 
 debian_once() {
     local apt=(apt-get -qq -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3)
-    # A mirror that nothing is wanted of may be away.
+    # A mirror that is not needed may be unreachable.
     "${apt[@]}" update || true
     DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y "$@"
 }
 
-# cannot REASON: ends the script with 3: this machine lacks what nobody can fetch.
+# cannot REASON: exits with 3, because this machine cannot be set up.
 cannot() {
     echo "${0##*/}: cannot be set up here: $1" >&2
     exit 3
 }
 
-# debian_or_cannot PACKAGE...: the same as debian without what packages only recommend, for
-# what is left out where it cannot be.
+# debian_or_cannot PACKAGE...: like debian, without recommended packages. Exits with 3 if
+# this machine cannot install them, so that the caller may skip its test.
 debian_or_cannot() {
     local package
     command -v apt-get >/dev/null || cannot "$* is missing, and this is no Debian"
@@ -40,7 +40,7 @@ debian_or_cannot() {
         return
     fi
     for package in "$@"; do
-        # Where not even dpkg is on offer there are no lists, which is a network's fault.
+        # If not even dpkg is listed, the package lists are missing: a network fault.
         if [ -n "$(apt-cache madison dpkg)" ] && [ -z "$(apt-cache madison "$package")" ]; then
             cannot "there is no package $package"
         fi

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Lays out the CPU libtorch 2.11.0 that tch 0.24 links to, from PyPI wheels.
+# Installs the CPU build of libtorch 2.11.0, which tch 0.24 links to, from Python wheels.
 #
 #   tools/setup-libtorch.sh [DEST]      default: .libtorch beside Cargo.toml
 #
-# Needs python3 with pip, 2 GB of disk while it runs, 0.5 GB afterwards. Does
-# nothing where DEST is complete already. With a GPU, export LIBTORCH with the
-# folder of a Python torch 2.11.0 instead; that wins over DEST.
+# Needs python3 with pip, 2 GB of disk while it runs and 0.5 GB afterwards. Does
+# nothing if DEST is already complete. With a GPU, set LIBTORCH to the folder of a
+# Python torch 2.11.0 instead; it takes precedence over DEST.
 set -euo pipefail
 
 version=2.11.0+cpu-from-wheels-1
@@ -21,19 +21,19 @@ if [ "$(uname -sm)" != "Linux x86_64" ]; then
     exit 1
 fi
 
-# Whatever else lies there is not ours to remove.
+# Never remove a folder that this script did not create.
 if [ -e "$dest" ] && [ ! -e "$dest/build-version" ] && [ -n "$(ls -A "$dest")" ]; then
     echo "setup-libtorch: $dest is not empty and no libtorch of ours; name another folder" >&2
     exit 1
 fi
 
-# Beside the target, so that the last step is a rename: all of it or nothing.
+# In the same folder as the target, so that the last step is a rename: all or nothing.
 mkdir -p "$(dirname "$dest")"
 work=$(mktemp -d "$(dirname "$dest")/.libtorch-setup.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-# libtorch_cpu.so of the PyPI build needs libcudart and libcupti to load, even
-# where there is no GPU. The digests are those of the wheels this was tried with.
+# The wheel's libtorch_cpu.so needs libcudart and libcupti to load, even without
+# a GPU. The digests are those of the wheels that were tested.
 cat > "$work/requirements.txt" <<'R'
 torch==2.11.0 --hash=sha256:7aa2f9bbc6d4595ba72138026b2074be1233186150e9292865e04b7a63b8c67a
 nvidia-cuda-runtime==13.0.96 --hash=sha256:7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """boot.py FOLDER DISK SHARE SECONDS: boots FOLDER/vmlinuz on an emulated board with DISK
-(which is written to) and the folder SHARE, until the board switches itself off. The board
-asks for a relay on USB to be plugged in or out by way of SHARE/ask."""
+(which is written to) and the shared folder SHARE, and waits until the board switches itself
+off. The board requests "plug" or "unplug" of the USB relay through the file SHARE/ask."""
 
 import json
 import os
@@ -32,7 +32,7 @@ lines = None
 
 
 def order(name, **arguments):
-    """Tells QEMU to do something; what happens meanwhile is of no interest."""
+    """Sends a QMP command to QEMU, skips events and prints an error."""
     global lines
     if lines is None:
         connection = socket.socket(socket.AF_UNIX)
@@ -62,7 +62,7 @@ try:
             sys.exit(f"the board is not done after {seconds} s; its console: {share / 'console'}")
         asked = (share / "ask").read_text().strip() if (share / "ask").exists() else ""
         if asked == "plug":
-            # Else it shows only once somebody has opened its other end.
+            # Without always-plugged the device appears only once its other end is open.
             plug = {"driver": "usb-serial", "chardev": "relay", "always-plugged": True}
             order("device_add", id="relay", **plug)
         elif asked == "unplug":

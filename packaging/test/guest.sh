@@ -1,15 +1,15 @@
 #!/bin/sh
-# What happens inside the emulated board, as root, once it is up: a package's life, told
-# as lines `ok NAME` and `not ok NAME`. Beside this file lie old.deb, new.deb, which is
-# one version later and has another example configuration, and frames/. The host is asked
-# by way of the file `ask`, and empties it when it is done.
+# The package's test inside the emulated board, run as root after the boot. Prints lines
+# `ok NAME` and `not ok NAME`. Beside this file are old.deb, new.deb (one version later, with
+# a different example configuration) and frames/. Requests to the host go into the file
+# `ask`, which the host empties when done.
 here=$(dirname "$0")
 stage=$(cat /var/tmp/stage 2>/dev/null || echo 1)
 configuration=/etc/facelatch/facelatch.toml
 gallery=/var/lib/facelatch/gallery.redb
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 
-# is NAME COMMAND...: whether the command succeeds.
+# is NAME COMMAND...: passes if the command succeeds.
 is() {
     name=$1
     shift
@@ -20,12 +20,12 @@ is() {
         echo "$*: $said" | sed 's/^/    /'
     fi
 }
-# equal NAME GOT WANTED
+# equal NAME GOT WANTED: passes if both are the same.
 equal() {
     if [ "$2" = "$3" ]; then echo "ok $1"; else echo "not ok $1: got \"$2\", not \"$3\""; fi
 }
 not() { ! "$@"; }
-# within SECONDS COMMAND...
+# within SECONDS COMMAND...: retries every second until it succeeds.
 within() {
     left=$1
     shift
@@ -46,7 +46,8 @@ install() { apt-get install -qq -y -o Dpkg::Options::=--force-confold "$here/$1"
 as_service() { runuser -u facelatch -- "$@"; }
 knows_ada() { "$@" facelatch people list | grep -q '^Ada Lovelace'; }
 active() { systemctl is-active --quiet facelatch.service; }
-# active_as_other_than PROCESS: one that was just killed is active until systemd knows.
+# active_as_other_than PROCESS: systemd reports a killed process as active for a moment, so
+# this also requires a new process.
 active_as_other_than() {
     active && [ "$(property MainPID)" != "$1" ] && [ "$(property MainPID)" != 0 ]
 }
@@ -119,7 +120,7 @@ CONFIGURATION
     systemctl reboot 2>/dev/null
 }
 
-# The same unit with another program: what the door's program can reach.
+# Runs a probe in the service's unit, to test what the door's program can reach.
 sandbox() {
     cat >/srv/probe.sh <<'PROBE'
 opens() { dd if="$1" of=/dev/null count=0 iflag=nonblock status=none; }
@@ -149,8 +150,8 @@ PROBE
     systemctl daemon-reload
     systemctl start --no-block probe.service
     within 120 test -e /run/facelatch/started
-    # Plugged in while the service runs. The camera is the kernel's own test device, which
-    # is said to be on USB.
+    # Both are plugged in while the service runs. The camera is the kernel's test device,
+    # which a rule declares to be on USB.
     echo 'SUBSYSTEM=="video4linux", ENV{ID_BUS}="usb"' >/run/udev/rules.d/69-test.rules
     udevadm control --reload
     modprobe vivid n_devs=1 node_types=0x1

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# root.sh FOLDER: a minimal Debian for arm64 that boots in QEMU, from the mirror this
-# machine is set up with. Leaves FOLDER/{vmlinuz,initrd.img,root.ext4}; what is there is
-# taken as it is. Takes some three minutes and 200 MB of packages. Ends with 3 where this
-# machine's kernel or privileges are not enough.
+# root.sh FOLDER: builds a minimal Debian for arm64 that boots in QEMU, from this machine's
+# mirror: FOLDER/{vmlinuz,initrd.img,root.ext4}. Keeps an existing one that is up to date.
+# Takes about three minutes and 200 MB of packages. Exits with 3 if this machine's kernel or
+# privileges are not sufficient.
 set -euo pipefail
 folder=$(realpath -m "$1")
 suite=${FACELATCH_SUITE:-bookworm}
-# A new one whenever what follows changes.
+# Rebuild whenever this script changes.
 stamp=$(sha256sum "${BASH_SOURCE[0]}" | cut -c1-16)-$suite
 [ "$(cat "$folder/stamp" 2>/dev/null)" = "$stamp" ] && exit 0
 
@@ -19,8 +19,8 @@ if ! command -v mmdebstrap >/dev/null || ! command -v arch-test >/dev/null || ! 
     debian_or_cannot mmdebstrap arch-test qemu-user-static
 fi
 
-# Scripts of arm64 packages run through qemu-user, which the kernel must know. If it does
-# not, it learns so, and forgets it at the end.
+# Scripts of arm64 packages run through qemu-user, which must be registered with the
+# kernel. If it is not, register it now and remove it at the end.
 binfmt=/proc/sys/fs/binfmt_misc
 mounted= registered=
 work=$(mktemp -d)
@@ -35,8 +35,8 @@ if ! [ -e "$binfmt/register" ]; then
     mounted=1
 fi
 if ! [ -e "$binfmt/qemu-aarch64" ]; then
-    # The head of an ELF file: 64 bits, little endian, program or shared, AArch64. F: the
-    # interpreter is opened now, so that it need not be in the new root.
+    # The header of an ELF file: 64-bit, little endian, program or shared object, AArch64.
+    # F: open the interpreter now, so that it need not exist in the new root.
     magic='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
     mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
     echo ":qemu-aarch64:M::$magic:$mask:$(command -v qemu-aarch64-static):F" >"$binfmt/register" \
@@ -44,13 +44,13 @@ if ! [ -e "$binfmt/qemu-aarch64" ]; then
     registered=1
 fi
 
-# No initrd of all drivers: an emulated processor unpacks that for half a minute.
+# An initrd with few drivers: unpacking all takes an emulated processor half a minute.
 cat >"$work/initramfs.sh" <<'HOOK'
 mkdir -p "$1/etc/initramfs-tools/conf.d"
 printf 'MODULES=list\nCOMPRESS=gzip\nFSTYPE=ext4\n' >"$1/etc/initramfs-tools/conf.d/facelatch"
 printf '%s\n' virtio_pci virtio_blk ext4 >"$1/etc/initramfs-tools/modules"
 HOOK
-# Once it is up it does what the script in the folder says that the host shares with it.
+# After the boot it runs the script in the folder that the host shares.
 cat >"$work/facelatch-package-test.service" <<'UNIT'
 [Service]
 ExecStartPre=/bin/mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 share /mnt
