@@ -42,7 +42,7 @@ impl Config {
             if let Some(first) = taken.get(&line) {
                 remarks.push(Remark::of(
                     key,
-                    &format!("uses the same GPIO line as {first}: only one of them can open it"),
+                    &format!("uses the same GPIO line as {first}; give each a line of its own"),
                 ));
             } else {
                 taken.insert(line, key);

@@ -214,13 +214,14 @@ mod tests {
             ),
             (
                 "[recognition]\ntwo_faces = \"both\"",
-                "2:13: recognition.two_faces: \"both\" is unknown; expected \"refuse\", \"all\" or \"any\"",
+                "2:13: recognition.two_faces: \"both\" is unknown; expected \"refuse\", \"all\" or \
+                 \"any\"",
             ),
             ("[door]\nlock = \"fail_safe\"", "; did you mean \"fail-safe\"?"),
             (
                 "[enroll]\nposes = [\"front\", \"lefd\"]",
-                "2:19: enroll.poses: \"lefd\" is unknown; expected \"front\", \"left\", \"right\", \"up\" or \
-                 \"down\"; did you mean \"left\"?",
+                "2:19: enroll.poses: \"lefd\" is unknown; expected \"front\", \"left\", \"right\", \
+                 \"up\" or \"down\"; did you mean \"left\"?",
             ),
         ] {
             let message = fault(text);
