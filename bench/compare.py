@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""Facelatch beside ncnn, ONNX Runtime and Python's mtcnn, one thread each, in one
-run, as ratios.
+"""Compares the speed of facelatch with ncnn, ONNX Runtime and Python's mtcnn.
+
+Each uses one thread; the results are ratios of times from one run.
 
     pip install ncnn onnxruntime numpy pillow [mtcnn==0.1.1 tensorflow-cpu]
     cargo build --release
     bench/compare.py --weights DIR --image photo.jpg
 
-DIR holds det1, det2, det3 and mobilefacenet as .param and .bin, the weights
-from which the built-in models come. Both sides look at the same picture with
-the same pyramid, as many windows and one face. Runs alternate, so that whatever
-else the machine does hits both; a figure is the median of the runs' medians.
+DIR holds det1, det2, det3 and mobilefacenet as .param and .bin, the weights from which
+the built-in models are made. Both programs process the same picture with the same
+pyramid, the same number of windows and one face. Runs alternate, so that other load on
+the machine affects both; a figure is the median of the runs' medians.
 
-ncnn's side counts its networks and its own resizing only: what lies between
-them in any program (thresholds, overlaps, alignment) is left out in its favour.
-mtcnn's side is its detection alone, without an embedding. Both it and ONNX Runtime
-are left out where they are not installed.
+The times of ncnn include only its networks and its own resizing. The work between them
+(thresholds, overlaps, alignment) is left out in its favour. The time of mtcnn is its
+detection, without an embedding. mtcnn and ONNX Runtime are skipped if not installed.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def run(net, picture, outputs):
 
 
 class Peer:
-    """The same work through ncnn."""
+    """The same work with ncnn; times in milliseconds."""
 
     def __init__(self, folder, picture, minimum_face, windows):
         self.pnet, self.rnet, self.onet, self.embedder = (
@@ -119,8 +119,8 @@ class Peer:
 
 
 class Runtime:
-    """The recognizer through ONNX Runtime, one thread: as it is trained, and the same
-    8-bit file that we run."""
+    """The recognizer with ONNX Runtime on one thread: the floating-point file and the 8-bit
+    file that facelatch runs."""
 
     def __init__(self, files):
         try:
@@ -150,7 +150,7 @@ class Runtime:
 
 
 class PythonMtcnn:
-    """Detection by the Python package, through TensorFlow."""
+    """Detection with the Python package mtcnn, on TensorFlow."""
 
     def __init__(self, picture, minimum_face):
         self.picture, self.detector = picture, None
@@ -165,14 +165,14 @@ class PythonMtcnn:
 
     def milliseconds(self):
         began = time.perf_counter()
-        # It prints a line a network.
+        # It prints one line per network.
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             self.detector.detect_faces(self.picture)
         return 1e3 * (time.perf_counter() - began)
 
 
 def framed(picture, sides, folder):
-    """The upper part of a picture as a frame of these sides, and its file."""
+    """Cuts the upper part of a picture and scales it to `sides`; returns it and its file."""
     width, height = map(int, sides.split("x"))
     part = min(picture.height, round(picture.width * height / width))
     frame = picture.crop((0, 0, picture.width, part)).resize((width, height), Image.BICUBIC)
@@ -186,7 +186,7 @@ def ours(arguments):
     command += ["--rounds", str(arguments.rounds), "--minimum-face", str(arguments.minimum_face)]
     report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     times = {stage: figures["median_ms"] for stage, figures in report["stages"].items()}
-    # Searching 10,000 people is no part of the peer's work.
+    # The other program does not search 10,000 people.
     times["total"] -= times["match"]
     return times, report["windows"]
 

@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
-"""The service as a door sees it: how much of a core it needs, how long somebody waits,
-whether its memory grows.
+"""Measures the service at a door: processor time, latency, and growth of memory.
 
     cargo build --release
-    bench/door.py                    # CPU shares and latency, some four minutes
-    bench/door.py --soak 200000      # memory over so many frames
+    bench/door.py                    # CPU shares and latency, about four minutes
+    bench/door.py --soak 200000      # memory over this number of frames
 
-The program runs as it does at a door, with a camera that writes YUV4MPEG2 at its own
-pace, noise included, and a relay board on a terminal. Latency counts from the moment the
-first frame with the face has been written whole to the moment the board has its command.
-Needs NumPy and Pillow.
+The program runs as at a door: a camera program writes YUV4MPEG2 with noise at a fixed
+rate, and a relay board is on a pseudo-terminal. Latency is the time from the moment the
+first frame with the face has been written completely to the moment the board has received
+its command. Needs NumPy and Pillow.
 """
 
 import argparse
@@ -35,7 +34,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Scene:
-    """Frames of a corridor, empty or with somebody in it, as planes of YUV 4:2:0."""
+    """Frames of a corridor, empty or with a person in it."""
 
     def __init__(self, portrait, width, height, seed=1):
         self.width, self.height = width, height
@@ -47,7 +46,7 @@ class Scene:
         self.noise = [self.chance.normal(0, 2, (height, width, 1)) for _ in range(8)]
 
     def image(self, somebody, at=0):
-        """One picture; somebody sways a little from frame to frame."""
+        """One picture, HxWx3 RGB bytes; the person sways a little from frame to frame."""
         picture = self.empty.copy()
         if somebody:
             # The portrait's head and shoulders fill the picture's height.
@@ -61,7 +60,7 @@ class Scene:
         return numpy.clip(picture + self.noise[at % len(self.noise)], 0, 255).astype("uint8")
 
     def yuv(self, somebody, at=0):
-        """The same as one frame of YUV4MPEG2."""
+        """The same picture as one frame of YUV4MPEG2, 4:2:0."""
         y, cb, cr = (
             numpy.asarray(plane)
             for plane in Image.fromarray(self.image(somebody, at)).convert("YCbCr").split()
@@ -86,14 +85,14 @@ class Usage:
         return int(pathlib.Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE
 
     def share(self, seconds):
-        """Of one core, over this time."""
+        """Share of one core used over the next seconds."""
         used, began = self.seconds(), time.monotonic()
         time.sleep(seconds)
         return (self.seconds() - used) / (time.monotonic() - began)
 
 
 class Relay(threading.Thread):
-    """A relay board on a terminal, with the times of its commands."""
+    """A relay board on a pseudo-terminal, which records the times of its commands."""
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -113,7 +112,7 @@ class Relay(threading.Thread):
 
 
 class Feed(threading.Thread):
-    """Writes frames at the camera's pace, empty or not."""
+    """Writes frames at the camera's rate, with or without a person."""
 
     def __init__(self, fifo, scene, rate):
         super().__init__(daemon=True)
@@ -201,7 +200,7 @@ def at_the_door(arguments, folder):
 
 
 def soak(arguments, folder):
-    """Memory over many frames of people who come, stay too far away and leave."""
+    """Memory over many frames in which a person comes and goes."""
     scene = Scene(Image.open(arguments.image), 400, 400)
     frames = folder / "frames"
     frames.mkdir()

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Instructions that an ARM board executes for one embedding, one detection, one
-alignment: exact and repeatable where times on an emulator mean nothing.
+"""Counts ARM instructions for one embedding, one detection and one alignment.
+
+Counts are exact and repeatable, while times on an emulator mean nothing.
 
     cargo build --release --target aarch64-unknown-linux-gnu --example inferences
     bench/instructions.py
 
-qemu-user writes down which blocks of code it translates and which it runs. A part
-run twice, less the same part run once, is one run of it.
+qemu-user logs which blocks of code it translates and which it runs. The count for two
+runs of a part minus the count for one is the count of a single run.
 """
 
 import argparse
@@ -19,7 +20,7 @@ CODE = re.compile(rb"^0x([0-9a-f]+):")
 
 
 def instructions(qemu, cpu, binary, part, count):
-    """All instructions of a process."""
+    """Number of instructions that a process executes."""
     command = [qemu, "-L", "/usr/aarch64-linux-gnu", "-cpu", cpu]
     command += ["-d", "in_asm,exec,nochain", "-D", "/dev/stderr", binary, part, str(count)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -36,7 +37,7 @@ def instructions(qemu, cpu, binary, part, count):
             begin, length = None, 0
         elif code := CODE.match(line):
             if begin is None:
-                # Blocks are told by their address as they are run, without zeros in front.
+                # Executed blocks are logged by this address, without leading zeros.
                 begin = code.group(1)
             length += 1
     if process.wait() != 0:

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""How far the recognizer is from what this processor can do at most.
+"""Compares the speed of the recognizer with the peak of this processor.
 
     pip install onnx
     cargo build --release
     bench/roofline.py
 
-Counts the products of each layer and the bytes it moves (input, weights and output,
-each once), measures how many of either one core can do at best, and sets the time of
-`facelatch bench` beside it. The kernel is the one that `bench` chooses or
-FACELATCH_KERNEL forces. x86-64.
+Counts the products of each layer and the bytes that it moves (input, weights and output,
+each once), measures the peak rate of one core for both, and compares the resulting bound
+with the time of `facelatch bench`. The kernel is the one that `bench` chooses or that
+FACELATCH_KERNEL forces. x86-64 only.
 """
 
 import argparse
@@ -31,10 +31,10 @@ def peaks():
 
 
 def layers(path):
-    """Name, products and bytes of each layer."""
+    """Yields name, products and bytes of each layer."""
     graph = shape_inference.infer_shapes(onnx.load(path)).graph
     constants = {tensor.name: numpy_helper.to_array(tensor).shape for tensor in graph.initializer}
-    # What comes out of a dequantizer has the shape of what goes in.
+    # The output of a dequantizer has the shape of its input.
     shapes = {
         value.name: [side.dim_value or 1 for side in value.type.tensor_type.shape.dim]
         for value in [*graph.value_info, *graph.input, *graph.output]
@@ -78,7 +78,7 @@ def main():
     products = sum(layer[1] for layer in all_layers)
     moved = sum(layer[2] for layer in all_layers)
     peak = rates[kernel]
-    # A layer takes at least as long as its products or its bytes, out of the second cache.
+    # A layer takes at least the time for its products, or for its bytes from the L2 cache.
     least = sum(max(p / peak, m / rates["L2"]) for _, p, m in all_layers)
     print(f"{len(all_layers)} layers, {products / 1e6:.1f} M products, {moved / 1e6:.2f} MB moved")
     print(f"products alone   {products / peak * 1e3:.3f} ms at {kernel}'s peak")

@@ -1,20 +1,19 @@
 #!/usr/bin/env python3
-"""A training step of ours beside the same step in Python torch, in one run, as ratios.
+"""Compares a training step of facelatch-tools with the same step in Python torch.
 
     pip install torch==2.11.0 numpy
     cargo build --release -p facelatch-tools
     bench/train.py                          --device cuda on a GPU
 
-The step is MobileFaceNet forward, ArcFace, backward and SGD with momentum and
-weight decay, in 32 bits, batch normalization measuring its batches. Both sides
-use the same libtorch release, as many threads, and pictures that lie ready in
-memory. Python's side is measured with its pictures and weights as PyTorch lays
-them out by itself and channels last; the faster counts. Sides take turns, so
-that whatever else the machine does hits all; a figure is the median of the turns,
-a ratio the median of the turns' ratios.
+The step is MobileFaceNet forward, ArcFace, backward, and SGD with momentum and weight
+decay, in 32 bits, with batch normalization in training mode. Both sides use the same
+libtorch release, the same number of threads, and pictures that are already in memory.
+Python is measured with its default memory layout and with channels last; the faster one
+counts. Sides take turns, so that other load on the machine affects all of them; a figure
+is the median of the turns, a ratio the median of the turns' ratios.
 
---python-keeps-memory starts Python's side with the C library settings that ours
-gives itself (tools/src/memory.rs), which tells how much of the ratio they are.
+--python-keeps-memory starts Python with the C library settings that facelatch-tools sets
+for itself (tools/src/memory.rs), which shows their share of the ratio.
 """
 
 import argparse
@@ -49,7 +48,7 @@ def arguments():
 
 
 def python_side(torch, device, batch, channels_last):
-    """A function that takes so many steps and gives images a second."""
+    """Returns a function that runs a number of steps and returns images per second."""
     nn, functional = torch.nn, torch.nn.functional
 
     def block(source, target, side, stride, padding, groups, prelu):
@@ -107,7 +106,7 @@ def python_side(torch, device, batch, channels_last):
         loss = functional.cross_entropy(cosines.scatter(1, labels[:, None], own) * SCALE, labels)
         loss.backward()
         optimizer.step()
-        # A training looks at its loss.
+        # Reading the loss waits for the device, as a training does.
         return loss.item()
 
     def steps(count):
@@ -120,7 +119,7 @@ def python_side(torch, device, batch, channels_last):
 
 
 class Ours:
-    """`bench-train`, which takes a turn for each line it is sent."""
+    """`bench-train`, which runs one turn per line that it receives."""
 
     def __init__(self, options, batch):
         command = [options.tools, "bench-train", "--json", "--on-request", "--device", options.device]

@@ -1,5 +1,5 @@
-//! One bench a layer shape of the 8-bit networks, with each kernel that this
-//! processor has. Weights and pixels are noise: time does not depend on them.
+//! One bench per layer shape of the 8-bit networks, with each kernel that this processor
+//! supports. Weights and pixels are noise, on which the time does not depend.
 //!
 //! `cargo bench --bench layers`
 
@@ -11,7 +11,7 @@ fn main() {
     divan::main();
 }
 
-/// `side x side` pixels, channels in and out.
+/// `side x side` pixels with `inputs` input and `channels` output channels.
 #[derive(Clone, Copy)]
 struct Shape {
     side: usize,
@@ -23,8 +23,8 @@ const fn shape(side: usize, inputs: usize, channels: usize) -> Shape {
     Shape { side, inputs, channels }
 }
 
-/// Products over channels: MobileFaceNet's convolutions of one pixel from wide to
-/// narrow pictures, its first (27 values, padded) and its last, fully connected one.
+/// Matrix products: MobileFaceNet's 1x1 convolutions from large to small pictures, its
+/// first layer (27 values, padded) and its last, fully connected layer.
 const MATRICES: [Shape; 11] = [
     shape(56, 32, 64),
     shape(56, 64, 128),
@@ -39,7 +39,7 @@ const MATRICES: [Shape; 11] = [
     shape(1, 512, 128),
 ];
 
-/// Filters of 3x3.
+/// Depthwise 3x3 filters; `inputs` is the number of taps.
 const FILTERS: [Shape; 4] =
     [shape(56, 9, 64), shape(28, 9, 128), shape(14, 9, 256), shape(7, 9, 512)];
 

@@ -1,7 +1,7 @@
-//! One bench a stage, a network and a picture, on the built-in portrait with the
-//! built-in models.
+//! One bench per stage, per network and per whole picture, on the built-in portrait with
+//! the built-in models.
 //!
-//! `cargo bench` runs them all, `cargo bench -- embed` those whose names match.
+//! `cargo bench` runs all of them, `cargo bench -- embed` those whose names match.
 
 use divan::Bencher;
 use facelatch::access::decide::{DecideSettings, Decider, Observation, Seen};
@@ -45,7 +45,7 @@ fn face() -> (Frame, Face, Crop) {
     (frame, face, crop)
 }
 
-/// A part of the portrait with the face, 640x480.
+/// The part of the portrait with the face, scaled to 640x480.
 fn camera_frame() -> Frame {
     let (frame, region) = (portrait(), Rect { x1: 0.0, y1: 0.0, x2: 320.0, y2: 240.0 });
     let mut steps = vec![0; 640 * 480 * PIXEL];
@@ -89,7 +89,7 @@ fn resample_crop(bencher: Bencher<'_, '_>, side: usize) {
     bencher.bench_local(|| resampler.cut(&frame, &region, (side, side), Values::Exact, &mut out));
 }
 
-/// A frame cut into the levels of a pyramid.
+/// Scales a frame to the levels of a pyramid.
 #[divan::bench(args = [40, 80])]
 fn resample_pyramid(bencher: Bencher<'_, '_>, minimum_face: u32) {
     let frame = Frame::filled(640, 480, [1, 2, 3]);
@@ -105,8 +105,8 @@ fn resample_pyramid(bencher: Bencher<'_, '_>, minimum_face: u32) {
     });
 }
 
-/// A network alone: P-Net on one level of a pyramid, R-Net and O-Net on sixteen
-/// crops, MobileFaceNet on one face.
+/// A single network: P-Net on one level of a pyramid, R-Net and O-Net on sixteen crops,
+/// MobileFaceNet on one face.
 #[divan::bench(args = ["pnet 96x72", "rnet x16", "onet x16", "mobilefacenet"])]
 fn network(bencher: Bencher<'_, '_>, which: &str) {
     let models = models();
@@ -136,8 +136,8 @@ fn network(bencher: Bencher<'_, '_>, which: &str) {
     bencher.bench_local(|| network.run(&pictures).map(<[_]>::len));
 }
 
-/// What a program does before its first picture: the built-in models held against
-/// their digests, then each stage made ready.
+/// The start of the program before the first picture: checking the digests of the built-in
+/// models, then preparing each stage.
 #[divan::bench(args = ["digests", "detector", "embedder"])]
 fn start(bencher: Bencher<'_, '_>, which: &str) {
     let made = models();
@@ -159,7 +159,7 @@ fn picture(bencher: Bencher<'_, '_>, which: &str) {
     bencher.bench_local(|| recognizer.look(&frame, |_| true).map(|views| views.len()));
 }
 
-/// Three frames of a video in which a face stays: two searched near it and one
+/// Three frames of a video in which a face stays: two are searched near it and one
 /// everywhere, each with an embedding.
 #[divan::bench(args = [1, 2])]
 fn three_frames_followed_640x480(bencher: Bencher<'_, '_>, threads: u32) {
@@ -175,7 +175,7 @@ fn three_frames_followed_640x480(bencher: Bencher<'_, '_>, threads: u32) {
     });
 }
 
-/// P-, R- and O-Net with everything between them.
+/// Detection: P-Net, R-Net and O-Net with everything between them.
 #[divan::bench(args = [40, 80])]
 fn detect(bencher: Bencher<'_, '_>, minimum_face: u32) {
     let frame = portrait();
@@ -204,7 +204,7 @@ fn track_eight_faces(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// Whether a frame is worth looking at.
+/// The decision whether a frame needs to be examined.
 #[divan::bench(args = ["640x480", "1280x720"])]
 fn motion_gate(bencher: Bencher<'_, '_>, which: &str) {
     let (width, height) = if which == "640x480" { (640, 480) } else { (1280, 720) };
@@ -241,7 +241,7 @@ fn embed(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| embedder.embed(&crop));
 }
 
-/// People of five templates each.
+/// A search in a gallery of people with five templates each.
 #[divan::bench(args = [10, 100, 10_000])]
 fn gallery_match(bencher: Bencher<'_, '_>, people: u32) {
     let mut gallery = Gallery::new(ModelId::new("noise"), 128);

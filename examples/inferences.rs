@@ -1,4 +1,4 @@
-//! Runs one part of the recognizer a number of times, for counting its
+//! Runs one part of the recognizer COUNT times, for `bench/instructions.py` to count its
 //! instructions: `inferences embed|detect|align COUNT [PICTURE]`.
 
 use anyhow::{Context, Result, bail};

@@ -1,4 +1,4 @@
-//! Memory in the steady state: what a stage keeps, it does not ask for again.
+//! Memory in the steady state: the stages reuse their buffers instead of allocating.
 
 use facelatch::models::Models;
 use facelatch::vision::align::align;
@@ -28,11 +28,11 @@ fn a_frame_like_the_last_one(two_threads: bool) {
     let face = *detector.detect(&frame).expect("faces").first().expect("a face");
     let crop = align(&frame, &face.landmarks);
     let _ = embedder.embed(&crop).expect("an embedding");
-    // Near the face the pictures have other sizes: memory grows once for them, too.
+    // The pictures near the face have other sizes, for which the buffers grow once more.
     let _ = detector.detect_near(&frame, &[face.rect]).expect("faces");
 
-    // A thread that has to wait for another for the first time asks for memory to wait
-    // in, once; when that is depends on how busy the machine is.
+    // A thread allocates once when it first has to wait for another thread; when that
+    // happens depends on the load of the machine.
     let detecting = (0..5).map(|_| {
         allocation_counter::measure(|| {
             assert!(!detector.detect(&frame).expect("faces").is_empty());
@@ -41,7 +41,7 @@ fn a_frame_like_the_last_one(two_threads: bool) {
         .count_total
     });
     assert_eq!(detecting.min(), Some(0), "detecting");
-    // The crop and the embedding are given away.
+    // The returned crop and embedding are one allocation each.
     let aligning = allocation_counter::measure(|| drop(align(&frame, &face.landmarks)));
     assert_eq!(aligning.count_total, 1, "aligning");
     let embedding = allocation_counter::measure(|| drop(embedder.embed(&crop)));

@@ -1,4 +1,4 @@
-//! The program as its users meet it: arguments, output, exit codes, signals.
+//! The command line as users see it: arguments, output, exit codes, signals.
 
 use facelatch::models::sha256_hex;
 use facelatch::vision::frame::Frame;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 const ASTRONAUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
 const ADMIRAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/grace_hopper.jpg");
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
-/// For what must happen: far longer than it takes.
+/// Timeout for events that must happen: far longer than they take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn facelatch(arguments: &[&str]) -> Command {
@@ -24,7 +24,7 @@ fn facelatch(arguments: &[&str]) -> Command {
     if arguments.first() != Some(&"run") {
         return command;
     }
-    // Each service has its own folder for its socket, as systemd would give it.
+    // Each service gets its own folder for its socket, as under systemd.
     static SERVICES: AtomicUsize = AtomicUsize::new(0);
     let name = format!("{}-{}", std::process::id(), SERVICES.fetch_add(1, Ordering::Relaxed));
     command.env("RUNTIME_DIRECTORY", Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
@@ -67,7 +67,7 @@ fn at(folder: &Path, name: &str) -> String {
     folder.join(name).to_str().expect("a plain path").to_owned()
 }
 
-/// A gallery in which the astronaut is enrolled.
+/// Path of a gallery in which the astronaut is enrolled.
 fn enrolled(folder: &TempDir) -> String {
     let gallery = at(folder.path(), "gallery.redb");
     let said = succeeds(&["enroll", "Eileen Collins", "--image", ASTRONAUT, "--gallery", &gallery]);
@@ -75,7 +75,7 @@ fn enrolled(folder: &TempDir) -> String {
     gallery
 }
 
-/// The portrait near the camera, `count` frames of 4:4:4 video.
+/// YUV4MPEG2 video of the portrait near the camera: `count` frames, 4:4:4.
 fn video(portrait: &str, count: usize) -> Vec<u8> {
     let frame = picture::read(Path::new(portrait)).expect("a portrait");
     let mut planes = vec![Vec::new(), Vec::new(), Vec::new()];
@@ -109,7 +109,7 @@ fn the_demo_goes_as_it_should_and_is_plain_off_a_terminal() {
     assert!(said.contains("the door did as it should"), "{said}");
     assert_eq!(said.matches("door unlocked").count(), 1, "{said}");
     assert!(!said.contains('\x1b'), "{said:?}");
-    // What the camera saw goes through `run` to the same end.
+    // `run` on the recorded frames gives the same result.
     let gallery = enrolled(&folder);
     let camera = format!("images:{frames}/3-*.png?fps=10");
     let arguments = ["run", "--camera", &camera, "--gallery", &gallery, "--json"];
@@ -159,7 +159,7 @@ fn a_demo_that_is_stopped_leaves_nothing_behind() {
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
 }
 
-/// Looking at a gallery that is not there must not begin one.
+/// Reading a missing gallery must not create one.
 #[test]
 fn looking_begins_no_gallery() {
     let folder = TempDir::new().expect("a folder");
@@ -174,7 +174,7 @@ fn looking_begins_no_gallery() {
     let message = fails(&["people", "remove", "A", "--gallery", &gallery]);
     assert!(message.contains("there is no gallery yet"), "{message}");
     assert!(!folder.path().join("none").exists());
-    // Where only the last good copy is left, there is one.
+    // If only the last good copy is left, it is used.
     let gallery = enrolled(&folder);
     for arguments in [&["status", "--json"][..], &["identify", "--json", ASTRONAUT]] {
         std::fs::remove_file(&gallery).expect("removed");
@@ -185,7 +185,7 @@ fn looking_begins_no_gallery() {
     }
 }
 
-/// An export is another's file: reading is enough.
+/// Importing needs only read permission for the export.
 #[test]
 fn an_export_that_may_only_be_read_is_imported() {
     use std::os::unix::fs::PermissionsExt;
@@ -220,7 +220,7 @@ fn people_come_and_go() {
     assert!(faces[0]["faces"][0]["similarity"].as_f64().expect("a number") > 0.99);
     assert_eq!(faces[1]["faces"][0]["name"], Value::Null);
 
-    // The same face under another name, and another face under the same name.
+    // The same face under another name is refused, and another face under the same name.
     let message = fails(&["enroll", "Somebody", "--image", ASTRONAUT, "--gallery", &gallery]);
     assert!(message.contains("Eileen Collins, who is already enrolled"), "{message}");
     let message = fails(&["enroll", "Eileen Collins", "--image", ADMIRAL, "--gallery", &gallery]);
@@ -263,7 +263,7 @@ fn enrolling_in_front_of_the_camera_takes_different_views() {
     let frames = at(folder.path(), "frames");
     succeeds(&["demo", "--save", &frames]);
     let gallery = at(folder.path(), "gallery.redb");
-    // Still pictures of one view teach nothing new: the camera ends too early.
+    // Pictures of one view add no second view, and the camera ends too early.
     let still = format!("images:{ASTRONAUT}");
     let message = fails(&["enroll", "A", "--camera", &still, "--gallery", &gallery]);
     assert!(message.contains("after 1 of 5 views"), "{message}");
@@ -304,7 +304,7 @@ fn a_signal_ends_enrolling_from_pictures() {
     let gallery = at(folder.path(), "gallery.redb");
     let blank = picture::encode_png(&Frame::filled(640, 480, [90; 3])).expect("a PNG");
     std::fs::write(at(folder.path(), "blank.png"), blank).expect("written");
-    // Told in every round: so one sees that the camera looks.
+    // Logged in every round, which shows that the camera runs.
     std::fs::write(at(folder.path(), "bad.png"), "no picture").expect("written");
     let camera = format!("images:{}?fps=1000&loop", folder.path().display());
     for signal in ["INT", "TERM"] {
@@ -323,7 +323,7 @@ fn a_signal_ends_enrolling_from_pictures() {
     }
 }
 
-/// A configuration for a camera that shows the same picture again and again.
+/// Path of a configuration for a camera that repeats one picture.
 fn still_pictures(folder: &TempDir) -> String {
     let config = at(folder.path(), "facelatch.toml");
     let text = "[door]\nopen_for = \"50s\"\n[recognition]\ndistinct_views = false\n";
@@ -338,7 +338,8 @@ fn a_camera_that_hangs_opens_nothing() {
     let file = at(folder.path(), "near.y4m");
     std::fs::write(&file, video(ASTRONAUT, 1)).expect("written");
     let frame_bytes = video(ASTRONAUT, 2).len() - video(ASTRONAUT, 1).len();
-    // A program hangs only after 15 seconds of the same, for it may be a coded video.
+    // A camera program counts as frozen only after 15 seconds of identical frames, because
+    // it may send coded video.
     let camera = format!("pipe:cat {file}; while tail -c {frame_bytes} {file}; do sleep 0.5; done");
     let arguments = ["run", "--camera", &camera, "--gallery", &gallery, "--max-frames", "40"];
     let said = succeeds(&[&arguments[..], &["--json"]].concat());
@@ -365,8 +366,8 @@ fn a_pipe_that_ends_is_begun_anew() {
     let file = at(folder.path(), "near.y4m");
     std::fs::write(&file, video(ASTRONAUT, 1)).expect("written");
     let frame_bytes = video(ASTRONAUT, 2).len() - video(ASTRONAUT, 1).len();
-    // The program ends after its first frame. However many of the live frames after that
-    // are dropped, there are more.
+    // The program ends after its first frame. After its restart it sends frames without
+    // end, so that dropped live frames do not matter.
     let mark = at(folder.path(), "begun");
     let camera = format!(
         "pipe:[ -e {mark} ] || {{ : > {mark}; exec cat {file}; }}; sleep 1; cat {file}; \
@@ -400,7 +401,7 @@ fn a_video_that_lies_or_breaks_off_is_named() {
             .spawn()
             .expect("the program runs");
         let mut log = BufReader::new(service.stderr.take().expect("its log")).lines();
-        // It is begun anew again and again, and said what is wrong.
+        // It is restarted again and again, and the fault is logged each time.
         assert!(log.any(|line| line.is_ok_and(|line| line.contains(expected))), "{expected}");
         end(&mut service, "TERM");
         assert_eq!(service.wait().expect("an end").code(), Some(0));
@@ -412,8 +413,8 @@ fn end(service: &mut Child, signal: &str) {
     assert!(Command::new("kill").args(["-s", signal, &id]).status().expect("kill runs").success());
 }
 
-/// Starts `run` on an endless camera with the relay on a terminal, waits until
-/// the door is open and sends a signal: the relay goes off, the exit code is 0.
+/// Starts `run` on an endless camera with the relay on a pseudo-terminal, waits until the
+/// door is open and sends a signal: the relay is de-energised and the exit code is 0.
 #[test]
 fn a_signal_locks_the_door_and_ends_the_service() {
     use serialport::{SerialPort, TTYPort};
@@ -456,7 +457,7 @@ fn a_signal_locks_the_door_and_ends_the_service() {
         let mut sent = vec![0; board.bytes_to_read().expect("a count") as usize];
         board.read_exact(&mut sent).expect("all commands");
         let mut states: Vec<u8> = sent.chunks(4).map(|command| command[2]).collect();
-        // Some are given twice: by the relay's own thread, and by the door.
+        // Some commands come twice: from the relay's thread and from the door.
         states.dedup();
         assert_eq!(states, [0, 1, 0], "off at the start, on, off at the end");
     }
@@ -469,7 +470,7 @@ fn somebody_removed_meanwhile_is_no_longer_let_in() {
     let file = at(folder.path(), "near.y4m");
     std::fs::write(&file, video(ASTRONAUT, 1)).expect("written");
     let frame_bytes = video(ASTRONAUT, 2).len() - video(ASTRONAUT, 1).len();
-    // Nobody knows how long until the gate opens; the face waits for the file.
+    // The camera shows the face only once the gate file exists.
     let gate = at(folder.path(), "gate");
     let header = format!("head -n 1 {file}");
     let camera = format!(
@@ -524,7 +525,7 @@ fn a_damaged_gallery_is_named_and_nobody_is_lost() {
     assert!(message.contains("restore one of them from a backup"), "{message}");
 }
 
-/// The portrait turned on its side, with the tag that says how to turn it back.
+/// The portrait as a JPEG turned on its side, with an EXIF tag for its orientation.
 fn on_its_side() -> Vec<u8> {
     let upright = image::open(ASTRONAUT).expect("a portrait");
     let mut jpeg = Cursor::new(Vec::new());
@@ -541,7 +542,7 @@ fn on_its_side() -> Vec<u8> {
     tagged
 }
 
-/// A PNG that claims to be 12000 x 9000 and has nothing to show for it.
+/// A PNG whose header claims 12000x9000 pixels that are not there.
 fn enormous() -> Vec<u8> {
     let mut png = picture::encode_png(&Frame::filled(1, 1, [0; 3])).expect("a PNG");
     png[16..20].copy_from_slice(&12000u32.to_be_bytes());
@@ -624,7 +625,7 @@ fn folders_without_pictures_are_named() {
     );
 }
 
-/// A folder of models in which one file is replaced, with its digest made right.
+/// A folder of models in which one file is replaced and its digest in the manifest updated.
 fn models_with(folder: &TempDir, file: &str, bytes: &[u8]) -> PathBuf {
     let to = folder.path().join("models");
     std::fs::create_dir_all(&to).expect("a folder");
@@ -753,7 +754,7 @@ fn the_example_is_a_configuration_and_what_is_printed_is_the_same() {
     std::fs::write(&file, succeeds(&["config", "example"])).expect("written");
     let checked = succeeds(&["config", "check", &file]);
     assert_eq!(checked, format!("{file}: can be used; 0 settings, 0 pieces of advice\n"));
-    // This machine may have a configuration of its own.
+    // The machine may have a configuration in /etc.
     let empty = at(folder.path(), "empty.toml");
     std::fs::write(&empty, "").expect("written");
     let printed = succeeds(&["config", "print", "--config", &empty]);
@@ -794,7 +795,7 @@ fn a_configuration_is_checked_with_place_and_cure() {
     assert!(said.ends_with("can be used; 1 setting, 1 piece of advice\n"), "{said}");
     let missing = at(folder.path(), "none.toml");
     assert!(fails(&["config", "check", &missing]).contains("facelatch config example prints one"));
-    // Where the system has none of its own.
+    // Only if the machine has no configuration in /etc.
     if !Path::new("/etc/facelatch/facelatch.toml").exists() {
         let said = succeeds(&["config", "check"]);
         assert_eq!(said, "defaults: can be used; 0 settings, 0 pieces of advice\n");

@@ -1,5 +1,5 @@
-//! The service's socket as its clients meet it: the program itself, and others that
-//! say nothing, too much or nonsense.
+//! The service's control socket as clients use it: the program itself, and clients that
+//! send nothing, too much or garbage.
 
 use facelatch::access::door;
 use facelatch::service::control::{
@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const OPEN: Request = Request::Order(Command::Door(door::Command::Open));
-/// For what must happen: far longer than it takes.
+/// Timeout for events that must happen: far longer than they take.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A socket in a folder of its own.
+/// A control socket in its own folder.
 struct Service {
     folder: TempDir,
     path: PathBuf,
@@ -36,7 +36,7 @@ impl Service {
     }
 }
 
-/// One that waits for everybody as long as they like.
+/// A control socket that waits ten minutes for every client.
 fn service() -> Service {
     service_that_waits(Duration::from_secs(600))
 }
@@ -60,7 +60,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 
-/// The reply to a line.
+/// Sends a line and returns the reply.
 fn said(mut stream: &UnixStream, line: &[u8]) -> Value {
     stream.write_all(line).expect("somebody listens");
     let mut reply = String::new();
@@ -103,7 +103,7 @@ fn the_status_is_that_of_the_running_service_and_waits_for_nobody() {
     }
     let gallery = service.folder.path().join("gallery.redb");
     let gallery = gallery.to_str().expect("a plain path");
-    // Nobody takes orders here.
+    // No order is answered here, and the status does not wait for one.
     let output = facelatch(&["status", "--gallery", gallery], &service.path);
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -136,7 +136,7 @@ fn the_socket_is_for_its_user_and_group_alone() {
     let service = service();
     let mode = |path: &Path| std::fs::metadata(path).expect("a file").permissions().mode() & 0o777;
     assert_eq!(mode(&service.path), 0o660);
-    // What the umask takes away is gone in any case.
+    // The umask may remove more permissions.
     assert_eq!(mode(service.path.parent().expect("a folder")) & !0o750, 0);
 }
 
@@ -169,7 +169,7 @@ fn a_request_may_come_in_pieces_or_several_at_once() {
 fn a_client_that_says_too_much_is_told_and_left() {
     let service = service();
     let mut client = UnixStream::connect(&service.path).expect("a client");
-    // It may hang up before all is sent.
+    // The service may hang up before everything is sent.
     let _ = client.write_all(&[b'['; 2 * MAX_REQUEST]);
     let mut reply = String::new();
     let _ = BufReader::new(&client).read_line(&mut reply);
@@ -182,7 +182,7 @@ fn a_client_that_says_nothing_is_left() {
     let service = service_that_waits(Duration::from_millis(20));
     let mut client = UnixStream::connect(&service.path).expect("a client");
     let mut rest = vec![];
-    // Not waited for longer than the service waits.
+    // The service hangs up after its timeout.
     client.read_to_end(&mut rest).expect("an end");
     assert_eq!(rest, b"");
 }
@@ -220,7 +220,7 @@ fn who_goes_away_in_the_middle_of_an_order_takes_nothing_with_them() {
 
 #[test]
 fn an_order_that_was_not_followed_in_time_is_never_followed() {
-    // The request must come within it, too.
+    // The request must arrive within the timeout, too.
     let service = service_that_waits(Duration::from_secs(2));
     let reply = ask(&service.path, &OPEN).expect("a reply");
     let reason = reply.error.expect("a reason");
@@ -252,12 +252,12 @@ fn the_socket_of_a_dead_service_is_replaced_and_that_of_a_live_one_is_not() {
     assert!(message.contains("control.sock") && message.contains("stop it first"), "{message}");
     assert!(ask(&service.path, &Request::Status).expect("a reply").ok, "the first one goes on");
     drop(service.control);
-    // A name without a listener, as a process that was killed leaves it.
+    // A socket file without a listener, as a killed process leaves it.
     drop(UnixListener::bind(&service.path).expect("a socket"));
     let (control, _orders) = again().expect("a socket");
     assert!(ask(&service.path, &Request::Status).expect("a reply").ok);
     drop(control);
-    // Another program that answers there.
+    // Another program answers on the path.
     let other = UnixListener::bind(&service.path).expect("a socket");
     assert!(matches!(again(), Err(ControlError::Taken { .. })));
     drop(other);

@@ -1,5 +1,5 @@
-//! Sets of models as an installer meets them: installed, listed, verified, rolled back,
-//! and what happens where that is broken off.
+//! Sets of models as an installer uses them: install, list, verify, roll back, and
+//! interruptions of each.
 
 use facelatch::models::{Models, sha256_hex};
 use facelatch::storage::models::self_test::{SELF_TEST, SelfTest};
@@ -14,7 +14,7 @@ const ADMIRAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/grace_hopper.
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
 const PORTRAIT: &[u8] = include_bytes!("../assets/grace_hopper.jpg");
 
-/// A site: gallery with the astronaut, with a picture, and the admiral, without.
+/// A site whose gallery has the astronaut with a stored picture and the admiral without.
 struct Door {
     folder: TempDir,
     gallery: String,
@@ -35,7 +35,7 @@ impl Door {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_facelatch"));
         command.args(arguments).args(["--gallery", &self.gallery]).env_remove("RUST_LOG");
-        // The service's socket is there, too.
+        // The service's socket is in the same folder.
         command.env("RUNTIME_DIRECTORY", self.folder.path());
         command
     }
@@ -60,20 +60,20 @@ impl Door {
         message
     }
 
-    /// Name by the gallery of whoever is in the picture.
+    /// The name that the gallery gives to the person in the picture, or null.
     fn identify(&self, image: &str) -> Value {
         let line = json_lines(&self.succeeds(&["identify", "--json", image])).remove(0);
         line["faces"][0]["name"].clone()
     }
 
-    /// The version that is used.
+    /// The version of the current set.
     fn version(&self) -> String {
         let listed = json_lines(&self.succeeds(&["models", "list", "--json"]));
         let used = listed.iter().find(|line| line["state"] == "current").expect("one in use");
         used["version"].as_str().expect("a version").to_owned()
     }
 
-    /// The project's models as a set of another version, with a self-test.
+    /// The project's models as a set of this version, with a self-test.
     fn set(&self, version: &str) -> PathBuf {
         let to = self.folder.path().join(format!("set-{version}"));
         std::fs::create_dir_all(&to).expect("a folder");
@@ -137,7 +137,7 @@ fn sets_come_and_go_and_everybody_stays() {
     assert!(said.contains("self-test of 1 pictures passed"), "{said}");
     assert!(said.contains("1 templates made anew"), "{said}");
     assert!(said.contains("in use    2+") && said.contains("before it built-in"), "{said}");
-    // Who has no picture is named; who has one is known as before.
+    // People without a stored picture are named; the others are recognized as before.
     assert!(stderr(&installed).contains("Grace Hopper: all templates"), "{}", stderr(&installed));
     assert_eq!(door.identify(ASTRONAUT), "Eileen Collins");
     assert_eq!(door.identify(ADMIRAL), Value::Null);
@@ -157,7 +157,7 @@ fn sets_come_and_go_and_everybody_stays() {
     assert!(said.contains("in use    2+"), "{said}");
     assert_eq!(door.version(), "2");
     assert_eq!(door.identify(ASTRONAUT), "Eileen Collins");
-    // The models of a folder, and those built in, are still to be had by name.
+    // The models of a folder and the built-in ones can still be named.
     for models in [MODELS, "built-in"] {
         let status = door.succeeds(&["status", "--json", "--models", models]);
         assert_eq!(json_lines(&status)[0]["models"], "2026.11-int8");
@@ -192,7 +192,7 @@ fn what_is_damaged_is_named_and_the_set_before_it_used() {
     assert!(message.contains("current.toml"), "{message}");
 }
 
-/// Killed at each word it says, and while it still takes the tar.
+/// The install is killed at each of its messages, and while it still reads the tar.
 #[test]
 fn a_kill_at_any_moment_leaves_a_door_that_works() {
     let door = Door::new();
@@ -208,7 +208,7 @@ fn a_kill_at_any_moment_leaves_a_door_that_works() {
         assert!(said.any(|line| line.is_ok_and(|line| line.starts_with(word))));
         installing.kill().expect("killed");
         installing.wait().expect("an end");
-        // It may have come further before it died; what is used is whole either way.
+        // It may have got further before it died; the set in use is complete either way.
         let version = door.version();
         assert!(version == "2" || version == "3", "{version}");
         door.succeeds(&["models", "verify"]);
@@ -228,7 +228,7 @@ fn a_kill_at_any_moment_leaves_a_door_that_works() {
     installing.wait().expect("an end");
     assert_eq!(door.version(), before);
     door.succeeds(&["models", "verify"]);
-    // What the killed left is in nobody's way.
+    // The remains of the killed install do not block the next one.
     assert!(door.install("4").status.success());
     assert_eq!((door.version().as_str(), door.identify(ASTRONAUT)), ("4", "Eileen Collins".into()));
     let hidden: Vec<_> = std::fs::read_dir(door.folder.path().join("models"))
@@ -239,7 +239,7 @@ fn a_kill_at_any_moment_leaves_a_door_that_works() {
     assert!(hidden.is_empty(), "{hidden:?}");
 }
 
-/// A limit on the size of files says no in the middle of one, as a full disk does.
+/// A limit on file size fails in the middle of a file, as a full disk does.
 #[test]
 fn a_full_disk_leaves_the_set_in_use() {
     let door = Door::new();
@@ -275,7 +275,7 @@ fn a_tar_that_is_not_whole_is_refused() {
     assert_eq!(door.version(), "2");
 }
 
-/// The service that watches the door takes another set without being started again.
+/// A running service switches to a newly installed set without a restart.
 #[test]
 fn a_set_installed_meanwhile_is_used_by_the_service() {
     let door = Door::new();
@@ -300,7 +300,7 @@ fn a_set_installed_meanwhile_is_used_by_the_service() {
         "pipe:head -n 1 {file}; until [ -e {gate} ]; do sleep 0.1; done; \
          while tail -c {length} {file}; do sleep 0.2; done"
     );
-    // The camera shows the same picture again and again.
+    // The camera repeats one picture.
     let config = at(door.folder.path(), "facelatch.toml");
     std::fs::write(&config, "[recognition]\ndistinct_views = false\n").expect("written");
     let mut service = door

@@ -1,5 +1,5 @@
-//! Relay boards on pseudo-terminals: what is believed of their answers, and what happens
-//! when they are unplugged.
+//! Relay boards on pseudo-terminals: which answers are accepted, and what happens when a
+//! board is unplugged.
 
 use facelatch::hardware::relay::link::Told;
 use facelatch::hardware::relay::{Relay, RelayLink};
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 const UNIT: u8 = 7;
 const MODBUS: &str = "protocol=modbus&channel=2&unit=7";
-/// For what must happen: far longer than it takes.
+/// Timeout for events that must happen: far longer than they take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a Modbus board behaves.
@@ -28,19 +28,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 enum Manner {
     Well,
     Silent,
-    /// So many bytes of each answer.
+    /// Sends only this many bytes of each answer.
     Cut(usize),
     WrongChecksum,
     Garbage,
-    /// Refuses with this code.
+    /// Answers with this exception code.
     Exception(u8),
-    /// Another unit answers.
+    /// Answers with the address of another unit.
     Unit(u8),
-    /// Confirms and does not switch.
+    /// Confirms but does not switch.
     Liar,
-    /// There is none, and the adapter hears itself.
+    /// No board is connected, and the adapter receives its own request.
     Echo,
-    /// Garbles its first answer.
+    /// Corrupts its first answer.
     NoisyOnce,
 }
 
@@ -50,7 +50,7 @@ enum Kind {
     Modbus(Manner),
 }
 
-/// What a board is and was told.
+/// State of a board, and the commands it received.
 #[derive(Clone, Debug)]
 struct Seen {
     on: bool,
@@ -58,7 +58,7 @@ struct Seen {
     commands: Vec<Vec<u8>>,
 }
 
-/// A socket that boards are plugged into: a link that stays, to a terminal that changes.
+/// A USB socket for boards: a symbolic link that stays, to a pseudo-terminal that changes.
 struct Socket {
     folder: TempDir,
     plugged: Option<Plugged>,
@@ -89,7 +89,7 @@ impl Socket {
         self.relay_within(PATIENCE, options)
     }
 
-    /// One whose board may take so long to answer.
+    /// A relay that waits this long for the board's answer.
     fn relay_within(&self, patience: Duration, options: &str) -> Relay {
         let uri = format!("serial:{}?{options}", self.path().display());
         Relay::open_patiently(&uri, patience).expect("a relay")
@@ -120,7 +120,7 @@ impl Socket {
         self.plugged.as_ref().expect("a board").seen.lock().expect("a board").clone()
     }
 
-    /// Waits until the board has seen this: an LCUS-1 does not say when.
+    /// Waits until the board reaches this state: an LCUS-1 does not confirm commands.
     #[track_caller]
     fn until(&self, expected: impl Fn(&Seen) -> bool) {
         let started = Instant::now();
@@ -143,14 +143,14 @@ impl Drop for Socket {
     }
 }
 
-/// The board: until it is unplugged, which closes its terminal. What was said to it is
-/// read even after whoever said it has hung up, for it holds the other end open too.
+/// Runs a board until it is unplugged, which closes its terminal. It also holds the other
+/// end open, so that commands can be read after their sender hung up.
 fn serve(mut port: TTYPort, _other: TTYPort, seen: &Mutex<Seen>, stop: &AtomicBool) {
     port.set_timeout(Duration::from_millis(5)).expect("a timeout");
     let mut got = vec![];
     while !stop.load(Ordering::Relaxed) {
         let mut bytes = [0; 64];
-        // An error is that nothing was said.
+        // An error means that nothing was received.
         let read = port.read(&mut bytes).unwrap_or(0);
         got.extend(&bytes[..read]);
         let mut seen = seen.lock().expect("a board");
@@ -165,13 +165,13 @@ fn serve(mut port: TTYPort, _other: TTYPort, seen: &Mutex<Seen>, stop: &AtomicBo
                 Kind::Modbus(manner) => answer(manner, &command, &mut seen),
             };
             seen.commands.push(command);
-            // Whoever asked may be gone.
+            // The sender may be gone.
             let _ = port.write_all(&answer);
         }
     }
 }
 
-/// What a Modbus board of two channels answers.
+/// The answer of a Modbus board with two channels.
 fn answer(manner: Manner, command: &[u8], seen: &mut Seen) -> Vec<u8> {
     let mut coils = ModbusStorageSmall::new();
     coils.set_coil(1, seen.on).expect("a coil");
@@ -237,7 +237,8 @@ fn taken(order: u32) -> Told {
     Told::Answer { order, taken: true, error: None }
 }
 
-/// The reason for which an order was not taken. What it is away for may change meanwhile.
+/// Waits for the answer to an order that failed, and returns its error. Skips changes of
+/// the reason for which the relay is away.
 #[track_caller]
 fn refused(told: &Receiver<Told>, number: u32) -> String {
     loop {
@@ -277,7 +278,7 @@ fn no_answer_but_the_right_one_is_believed() {
         (Manner::Echo, "answered with a wrong checksum"),
     ] {
         let socket = Socket::with(Kind::Modbus(manner));
-        // What does not come is waited for as long as that, twice.
+        // A missing answer is waited for twice, for this long each time.
         let short = matches!(manner, Manner::Silent | Manner::Cut(_));
         let patience = if short { Duration::from_secs(2) } else { PATIENCE };
         let mut relay = socket.relay_within(patience, MODBUS);
@@ -285,7 +286,7 @@ fn no_answer_but_the_right_one_is_believed() {
         let garbage = manner == Manner::Garbage && message.contains("wrong checksum");
         assert!(message.contains(expected) || garbage, "{manner:?}: {message}");
         assert!(message.starts_with(&socket.path().display().to_string()), "{message}");
-        // The next answer is believed again.
+        // The next answer is accepted again.
         socket.change(|seen| seen.kind = Kind::Modbus(Manner::Well));
         relay.switch(true).expect("switched");
         assert!(socket.seen().on);
@@ -328,7 +329,7 @@ fn a_relay_that_is_unplugged_refuses_and_comes_back_locked() {
         assert_eq!(next(&told), taken(1));
         socket.until(|seen| seen.on != locked && seen.commands.len() >= 2);
         socket.unplug();
-        // Nobody needs it: that it is gone is seen all the same.
+        // The loss is noticed although no order is pending.
         assert!(matches!(next(&told), Told::Away { .. }));
         assert_eq!(link.order(2, !locked, None), Ok(()));
         assert!(refused(&told, 2).contains("the relay is away since"));
@@ -338,7 +339,7 @@ fn a_relay_that_is_unplugged_refuses_and_comes_back_locked() {
         loop {
             match next(&told) {
                 Told::Back { .. } => break,
-                // First it was unplugged, then there was no such path.
+                // The reason changes from unplugged to a missing path.
                 Told::Away { .. } => {}
                 other => panic!("{other:?}"),
             }
@@ -351,7 +352,7 @@ fn a_relay_that_is_unplugged_refuses_and_comes_back_locked() {
             assert_eq!(states, [u8::from(locked), u8::from(!locked)], "locked first");
         }
         drop(link);
-        // In the end it is off.
+        // It is de-energised at the end.
         socket.until(|seen| !seen.on);
     }
 }

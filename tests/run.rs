@@ -1,5 +1,5 @@
-//! The service as those around it meet it: a relay board on a terminal, orders from
-//! another process, signals, systemd's socket, a service killed and begun anew.
+//! The service from outside: a relay board on a pseudo-terminal, orders from another
+//! process, signals, systemd's socket, a service that is killed and restarted.
 
 use serde_json::Value;
 use serialport::{SerialPort, TTYPort};
@@ -11,23 +11,23 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Far longer than anything here takes, for machines that are busy.
+/// Timeout, far longer than anything here takes, for busy machines.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Grey frames, ten a second: nobody is in view, and no two are the same.
+/// A camera of grey noise, ten frames per second: nobody in view, no two frames the same.
 const CORRIDOR: &str = "pipe:printf 'YUV4MPEG2 W64 H48 F10:1 Ip Cmono\\n'; \
                         while printf 'FRAME\\n' && head -c 3072 /dev/urandom; do sleep 0.1; done";
 
-/// A door with all that belongs to it.
+/// A door: folder, relay board and systemd socket.
 struct Door {
     folder: TempDir,
     board: TTYPort,
-    /// Held, so that the terminal outlives a service.
+    /// Held open, so that the terminal outlives a service.
     other_end: TTYPort,
     port: String,
     systemd: UnixDatagram,
 }
 
-/// The program, and what it says.
+/// The running program and its log.
 struct Service {
     child: Child,
     log: Receiver<String>,
@@ -82,12 +82,12 @@ impl Door {
         Service { child, log }
     }
 
-    /// Kills the service. A terminal that is its own alone would be so no longer, were it
-    /// not held here: whoever is not root could not open it again.
+    /// Kills the service. Its exclusive lock on the terminal survives it, because the
+    /// terminal is held open here, and must be released for others than root.
     fn kill(&self, service: &mut Service) {
         service.child.kill().expect("killed");
         service.child.wait().expect("an end");
-        // Closing a copy gives it free.
+        // Closing a native copy releases the exclusive lock.
         drop(self.other_end.try_clone_native().expect("a terminal"));
     }
 
@@ -100,7 +100,7 @@ impl Door {
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
-    /// Waits for a word to systemd.
+    /// Waits for this line to systemd.
     fn hears(&self, word: &str) {
         let mut buffer = [0; 4096];
         loop {
@@ -111,14 +111,13 @@ impl Door {
         }
     }
 
-    /// Waits until systemd has heard that the configuration was read: for each time that
-    /// was wanted, both words come once.
+    /// Waits for both lines that report a reload to systemd; each reload sends both once.
     fn hears_of_reading(&self) {
         self.hears("RELOADING=1");
         self.hears("READY=1");
     }
 
-    /// Waits until the board has been told to switch to this state.
+    /// Waits until the board receives the command to switch to this state.
     fn switched(&mut self, on: bool) {
         self.board.set_timeout(Duration::from_millis(100)).expect("a timeout");
         let (until, mut last) = (Instant::now() + PATIENCE, [0u8; 4]);
@@ -142,7 +141,7 @@ impl Door {
 }
 
 impl Service {
-    /// Waits for a line of the log.
+    /// Waits for a log line with this text.
     fn says(&self, text: &str) {
         let mut all = Vec::new();
         loop {
@@ -165,7 +164,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Where a test has failed; one that has ended is not there to be killed.
+        // For tests that failed; the kill of an ended process has no effect.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -188,7 +187,7 @@ fn orders_reloads_and_systemd_are_served_while_the_door_is_watched() {
     let reason = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(reason.contains("lockdown; end that first"), "{reason}");
 
-    // What cannot be used changes nothing; neither does what takes a restart.
+    // An invalid configuration changes nothing, nor does a change that needs a restart.
     door.configure("[door]\nopen_fro = \"40s\"\n");
     service.signal("HUP");
     service.says("did you mean door.open_for?; going on with the one used so far");
@@ -197,7 +196,7 @@ fn orders_reloads_and_systemd_are_served_while_the_door_is_watched() {
     service.signal("HUP");
     service.says("door.lock is another, which takes a restart");
     door.hears_of_reading();
-    // What can be used is, and lockdown stays.
+    // A valid one is applied, and lockdown stays.
     door.configure("[door]\nopen_for = \"1s\"\n");
     service.signal("HUP");
     service.says("configuration: read anew");
@@ -207,11 +206,11 @@ fn orders_reloads_and_systemd_are_served_while_the_door_is_watched() {
     assert!(door.order("open").status.success());
     let opened = Instant::now();
     door.switched(true);
-    // A second, and no longer fifty.
+    // Open for one second instead of fifty.
     door.switched(false);
     assert!(opened.elapsed() < Duration::from_secs(45), "{:?}", opened.elapsed());
 
-    // What it holds is asked of it, not opened a second time.
+    // `check` asks the service about devices that it holds instead of opening them again.
     let checked = door.command(&["check", "--json"]).output().expect("the program runs");
     let found = String::from_utf8_lossy(&checked.stdout).into_owned();
     for thing in ["service", "camera", "relay"] {
@@ -237,7 +236,7 @@ fn a_service_that_was_killed_while_the_door_was_open_locks_it_when_it_is_back() 
     let service = door.start();
     door.switched(false);
     door.hears("READY=1");
-    // The socket that the other left is its own now.
+    // It has taken over the socket file of the killed service.
     assert_eq!(door.status()["service"]["pid"], service.child.id());
 }
 
@@ -310,7 +309,7 @@ fn whoever_orders_a_relay_that_is_away_to_open_hears_that_it_did_not() {
             std::thread::sleep(Duration::from_millis(100));
         }
     };
-    // That it is away is one.
+    // The missing relay counts as one failure.
     more_than(0);
     let before = failed();
     let refused = door.order("open");

@@ -1,26 +1,31 @@
-//! A door simulator: the controller with a scripted clock, scripted faces and a
-//! scripted relay, at native speed. The scenes are text, in tests/scenes/; each is a
-//! trial of its own, and `cargo test --test scenes -- --list` lists them.
+//! A door simulator: the controller with a scripted clock, scripted faces and a scripted
+//! relay, at native speed. The scenes are text files in tests/scenes/. Each scene is a
+//! trial; `cargo test --test scenes -- --list` lists them.
 //!
 //! ```text
-//! # what the scene shows
+//! # title of the scene
 //! set door.open_for = "4s"           a setting, as in the configuration
-//! people ada grace=admin bob=night   who is enrolled; admin, or a group
-//! 1.0  faces 1=ada 2=eve/left        from 1.0 s on: tracks, who, how
+//! people ada grace=admin bob=night   enrolled people; =admin or =GROUP
+//! 1.0  faces 1=ada 2=eve/left        faces from 1.0 s on: track=person/pose
 //! 1.2  told granted: ada             an event with this text, at 1.2 s
-//! 1.2  shown Welcome                 a signal
-//! 1.2  open                          where the lock is: open or locked
+//! 1.2  shown Welcome                 a signal with this text, at 1.2 s
+//! 1.2  open                          state of the lock: open or locked
 //!      never alarm                   no event of the scene has this text
 //! ```
 //!
-//! The clock ticks every 50 ms, the camera takes a frame every 100 ms; `told` and
-//! `shown` allow for one frame more. Other lines: `nobody`, `lag 2.0` (frames are as
-//! old as this when they are decided on), `press`, `release`, `presses N` and `hold S`
-//! with `inside` or `outside`, `exit`, `opened`, `closed`, `command NAME`,
-//! `relay works|broken|silent|slow|away|back`, `clock TIME [unsynchronized]`, `clock none`,
-//! `elsewhere NAME in|out`, `reset`, `store works|broken|silent`, `remove NAME`,
-//! `models` (others are used from now on), `configure KEY = VALUE` (the service reloads its configuration),
-//! `restart` (the power fails and comes back) and `stop`.
+//! The clock ticks every 50 ms, and the camera takes a frame every 100 ms; `told` and
+//! `shown` accept events up to one frame early. Other lines:
+//!
+//! - `nobody`: no faces in view; `lag 2.0`: seconds between a frame and its result
+//! - `press SIDE`, `release SIDE`, `presses N SIDE`, `hold SIDE`: the button, with SIDE
+//!   `inside` or `outside`; `hold` lasts 3.5 s
+//! - `exit`, `opened`, `closed`, `command NAME`, `reset`
+//! - `relay works|broken|silent|slow|away|back`, `store works|broken|silent`
+//! - `clock TIME [unsynchronized]`, `clock none`
+//! - `elsewhere NAME in|out`: a passage at another door; `remove NAME`: from the gallery
+//! - `models`: other models are used from now on
+//! - `configure KEY = VALUE`: the service reloads its configuration
+//! - `restart`: the power fails and comes back; `stop`: the service ends
 
 use facelatch::access::controller::{Controller, FaceSeen, Input, Output};
 use facelatch::access::door::{Command, LockKind, Role};
@@ -44,17 +49,17 @@ use std::time::Duration;
 
 const TICK_MS: u64 = 50;
 const FRAME_MS: u64 = 100;
-/// What is told or shown may be so much earlier than the script says.
+/// Events and signals may be up to this much earlier than the script says.
 const SLACK_MS: u64 = 100;
 
-/// Dimensions of an embedding: people, poses.
+/// People of the scenes. An embedding has one dimension per person and one per pose.
 const PEOPLE: [&str; 6] = ["ada", "grace", "bob", "eve", "mallory", "own"];
 const SIZE: usize = PEOPLE.len() + Pose::ALL.len();
 
-/// What is asked of people to show that they are there follows from it.
+/// Seed of the liveness challenges.
 const CHANCE: u64 = 1;
 
-/// What is measured of an ordinary face in person.
+/// Liveness sample of an ordinary person who is present.
 fn live() -> Sample {
     let colours = Colours {
         saturation: 0.41,
@@ -71,8 +76,8 @@ fn model() -> ModelId {
     ModelId::new("scenes")
 }
 
-/// The template of a face as the networks would embed it. Strangers are far from one another; "eva"
-/// looks like ada (0.45), and "twin" is hardly told from her (0.87).
+/// Template of a face as the networks would embed it. Different people are far apart, but
+/// "eva" resembles ada (cosine 0.45) and "twin" is almost identical to her (0.87).
 fn template(who: &str, pose: Pose) -> Option<Template> {
     let mut values = [0.0; SIZE];
     let at = |who: &str| PEOPLE.iter().position(|known| *known == who);
@@ -88,8 +93,8 @@ fn template(who: &str, pose: Pose) -> Option<Template> {
     Some(Template::new(model(), Embedding::normalized(&values)))
 }
 
-fn calibration() -> ScoreCalibration {
-    // Votes alone decide: what evidence weighs has tests of its own.
+fn worth() -> ScoreCalibration {
+    // Votes alone decide here; the weight of evidence has its own tests.
     ScoreCalibration { thresholds: thresholds(), likelihood: None }
 }
 
@@ -108,7 +113,7 @@ fn thresholds() -> ThresholdTable {
     )
 }
 
-/// One line of a scene, with its number in the file.
+/// A timed line of a scene, with its number in the file and its time in milliseconds.
 struct Line {
     number: usize,
     at: u64,
@@ -165,20 +170,20 @@ enum Relay {
     Slow,
 }
 
-/// A door being played.
+/// The state of a scene while it plays.
 struct Stage {
-    /// The configuration as text.
+    /// The configuration as TOML.
     text: String,
     config: Config,
     controller: Controller,
     now: u64,
     people: Vec<(PersonId, String, Vec<Template>, Traits)>,
-    /// Who stands there: track, who, how.
+    /// Faces in view: track, person, pose or flaw.
     faces: Vec<(u64, String, String)>,
     lag: u64,
     relay: Relay,
     energised: bool,
-    /// Answers of a slow relay, and edges of a button that is to be let go.
+    /// Future answers of a slow relay and edges of buttons, with their times.
     later: Vec<(u64, Later)>,
     clock: Option<(i64, u64, bool)>,
     store: Relay,
@@ -354,7 +359,7 @@ impl Stage {
         Ok(())
     }
 
-    /// One moment: what was to come, the clock, and a frame where it is time.
+    /// One tick: due answers and edges, the clock, and a frame if it is time for one.
     fn moment(&mut self) -> Result<(), String> {
         let now = self.now;
         let due: Vec<Later> =
@@ -443,12 +448,12 @@ impl Stage {
             ["relay", "silent"] => self.relay = Relay::Silent,
             ["relay", "slow"] => self.relay = Relay::Slow,
             ["relay", "away"] => {
-                // It has no power, and takes nothing.
+                // It has no power and accepts no order.
                 (self.relay, self.energised) = (Relay::Broken, false);
                 self.input(Input::RelayAway);
             }
             ["relay", "back"] => {
-                // A board that was without power comes back without.
+                // A board that lost power comes back de-energised.
                 (self.relay, self.energised) = (Relay::Works, false);
                 self.input(Input::RelayBack);
             }
@@ -490,7 +495,7 @@ impl Stage {
                 let (controller, first) =
                     Controller::new(calibration(), &self.config, gallery, CHANCE, self.time());
                 self.controller = controller;
-                // What was only in memory is gone, and the relay without power.
+                // Everything in memory is lost, and the relay is de-energised.
                 self.views.clear();
                 self.later.clear();
                 self.energised = false;
@@ -506,7 +511,7 @@ impl Stage {
         self.energised == (self.config.door.lock == LockKind::FailSecure)
     }
 
-    /// The first entry with the text, in its time and after the last one found.
+    /// Finds the first entry with the text at this time, after the last one found.
     fn find(
         entries: &[(u64, String)],
         from: &mut usize,
@@ -545,7 +550,7 @@ fn play(scene: &Scene) -> Result<(), String> {
             stage.now += TICK_MS;
         }
         let (first, rest) = line.words.split_once(' ').unwrap_or((&line.words, ""));
-        // Everything of this moment is known once it has passed.
+        // The results of a tick are known only after it.
         if matches!(first, "told" | "shown" | "open" | "locked") && stage.now == line.at {
             stage.moment()?;
             stage.now += TICK_MS;
@@ -580,7 +585,7 @@ fn play(scene: &Scene) -> Result<(), String> {
     })
 }
 
-/// Two doors into one area, each telling the other who has passed.
+/// Two doors into one area, each informing the other of passages.
 fn two_doors() -> Result<(), String> {
     let text = "[door]\nrole = \"in\"\nanti_passback = \"hard\"\n";
     let config = Config::parse(Path::new("scene"), text).map_err(|error| error.to_string())?;
@@ -639,7 +644,7 @@ fn two_doors() -> Result<(), String> {
 const INTO: &str = "FACELATCH_SCENES_ENROLL_INTO";
 const VIEWS: usize = 5;
 
-/// Enrolls one newcomer after another until it is killed.
+/// Enrolls one newcomer after another until the process is killed.
 fn enroll_for_ever(file: &Path) {
     let pixels = (0..112 * 112 * 3).map(|i| (i * 7 % 251) as u8).collect();
     let crop = facelatch::vision::align::Crop::from_pixels(pixels).expect("112 x 112");
@@ -654,7 +659,7 @@ fn enroll_for_ever(file: &Path) {
     }
 }
 
-/// Kills a process that enrolls, again and again, and looks what it leaves.
+/// Kills a process while it enrolls, several times, and checks the gallery that is left.
 fn killed_while_enrolling() -> Result<(), String> {
     let folder = tempfile::TempDir::new().map_err(|error| error.to_string())?;
     let file = folder.path().join("gallery.redb");
@@ -689,10 +694,10 @@ fn main() {
     }
     let arguments = Arguments::from_args();
     let mut trials = vec![
-        Trial::test("anti-passback: two doors tell each other who has passed", || {
+        Trial::test("anti-passback: two doors inform each other of passages", || {
             two_doors().map_err(Failed::from)
         }),
-        Trial::test("enrolment: killed at any moment it leaves nothing half enrolled", || {
+        Trial::test("enrolment: a kill at any moment leaves nobody half enrolled", || {
             killed_while_enrolling().map_err(Failed::from)
         }),
     ];

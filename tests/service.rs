@@ -1,5 +1,5 @@
-//! The service around the state machines: what reaches the relay, whatever
-//! happens.
+//! The service around the state machines: which commands reach the relay, also after a
+//! panic or an error.
 
 use facelatch::access::event::Event;
 use facelatch::access::gallery::{Gallery, PersonId};
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 const ASTRONAUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
 
-/// A doorkeeper who knows the astronaut, with a relay.
+/// A doorkeeper with the astronaut in its gallery, and this relay.
 fn keeper(relay: &str) -> Doorkeeper {
     keeper_of(relay, &Config::default())
 }
@@ -42,13 +42,13 @@ fn keeper_of(relay: &str, config: &Config) -> Doorkeeper {
     Doorkeeper::new(models, config, Hand::Direct(relay), Duration::ZERO).0
 }
 
-/// The same portrait again and again, ten times a second.
+/// A recording that repeats one portrait, ten frames per second.
 fn camera() -> LiveCamera {
     let uri = format!("images:{ASTRONAUT}?fps=10&loop");
     LiveCamera::start(&uri, Instant::now()).expect("a camera")
 }
 
-/// Lets so many frames pass.
+/// Runs the door for `max_frames` frames; `between` runs between two frames.
 fn pass(
     keeper: &mut Doorkeeper,
     max_frames: usize,
@@ -108,7 +108,7 @@ fn a_gallery_that_changes_takes_its_evidence_with_it() {
             granted.push((at, name.clone()));
         }
     };
-    // Before the third frame, which would open, everybody is removed.
+    // Everybody is removed before the third frame, which would open the door.
     let between = |keeper: &mut Doorkeeper, _: &Moment<'_>| {
         looks += 1;
         if looks == 3 {
@@ -122,7 +122,7 @@ fn a_gallery_that_changes_takes_its_evidence_with_it() {
     assert_eq!(granted, []);
 }
 
-/// Runs the portrait past a door that asks for more liveness than any face has.
+/// Runs the portrait past a door whose liveness threshold no face can reach.
 fn with_liveness(mode: Mode) -> (usize, Vec<Event>) {
     let liveness = LivenessConfig { mode, threshold: 1.1, ..LivenessConfig::default() };
     let mut keeper = keeper_of("log:", &Config { liveness, ..Config::default() });

@@ -1,5 +1,5 @@
-//! `[door]`, `[lockout]`, `[schedule]`, `[groups]` and `[enroll]`: how the door behaves
-//! and who may come in when.
+//! `[door]`, `[lockout]`, `[schedule]`, `[groups]` and `[enroll]`: behaviour of the door,
+//! opening hours and enrolment.
 
 use super::fault::{Fault, seconds, within};
 use super::unit::{duration_text, rate, time};
@@ -18,55 +18,57 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long a door may be told to open, seconds: anybody gets through in a minute, and
-/// no lock opens for less than a moment.
+/// Range of the unlocked time, seconds: a minute is enough for everybody, and a lock needs
+/// a moment to release.
 const OPEN_FOR: (f64, f64) = (0.2, 60.0);
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 24.0 * HOUR;
 const WEEK: f64 = 7.0 * DAY;
 
-/// `[door]`: how the door behaves.
+/// `[door]`: lock, alarms, duress, anti-passback and open hours.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table like [door]")]
 pub struct DoorConfig {
-    /// Time to pull the door open.
+    /// Unlocked time after somebody was let in, 200 ms to 1 minute.
     #[serde(with = "time")]
     pub open_for: Duration,
-    /// The same after a request to exit.
+    /// Unlocked time after a request to exit, 200 ms to 1 minute.
     #[serde(with = "time")]
     pub exit_for: Duration,
-    /// "fail-secure" (locked without power) or "fail-safe" (open without power).
+    /// "fail-secure" (locked without power) or "fail-safe" (open without power); must match
+    /// the lock that is installed.
     pub lock: LockKind,
-    /// Whether it locks as soon as the contact says that it has closed again.
+    /// Lock as soon as the door contact reports that the door has closed again.
     pub lock_when_closed: bool,
-    /// A door open for so long is alarmed about.
+    /// Raise an alarm when the door has been open for this time, 1 second to 1 hour.
     #[serde(with = "time")]
     pub held_open_after: Duration,
-    /// The gesture of the button by which somebody let in says that they are forced.
+    /// Button gesture with which a person reports that they are being forced to open.
     pub duress: DuressGesture,
-    /// It counts for whoever is recognized so long before or after.
+    /// The gesture counts for a person recognized within this time before or after it, 1 to
+    /// 60 seconds.
     #[serde(with = "time")]
     pub duress_within: Duration,
-    /// Which way people pass here.
+    /// Direction in which people pass this door.
     pub role: Option<Role>,
-    /// What to do about somebody who passes the same way twice.
+    /// Reaction to a second passage in the same direction; needs `role` unless off.
     pub anti_passback: AntiPassback,
-    /// A passage so long ago is forgotten.
+    /// Older passages are forgotten; 1 minute to 168 hours.
     #[serde(with = "time")]
     pub anti_passback_forgets: Duration,
-    /// Sockets of the services of the other doors of the same area.
+    /// Control sockets of the other doors of the same area, at most 8; needs `role`.
     pub neighbours: Vec<PathBuf>,
-    /// When the door stands open, like "mon-fri 09:00-17:00".
+    /// Hours in which the door stands open for everybody, like "mon-fri 09:00-17:00".
     pub open_hours: Vec<Span>,
-    /// The same on holidays.
+    /// Open hours on the days of [`ScheduleConfig::holidays`], whatever the weekday.
     pub open_hours_on_holidays: Vec<Span>,
 }
 
-/// A gesture that says duress.
+/// Button gesture that reports duress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DuressGesture {
-    /// There is none.
+    /// No gesture reports duress.
     #[default]
     Off,
     /// Two short presses.
@@ -76,7 +78,7 @@ pub enum DuressGesture {
 }
 
 impl DuressGesture {
-    /// Whether this is it.
+    /// Whether `gesture` is the configured one.
     pub fn is(self, gesture: Gesture) -> bool {
         match self {
             Self::Off => false,
@@ -86,77 +88,82 @@ impl DuressGesture {
     }
 }
 
-/// `[lockout]`: after refused tries nobody is let in for a while.
+/// `[lockout]`: after too many refused tries nobody is let in by face for a while.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table like [lockout]")]
 pub struct LockoutConfig {
-    /// Refused tries in a row that lock out; 0 is never.
+    /// Refused tries in a row that start a lockout, up to 100; 0 turns lockouts off.
     pub tries: u32,
-    /// For how long the first time; each further one takes twice as long.
+    /// Duration of the first lockout, 1 second to 1 hour; each further one lasts twice as
+    /// long.
     #[serde(with = "time")]
     pub first: Duration,
-    /// But never longer than this.
+    /// Upper limit on the duration of a lockout, up to 24 hours; not below `first`.
     #[serde(with = "time")]
     pub longest: Duration,
-    /// So long without a try forgets them.
+    /// After this time without a refused try, tries and lockouts are counted from zero
+    /// again.
     #[serde(with = "time")]
     pub forget_after: Duration,
 }
 
-/// `[schedule]`: what all hours lean on.
+/// `[schedule]`: holidays and the clock, on which all hours depend.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table like [schedule]")]
 pub struct ScheduleConfig {
-    /// Days on which nobody works: "2026-12-24", or "12-25" for every year.
+    /// Days on which the weekday hours do not apply: "2026-12-24", or "12-25" for every
+    /// year.
     pub holidays: Vec<Holiday>,
-    /// Whether the system's clock may be trusted.
+    /// When to trust the wall clock.
     pub clock: ClockSource,
 }
 
-/// Why the clock may be trusted.
+/// When to trust the wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClockSource {
-    /// While the system says that it follows a time server.
+    /// While systemd-timesyncd reports that it follows a time server.
     #[default]
     Synchronized,
-    /// Always: it has a battery, or another time service.
+    /// Always: it has a battery, or another time service sets it.
     Trusted,
 }
 
-/// `[groups.NAME]`: when a group may come in.
+/// `[groups.NAME]`: hours in which a group may come in.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table like [groups.staff]")]
 pub struct GroupConfig {
-    /// Like "mon-fri 07:00-19:00"; at any time where there is no such key.
+    /// Spans like "mon-fri 07:00-19:00"; `None` means at any time.
     pub hours: Option<Vec<Span>>,
-    /// The same on holidays.
+    /// Hours on the days of [`ScheduleConfig::holidays`], whatever the weekday.
     pub on_holidays: Vec<Span>,
-    /// While the clock cannot be trusted: "refuse" or "admit".
+    /// Rule while the clock cannot be trusted: "refuse" or "admit".
     pub clock_unsure: ClockUnsure,
 }
 
-/// `[enroll]`: enrolling with the button.
+/// `[enroll]`: enrolment with the button.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table like [enroll]")]
 pub struct EnrollConfig {
-    /// Views to take.
+    /// Number of views to take of a newcomer, 1 to [`MAX_VIEWS`].
     pub views: usize,
-    /// The poses of the first of them; none, or "front" and others.
+    /// Poses of the first views: empty, or "front" first; at most `views`.
     pub poses: Vec<Pose>,
-    /// Time to take them in.
+    /// Time limit for taking all views, 5 seconds to 10 minutes.
     #[serde(with = "time")]
     pub views_within: Duration,
-    /// Time for an administrator to be recognized.
+    /// Time limit for recognizing an administrator, 2 seconds to 10 minutes.
     #[serde(with = "time")]
     pub administrator_within: Duration,
-    /// So long after a local reset the first person needs no administrator.
+    /// For this long after a local reset the first person needs no administrator, 10
+    /// seconds to 1 hour.
     #[serde(with = "time")]
     pub first_within: Duration,
-    /// False accept rate a pair at which a newcomer is somebody known.
+    /// False accept rate per pair at which a newcomer counts as already enrolled; below
+    /// `look_alike_rate`.
     #[serde(with = "rate")]
     pub duplicate_rate: f64,
-    /// The same at which they are a look-alike.
+    /// False accept rate per pair at which a newcomer counts as a look-alike.
     #[serde(with = "rate")]
     pub look_alike_rate: f64,
 }
@@ -204,7 +211,7 @@ impl Default for EnrollConfig {
 }
 
 impl super::Config {
-    /// Ranges of what is configured here.
+    /// Checks the ranges of these tables, and their settings against each other.
     pub(super) fn check_access(&self) -> Result<(), Fault> {
         let (door, lockout, enroll) = (&self.door, &self.lockout, &self.enroll);
         seconds("door.open_for", door.open_for, OPEN_FOR)?;
@@ -217,7 +224,7 @@ impl super::Config {
         }
         if door.neighbours.len() > neighbours::MOST {
             let text = format!(
-                "has {} doors, expected {} at most",
+                "has {} paths: expected {} at most",
                 door.neighbours.len(),
                 neighbours::MOST
             );
@@ -242,14 +249,14 @@ impl super::Config {
         if enroll.poses.first().is_some_and(|first| *first != Pose::Front) {
             return Err(Fault::of(
                 "enroll.poses",
-                "must begin with \"front\"; all others are told by it",
+                "must begin with \"front\": the other poses are measured against it",
             ));
         }
         if enroll.poses.len() > enroll.views {
             let (poses, views) = (enroll.poses.len(), enroll.views);
             return Err(Fault::of(
                 "enroll.poses",
-                &format!("has {poses} poses, which do not fit into enroll.views = {views}"),
+                &format!("has {poses} poses, more than enroll.views = {views}; raise that"),
             )
             .or_at("enroll.views"));
         }
@@ -266,7 +273,7 @@ impl super::Config {
         Ok(())
     }
 
-    /// What [`crate::access::door`] needs of it.
+    /// Settings for [`crate::access::door`].
     pub fn door(&self) -> DoorSettings {
         let (door, lockout) = (&self.door, &self.lockout);
         DoorSettings {
@@ -290,7 +297,7 @@ impl super::Config {
         }
     }
 
-    /// What [`crate::access::schedule`] needs of it.
+    /// Settings for [`crate::access::schedule`].
     pub fn schedule(&self) -> Schedule {
         let group = |group: &GroupConfig| Group {
             hours: group
@@ -309,10 +316,10 @@ impl super::Config {
         }
     }
 
-    /// What [`crate::access::enroll::at_door`] needs of it.
+    /// Settings for [`crate::access::enroll::at_door`]; `thresholds` turn rates into similarities.
     pub fn enroll_by_button(&self, thresholds: &ThresholdTable) -> ButtonSettings {
         let enroll = &self.enroll;
-        // Checked: no more poses than views, no more views than there is room for.
+        // `check_access` holds: no more poses than views, no more views than MAX_VIEWS.
         let poses = Poses::from_slice(&enroll.poses).unwrap_or_default();
         ButtonSettings {
             administrator_within: enroll.administrator_within,
@@ -329,7 +336,7 @@ impl super::Config {
     }
 }
 
-/// `[groups]`
+/// `[groups]`: settings per group, by name.
 pub type Groups = BTreeMap<String, GroupConfig>;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What can be configured and is probably not meant.
+//! Advice: valid settings that are probably a mistake.
 
 use super::Config;
 use super::devices::wired_to;
@@ -13,15 +13,17 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// Frames a second where the camera's URI says nothing of them.
+/// Frames per second to assume if the camera URI has no `fps` option.
 const USUAL_FRAMES: f64 = 15.0;
-/// A fail-safe lock opens where the service is held up for half of a shorter watchdog.
+/// Least watchdog for a fail-safe lock: the relay is released, and such a lock opened, when
+/// the service is silent for half of it.
 const PATIENT: Duration = Duration::from_secs(10);
-/// From here on strangers get in by trying: at the best models' error on one hard pair.
+/// False accept rate from which strangers get in by trying: the error of the best models on
+/// one hard pair.
 const CARELESS_RATE: f64 = 1e-2;
 
 impl Config {
-    /// What is probably not meant. Nothing of it keeps the door from working.
+    /// Settings that are probably a mistake. The door works with them nevertheless.
     pub fn advice(&self) -> Vec<Fault> {
         let mut advice = Vec::new();
         self.advise_wiring(&mut advice);
@@ -40,7 +42,7 @@ impl Config {
             if let Some(first) = taken.get(&line) {
                 advice.push(Fault::of(
                     key,
-                    &format!("is the line of {first}, too; the kernel gives a line to one only"),
+                    &format!("uses the same GPIO line as {first}; give each a line of its own"),
                 ));
             } else {
                 taken.insert(line, key);
@@ -53,8 +55,7 @@ impl Config {
         {
             advice.push(Fault::of(
                 "door.duress",
-                "is a gesture of a button, and there is neither gpio.button_outside nor \
-                 gpio.button_inside",
+                "needs a button, but neither gpio.button_outside nor gpio.button_inside is set",
             ));
         }
         let lights = &self.lights;
@@ -64,7 +65,7 @@ impl Config {
         if self.liveness.mode == Mode::Enforce && self.liveness.turns > 0 && mute {
             advice.push(Fault::of(
                 "liveness.turns",
-                "asks people to turn their heads, and there is no light or buzzer under \
+                "asks people to turn their heads, but there is no light or buzzer under \
                  [lights] to ask them with",
             ));
         }
@@ -77,8 +78,8 @@ impl Config {
                 Fault::of(
                     "door.held_open_after",
                     &format!(
-                        "is no longer than door.open_for = {:?}: whoever uses that time is \
-                         alarmed about",
+                        "is not longer than door.open_for = {:?}: a person who uses that time \
+                         causes an alarm",
                         duration_text(door.open_for)
                     ),
                 )
@@ -88,7 +89,7 @@ impl Config {
         if door.lock == LockKind::FailSafe && self.relay.uri == "log:" {
             advice.push(Fault::of(
                 "door.lock",
-                "is fail-safe and relay.uri = \"log:\" moves nothing: the door is open",
+                "is \"fail-safe\", but relay.uri = \"log:\" moves no lock: the door is open",
             ));
         }
     }
@@ -105,8 +106,8 @@ impl Config {
                 Fault::of(
                     "recognition.evidence_expires",
                     &format!(
-                        "is over before there are recognition.frames = {}: at {rate} frames a \
-                         second they take {}, and nobody is let in",
+                        "is too short for recognition.frames = {}: at {rate} frames per second \
+                         they take {}, and nobody is let in",
                         recognition.frames,
                         duration_text(takes)
                     ),
@@ -122,7 +123,7 @@ impl Config {
             advice.push(Fault::of(
                 "recognition.false_accept_rate",
                 &format!(
-                    "lets in one stranger of {:.0}; a door asks for \"1e-4\" or less",
+                    "admits about one stranger in {:.0}; a door needs \"1e-4\" or less",
                     1.0 / recognition.false_accept_rate
                 ),
             ));
@@ -131,13 +132,13 @@ impl Config {
         if liveness.mode == Mode::Enforce && !liveness.motion && liveness.turns == 0 {
             advice.push(Fault::of(
                 "liveness.mode",
-                "is \"enforce\" with motion = false and turns = 0: only what a picture shows of \
-                 prints and screens counts, and a good print may pass",
+                "is \"enforce\" with motion = false and turns = 0: only traces of prints and \
+                 screens in the picture count, and a good print may pass",
             ));
         }
         if liveness.mode != Mode::Enforce && (liveness.motion || liveness.turns > 0) {
             let key = if liveness.motion { "liveness.motion" } else { "liveness.turns" };
-            advice.push(Fault::of(key, "counts only where liveness.mode = \"enforce\""));
+            advice.push(Fault::of(key, "has an effect only with liveness.mode = \"enforce\""));
         }
     }
 
@@ -153,8 +154,8 @@ impl Config {
                 Fault::of(
                     "schedule.clock",
                     "is \"synchronized\" and every group has hours and clock_unsure = \"refuse\": \
-                     without a time server nobody is let in; give one group no hours, or \
-                     clock_unsure = \"admit\"",
+                     without a time server nobody is let in; remove the hours of one group, or \
+                     set its clock_unsure = \"admit\"",
                 )
                 .or_at("groups"),
             );
@@ -167,8 +168,8 @@ impl Config {
             advice.push(
                 Fault::of(
                     "service.watchdog",
-                    "is no longer than service.idle_look_every: an empty corridor would look like \
-                     a fault",
+                    "is not longer than service.idle_look_every: an empty corridor would look \
+                     like a fault",
                 )
                 .or_at("service.idle_look_every"),
             );
@@ -179,7 +180,7 @@ impl Config {
             advice.push(
                 Fault::of(
                     "service.watchdog",
-                    "is below 10s and door.lock = \"fail-safe\": a service that is held up for \
+                    "is below 10s with door.lock = \"fail-safe\": a service that is delayed for \
                      some seconds opens the door",
                 )
                 .or_at("door.lock"),
@@ -193,14 +194,15 @@ impl Config {
             if path.as_deref().is_some_and(Path::is_relative) {
                 advice.push(Fault::of(
                     key,
-                    "is relative: where it is depends on where the service is started; begin it \
+                    "is a relative path, which depends on where the service is started; begin it \
                      with /",
                 ));
             }
         }
     }
 
-    /// What the schedules lack if the system's clock follows no time server now.
+    /// Advice if schedules need a synchronized clock and the system clock is not
+    /// `synchronized`.
     pub fn clock_advice(&self, synchronized: bool) -> Option<Fault> {
         let lacking = self.schedule.clock == ClockSource::Synchronized
             && !synchronized
@@ -208,19 +210,19 @@ impl Config {
         lacking.then(|| {
             Fault::of(
                 "schedule.clock",
-                "is \"synchronized\" and this system follows no time server now: hours fall to \
-                 clock_unsure, and open_hours do not open; enable systemd-timesyncd, or say \
-                 \"trusted\" where the clock has a battery",
+                "is \"synchronized\", but this system follows no time server now: groups follow \
+                 clock_unsure, and open_hours do not open; enable systemd-timesyncd, or set \
+                 \"trusted\" if the clock has a battery",
             )
             .or_at("groups")
         })
     }
 
-    /// Frames a second that the camera's URI asks for.
+    /// The frame rate in the camera URI, frames per second; `None` without one.
     fn camera_rate(&self) -> Option<f64> {
         let uri = self.camera.uri.as_deref()?;
         let options = match uri.split_once(':') {
-            // What follows a ? of a command is the command's.
+            // A ? in a command belongs to the command.
             None | Some(("pipe", _)) => None,
             Some((_, rest)) => rest.split_once('?'),
         };
@@ -250,31 +252,31 @@ mod tests {
             (
                 "[gpio]\nexit = \"gpio:0/17\"\n\
                  [lights]\nred = \"gpio:/dev/gpiochip0/17?active=low\"",
-                "lights.red is the line of gpio.exit, too",
+                "lights.red uses the same GPIO line as gpio.exit",
             ),
-            ("[door]\nduress = \"double\"", "door.duress is a gesture of a button"),
-            ("[door]\nopen_for = \"40s\"", "door.held_open_after is no longer than door.open_for"),
+            ("[door]\nduress = \"double\"", "door.duress needs a button"),
+            ("[door]\nopen_for = \"40s\"", "door.held_open_after is not longer than door.open_for"),
             ("[door]\nlock = \"fail-safe\"", "the door is open"),
             (
                 "[camera]\nuri = \"v4l:/dev/video0?width=640&fps=1\"",
-                "at 1 frames a second they take 2s",
+                "at 1 frames per second they take 2s",
             ),
             ("[recognition]\nframes = 30", "they take 1.933s"),
-            ("[recognition]\nfalse_accept_rate = 0.02", "one stranger of 50"),
+            ("[recognition]\nfalse_accept_rate = 0.02", "one stranger in 50"),
             ("[liveness]\nmode = \"enforce\"", "a good print may pass"),
             ("[liveness]\nmode = \"enforce\"\nturns = 1", "no light or buzzer"),
-            ("[liveness]\nmode = \"advise\"\nmotion = true", "counts only where"),
+            ("[liveness]\nmode = \"advise\"\nmotion = true", "has an effect only with"),
             ("[groups.staff]\nhours = [\"07:00-19:00\"]", "without a time server nobody"),
             (
                 "[service]\nwatchdog = \"2s\"\nidle_look_every = \"2s\"",
-                "service.watchdog is no longer",
+                "service.watchdog is not longer",
             ),
             (
                 "[door]\nlock = \"fail-safe\"\n[relay]\nuri = \"gpio:0/17\"\n\
                  [service]\nwatchdog = \"9s\"",
                 "service.watchdog is below 10s",
             ),
-            ("[gallery]\nfile = \"gallery.redb\"", "gallery.file is relative"),
+            ("[gallery]\nfile = \"gallery.redb\"", "gallery.file is a relative path"),
         ] {
             let said = advice(text);
             assert!(matches!(&said[..], [one] if one.contains(expected)), "{text}: {said:?}");

@@ -1,4 +1,4 @@
-//! `[camera]`, `[relay]`, `[gpio]` and `[lights]`: what is wired to the board, by URIs.
+//! `[camera]`, `[relay]`, `[gpio]` and `[lights]`: the devices wired to the board, by URIs.
 
 use super::fault::{Fault, seconds};
 use super::unit::time;
@@ -8,55 +8,56 @@ use crate::hardware::relay::{Relay, RelayError};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// How long a contact may be waited for to stand still, seconds.
+/// Range of the debounce time, seconds.
 const DEBOUNCE: (f64, f64) = (0.0, 1.0);
 
 /// `[camera]`: where frames come from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table like [camera]")]
 pub struct CameraConfig {
-    /// A camera URI.
+    /// Camera URI, such as `v4l:/dev/video0`.
     pub uri: Option<String>,
 }
 
-/// `[relay]`: what moves the lock.
+/// `[relay]`: the device that moves the lock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table like [relay]")]
 pub struct RelayConfig {
-    /// A relay URI.
+    /// Relay URI, such as `gpio:GPIO17`; `log:` moves no lock.
     pub uri: String,
 }
 
-/// `[gpio]`: lines that are watched, by their URIs.
+/// `[gpio]`: input lines, by their URIs; `None` where a line is not wired.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table like [gpio]")]
 pub struct GpioConfig {
-    /// The button where anybody may press it.
+    /// Button outside, where anybody can press it.
     pub button_outside: Option<String>,
-    /// The button in the secured area.
+    /// Button in the secured area.
     pub button_inside: Option<String>,
-    /// Active while the door is closed.
+    /// Door contact, active while the door is closed.
     pub door_contact: Option<String>,
-    /// Request to exit: a button or a motion sensor inside.
+    /// Request to exit: a button or motion sensor inside.
     pub exit: Option<String>,
-    /// A jumper or a button within the case: local reset.
+    /// Local reset: a jumper or button inside the case.
     pub reset: Option<String>,
-    /// A level counts once it has stood for so long, where its URI says nothing else.
+    /// A level counts once it has been stable for this time, up to 1 second; the option
+    /// `debounce` of a line overrides it.
     #[serde(with = "time")]
     pub debounce: Duration,
 }
 
-/// `[lights]`: lines that are driven, by their URIs.
+/// `[lights]`: output lines, by their URIs; `None` where a line is not wired.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table like [lights]")]
 pub struct LightsConfig {
-    /// Refused, or something is wrong.
+    /// On when somebody is refused or something is wrong.
     pub red: Option<String>,
-    /// Let in.
+    /// On when somebody is let in.
     pub green: Option<String>,
-    /// Something is waited for.
+    /// On while the door waits for something.
     pub blue: Option<String>,
-    /// Sounds the same.
+    /// Sounds together with the lights, and during an alarm.
     pub buzzer: Option<String>,
 }
 
@@ -80,7 +81,7 @@ impl Default for GpioConfig {
 }
 
 impl super::Config {
-    /// All GPIO lines but the relay's, by their keys.
+    /// Key and URI of every configured GPIO line except the relay's.
     pub fn lines(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let (gpio, lights) = (&self.gpio, &self.lights);
         [
@@ -98,13 +99,14 @@ impl super::Config {
         .filter_map(|(key, uri)| Some((key, uri.as_deref()?)))
     }
 
-    /// Ranges of what is configured here.
+    /// Checks the ranges and URIs of these tables.
     pub(super) fn check_board(&self) -> Result<(), Fault> {
         seconds("gpio.debounce", self.gpio.debounce, DEBOUNCE)?;
         self.check_uris()
     }
 
-    /// Whether all URIs can be read. No device is touched.
+    /// Checks that all URIs can be parsed, without opening a device. The error names the
+    /// key.
     pub fn check_uris(&self) -> Result<(), Fault> {
         let wrong = |key| move |fault: String| Fault::of(key, &format!("= {fault}"));
         if let Some(uri) = &self.camera.uri {
@@ -115,8 +117,8 @@ impl super::Config {
     }
 }
 
-/// Whether this names a camera. What this program was built without may be in the
-/// configuration of another.
+/// Checks a camera URI. Kinds that this program was built without are valid: the
+/// configuration may be for another build.
 fn camera(uri: &str) -> Result<(), String> {
     match camera::Kind::of(uri) {
         Ok(_) | Err(CameraError::NotBuilt { .. }) => Ok(()),
@@ -124,7 +126,7 @@ fn camera(uri: &str) -> Result<(), String> {
     }
 }
 
-/// Whether this names a relay: ports are opened later.
+/// Checks a relay URI; [`Relay::open`] does not open the port yet.
 fn relay(uri: &str) -> Result<(), String> {
     match Relay::open(uri) {
         Ok(_) | Err(RelayError::NotBuilt { .. }) => Ok(()),
@@ -132,12 +134,13 @@ fn relay(uri: &str) -> Result<(), String> {
     }
 }
 
-/// Whether this names a GPIO line.
+/// Checks the URI of a GPIO line.
 fn line(uri: &str) -> Result<(), String> {
     uri.parse().map(|_: Line| ()).map_err(|error| error.to_string())
 }
 
-/// The place of a GPIO line, the same for ways of writing it that differ in nothing.
+/// The place of a GPIO line in one normal form, so that different spellings of one place
+/// compare equal.
 pub(super) fn wired_to(uri: &str) -> Option<Place> {
     let place = uri.parse::<Line>().ok()?.place;
     let Place::On { chip, offset } = place else { return Some(place) };

@@ -1,4 +1,4 @@
-//! A configuration with where each of its settings came from.
+//! A configuration with the origin of each setting.
 
 use super::fault::Places;
 use super::{Config, ConfigError, Fault, KEYS, Position, read, text_of};
@@ -8,21 +8,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
-/// A configuration with where each of its settings came from.
+/// A configuration with the origin of each setting.
 #[derive(Clone, Debug)]
 pub struct Effective {
-    /// The configuration.
+    /// The settings, defaults included.
     pub config: Config,
-    /// The file, if there was one.
+    /// The file; `None` for defaults only.
     pub path: Option<PathBuf>,
-    /// Settings that the file has, and where.
+    /// Settings in the file, by name, with their position.
     pub set: BTreeMap<String, Position>,
-    /// What is probably not meant, and where that is in the file.
+    /// Advice on settings that are probably a mistake, with the position in the file.
     pub advice: Vec<(Fault, Option<Position>)>,
 }
 
 impl Effective {
-    /// Reads the file; without one every setting has its default.
+    /// Reads and checks the file; without one every setting has its default.
     pub fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
         match path {
             Some(path) => Self::parse(path, &text_of(path)?),
@@ -35,7 +35,7 @@ impl Effective {
         }
     }
 
-    /// Reads a text; `path` appears in messages.
+    /// Reads and checks a text; `path` appears in error messages.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let read = read(path, text)?;
         let settings = read.places.settings();
@@ -52,7 +52,7 @@ impl Effective {
         Ok(Self { path: Some(path.to_owned()), set, advice, config: read.config })
     }
 
-    /// Advice as lines: path, line, column, and what.
+    /// Advice as lines: path, line, column, text.
     pub fn advised(&self) -> impl Iterator<Item = String> {
         let path = self.path.as_deref().unwrap_or(Path::new("defaults")).display();
         self.advice.iter().map(move |(fault, at)| match at {
@@ -61,8 +61,8 @@ impl Effective {
         })
     }
 
-    /// As TOML that reads back as the same configuration; comments tell where each
-    /// setting came from, and what is not set.
+    /// As TOML that reads back as the same configuration. Comments name the origin of each
+    /// setting and list the settings that are not set.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         let Config {
             camera,
@@ -108,7 +108,7 @@ impl Effective {
         let parsed = DeTable::parse(&text).map_err(|error| wrong(error.to_string()))?;
         let places = Places::of(parsed.get_ref());
         drop(parsed);
-        // From the end on, so that what comes before stays where it is.
+        // Backwards, so that insertions do not move the places still to come.
         for place in places.settings().iter().rev() {
             text.insert_str(place.value.end, &format!("  # {}", self.origin(&place.key)));
         }
@@ -126,11 +126,11 @@ impl Effective {
         Ok(text)
     }
 
-    /// Where a setting came from.
+    /// File and line of a setting, or "default".
     fn origin(&self, key: &str) -> String {
         match (&self.path, self.set.get(key)) {
             (Some(path), Some(at)) => {
-                // A name may hold anything but what ends a comment.
+                // Control characters in a file name would end the comment.
                 let path = path.display().to_string().replace(char::is_control, "?");
                 format!("{path}:{}", at.line)
             }
@@ -138,7 +138,7 @@ impl Effective {
         }
     }
 
-    /// What is used where this key is not set.
+    /// The path used when this key is not set; `None` if nothing replaces it.
     fn instead(&self, key: &str) -> Option<PathBuf> {
         match key {
             "gallery.file" => Some(self.config.gallery_file()),
@@ -148,8 +148,8 @@ impl Effective {
         }
     }
 
-    /// The same as JSON: all settings, what takes the place of those that are not set, and
-    /// those that the file has with line and column.
+    /// As JSON: `file`; `config` with all settings; `set` with line and column of the
+    /// settings in the file; `instead` with the paths used for settings that are not set.
     pub fn to_json(&self) -> Result<Value, ConfigError> {
         let settings = serde_json::to_value(&self.config)
             .map_err(|error| ConfigError::Write { reason: error.to_string() })?;

@@ -1,4 +1,4 @@
-//! What is wrong or strange about a setting, and where in the text it is.
+//! Faults and advice about a setting, and its place in the text.
 
 use super::unit::duration_text;
 use std::fmt;
@@ -6,14 +6,14 @@ use std::ops::Range;
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
-/// What is wrong or strange about a setting.
+/// A fault of a setting, or advice about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The setting, like "door.open_for".
     pub key: &'static str,
-    /// Another that has to do with it, to be shown where the first is not in the text.
+    /// A related setting, whose position is shown if `key` is not in the text.
     pub other: Option<&'static str>,
-    /// Fault and cure, to be read behind the key.
+    /// Fault and cure, a sentence that begins with the key.
     pub text: String,
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Refuses a number out of its range.
+/// An error if the number is out of its range.
 pub(super) fn within(
     key: &'static str,
     value: f64,
@@ -47,7 +47,7 @@ pub(super) fn within(
     }
 }
 
-/// Refuses a time out of its range, which is in seconds.
+/// An error if the time is out of its range, which is in seconds.
 pub(super) fn seconds(
     key: &'static str,
     value: Duration,
@@ -62,17 +62,17 @@ pub(super) fn seconds(
     }
 }
 
-/// Line and column of a text, both from 1; columns are characters.
+/// A position in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// Line.
+    /// Line, from 1.
     pub line: usize,
-    /// Column.
+    /// Column in characters, from 1.
     pub column: usize,
 }
 
 impl Position {
-    /// Of this byte of the text, or of its end.
+    /// The position of this byte of the text, or of its end if it is shorter.
     pub(super) fn of(text: &str, byte: usize) -> Self {
         let before = &text[..text.floor_char_boundary(byte)];
         let begin = before.rfind('\n').map_or(0, |at| at + 1);
@@ -86,20 +86,20 @@ impl fmt::Display for Position {
     }
 }
 
-/// A key of a text.
+/// The place of a key in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// With the tables it is in: "door.open_for".
+    /// Name with its tables, like "door.open_for".
     pub key: String,
-    /// Bytes of its name.
+    /// Byte range of the name.
     pub name: Range<usize>,
-    /// Bytes of its value.
+    /// Byte range of the value.
     pub value: Range<usize>,
-    /// Whether it is a table.
+    /// Whether the value is a table.
     pub table: bool,
 }
 
-/// All keys of a text, tables before what is in them.
+/// All keys of a text, each table before its own keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Places(Vec<Place>);
 
@@ -130,18 +130,18 @@ impl Places {
         }
     }
 
-    /// The key of this name.
+    /// The key with this name.
     pub fn named(&self, key: &str) -> Option<&Place> {
         self.0.iter().find(|place| place.key == key)
     }
 
-    /// The key that is at this byte, or whose value is; the innermost.
+    /// The innermost key whose name or value contains this byte.
     pub fn around(&self, byte: usize) -> Option<&Place> {
         let holds = |place: &&Place| place.name.contains(&byte) || place.value.contains(&byte);
         self.0.iter().filter(holds).min_by_key(|place| place.value.len())
     }
 
-    /// Those that are no tables, as they come in the text.
+    /// The keys that are not tables, in the order of the text.
     pub fn settings(&self) -> Vec<&Place> {
         let mut settings: Vec<_> = self.0.iter().filter(|place| !place.table).collect();
         settings.sort_by_key(|place| place.name.start);
@@ -149,7 +149,7 @@ impl Places {
     }
 }
 
-/// A name as it may stand in a dotted key.
+/// A name as part of a dotted key, quoted if necessary.
 pub(super) fn quoted(name: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if !name.is_empty() && name.chars().all(bare) { name.to_owned() } else { format!("{name:?}") }

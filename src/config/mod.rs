@@ -1,9 +1,8 @@
 //! EDGE: `facelatch.toml`.
 //!
-//! Every setting has a default, so an empty file is a whole configuration. An
-//! unknown key is an error: a misspelt rule must not be silently off. What every key
-//! means, its range and its default stand in `config/example.toml`, which tests hold
-//! against what is here.
+//! Every setting has a default, so an empty file is a complete configuration. An unknown
+//! key is an error, so that a misspelt rule is not silently off. `config/example.toml`
+//! documents the meaning, range and default of every key; tests compare it with this code.
 
 mod access;
 mod advice;
@@ -45,37 +44,37 @@ use std::time::Duration;
 use thiserror::Error;
 use unit::{rate, time};
 
-/// Every key with what it means, its range and its default; as it stands it is the
-/// default configuration.
+/// `example.toml`: the meaning, range and default of every key. Read as it stands, it is
+/// the default configuration.
 pub const EXAMPLE: &str = include_str!("example.toml");
-/// Longer files are no configuration: a hundred groups take some 10 KiB.
+/// Longer files are rejected; a configuration with a hundred groups takes about 10 KiB.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// Not there, or not readable.
+    /// The file is missing or unreadable.
     #[error("{path}: {reason}{}", cure(.reason))]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         reason: std::io::Error,
     },
-    /// Not what it should be.
+    /// The file is not valid TOML, has an unknown key, or a value is out of range.
     #[error("{path}:{}{reason}", position(.at))]
     Invalid {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Where in it, where it is anywhere.
+        /// Position of the fault in the file; `None` if it has none.
         at: Option<Position>,
-        /// What is wrong, and what would be right.
+        /// The fault and the cure.
         reason: String,
     },
-    /// Not to be written as text.
+    /// The configuration cannot be written as TOML.
     #[error("the configuration cannot be written: {reason}")]
     Write {
-        /// What cannot be.
+        /// The error of the TOML writer.
         reason: String,
     },
 }
@@ -84,7 +83,7 @@ fn cure(reason: &std::io::Error) -> &'static str {
     match reason.kind() {
         ErrorKind::NotFound => "; facelatch config example prints one",
         ErrorKind::PermissionDenied => {
-            "; run this as somebody who may read it, like the service's own user: sudo -u facelatch"
+            "; run this as a user who may read it, such as the service's: sudo -u facelatch"
         }
         _ => "",
     }
@@ -94,103 +93,103 @@ fn position(at: &Option<Position>) -> String {
     at.map_or_else(|| " ".to_owned(), |at| format!("{at}: "))
 }
 
-/// Everything that can be set, in the order in which an installer needs it.
+/// All settings, in the order in which an installer needs them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// `[camera]`
+    /// `[camera]`: where frames come from.
     pub camera: CameraConfig,
-    /// `[relay]`
+    /// `[relay]`: the device that moves the lock.
     pub relay: RelayConfig,
-    /// `[gpio]`
+    /// `[gpio]`: input lines.
     pub gpio: GpioConfig,
-    /// `[lights]`
+    /// `[lights]`: output lines.
     pub lights: LightsConfig,
-    /// `[door]`
+    /// `[door]`: lock, alarms, duress and anti-passback.
     pub door: DoorConfig,
-    /// `[recognition]`
+    /// `[recognition]`: evidence needed to open.
     pub recognition: RecognitionConfig,
-    /// `[liveness]`
+    /// `[liveness]`: checks that the person is present.
     pub liveness: LivenessConfig,
-    /// `[enroll]`
+    /// `[enroll]`: enrolment with the button.
     pub enroll: EnrollConfig,
-    /// `[lockout]`
+    /// `[lockout]`: pauses after refused tries.
     pub lockout: LockoutConfig,
-    /// `[schedule]`
+    /// `[schedule]`: holidays and the clock.
     pub schedule: ScheduleConfig,
-    /// `[groups]`
+    /// `[groups]`: hours per group, by name.
     pub groups: Groups,
-    /// `[gallery]`
+    /// `[gallery]`: where people are stored.
     pub gallery: GalleryConfig,
-    /// `[models]`
+    /// `[models]`: where model sets are installed.
     pub models: ModelsConfig,
-    /// `[service]`
+    /// `[service]`: socket, power saving and watchdog.
     pub service: ServiceConfig,
 }
 
-/// `[gallery]`: where people are kept.
+/// `[gallery]`: where enrolled people are stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table like [gallery]")]
 pub struct GalleryConfig {
-    /// The file; by default in the user's data folder.
+    /// The file; `None` means [`default_gallery`].
     pub file: Option<PathBuf>,
-    /// Whether the aligned face is kept beside each template, so that a new
-    /// model can make the template anew.
+    /// Keep the aligned face beside each template, so that a new model can recompute the
+    /// template.
     pub keep_crops: bool,
 }
 
-/// `[models]`: where sets of models are installed.
+/// `[models]`: where model sets are installed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table like [models]")]
 pub struct ModelsConfig {
-    /// The folder; by default `models` beside the gallery.
+    /// The folder; `None` means `models` beside the gallery.
     pub folder: Option<PathBuf>,
 }
 
-/// `[recognition]`: who is let in.
+/// `[recognition]`: how much evidence opens the door.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table like [recognition]")]
 pub struct RecognitionConfig {
-    /// False accept rate an attempt: how many of so many strangers at the door
-    /// may pass.
+    /// False accept rate per attempt, above 0 and below 1: 1e-4 admits about one stranger
+    /// in 10,000.
     #[serde(with = "rate")]
     pub false_accept_rate: f64,
-    /// Frames that must agree.
+    /// Number of frames of one face that must agree, 3 to 30.
     pub frames: usize,
-    /// Age at which a frame's evidence is forgotten.
+    /// Older frames no longer count as evidence; 100 ms to 10 s.
     #[serde(with = "time")]
     pub evidence_expires: Duration,
-    /// What to do about two faces in the zone.
+    /// Whom to admit when two faces are in the zone.
     pub two_faces: TwoFaces,
-    /// Somebody let in who stays is let in again after this.
+    /// A person who was let in and stays in view is let in again after this; up to 1 hour.
     #[serde(with = "time")]
     pub again_after: Duration,
-    /// Whether a view that is the same once more, noise included, counts for nothing;
-    /// not asked of recorded frames.
+    /// Ignore views of live cameras that repeat an earlier one, noise included.
     pub distinct_views: bool,
-    /// Left, top, right, bottom of the part of the picture in which faces
-    /// count, as shares of it.
+    /// Left, top, right and bottom of the part of the picture in which faces count, as
+    /// fractions of its width and height, 0 to 1.
     pub zone: [f32; 4],
-    /// Shorter side of a face that counts, pixels.
+    /// Least shorter side of the bounding box of a face that counts, pixels, 20 to 2000.
     pub minimum_face: f32,
 }
 
-/// `[liveness]`: whether a face must be there in person.
+/// `[liveness]`: whether the person must be present, rather than a picture of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table like [liveness]")]
 pub struct LivenessConfig {
-    /// Off; logged; or asked for before the door opens.
+    /// Off, log doubts, or require liveness to open.
     pub mode: Mode,
-    /// Score below which a face is refused, 0 to 1.
+    /// Liveness score below which a face is refused, 0 to 1.
     pub threshold: f32,
-    /// Whether the head must have been seen to turn a little where it is enforced.
+    /// Require that the head turned a little. Has an effect only with [`Mode::Enforce`].
     pub motion: bool,
-    /// Turns of the head that are asked for where it is enforced; 0 asks nothing.
+    /// Number of head turns to ask for, 0 to 8. Has an effect only with [`Mode::Enforce`].
     pub turns: u32,
 }
 
 impl LivenessConfig {
-    /// Loads what the models have to tell live faces with, where that is asked for.
+    /// Loads the liveness networks of `models`. `None` if liveness is off or the models
+    /// have none; an error if a network cannot be loaded.
     pub fn nets(&self, models: &Models) -> Result<Option<LivenessNets>, NetworkError> {
         let wanted = models.liveness().filter(|_| self.mode != Mode::Off);
         wanted.map(LivenessNets::new).transpose()
@@ -227,28 +226,28 @@ impl Default for RecognitionConfig {
 }
 
 impl Config {
-    /// Reads a file.
+    /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         Self::parse(path, &text_of(path)?)
     }
 
-    /// Reads a text; `path` appears in messages.
+    /// Reads and checks a text; `path` appears in error messages.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         read(path, text).map(|read| read.config)
     }
 
-    /// As a text that [`Self::parse`] makes the same of.
+    /// As TOML that [`Self::parse`] reads back as the same configuration.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         toml::to_string(self).map_err(|error| ConfigError::Write { reason: error.to_string() })
     }
 
-    /// Ranges, and what does not go together.
+    /// Checks ranges, and settings against each other.
     fn check(&self) -> Result<(), Fault> {
         self.check_board()?;
         self.check_access()?;
         self.check_service()?;
         let recognition = &self.recognition;
-        // Fewer would make one picture nearly enough.
+        // With fewer, one picture would nearly be enough.
         within("recognition.frames", recognition.frames as f64, (3.0, 30.0), "")?;
         let face = f64::from(recognition.minimum_face);
         within("recognition.minimum_face", face, (20.0, 2000.0), " pixels")?;
@@ -262,8 +261,8 @@ impl Config {
             return Err(Fault::of(
                 "recognition.zone",
                 &format!(
-                    "= {:?}: expected [left, top, right, bottom], shares of the picture from \
-                     0 to 1",
+                    "= {:?}: expected [left, top, right, bottom], fractions of the picture \
+                     from 0 to 1",
                     recognition.zone
                 ),
             ));
@@ -271,7 +270,7 @@ impl Config {
         Ok(())
     }
 
-    /// What [`crate::access::decide`] needs of it.
+    /// Settings for [`crate::access::decide`].
     pub fn decide(&self) -> DecideSettings {
         let recognition = &self.recognition;
         DecideSettings {
@@ -283,45 +282,45 @@ impl Config {
         }
     }
 
-    /// Where faces count.
+    /// The zone in which faces count.
     pub fn zone(&self) -> Zone {
         let recognition = &self.recognition;
         Zone { area: recognition.zone, minimum_face: recognition.minimum_face }
     }
 
-    /// What [`crate::vision::liveness`] needs of it; the sides that a challenge asks for follow
-    /// from the seed.
+    /// Settings for [`crate::vision::liveness`]; `seed` determines the sides that a challenge asks
+    /// for.
     pub fn liveness(&self, seed: u64) -> GuardSettings {
         let LivenessConfig { mode, threshold, motion, turns } = self.liveness;
         let challenge = (turns > 0).then(|| {
             let default = ChallengeSettings::default();
-            // On a slow board frames lie further apart, and nobody is lost between two.
+            // On a slow board frames are further apart; a challenge must survive the gap.
             let lost_after = default.lost_after.max(self.recognition.evidence_expires);
             ChallengeSettings { turns, lost_after, ..default }
         });
         GuardSettings { mode, threshold, motion, challenge, seed }
     }
 
-    /// What [`crate::vision::detect`] needs of it. Faces too small to count are not
-    /// looked for; a face's box may be a little smaller than its window.
+    /// Settings for [`crate::vision::detect`]. It does not search for faces that are too small to
+    /// count, with a margin because a face's box can be smaller than its window.
     pub fn detector(&self) -> DetectorSettings {
         let minimum_face = (self.recognition.minimum_face * 0.8).max(12.0);
         DetectorSettings { minimum_face, ..DetectorSettings::default() }
     }
 
-    /// Where sets of models are installed.
+    /// Folder in which model sets are installed.
     pub fn model_store(&self) -> PathBuf {
         self.models.folder.clone().unwrap_or_else(|| self.gallery_file().with_file_name("models"))
     }
 
-    /// The gallery's file.
+    /// File of the gallery.
     pub fn gallery_file(&self) -> PathBuf {
         self.gallery.file.clone().unwrap_or_else(default_gallery)
     }
 }
 
-/// `gallery.redb` in the user's data folder; for root, who runs services, in
-/// `/var/lib/facelatch`.
+/// `facelatch/gallery.redb` in `$XDG_DATA_HOME` or `~/.local/share`; for root, who runs
+/// services, in `/var/lib`.
 pub fn default_gallery() -> PathBuf {
     let folder = if rustix::process::getuid().is_root() {
         PathBuf::from("/var/lib")
@@ -335,7 +334,7 @@ pub fn default_gallery() -> PathBuf {
     folder.join("facelatch/gallery.redb")
 }
 
-/// The text of a file.
+/// The text of a file of at most [`MAX_BYTES`].
 fn text_of(path: &Path) -> Result<String, ConfigError> {
     let mut text = String::new();
     File::open(path)

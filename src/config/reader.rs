@@ -1,5 +1,4 @@
-//! From a text to a configuration, or to the first fault of it: where, what, and what
-//! would be right.
+//! Reads a configuration from text, or reports its first fault with position and cure.
 
 use super::fault::{Place, Places, Position, quoted};
 use super::reload::KEYS;
@@ -8,12 +7,12 @@ use crate::hardware::camera::redacted;
 use serde::Deserialize;
 use toml::de::{DeTable, Deserializer};
 
-/// Longer names than this are not compared: no key is half as long.
+/// Longer names are not searched for similar keys: no key is half as long. Bytes.
 const LONGEST_NAME: usize = 64;
-/// So many characters of a wrong value are shown.
+/// Characters of a wrong value that are shown.
 const SHOWN: usize = 40;
 
-/// A configuration, and where its keys are in the text.
+/// A configuration with the places of its keys in the text.
 #[derive(Debug)]
 pub(super) struct Read {
     pub config: Config,
@@ -21,25 +20,25 @@ pub(super) struct Read {
 }
 
 impl Read {
-    /// Where the setting that a fault is about is in the text.
+    /// Position of the remark's setting in the text; `None` if it is not in the text.
     pub fn position(&self, text: &str, fault: &Fault) -> Option<Position> {
         position(&self.places, text, fault)
     }
 }
 
-/// What is wrong with a text.
+/// A fault of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TextFault {
     pub at: Option<Position>,
     pub reason: String,
 }
 
-/// Reads a text.
+/// Reads and checks a text.
 pub(super) fn read(text: &str) -> Result<Read, TextFault> {
     let at = |byte: usize| Some(Position::of(text, byte));
     let table = DeTable::parse(text).map_err(|error| TextFault {
         at: error.span().and_then(|span| at(span.start)),
-        reason: format!("is no TOML: {}", in_one_line(error.message())),
+        reason: format!("not valid TOML: {}", in_one_line(error.message())),
     })?;
     let places = Places::of(table.get_ref());
     if let Some((name, byte)) = list_for_table(table.get_ref()) {
@@ -62,7 +61,8 @@ pub(super) fn read(text: &str) -> Result<Read, TextFault> {
     }
 }
 
-/// A list where a table belongs: serde would take its values for the keys' in their order.
+/// Name and byte of a list that stands where a table belongs: serde would assign its values
+/// to the keys in order.
 fn list_for_table(table: &DeTable<'_>) -> Option<(String, usize)> {
     let known = |name: &str| KEYS.iter().any(|key| key.name.split('.').next() == Some(name));
     let lists = |prefix: &str, table: &DeTable<'_>| {
@@ -81,7 +81,7 @@ fn position(places: &Places, text: &str, fault: &Fault) -> Option<Position> {
     Some(Position::of(text, place.name.start))
 }
 
-/// What serde says, with the key, the value as written, and the cure.
+/// The message of serde, with the key, the value as written, and the cure.
 fn in_plain_words(text: &str, place: Option<&Place>, message: &str) -> String {
     let Some(place) = place else { return in_one_line(message) };
     let key = &place.key;
@@ -94,7 +94,7 @@ fn in_plain_words(text: &str, place: Option<&Place>, message: &str) -> String {
         let near = nearest(wrong, known.iter().copied());
         let cure = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
         let wrong = shortened(wrong);
-        return format!("{key}: {wrong:?} is none of {}{cure}", listed(&known));
+        return format!("{key}: {wrong:?} is unknown; expected {}{cure}", listed(&known));
     }
     match message.rsplit_once(", expected ") {
         Some((found, expected)) if found.starts_with("invalid ") => {
@@ -120,7 +120,7 @@ fn unknown_key(place: &Place, known: &[&str]) -> String {
     if place.table && table.is_empty() {
         let cure = match near {
             Some(near) => format!("did you mean [{near}]?"),
-            None => format!("there are {}", known.join(", ")),
+            None => format!("known: {}", known.join(", ")),
         };
         return format!("unknown table [{}]; {cure}", shortened(name));
     }
@@ -132,20 +132,20 @@ fn unknown_key(place: &Place, known: &[&str]) -> String {
         Some(near) => format!("did you mean {prefix}{near}?"),
         None => match elsewhere() {
             Some(key) => format!("did you mean {key}?"),
-            None => format!("there are {}", known.join(", ")),
+            None => format!("known: {}", known.join(", ")),
         },
     };
     format!("unknown key {}; {cure}", shortened(&place.key))
 }
 
-/// What serde offers instead, between backticks behind "expected".
+/// The alternatives in a message of serde: the names in backticks behind "expected".
 fn alternatives(message: &str) -> Vec<&str> {
     let offered = message.rsplit_once("`, expected ").map_or("", |(_, offered)| offered);
     offered.split('`').skip(1).step_by(2).collect()
 }
 
-/// The name that was probably meant: at most one mistake in three letters, and a letter
-/// exchanged with the next is one.
+/// The name that was probably meant: at most one mistake per three letters, counted by the
+/// Damerau-Levenshtein distance, in which two exchanged neighbours are one mistake.
 fn nearest<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     if wrong.len() > LONGEST_NAME {
         return None;
@@ -205,8 +205,8 @@ mod tests {
                 "2:1: unknown key relay.open_for; did you mean door.open_for?",
             ),
             ("open_for = \"3s\"", "1:1: unknown key open_for; did you mean door.open_for?"),
-            ("[relay]\ncolour = 1", "2:1: unknown key relay.colour; there are uri"),
-            ("[mqtt]", "1:2: unknown table [mqtt]; there are camera, relay, gpio"),
+            ("[relay]\ncolour = 1", "2:1: unknown key relay.colour; known: uri"),
+            ("[mqtt]", "1:2: unknown table [mqtt]; known: camera, relay, gpio"),
             (
                 "[groups.\"night shift\"]\nhour = []",
                 "2:1: unknown key groups.\"night shift\".hour; did you mean \
@@ -214,13 +214,14 @@ mod tests {
             ),
             (
                 "[recognition]\ntwo_faces = \"both\"",
-                "2:13: recognition.two_faces: \"both\" is none of \"refuse\", \"all\" or \"any\"",
+                "2:13: recognition.two_faces: \"both\" is unknown; expected \"refuse\", \"all\" or \
+                 \"any\"",
             ),
             ("[door]\nlock = \"fail_safe\"", "; did you mean \"fail-safe\"?"),
             (
                 "[enroll]\nposes = [\"front\", \"lefd\"]",
-                "2:19: enroll.poses: \"lefd\" is none of \"front\", \"left\", \"right\", \"up\" or \
-                 \"down\"; did you mean \"left\"?",
+                "2:19: enroll.poses: \"lefd\" is unknown; expected \"front\", \"left\", \"right\", \
+                 \"up\" or \"down\"; did you mean \"left\"?",
             ),
         ] {
             let message = fault(text);
@@ -232,7 +233,10 @@ mod tests {
     fn a_wrong_value_is_told_with_what_would_be_right() {
         for (text, expected) in [
             ("[door]\nopen_for = 3", "2:12: door.open_for = 3: expected a time with its unit"),
-            ("[door]\nopen_for = \"3\"", "2:12: door.open_for: \"3\" is no time, like \"3s\""),
+            (
+                "[door]\nopen_for = \"3\"",
+                "2:12: door.open_for: \"3\" is not a time with its unit, like \"3s\"",
+            ),
             (
                 "[door]\nopen_for = \"2h\"",
                 "2:1: door.open_for = \"2h\": expected \"200ms\" to \"1m\"",
@@ -240,7 +244,7 @@ mod tests {
             ("[door]\nlock_when_closed = 1", "door.lock_when_closed = 1: expected true or false"),
             ("door = 3", "1:8: door = 3: expected a table like [door]"),
             ("[[door]]", "1:3: door is a list: expected a table like [door]"),
-            ("[[mqtt]]", "unknown key mqtt; there are camera, "),
+            ("[[mqtt]]", "unknown key mqtt; known: camera, "),
             ("schedule = [[], 1]", "1:1: schedule is a list: expected a table like [schedule]"),
             ("groups = { a = [] }", "1:12: groups.a is a list: expected a table like [groups.a]"),
             ("[door.open_for]\nx = 1", "door.open_for = a table: expected a time"),
@@ -248,18 +252,18 @@ mod tests {
             ("[recognition]\nframes = 2", "2:1: recognition.frames = 2: expected 3 to 30"),
             ("[recognition]\nzone = [0, 1]", "recognition.zone = [0, 1]: expected"),
             ("[recognition]\nminimum_face = \"big\"", "minimum_face = \"big\": expected a number"),
-            (
-                "[enroll]\nviews = 3",
-                "2:1: enroll.poses has 5 poses, which do not fit into enroll.views = 3",
-            ),
+            ("[enroll]\nviews = 3", "2:1: enroll.poses has 5 poses, more than enroll.views = 3"),
             ("[door]\nanti_passback = \"hard\"", "2:1: door.anti_passback needs door.role"),
             ("[camera]\nuri = \"webcam\"", "2:1: camera.uri = \"webcam\": no such kind of camera"),
             ("[relay]\nuri = \"usb:\"", "2:1: relay.uri = \"usb:\": no such kind of relay"),
             ("[gpio]\nexit = \"17\"", "2:1: gpio.exit = \"17\": is no GPIO line; write gpio:"),
-            ("[service]\nwatchdog = \"1s\"", "expected \"2s\" to \"10m\", or \"0s\" for none"),
-            ("[door", "1:6: is no TOML: "),
-            ("[door]\n[door]", "2:2: is no TOML: "),
-            ("a = 'x\n", "1:7: is no TOML: "),
+            (
+                "[service]\nwatchdog = \"1s\"",
+                "expected \"2s\" to \"10m\", or \"0s\" to turn it off",
+            ),
+            ("[door", "1:6: not valid TOML: "),
+            ("[door]\n[door]", "2:2: not valid TOML: "),
+            ("a = 'x\n", "1:7: not valid TOML: "),
         ] {
             let message = fault(text);
             assert!(message.contains(expected), "{text}: {message}");

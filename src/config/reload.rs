@@ -1,14 +1,14 @@
-//! What a service can take over while it goes on, and what needs a start anew.
+//! Which settings a running service can reload, and which need a restart.
 
 use super::Config;
 
-/// A setting.
+/// A setting and whether a change of it needs a restart.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
-    /// Like "door.open_for"; all groups are one.
+    /// Name with its table, like "door.open_for"; all groups together are "groups".
     pub name: &'static str,
-    /// Whether a change of it needs a start anew: devices, files and sockets stay open,
-    /// and a lock of the other kind would be told the opposite of what is meant.
+    /// Whether a change needs a restart: devices, files and sockets stay open during a
+    /// reload, and a change of the lock type would invert the relay.
     pub restart: bool,
     same: fn(&Config, &Config) -> bool,
 }
@@ -29,8 +29,8 @@ macro_rules! keys {
     };
 }
 
-/// All settings. A test holds them against those of [`Config`], so that a new one must be
-/// put into one of the two lists.
+/// All settings. A test compares them with [`Config`], so that every new setting must be in
+/// one of the two lists.
 pub static KEYS: &[Key] = keys! {
     restart:
         camera.uri, relay.uri,
@@ -57,12 +57,12 @@ pub static KEYS: &[Key] = keys! {
 };
 
 impl Config {
-    /// Settings that differ, those that need a start anew first.
+    /// Settings that differ between the two; those that need a restart come first.
     pub fn changed<'c>(&'c self, other: &'c Self) -> impl Iterator<Item = &'static Key> + 'c {
         KEYS.iter().filter(|key| !(key.same)(self, other))
     }
 
-    /// The first setting that differs and that a service which goes on cannot take over.
+    /// The first setting that differs and needs a restart; `None` if a reload is enough.
     pub fn needs_restart(&self, other: &Self) -> Option<&'static str> {
         self.changed(other).find(|key| key.restart).map(|key| key.name)
     }

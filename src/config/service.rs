@@ -1,4 +1,4 @@
-//! `[service]`: what runs the door.
+//! `[service]`: control socket, power saving and watchdog.
 
 use super::fault::{Fault, seconds};
 use super::unit::time;
@@ -7,29 +7,30 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where the socket of a service that systemd or root runs is.
+/// Folder of the control socket when root or the packaged service runs it.
 pub const SYSTEM_FOLDER: &str = "/run/facelatch";
-/// The socket's name in its folder.
+/// File name of the control socket.
 pub const SOCKET: &str = "control.sock";
-/// How often an empty corridor may be looked at, seconds: whoever steps in front of the
-/// camera without a pixel changing waits for so long.
+/// Range of the interval between looks at an empty corridor, seconds: a person who appears
+/// without a pixel changing waits for up to this time.
 const IDLE_LOOK_EVERY: (f64, f64) = (0.1, 10.0);
-/// How long a thread may be silent, seconds. One pass of the networks takes seconds on an
-/// emulated board.
+/// Range of the watchdog, seconds. One pass of the networks takes seconds on an emulated
+/// board.
 const WATCHDOG: (f64, f64) = (2.0, 600.0);
 
-/// `[service]`: what runs the door.
+/// `[service]`: control socket, power saving and watchdog.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table like [service]")]
 pub struct ServiceConfig {
-    /// The local socket; see [`super::Config::status_socket`] for the default.
+    /// Local control socket; see [`super::Config::status_socket`] for the default.
     pub status_socket: Option<PathBuf>,
-    /// Whether frames in which nothing moves are passed over.
+    /// Skip frames in which nothing moves.
     pub power_saving: bool,
-    /// But so often one is looked at all the same.
+    /// Interval at which a frame is examined although nothing moves, 100 ms to 10 s.
     #[serde(with = "time")]
     pub idle_look_every: Duration,
-    /// So long without a sign of the recognizer or the camera ends the service; zero never.
+    /// End the service when the recognizer or the camera has been silent for this time, 2 s
+    /// to 10 minutes; zero turns this off.
     #[serde(with = "time")]
     pub watchdog: Duration,
 }
@@ -46,20 +47,20 @@ impl Default for ServiceConfig {
 }
 
 impl super::Config {
-    /// Ranges of what is configured here.
+    /// Checks the ranges of this table.
     pub(super) fn check_service(&self) -> Result<(), Fault> {
         let service = &self.service;
         seconds("service.idle_look_every", service.idle_look_every, IDLE_LOOK_EVERY)?;
         if service.watchdog.is_zero() {
             return Ok(());
         }
-        seconds("service.watchdog", service.watchdog, WATCHDOG).map_err(|remark| Fault {
-            text: format!("{}, or \"0s\" for none", remark.text),
-            ..remark
+        seconds("service.watchdog", service.watchdog, WATCHDOG).map_err(|fault| Fault {
+            text: format!("{}, or \"0s\" to turn it off", fault.text),
+            ..fault
         })
     }
 
-    /// Where counters and commands are to be had.
+    /// Path of the control socket, which serves counters and takes commands.
     pub fn status_socket(&self) -> PathBuf {
         self.service.status_socket.clone().unwrap_or_else(|| {
             let user = rustix::process::getuid();
@@ -67,7 +68,7 @@ impl super::Config {
         })
     }
 
-    /// How long a thread may be silent; nothing is for ever.
+    /// Time for which a thread may be silent; `None` if the watchdog is off.
     pub fn watchdog(&self) -> Option<Duration> {
         Some(self.service.watchdog).filter(|watchdog| !watchdog.is_zero())
     }
@@ -78,7 +79,7 @@ impl super::Config {
 fn default_socket(user: u32, variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     let set = |name| variable(name).filter(|value| !value.is_empty());
     if let Some(folders) = set("RUNTIME_DIRECTORY") {
-        // Several are parted by colons.
+        // Several folders are separated by colons.
         let first = std::env::split_paths(&folders).next();
         return first.unwrap_or_else(|| SYSTEM_FOLDER.into()).join(SOCKET);
     }

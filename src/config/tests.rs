@@ -1,10 +1,10 @@
-//! The example held against the code, and what is written against what is read.
+//! Compares the example with the code, and written configurations with those read back.
 
 use super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Keys of the example that have no default: their value is an example, too.
+/// Keys of the example that have no default: their value is an example.
 const WITHOUT_DEFAULT: [&str; 17] = [
     "camera.uri",
     "door.role",
@@ -25,7 +25,7 @@ const WITHOUT_DEFAULT: [&str; 17] = [
     "service.status_socket",
 ];
 
-/// What else must be said for every value of a key to be valid.
+/// Other settings that make every value of a key valid.
 const BESIDE: [(&str, &str); 6] = [
     ("lockout.first", "[lockout]\nlongest = \"1h\"\n"),
     ("lockout.longest", "[lockout]\nfirst = \"1s\"\n"),
@@ -39,7 +39,7 @@ fn parse(text: &str) -> Result<Config, String> {
     Config::parse(Path::new("facelatch.toml"), text).map_err(|error| error.to_string())
 }
 
-/// A configuration with every key there is. A new one does not compile until it is here.
+/// A configuration with every key. A new key does not compile until it is added here.
 fn everything() -> Config {
     let gpio = |line| Some(format!("gpio:0/{line}"));
     Config {
@@ -78,17 +78,17 @@ fn keys(text: &str) -> Vec<String> {
     read.places.settings().iter().map(|place| place.key.clone()).collect()
 }
 
-/// A key of the example, as it is written there.
+/// A key of the example with its comment.
 #[derive(Debug)]
 struct Documented {
     key: String,
-    /// As in the text.
+    /// The value as written.
     value: String,
-    /// What stands above it, a line each.
+    /// The lines of the comment above the key.
     about: Vec<String>,
 }
 
-/// The example: keys with what stands above them.
+/// All keys of the example with their comments.
 fn documented() -> Vec<Documented> {
     let (mut all, mut table, mut about) = (Vec::new(), String::new(), Vec::new());
     for line in EXAMPLE.lines() {
@@ -111,7 +111,7 @@ fn documented() -> Vec<Documented> {
     all
 }
 
-/// Name and value of a setting that is commented out.
+/// Name and value of a commented-out setting.
 fn setting(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.strip_prefix("# ")?.split_once(" = ")?;
     let name_only = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
@@ -129,13 +129,13 @@ fn uncommented() -> String {
     EXAMPLE.lines().map(bare).collect()
 }
 
-/// The options that the example lists below the line that begins so: their names, and all
-/// as shown, as a URI takes them.
+/// The options that the example lists below the line that begins with `heading`: their
+/// names, and all of them as shown, joined as in a URI.
 pub(crate) fn options(heading: &str) -> (Vec<&'static str>, String) {
     let below = EXAMPLE.lines().skip_while(|line| !line.starts_with(heading)).skip(1);
     let shown: Vec<&str> = below
         .map_while(|line| line.strip_prefix("#     "))
-        // The rest of what is told of the one before.
+        // Continuation lines.
         .filter(|line| !line.starts_with(' '))
         .filter_map(|line| line.split_whitespace().next())
         .collect();
@@ -143,7 +143,7 @@ pub(crate) fn options(heading: &str) -> (Vec<&'static str>, String) {
     (names, shown.join("&"))
 }
 
-/// Table, key and value as a text, with what else it takes.
+/// Table, key and value as a text, with the other settings that it needs.
 fn text_with(key: &str, value: &str) -> String {
     let beside = BESIDE.iter().find(|(name, _)| *name == key).map(|(_, text)| *text);
     let (table, name) = key.rsplit_once('.').expect("a key of a table");
@@ -160,7 +160,7 @@ fn the_example_as_it_stands_is_the_default() {
 #[test]
 fn the_example_uncommented_is_the_default_but_for_keys_that_have_none() {
     let mut config = parse(&uncommented()).expect("a configuration");
-    // The one group of the example shows its default, which keeps all out at times.
+    // With its defaults, the only group of the example is refused without a time server.
     let advised: Vec<_> = config.advice().iter().map(|fault| fault.key).collect();
     assert_eq!(advised, ["schedule.clock"]);
     let default = Config::default();
@@ -171,7 +171,7 @@ fn the_example_uncommented_is_the_default_but_for_keys_that_have_none() {
         .collect();
     let named: BTreeSet<_> = WITHOUT_DEFAULT
         .iter()
-        // A group that is there has these by default.
+        // These have a default in every group.
         .filter(|key| !["groups.staff.clock_unsure", "groups.staff.on_holidays"].contains(key))
         .map(|key| (*key).to_owned())
         .collect();
@@ -229,7 +229,7 @@ fn the_ranges_that_are_documented_are_those_of_the_code() {
         let Some((kind, range)) = kind.split_once(" from ") else { continue };
         let (from, to) = range.trim_end_matches('.').split_once(" to ").expect("a range");
         ranges += 1;
-        // The ends are valid, a little beyond them is not.
+        // Both ends are valid, a little beyond them is not.
         let step = if kind == "Number" { 0.01 } else { 1.0 };
         let (inside, beyond) = if kind == "Time" {
             let time = |text| parse_duration(text).expect("a time");
@@ -275,7 +275,7 @@ fn the_names_that_are_documented_are_those_of_the_code() {
         }
         let value = if list { "[\"nothing\"]" } else { "\"nothing\"" };
         let message = parse(&text_with(&one.key, value)).expect_err(&one.key);
-        let (_, offered) = message.split_once(" is none of ").expect("names");
+        let (_, offered) = message.split_once(" is unknown; expected ").expect("names");
         let offered: BTreeSet<&str> = offered.split('"').skip(1).step_by(2).collect();
         assert_eq!(names, offered, "{}", one.key);
     }
@@ -305,7 +305,7 @@ fn a_change_is_seen_and_told_whether_it_needs_a_start_anew() {
     let default = Config::default();
     assert_eq!(default.changed(&default).count(), 0);
     assert_eq!(default.needs_restart(&default), None);
-    // Another value than the default of every key.
+    // Values that differ from the default.
     let others: BTreeMap<&str, &str> = [
         ("relay.uri", "\"serial:/dev/ttyUSB0\""),
         ("groups", "{ staff = {} }"),
@@ -337,7 +337,7 @@ fn a_change_is_seen_and_told_whether_it_needs_a_start_anew() {
             (None, Some(shown)) if WITHOUT_DEFAULT.contains(&key.name) => shown.to_owned(),
             (None, Some(shown)) => match shown.parse::<u32>() {
                 Ok(number) => (number + 1).to_string(),
-                // All times have six seconds and one in their range, or less.
+                // Six seconds are in the range of all other times.
                 Err(_) if key.name == "gpio.debounce" => "\"5ms\"".to_owned(),
                 Err(_) if key.name == "door.anti_passback_forgets" => "\"61s\"".to_owned(),
                 Err(_) if key.name == "enroll.first_within" => "\"11s\"".to_owned(),
@@ -347,7 +347,7 @@ fn a_change_is_seen_and_told_whether_it_needs_a_start_anew() {
         };
         let text = match key.name {
             "groups" => format!("groups = {value}"),
-            // Alone it is not valid.
+            // Not valid alone.
             "door.anti_passback" | "door.neighbours" => continue,
             name => text_with(name, &value),
         };
@@ -414,7 +414,7 @@ fn a_file_that_is_none_is_told_with_the_cure() {
     assert!(message(&path).contains("is it a configuration?"), "{}", message(&path));
 }
 
-/// Any time that reads back to the nanosecond, within its range in milliseconds.
+/// Any time within a range in milliseconds, to the nanosecond.
 fn time_within(from: u64, to: u64) -> impl Strategy<Value = Duration> {
     prop_oneof![
         (from * 1_000_000..=to * 1_000_000).prop_map(Duration::from_nanos),
@@ -422,7 +422,7 @@ fn time_within(from: u64, to: u64) -> impl Strategy<Value = Duration> {
     ]
 }
 
-/// Text of a configuration: settings of the example, some with other values.
+/// Configurations with random values of many settings.
 fn settings() -> impl Strategy<Value = Config> {
     let line =
         "gpio:([0-9]|/dev/gpiochip[0-9]|pinctrl-[a-z]{3})/[0-9]{1,3}(\\?active=low)?|gpio:P[0-9]";

@@ -6,7 +6,7 @@ use serde::{Deserializer, Serializer};
 use std::fmt;
 use std::time::Duration;
 
-/// "a, b and c".
+/// Joins names as in "a, b and c".
 pub(crate) fn in_words(names: &[&str]) -> String {
     match names.split_last() {
         Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
@@ -14,7 +14,8 @@ pub(crate) fn in_words(names: &[&str]) -> String {
     }
 }
 
-/// Reads "3s", "1.5s", "250ms", "2m" or "8h".
+/// Reads a time with its unit, like "3s", "1.5s", "250ms", "2m" or "8h"; `None` for
+/// anything else.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic())?;
@@ -30,8 +31,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-/// As [`parse_duration`] reads it, in the largest unit that makes it a whole number.
-/// It reads back to the nanosecond up to a month: from there on f64 has no more digits.
+/// A time as [`parse_duration`] reads it, in the largest unit that makes it a whole number.
+/// Up to a month it reads back to the nanosecond; beyond that f64 has too few digits.
 pub fn duration_text(time: Duration) -> String {
     let (seconds, nanoseconds) = (time.as_secs(), time.subsec_nanos());
     match (seconds, nanoseconds) {
@@ -46,7 +47,7 @@ pub fn duration_text(time: Duration) -> String {
     }
 }
 
-/// A time with its unit, for `#[serde(with)]`.
+/// Serializes a time with its unit, for `#[serde(with)]`.
 pub(super) mod time {
     use super::*;
 
@@ -69,13 +70,15 @@ pub(super) mod time {
 
         fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
             parse_duration(text).ok_or_else(|| {
-                E::custom(format!("{text:?} is no time, like \"3s\", \"1.5s\" or \"250ms\""))
+                E::custom(format!(
+                    "{text:?} is not a time with its unit, like \"3s\", \"1.5s\" or \"250ms\""
+                ))
             })
         }
     }
 }
 
-/// A rate as text like "1e-4", for `#[serde(with)]`; a number is taken, too.
+/// Serializes a rate as text like "1e-4", for `#[serde(with)]`; also reads a number.
 pub(super) mod rate {
     use super::*;
 
@@ -111,7 +114,7 @@ pub(super) mod rate {
     }
 
     fn none<E: Error>(shown: fmt::Arguments<'_>) -> E {
-        E::custom(format_args!("{shown} is no rate above 0 and below 1, like \"1e-4\""))
+        E::custom(format_args!("{shown} is not a rate above 0 and below 1, like \"1e-4\""))
     }
 }
 

@@ -1,4 +1,4 @@
-"""The board with all that is around it: what the scenes are played on."""
+"""The emulated board with everything connected to it, on which the scenes play."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 
 
 class Log:
-    """Everything that happens, with its time, in one file; and on the terminal if asked."""
+    """Writes everything that happens, with its time, to a file; if verbose also to the terminal."""
 
     def __init__(self, path: Path, verbose: bool):
         self.begun = time.monotonic()
@@ -33,14 +33,14 @@ class Log:
                 print(line, flush=True)
 
     def say(self, text: str):
-        """To the terminal in any case."""
+        """Writes to the file and always to the terminal."""
         self("test", text)
         if not self.verbose:
             print(text, flush=True)
 
 
 class Board:
-    """Boots and power cuts over one disk."""
+    """The board through several boots and power cuts, with one disk."""
 
     def __init__(self, work: Path, folder: Path, log: Log, cpu: str):
         self.work, self.folder, self.log, self.cpu = work, folder, log, cpu
@@ -49,12 +49,12 @@ class Board:
         self.disk = disk.Disk(folder)
         self.camera = pictures.Camera(self.share, log)
         self.machine = None
-        # What scenes leave for those after them.
+        # State that scenes leave for the scenes after them.
         self.service = self.newcomer = None
         self.serial = False
 
     def boot(self):
-        """Power on, until the guest answers and the camera is fed."""
+        """Switches the power on; returns once the guest answers and the camera is fed."""
         self.machine = qemu.Machine(self.work, self.folder, self.disk, self.log, self.cpu)
         try:
             self.gpio = self.machine.gpio
@@ -65,13 +65,13 @@ class Board:
             self.off()
             raise
         self.guest.must("feeder /dev/video0 /mnt/clip >/dev/console 2>&1 &")
-        # One place for what the program says; found by its name.
+        # One device for the program's log, found by the name of its port.
         self.guest.must(
             "for p in /sys/class/virtio-ports/*; do"
             " [ $(cat $p/name) = log ] && ln -sf /dev/${p##*/} /run/log; done; test -e /run/log")
 
     def cut_power(self):
-        """Everything stops where it is; what the disk had not flushed is lost."""
+        """Cuts the power: everything stops at once, and writes not yet flushed are lost."""
         self.machine.kill()
         left = self.disk.cut()
         self.log("host", f"power cut: {left['kept']} writes on the disk, {left['lost']} lost")
@@ -83,7 +83,7 @@ class Board:
 
 
 def temporary(name: str) -> Path:
-    """A folder whose sockets have short enough paths."""
+    """Makes a temporary folder whose path is short enough for unix sockets."""
     folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"{name}-{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)

@@ -1,10 +1,10 @@
-"""The disk of the gallery, and what a power cut leaves of it.
+"""The disk of the gallery, and its state after a power cut.
 
-Killing the emulator alone would be too kind: whatever the guest had written, flushed or
-not, would be in the host's memory and stay. So the emulator writes a log of the disk
-beside it (its driver `blklogwrites`, in the format of Linux's dm-log-writes), and after
-a power cut the disk is made anew from its state at boot and the writes up to the last
-flush. What came after is lost, as in a card or a disk whose cache lost its power.
+Killing the emulator would not lose any write: everything the guest has written, flushed
+or not, is in the host's memory and survives. Therefore the emulator also logs all writes
+to the disk (driver `blklogwrites`, in the format of Linux's dm-log-writes). After a power
+cut the disk is rebuilt from its state at boot and the writes up to the last flush. Later
+writes are lost, as on a card or disk whose cache lost power.
 """
 
 import shutil
@@ -20,19 +20,19 @@ SIZE = 64 << 20
 
 class Disk:
     def __init__(self, folder: Path):
-        """A new disk with an empty ext4."""
+        """Makes a new disk with an empty ext4 file system."""
         self.image = folder / "disk.img"
         self.boot = folder / "disk.boot"
         self.log = folder / "disk.log"
         with open(self.image, "wb") as file:
             file.truncate(SIZE)
         mkfs = shutil.which("mkfs.ext4") or "/usr/sbin/mkfs.ext4"
-        # Not lazy: a thread that still writes tables would flush all the time.
+        # Lazy initialization would keep a kernel thread writing and flushing.
         subprocess.run([mkfs, "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0",
                         str(self.image)], check=True)
 
     def arguments(self) -> list:
-        """What tells the emulator; takes the state of now as that at boot."""
+        """Arguments for the emulator. Saves the present state as the state at boot."""
         shutil.copyfile(self.image, self.boot)
         self.log.write_bytes(b"")
         return [
@@ -44,7 +44,7 @@ class Disk:
         ]
 
     def cut(self) -> dict:
-        """What is left after a power cut; how many writes were kept and how many lost."""
+        """Rebuilds the disk after a power cut. Returns the numbers of writes kept and lost."""
         entries = list(self._entries())
         last = max((at for at, entry in enumerate(entries) if entry[2] & FLUSH), default=-1)
         shutil.copyfile(self.boot, self.image)
@@ -60,7 +60,7 @@ class Disk:
         return {"kept": sum(writes[:last + 1]), "lost": sum(writes[last + 1:])}
 
     def _entries(self):
-        """(sector, sectors, flags, bytes, where they are in the log) of each entry."""
+        """Yields (sector, sectors, flags, bytes, their offset in the log) per entry."""
         with open(self.log, "rb") as log:
             magic, _version, count, sector_size = struct.unpack("<QQQI", log.read(28))
             if magic != MAGIC or sector_size != SECTOR:
@@ -71,7 +71,7 @@ class Disk:
                 header = log.read(32)
                 if len(header) < 32:
                     break
-                # The fourth number is the length of a mark's text; nobody makes marks.
+                # The fourth number is the text length of a mark; there are no marks here.
                 sector, sectors, flags, _ = struct.unpack("<QQQQ", header)
                 size = 0 if flags & DISCARD else sectors * SECTOR
                 yield sector, sectors, flags, size, at + SECTOR

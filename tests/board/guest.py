@@ -11,13 +11,13 @@ from qemu import connect
 
 
 class Guest:
-    """The agent in the guest: one command at a time."""
+    """The agent in the guest, which runs one command at a time."""
 
     def __init__(self, path: Path, seconds: float = 1200):
         self.link = connect(path)
         self.buffer = b""
         self.number = 0
-        # It says its kernel's release as soon as the board is up.
+        # The agent sends the kernel release as soon as the board is up.
         self.release = self._answer(0, seconds)[1].strip()
 
     def _line(self, seconds: float) -> bytes:
@@ -37,35 +37,35 @@ class Guest:
     def _answer(self, number: int, seconds: float) -> tuple:
         while True:
             fields = self._line(seconds).split()
-            # An answer to something that was given up on is passed over.
+            # Skip late answers to commands that timed out.
             if len(fields) >= 2 and int(fields[0]) == number:
                 output = base64.b64decode(fields[2]) if len(fields) > 2 else b""
                 return int(fields[1]), output.decode(errors="replace")
 
     def run(self, command: str, seconds: float = 1200) -> tuple:
-        """Exit code and output, both streams together."""
+        """Runs a command; returns its exit code and its output, both streams together."""
         self.number += 1
         self.link.sendall(f"{self.number} {command}\n".encode())
         return self._answer(self.number, seconds)
 
     def must(self, command: str, seconds: float = 1200) -> str:
-        """The output of a command that has to succeed."""
+        """Runs a command that must succeed; returns its output."""
         code, output = self.run(command, seconds)
         if code != 0:
             raise RuntimeError(f"{command}: exit code {code}: {output.strip()}")
         return output
 
     def sleep(self, seconds: float):
-        """For so long by the guest's clock, which is late where the machine is busy."""
+        """Sleeps by the guest's clock, which is slower than ours on a busy machine. Seconds."""
         self.must(f"sleep {seconds}")
 
     def uptime(self) -> float:
-        """By the guest's clock."""
+        """Seconds since boot by the guest's clock."""
         return float(self.must("cat /proc/uptime").split()[0])
 
 
 class ServiceLog:
-    """What the program says, a line at a time, kept for as long as the boot lasts."""
+    """The log lines of the program since boot."""
 
     def __init__(self, path: Path, log):
         self.link = connect(path)
@@ -92,7 +92,7 @@ class ServiceLog:
                     self.more.notify_all()
 
     def mark(self) -> int:
-        """A place in the log: what was said until now."""
+        """The current end of the log, as a position for `said` and `wait`."""
         with self.more:
             return len(self.lines)
 
@@ -101,7 +101,7 @@ class ServiceLog:
             return next((text for _, text in self.lines[since:] if re.search(pattern, text)), None)
 
     def wait(self, pattern: str, seconds: float, since: int = 0) -> str:
-        """Until it says something like this after that place; what it said."""
+        """Waits for a line that matches after position `since`; returns the line."""
         end = time.monotonic() + seconds
         with self.more:
             seen = since

@@ -1,11 +1,11 @@
 """The people in front of the camera, as clips that the guest's feeder plays.
 
-Two are the portraits in assets/, the third is nobody: the eyes of one on the mouth of the
-other, widened by a third, whom the models take for neither. Each is brought to 320x240
-with eyes, nose and mouth in the same place, and shown in a few frames that move by
-pixels and differ in brightness, as a person before a camera is never twice the same.
+Two are the portraits in assets/. The third is nobody: the eyes of one above the mouth of
+the other, widened by a third, which the models recognize as neither. Each is scaled to
+320x240 with eyes, nose and mouth in the same place, and shown in a few frames that move
+by some pixels and differ in brightness, because live frames are never identical.
 
-JPEG is read and written by libjpeg's own programs; the rest is whole numbers in Python.
+The programs of libjpeg read and write JPEG; the rest is Python.
 """
 
 import struct
@@ -13,26 +13,26 @@ import subprocess
 from pathlib import Path
 
 WIDTH, HEIGHT = 320, 240
-# Frames a second: more is more than an emulated board looks at.
+# Frames per second; an emulated board cannot process more.
 RATE = 5
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-# Eyes, nose and mouth as the detector finds them.
+# Eyes, nose and corners of the mouth as the detector finds them, pixels.
 LANDMARKS = {
     "astronaut": [(140.1, 101.3), (183.7, 103.9), (161.5, 129.1), (137.6, 140.1), (181.7, 142.6)],
     "grace_hopper": [(128.4, 137.1), (199.8, 133.0), (167.4, 174.8), (137.6, 207.7),
                      (198.1, 203.7)],
 }
-# Where they are put: eyes 54 pixels apart, a face of some 110x145 in the middle.
+# Their target positions: eyes 54 pixels apart, a face of about 110x145 in the middle.
 PLACE = [(133, 95), (187, 95), (160, 125), (137, 152), (183, 152)]
-# The row between the eyes and the mouth at which the two halves meet, softly.
+# The row between eyes and mouth at which the two halves meet, and the height of the blend.
 SEAM, SOFT = 112, 10
 WIDER = 0.75
-# Pixels to the right, pixels down, brightness added: the frames of a clip.
+# The frames of a clip: pixels to the right, pixels down, brightness added.
 FRAMES = [(0, 0, 0), (2, 0, 2), (1, 1, -2), (-1, 1, 0), (-2, 0, 3)]
 
 
 class Picture:
-    """RGB, rows of bytes."""
+    """An RGB picture as rows of bytes."""
 
     def __init__(self, rows: list):
         self.rows = rows
@@ -45,7 +45,7 @@ class Picture:
         return Picture([pixels[at:at + width * 3] for at in range(0, width * height * 3, width * 3)])
 
     def sampled(self, place) -> "Picture":
-        """320x240 pixels from where `place(x, y)` says, bilinear, the border repeated."""
+        """A 320x240 picture sampled at `place(x, y)`, bilinear, with the border repeated."""
         right, bottom = len(self.rows[0]) // 3 - 1, len(self.rows) - 1
         rows = []
         for y in range(HEIGHT):
@@ -64,7 +64,7 @@ class Picture:
         return Picture(rows)
 
     def moved(self, right: int, down: int, brighter: int) -> "Picture":
-        """By whole pixels, the border repeated."""
+        """The picture moved by whole pixels, with the border repeated."""
         table = bytes(min(max(value + brighter, 0), 255) for value in range(256))
         rows = []
         for y in range(HEIGHT):
@@ -82,7 +82,7 @@ class Picture:
                               capture_output=True).stdout
 
     def yuyv(self) -> bytes:
-        """BT.601 of limited range, as cameras send it: Y0 U Y1 V for two pixels."""
+        """YUYV in limited-range BT.601, as cameras send it: Y0 U Y1 V per two pixels."""
         out = bytearray()
         for row in self.rows:
             for at in range(0, len(row), 6):
@@ -98,9 +98,9 @@ class Picture:
 
 
 def portrait(name: str) -> Picture:
-    """A portrait turned, scaled and moved so that its features are at PLACE."""
+    """A portrait rotated, scaled and moved so that its landmarks are at PLACE."""
     source = LANDMARKS[name]
-    # The similarity of least squares from PLACE to the portrait, as a complex number.
+    # Least-squares similarity transform from PLACE to the portrait, as a complex number.
     to = [complex(*point) for point in source]
     at = [complex(*point) for point in PLACE]
     to_mean, at_mean = sum(to) / 5, sum(at) / 5
@@ -114,7 +114,7 @@ def portrait(name: str) -> Picture:
 
 
 def nobody(eyes: Picture, mouth: Picture) -> Picture:
-    """Somebody who does not exist."""
+    """A person who does not exist: the eyes of one and the mouth of the other."""
     rows = []
     for y in range(HEIGHT):
         share = min(max((y - SEAM) / SOFT + 0.5, 0.0), 1.0)
@@ -124,13 +124,13 @@ def nobody(eyes: Picture, mouth: Picture) -> Picture:
 
 
 def turned(person: Picture) -> Picture:
-    """Narrow as a head turned away a little: a second view of the same person, as unlike
-    the first (cosine 0.84) as enrolling asks for."""
+    """The face narrowed, as if the head were turned a little: a second view whose cosine to
+    the first (0.84) is low enough for enrolment."""
     return person.sampled(lambda x, y: (160 + (x - 160) * 1.12, y))
 
 
 def people() -> dict:
-    """Everybody there is, by what they are in the scenes."""
+    """All pictures, by their role in the scenes."""
     hopper, collins = portrait("grace_hopper"), portrait("astronaut")
     empty = Picture([bytes([96, 104, 112]) * WIDTH] * HEIGHT)
     return {"administrator": hopper, "administrator turned": turned(hopper),
@@ -139,7 +139,7 @@ def people() -> dict:
 
 
 class Camera:
-    """What the camera sees, from the host. One clip a person and format is made ahead."""
+    """Feeds the camera from the host, with one clip per person and format."""
 
     FORMATS = {"YUYV": Picture.yuyv, "MJPG": Picture.jpeg}
 
@@ -159,7 +159,7 @@ class Camera:
         return self.clips[key]
 
     def make(self, formats=("YUYV",)):
-        """Makes all clips of these formats now, so that scenes do not wait for them."""
+        """Makes all clips in these formats now, so that scenes need not wait for them."""
         for self.format in reversed(formats):
             for who in self.pictures:
                 self._made(who)
@@ -171,21 +171,21 @@ class Camera:
         new.rename(self.clip)
 
     def show(self, who: str):
-        """Somebody steps in front of it, or nobody: "empty"."""
+        """Shows a person; "empty" shows nobody."""
         self._play(b"".join(self._made(who)))
         self.log("host", f"camera sees: {who} ({self.format})")
 
     def hang(self, who: str):
-        """It sends one picture of somebody over and over, the same to the last bit."""
+        """Freezes the camera: it repeats one picture of a person bit for bit."""
         self._play(self._made(who)[0])
         self.log("host", f"camera hangs at: {who} ({self.format})")
 
     def stall(self):
-        """It is there and sends nothing."""
+        """The camera is present but sends no frames."""
         self._play(b"")
         self.log("host", "camera sends nothing")
 
     def gone(self):
-        """It is not there."""
+        """The camera is missing."""
         self.clip.unlink(missing_ok=True)
         self.log("host", "camera gone")

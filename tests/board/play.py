@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Boots the emulated board, plays scenes on it, and says how each went.
+"""Boots the emulated board, plays scenes on it and reports the result of each.
 
     play.py WORK [--probe] [--only NAME]... [--cpu CPU] [--verbose]
 
-WORK is what setup.sh made. The exit code is 0 where every scene passed, 1 where one did
-not, 2 where the board did not come up. A scene needs those before it, so the first
-failure ends the play. Everything that happened is in WORK/last.log.
+WORK is the folder that setup.sh made. Exit code: 0 if every scene passed, 1 if a scene
+failed, 2 if the board did not boot. Scenes build on each other, so the first failure ends
+the run. WORK/last.log has everything that happened.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def arguments():
 
 
 def play(board, scenes, log) -> list:
-    """(name, seconds, what went wrong or None) of every scene played."""
+    """Plays scenes; returns (name, seconds, error or None) per scene played."""
     results = []
     for scene in scenes:
         name = scene.__name__.replace("_", " ")
@@ -42,7 +42,7 @@ def play(board, scenes, log) -> list:
         wrong = None
         try:
             scene(board)
-        except Exception as error:  # whatever it is, the table must be printed
+        except Exception as error:  # any error: the summary must be printed
             wrong = f"{type(error).__name__}: {error}"
             log("test", traceback.format_exc())
         seconds = time.monotonic() - begun

@@ -1,6 +1,6 @@
-"""Scenes without the program: is the board itself as it should be?
+"""Scenes without the program, which check the emulated board itself.
 
-Where these pass and others fail, it is the program, or what the scenes expect of it.
+If these pass and others fail, the fault is in the program or in the other scenes.
 """
 
 import re
@@ -21,7 +21,7 @@ def later(seconds: float, action, *arguments):
 
 
 def camera_raw(board):
-    """Frames of YUYV arrive whole, and another picture once it is swapped."""
+    """YUYV frames arrive complete, and change when the picture is swapped."""
     board.camera.show("administrator")
     board.guest.sleep(1.5)
     output = board.guest.must("probe frames /dev/video0 4")
@@ -31,7 +31,7 @@ def camera_raw(board):
     board.camera.show("newcomer")
     board.guest.sleep(1.5)
     other = set(re.findall(r"frame (\d+) (\w+)", board.guest.must("probe frames /dev/video0 4")))
-    # The buffers may hold frames of the last picture for once around.
+    # The buffers may still hold frames of the previous picture once.
     assert other - one, "the picture was not swapped"
 
 
@@ -51,13 +51,13 @@ def camera_stalls_and_goes(board):
 
 
 def camera_jpeg(board):
-    """The same in JPEG, each frame as long as it is."""
+    """JPEG frames arrive, each with its own length."""
     board.camera.format = "MJPG"
     board.camera.show("administrator")
     board.guest.sleep(2)
     output = board.guest.must("probe frames /dev/video0 5")
     assert "MJPG 320x240" in output, output
-    # v4l2loopback may give out a buffer first that nobody has written.
+    # The first buffer of v4l2loopback may be one that was never written.
     sizes = {int(size) for size, _ in re.findall(r"frame (\d+) (\w+)", output)[1:]}
     assert len(sizes) > 1 and max(sizes) < 100_000, output
     board.camera.format = "YUYV"
@@ -65,17 +65,17 @@ def camera_jpeg(board):
 
 
 def button(board):
-    """The guest sees both edges, with its kernel's times."""
+    """The guest sees both edges of a press, with kernel timestamps."""
     later(1.5, board.gpio.press, lines.BUTTON, 0.5)
     output = board.guest.must(f"probe edges {CHIP} {lines.BUTTON} 2 60000")
     falling, rising = map(int, re.findall(r"ing (\d+) ms", output)[:2])
     assert "falling" in output.splitlines()[1], output
-    # By the guest's clock, which may be late and never ahead.
+    # By the guest's clock, which may run slower than ours but never faster.
     assert 0 < rising - falling <= 900, f"pressed for {rising - falling} ms instead of 500"
 
 
 def relay_line(board):
-    """A pulse of a second, seen from outside."""
+    """A one-second pulse on the relay line is seen from outside."""
     begun = time.monotonic()
     board.guest.must(f"probe set {CHIP} {lines.RELAY} 1 1000; probe set {CHIP} {lines.RELAY} 0 10")
     board.guest.sleep(0.1)
@@ -85,7 +85,7 @@ def relay_line(board):
 
 
 def relay_lcus(board):
-    """LCUS-1: on and off."""
+    """The LCUS-1 board switches on and off."""
     begun = time.monotonic()
     board.guest.must(f"probe serial {PORT} A00101A2 0 0; sleep 1; probe serial {PORT} A00100A1 0 0")
     board.relay.wait(1, 0, 5)
@@ -100,8 +100,8 @@ def ask(board, body: str, count: int) -> bytes:
 
 
 def relay_modbus(board):
-    """Modbus RTU: written, answered, read back; an impossible coil refused; a message with
-    a wrong sum not taken."""
+    """Modbus RTU: a write is answered and read back, an illegal coil is refused, and a message
+    with a wrong checksum is ignored."""
     body = bytes.fromhex("01050000ff00")
     assert ask(board, body.hex(), 8) == body + crc(body)
     assert board.relay.coils[0] == 1
@@ -115,7 +115,7 @@ def relay_modbus(board):
 
 
 def replug(board):
-    """Unplugged it is gone, plugged in again it answers."""
+    """An unplugged board disappears; plugged in again it answers."""
     board.machine.unplug_relay()
     board.guest.sleep(2)
     code, _ = board.guest.run(f"test -e {PORT}")
@@ -126,11 +126,11 @@ def replug(board):
 
 
 def power_cut(board):
-    """What was flushed is there after a power cut, what was not is lost, the file system
-    is whole."""
+    """After a power cut flushed writes are present, later writes are lost, and the file
+    system is intact."""
     folder = "/var/lib/facelatch"
     board.guest.must(f"echo kept >{folder}/flushed; sync")
-    # Written to the disk, but not flushed: as big as its cache, so to speak.
+    # Written to the disk but not flushed, as in the cache of a disk.
     board.guest.must(f"dd if=/dev/zero of={folder}/zeros bs=4k count=64 2>/dev/null; sync;"
                      f" dd if=/dev/urandom of={folder}/zeros bs=4k count=64 conv=notrunc"
                      " oflag=direct 2>/dev/null")

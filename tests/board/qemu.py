@@ -1,7 +1,7 @@
-"""The emulator as a process: started, spoken to over QMP and qtest, ended.
+"""The emulator process and its control over QMP and qtest.
 
-QMP plugs and unplugs devices. qtest reaches the chips behind the guest's back: it reads
-the GPIO chip's data register as a volt meter on its lines would, and drives its inputs.
+QMP plugs and unplugs devices. qtest accesses chips without the guest's involvement: it
+reads the data register of the GPIO chip, as a voltmeter would, and drives its inputs.
 """
 
 import json
@@ -15,16 +15,16 @@ from pathlib import Path
 
 import lines
 
-# Where machine `virt` has its PL061, and its data register: the address selects the
-# lines (bits 9..2 are a mask), so that one read takes all eight.
+# Address of the PL061 of machine `virt`, and of its data register: bits 9..2 of the address
+# are a mask of lines, so that one read covers all eight.
 PL061 = 0x0903_0000
 ALL_LINES = PL061 + (0xFF << 2)
-# Polled so often; a pulse shorter than this may be missed.
+# Polling interval, seconds; shorter pulses may be missed.
 POLL = 0.02
 
 
 def connect(path: Path, seconds: float = 20) -> socket.socket:
-    """A unix socket that the emulator is about to make."""
+    """Connects to a unix socket, waiting until the emulator has created it."""
     end = time.monotonic() + seconds
     while True:
         link = socket.socket(socket.AF_UNIX)
@@ -39,7 +39,7 @@ def connect(path: Path, seconds: float = 20) -> socket.socket:
 
 
 class Qmp:
-    """Commands to the emulator."""
+    """Sends commands to the emulator over QMP."""
 
     def __init__(self, path: Path):
         self.file = connect(path).makefile("rw")
@@ -61,7 +61,7 @@ class Qmp:
 
 
 class Gpio:
-    """The lines of the GPIO chip from outside: inputs are driven, all are recorded."""
+    """The GPIO lines from outside: drives the inputs and records all lines."""
 
     def __init__(self, path: Path, chip: str, log):
         self.file = connect(path).makefile("rw")
@@ -86,12 +86,12 @@ class Gpio:
                 answer = self.file.readline()
                 if not answer:
                     raise ConnectionError("qtest: the emulator is gone")
-                # Lines that begin with IRQ tell of interrupts nobody asked about.
+                # Skip unsolicited reports of interrupts.
                 if not answer.startswith("IRQ"):
                     return answer.strip()
 
     def drive(self, line: int, level: int):
-        """What a switch outside does to an input."""
+        """Sets the level of an input, as an external switch would."""
         answer = self._ask(f"set_irq_in {self.chip} unnamed-gpio-in {line} {level}")
         if answer != "OK":
             raise RuntimeError(f"qtest: line {line}: {answer}")
@@ -119,7 +119,7 @@ class Gpio:
                 level = levels >> line & 1
                 if before is None or before >> line & 1 != level:
                     self.record.append((now, line, level))
-                    # The lights blink; their record is enough.
+                    # The lights blink, so their changes are only recorded.
                     if before is not None and line not in (lines.GREEN, lines.RED, lines.BUZZER):
                         self.log("line", f"{name} {level}")
             self.levels = levels
@@ -129,13 +129,13 @@ class Gpio:
         return self.levels >> line & 1 if self.levels is not None else 0
 
     def changes(self, line: int, since: float = 0.0) -> list:
-        """(time, level) of a line's changes since then."""
+        """(time, level) of each change of a line since a time."""
         with self.changed:
             return [(at, level) for at, which, level in self.record
                     if which == line and at >= since]
 
     def wait(self, line: int, level: int, seconds: float) -> float:
-        """Until a line is at a level; when that was seen."""
+        """Waits until a line has a level; returns the time at which it was seen."""
         end = time.monotonic() + seconds
         with self.changed:
             while self.levels is None or self.levels >> line & 1 != level:
@@ -147,8 +147,8 @@ class Gpio:
         return time.monotonic()
 
     def press(self, line: int, seconds: float, sleep=time.sleep):
-        """Pulls an input to its other level so long: by our clock, or by the guest's where
-        its own `sleep` is given, so that one that is late sees it, too."""
+        """Inverts an input for some seconds by our clock, or by the guest's clock if its
+        `sleep` is given, so that a slow guest sees the press, too."""
         rest = lines.INPUTS[line]
         self.drive(line, 1 - rest)
         sleep(seconds)
@@ -161,8 +161,8 @@ class Machine:
     RELAY_PLUG = {"driver": "usb-serial", "chardev": "relay", "id": "relay0"}
 
     def __init__(self, work: Path, folder: Path, disk, log, cpu: str):
-        """`folder` gets the sockets, `folder/share` is the guest's /mnt; `disk` is a
-        `disk.Disk`."""
+        """Boots the board. `folder` holds the sockets, `folder/share` is /mnt in the guest;
+        `disk` is a `disk.Disk`."""
         self.folder = folder
         self.log = log
         share = folder / "share"
@@ -174,17 +174,17 @@ class Machine:
             return f"{path},server=on,wait=off"
 
         command = [
-            # Two processors are emulated by two threads: whatever else runs here goes
-            # first, the other end of the serial port above all.
+            # Low priority: other processes here go first, above all the other end of the
+            # serial port.
             "nice", "-n", "10",
             "qemu-system-aarch64", "-M", "virt", "-cpu", cpu, "-smp", "2", "-m", "512",
-            # An instruction takes a nanosecond of the guest's time, however long it takes
-            # here: on a machine that does much else the guest's clock goes slower, and
-            # its program finds itself as fast as ever.
+            # One instruction takes one nanosecond of guest time, however long it takes
+            # here. On a busy machine the guest's clock runs slower, and its program does
+            # not notice.
             "-accel", "tcg,thread=single", "-icount", "shift=0",
             "-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none",
             "-kernel", str(work / "vmlinuz"), "-initrd", str(work / "initrd"),
-            # A panic ends the emulator, and so the test.
+            # A kernel panic ends the emulator, and so the test.
             "-append", "console=ttyAMA0 loglevel=4 panic=-1",
             "-serial", "stdio",
             "-qmp", f"unix:{sock('qmp')}",
@@ -223,12 +223,12 @@ class Machine:
                 self.log("console", text)
 
     def unplug_relay(self):
-        """The relay's USB plug is pulled."""
+        """Unplugs the USB relay."""
         self.qmp.ask("device_del", id=self.RELAY_PLUG["id"])
         self.log("host", "relay unplugged")
 
     def plug_relay(self):
-        """And put back in."""
+        """Plugs the USB relay in again."""
         self.qmp.ask("device_add", **self.RELAY_PLUG)
         self.log("host", "relay plugged in")
 
@@ -236,7 +236,7 @@ class Machine:
         return self.process.poll() is None
 
     def kill(self):
-        """The power is cut: the emulator has no chance to do anything more."""
+        """Cuts the power: kills the emulator at once."""
         gpio = getattr(self, "gpio", None)
         if gpio:
             gpio.running = False

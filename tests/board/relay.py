@@ -1,5 +1,5 @@
-"""The other end of the USB serial relay: a board of eight relays that speaks LCUS-1 and
-Modbus RTU, as the real ones do, and writes down what it was told."""
+"""The other end of the USB serial relay: a simulated board of eight relays that speaks
+LCUS-1 and Modbus RTU like real boards, and records its commands."""
 
 import threading
 import time
@@ -11,16 +11,16 @@ CHANNELS = 8
 SLAVE = 1
 READ_COILS, WRITE_COIL = 1, 5
 ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE = 1, 2, 3
-# Writing at this address + coil energises it for so many tenths of a second, as boards of
-# Waveshare do.
+# Writing a value to this address + coil energises the coil for that many tenths of a
+# second, as on boards by Waveshare.
 FLASH = 0x0200
 LONGEST_FLASH = 0x7FFF
-# An LCUS-1 command begins with this byte, four bytes in all.
+# First byte of an LCUS-1 command, which has four bytes.
 LCUS = 0xA0
 
 
 def crc(message: bytes) -> bytes:
-    """CRC-16 of Modbus: reflected 0x8005, begun with ones, low byte first."""
+    """CRC-16 of Modbus: reflected 0x8005, initial value all ones, low byte first."""
     value = 0xFFFF
     for byte in message:
         value ^= byte
@@ -30,19 +30,19 @@ def crc(message: bytes) -> bytes:
 
 
 class SerialRelay:
-    """Answers on the emulator's socket for as long as the emulator lives. The coils hold
-    their state while the relay's plug is out, as a relay with a supply of its own does."""
+    """Answers on the emulator's socket while the emulator runs. The coils keep their state
+    while the board is unplugged, like a board with its own power supply."""
 
     def __init__(self, path: Path, log):
         self.link = connect(path)
         self.log = log
         self.coils = [0] * CHANNELS
         self.timers = {}
-        # (time, channel from 1, state) of every change.
+        # (time, channel from 1, state) per change.
         self.record = []
-        # Messages taken, refused for their sum, and answered.
+        # Numbers of messages accepted, rejected for their checksum, and answered.
         self.taken = self.spoiled = self.answered = 0
-        # A relay that listens and says nothing.
+        # When true, the board carries out commands but does not answer.
         self.mute = False
         self.changed = threading.Condition()
         threading.Thread(target=self._serve, daemon=True).start()
@@ -58,8 +58,8 @@ class SerialRelay:
             if not part:
                 return
             now = time.monotonic()
-            # Silence ends a message, whole or not; 3.5 characters in the standard, far
-            # more here, where the emulator may stop for a moment in between.
+            # Silence ends a message, complete or not. The standard says 3.5 characters; the
+            # limit is much longer here because the emulator may pause.
             if waiting and now - last > 1.0:
                 self._spoil(waiting)
                 waiting = b""
@@ -71,7 +71,7 @@ class SerialRelay:
         self.log("relay", f"not understood: {message.hex(' ')}")
 
     def _take(self, waiting: bytes) -> bytes:
-        """Carries out whole messages; what is left of the bytes."""
+        """Carries out complete messages; returns the remaining bytes."""
         while waiting:
             if waiting[0] == LCUS:
                 if len(waiting) < 4:
@@ -79,7 +79,7 @@ class SerialRelay:
                 self._lcus(waiting[:4])
                 waiting = waiting[4:]
             elif waiting[0] == SLAVE:
-                # Functions 1 and 5 are eight bytes; no other is spoken here.
+                # Functions 1 and 5 have eight bytes; no others are supported here.
                 if len(waiting) < 8:
                     break
                 self._modbus(waiting[:8])
@@ -156,13 +156,13 @@ class SerialRelay:
             self.changed.notify_all()
 
     def changes(self, channel: int, since: float = 0.0) -> list:
-        """(time, state) of a channel's changes since then."""
+        """(time, state) of each change of a channel since a time."""
         with self.changed:
             return [(at, state) for at, which, state in self.record
                     if which == channel and at >= since]
 
     def wait(self, channel: int, state: int, seconds: float) -> float:
-        """Until a channel is in a state; when that was seen."""
+        """Waits until a channel has a state; returns the time at which it was seen."""
         end = time.monotonic() + seconds
         with self.changed:
             while self.coils[channel - 1] != state:

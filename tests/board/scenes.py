@@ -1,9 +1,9 @@
-"""The scenes of one boot, and of the one after the power cut.
+"""The scenes of one boot, and of the boot after the power cut.
 
-Each takes the board as the one before it left it, with nobody in front of the camera, and
-leaves it so. What must be true is asserted from outside: levels of lines, bytes on the
-serial port, exit codes, and the gallery as the program's own command lists it. What the
-program says in its log only tells when to go on.
+Each scene starts from the state that the one before it left, with nobody in front of the
+camera, and ends that way. Assertions look at the board from outside: levels of lines,
+bytes on the serial port, exit codes, and the gallery as the program lists it. The log of
+the program only shows when a scene can continue.
 """
 
 import json
@@ -16,23 +16,24 @@ from service import (ADMINISTRATOR_AWAITED, CAMERA_AWAY, CAMERA_BACK, CAMERA_HAN
 
 # As in facelatch.toml.
 OPEN_FOR, EXIT_FOR, HELD_OPEN_AFTER = 4.0, 3.0, 8.0
-# A pulse may be seen so much shorter or longer than it was: polling, and commands in the
-# guest that tell its time.
+# Tolerance on the length of a pulse, seconds: polling makes it look shorter, and the guest
+# commands that read the clock make it look longer.
 EARLY, LATE = 0.5, 3.0
-# For whatever comes sooner or later: seconds on an idle machine, much more on a busy one.
+# Timeout for events that must happen, seconds: far longer than an idle machine needs.
 PATIENCE = 1200
-# Nothing happens within this, where nothing is to happen.
+# How long to watch when nothing may happen, seconds.
 QUIET = 3.0
-# The board's GPIO chip, for programs and for the kernel.
+# Names of the board's GPIO chip, for programs and for the kernel.
 CHIP = "/dev/gpiochip0"
 CHIP_DEVICE = "9030000.pl061"
 CHIP_DRIVER = "/sys/bus/amba/drivers/pl061_gpio"
-# A hand on a button, by the guest's clock: long enough to be seen, and no hold.
+# Length of a press by the guest's clock, seconds: long enough to register, too short for a
+# hold.
 PRESS = 0.5
 
 
 class Gate:
-    """The relay in use, on its line or its port, all the same to a scene."""
+    """The relay in use, on the GPIO line or the serial port, with one interface."""
 
     def __init__(self, board, serial: bool):
         self.board, self.serial = board, serial
@@ -48,14 +49,15 @@ class Gate:
         return self.board.gpio.changes(lines.RELAY, since)
 
     def stays_locked(self, since: float, seconds: float = 0.0):
-        """It has not moved since then, and does not for some more seconds."""
+        """Asserts that the relay has not moved since a time, nor does for some more seconds."""
         self.board.guest.sleep(seconds)
         changes = self.changes(since)
         assert not changes, f"the relay moved: {changes}"
 
     def pulse(self, since: float, length: float):
-        """It opens once, for as long as it should, and no longer. The guest's time is
-        never ahead of ours, so ours says what is too short, and its what is too long."""
+        """Asserts that the door opens once, for `length` seconds. The guest's clock is never
+        ahead of ours, so ours shows a pulse that is too short, and the guest's one that is
+        too long."""
         self.wait(1, PATIENCE)
         opened = self.board.guest.uptime()
         self.wait(0, PATIENCE)
@@ -77,13 +79,13 @@ def start(board, serial: bool):
 
 
 def leave(board):
-    """Whoever is there walks away, for long enough to be somebody new next time."""
+    """The person walks away, for long enough to start a new track next time."""
     board.camera.show("empty")
     board.guest.sleep(QUIET)
 
 
 def admitted(board, who: str):
-    """Somebody steps in front of the camera and the door opens for as long as it should."""
+    """A person steps in front of the camera, and the door opens for the configured time."""
     begun = time.monotonic()
     board.camera.show(who)
     gate(board).wait(1, PATIENCE)
@@ -93,7 +95,7 @@ def admitted(board, who: str):
 
 
 def refused(board, who: str):
-    """Somebody steps in front of the camera, hears so, and the door stays locked."""
+    """A person steps in front of the camera, the buzzer sounds, and the door stays locked."""
     begun, mark = time.monotonic(), board.said.mark()
     board.camera.show(who)
     board.gpio.wait(lines.BUZZER, 1, PATIENCE)
@@ -118,8 +120,8 @@ def an_administrator_allows_it(board, mark: int):
 
 
 def enrolled(board, who: str, mark: int) -> dict:
-    """Two views of somebody, each with its sound, and the gallery knows one person more:
-    who that is, without a name so far."""
+    """Takes two views of a person, each with a sound. Returns the new, still unnamed person
+    in the gallery."""
     before = board.service.people()
     begun = time.monotonic()
     board.camera.show(who)
@@ -135,8 +137,8 @@ def enrolled(board, who: str, mark: int) -> dict:
 
 
 def checked(board):
-    """Before the service is started: the board's camera is on the list, the check finds
-    nothing wrong, and then the camera that was taken away."""
+    """Before the service starts: `camera list` shows the camera, and `check` finds no fault;
+    after the camera is removed, `check` reports that fault only."""
     board.service = Service(board)
     board.service.install()
     board.camera.show("administrator")
@@ -150,7 +152,7 @@ def checked(board):
 
 
 def starts_with_nobody(board):
-    """An empty gallery and the relay on the GPIO line: the door is locked, and nobody is
+    """With an empty gallery and the relay on the GPIO line, the door is locked and nobody is
     let in."""
     board.camera.show("empty")
     start(board, serial=False)
@@ -160,8 +162,8 @@ def starts_with_nobody(board):
 
 
 def line_held(board):
-    """Another program holds the relay's line: the door does not open, log and check say
-    who it is, and once it lets go the line is taken."""
+    """While another program holds the relay's line, the door does not open, and log and check
+    name that program; when it releases the line, the service takes it."""
     board.service.stop()
     mark = board.said.mark()
     board.guest.must(f"{{ probe set {CHIP} {lines.RELAY} 0 3600000 & echo $! >/run/holder; }}"
@@ -181,8 +183,8 @@ def line_held(board):
 
 
 def chip_gone(board):
-    """The GPIO chip goes away under the program, with all its lines, and comes back: so do
-    they, and whoever is inside gets out."""
+    """The GPIO chip disappears with all its lines and comes back; the program opens them
+    again, and a request to exit works."""
     mark = board.said.mark()
     board.guest.must(f"echo {CHIP_DEVICE} >{CHIP_DRIVER}/unbind")
     board.said.wait(LINE_AWAY, PATIENCE, mark)
@@ -196,8 +198,8 @@ def chip_gone(board):
 
 
 def the_first_person_is_administrator(board):
-    """The button does nothing in an empty gallery before a local reset; after it the first
-    who stands there is enrolled, as administrator, and gets a name."""
+    """With an empty gallery the button does nothing before a local reset; after it the first
+    person is enrolled as administrator and gets a name."""
     hold_the_button(board, board.said.mark(), "not enrolling: ")
     board.service.command("door local-reset")
     mark = board.said.mark()
@@ -209,13 +211,13 @@ def the_first_person_is_administrator(board):
 
 
 def strangers_refused(board):
-    """Nobody known, and the newcomer, who is nobody yet."""
+    """A stranger and the newcomer, who is not enrolled yet, are refused."""
     refused(board, "stranger")
     refused(board, "newcomer")
 
 
 def the_button_alone_enrolls_nobody(board):
-    """Held with a stranger in front: no administrator, nobody enrolled; a press ends it."""
+    """The button is held with a stranger in view: nobody is enrolled, and a press cancels."""
     begun, mark = time.monotonic(), board.said.mark()
     hold_the_button(board, mark)
     board.camera.show("stranger")
@@ -228,7 +230,7 @@ def the_button_alone_enrolls_nobody(board):
 
 
 def enrolled_by_button(board):
-    """Button, administrator, two views of the newcomer, and somebody more is known."""
+    """Button, administrator and two views enroll the newcomer."""
     mark = board.said.mark()
     hold_the_button(board, mark)
     an_administrator_allows_it(board, mark)
@@ -238,13 +240,13 @@ def enrolled_by_button(board):
 
 
 def admitted_by_gpio(board):
-    """The newcomer comes in: the line is high for the time set, and low after it."""
+    """The newcomer is let in: the relay line is high for the configured time, then low."""
     admitted(board, "newcomer")
 
 
 def admitted_by_serial(board):
-    """The same with the relay on the serial port, which answers and is read back; the
-    GPIO line does not move."""
+    """The newcomer is let in with the relay on the serial port, which answers and is read
+    back; the GPIO line does not move."""
     board.service.stop()
     begun = time.monotonic()
     start(board, serial=True)
@@ -256,15 +258,15 @@ def admitted_by_serial(board):
 
 
 def exit_requested(board):
-    """A press inside opens without any face."""
+    """A request to exit opens the door without a face."""
     begun = time.monotonic()
     board.gpio.press(lines.EXIT, PRESS, board.guest.sleep)
     gate(board).pulse(begun, EXIT_FOR)
 
 
 def lockdown(board):
-    """By command nobody comes in any more, and whoever is inside still gets out; by
-    command it ends."""
+    """The command lockdown keeps everybody out, while people inside can leave; the command
+    normal ends it."""
     begun, mark = time.monotonic(), board.said.mark()
     board.service.command("door lockdown")
     board.camera.show("newcomer")
@@ -280,8 +282,8 @@ def lockdown(board):
 
 
 def clock_jumps(board):
-    """The wall clock is set while the door is open, back and far ahead: it is open for as
-    long as always, and nothing opens after it."""
+    """The wall clock is set back and far ahead: the door that is open stays open for its
+    usual time, and nothing opens because of the jump."""
     begun = time.monotonic()
     board.camera.show("newcomer")
     gate(board).wait(1, PATIENCE)
@@ -296,13 +298,13 @@ def clock_jumps(board):
 
 
 def camera_stalls(board):
-    """The camera sends nothing: it is told, the door stays as it is; it sends again and
-    the newcomer comes in."""
+    """The camera stops sending frames: this is logged and the door stays locked; when it
+    sends again, the newcomer is let in."""
     begun, mark = time.monotonic(), board.said.mark()
     board.camera.stall()
     board.said.wait(CAMERA_AWAY, PATIENCE, mark)
     gate(board).stays_locked(begun)
-    # The door is more than its camera.
+    # A request to exit does not need the camera.
     exit_requested(board)
     mark = board.said.mark()
     board.camera.show("empty")
@@ -311,8 +313,8 @@ def camera_stalls(board):
 
 
 def camera_hangs(board):
-    """It hangs at a picture of somebody enrolled: that opens nothing, and is told. Once it
-    goes on, whoever stands there comes in."""
+    """The camera freezes on a picture of an enrolled person: this opens nothing and is
+    logged. When it recovers, the newcomer is let in."""
     begun, mark = time.monotonic(), board.said.mark()
     board.camera.hang("newcomer")
     board.said.wait(CAMERA_HANGS, PATIENCE, mark)
@@ -321,7 +323,7 @@ def camera_hangs(board):
 
 
 def camera_gone(board):
-    """The same with a camera that is no longer there, and comes back in another format."""
+    """The camera disappears and comes back in another format."""
     begun, mark = time.monotonic(), board.said.mark()
     board.camera.gone()
     board.said.wait(CAMERA_AWAY, PATIENCE, mark)
@@ -333,15 +335,15 @@ def camera_gone(board):
 
 
 def relay_unplugged(board):
-    """Without its relay the door does not open; plugged in again nothing opens by itself,
-    and the next who comes is let in."""
+    """While the relay is unplugged the door does not open; plugging it in opens nothing, and
+    the next person is let in."""
     begun, mark = time.monotonic(), board.said.mark()
     board.machine.unplug_relay()
     board.camera.show("newcomer")
     board.said.wait(GRANTED, PATIENCE, mark)
     leave(board)
     assert board.service.running(), "the service did not survive"
-    # The grant is over before the plug is back.
+    # Wait until the grant is over before plugging the relay in again.
     board.guest.sleep(OPEN_FOR)
     board.machine.plug_relay()
     gate(board).stays_locked(begun, 3 * QUIET)
@@ -349,8 +351,8 @@ def relay_unplugged(board):
 
 
 def relay_replugged_at_once(board):
-    """A plug that is out for a moment: the port gets another number where the program
-    still holds the old one, and is found by the name that stays."""
+    """The relay is unplugged for a moment: its port gets another number because the program
+    still holds the old one, and is found by its stable name."""
     begun = time.monotonic()
     board.machine.unplug_relay()
     time.sleep(0.3)
@@ -360,8 +362,8 @@ def relay_replugged_at_once(board):
 
 
 def held_open(board):
-    """Somebody comes in and the door is not closed: the buzzer says so, again and again,
-    until it is."""
+    """A person is let in and the door is not closed: the buzzer sounds repeatedly until it
+    is."""
     begun = time.monotonic()
     board.camera.show("newcomer")
     gate(board).wait(1, PATIENCE)
@@ -383,7 +385,7 @@ def held_open(board):
 
 
 def forced(board):
-    """The door opens though nobody was let in: alarmed at once."""
+    """The door is opened although nobody was let in: the alarm sounds at once."""
     begun = time.monotonic()
     board.gpio.drive(lines.CONTACT, 1)
     board.gpio.wait(lines.BUZZER, 1, PATIENCE)
@@ -393,8 +395,8 @@ def forced(board):
 
 
 def killed_while_open(board):
-    """Killed with the door open: a relay that is told to be on for so long falls back by
-    itself, a line stays as it is until the program is started again, which locks first."""
+    """The program is killed with the door open: a relay with `flash` falls back after its
+    time; a GPIO line keeps its level until the program starts again, which locks first."""
     begun = time.monotonic()
     board.camera.show("newcomer")
     gate(board).wait(1, PATIENCE)
@@ -416,8 +418,8 @@ def killed_while_open(board):
 
 
 def killed_while_enrolling(board):
-    """Killed between the first view and the second: started again, everybody from before
-    is known and nobody else."""
+    """The program is killed between two views of an enrolment: after its restart the gallery
+    is unchanged."""
     before = board.service.people()
     begun, mark = time.monotonic(), board.said.mark()
     hold_the_button(board, mark)
@@ -434,8 +436,8 @@ def killed_while_enrolling(board):
 
 
 def power_cut(board):
-    """The newcomer gets a name, and the power is cut as soon as that is said to be done,
-    with the service running. After the boot the gallery is as it was, with that name."""
+    """The newcomer gets a name, and the power is cut as soon as the command reports success,
+    with the service running. After the boot the gallery is complete and has the name."""
     before = board.service.people()
     board.service.command(f"people rename {board.newcomer} 'Ada Lovelace'")
     board.cut_power()
@@ -453,7 +455,7 @@ def power_cut(board):
 
 
 def stopped(board):
-    """SIGTERM with the door open: the relay goes off before the service ends."""
+    """SIGTERM with the door open: the relay is de-energised before the service ends."""
     begun = time.monotonic()
     board.camera.show("newcomer")
     gate(board).wait(1, PATIENCE)

@@ -1,4 +1,4 @@
-"""The program under test in the guest: started, stopped, killed, asked."""
+"""The program under test in the guest: start, stop, kill and commands."""
 
 import json
 import signal
@@ -6,12 +6,12 @@ import time
 
 PROGRAM = "/bin/facelatch"
 CONFIG = "/run/facelatch.toml"
-# A relay that falls back by itself where the program is gone; in our time, within which an
-# emulator that is run seldom has to renew it.
+# The relay falls back after this time unless the program renews it. Seconds of our time,
+# long enough for an emulator that gets little processor time.
 FLASH = 15
 SERIAL = f"serial:/dev/facelatch/relay?protocol=modbus&channel=1&flash={FLASH}s"
 
-# What it says where a scene has to know when to act. Assertions do not lean on these.
+# Log lines that show a scene when to act. Assertions do not depend on them.
 READY = r"\d+ people, \d+ templates"
 STRANGER = r"refused: nobody"
 ADMINISTRATOR_AWAITED = r"enrolling: an administrator is waited for"
@@ -30,27 +30,27 @@ RELAY_BACK = r"relay back"
 
 
 class Service:
-    """One run of it at a time."""
+    """The program in the guest, with at most one service running."""
 
     def __init__(self, board):
         self.board = board
 
     def install(self):
-        """After each boot: out of the shared folder, which is slow to run from."""
+        """Copies the program from the shared folder, which is slow to run from; after each boot."""
         self.board.guest.must(f"cp /mnt/facelatch {PROGRAM} && cp /mnt/facelatch.toml {CONFIG}")
 
     def command(self, arguments: str, seconds: float = 1200) -> str:
-        """One command of it that has to succeed."""
+        """Runs a command of the program that must succeed; returns its output."""
         return self.board.guest.must(f"{PROGRAM} {arguments} --config {CONFIG}", seconds)
 
     def people(self) -> dict:
-        """Everybody in the gallery, by name."""
+        """All people in the gallery, by name."""
         lines = self.command("people list --json").splitlines()
         found = [json.loads(line) for line in lines if line.startswith("{")]
         return {person["name"]: person for person in found}
 
     def start(self, relay: str | None = None):
-        """Until it watches the door."""
+        """Starts the service and waits until it watches the door."""
         mark = self.board.said.mark()
         option = f"--relay '{relay}'" if relay else ""
         self.board.guest.must(
@@ -73,11 +73,11 @@ class Service:
         raise TimeoutError(f"still running {seconds:.0f} s after signal {number}")
 
     def stop(self):
-        """As systemd stops it."""
+        """Stops the service with SIGTERM, as systemd does."""
         code = self._signal(signal.SIGTERM, 1200)
         assert code == 0, f"exit code {code} after SIGTERM"
 
     def kill(self):
-        """As nobody can catch it."""
+        """Kills the service with SIGKILL, which it cannot catch."""
         code = self._signal(signal.SIGKILL, 1200)
         assert code == 128 + signal.SIGKILL, f"exit code {code} after SIGKILL"
