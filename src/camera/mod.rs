@@ -283,7 +283,7 @@ mod tests {
         for (uri, expected) in [
             ("camera0", "no such kind of camera"),
             ("v4l:video0", "names no device"),
-            ("v4l:/dev/video0?colour=red", "unknown; there are width"),
+            ("v4l:/dev/video0?colour=red", "unknown; the options are width"),
         ] {
             let message = Kind::of(uri).expect_err(uri).to_string();
             assert!(message.contains(expected), "{message}");
