@@ -1,9 +1,9 @@
 //! EDGE: a camera that is reopened after every failure, on two threads. The reading
-//! thread opens and reads the camera and may block on it. The minding thread supervises
+//! thread opens and reads the camera and may block on it. The camera thread supervises
 //! the reading thread, so that a blocked camera never blocks the door.
 //!
 //! ```text
-//! reading thread --(one message)--> minding thread --(newest frame, health)--> service
+//! reading thread --(one message)--> camera thread --(newest frame, health)--> service
 //!       ^                                 |
 //!       +--- opened, interrupted by ------+
 //! ```
@@ -20,15 +20,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Longest time between two signs of life of the minding thread.
+/// Longest time between two signs of life of the camera thread.
 const BEAT: Duration = Duration::from_millis(500);
 /// How long the end waits for the reading thread to release the camera.
 const LET_GO_WITHIN: Duration = Duration::from_secs(2);
 /// A cancelled reading thread that holds the camera longer than this will never release
-/// it. The minding thread then stops its sign of life: the watchdog restarts the service,
+/// it. The camera thread then stops its sign of life: the watchdog restarts the service,
 /// and the driver's thread ends with the process.
 const HOLDS_FOR: Duration = Duration::from_secs(30);
-/// Polling interval of that wait.
+/// Polling interval while the end waits.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Largest mean of all channel values, of 255, of a black picture: too dark to see a face
@@ -87,7 +87,7 @@ pub struct CameraHealth {
     pub since: Duration,
     /// Time of the last good frame.
     pub last_frame: Option<Duration>,
-    /// Last sign of life of the minding thread, at least twice a second. It stops when a
+    /// Last sign of life of the camera thread, at least twice a second. It stops when a
     /// cancelled reading thread never releases the camera. The watchdog is fed only while
     /// this is recent.
     pub alive: Duration,
@@ -221,7 +221,7 @@ impl LiveCamera {
         let same = std::mem::take(&mut slot.same);
         if let Some(captured) = slot.newest.take() {
             drop(slot);
-            // The minding thread hands over the next recorded frame only now.
+            // The camera thread hands over the next recorded frame only now.
             self.shared.changed.notify_all();
             return Taken::Frame(captured);
         }
@@ -247,7 +247,7 @@ impl LiveCamera {
     pub fn stop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.changed.notify_all();
-        // If the channel is full, the minding thread is awake already.
+        // If the channel is full, the camera thread is awake already.
         let _ = self.wake.try_send(Message { generation: 0, news: News::Wake });
         if let Some(minding) = self.minding.take() {
             let _ = minding.join();
@@ -261,14 +261,14 @@ impl Drop for LiveCamera {
     }
 }
 
-/// News from a reading thread to the minding thread.
+/// News from a reading thread to the camera thread.
 struct Message {
     /// Number of the reading thread; 0 if from none.
     generation: u64,
     news: News,
 }
 
-/// The minding thread.
+/// The camera thread.
 struct Minder {
     shared: Arc<Shared>,
     reopen: Reopen,
@@ -282,7 +282,7 @@ struct Minder {
     last: Option<u32>,
 }
 
-/// Reports the end of the minding thread when dropped, also after a panic.
+/// Reports the end of the camera thread when dropped, also after a panic.
 struct LastWord(Arc<Shared>);
 
 impl Drop for LastWord {

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 /// News from a reading thread.
 pub(super) enum News {
-    /// Wakes the minding thread; carries no news.
+    /// Wakes the camera thread; carries no news.
     Wake,
     /// The camera is open; its name and format, if known.
     Opened(Option<Arc<str>>),

@@ -43,7 +43,7 @@ pub enum Size {
         /// Rates at this size.
         rates: Rates,
     },
-    /// A range of sizes; each side as [least, most, step].
+    /// A range of sizes; each side as `[least, most, step]`.
     Range {
         /// Columns.
         width: [u32; 3],
