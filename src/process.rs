@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Clock ticks per second in `/proc`: 100 on every machine that Linux supports here.
+/// Clock ticks per second in `/proc`: Linux reports 100 on all supported machines.
 const TICKS: u64 = 100;
 /// Shortest period for measuring the processor share, so that one tick hardly matters.
 const SHARE_OVER: Duration = Duration::from_secs(2);
