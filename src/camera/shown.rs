@@ -5,8 +5,8 @@
 const HIDDEN: &str = "***";
 
 /// Replaces the password of each URL in the text by `***`, as in `rtsp://user:***@host/`.
-/// Hides too much rather than too little: after `://`, everything between the first `:` and the
-/// last `@` of the same word counts as a password.
+/// Hides too much rather than too little: after `://`, everything between the first `:`
+/// and the last `@` of the same word counts as a password.
 pub fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
