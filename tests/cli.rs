@@ -392,8 +392,8 @@ fn a_video_that_lies_or_breaks_off_is_named() {
             "printf 'YUV4MPEG2 W2 H2 Cmono\\nFRAME\\nabcdefgh'",
             "expected FRAME after frame 1, found \"efgh\"",
         ),
-        ("printf 'YUV4MPEG2 W640000 H480\\n'", "a size beyond"),
-        ("true", "no YUV4MPEG2 stream"),
+        ("printf 'YUV4MPEG2 W640000 H480\\n'", "a size outside"),
+        ("true", "not a YUV4MPEG2 stream"),
     ] {
         let camera = format!("pipe:{command}");
         let mut service = facelatch(&["run", "--camera", &camera, "--gallery", &gallery])
@@ -737,7 +737,7 @@ fn a_shot_is_written_and_measured() {
     }
     for (out, camera, expected) in [
         ("shot.gif", "pipe:true", "pictures end in .jpg"),
-        (&*out, "pipe:echo hello", "no YUV4MPEG2 stream"),
+        (&*out, "pipe:echo hello", "not a YUV4MPEG2 stream"),
         (&*out, "images:/no/such/folder", "/no/such/folder"),
         (&*out, "v4l:video0", "names no device"),
         (&*out, "v4l:/dev/no-such-video", "no-such-video"),

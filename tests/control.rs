@@ -236,10 +236,10 @@ fn a_service_that_ends_answers_nobody_for_ever() {
     let order = service.order().begin().expect("in time");
     drop(order);
     let reply = asking.join().expect("a thread").expect("a reply");
-    assert!(reply.error.expect("a reason").contains("did not say"));
+    assert!(reply.error.expect("a reason").contains("did not report"));
     drop(service.orders);
     let reply = ask(&service.path, &OPEN).expect("a reply");
-    assert!(reply.error.expect("a reason").contains("ending"));
+    assert!(reply.error.expect("a reason").contains("stopping"));
     drop(service.control);
     assert!(matches!(ask(&service.path, &OPEN), Err(AskError::Nobody { .. })));
 }

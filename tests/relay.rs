@@ -272,7 +272,7 @@ fn no_answer_but_the_right_one_is_believed() {
         (Manner::Cut(3), "answered 3 bytes instead of 8"),
         (Manner::WrongChecksum, "answered with a wrong checksum"),
         (Manner::Garbage, "answered 8 bytes"),
-        (Manner::Exception(2), "refuses: exception 2, illegal address; it has fewer channels"),
+        (Manner::Exception(2), "exception 2, illegal address; it has fewer channels"),
         (Manner::Unit(9), "did not answer, but unit 9 did; set unit=9"),
         (Manner::Liar, "confirmed, but the coil is still off"),
         (Manner::Echo, "answered with a wrong checksum"),
@@ -332,7 +332,7 @@ fn a_relay_that_is_unplugged_refuses_and_comes_back_locked() {
         // The loss is noticed although no order is pending.
         assert!(matches!(next(&told), Told::Away { .. }));
         assert_eq!(link.order(2, !locked, None), Ok(()));
-        assert!(refused(&told, 2).contains("the relay is away since"));
+        assert!(refused(&told, 2).contains("the relay has been unreachable for"));
         assert_eq!(link.order(3, locked, None), Ok(()));
         refused(&told, 3);
         socket.plug(kind);

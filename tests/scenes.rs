@@ -93,7 +93,7 @@ fn template(who: &str, pose: Pose) -> Option<Template> {
     Some(Template::new(model(), Embedding::normalized(&values)))
 }
 
-fn worth() -> ScoreCalibration {
+fn calibration() -> ScoreCalibration {
     // Votes alone decide here; the weight of evidence has its own tests.
     ScoreCalibration { thresholds: thresholds(), likelihood: None }
 }

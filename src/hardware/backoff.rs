@@ -1,22 +1,22 @@
-//! How long a device that is not there is left alone between two tries, and how often
-//! that is told.
+//! Retry delays of unreachable devices, and how often a failure is reported.
 
 use std::time::Duration;
 
-/// Before the second try: a device plugged in anew takes about as long to appear.
+/// Delay before the second attempt: about the time a device needs to appear once plugged
+/// in.
 const FIRST: Duration = Duration::from_millis(200);
-/// Longest: whoever plugs it in waits no longer for the door to come back.
+/// Longest delay: after a device is plugged in, the door waits no longer than this.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// The time before the next try, after so many in a row have failed: 0.2 s, then
-/// twice as long each time, up to 5 s.
+/// Delay before the next attempt after `failed` failures in a row: 0.2 s, then twice as
+/// long each time, up to 5 s.
 pub fn backoff(failed: u32) -> Duration {
     let doubled = failed.saturating_sub(1).min(LONGEST.as_millis().ilog2());
     (FIRST * (1 << doubled)).min(LONGEST)
 }
 
-/// A device that is tried until it is there. Why it is not is told once, and again when
-/// the reason is another.
+/// Retries of a device until it works. Each fault is reported once, until another fault
+/// replaces it.
 #[derive(Clone, Debug, Default)]
 pub struct Retry {
     failed: u32,
@@ -25,12 +25,12 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// When to try again.
+    /// When the next attempt is due.
     pub fn due(&self) -> Duration {
         self.due
     }
 
-    /// It failed; whether that is news.
+    /// Records a failure; returns whether its reason is new.
     pub fn failed(&mut self, now: Duration, reason: &str) -> bool {
         self.failed = self.failed.saturating_add(1);
         self.due = now + backoff(self.failed);
@@ -41,7 +41,7 @@ impl Retry {
         news
     }
 
-    /// It is there; whether that is news.
+    /// Records a success; returns whether it ends a failure.
     pub fn succeeded(&mut self) -> bool {
         self.failed = 0;
         self.due = Duration::ZERO;

@@ -1,8 +1,8 @@
-//! EDGE: who passes here is told to other doors of the same area, through the sockets of
-//! their services, so that anti-passback holds for all of them.
+//! EDGE: reports passages here to other doors of the same area, over the control sockets
+//! of their services, so that anti-passback covers all of them.
 //!
-//! Each neighbour has a thread of its own, so that one that does not answer keeps no
-//! other waiting. What it could not be told it is told later, with its age.
+//! Each neighbour has its own thread, so that one that does not answer delays no other.
+//! Passages that could not be reported are sent later, with their age.
 
 use crate::access::door::Role;
 use crate::hardware::backoff::Retry;
@@ -13,31 +13,32 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Neighbours at most: the doors of one area.
+/// Most neighbours: the doors of one area.
 pub const MOST: usize = 8;
-/// Passages on their way to the thread, and as many again that wait for a neighbour who
-/// is away; then the oldest are let go.
+/// Capacity of the queue to a thread, and of its list for an unreachable neighbour; a
+/// full list drops its oldest passage.
 const WAITING: usize = 64;
-/// With nothing to tell.
+/// Longest wait when there is nothing to report.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-/// Stack of a thread, bytes.
+/// Stack size of a thread in bytes.
 const STACK: usize = 256 << 10;
 
-/// Somebody passed here.
+/// A passage at this door.
 struct Passed {
     who: String,
     way: Role,
     at: Instant,
 }
 
-/// The other doors. Their threads end with this, or a few seconds later.
+/// The other doors. Their threads end when this is dropped, or a few seconds later.
 #[derive(Debug, Default)]
 pub struct Neighbours {
     doors: Vec<(PathBuf, SyncSender<Passed>)>,
 }
 
 impl Neighbours {
-    /// The doors behind these sockets, which may come and go.
+    /// Starts a thread for each of these sockets, which may come and go. An error if a
+    /// thread cannot be started.
     pub fn start(sockets: &[PathBuf]) -> io::Result<Self> {
         let start = |socket: &PathBuf| {
             let (sender, queue) = sync_channel(WAITING);
@@ -49,18 +50,18 @@ impl Neighbours {
         Ok(Self { doors: sockets.iter().map(start).collect::<io::Result<_>>()? })
     }
 
-    /// Somebody passes here now. Waits for nobody.
+    /// Reports that somebody passes here now. Never blocks.
     pub fn tell(&self, who: &str, way: Role) {
         for (socket, queue) in &self.doors {
             let passed = Passed { who: who.to_owned(), way, at: Instant::now() };
             if queue.try_send(passed).is_err() {
-                log::warn!("{}: is not told that {who} passed: too many wait", socket.display());
+                log::warn!("{}: cannot report that {who} passed: queue full", socket.display());
             }
         }
     }
 }
 
-/// Tells one neighbour all that comes, in turn, until nothing more can come.
+/// Reports all passages to one neighbour, in order, until the queue is closed.
 fn tell_all(socket: &Path, queue: &Receiver<Passed>) {
     let began = Instant::now();
     let (mut untold, mut retry) = (VecDeque::new(), Retry::default());
@@ -86,12 +87,12 @@ fn tell_all(socket: &Path, queue: &Receiver<Passed>) {
                 Ok(()) => {
                     untold.pop_front();
                     if retry.succeeded() {
-                        log::info!("{}: is told again who passes", socket.display());
+                        log::info!("{}: receives passages again", socket.display());
                     }
                 }
                 Err(reason) => {
                     if retry.failed(began.elapsed(), &reason) {
-                        log::warn!("{reason}; the other door is told later who passed");
+                        log::warn!("{reason}; passages are reported to this door later");
                     }
                 }
             }
@@ -124,7 +125,7 @@ mod tests {
         let neighbours = Neighbours::start(std::slice::from_ref(&socket)).expect("threads");
         neighbours.tell("Ada Lovelace", Role::In);
         neighbours.tell("Grace \"Amazing\" Hopper", Role::Out);
-        // It begins only now, and is not ready at first.
+        // The neighbour starts only now, and refuses the first passage.
         std::thread::sleep(Duration::from_millis(50));
         let snapshot = Arc::new(Mutex::new(Snapshot::default()));
         let (_control, orders) = Control::listen(&socket, snapshot).expect("a socket");
@@ -146,12 +147,12 @@ mod tests {
     fn whoever_passes_waits_for_no_other_door() {
         let folder = tempfile::tempdir().expect("a folder");
         let sockets = [folder.path().join("silent.sock"), folder.path().join("none.sock")];
-        // It takes whoever comes and never answers.
+        // It accepts connections and never answers.
         let silent = UnixListener::bind(&sockets[0]).expect("a socket");
         let neighbours = Neighbours::start(&sockets).expect("threads");
         neighbours.tell("Ada", Role::In);
         let (_held, _) = silent.accept().expect("its neighbour");
-        // Were one of these waited for, it would be for as long as an answer is, 15 s.
+        // If `tell` waited for an answer, it would take 15 s.
         let began = Instant::now();
         for _ in 0..5 * WAITING {
             neighbours.tell("Ada", Role::In);

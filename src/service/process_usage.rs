@@ -1,47 +1,47 @@
-//! EDGE: what this process takes of the machine, by `/proc/self`.
+//! EDGE: memory and processor time of this process, from `/proc/self`.
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Ticks of the processor's time a second: Linux shows every program 100 on all
-/// machines we run on.
+/// Clock ticks per second in `/proc`: Linux reports 100 on all supported machines.
 const TICKS: u64 = 100;
-/// The share is of at least so long, so that a tick more or less says nothing.
+/// Shortest period for measuring the processor share, so that one tick hardly matters.
 const SHARE_OVER: Duration = Duration::from_secs(2);
 
-/// Memory and processor.
+/// Memory and processor time of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Usage {
-    /// Bytes of memory that are really there (RSS).
+    /// Resident memory (RSS) in bytes.
     pub rss: u64,
-    /// Seconds of processor time since the start, all threads.
+    /// Processor time of all threads since the start, in seconds.
     pub cpu_s: f64,
-    /// Share of one core lately, 0 to the number of cores.
+    /// Recent share of one core: 0 to the number of cores.
     pub cpu_share: f64,
 }
 
-/// Measures this process now and then.
+/// Measures the usage of this process.
 #[derive(Clone, Debug, Default)]
 pub struct Meter {
-    /// When the share was last measured, and processor time until then.
+    /// Time of the last measurement of the share, and the processor time then.
     since: Option<(Duration, Duration)>,
     share: f64,
 }
 
 impl Meter {
-    /// What is taken now, `now` on a clock that does not run backwards. Zeros where the
-    /// system does not say.
+    /// The current usage. `now` is on a clock that never runs backwards. Values that the
+    /// system does not report are 0.
     pub fn measure(&mut self, now: Duration) -> Usage {
         let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).ok();
-        // Not statm, which counts in pages: those of a Pi 5 are 16 kB.
+        // Not `statm`, which counts in pages: those of a Pi 5 have 16 kB.
         let rss = read("status").and_then(|text| rss(&text)).unwrap_or(0);
         let cpu = read("stat").and_then(|text| cpu(&text)).unwrap_or(Duration::ZERO);
         Usage { rss, cpu_s: cpu.as_secs_f64(), cpu_share: self.share(now, cpu) }
     }
 
     fn share(&mut self, now: Duration, cpu: Duration) -> f64 {
-        // At first the share since the process began, which is about when the clock did.
+        // The first share is since the process started, which is about when the clock
+        // did.
         let (at, before) = self.since.unwrap_or_default();
         let passed = now.saturating_sub(at);
         if passed >= SHARE_OVER {
@@ -52,17 +52,17 @@ impl Meter {
     }
 }
 
-/// Bytes, of `/proc/self/status`.
+/// Resident memory in bytes, from `/proc/self/status`.
 fn rss(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Time in the program and in the kernel for it, of `/proc/self/stat`.
+/// User and system time, from `/proc/self/stat`.
 fn cpu(stat: &str) -> Option<Duration> {
-    // The name in parentheses may contain anything, even parentheses.
+    // The program name in parentheses may itself contain parentheses.
     let (_, fields) = stat.rsplit_once(')')?;
-    // Field 3 comes first here; 14 and 15 are wanted.
+    // These begin with field 3; user and system time are 14 and 15.
     let mut fields = fields.split_ascii_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();
     let ticks = ticks()?.checked_add(ticks()?)?;

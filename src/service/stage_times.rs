@@ -1,50 +1,50 @@
-//! How long the stages take: the last so many of each, in memory that does not grow.
+//! Durations of the stages of a frame: the latest of each, in a fixed amount of memory.
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Measurements of a stage that are kept: half a minute of frames at ten a second.
+/// Measurements kept per stage: half a minute of frames at ten per second.
 pub const KEPT: usize = 256;
 
-/// What is timed.
+/// A stage of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Finding faces in a frame.
+    /// Face detection.
     Detect,
-    /// The embedding of a frame's faces.
+    /// Embedding of the frame's faces.
     Embed,
-    /// Whether faces are there in person.
+    /// Liveness check.
     Liveness,
-    /// Searching the gallery and deciding.
+    /// Gallery search and decision.
     Match,
-    /// All of a frame.
+    /// The whole frame.
     Frame,
 }
 
-/// The last measurements of one stage.
+/// The latest measurements of one stage.
 #[derive(Clone, Debug)]
 struct Ring {
-    /// Microseconds; the oldest is overwritten.
+    /// Durations in microseconds; the oldest is overwritten.
     values: [u32; KEPT],
-    /// How many were ever added.
+    /// Number of measurements since the start.
     count: u64,
 }
 
-/// How the measurements of a stage lie, milliseconds.
+/// Statistics of one stage; durations in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Spread {
-    /// Measured since the start.
+    /// Number of measurements since the start.
     pub count: u64,
-    /// The last one.
+    /// The latest duration.
     pub last_ms: f64,
-    /// Half of those kept take no longer.
+    /// Median of the kept durations.
     pub median_ms: f64,
-    /// 95 of 100 of those kept take no longer.
+    /// 95th percentile of the kept durations.
     pub p95_ms: f64,
 }
 
-/// The last measurements of all stages.
+/// The latest measurements of all stages.
 #[derive(Clone, Debug)]
 pub struct Timings {
     detect: Ring,
@@ -54,20 +54,20 @@ pub struct Timings {
     frame: Ring,
 }
 
-/// How the measurements of all stages lie.
+/// Statistics of all stages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Spreads {
-    /// Finding faces.
+    /// Face detection.
     pub detect: Spread,
-    /// Embedding them.
+    /// Embedding.
     pub embed: Spread,
-    /// Whether they are there in person; nothing where that is not asked.
+    /// Liveness check; zeros if it is off.
     pub liveness: Spread,
-    /// Searching the gallery.
+    /// Gallery search and decision.
     #[serde(rename = "match")]
     pub matching: Spread,
-    /// A whole frame.
+    /// The whole frame.
     pub frame: Spread,
 }
 
@@ -85,7 +85,7 @@ impl Default for Timings {
 }
 
 impl Timings {
-    /// One more measurement.
+    /// Adds a measurement.
     pub fn add(&mut self, stage: Stage, took: Duration) {
         let ring = match stage {
             Stage::Detect => &mut self.detect,
@@ -94,13 +94,13 @@ impl Timings {
             Stage::Match => &mut self.matching,
             Stage::Frame => &mut self.frame,
         };
-        // Longer than an hour counts as an hour.
+        // Longer durations count as u32::MAX microseconds, about an hour.
         let microseconds = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
         ring.values[(ring.count % KEPT as u64) as usize] = microseconds;
         ring.count += 1;
     }
 
-    /// How they lie.
+    /// Statistics of all stages.
     pub fn spreads(&self) -> Spreads {
         Spreads {
             detect: self.detect.spread(),
@@ -120,7 +120,7 @@ impl Ring {
         let sorted = &mut sorted[..kept];
         sorted.sort_unstable();
         let ms = |microseconds: u32| f64::from(microseconds) / 1000.0;
-        // The smallest that so many percent do not exceed.
+        // The smallest duration that `percent` of all do not exceed.
         let rank = |percent: usize| ms(sorted[(kept * percent).div_ceil(100).max(1) - 1]);
         Spread {
             count: self.count,

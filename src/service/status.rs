@@ -1,5 +1,5 @@
-//! What the service shows of itself, whole: what the door does now and how all parts
-//! are. The service refreshes it, the socket and `facelatch status` show it.
+//! State and counters of the whole service, for the control socket and `facelatch
+//! status`. The service refreshes it.
 
 use crate::access::door::{Alarm, Door, Leaf, Mode, State};
 use crate::access::event::Counts;
@@ -12,17 +12,18 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// The service now. Times are seconds; what an older service does not say is empty.
+/// State of the service. Times are in seconds. Fields that another version of the service
+/// does not send keep their defaults.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Snapshot {
-    /// Of the program that runs.
+    /// Version of the running program.
     pub version: String,
-    /// Its process.
+    /// Process id.
     pub pid: u32,
-    /// Since it began.
+    /// Time since the program started.
     pub uptime_s: f64,
-    /// Since the service last said how it is; more than some seconds is no good sign.
+    /// Time since the service last refreshed this; more than some seconds means trouble.
     pub age_s: f64,
     /// The door.
     pub door: DoorNow,
@@ -30,130 +31,130 @@ pub struct Snapshot {
     pub camera: CameraNow,
     /// The relay.
     pub relay: RelayNow,
-    /// Who is known.
+    /// The gallery.
     pub gallery: GalleryNow,
-    /// Version of the set of models.
+    /// Version of the model set.
     pub models: String,
-    /// The wall clock, as far as schedules go.
+    /// Whether schedules trust the wall clock.
     pub clock: ClockNow,
     /// The threads.
     pub watchdog: WatchdogNow,
-    /// How often each kind of event was told.
+    /// Number of events by kind.
     pub events: BTreeMap<String, u64>,
-    /// How long the stages take.
+    /// Durations of the stages.
     pub timings: Spreads,
-    /// Frames that were looked at.
+    /// How many frames the motion gate let through.
     pub motion: MotionNow,
-    /// Memory and processor.
+    /// Memory and processor time.
     pub process: Usage,
-    /// When the service last said how it is.
+    /// When the service last refreshed this.
     #[serde(skip)]
     pub refreshed: Option<Instant>,
 }
 
-/// The door now, in words.
+/// State of the door, in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DoorNow {
-    /// Of the lock: locked, granting, open, locking, stopping or stopped.
+    /// State of the lock: locked, granting, open, locking, stopping or stopped.
     pub state: String,
-    /// normal, lockdown, always open, or open hours.
+    /// Mode: normal, lockdown, always open, or open hours.
     pub mode: String,
-    /// unknown, closed, ajar, held too long, or forced.
+    /// State of the leaf: unknown, closed, ajar, held too long, or forced.
     pub leaf: String,
-    /// What is alarmed about, if anything.
+    /// The alarm: held open too long, or forced; `None` without an alarm.
     pub alarm: Option<String>,
 }
 
-/// The camera now.
+/// State of the camera.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CameraNow {
-    /// Such as "running", or what is wrong.
+    /// The state, such as "running", or the fault.
     pub state: String,
-    /// For how long.
+    /// Time in that state.
     pub since_s: f64,
-    /// Frames that came.
+    /// Number of frames from the camera.
     pub frames: u64,
-    /// Frames that a newer one took the place of.
+    /// Frames dropped because a newer one arrived.
     pub dropped: u64,
-    /// Frames that could not be read.
+    /// Unreadable frames.
     pub bad: u64,
 }
 
-/// The relay now.
+/// State of the relay.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RelayNow {
-    /// Such as "answering", or what is wrong.
+    /// The state, such as "answering", or the fault.
     pub state: String,
-    /// For how long.
+    /// Time in that state.
     pub since_s: f64,
 }
 
-/// Who is known.
+/// Size of the gallery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GalleryNow {
-    /// People.
+    /// Number of people.
     pub people: usize,
-    /// Templates of them.
+    /// Number of their templates.
     pub templates: usize,
 }
 
-/// The wall clock, as far as schedules go.
+/// Whether schedules trust the wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClockNow {
-    /// No schedule asks for it.
+    /// No schedule needs it.
     #[default]
     Unneeded,
-    /// It is right.
+    /// It is trusted.
     Trusted,
-    /// It is not known to be: schedules fall to their rules.
+    /// It is not trusted: groups follow `clock_unsure`.
     Unsure,
 }
 
-/// How the threads are.
+/// State of the threads.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WatchdogNow {
-    /// healthy, late or stuck.
+    /// The state: healthy, late or stuck.
     pub state: String,
-    /// Who is late or stuck.
+    /// The late or stuck thread.
     pub who: Option<String>,
-    /// For how long they have not said anything.
+    /// Its silence.
     pub silent_s: f64,
 }
 
-/// Frames that were looked at.
+/// How many frames the motion gate let through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MotionNow {
-    /// Frames that came.
+    /// Number of frames from the camera.
     pub frames: u64,
-    /// Frames that were looked at.
+    /// Frames that the motion gate let through.
     pub looked: u64,
-    /// The same as a share, 0 to 1.
+    /// Their share of all frames, 0 to 1.
     pub share: f64,
 }
 
 impl Snapshot {
-    /// The same with its age, as it is sent.
+    /// The snapshot with its age filled in, for sending.
     pub fn aged(mut self) -> Self {
         let age = self.refreshed.map_or(Duration::ZERO, |at| at.elapsed());
         self.age_s = age.as_secs_f64();
         self
     }
 
-    /// All kinds of events that were told.
+    /// Sets the number of events by kind.
     pub fn count(&mut self, counts: &Counts) {
         self.events = counts.all().map(|(kind, count)| (kind.to_owned(), count)).collect();
     }
 }
 
 impl DoorNow {
-    /// That of a door.
+    /// State of this door.
     pub fn of(door: &Door) -> Self {
         let state = match door.state() {
             State::Locked { .. } => "locked",
@@ -190,14 +191,14 @@ impl DoorNow {
 }
 
 impl GalleryNow {
-    /// That of a gallery.
+    /// Size of this gallery.
     pub fn of(gallery: &Gallery) -> Self {
         Self { people: gallery.people(), templates: gallery.templates() }
     }
 }
 
 impl WatchdogNow {
-    /// A verdict of the watchdog.
+    /// State of the threads by this verdict.
     pub fn of(verdict: Verdict) -> Self {
         let (state, who) = match verdict {
             Verdict::Healthy => ("healthy", None),
@@ -213,7 +214,7 @@ impl WatchdogNow {
 }
 
 impl MotionNow {
-    /// That of a gate's share.
+    /// Share of frames that the motion gate let through.
     pub fn of(Share { frames, looked }: Share) -> Self {
         let share = if frames == 0 { 0.0 } else { looked as f64 / frames as f64 };
         Self { frames, looked, share }
@@ -250,7 +251,7 @@ mod tests {
         snapshot.watchdog = WatchdogNow::of(Verdict::Late { who: Who::Camera, silent });
         let text = serde_json::to_string(&snapshot).expect("text");
         assert_eq!(serde_json::from_str::<Snapshot>(&text).expect("a snapshot"), snapshot);
-        // One of another version.
+        // A snapshot of another version.
         let other = r#"{"pid":7,"lift":"second floor"}"#;
         assert_eq!(serde_json::from_str::<Snapshot>(other).expect("a snapshot").pid, 7);
     }

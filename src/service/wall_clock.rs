@@ -1,14 +1,15 @@
-//! EDGE: the system's wall clock, its zone, and whether it follows a time server.
+//! EDGE: the system's wall clock, its time zone, and whether it is synchronized.
 
 use crate::access::schedule::{Date, LocalTime, Reading};
 use jiff::{Timestamp, tz::TimeZone};
 use std::path::Path;
 
-/// Where systemd-timesyncd leaves word that it has set the clock.
+/// File by which systemd-timesyncd marks that it has set the clock.
 const SYNCHRONIZED: &str = "/run/systemd/timesync/synchronized";
 
-/// What the system's clock shows now. `follows` says that the installer vouches
-/// for it: a clock with a battery, or another time service than systemd's.
+/// Reads the wall clock. `follows` marks it as synchronized on the installer's word: a
+/// clock with a battery, or another time service than systemd's. `None` if the date is
+/// out of range.
 pub fn read(follows: bool) -> Option<Reading> {
     let now = Timestamp::now();
     let unix = now.as_second();

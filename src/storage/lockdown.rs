@@ -1,5 +1,5 @@
-//! EDGE: what holds for the door beyond a restart: lockdown, which only the order "normal"
-//! ends, whatever ends the service.
+//! EDGE: lockdown that survives restarts: only the order "normal" ends it, however the
+//! service ended.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -7,27 +7,27 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// A file that is there while lockdown holds.
+/// The file that exists while lockdown holds.
 #[derive(Clone, Debug)]
 pub struct Standing {
     file: PathBuf,
 }
 
 impl Standing {
-    /// That of the door with this gallery: a file beside it, named after it, for two doors
-    /// may keep theirs in one folder.
+    /// The file of the door with this gallery: beside the gallery and named after it,
+    /// because two doors may keep theirs in one folder.
     pub fn beside(gallery: &Path) -> Self {
         let mut name = gallery.file_name().unwrap_or_default().to_owned();
         name.push(".lockdown");
         Self { file: gallery.with_file_name(name) }
     }
 
-    /// Where it is written.
+    /// Path of the file.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// Whether lockdown holds. Where nobody can tell, it does.
+    /// Whether lockdown holds. It also holds if the file cannot be checked.
     pub fn lockdown(&self) -> bool {
         match self.file.symlink_metadata() {
             Ok(_) => true,
@@ -35,20 +35,20 @@ impl Standing {
         }
     }
 
-    /// Makes it hold, or no longer, beyond a power cut. Where it cannot be made to end for
-    /// sure, it holds.
+    /// Starts or ends lockdown, synced to disk so that it survives a power cut. On an
+    /// error while ending it, lockdown holds.
     pub fn set_lockdown(&self, holds: bool) -> io::Result<()> {
         if holds {
             self.write()?;
             return self.sync_folder();
         }
         match std::fs::remove_file(&self.file) {
-            // Perhaps since the last try, which could not make sure of it.
+            // A previous attempt may have removed it without the sync.
             Err(error) if error.kind() == ErrorKind::NotFound => return self.sync_folder(),
             removed => removed?,
         }
         self.sync_folder().inspect_err(|_| {
-            // The error is told.
+            // The caller gets the error of the sync.
             let _ = self.write();
         })
     }
@@ -59,21 +59,21 @@ impl Standing {
         file.sync_all()
     }
 
-    /// The name is in the folder.
+    /// Syncs the folder, which holds the file's name.
     fn sync_folder(&self) -> io::Result<()> {
         let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     }
 }
 
-/// Orders that wait to be written; those who give them are four at most.
+/// Capacity of the order queue; at most four clients give orders.
 const WAITING: usize = 8;
 
-/// A card that takes longer is left to the system.
+/// How long the end waits for a slow card.
 const END_WITHIN: Duration = Duration::from_secs(3);
 
-/// Writes on a thread of its own: a card may take seconds, and a door that waits for it
-/// is given up by its relay.
+/// Writes the file on its own thread: a card may take seconds, and the relay switches off
+/// when the service is silent for too long.
 #[derive(Debug)]
 pub struct StandingWriter {
     standing: Standing,
@@ -82,34 +82,34 @@ pub struct StandingWriter {
 }
 
 impl StandingWriter {
-    /// The thread ends with this, after what it was told, which is waited for, but not
-    /// without end.
+    /// Starts the thread. It ends when this is dropped, after pending orders are written;
+    /// that is waited for up to three seconds. An error if the thread cannot be started.
     pub fn start(standing: Standing) -> io::Result<Self> {
         let (orders, to_write) = sync_channel::<bool>(WAITING);
-        // Each order has room for its answer.
+        // Room for the result of every order.
         let (written, done) = sync_channel(2 * WAITING);
         let file = standing.clone();
         std::thread::Builder::new().name("lockdown".to_owned()).spawn(move || {
             for holds in to_write {
-                // Who ordered it may have gone; it is written all the same.
+                // The order is written even if its result is no longer wanted.
                 let _ = written.send(file.set_lockdown(holds));
             }
         })?;
         Ok(Self { standing, orders: Some(orders), done })
     }
 
-    /// What is written.
+    /// The file being written.
     pub fn standing(&self) -> &Standing {
         &self.standing
     }
 
-    /// Begins to write it; whether it did, or too much waits already.
+    /// Queues a change; false if the queue is full.
     pub fn set_lockdown(&self, holds: bool) -> bool {
         self.orders.as_ref().is_some_and(|orders| orders.try_send(holds).is_ok())
     }
 
-    /// How the next one went, in the order in which they were begun; nothing while it is
-    /// being written.
+    /// Result of the next change, in the order they were queued; `None` while it is
+    /// pending.
     pub fn written(&self) -> Option<io::Result<()>> {
         self.done.try_recv().ok()
     }
@@ -119,7 +119,7 @@ impl Drop for StandingWriter {
     fn drop(&mut self) {
         self.orders = None;
         let until = Instant::now() + END_WITHIN;
-        // Until the thread has let go of its end.
+        // The channel closes when the thread ends.
         while self.done.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok() {}
     }
 }
@@ -159,7 +159,7 @@ mod tests {
             done.expect("an answer").expect("written");
         }
         assert!(writer.standing().lockdown() && writer.written().is_none());
-        // What is ordered last is written, too.
+        // The last order is written, too.
         let standing = writer.standing().clone();
         assert!(writer.set_lockdown(false));
         drop(writer);

@@ -1,4 +1,4 @@
-//! EDGE: picture files as a camera.
+//! EDGE: a camera that plays image files.
 
 use super::{CameraError, Captured};
 use crate::config::in_words;
@@ -6,19 +6,20 @@ use crate::vision::picture;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What may follow the last `?`.
+/// Options allowed after the last `?`.
 const OPTIONS: [&str; 2] = ["fps", "loop"];
-/// Frames a second where the URI names none.
+/// Frames per second unless the URI sets `fps=`.
 const FRAMES_A_SECOND: f64 = 10.0;
 
-/// Picture files in the order of their names.
+/// Image files in the order of their names.
 #[derive(Debug)]
 pub struct Images {
     files: Vec<PathBuf>,
     next: usize,
     period: Duration,
     repeat: bool,
-    /// Pictures read since the last round began; a round without any is the end.
+    /// Images read in this round. With `loop`, a round without a readable image is the
+    /// end.
     read: usize,
 }
 
@@ -44,7 +45,7 @@ impl Images {
                 },
                 _ => {
                     let known = in_words(&OPTIONS);
-                    return Err(wrong(format!("{option}: unknown; there are {known}")));
+                    return Err(wrong(format!("{option}: unknown; the options are {known}")));
                 }
             }
         }
@@ -64,7 +65,7 @@ impl Iterator for Images {
             self.read = 0;
         }
         let path = &self.files[self.next % self.files.len()];
-        // No door runs for the 13 years at 10 frames a second that this counts.
+        // u32 counts 13 years of frames at 10 frames per second.
         let at = self.period * self.next.min(u32::MAX as usize) as u32;
         self.next += 1;
         Some(match picture::read(path) {
@@ -79,9 +80,9 @@ impl Iterator for Images {
     }
 }
 
-/// The options stand after the last `?`, which in a path can also be part of a
-/// pattern: then a letter, `=` or `&` follows no further than the next dot or
-/// slash.
+/// Splits a path from the options after its last `?`. A `?` may also belong to a pattern:
+/// the text after it counts as options only if it has no `.`, `/` or `*`, or if it has a
+/// `=`.
 fn split_options(rest: &str) -> (&str, &str) {
     match rest.rsplit_once('?') {
         Some((path, options)) if !options.contains(['.', '/', '*']) || options.contains('=') => {
@@ -91,15 +92,15 @@ fn split_options(rest: &str) -> (&str, &str) {
     }
 }
 
-/// The message without the path, which is told already.
+/// The error message without its leading path, which the caller's error already names.
 fn fault(path: &Path, error: &picture::PictureError) -> String {
     let message = error.to_string();
     let known = format!("{}: ", path.display());
     message.strip_prefix(&known).unwrap_or(&message).to_owned()
 }
 
-/// The pictures of a folder, or those whose names match a pattern with `*` and
-/// `?` in its last part; in order, at least one.
+/// The image files of a folder, or those whose names match a pattern with `*` and `?` in
+/// the last path component. Sorted by name; an error if there is none.
 fn files(path: &Path) -> Result<Vec<PathBuf>, CameraError> {
     let error = |path: &Path, fault: String| CameraError::Images { path: path.to_owned(), fault };
     let pattern = path
@@ -126,7 +127,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, CameraError> {
         .collect();
     files.sort();
     if files.is_empty() {
-        return Err(error(path, "no .jpg, .jpeg or .png file there".to_owned()));
+        return Err(error(path, "no .jpg, .jpeg or .png file found".to_owned()));
     }
     Ok(files)
 }
@@ -136,7 +137,7 @@ fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) =
         (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n) = (0, 0);
-    // Where to go on when what follows the last star turns out not to match.
+    // After a mismatch: the last star, and where in the name its match began.
     let mut retry: Option<(usize, usize)> = None;
     while n < name.len() {
         match pattern.get(p) {

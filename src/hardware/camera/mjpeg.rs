@@ -1,5 +1,5 @@
-//! Motion JPEG: a stream of JPEG pictures, most without the Huffman tables that
-//! are the same in all of them, which are then those of ITU-T T.81, annex K.3.
+//! Motion JPEG: a stream of JPEG pictures. Most cameras leave out the Huffman tables; the
+//! standard ones of ITU-T T.81, annex K.3, are inserted then.
 
 use crate::vision::frame::Frame;
 use crate::vision::picture::{self, PictureError};
@@ -7,36 +7,37 @@ use std::borrow::Cow;
 use std::path::Path;
 use thiserror::Error;
 
-/// Why a buffer is no picture.
+/// Errors of decoding one buffer.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum MjpegError {
-    /// Not the beginning of a JPEG.
-    #[error("this is no JPEG")]
+    /// The buffer does not begin with a JPEG marker.
+    #[error("not a JPEG")]
     NoJpeg,
-    /// A picture of another size than the camera was set to.
-    #[error("the JPEG is of {}x{} pixels, expected {}x{}", got.0, got.1, expected.0, expected.1)]
+    /// The picture has another size than the camera was set to.
+    #[error("the JPEG has {}x{} pixels, expected {}x{}", got.0, got.1, expected.0, expected.1)]
     Size {
-        /// Columns and rows it says it has.
+        /// Columns and rows from the JPEG header.
         got: (usize, usize),
-        /// Columns and rows it should have.
+        /// Columns and rows that the camera was set to.
         expected: (usize, usize),
     },
-    /// It breaks off.
+    /// The data ends too early.
     #[error("the JPEG is cut short")]
     Cut,
-    /// The rest does not decode.
+    /// The picture cannot be decoded.
     #[error("the JPEG is damaged")]
     Damaged,
 }
 
-/// Symbols of DC coefficients: how many bits a difference has.
+/// Symbols of DC coefficients: the bit length of a difference.
 const DC: [u8; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
-/// Codes by length, 1 to 16 bits.
+/// Number of Huffman codes per length, 1 to 16 bits.
 const DC_LUMA: [u8; 16] = [0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0];
 const DC_COLOUR: [u8; 16] = [0, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0];
 const AC_LUMA: [u8; 16] = [0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 125];
 const AC_COLOUR: [u8; 16] = [0, 2, 1, 2, 4, 4, 3, 4, 7, 5, 4, 4, 0, 1, 2, 119];
-/// Symbols of AC coefficients: zeros before one, and its bits.
+/// Symbols of AC coefficients: run of zeros in the high four bits, bit length in the low
+/// four.
 const AC_LUMA_SYMBOLS: [u8; 162] = [
     0x01, 0x02, 0x03, 0x00, 0x04, 0x11, 0x05, 0x12, 0x21, 0x31, 0x41, 0x06, 0x13, 0x51, 0x61, 0x07,
     0x22, 0x71, 0x14, 0x32, 0x81, 0x91, 0xa1, 0x08, 0x23, 0x42, 0xb1, 0xc1, 0x15, 0x52, 0xd1, 0xf0,
@@ -64,8 +65,9 @@ const AC_COLOUR_SYMBOLS: [u8; 162] = [
     0xf9, 0xfa,
 ];
 
-/// A picture of `expected` columns and rows. What says to be of another size is
-/// not decoded, so that a damaged header costs no memory.
+/// Decodes a JPEG of `expected` (columns, rows) to RGB. A picture whose header has
+/// another size is refused before it is decoded, so that a damaged header costs no
+/// memory.
 pub fn decode(bytes: &[u8], expected: (usize, usize)) -> Result<Frame, MjpegError> {
     let heading = Heading::read(bytes).ok_or(MjpegError::NoJpeg)?;
     match heading.size {
@@ -80,7 +82,7 @@ pub fn decode(bytes: &[u8], expected: (usize, usize)) -> Result<Frame, MjpegErro
     })
 }
 
-/// The tables right after the picture's first marker.
+/// Inserts the standard Huffman tables after the picture's first marker.
 fn with_tables(bytes: &[u8]) -> Cow<'_, [u8]> {
     let Some((start, rest)) = bytes.split_at_checked(2) else { return Cow::Borrowed(bytes) };
     let mut segment = Vec::new();
@@ -98,17 +100,18 @@ fn with_tables(bytes: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned([start, &[0xff, 0xc4], &length[..], &segment, rest].concat())
 }
 
-/// What stands before the first scan.
+/// The part of a JPEG before its first scan.
 #[derive(Debug, PartialEq, Eq)]
 struct Heading {
-    /// Whether there are Huffman tables.
+    /// Whether it contains Huffman tables.
     tables: bool,
-    /// Columns and rows, if they are told.
+    /// Columns and rows, if a frame header was found.
     size: Option<(usize, usize)>,
 }
 
 impl Heading {
-    /// Reads as far as there is anything to read; nothing where there is no JPEG.
+    /// Reads markers up to the first scan or the end of the data; `None` if it is not a
+    /// JPEG.
     fn read(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes.strip_prefix(&[0xff, 0xd8])?;
         let mut heading = Self { tables: false, size: None };
@@ -116,7 +119,7 @@ impl Heading {
             match marker {
                 0xda => break,
                 0xc4 => heading.tables = true,
-                // The heights and widths of all kinds of coding.
+                // Frame headers (SOF) of every coding process.
                 0xc0..=0xcf if !matches!(marker, 0xc8 | 0xcc) => {
                     if let &[_, high, low, wide, narrow, ..] = segment {
                         let number = |high, low| usize::from(u16::from_be_bytes([high, low]));
@@ -131,7 +134,7 @@ impl Heading {
     }
 }
 
-/// The next marker, what belongs to it, and what follows.
+/// The next marker, its segment without the length, and the bytes after it.
 fn segment(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let at = bytes.iter().position(|byte| *byte != 0xff).filter(|at| *at > 0)?;
     let (marker, rest) = (bytes[at], &bytes[at + 1..]);
@@ -147,7 +150,7 @@ mod tests {
 
     const SIZE: (usize, usize) = (40, 24);
 
-    /// A picture whose blocks have all sorts of coefficients.
+    /// A picture whose blocks have many different coefficients.
     fn picture() -> Vec<u8> {
         let pixel = |at: usize| {
             let (x, y) = (at % SIZE.0, at / SIZE.0);
@@ -161,7 +164,7 @@ mod tests {
         bytes
     }
 
-    /// As webcams send it.
+    /// The picture without its Huffman tables, as webcams send it.
     fn without_tables(bytes: &[u8]) -> Vec<u8> {
         let (mut left, mut rest) = (vec![0xff, 0xd8], &bytes[2..]);
         while let Some((marker, _, after)) = segment(rest) {
@@ -184,7 +187,7 @@ mod tests {
         assert!(bare.len() + 400 < whole.len(), "the encoder writes the standard's tables");
         let expected = decode(&whole, SIZE).expect("a picture");
         assert_eq!(decode(&bare, SIZE), Ok(expected.clone()));
-        // A buffer may be longer than its picture.
+        // Bytes after the picture are ignored.
         assert_eq!(decode(&[bare, vec![0; 100]].concat(), SIZE), Ok(expected));
     }
 

@@ -1,15 +1,15 @@
-//! EDGE: where frames come from, named by a URI.
+//! EDGE: cameras, named by a URI.
 //!
-//! | URI | What |
+//! | URI | Camera |
 //! |---|---|
-//! | `v4l:/dev/video0`, `v4l:name=PART OF ITS NAME`, `v4l:usb=1-1.2` | a camera of the kernel; [`v4l::uri`] has its options |
-//! | `nokhwa:0[?width=1280&height=720&fps=15]` | a camera of a desktop |
+//! | `v4l:/dev/video0`, `v4l:name=PART OF ITS NAME`, `v4l:usb=1-1.2` | a Video4Linux2 device; [`v4l::uri`] has its options |
+//! | `nokhwa:0[?width=1280&height=720&fps=15]` | a desktop camera |
 //! | `pipe:COMMAND` | a program that writes YUV4MPEG2 to its standard output |
-//! | `images:DIR-or-glob[?fps=10&loop]` | picture files in the order of their names |
+//! | `images:DIR-or-glob[?fps=10&loop]` | image files in the order of their names |
 //!
-//! Recorded frames carry their own time and none is dropped. Live frames carry
-//! the time they were taken at; whoever is slower than the camera gets the newest.
-//! [`live`] keeps a camera going, whatever happens to it.
+//! Recorded frames keep their own timestamps and none is dropped. Live frames carry their
+//! capture time; a consumer slower than the camera gets only the newest frame. [`live`]
+//! reopens a camera after any failure.
 
 mod images;
 pub mod live;
@@ -32,103 +32,103 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// A live camera that is silent for so long has stopped, whatever it says.
+/// A live camera that delivers no frame for this long counts as stopped.
 pub const STALLED_AFTER: Duration = Duration::from_secs(5);
 
-/// Why there are no frames.
+/// Errors of opening or reading a camera.
 #[derive(Debug, Error)]
 pub enum CameraError {
-    /// The URI names no camera we know.
+    /// The URI's scheme is unknown.
     #[error(
         "{:?}: no such kind of camera; use v4l:/dev/video0, images:DIR, images:'PATTERN' or \
          pipe:'COMMAND'",
         redacted(uri)
     )]
     Scheme {
-        /// As given.
+        /// The URI from the configuration or command line.
         uri: String,
     },
-    /// We know such cameras, but were built without them.
+    /// The scheme is known, but support for it was not compiled in.
     #[error(
         "{:?}: this facelatch was built without such cameras; build it with --features {feature}",
         redacted(uri)
     )]
     NotBuilt {
-        /// As given.
+        /// The URI from the configuration or command line.
         uri: String,
-        /// What to build with.
+        /// Cargo feature to build with.
         feature: &'static str,
     },
-    /// A device is not there, does not do as asked, or has sent what is no frame.
+    /// A device is missing, refuses a setting, or sent a buffer that is not a frame.
     #[error("{device}: {fault}")]
     Device {
-        /// Which.
+        /// Path of the device.
         device: PathBuf,
-        /// What is wrong, and what to do.
+        /// The fault and its cure.
         fault: String,
     },
-    /// An option of the URI is wrong.
+    /// The URI is malformed, or one of its options is wrong.
     #[error("{:?}: {fault}", redacted(uri))]
     Option {
-        /// As given.
+        /// The URI from the configuration or command line.
         uri: String,
-        /// What is wrong, and what would be right.
+        /// The fault and the values that are allowed.
         fault: String,
     },
-    /// No picture to be found.
+    /// No image file was found, or one cannot be read.
     #[error("{path}: {fault}")]
     Images {
-        /// Folder or pattern.
+        /// The folder, pattern or file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         fault: String,
     },
-    /// The program does not start, or says nothing sensible.
+    /// The program cannot be started, failed, or wrote something other than YUV4MPEG2.
     #[error("pipe:{}: {fault}", redacted(command))]
     Pipe {
-        /// As given.
+        /// The command after `pipe:`.
         command: String,
-        /// What is wrong, and what to do.
+        /// The fault and its cure.
         fault: String,
     },
 }
 
-/// A frame and when it was taken.
+/// A frame and its capture time.
 #[derive(Clone, Debug)]
 pub struct Captured {
-    /// The picture.
+    /// The RGB frame.
     pub frame: Frame,
-    /// Since the camera was opened.
+    /// Capture time since the camera was opened.
     pub at: Duration,
 }
 
-/// A source of frames.
+/// An open camera: an iterator of frames.
 #[derive(Debug)]
 pub enum Camera {
-    /// Picture files.
+    /// Image files.
     Images(images::Images),
-    /// A program.
+    /// A program that writes YUV4MPEG2.
     Pipe(Box<pipe::Pipe>),
-    /// A device of the kernel.
+    /// A Video4Linux2 device.
     #[cfg(feature = "v4l")]
     V4l(Box<v4l::stream::V4l>),
-    /// A device of a desktop.
+    /// A desktop camera.
     #[cfg(feature = "nokhwa")]
     Nokhwa(Box<nokhwa::Nokhwa>),
 }
 
-/// Whether a camera shows what is, or what was.
+/// Whether a camera is live or a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Only the newest frame counts; when it ends, something is wrong.
+    /// Only the newest frame counts, and the end of the stream is a fault.
     Live,
-    /// Every frame counts, and there is a last one.
+    /// Every frame counts, and the stream has a last frame.
     Recorded,
 }
 
 impl Kind {
-    /// That of the camera that the URI names; an error where it names none, before
-    /// anything is opened.
+    /// The kind of the camera that the URI names. Checks the URI and opens nothing; an
+    /// error if the URI is wrong or support for it was not compiled in.
     pub fn of(uri: &str) -> Result<Self, CameraError> {
         let wrong = |fault: String| CameraError::Option { uri: uri.to_owned(), fault };
         match uri.split_once(':') {
@@ -158,7 +158,8 @@ fn not_built(uri: &str, feature: &'static str) -> CameraError {
 }
 
 impl Camera {
-    /// Opens the camera that the URI names.
+    /// Opens the camera that the URI names. A `pipe:` program is started but not yet
+    /// read.
     pub fn open(uri: &str) -> Result<Self, CameraError> {
         Kind::of(uri)?;
         match uri.split_once(':') {
@@ -178,13 +179,14 @@ impl Camera {
         }
     }
 
-    /// Whether frames are recorded, so that none may be dropped, or live, so
-    /// that only the newest counts.
+    /// True for recorded frames, none of which may be dropped; false for live frames, of
+    /// which only the newest counts.
     pub fn recorded(&self) -> bool {
         matches!(self, Self::Images(_))
     }
 
-    /// What it is and how it is set, where there is more to say than its URI; for everybody.
+    /// Device name and chosen format, for the log and `status`; `None` if the URI already
+    /// says it all.
     pub fn told(&self) -> Option<&str> {
         match self {
             Self::Images(_) | Self::Pipe(_) => None,
@@ -195,7 +197,8 @@ impl Camera {
         }
     }
 
-    /// When a live camera was opened: what its frames count their time from.
+    /// When a live camera was opened, which is time zero of its frames; `None` for
+    /// recordings.
     pub fn opened(&self) -> Option<Instant> {
         match self {
             Self::Images(_) => None,
@@ -207,7 +210,7 @@ impl Camera {
         }
     }
 
-    /// Whether it is known that nothing more comes: then the last error was the end.
+    /// Whether the stream is over, so that the last error was its end.
     pub fn ended(&self) -> bool {
         match self {
             Self::Images(_) => false,
@@ -219,7 +222,8 @@ impl Camera {
         }
     }
 
-    /// What ends the camera from another thread that waits for no frame.
+    /// A handle with which another thread can end the camera while this one waits for a
+    /// frame.
     pub fn interrupter(&self) -> Interrupter {
         match self {
             Self::Images(_) => Interrupter::default(),
@@ -232,8 +236,8 @@ impl Camera {
     }
 }
 
-/// The next frame; nothing at the end. Waits for it. After an error there may be
-/// more: one bad picture is not the end of a folder.
+/// Waits for the next frame; `None` at the end of the stream. More frames may follow an
+/// error: one unreadable image does not end a folder.
 impl Iterator for Camera {
     type Item = Result<Captured, CameraError>;
 
@@ -249,17 +253,17 @@ impl Iterator for Camera {
     }
 }
 
-/// Ends a camera that another thread waits on.
+/// Ends a camera while another thread waits for its next frame.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupter {
-    /// Programs to end, as long as there are any.
+    /// Process group of the program, while it exists.
     group: Arc<Mutex<Option<Pid>>>,
-    /// What the camera looks at while it waits.
+    /// Flag that the camera polls while it waits.
     stop: Arc<AtomicBool>,
 }
 
 impl Interrupter {
-    /// Ends it: the next frame is the last or none.
+    /// Ends the camera: at most one more frame follows.
     pub fn interrupt(&self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(group) = *self.group.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -278,7 +282,7 @@ mod tests {
         for (uri, expected) in [
             ("camera0", "no such kind of camera"),
             ("v4l:video0", "names no device"),
-            ("v4l:/dev/video0?colour=red", "unknown; there are width"),
+            ("v4l:/dev/video0?colour=red", "unknown; the options are width"),
         ] {
             let message = Kind::of(uri).expect_err(uri).to_string();
             assert!(message.contains(expected), "{message}");

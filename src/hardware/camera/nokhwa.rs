@@ -1,5 +1,5 @@
-//! EDGE: cameras of desktops, by their number. The library waits for frames as
-//! long as it takes, so it does so in a thread of its own.
+//! EDGE: desktop cameras, by number. The library waits for a frame without a timeout, so
+//! a separate thread calls it.
 
 use super::v4l::uri::{RATE, SIDE, rate, side};
 use super::yuv::{self, Chroma, Colours};
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Formats that are read.
+/// Pixel formats that can be decoded.
 const FORMATS: [FrameFormat; 6] = [
     FrameFormat::YUYV,
     FrameFormat::NV12,
@@ -26,12 +26,12 @@ const FORMATS: [FrameFormat; 6] = [
     FrameFormat::RAWBGR,
     FrameFormat::GRAY,
 ];
-/// What may follow the `?`.
+/// Options allowed after the `?`.
 pub(super) const OPTIONS: [&str; 3] = ["width", "height", "fps"];
-/// How often to look whether somebody wants the end.
+/// How often the stop flag is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// What follows `nokhwa:` in a URI.
+/// The parsed part after `nokhwa:` in a URI.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Wish {
     index: u32,
@@ -40,10 +40,10 @@ pub(super) struct Wish {
     fps: u32,
 }
 
-/// Number and wish, or what is wrong and would be right.
+/// Parses number and options; an error names the fault and the allowed values.
 pub(super) fn parse(rest: &str) -> Result<Wish, String> {
     let (index, options) = rest.split_once('?').unwrap_or((rest, ""));
-    let index = index.parse().map_err(|_| format!("{index:?} is no number of a camera, like 0"))?;
+    let index = index.parse().map_err(|_| format!("{index:?} is not a camera number, like 0"))?;
     let mut wish = Wish { index, width: 1280, height: 720, fps: 15 };
     for option in options.split('&').filter(|option| !option.is_empty()) {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
@@ -55,13 +55,13 @@ pub(super) fn parse(rest: &str) -> Result<Wish, String> {
                 let fps = rate(value).ok_or_else(|| bad(RATE))?;
                 wish.fps = fps.round().max(1.0) as u32;
             }
-            _ => return Err(format!("{option}: unknown; there are {}", in_words(&OPTIONS))),
+            _ => return Err(format!("{option}: unknown; the options are {}", in_words(&OPTIONS))),
         }
     }
     Ok(wish)
 }
 
-/// A camera, and the thread that reads it.
+/// An open camera and the receiving end of its reading thread.
 #[derive(Debug)]
 pub struct Nokhwa {
     device: PathBuf,
@@ -85,16 +85,16 @@ impl Nokhwa {
         std::thread::Builder::new()
             .name("nokhwa".to_owned())
             .spawn(move || read(wish, &said, &sender, &stopped))
-            .map_err(|error| broken(format!("no thread to read it with: {error}")))?;
+            .map_err(|error| broken(format!("cannot start its reading thread: {error}")))?;
         let told = told
             .recv_timeout(2 * STALLED_AFTER)
-            .map_err(|_| broken("does not open; is it plugged in, and allowed?".to_owned()))?
+            .map_err(|_| broken("does not open; check its plug and access to it".to_owned()))?
             .map_err(broken)?;
         let told = format!("{}: {told}", device.display());
         Ok(Self { device, frames, opened: Instant::now(), stop, ended: false, told })
     }
 
-    /// Which device, and what it is set to.
+    /// Device, name and chosen format, in words.
     pub fn told(&self) -> &str {
         &self.told
     }
@@ -107,7 +107,7 @@ impl Nokhwa {
         self.ended
     }
 
-    /// Once this is set, the next frame is the last or none.
+    /// A flag that ends the camera once it is set: at most one more frame follows.
     pub(super) fn stop(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stop)
     }
@@ -117,8 +117,8 @@ impl Nokhwa {
     }
 }
 
-/// The reading thread: opens the camera, says so, and gives frames as they are
-/// taken.
+/// The reading thread: opens the camera, reports name and format or the error through
+/// `said`, and then sends each frame with its capture time.
 fn read(
     wish: Wish,
     said: &SyncSender<Result<String, String>>,
@@ -136,13 +136,13 @@ fn read(
     let format = camera.camera_format();
     let (size, name) = (format.resolution(), camera.info().human_name());
     let _ = said.send(Ok(format!(
-        "{name}, {} {}x{} at {} a second",
+        "{name}, {} {}x{} at {} frames per second",
         format.format(),
         size.width(),
         size.height(),
         format.frame_rate()
     )));
-    // What many cameras spoil.
+    // Many cameras spoil their first frame.
     let _ = camera.frame();
     while !stop.load(Ordering::Relaxed) {
         let frame = camera.frame().map_err(|error| error.to_string());
@@ -166,10 +166,10 @@ impl Iterator for Nokhwa {
                     return Some(frame.map_err(|why| self.error(why)));
                 }
                 Ok(Err(fault)) => fault,
-                Err(RecvTimeoutError::Disconnected) => "its thread has ended".to_owned(),
+                Err(RecvTimeoutError::Disconnected) => "the reading thread has ended".to_owned(),
                 Err(RecvTimeoutError::Timeout) if began.elapsed() < STALLED_AFTER => continue,
                 Err(RecvTimeoutError::Timeout) => {
-                    format!("no frame for {} s", STALLED_AFTER.as_secs())
+                    format!("no frame for {} seconds", STALLED_AFTER.as_secs())
                 }
             };
             self.ended = true;
@@ -181,13 +181,13 @@ impl Iterator for Nokhwa {
 }
 
 impl Drop for Nokhwa {
-    /// The thread ends after the frame it waits for.
+    /// Asks the thread to end; it does so after the frame that it waits for.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 }
 
-/// A buffer's picture, or what is wrong with it.
+/// Decodes a buffer to RGB; an error names the fault.
 fn decode(buffer: &Buffer) -> Result<Frame, String> {
     let bytes = buffer.buffer();
     let size = buffer.resolution();
@@ -228,7 +228,7 @@ mod tests {
         let wish = parse("1?width=640&height=480&fps=29.97").expect("a wish");
         assert_eq!(wish, Wish { index: 1, width: 640, height: 480, fps: 30 });
         for (rest, expected) in [
-            ("", "\"\" is no number"),
+            ("", "\"\" is not a camera number"),
             ("0?width=1", "width=1: expected pixels"),
             ("0?format=mjpg", "format=mjpg: unknown"),
         ] {

@@ -1,4 +1,4 @@
-//! EDGE: a program that writes YUV4MPEG2 to its standard output.
+//! EDGE: a camera that is a program writing YUV4MPEG2 to its standard output.
 
 use super::y4m::{Y4m, Y4mError};
 use super::{CameraError, Captured};
@@ -10,26 +10,26 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Some 64 kB, as much as a pipe holds, for fewer system calls a frame.
+/// Read buffer in bytes: 64 KiB, the capacity of a pipe, for few system calls per frame.
 const BUFFER: usize = 1 << 16;
-/// How long a program that has closed its output may take to end.
+/// How long a program may take to exit after it has closed its output.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// A program and the video it writes.
+/// A running program and its video.
 #[derive(Debug)]
 pub struct Pipe {
     command: String,
     child: Child,
     state: State,
     opened: Instant,
-    /// The program and all that it started, as long as it has not been waited for:
-    /// after that the number may be somebody else's.
+    /// Process group of the program and its children. `None` once the program has been
+    /// waited for: the number may belong to another process then.
     group: Arc<Mutex<Option<Pid>>>,
 }
 
 #[derive(Debug)]
 enum State {
-    /// The header has not been read yet: it may take the program a while.
+    /// The header has not been read yet; the program may need some time to write it.
     Started(ChildStdout),
     Video(Y4m<BufReader<ChildStdout>>),
     Ended,
@@ -42,11 +42,11 @@ impl Pipe {
             .args(["-c", command])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            // A group of its own, so that all it starts can be ended with it.
+            // Its own process group, so that its children can be ended with it.
             .process_group(0)
             .spawn()
             .map_err(|reason| broken(format!("does not start: {reason}")))?;
-        // Asked for just above.
+        // The pipe was requested above.
         let output = child.stdout.take().ok_or_else(|| broken("has no output".to_owned()))?;
         let (command, state) = (command.to_owned(), State::Started(output));
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -54,7 +54,7 @@ impl Pipe {
         Ok(Self { command, child, state, opened: Instant::now(), group })
     }
 
-    /// The next frame of the video, after its header.
+    /// Reads the header first, if needed, and then the next frame; `None` at the end.
     fn read_frame(&mut self) -> Result<Option<Frame>, Y4mError> {
         if let State::Started(_) = self.state
             && let State::Started(output) = std::mem::replace(&mut self.state, State::Ended)
@@ -67,7 +67,7 @@ impl Pipe {
         }
     }
 
-    /// How the program ended, if it has; waits a moment for that.
+    /// Exit status of a program that failed; waits up to half a second for its exit.
     fn failure(&mut self) -> Option<ExitStatus> {
         let asked = Instant::now();
         loop {
@@ -85,7 +85,7 @@ impl Pipe {
         CameraError::Pipe { command: self.command.clone(), fault }
     }
 
-    /// The program and all that it started.
+    /// Process group of the program and its children.
     pub(super) fn group(&self) -> Arc<Mutex<Option<Pid>>> {
         Arc::clone(&self.group)
     }
@@ -111,7 +111,7 @@ impl Iterator for Pipe {
             Ok(None) => None,
             Err(fault) => Some(fault.to_string()),
         };
-        // What comes after a broken frame cannot be told from its rest.
+        // After a broken frame the start of the next one cannot be found.
         self.state = State::Ended;
         let failure = self.failure().map(|status| format!("the program ended with {status}"));
         let told: Vec<String> = fault.into_iter().chain(failure).collect();
@@ -119,14 +119,14 @@ impl Iterator for Pipe {
     }
 }
 
-/// Ends a program with all that it started.
+/// Kills the program and its children.
 pub(super) fn end(group: Pid) {
-    // Nothing to be done about one that has already ended.
+    // Fails only if they have ended already.
     let _ = kill_process_group(group, Signal::KILL);
 }
 
 impl Drop for Pipe {
-    /// Ends the program with all that it started.
+    /// Kills the program and its children.
     fn drop(&mut self) {
         self.state = State::Ended;
         if let Some(group) = self.group.lock().unwrap_or_else(PoisonError::into_inner).take() {

@@ -1,12 +1,12 @@
-//! A camera's URI as it may be shown: in logs, answers and errors, which more people read
-//! than may know a password.
+//! Hides passwords in a camera's URI before it appears in logs, replies and errors, which
+//! more people read than may know the password.
 
-/// What stands for a password.
+/// Placeholder for a password.
 const HIDDEN: &str = "***";
 
-/// The same text with `***` for the password of each URL in it, as in
-/// `rtsp://user:***@host/`. Rather too much is hidden than too little: a word with a `:`
-/// and later an `@` behind `://` has one in between.
+/// Replaces the password of each URL in the text by `***`, as in `rtsp://user:***@host/`.
+/// Hides too much rather than too little: after `://`, everything between the first `:`
+/// and the last `@` of the same word counts as a password.
 pub fn redacted(text: &str) -> String {
     let mut redacted = String::with_capacity(text.len());
     let mut rest = text;
@@ -43,7 +43,7 @@ mod tests {
             ),
             ("http://a:b@c http://:d@e", "http://a:***@c http://:***@e"),
             ("concat:http://h/1,http://a:b@c", "concat:http://h/1,http://a:***@c"),
-            // Not escaped, as people write it.
+            // Not percent-encoded, as people write it.
             ("rtsp://a:p@ss/w?o#rd@host/", "rtsp://a:***@host/"),
             ("rtsp://a:@host/", "rtsp://a:***@host/"),
         ] {
@@ -69,7 +69,8 @@ mod tests {
             before in "\\PC{0,12}", scheme in "[a-z]{1,5}", user in "[a-z0-9.%-]{0,8}",
             secret in "[!-~é]{0,12}", host in "[a-z0-9.\\[\\]:-]{1,10}", after in "(/[a-z?=]{0,8})?( \\PC{0,12})?",
         ) {
-            // Capitals are nowhere else but in what comes before and after.
+            // Capital letters occur only in the secret's markers and the surrounding
+            // text.
             let secret = format!("QX{secret}XQ");
             prop_assume!(!before.contains("QX") && !before.contains("://") && !after.contains("QX"));
             let text = format!("{before}{scheme}://{user}:{secret}@{host}{after}");

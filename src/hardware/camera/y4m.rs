@@ -1,52 +1,51 @@
-//! YUV4MPEG2: a text header, then frames of planar YCbCr, each after a line
-//! that begins with `FRAME`. It is what mjpegtools began and what ffmpeg,
-//! GStreamer and others write.
+//! YUV4MPEG2: a text header, then frames of planar YCbCr, each after a line that begins
+//! with `FRAME`. The format comes from mjpegtools; ffmpeg, GStreamer and others write it.
 
 use super::yuv::{self, Chroma, Colours, LARGEST_SIDE};
 use crate::vision::frame::Frame;
 use std::io::{BufRead, Read};
 use thiserror::Error;
 
-/// The header and a frame's line fit in this; one that does not is none.
+/// Longest header or `FRAME` line, bytes; a longer one is an error.
 const LONGEST_LINE: u64 = 1024;
 
-/// Why bytes are no video.
+/// Errors of reading a YUV4MPEG2 stream.
 #[derive(Debug, Error)]
 pub enum Y4mError {
-    /// The first line is none of a video's.
+    /// The first line is not a valid header.
     #[error(
-        "this is no YUV4MPEG2 stream ({0}); let the program write one, as ffmpeg does with -f yuv4mpegpipe -pix_fmt yuv420p -"
+        "not a YUV4MPEG2 stream ({0}); make the program write one, as ffmpeg does with -f yuv4mpegpipe -pix_fmt yuv420p -"
     )]
     Header(String),
-    /// A frame does not begin as one.
+    /// A frame does not begin with a `FRAME` line.
     #[error(
         "expected FRAME after {after}, found {found:?}; the header's {width}x{height} or colour \
-         space is not what the program writes"
+         space does not match what the program writes"
     )]
     Frame {
-        /// What was read before: the header, or a frame by its number.
+        /// The part read before: the header, or a frame by its number.
         after: String,
-        /// What stands there instead.
+        /// The text found instead.
         found: String,
-        /// Columns, by the header.
+        /// Columns according to the header.
         width: usize,
-        /// Rows, by the header.
+        /// Rows according to the header.
         height: usize,
     },
     /// The stream ends within a frame.
     #[error("cut short within a frame: {got} of {expected} bytes")]
     Cut {
-        /// Bytes that came.
+        /// Bytes read of the frame.
         got: usize,
-        /// Bytes of a frame.
+        /// Bytes of a whole frame.
         expected: usize,
     },
-    /// The stream cannot be read.
+    /// Reading failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
 
-/// A stream of frames.
+/// A stream of frames, read from `R`.
 #[derive(Debug)]
 pub struct Y4m<R> {
     reader: R,
@@ -60,13 +59,14 @@ pub struct Y4m<R> {
 }
 
 impl<R: BufRead> Y4m<R> {
-    /// Reads the header.
+    /// Reads the header. An error if it is not a YUV4MPEG2 header, is interlaced, has an
+    /// unknown colour space, or a side outside 1 to [`LARGEST_SIDE`].
     pub fn new(mut reader: R) -> Result<Self, Y4mError> {
         let bytes = line(&mut reader)?;
         let line = match bytes.split_last() {
             None => return Err(Y4mError::Header("it is empty".to_owned())),
             Some((b'\n', line)) => std::str::from_utf8(line)
-                .map_err(|_| Y4mError::Header(format!("no text: {:?}", shown(&bytes))))?,
+                .map_err(|_| Y4mError::Header(format!("not text: {:?}", shown(&bytes))))?,
             Some(_) => {
                 return Err(Y4mError::Header(format!("no line end after {:?}", shown(&bytes))));
             }
@@ -89,12 +89,12 @@ impl<R: BufRead> Y4m<R> {
                 }
                 "I" if !matches!(value, "p" | "?") => return Err(broken("interlacing")),
                 "X" if value == "COLORRANGE=FULL" => full_range = true,
-                // Frame rate, aspect and comments change nothing here.
+                // Frame rate, aspect ratio and comments are not needed.
                 _ => {}
             }
         }
         if !(1..=LARGEST_SIDE).contains(&width) || !(1..=LARGEST_SIDE).contains(&height) {
-            return Err(broken(&format!("a size beyond 1 to {LARGEST_SIDE}")));
+            return Err(broken(&format!("a size outside 1 to {LARGEST_SIDE}")));
         }
         Ok(Self { reader, width, height, chroma, full_range, frames: 0, planes: Vec::new() })
     }
@@ -104,7 +104,7 @@ impl<R: BufRead> Y4m<R> {
         (self.width, self.height)
     }
 
-    /// The next frame; `None` where the stream ends between two.
+    /// The next frame as RGB; `None` if the stream ends between two frames.
     pub fn read_frame(&mut self) -> Result<Option<Frame>, Y4mError> {
         let line = line(&mut self.reader)?;
         if line.is_empty() {
@@ -120,7 +120,7 @@ impl<R: BufRead> Y4m<R> {
         }
         let expected = yuv::planar_bytes(self.width, self.height, self.chroma);
         self.planes.clear();
-        // Grows with what really comes, not with what the header promises.
+        // The buffer grows with the data that arrives, not with the size in the header.
         let got = (&mut self.reader).take(expected as u64).read_to_end(&mut self.planes)?;
         if got < expected {
             return Err(Y4mError::Cut { got, expected });
@@ -128,7 +128,7 @@ impl<R: BufRead> Y4m<R> {
         self.frames += 1;
         let colours = Colours { full_range: self.full_range, ..Colours::default() };
         let frame = yuv::planar(&self.planes, self.width, self.height, self.chroma, colours);
-        // All bytes are there, and the header's size was looked at.
+        // Cannot fail: the data is complete and the size was checked.
         Ok(frame.ok())
     }
 }
@@ -143,14 +143,14 @@ fn chroma_of(name: &str) -> Option<Chroma> {
     }
 }
 
-/// A line with its end, where it has one; nothing where there is nothing more.
+/// The next line with its line end, if it has one; empty at the end of the stream.
 fn line(reader: &mut impl BufRead) -> Result<Vec<u8>, Y4mError> {
     let mut bytes = Vec::new();
     reader.take(LONGEST_LINE).read_until(b'\n', &mut bytes)?;
     Ok(bytes)
 }
 
-/// Its beginning, for messages.
+/// The first 60 bytes as text, for messages.
 fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned()
 }
@@ -223,7 +223,7 @@ mod tests {
         let mut stream = Y4m::new(&bytes[..]).expect("a header");
         assert!(stream.read_frame().is_ok());
         assert!(stream.read_frame().is_err(), "three bytes too many are no frame");
-        // The program writes larger frames than it says, with all sorts of bytes.
+        // The program writes larger frames than the header says, with arbitrary bytes.
         for (frames, after) in [(1, "after the header"), (2, "after frame 1")] {
             let mut bytes = video("W2 H2", &vec![&[1; 6][..]; frames - 1]);
             bytes.extend([0xff, b'\n', 7]);

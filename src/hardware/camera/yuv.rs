@@ -1,71 +1,71 @@
-//! YCbCr, as videos and cameras send it, to RGB.
+//! Conversion of YCbCr, as video and cameras send it, to RGB.
 //!
-//! Luma and colour samples are bytes. Colour samples are shared by neighbouring
-//! pixels, and each pixel takes those it shares as they are: networks do not
-//! see the difference, and smoothing costs as much as the rest.
+//! Luma and chroma samples are bytes. Neighbouring pixels share a chroma sample, and each
+//! uses it unsmoothed: smoothing makes no difference to the networks and costs as much as
+//! the rest of the conversion.
 
 use crate::vision::frame::Frame;
 use thiserror::Error;
 
-/// No camera for a door is larger, and a size that lies must not cost memory.
+/// Largest width or height in pixels. No door camera is larger, and a wrong size must not
+/// cost memory.
 pub const LARGEST_SIDE: usize = 8192;
 
-/// Why bytes are no picture.
+/// Errors of converting a buffer.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum YuvError {
-    /// No side, or far too long a one.
-    #[error("a size of {width}x{height}, expected 1 to {LARGEST_SIDE} both ways")]
+    /// A side is 0 or above [`LARGEST_SIDE`].
+    #[error("size {width}x{height} is out of range, expected sides of 1 to {LARGEST_SIDE} pixels")]
     Size {
         /// Columns.
         width: usize,
         /// Rows.
         height: usize,
     },
-    /// Bytes are missing.
+    /// The buffer is too short.
     #[error("cut short: {got} of {expected} bytes")]
     Short {
-        /// Bytes that came.
+        /// Bytes in the buffer.
         got: usize,
         /// Bytes of a whole picture.
         expected: usize,
     },
 }
 
-/// How a luma and two colour samples stand for red, green and blue.
+/// The matrix that turns YCbCr into RGB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Matrix {
-    /// Of standard definition, of JPEG, and of webcams unless they say otherwise.
+    /// ITU-R BT.601: standard definition, JPEG, and webcams that do not report another.
     #[default]
     Bt601,
-    /// Of high definition.
+    /// ITU-R BT.709: high definition.
     Bt709,
 }
 
-/// What the samples mean.
+/// How sample values map to colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Colours {
-    /// Which colours.
+    /// Conversion matrix.
     pub matrix: Matrix,
-    /// Whether black is 0 and white 255, rather than 16 and 235.
+    /// Whether luma runs from 0 to 255 instead of 16 to 235.
     pub full_range: bool,
 }
 
-/// How many pixels share a colour sample, both ways; none for grey.
+/// Chroma subsampling of a planar picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chroma {
-    /// No colour samples.
+    /// Luma only.
     Grey,
-    /// A sample of each colour for so many pixels.
+    /// One sample of Cb and Cr per block of `columns` x `rows` pixels.
     Every {
-        /// Pixels across.
+        /// Block width in pixels.
         columns: usize,
-        /// Pixels down.
+        /// Block height in pixels.
         rows: usize,
     },
 }
 
-/// What luma above black, and colour samples above 128, add to red, green and
-/// blue; in 1/65536.
+/// Fixed-point weights in 1/65536. `black` is the luma of black; chroma counts from 128.
 #[derive(Clone, Copy)]
 struct Weights {
     black: i32,
@@ -91,14 +91,14 @@ impl Colours {
 }
 
 impl Weights {
-    /// What a pair of colour samples adds to red, green and blue.
+    /// Contribution of a Cb, Cr pair to red, green and blue.
     #[inline]
     fn colour(&self, cb: u8, cr: u8) -> [i32; 3] {
         let (cb, cr) = (i32::from(cb) - 128, i32::from(cr) - 128);
         [self.red_of_cr * cr, -self.green_of_cb * cb - self.green_of_cr * cr, self.blue_of_cb * cb]
     }
 
-    /// A pixel.
+    /// Writes one RGB pixel.
     #[inline]
     fn write(&self, pixel: &mut [u8], luma: u8, colour: [i32; 3]) {
         let light = (i32::from(luma) - self.black) * self.luma + 32768;
@@ -124,7 +124,7 @@ fn long_enough(bytes: &[u8], expected: usize) -> Result<(), YuvError> {
     Ok(())
 }
 
-/// Bytes of a picture in three planes, or one.
+/// Size in bytes of a picture in one plane (grey) or three.
 pub fn planar_bytes(width: usize, height: usize, chroma: Chroma) -> usize {
     let colour = match chroma {
         Chroma::Grey => 0,
@@ -133,8 +133,9 @@ pub fn planar_bytes(width: usize, height: usize, chroma: Chroma) -> usize {
     width * height + 2 * colour
 }
 
-/// Three planes, or one: `height x width` of luma, then Cb and Cr, each rounded
-/// up to whole samples, without gaps.
+/// Converts planar data: `height x width` of luma, then the Cb and Cr planes, each
+/// rounded up to whole samples, without gaps between rows. An error if a side is out of
+/// range or the buffer too short.
 pub fn planar(
     bytes: &[u8],
     width: usize,
@@ -169,8 +170,8 @@ pub fn planar(
     Ok(frame)
 }
 
-/// Two pixels in four bytes, `Y Cb Y Cr`, rows `stride` bytes apart; a stride
-/// too short for a row is none.
+/// Converts packed 4:2:2 data: `Y Cb Y Cr` for two pixels, rows `stride` bytes apart. A
+/// stride shorter than a row, such as 0, means no gap. Errors as in [`planar`].
 pub fn yuyv(
     bytes: &[u8],
     width: usize,
@@ -196,8 +197,9 @@ pub fn yuyv(
     Ok(frame)
 }
 
-/// A plane of luma, then one of `Cb Cr` for two by two pixels, rows `stride`
-/// bytes apart in both; a stride too short for a row is none.
+/// Converts 4:2:0 data: a luma plane, then a plane of `Cb Cr` pairs for 2x2 pixels each,
+/// rows `stride` bytes apart in both. A stride shorter than a row, such as 0, means no
+/// gap. Errors as in [`planar`].
 pub fn nv12(
     bytes: &[u8],
     width: usize,
@@ -241,7 +243,7 @@ mod tests {
         Colours { matrix: Matrix::Bt709, full_range: true },
     ];
 
-    /// By the standards' own definition: shares of red and blue in luma.
+    /// RGB by the definition in the standards, from the shares of red and blue in luma.
     fn by_definition(colours: Colours, [y, cb, cr]: [u8; 3]) -> [f64; 3] {
         let (kr, kb) = match colours.matrix {
             Matrix::Bt601 => (0.299, 0.114),
@@ -285,7 +287,7 @@ mod tests {
 
     #[test]
     fn rows_may_lie_apart_and_odd_columns_share_what_is_there() {
-        // Three columns, two rows, two bytes of gap; red is what shares Cr 255.
+        // Three columns, two rows, two padding bytes; pixels that share Cr 255 are red.
         let colours = Colours { full_range: true, ..Colours::default() };
         let line = [10, 128, 20, 128, 30, 128, 0, 255, 9, 9];
         let bytes = [&line[..], &line[..8]].concat();

@@ -1,4 +1,4 @@
-//! EDGE: finding a line among the chips, asking for it, and saying why not.
+//! EDGE: finds a line among the chips, requests it, and explains failures.
 
 use super::line::{Bias, Chip, Line, Place};
 use gpiocdev::line::Offset;
@@ -7,70 +7,72 @@ use gpiocdev::{Error, Request};
 use std::path::{Path, PathBuf};
 use thiserror::Error as ErrorTrait;
 
-/// What others see a line is held by.
+/// Consumer name under which other programs see a line that is in use.
 const CONSUMER: &str = "facelatch";
 
-/// Why a line cannot be used.
+/// Errors of using a GPIO line.
 #[derive(Clone, Debug, PartialEq, Eq, ErrorTrait)]
 pub enum GpioError {
-    /// There is no such chip.
+    /// The chip does not exist.
     #[error("{chip}: no such GPIO chip; {there}")]
     NoChip {
-        /// As given.
+        /// The chip as named in the URI.
         chip: String,
-        /// Those that are there.
+        /// The chips of this machine, in words.
         there: String,
     },
-    /// The chip has no such line.
-    #[error("{chip} has no line {line}; it has 0 to {last}")]
+    /// The chip has no line of this number.
+    #[error("{chip} has no line {line}; its lines are 0 to {last}")]
     NoLine {
-        /// Which chip.
+        /// Name of the chip.
         chip: String,
-        /// As given.
+        /// The line number from the URI.
         line: u32,
-        /// Its last one.
+        /// Number of the chip's last line.
         last: u32,
     },
-    /// No line has this name.
-    #[error("no GPIO line is named {name:?}; gpioinfo lists their names, and {there}")]
+    /// No line on any chip has this name.
+    #[error("no GPIO line is named {name:?}; gpioinfo lists the names; {there}")]
     NoName {
-        /// As given.
+        /// The name from the URI.
         name: String,
-        /// The chips that are there.
+        /// The chips of this machine, in words.
         there: String,
     },
-    /// Another program, or the kernel, has it.
+    /// Another program or the kernel holds the line.
     #[error(
-        "line {line} of {chip} is held by {consumer:?}; end that program or choose another line"
+        "line {line} of {chip} is held by {consumer:?}; stop that program or choose another line"
     )]
     Held {
-        /// Which.
+        /// Number of the line.
         line: u32,
-        /// Of which chip.
+        /// Name of the chip.
         chip: String,
-        /// What the holder calls itself.
+        /// Consumer name of the holder.
         consumer: String,
     },
-    /// This user may not use it.
-    #[error("{path}: this user may not use it; add it to the group gpio (usermod -aG gpio USER)")]
+    /// Permission to open the chip is denied.
+    #[error(
+        "{path}: permission denied; add the user that runs facelatch to the group gpio (usermod -aG gpio USER)"
+    )]
     Permission {
-        /// The chip's device.
+        /// Path of the chip.
         path: String,
     },
-    /// It does not stay at the level it is set to.
-    #[error("{line} is set to {} and reads {}; is it shorted?", level(*.set), level(!*.set))]
+    /// The line does not keep the level that it is set to.
+    #[error("{line} is set to {} but reads {}; is it shorted?", level(*.set), level(!*.set))]
     Stuck {
-        /// Which.
+        /// URI of the line.
         line: String,
-        /// The level.
+        /// The level that was set.
         set: bool,
     },
-    /// Anything else.
+    /// Any other fault.
     #[error("{line}: {reason}")]
     Failed {
-        /// Which.
+        /// URI of the line, or path of the chip.
         line: String,
-        /// What the system said.
+        /// The system's error message.
         reason: String,
     },
 }
@@ -85,9 +87,9 @@ impl GpioError {
     }
 }
 
-/// The chips that are there, in words.
+/// The chips of this machine, in words.
 pub fn chips() -> String {
-    let Ok(paths) = gpiocdev::chip::chips() else { return "there is none".to_owned() };
+    let Ok(paths) = gpiocdev::chip::chips() else { return "this machine has none".to_owned() };
     let known: Vec<String> = paths
         .iter()
         .map(|path| match gpiocdev::Chip::from_path(path).and_then(|chip| chip.info()) {
@@ -96,13 +98,13 @@ pub fn chips() -> String {
         })
         .collect();
     if known.is_empty() {
-        "there is none".to_owned()
+        "this machine has none".to_owned()
     } else {
-        format!("there are {}", known.join(", "))
+        format!("this machine has {}", known.join(", "))
     }
 }
 
-/// Whether a line is there and free, without taking it.
+/// Checks that a line exists and is free, without requesting it.
 pub fn probe(line: &Line) -> Result<(), GpioError> {
     let (path, offset) = find(line)?;
     match fault(&path, offset)? {
@@ -111,7 +113,7 @@ pub fn probe(line: &Line) -> Result<(), GpioError> {
     }
 }
 
-/// Asks for a line, set up as `set_up` says.
+/// Requests a line; `set_up` adds direction and edge detection.
 pub(super) fn request(
     line: &Line,
     set_up: impl FnOnce(&mut Builder),
@@ -136,7 +138,7 @@ pub(super) fn request(
     })
 }
 
-/// The chip's device and the line on it.
+/// Path of the chip and number of the line.
 fn find(line: &Line) -> Result<(PathBuf, Offset), GpioError> {
     match &line.place {
         Place::On { chip: Chip::Path(path), offset } => Ok((path.clone(), *offset)),
@@ -163,7 +165,7 @@ fn find(line: &Line) -> Result<(PathBuf, Offset), GpioError> {
     }
 }
 
-/// All chips this user may open; an error where there are some and this user may none.
+/// All chips that this user may open; an error if there are chips but none may be opened.
 fn all() -> Result<Vec<(PathBuf, gpiocdev::Chip)>, GpioError> {
     let mut refused = None;
     let mut open = Vec::new();
@@ -196,7 +198,7 @@ fn opened(path: &Path) -> Result<gpiocdev::Chip, GpioError> {
     })
 }
 
-/// What stands against using the line, where the chip can tell.
+/// The reason why a line cannot be requested, if the chip reports one.
 fn fault(path: &Path, line: Offset) -> Result<Option<GpioError>, GpioError> {
     let chip = opened(path)?;
     let name = chip.name();
@@ -208,7 +210,7 @@ fn fault(path: &Path, line: Offset) -> Result<Option<GpioError>, GpioError> {
     }
     Ok(match chip.line_info(line) {
         Ok(info) if info.used => {
-            // A line that the kernel keeps for itself has no consumer.
+            // A line that the kernel reserves has no consumer name.
             let consumer = Some(info.consumer).filter(|consumer| !consumer.is_empty());
             let consumer = consumer.unwrap_or_else(|| "the kernel".to_owned());
             Some(GpioError::Held { line, chip: name, consumer })
@@ -226,7 +228,7 @@ mod tests {
         for uri in ["gpio:/dev/no-such-chip/3", "gpio:9999/3", "gpio:no-such-label/3"] {
             let line: Line = uri.parse().expect(uri);
             let message = probe(&line).expect_err(uri).to_string();
-            assert!(message.contains(": no such GPIO chip; there "), "{message}");
+            assert!(message.contains(": no such GPIO chip; this machine has "), "{message}");
             assert_eq!(request(&line, |_| {}).err(), probe(&line).err());
         }
     }
@@ -254,7 +256,7 @@ mod tests {
             chip: "gpiochip0".to_owned(),
             consumer: "other".to_owned(),
         };
-        let expected = "line 17 of gpiochip0 is held by \"other\"; end that program or choose \
+        let expected = "line 17 of gpiochip0 is held by \"other\"; stop that program or choose \
                         another line";
         assert_eq!(error.to_string(), expected);
     }

@@ -1,21 +1,21 @@
-//! A steady level from a contact that bounces, for chips whose driver cannot do it.
+//! Turns a bouncing contact into a steady level, for chips whose driver cannot debounce.
 //!
 //! ```text
 //!              an edge to another level
 //!   Steady ------------------------------> Moving (since the last edge)
 //!      ^                                    |   |
-//!      +-- back at the old level -----------+   | that level for the period: told
+//!      +-- back at the old level -----------+   | that level for the period: reported
 //!      +----------------------------------------+
 //! ```
 //!
-//! Like the kernel's own: a change is told once the level has stood for the period, so
-//! no two are told within one.
+//! As in the kernel, a change is reported after the new level was stable for the period,
+//! so two changes are never closer than one period.
 
 use std::time::Duration;
 
-/// Of an input where nothing is said. Of 18 switches measured by J. Ganssle (A Guide to
-/// Debouncing, 2004) all but one bounced for less than 6.2 ms; nobody feels three times
-/// that.
+/// Default debounce period of an input. Of 18 switches measured by J. Ganssle (A Guide to
+/// Debouncing, 2004), all but one bounced for less than 6.2 ms; three times that is too
+/// short to be noticed.
 pub const DEBOUNCE: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +24,11 @@ enum State {
     Moving { since: Duration },
 }
 
-/// One contact.
+/// The debounced state of one contact.
 #[derive(Clone, Copy, Debug)]
 pub struct Debounce {
     period: Duration,
-    /// The level told last.
+    /// The level reported last.
     active: bool,
     state: State,
 }
@@ -39,12 +39,12 @@ impl Debounce {
         Self { period, active, state: State::Steady }
     }
 
-    /// The level told last.
+    /// The level reported last.
     pub fn active(&self) -> bool {
         self.active
     }
 
-    /// When a tick may bring a change.
+    /// When the next tick may report a change; `None` while the level is steady.
     pub fn due(&self) -> Option<Duration> {
         match self.state {
             State::Steady => None,
@@ -52,17 +52,19 @@ impl Debounce {
         }
     }
 
-    /// Takes an edge to a level at its time; the new level where that is a change.
+    /// Takes an edge to the level `active` at the time `at`; returns the new level if it
+    /// changed.
     pub fn edge(&mut self, at: Duration, active: bool) -> Option<bool> {
-        // What was before the edge may have stood long enough.
+        // The level before the edge may have been stable long enough.
         let before = self.tick(at);
         self.state =
             if active == self.active { State::Steady } else { State::Moving { since: at } };
-        // Both at once only where the period is nothing.
+        // Both can be changes only if the period is zero.
         self.tick(at).or(before.filter(|before| *before == self.active))
     }
 
-    /// Takes the level as it is read now. Unlike an edge, the same again is none.
+    /// Takes the level read now; returns the new level if it changed. Unlike an edge, an
+    /// unchanged reading does not restart the period.
     pub fn level(&mut self, now: Duration, active: bool) -> Option<bool> {
         match self.state {
             State::Moving { .. } if active != self.active => self.tick(now),
@@ -71,7 +73,7 @@ impl Debounce {
         }
     }
 
-    /// Lets time pass; the new level where that is a change.
+    /// Lets time pass; returns the new level if it changed.
     pub fn tick(&mut self, now: Duration) -> Option<bool> {
         match self.state {
             State::Moving { since } if now >= since + self.period => {

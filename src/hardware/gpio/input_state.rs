@@ -1,22 +1,22 @@
-//! What is known of an input line: its level, what was told of it, and when.
+//! State of an input line: its level, the levels to report, and their times.
 
 use super::debounce::Debounce;
 use std::fmt;
 use std::time::Duration;
 
-/// What is wired to a line. What active means is what its name says: pressed, closed,
-/// asked for.
+/// The device wired to an input line. Its name says what an active level means: pressed,
+/// closed, requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Name {
-    /// The button in the secured area; active is pressed.
+    /// The button in the secured area; active means pressed.
     ButtonInside,
-    /// The button outside; active is pressed.
+    /// The button outside; active means pressed.
     ButtonOutside,
-    /// The contact of the door; active is closed.
+    /// The door contact; active means closed.
     Contact,
-    /// The request to exit; active is somebody who wants out.
+    /// The request to exit; active means that somebody wants to leave.
     Exit,
-    /// The jumper or button within the case; active is a local reset.
+    /// The jumper or button in the case; active means local reset.
     Reset,
 }
 
@@ -33,8 +33,8 @@ impl fmt::Display for Name {
 }
 
 impl Name {
-    /// Whether each edge counts, so that a pulse too short to be told in time is told
-    /// late; of the others the level does.
+    /// Whether every edge counts, so that a pulse too short to be reported in time is
+    /// reported late. Otherwise only the level counts.
     fn counts_edges(self) -> bool {
         match self {
             Self::ButtonInside | Self::ButtonOutside | Self::Exit | Self::Reset => true,
@@ -43,36 +43,35 @@ impl Name {
     }
 }
 
-/// What happened at a line.
+/// An event of an input line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It has another level; the first is told too.
+    /// The level changed. The first level is reported too.
     Edge {
-        /// Which.
+        /// The input.
         name: Name,
-        /// Its level.
+        /// The new level.
         active: bool,
-        /// When it came to that, by the kernel, since the inputs were started.
+        /// Time of the change by the kernel's timestamp, since the inputs were started.
         at: Duration,
     },
-    /// It cannot be read any more, or yet; it is tried until it can. Told once, and again
-    /// when the reason is another.
+    /// The line cannot be read and is retried. Reported once per fault.
     Away {
-        /// Which.
+        /// The input.
         name: Name,
-        /// Why.
+        /// The fault.
         error: String,
     },
-    /// It can be read again.
+    /// The line can be read again.
     Back {
-        /// Which.
+        /// The input.
         name: Name,
     },
 }
 
-/// Kernel times on our clock. Both run alike, and the kernel's began earlier; by how much
-/// is seen from edges: each is read some moment after it came, so the largest lead seen
-/// is the nearest to the truth.
+/// Converts kernel timestamps to this program's clock. Both clocks run at the same rate,
+/// and the kernel's started earlier. Each edge is read shortly after it happened, so the
+/// largest difference seen is closest to the true one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Clock {
     lead: Duration,
@@ -80,8 +79,8 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// When an edge came that has the kernel's time `kernel` and was read at `read`: not
-    /// later than that, and not before the one before.
+    /// Time of an edge with the kernel timestamp `kernel` that was read at `read`: not
+    /// later than `read`, and not before the previous edge.
     pub fn at(&mut self, kernel: Duration, read: Duration) -> Duration {
         self.lead = self.lead.max(kernel.saturating_sub(read));
         self.last = kernel.saturating_sub(self.lead).min(read).max(self.last);
@@ -89,39 +88,41 @@ impl Clock {
     }
 }
 
-/// Edges that wait to be told: two pulses.
+/// Capacity for unreported levels: two pulses.
 const MAX_OWED: usize = 4;
 
-/// One line.
+/// State of one line.
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
     counts_edges: bool,
     contact: Option<Debounce>,
     told: Option<bool>,
-    /// In turn, each another level than the one before; one where the level counts.
+    /// Unreported levels in order, each different from the one before; at most one if
+    /// only the level counts.
     owed: heapless::Deque<(bool, Duration), MAX_OWED>,
 }
 
 impl Watch {
-    /// Of a line that is not open yet.
+    /// A line that is not open yet.
     pub fn new(name: Name) -> Self {
         let counts_edges = name.counts_edges();
         Self { counts_edges, contact: None, told: None, owed: heapless::Deque::new() }
     }
 
-    /// The line is open and has this level. `period` is what the kernel leaves to us.
+    /// The line is open and has this level. `period` is the debounce period that the
+    /// kernel does not handle.
     pub fn begin(&mut self, now: Duration, period: Duration, active: bool) {
         self.contact = Some(Debounce::new(period, active));
         self.owe(now, Some(active));
     }
 
-    /// Takes an edge at its time.
+    /// Takes an edge to the level `active` at the time `at`.
     pub fn edge(&mut self, at: Duration, active: bool) {
         let change = self.contact.as_mut().and_then(|contact| contact.edge(at, active));
         self.owe(at, change);
     }
 
-    /// Takes the level as it is read: an edge may have been lost.
+    /// Takes the level read now, because an edge may have been lost.
     pub fn level(&mut self, now: Duration, active: bool) {
         let change = self.contact.as_mut().and_then(|contact| contact.level(now, active));
         self.owe(now, change);
@@ -133,25 +134,25 @@ impl Watch {
         self.owe(now, change);
     }
 
-    /// When a tick may bring a change.
+    /// When the next tick may bring a change.
     pub fn due(&self) -> Option<Duration> {
         self.contact.and_then(|contact| contact.due())
     }
 
-    /// The level that is to be told next, and since when it was so.
+    /// The level to report next, and since when it holds.
     pub fn owed(&self) -> Option<(bool, Duration)> {
         self.owed.front().copied()
     }
 
-    /// It was told.
+    /// The level was reported.
     pub fn paid(&mut self) {
         if let Some((active, _)) = self.owed.pop_front() {
             self.told = Some(active);
         }
     }
 
-    /// A level that could not be told and is left again was none where levels count.
-    /// Where edges do, the earliest pulse is left out once there is no more room.
+    /// Queues a level. If only the level counts, an unreported older level is dropped. If
+    /// edges count and the queue is full, its oldest pulse is dropped.
     fn owe(&mut self, at: Duration, change: Option<bool>) {
         let Some(active) = change else { return };
         if !self.counts_edges {
@@ -190,12 +191,12 @@ mod tests {
         watch.tick(ms(111));
         assert_eq!(watch.owed(), Some((false, ms(111))));
         watch.paid();
-        // Opened again, with nothing new.
+        // The line is opened again, with nothing new.
         watch.begin(ms(200), ms(10), false);
         assert_eq!(watch.owed(), None);
     }
 
-    /// All that is told.
+    /// All levels that are reported.
     fn told(watch: &mut Watch) -> Vec<(bool, Duration)> {
         let told = std::iter::from_fn(|| {
             let owed = watch.owed();
@@ -212,7 +213,7 @@ mod tests {
         watch.paid();
         watch.edge(ms(1), true);
         watch.edge(ms(2), false);
-        assert_eq!(watch.owed(), None, "nobody was told that it was closed");
+        assert_eq!(watch.owed(), None, "the closed level was not reported");
         watch.edge(ms(3), true);
         assert_eq!(told(&mut watch), [(true, ms(3))]);
     }
@@ -226,7 +227,7 @@ mod tests {
             watch.edge(ms(1), true);
             watch.edge(ms(2), false);
             assert_eq!(told(&mut watch), [(true, ms(1)), (false, ms(2))], "{name}");
-            // Of more than there is room for, the latest.
+            // If there are too many for the queue, the latest are kept.
             for at in 3..10 {
                 watch.edge(ms(at), at % 2 == 1);
             }
@@ -238,12 +239,12 @@ mod tests {
     #[test]
     fn kernel_times_are_told_on_our_clock() {
         let mut clock = Clock::default();
-        // Our clock began 1000 s after the kernel's; read after 5 ms, 1 ms and 9 ms.
+        // Our clock starts 1000 s after the kernel's; read after 5 ms, 1 ms and 9 ms.
         let boot = Duration::from_secs(1000);
         assert_eq!(clock.at(boot + ms(100), ms(105)), ms(105));
         assert_eq!(clock.at(boot + ms(200), ms(201)), ms(201));
         assert_eq!(clock.at(boot + ms(300), ms(309)), ms(301));
-        // A clock that does not keep to that.
+        // A clock that runs at another rate.
         assert_eq!(clock.at(ms(1), ms(400)), ms(301));
         assert_eq!(clock.at(boot * 2, ms(500)), ms(500));
     }

@@ -1,4 +1,4 @@
-//! EDGE: threads that watch input lines, one a line, so that none waits for another.
+//! EDGE: threads that watch input lines, one per line, so that no line delays another.
 
 use super::DEBOUNCE;
 use super::chip::{GpioError, request};
@@ -13,15 +13,15 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The level is read so often without an edge: an edge that was lost is found, and a chip
-/// that is gone.
+/// Interval of reading the level without an edge, which finds lost edges and missing
+/// chips.
 const READ_EVERY: Duration = Duration::from_millis(500);
-/// Between two tries to tell what could not be told.
+/// Delay before an undelivered event is tried again.
 const TELL_AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// Edges taken in one go, so that a line that oscillates does not hold up the rest.
+/// Most edges per round, so that an oscillating line does not block the rest.
 const MAX_EDGES: usize = 32;
 
-/// Lines that are watched until this is dropped, which takes no longer than half a second.
+/// Threads that watch input lines. Dropping this ends them, within half a second.
 #[derive(Debug)]
 pub struct Inputs {
     stop: Arc<AtomicBool>,
@@ -29,8 +29,9 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Watches these lines. Each level is told as soon as it is known, then each change;
-    /// times count from `started`. A line that is not there is told and tried again.
+    /// Watches these lines. The first level of each is reported, then every change; times
+    /// count from `started`. A line that cannot be used is reported and retried. An error
+    /// if a thread cannot be started.
     pub fn open<E: From<Event> + Send + 'static>(
         lines: &[(Name, Line)],
         started: Instant,
@@ -62,7 +63,7 @@ impl Drop for Inputs {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            // One that has panicked holds no line any more.
+            // A thread that panicked has released its line.
             let _ = thread.join();
         }
     }
@@ -77,7 +78,7 @@ struct Watcher<E> {
     watch: Watch,
     clock: Clock,
     retry: Retry,
-    /// That it is away or back.
+    /// An away or back event that is not delivered yet.
     untold: Option<Event>,
 }
 
@@ -102,7 +103,8 @@ impl<E: From<Event>> Watcher<E> {
         self.started.elapsed()
     }
 
-    /// The time to wait where something is due.
+    /// Time to wait for an edge: until `due`, the next delivery attempt or the next
+    /// reading.
     fn wait(&self, due: Option<Duration>) -> Duration {
         let due = due.map(|due| due.saturating_sub(self.now()));
         let untold = self.untold.is_some() || self.watch.owed().is_some();
@@ -110,9 +112,9 @@ impl<E: From<Event>> Watcher<E> {
         due.into_iter().chain(again).min().unwrap_or(READ_EVERY).min(READ_EVERY)
     }
 
-    /// Waits for edges and takes them.
+    /// Waits for edges and processes them; without one, reads the level.
     fn listen(&mut self, request: &Request) -> Result<(), gpiocdev::Error> {
-        // An error of waiting alone, such as a signal, is none.
+        // An interrupted wait, such as by a signal, is no fault.
         let edges = request.wait_edge_event(self.wait(self.watch.due())).unwrap_or(false);
         if edges {
             for _ in 0..MAX_EDGES {
@@ -144,7 +146,7 @@ impl<E: From<Event>> Watcher<E> {
         }
     }
 
-    /// The line, what is left to us of its debouncing, and its level.
+    /// The open line, the debounce period that is left to this program, and the level.
     fn request(&self) -> Result<(Request, Duration, bool), GpioError> {
         let period = self.line.debounce.unwrap_or(DEBOUNCE);
         let ask = |period: Duration| {
@@ -156,7 +158,7 @@ impl<E: From<Event>> Watcher<E> {
             })
         };
         let (request, left) = match ask(period) {
-            // Not every driver can.
+            // Not every driver can debounce.
             Err(GpioError::Failed { .. }) if !period.is_zero() => (ask(Duration::ZERO)?, period),
             asked => (asked?, Duration::ZERO),
         };
@@ -173,7 +175,8 @@ impl<E: From<Event>> Watcher<E> {
         }
     }
 
-    /// Tells what there is room for; an error where nobody listens any more.
+    /// Delivers as many events as the channel has room for; an error if the receiver is
+    /// gone.
     fn tell(&mut self) -> Result<(), ()> {
         if let Some(event) = &self.untold {
             match self.events.try_send(E::from(event.clone())) {

@@ -1,14 +1,15 @@
 //! A GPIO line, named by a URI.
 //!
-//! | URI | Which line |
+//! | URI | Line |
 //! |---|---|
 //! | `gpio:/dev/gpiochip0/17` | the chip by its path, which may be a udev link |
 //! | `gpio:0/17` | the chip by its number |
 //! | `gpio:pinctrl-bcm2711/17` | the chip by its label, or by its name like `gpiochip0` |
 //! | `gpio:GPIO17` | the line by its name, on any chip |
 //!
-//! Options follow a `?`: `active=low`, `bias=pull-up`, `pull-down` or `none`, and for
-//! inputs `debounce=5ms`. Labels and names stay where chip numbers change with the kernel.
+//! Options follow a `?`: `active=low`; `bias=pull-up`, `pull-down` or `none`; and for
+//! inputs `debounce=5ms`. Labels and names stay the same across kernels, chip numbers may
+//! not.
 
 use crate::config::{in_words, parse_duration};
 use std::fmt;
@@ -17,67 +18,68 @@ use std::str::FromStr;
 use std::time::Duration;
 use thiserror::Error;
 
-/// What may follow the `?`.
+/// Options allowed after the `?`.
 const OPTIONS: [&str; 3] = ["active", "bias", "debounce"];
-/// Longer than any switch bounces, and than anybody would wait.
+/// Longest debounce period: longer than any switch bounces.
 const LONGEST_DEBOUNCE: Duration = Duration::from_secs(1);
 
-/// Why a URI names no line.
+/// The URI does not name a GPIO line.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{uri:?}: {fault}")]
 pub struct LineError {
-    /// As given.
+    /// The URI from the configuration.
     pub uri: String,
-    /// What is wrong, and what would be right.
+    /// The fault and the values that are allowed.
     pub fault: String,
 }
 
-/// Which chip.
+/// How the URI names the chip.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Chip {
-    /// By the path of its device.
+    /// By its path.
     Path(PathBuf),
     /// By its number.
     Number(u32),
-    /// By its label, or its name.
+    /// By its label or name.
     Label(String),
 }
 
-/// Which line.
+/// How the URI names the line.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// By its number on a chip.
     On {
         /// The chip.
         chip: Chip,
-        /// The line.
+        /// Line number on that chip.
         offset: u32,
     },
-    /// By its name on any chip.
+    /// By its name, on any chip.
     Named(String),
 }
 
-/// What holds a line that nobody drives.
+/// The chip's resistor on a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bias {
-    /// A resistor to the supply.
+    /// To the supply.
     PullUp,
-    /// A resistor to ground.
+    /// To ground.
     PullDown,
-    /// Nothing.
+    /// No resistor.
     None,
 }
 
-/// A line and how it is wired.
+/// A GPIO line and its wiring.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Line {
-    /// Which.
+    /// Chip and line.
     pub place: Place,
     /// Whether a low level counts as active.
     pub active_low: bool,
-    /// The chip's own resistor; where nothing is said it stays as it is.
+    /// Bias resistor; `None` leaves it as it is.
     pub bias: Option<Bias>,
-    /// A level counts once it has stood for so long.
+    /// Debounce period: a level counts after it was stable this long. `None` for the
+    /// default.
     pub debounce: Option<Duration>,
 }
 
@@ -92,7 +94,7 @@ impl FromStr for Line {
 fn parse(uri: &str) -> Result<Line, String> {
     let rest = uri
         .strip_prefix("gpio:")
-        .ok_or_else(|| "is no GPIO line; write gpio:/dev/gpiochip0/17".to_owned())?;
+        .ok_or_else(|| "is not a GPIO line; write gpio:/dev/gpiochip0/17".to_owned())?;
     let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
     let place = parse_place(place)?;
     let mut line = Line { place, active_low: false, bias: None, debounce: None };
@@ -110,11 +112,11 @@ fn parse(uri: &str) -> Result<Line, String> {
             Some(("debounce", text)) => {
                 let period = parse_duration(text)
                     .filter(|period| *period <= LONGEST_DEBOUNCE)
-                    .ok_or_else(|| format!("{option}: expected a time up to 1s, like 5ms"))?;
+                    .ok_or_else(|| format!("{option}: expected a time up to 1s, such as 5ms"))?;
                 line.debounce = Some(period);
             }
             _ => {
-                return Err(format!("{option}: unknown; there are {}", in_words(&OPTIONS)));
+                return Err(format!("{option}: unknown; the options are {}", in_words(&OPTIONS)));
             }
         }
     }
@@ -131,9 +133,8 @@ fn parse_place(place: &str) -> Result<Place, String> {
             name => Ok(Place::Named(name.to_owned())),
         };
     };
-    let offset = line
-        .parse()
-        .map_err(|_| format!("{line:?} is no number of a line; write gpio:{chip}/17"))?;
+    let offset =
+        line.parse().map_err(|_| format!("{line:?} is not a line number; write gpio:{chip}/17"))?;
     let chip = match chip {
         "" | "/" | "/dev" => {
             return Err(format!("names no chip; write gpio:/dev/gpiochip0/{line}"));
@@ -217,20 +218,23 @@ mod tests {
     #[test]
     fn what_names_no_line_says_what_does() {
         for (uri, expected) in [
-            ("serial:/dev/x", "is no GPIO line"),
+            ("serial:/dev/x", "is not a GPIO line"),
             ("gpio:", "names no line"),
             ("gpio:17", "names no chip; write gpio:0/17"),
             ("gpio:/17", "names no chip; write gpio:/dev/gpiochip0/17"),
             ("gpio://17", "names no chip"),
             ("gpio:/dev/17", "names no chip"),
-            ("gpio:/dev/gpiochip0", "\"gpiochip0\" is no number of a line"),
-            ("gpio:0/-1", "\"-1\" is no number"),
-            ("gpio:0/4294967296", "is no number"),
+            ("gpio:/dev/gpiochip0", "\"gpiochip0\" is not a line number"),
+            ("gpio:0/-1", "\"-1\" is not a line number"),
+            ("gpio:0/4294967296", "is not a line number"),
             ("gpio:0/17?active=1", "active=1: expected low or high"),
             ("gpio:0/17?bias=up", "bias=up: expected pull-up, pull-down or none"),
             ("gpio:0/17?debounce=5", "debounce=5: expected a time"),
             ("gpio:0/17?debounce=2s", "up to 1s"),
-            ("gpio:0/17?drive=open", "drive=open: unknown; there are active, bias and debounce"),
+            (
+                "gpio:0/17?drive=open",
+                "drive=open: unknown; the options are active, bias and debounce",
+            ),
         ] {
             let message = uri.parse::<Line>().expect_err(uri).to_string();
             assert!(message.contains(expected) && message.contains(uri), "{message}");

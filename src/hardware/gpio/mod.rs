@@ -1,8 +1,9 @@
-//! EDGE: lines of the kernel's GPIO character device: buttons, contact and request to
-//! exit in, relay, lights and buzzer out. No sysfs; kernels from 5.10.
+//! EDGE: lines of the kernel's GPIO character device. Inputs are buttons, door contact
+//! and request to exit; outputs are relay, lights and buzzer. Sysfs is not used; the
+//! kernel must be 5.10 or newer.
 //!
-//! Stages: [`Line`] names a line, [`Debounce`] makes a level of a bouncing contact, and
-//! behind the feature `gpio` the edge itself: `Inputs` watches lines, `Output` and
+//! [`Line`] names a line, and [`Debounce`] turns a bouncing contact into a steady level.
+//! The feature `gpio` adds the device access: `Inputs` watches lines, `Output` and
 //! `Switch` drive them.
 
 mod debounce;

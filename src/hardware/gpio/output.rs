@@ -1,7 +1,7 @@
-//! EDGE: lines that are driven.
+//! EDGE: output lines.
 //!
-//! What the line does once the process is gone is the chip driver's business: it may keep
-//! its level. See [`crate::hardware::relay`].
+//! After the process has ended, the chip's driver decides about the level of the line and
+//! may keep it. See [`crate::hardware::relay`].
 
 use super::chip::{GpioError, request};
 use super::line::Line;
@@ -9,7 +9,7 @@ use gpiocdev::Request;
 use gpiocdev::line::Value;
 use std::fmt;
 
-/// A line that is driven from when it is opened to when it is dropped.
+/// An output line, driven from its opening until it is dropped.
 pub struct Output {
     line: Line,
     request: Request,
@@ -20,7 +20,7 @@ fn value(on: bool) -> Value {
 }
 
 impl Output {
-    /// Takes the line; it begins at this level, without a glitch.
+    /// Requests the line, which starts at the level `on` without a glitch.
     pub fn open(line: &Line, on: bool) -> Result<Self, GpioError> {
         let request = request(line, |builder| {
             builder.as_output(value(on));
@@ -28,12 +28,12 @@ impl Output {
         Ok(Self { line: line.clone(), request })
     }
 
-    /// Sets its level.
+    /// Sets the level.
     pub fn set(&self, on: bool) -> Result<(), GpioError> {
         self.request.set_lone_value(value(on)).map_err(|error| self.failed(&error))
     }
 
-    /// Its level, where the chip can read a line that it drives.
+    /// Reads the level back; an error if the chip cannot read its outputs.
     pub fn get(&self) -> Result<bool, GpioError> {
         match self.request.lone_value() {
             Ok(value) => Ok(value == Value::Active),
@@ -46,22 +46,22 @@ impl Output {
     }
 }
 
-/// A relay on a line, taken when it is first needed.
+/// A relay on a line, which is requested when first needed.
 pub struct Switch {
     line: Line,
     output: Option<Output>,
 }
 
 impl Switch {
-    /// A relay on this line; what is wrong with it, where it can be none.
+    /// A relay on this line; an error if the line has an option for inputs.
     pub(crate) fn new(line: Line) -> Result<Self, String> {
         match line.debounce {
             None => Ok(Self { line, output: None }),
-            Some(_) => Err("debounce= is for inputs; leave it out".to_owned()),
+            Some(_) => Err("debounce= applies to inputs only; remove it".to_owned()),
         }
     }
 
-    /// Takes the line where it is not taken; it begins at this level.
+    /// Requests the line unless it is held; it starts at the level `on`.
     pub(crate) fn connect(&mut self, on: bool) -> Result<(), GpioError> {
         if self.output.is_none() {
             self.output = Some(Output::open(&self.line, on)?);
@@ -69,7 +69,7 @@ impl Switch {
         Ok(())
     }
 
-    /// Lets go of the line.
+    /// Releases the line.
     pub(crate) fn disconnect(&mut self) {
         self.output = None;
     }
@@ -81,12 +81,13 @@ impl Switch {
             Ok(level) if level != on => {
                 Err(GpioError::Stuck { line: self.line.to_string(), set: on })
             }
-            // Not every chip can read what it drives.
+            // Not every chip can read its outputs.
             Ok(_) | Err(_) => Ok(()),
         }
     }
 
-    /// Whether it is at this level, as far as the chip can tell.
+    /// Whether the line is at this level. If the chip cannot read its outputs, sets the
+    /// level instead.
     pub(crate) fn is(&mut self, on: bool) -> Result<bool, GpioError> {
         let output = self.output(on)?;
         output.get().map(|level| level == on).or_else(|_| output.set(on).map(|()| true))
@@ -131,7 +132,7 @@ mod tests {
     #[test]
     fn a_relay_does_not_bounce() {
         let message = Relay::open("gpio:0/17?debounce=5ms").expect_err("no relay").to_string();
-        assert!(message.contains("debounce= is for inputs"), "{message}");
+        assert!(message.contains("debounce= applies to inputs only"), "{message}");
         let message = Relay::open("gpio:0/17?active=1").expect_err("no relay").to_string();
         assert!(message.contains("active=1: expected low or high"), "{message}");
     }

@@ -1,4 +1,4 @@
-//! EDGE: the lights and the buzzer, on a thread that keeps their time.
+//! EDGE: the lights and the buzzer, on a thread that keeps their timing.
 
 pub mod player;
 
@@ -12,12 +12,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Between two tries to tell what could not be told.
+/// Delay before an undelivered event is tried again.
 const TELL_AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// Without anything due.
+/// Longest wait when nothing is due.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// One of the lamps.
+/// One output of the signal light or the buzzer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lamp {
     /// The red light.
@@ -52,37 +52,36 @@ impl Lamp {
     }
 }
 
-/// What happened to a lamp. The others go on.
+/// An event of one lamp. The others keep working.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LampEvent {
-    /// It cannot be switched; it is tried until it can. Told once, and again when the
-    /// reason is another.
+    /// The lamp cannot be switched and is retried. Reported once per fault.
     Away {
-        /// Which.
+        /// The lamp.
         lamp: Lamp,
-        /// Why.
+        /// The fault.
         error: String,
     },
-    /// It can be switched again.
+    /// The lamp can be switched again.
     Back {
-        /// Which.
+        /// The lamp.
         lamp: Lamp,
     },
 }
 
-/// The lamps of a door, dark again when this is dropped.
+/// The lamps of a door. Dropping this switches them off.
 #[derive(Debug)]
 pub struct Lamps {
     shared: Arc<(Mutex<Slot>, Condvar)>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What is to be shown and was not yet, and whether it is over.
+/// Signals for the thread, and whether it is to end.
 #[derive(Debug, Default)]
 struct Slot {
-    /// The newest alarm, or that it ended: never lost.
+    /// The newest alarm or end of an alarm; never dropped.
     standing: Option<Signal>,
-    /// The newest of all others.
+    /// The newest other signal.
     passing: Option<Signal>,
     stop: bool,
 }
@@ -90,7 +89,7 @@ struct Slot {
 impl Slot {
     fn put(&mut self, signal: Signal) {
         if signal.stands() {
-            // At once, and what came before it is not worth the wait.
+            // An alarm starts at once and discards the signal before it.
             (self.standing, self.passing) = (Some(signal), None);
         } else if signal == Signal::Quiet {
             self.standing = Some(signal);
@@ -99,7 +98,7 @@ impl Slot {
         }
     }
 
-    /// The next to be shown.
+    /// The signal to show next.
     fn take(&mut self) -> Option<Signal> {
         self.standing.take().or_else(|| self.passing.take())
     }
@@ -110,7 +109,8 @@ impl Slot {
 }
 
 impl Lamps {
-    /// Takes these lines, dark at first. One that is not there is told and tried again.
+    /// Starts the thread and takes these lines, off at first. A line that cannot be used
+    /// is reported and retried. An error if the thread cannot be started.
     pub fn start<E: From<LampEvent> + Send + 'static>(
         lines: &[(Lamp, Line)],
         events: SyncSender<E>,
@@ -134,7 +134,7 @@ impl Lamps {
         Ok(Self { shared, thread })
     }
 
-    /// Shows a signal, at once and instead of the one before; an alarm goes on after it.
+    /// Shows a signal at once, in place of the one before. An alarm continues after it.
     pub fn show(&self, signal: Signal) {
         let (slot, changed) = &*self.shared;
         locked(slot).put(signal);
@@ -148,7 +148,7 @@ impl Drop for Lamps {
         locked(slot).stop = true;
         changed.notify_one();
         if let Some(thread) = self.thread.take() {
-            // One that has panicked holds no line any more.
+            // A thread that panicked has released its lines.
             let _ = thread.join();
         }
     }
@@ -168,7 +168,7 @@ struct Wire {
 }
 
 impl Wire {
-    /// Sets the lamp where it is not so.
+    /// Switches the lamp unless it is in this state already.
     fn set(&mut self, now: Duration, on: bool) {
         if self.output.is_some() && self.set == on || now < self.retry.due() {
             return;
@@ -196,12 +196,12 @@ impl Wire {
         }
     }
 
-    /// Whether there is still something to tell.
+    /// Delivers the pending event; true if the channel was full.
     fn tell<E: From<LampEvent>>(&mut self, events: &SyncSender<E>) -> bool {
         if let Some(event) = &self.untold {
             match events.try_send(E::from(event.clone())) {
                 Err(TrySendError::Full(_)) => return true,
-                // Where nobody listens there is nothing to tell.
+                // Without a receiver the event is dropped.
                 Ok(()) | Err(TrySendError::Disconnected(_)) => self.untold = None,
             }
         }

@@ -1,4 +1,4 @@
-//! A light of three colours and a buzzer over time: signals played beat by beat.
+//! Plays signals on a light of three colours and a buzzer: patterns of beats over time.
 //!
 //! ```text
 //!            signal                 signal: from its first beat
@@ -7,22 +7,22 @@
 //!     +-- last beat over +    +-------+
 //! ```
 //!
-//! An alarm stands behind that: it is begun at once, goes on wherever it would be dark,
-//! and ends with [`Signal::Quiet`] alone.
+//! An alarm runs in addition: it starts at once, continues whenever no other signal
+//! plays, and ends only with [`Signal::Quiet`].
 
 use crate::access::signal::{Beat, Colour, Pattern, Signal};
 use std::time::Duration;
 
-/// What is lit, and whether it sounds.
+/// Levels of light and buzzer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Levels {
-    /// The red light.
+    /// Whether the red light is on.
     pub red: bool,
-    /// The green light.
+    /// Whether the green light is on.
     pub green: bool,
-    /// The blue light.
+    /// Whether the blue light is on.
     pub blue: bool,
-    /// The buzzer.
+    /// Whether the buzzer sounds.
     pub buzzer: bool,
 }
 
@@ -37,27 +37,27 @@ impl Levels {
     }
 }
 
-/// What is to be lit now, and until when at the least.
+/// Levels for now, and how long they last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lit {
     /// The levels.
     pub levels: Levels,
-    /// When they may change; without a signal never.
+    /// When they may change; `None` if no signal plays.
     pub until: Option<Duration>,
 }
 
-/// Plays one signal at a time, and an alarm until it is quiet.
+/// Plays one signal at a time, and an alarm until [`Signal::Quiet`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Player {
-    /// The alarm's pattern, and when it began.
+    /// Pattern of the alarm and its start.
     standing: Option<(Pattern, Duration)>,
-    /// What is shown instead for a while, and when that began.
+    /// Pattern of the signal that plays instead for now, and its start.
     playing: Option<(Pattern, Duration)>,
 }
 
 impl Player {
-    /// Takes a signal, which ends the one before unless that is an alarm, or lets time
-    /// pass. What is due between two steps is left out, never made up for.
+    /// Takes a signal, which replaces the one before unless that is an alarm, or lets
+    /// time pass. Beats that fell between two steps are skipped.
     pub fn step(&mut self, now: Duration, signal: Option<Signal>) -> Lit {
         match signal {
             Some(Signal::Quiet) => self.standing = None,
@@ -81,17 +81,17 @@ fn lit(playing: Option<(Pattern, Duration)>, now: Duration) -> Option<Lit> {
     Some(Lit { levels: Levels::of(beat), until: Some(began + ends) })
 }
 
-/// The beat of a pattern so long after it began, and how long after that it ends;
-/// nothing once all are over.
+/// The beat of a pattern at the time `after` its start, and the end of that beat after
+/// the start; `None` once the pattern is over.
 fn at(pattern: &Pattern, after: Duration) -> Option<(&Beat, Duration)> {
     let lasts = |beat: &Beat| Duration::from_millis(beat.ms.into());
     let round: Duration = pattern.beats.iter().map(lasts).sum();
-    // A pattern of no length is over at once.
+    // A pattern of zero length is over at once.
     let rounds = after.as_millis().checked_div(round.as_millis())?;
     if pattern.times.is_some_and(|times| rounds >= u128::from(times)) {
         return None;
     }
-    // No door shows a signal for the weeks that this counts.
+    // u32 counts weeks of rounds, longer than any signal.
     let mut ends = round * u32::try_from(rounds).ok()?;
     pattern.beats.iter().find_map(|beat| {
         ends += lasts(beat);
@@ -112,7 +112,8 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// The levels and when they change, for so long.
+    /// The levels and the times of their changes between `from` and `to`, in
+    /// milliseconds.
     fn played(signal: Signal, from: u64, to: u64) -> Vec<(u64, Levels)> {
         let mut player = Player::default();
         let mut lit = player.step(ms(from), Some(signal));
@@ -136,7 +137,7 @@ mod tests {
         assert_eq!(blinks.len(), 240);
         let mut player = Player::default();
         player.step(ms(0), Some(Signal::Siren));
-        // An hour later, and without a step between.
+        // An hour later, without a step in between.
         assert!(player.step(ms(3_600_000), None).levels.buzzer);
         assert_eq!(player.step(ms(3_600_050), Some(Signal::Quiet)).levels, DARK);
         let lit = player.step(ms(3_600_060), None);
@@ -151,18 +152,18 @@ mod tests {
             player.step(ms(0), Some(Signal::Siren));
             let lit = player.step(ms(900), Some(shown));
             assert_ne!(lit.levels, siren, "{shown:?}");
-            // Six tenths of a second at a time.
+            // The siren repeats every 0.6 seconds.
             assert_eq!(player.step(ms(6000), None).levels, siren, "after {shown:?}");
             assert_eq!(player.step(ms(6001), Some(Signal::Quiet)), Lit::default());
         }
-        // Two alarms: the later; a newcomer waited for stands in front of it.
+        // Of two alarms the later counts; the signal for an awaited newcomer hides it.
         let mut player = Player::default();
         player.step(ms(0), Some(Signal::CloseDoor));
         player.step(ms(1), Some(Signal::Newcomer));
         assert!(player.step(ms(60_001), None).levels.blue);
         assert_eq!(player.step(ms(60_002), Some(Signal::Siren)).levels, siren);
         assert!(player.step(ms(60_003), Some(Signal::Welcome)).levels.green);
-        // What is shown when the alarm ends is shown to its end.
+        // A signal that plays when the alarm ends is played to its end.
         assert!(player.step(ms(60_004), Some(Signal::Quiet)).levels.green);
         assert_eq!(player.step(ms(62_000), None), Lit::default());
     }

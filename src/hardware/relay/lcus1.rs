@@ -1,5 +1,5 @@
-//! LCUS-1 and its relatives of up to 8 relays: a USB serial port that takes
-//! four bytes a command, `A0`, channel, 1 or 0, and their sum.
+//! LCUS-1 and related boards of up to 8 relays: a USB serial port that takes commands of
+//! four bytes: `A0`, channel, 1 or 0, and the sum of the three. They never answer.
 
 use super::RelayError;
 use super::serial::{Address, Port};
@@ -13,7 +13,7 @@ pub struct Lcus1 {
 
 impl Lcus1 {
     pub(super) fn new(address: Address) -> Self {
-        // The address allows 1 to 8.
+        // `Address` allows channels 1 to 8.
         Self { channel: address.channel.min(8) as u8, port: Port::new(&address) }
     }
 
@@ -33,7 +33,7 @@ impl Lcus1 {
         let command = command(self.channel, on);
         let fresh = !self.port.is_open();
         self.port.send(&command).or_else(|error| {
-            // A board that was unplugged comes back on a fresh port.
+            // After a board was unplugged, only a reopened port reaches it.
             self.port.disconnect();
             if fresh { Err(error) } else { self.port.send(&command) }
         })

@@ -1,200 +1,201 @@
-//! Whether the relay is there, and what it is told when it comes back: a state machine
-//! without devices.
+//! Connection to the relay: whether it is reachable, when to retry, and its state on its
+//! return. A state machine without devices.
 
 use crate::hardware::backoff::backoff;
 use std::time::Duration;
 
-/// Things told by one step: an answer to the order that was under way, one to the order
-/// that waited, and that the relay is away, back, drifted or switched off.
+/// Most reports of one step: the answers to the order under way and to the waiting one,
+/// and one change of the relay itself.
 const MAX_TOLD: usize = 3;
 
 /// An order to the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// Its answer names it.
+    /// Order number, repeated in the answer.
     pub number: u32,
-    /// On or off.
+    /// Relay on or off.
     pub on: bool,
-    /// For how long after it was carried out; then the relay is told to be locked, whoever
-    /// gives the orders or not. The same order once more, by its number, counts that from
-    /// then, and is answered only where it is not taken: while the relay is away, or where a
-    /// later order came before it was looked at.
+    /// Maximum on-time, counted from when the order was carried out; then the relay locks
+    /// by itself. `None`: no limit. Repeating the order number restarts it; a repetition
+    /// is answered only if it is refused, because the relay is unreachable or a later
+    /// order came first.
     pub at_most: Option<Duration>,
 }
 
-/// What the lock and the device are.
+/// Settings of the lock and the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkSettings {
-    /// Whether the relay is on while the door is locked (a fail-safe lock).
+    /// State of the relay while the door is locked: on for a fail-safe lock.
     pub locked: bool,
-    /// How often to look after the relay while it is off, and while it is on.
+    /// Check interval while the relay is off, and while it is on; `None`: no checks.
     pub check_every: [Option<Duration>; 2],
-    /// A relay that is on is switched off when nothing was heard from whoever gives the
-    /// orders for so long: the lock falls to what its kind promises without power.
+    /// Longest silence of the service before a relay that is on is switched off. The lock
+    /// then does what its kind does without power. `None`: no limit.
     pub silence: Option<Duration>,
 }
 
-/// What happened.
+/// An event of the link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Nothing but time.
+    /// Time has passed.
     Tick,
-    /// An order.
+    /// An order arrived.
     Order(Command),
-    /// Whoever gives the orders is alive.
+    /// The service gave a sign of life.
     Heard,
-    /// Nobody listened for a while: who was not heard may have spoken.
+    /// The relay thread was suspended, so signs of life may have been missed.
     Overslept,
     /// The device is open.
     Opened,
-    /// The relay is switched.
+    /// The relay was switched.
     Switched,
-    /// The relay was looked at.
+    /// The relay's state was read.
     Checked {
-        /// Whether it was as told.
+        /// Whether it is as ordered.
         as_told: bool,
     },
-    /// Opening, switching or looking failed.
+    /// Opening, switching or checking failed, with the fault.
     Failed(String),
 }
 
-/// What to do with the device. All but closing has a result, which comes back as an event.
+/// An action on the device. The result of each comes back as an event, except for
+/// `Close`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Do {
-    /// Open it, at this level.
+    /// Open it at this level.
     Open(bool),
-    /// Switch it.
+    /// Switch it on or off.
     Switch(bool),
-    /// See whether it is on or off, as told.
+    /// Check whether it is in this state.
     Check(bool),
-    /// Let go of it.
+    /// Release it.
     Close,
 }
 
-/// What to tell whoever gives the orders.
+/// A report to the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     /// The answer to an order.
     Answer {
-        /// Which.
+        /// Number of the order.
         order: u32,
-        /// Whether the relay did as told.
+        /// Whether the relay carried it out.
         taken: bool,
-        /// Why not.
+        /// The fault if it did not.
         error: Option<String>,
     },
-    /// The relay does not do as told; it is tried until it does. Told once, and again
-    /// when the reason is another.
+    /// The relay is unreachable and is retried until it works. Reported once per fault.
     Away {
-        /// Why.
+        /// The fault.
         error: String,
     },
-    /// It is back, and locked.
+    /// The relay is reachable again, and locked.
     Back {
-        /// How long it was away.
+        /// How long it was unreachable.
         away: Duration,
     },
-    /// It was not as told, and is told again.
+    /// The relay was in another state than ordered and is switched again.
     Drifted {
-        /// What it was told.
+        /// The ordered state.
         on: bool,
     },
-    /// Nothing was heard for too long: it is switched off. Like one that is back it is
-    /// not as ordered.
+    /// The service was silent for too long, and the relay is switched off. Like after
+    /// `Back`, its state differs from the last order.
     Abandoned,
-    /// The time of the last order is over: it is locked, which nobody ordered.
+    /// The maximum on-time of the last order is over; the relay locks without an order.
     Expired,
 }
 
-/// How long the relay is not there.
+/// A period in which the relay is unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Absence {
-    /// Since when.
+    /// Start of the period.
     pub since: Duration,
-    /// Tries that failed.
+    /// Failed attempts.
     pub tries: u32,
 }
 
-/// Where the relay is.
+/// State of the relay.
 ///
 /// ```text
 ///            due              opened              switched
 ///   Away ---------> Opening ---------> Settling ------------> Present --+
-///    ^                 |  told to be locked |                  ^  |     | due
+///    ^                 |  switch to locked  |                  ^  |     | due
 ///    |                 |                    |    switched or   |  |     v
-///    +---- failed -----+------ failed ------+    as told       |  |  Checking
+///    +---- failed -----+------ failed ------+    as set        |  |  Checking
 ///    |                                           +-------------+  |     |
-///    |                                           |          order |     | not as told
+///    |                                           |          order |     | not as set
 ///    +------------- failed ----------------- Switching <----------+-----+
 /// ```
 ///
-/// An order whose time is over ends like one to be locked, which nobody answers to.
+/// When the on-time of an order is over, the relay is locked as if by an order that gets
+/// no answer.
 ///
-/// While it is away, every order is answered at once: not taken. While the device is
-/// at work, the newest order waits and the one before it is not taken.
+/// While the relay is away, every order is refused at once. While the device is busy,
+/// only the newest order waits; the one before it is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Not there.
+    /// Unreachable.
     Away {
-        /// Since when.
+        /// The period of absence.
         absence: Absence,
-        /// When to try again.
+        /// Time of the next attempt.
         due: Duration,
     },
-    /// Told to open.
+    /// Being opened.
     Opening(Absence),
-    /// Open, and told to be locked.
+    /// Open, and being switched to locked.
     Settling(Absence),
-    /// There, and as told.
+    /// Reachable, and in the ordered state.
     Present {
-        /// What it was told.
+        /// The ordered state.
         on: bool,
-        /// When to look after it.
+        /// Time of the next check.
         due: Option<Duration>,
     },
-    /// Told to switch.
+    /// Being switched.
     Switching {
-        /// By this order; or told again what it was told before.
+        /// Number of the order; `None` if the link switches without an order.
         order: Option<u32>,
-        /// What it is told.
+        /// The new state.
         on: bool,
     },
-    /// Looked at.
+    /// Being checked.
     Checking {
-        /// What it was told.
+        /// The ordered state.
         on: bool,
     },
 }
 
-/// What follows of an event.
+/// Result of one step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Actions {
-    /// For the device.
+    /// Action for the device.
     pub device: Option<Do>,
-    /// For whoever gives the orders, in order.
+    /// Reports for the service, in order.
     pub told: heapless::Vec<Told, MAX_TOLD>,
 }
 
-/// The way to the relay.
+/// The link to the relay.
 #[derive(Clone, Debug)]
 pub struct Link {
     settings: LinkSettings,
     state: State,
-    /// The newest order, while the device is at work.
+    /// The newest order, while the device is busy.
     waiting: Option<Command>,
-    /// The last order that was, or is being, carried out.
+    /// The order that was carried out last, or is being carried out.
     current: Option<Command>,
-    /// When its time is over.
+    /// End of its maximum on-time.
     until: Option<Duration>,
-    /// When something was heard from whoever gives the orders. Who has not spoken yet
-    /// cannot fall silent: reading models and people takes its time.
+    /// Last sign of life of the service. `None` before the first one, when silence does
+    /// not count: loading models takes its time.
     heard: Option<Duration>,
-    /// Why it is away, as told last.
+    /// The fault reported last.
     reason: Option<String>,
 }
 
 impl Link {
-    /// Begins without a device; the first tick opens it.
+    /// A link without an open device; the first tick opens it.
     pub fn new(now: Duration, settings: LinkSettings) -> Self {
         let absence = Absence { since: now, tries: 0 };
         let state = State::Away { absence, due: now };
@@ -209,12 +210,12 @@ impl Link {
         }
     }
 
-    /// Where the relay is.
+    /// State of the relay.
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// When the next tick is due.
+    /// When the next tick is due; `None` while the device is busy or nothing is due.
     pub fn due(&self) -> Option<Duration> {
         match self.state {
             State::Away { due, .. } => Some(due),
@@ -224,7 +225,7 @@ impl Link {
                 let ends = self.until.filter(|_| on != self.settings.locked);
                 due.into_iter().chain(silent).chain(ends).min()
             }
-            // The device's answer is due.
+            // The device's result comes first.
             State::Opening(_)
             | State::Settling(_)
             | State::Switching { .. }
@@ -232,7 +233,8 @@ impl Link {
         }
     }
 
-    /// Takes one event at a time on a clock that does not run backwards.
+    /// Takes one event and returns the actions. `now` is on a clock that never runs
+    /// backwards.
     pub fn step(&mut self, now: Duration, event: Event) -> Actions {
         let mut actions = Actions::default();
         match (self.state, event) {
@@ -296,9 +298,9 @@ impl Link {
             (State::Checking { .. }, Event::Failed(error)) => {
                 self.fail(now, Absence { since: now, tries: 1 }, None, error, &mut actions);
             }
-            // Not yet, or the device is at work.
+            // Not due yet, or the device is busy.
             (_, Event::Tick) => {}
-            // A result nobody waits for.
+            // A result without a request.
             (_, Event::Opened | Event::Switched | Event::Checked { .. } | Event::Failed(_)) => {}
         }
         actions
@@ -309,12 +311,12 @@ impl Link {
             State::Away { absence, .. } => {
                 let away = now.saturating_sub(absence.since).as_secs();
                 let reason = self.reason.as_deref().unwrap_or("not opened yet");
-                let error = format!("the relay is away since {away} s: {reason}");
+                let error = format!("the relay has been unreachable for {away} seconds: {reason}");
                 not_taken(actions, command.number, error);
             }
             _ if self.current.is_some_and(|current| current.number == command.number) => {
                 self.current = Some(command);
-                // One under way counts from its end.
+                // The on-time of an order under way starts when it is done.
                 if !matches!(state, State::Switching { order: Some(_), .. }) {
                     self.count_from(now);
                 }
@@ -325,7 +327,7 @@ impl Link {
             | State::Switching { .. }
             | State::Checking { .. } => {
                 if let Some(before) = self.waiting.replace(command) {
-                    not_taken(actions, before.number, "a later order counts".to_owned());
+                    not_taken(actions, before.number, "superseded by a later order".to_owned());
                 }
             }
         }
@@ -356,7 +358,7 @@ impl Link {
         actions.device = Some(Do::Switch(on));
     }
 
-    /// The relay is as told; now the order that waited.
+    /// The relay is as ordered; the waiting order is next.
     fn settle(&mut self, now: Duration, on: bool, actions: &mut Actions) {
         let due = self.settings.check_every[usize::from(on)].map(|every| now + every);
         self.state = State::Present { on, due };
@@ -391,7 +393,7 @@ fn not_taken(actions: &mut Actions, order: u32, error: String) {
 }
 
 fn tell(actions: &mut Actions, told: Told) {
-    // There is room for all that one step can bring about.
+    // One step cannot report more than this.
     let pushed = actions.told.push(told);
     debug_assert!(pushed.is_ok(), "more to tell than a step can have: {pushed:?}");
 }

@@ -1,26 +1,26 @@
-//! EDGE: what moves the lock, named by a URI.
+//! EDGE: the relay that moves the lock, named by a URI.
 //!
-//! | URI | What |
+//! | URI | Relay |
 //! |---|---|
-//! | `log:` | only says what it would do |
+//! | `log:` | none; only logs each command |
 //! | `gpio:/dev/gpiochip0/17[?active=low]` | a relay on a GPIO line, see [`crate::hardware::gpio::Line`] |
 //! | `serial:/dev/ttyUSB0[?protocol=lcus1&channel=1]` | an LCUS-1 relay board on a serial port |
 //! | `serial:/dev/ttyUSB0?protocol=modbus[&channel=1&unit=1&baud=9600&parity=none&flash=10s]` | a Modbus RTU relay board |
 //!
-//! A USB adapter that is plugged in anew may come back as another `ttyUSBn`. Name it by
-//! a path that stays, such as `/dev/serial/by-id/...`, or a udev link like
+//! A USB adapter that is unplugged and plugged back in may return as another `ttyUSBn`.
+//! Name it by a stable path such as `/dev/serial/by-id/...`, or by a udev link like
 //! `/dev/facelatch/relay`; the path is resolved each time the port is opened.
 //!
-//! What the relay does when nobody tells it any more:
+//! State of the relay without the program:
 //!
 //! | Relay | The process is killed | The board loses power |
 //! |---|---|---|
-//! | `gpio:` | what the chip's driver does with a line that is let go of: many leave it as it was (PL061, and Raspberry Pi OS), some make it an input (upstream kernels on a Pi; Raspberry Pi OS with `dtparam=strict_gpiod`), where a pull resistor decides | an input, and the pull resistor decides |
-//! | `serial:` LCUS-1 | stays as it was | off |
-//! | `serial:` Modbus | stays as it was; with `flash=` off after that time | off |
+//! | `gpio:` | depends on the chip's driver, which releases the line: many keep its level (PL061, and Raspberry Pi OS); some make it an input (upstream kernels on a Pi; Raspberry Pi OS with `dtparam=strict_gpiod`), where a pull resistor decides | an input; the pull resistor decides |
+//! | `serial:` LCUS-1 | unchanged | off |
+//! | `serial:` Modbus | unchanged; with `flash=` off after that time | off |
 //!
-//! So a process that was killed must come back, and its first order is to lock; whoever
-//! needs the bound without it takes a Modbus board with `flash=`.
+//! A killed process must therefore be restarted, and its first order locks the door. To
+//! bound the on-time without that, use a Modbus board with `flash=`.
 
 use std::fmt;
 use std::time::Duration;
@@ -39,99 +39,100 @@ mod thread;
 pub use modbus::Fault;
 pub use thread::{NotOrdered, RelayLink, RelayPulse, Report};
 
-/// A relay that tells nothing of itself is looked after so often: long before anybody
-/// needs it after it was plugged in anew.
+/// Check interval of relays that do not report changes: much shorter than the time
+/// between plugging one back in and the next use of the door.
 #[cfg(any(feature = "serial", feature = "gpio"))]
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Why the relay did not do as told.
+/// Errors of opening or switching a relay.
 #[derive(Debug, Error)]
 pub enum RelayError {
-    /// The URI names no relay we know.
+    /// The URI's scheme is unknown.
     #[error(
         "{uri:?}: no such kind of relay; use log:, gpio:/dev/gpiochip0/17 or serial:/dev/ttyUSB0"
     )]
     Scheme {
-        /// As given.
+        /// The URI from the configuration or command line.
         uri: String,
     },
-    /// We know such relays, but were built without them.
+    /// The kind is known, but support for it was not compiled in.
     #[error(
         "{uri:?}: this facelatch was built without such relays; build it with --features {feature}"
     )]
     NotBuilt {
-        /// As given.
+        /// The URI from the configuration or command line.
         uri: String,
-        /// What to build with.
+        /// Cargo feature to build with.
         feature: String,
     },
-    /// An option of the URI is wrong.
+    /// The URI is malformed, or one of its options is wrong.
     #[error("{uri:?}: {fault}")]
     Option {
-        /// As given.
+        /// The URI from the configuration or command line.
         uri: String,
-        /// What is wrong, and what would be right.
+        /// The fault and the values that are allowed.
         fault: String,
     },
-    /// The port does not open, or does not take the command.
-    #[error("{port}: {reason}; is it plugged in, and may this user write to it?")]
+    /// The port cannot be opened or does not accept the command.
+    #[error("{port}: {reason}; is it plugged in, and is writing to it permitted?")]
     Port {
-        /// Which one.
+        /// Path of the port.
         port: String,
-        /// What the system said.
+        /// The system's error message.
         reason: String,
     },
-    /// This user may not use the port.
+    /// Permission to open the port is denied.
     #[error(
-        "{port}: this user may not use it; add it to the group dialout (usermod -aG dialout USER)"
+        "{port}: permission denied; add the user that runs facelatch to the group dialout (usermod -aG dialout USER)"
     )]
     Permission {
-        /// Which one.
+        /// Path of the port.
         port: String,
     },
-    /// The board does not answer as it should.
+    /// The board's answer is missing or wrong.
     #[cfg(feature = "serial")]
     #[error("{port}: unit {unit} {fault}")]
     Answer {
-        /// Which port.
+        /// Path of the port.
         port: String,
-        /// Which board there.
+        /// Modbus unit number of the board.
         unit: u8,
-        /// What is wrong.
+        /// The fault and its cure.
         fault: Fault,
     },
-    /// The GPIO line does not do as told.
+    /// The GPIO line cannot be used.
     #[cfg(feature = "gpio")]
     #[error(transparent)]
     Gpio(#[from] crate::hardware::gpio::GpioError),
 }
 
-/// A relay. Whether on is open or locked is the lock's business.
+/// A relay, on or off. The lock's kind decides which of the two is locked.
 #[derive(Debug)]
 pub enum Relay {
-    /// Only says what it would do.
+    /// No relay; only logs each command.
     Log,
-    /// A board on a serial port.
+    /// An LCUS-1 board on a serial port.
     #[cfg(feature = "serial")]
     Lcus1(lcus1::Lcus1),
-    /// A board on a serial bus.
+    /// A Modbus RTU board on a serial bus.
     #[cfg(feature = "serial")]
     Modbus(modbus::Modbus),
-    /// A line of a GPIO chip.
+    /// A relay on a GPIO line.
     #[cfg(feature = "gpio")]
     Gpio(crate::hardware::gpio::Switch),
 }
 
 #[cfg_attr(not(all(feature = "serial", feature = "gpio")), allow(unused_variables))]
 impl Relay {
-    /// The relay that the URI names. A device is opened with the first command,
-    /// and again after a failure.
+    /// The relay that the URI names. The device is opened by the first command, and again
+    /// after a failure. An error if the URI is wrong or support for it was not compiled
+    /// in.
     pub fn open(uri: &str) -> Result<Self, RelayError> {
         Self::open_within(uri, None)
     }
 
-    /// The same with another limit of time for each of a board's answers. For tests on
-    /// machines that are busy: the door gives up sooner.
+    /// [`Self::open`] with another timeout for each of a board's answers: for tests on
+    /// busy machines. The door itself gives up sooner.
     #[doc(hidden)]
     pub fn open_patiently(uri: &str, answer_within: Duration) -> Result<Self, RelayError> {
         Self::open_within(uri, Some(answer_within))
@@ -160,7 +161,7 @@ impl Relay {
                     }
                 })
             }
-            // Where it is built in, it was opened above.
+            // Compiled-in kinds were handled above.
             Some((kind, _)) if ["gpio", "serial"].contains(&kind) => {
                 Err(RelayError::NotBuilt { uri: uri.to_owned(), feature: kind.to_owned() })
             }
@@ -168,8 +169,7 @@ impl Relay {
         }
     }
 
-    /// Opens the device where it is not open. A line that only exists while it is held
-    /// begins at this level.
+    /// Opens the device unless it is open. A GPIO line starts at the level `on`.
     pub fn connect(&mut self, on: bool) -> Result<(), RelayError> {
         match self {
             Self::Log => Ok(()),
@@ -182,9 +182,9 @@ impl Relay {
         }
     }
 
-    /// Switches it. When this succeeds the relay has taken the command: a line reads
-    /// back as told, a Modbus board has confirmed it and its coil reads as told, and the
-    /// port of an LCUS-1, which cannot answer, has sent all of it.
+    /// Switches the relay. On success the relay has accepted the command: a GPIO line
+    /// reads back the level; a Modbus board has confirmed the command and its coil reads
+    /// back; the port of an LCUS-1, which cannot answer, has sent all bytes.
     pub fn switch(&mut self, on: bool) -> Result<(), RelayError> {
         match self {
             Self::Log => {
@@ -200,8 +200,8 @@ impl Relay {
         }
     }
 
-    /// Whether it is as told. An error says that it is not there any more. An LCUS-1
-    /// can only say whether its port is there.
+    /// Whether the relay is in the state `on`. An error if it is unreachable. For an
+    /// LCUS-1 only the port is checked, so the result is always true.
     pub fn check(&mut self, on: bool) -> Result<bool, RelayError> {
         match self {
             Self::Log => Ok(true),
@@ -214,7 +214,7 @@ impl Relay {
         }
     }
 
-    /// How often to look after it while it is on or off; never where that is no use.
+    /// Interval of checks while the relay is on or off; `None` if checks make no sense.
     pub fn check_every(&self, on: bool) -> Option<Duration> {
         match self {
             Self::Log => None,
@@ -227,7 +227,8 @@ impl Relay {
         }
     }
 
-    /// How long after the last command the device switches off by itself, where it can.
+    /// Time after the last command at which the device switches itself off; `None` if it
+    /// never does.
     pub fn falls_back_after(&self) -> Option<Duration> {
         match self {
             #[cfg(feature = "serial")]
@@ -236,7 +237,7 @@ impl Relay {
         }
     }
 
-    /// Lets go of the device; the next command opens it anew.
+    /// Closes the device; the next command opens it again.
     pub fn disconnect(&mut self) {
         match self {
             Self::Log => {}

@@ -1,13 +1,15 @@
-//! Modbus RTU relay boards: a coil is written, the board repeats the command, and the
-//! coil is read back.
+//! Modbus RTU relay boards. To switch, a coil is written, the board echoes the command,
+//! and the coil is read back.
 //!
-//! Reading back is what counts. An RS-485 adapter that hears itself repeats the command
-//! too, but not as the answer to reading; and some boards confirm a channel they lack.
+//! Only the read-back counts. An RS-485 adapter that receives its own transmission also
+//! echoes the command, but does not answer a read; and some boards confirm commands to
+//! channels that they lack.
 //!
-//! With `flash=10s` the relay is not switched on but told to be on for ten seconds, again
-//! and again while it is to be on, so that it falls back when nobody tells it any more.
-//! That is no part of Modbus: boards of Waveshare and their relatives take function 05 at
-//! address 0x0200 + coil with tenths of a second as the value, up to 0x7FFF.
+//! With `flash=10s` the board itself limits the on-time to ten seconds. The program
+//! renews the command while the relay is to stay on, so the relay falls back when the
+//! program is gone. This is not part of Modbus: boards by Waveshare and related ones take
+//! function 05 at address 0x0200 + coil with tenths of a second as the value, up to
+//! 0x7FFF.
 
 use super::RelayError;
 use super::serial::{Address, Port};
@@ -18,60 +20,61 @@ use std::fmt;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Boards answer within some milliseconds; at 1200 baud question and answer alone take
-/// 150 ms. Two tries at each of two questions end before the door gives up (2 s).
+/// Timeout per answer. Boards answer within some milliseconds; at 1200 baud question and
+/// answer alone take 150 ms. Two attempts at each of two requests end before the door
+/// gives up (2 seconds).
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_millis(300);
-/// A command is repeated once, for a bus has noise.
+/// Attempts per request: one repetition, because a bus has noise.
 const TRIES: usize = 2;
-/// The bus is silent for 3.5 characters of 11 bits between frames, and at fast speeds
-/// for 1.75 ms.
+/// Shortest silence between two frames. The standard asks for 3.5 characters of 11 bits,
+/// and for 1.75 ms at high baud rates.
 const SHORTEST_GAP: Duration = Duration::from_micros(1750);
-/// Coils are read so often while the relay is off, and while it is on.
+/// Check interval while the relay is off, and while it is on.
 const CHECK_OFF: Duration = Duration::from_secs(5);
 const CHECK_ON: Duration = Duration::from_secs(1);
 /// Address of the first coil's timer.
 const FLASH: u16 = 0x0200;
-/// Longest answer that is awaited.
+/// Longest expected answer in bytes.
 const LONGEST: usize = 8;
 
-/// What is wrong with a board's answer.
+/// The fault of a board's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Fault {
-    /// None came.
+    /// No answer came.
     #[error(
         "does not answer; is it on, are A and B the right way round, and are unit, baud and parity right?"
     )]
     Silent,
-    /// It ended too early.
+    /// The answer ended too early.
     #[error("answered {got} bytes instead of {expected}; check the wiring, baud and parity")]
     Short {
-        /// Bytes that came.
+        /// Bytes received.
         got: usize,
-        /// Bytes that should have.
+        /// Bytes expected.
         expected: usize,
     },
-    /// It was garbled on its way.
+    /// The checksum is wrong.
     #[error("answered with a wrong checksum; check the wiring, baud and parity")]
     Checksum,
-    /// Another board answered.
+    /// Another unit answered.
     #[error("did not answer, but unit {got} did; set unit={got} if that is the board")]
     Unit {
-        /// Which.
+        /// Number of that unit.
         got: u8,
     },
-    /// It says no.
-    #[error("refuses: {}", exception(*code))]
+    /// The board refused the request.
+    #[error("refused the request: {}", exception(*code))]
     Exception {
-        /// Why, by the standard.
+        /// Exception code of the Modbus standard.
         code: u8,
     },
-    /// It answered another question than the one asked.
-    #[error("answered another command than it was given; is somebody else asking on this bus?")]
+    /// The answer belongs to another request.
+    #[error("answered another request; is there a second master on this bus?")]
     Other,
-    /// It says yes, and the coil says no.
+    /// The board confirmed the command, but the coil did not change.
     #[error("confirmed, but the coil is still {}; does the board have this channel?", on_off(*coil))]
     NotTaken {
-        /// What the coil is.
+        /// State of the coil.
         coil: bool,
     },
 }
@@ -83,18 +86,18 @@ fn on_off(on: bool) -> &'static str {
 fn exception(code: u8) -> String {
     let (name, cure) = match ErrorKind::from_modbus_error(code) {
         ErrorKind::IllegalFunction => {
-            ("illegal function", "it is no relay board, or flash= is not for it")
+            ("illegal function", "it is not a relay board or does not support flash=")
         }
         ErrorKind::IllegalDataAddress => ("illegal address", "it has fewer channels"),
-        ErrorKind::IllegalDataValue => ("illegal value", "flash= is not for it"),
-        ErrorKind::SlaveDeviceFailure => ("device failure", "switch it off and on"),
-        ErrorKind::SlaveDeviceBusy | ErrorKind::Acknowledge => ("busy", "it may take it later"),
-        _ => ("no reason of the standard", "see its manual"),
+        ErrorKind::IllegalDataValue => ("illegal value", "it does not support flash="),
+        ErrorKind::SlaveDeviceFailure => ("device failure", "switch its power off and on"),
+        ErrorKind::SlaveDeviceBusy | ErrorKind::Acknowledge => ("busy", "try again later"),
+        _ => ("not a standard code", "see the board's manual"),
     };
     format!("exception {code}, {name}; {cure}")
 }
 
-/// What is asked of a board.
+/// A request to a board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ask {
     Write { coil: u16, on: bool },
@@ -103,7 +106,7 @@ enum Ask {
 }
 
 impl Ask {
-    /// Unit, function, address, value and checksum.
+    /// The request as bytes: unit, function, address, value and checksum.
     fn frame(self, unit: u8) -> [u8; 8] {
         let mut request = ModbusRequest::new(unit, ModbusProto::Rtu);
         let mut frame = Vec::with_capacity(8);
@@ -118,7 +121,7 @@ impl Ask {
                 Ok(())
             }
         };
-        // Frames of this length fit any buffer.
+        // Cannot fail: the buffer grows.
         debug_assert!(made.is_ok());
         frame.try_into().unwrap_or([0; 8])
     }
@@ -130,7 +133,7 @@ impl Ask {
         }
     }
 
-    /// Bytes of the answer, by those that have come.
+    /// Length of the answer in bytes, judging by the bytes received so far.
     fn expects(self, bytes: &[u8]) -> usize {
         match (bytes.get(1), self) {
             (Some(function), _) if function & 0x80 != 0 => 5,
@@ -139,7 +142,7 @@ impl Ask {
         }
     }
 
-    /// What the answer says of the coil, where it was asked for.
+    /// Checks the answer; returns the coil's state if this was a read.
     fn answer(self, unit: u8, bytes: &[u8]) -> Result<Option<bool>, Fault> {
         let expected = self.expects(bytes);
         match bytes.len() {
@@ -151,7 +154,7 @@ impl Ask {
         let mut request = ModbusRequest::new(bytes[0], ModbusProto::Rtu);
         let mut coils = Vec::with_capacity(1);
         request.count = 1;
-        // What else it finds is told apart below.
+        // Other errors are told apart below.
         if let Err(ErrorKind::FrameCRCError) = request.parse_bool(bytes, &mut coils) {
             return Err(Fault::Checksum);
         }
@@ -169,7 +172,7 @@ impl Ask {
     }
 }
 
-/// CRC-16 of Modbus: reflected polynomial 0xA001, from all ones.
+/// CRC-16 of Modbus: reflected polynomial 0xA001, initial value 0xFFFF.
 fn checksum(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0xFFFF, |crc, byte| {
         (0..8).fold(crc ^ u16::from(*byte), |crc, _| (crc >> 1) ^ (0xA001 * (crc & 1)))
@@ -217,7 +220,7 @@ impl Modbus {
         self.flash
     }
 
-    /// A flash is renewed three times before it ends.
+    /// Check interval. A flash is renewed three times before it ends.
     pub(super) fn check_every(&self, on: bool) -> Duration {
         match self.flash {
             Some(flash) if on => CHECK_ON.min(flash / 3),
@@ -234,7 +237,7 @@ impl Modbus {
         }
     }
 
-    /// Whether the coil is as told; a relay that is on by a flash stays so.
+    /// Whether the coil is in the state `on`. Renews the flash of a relay that is on.
     pub(super) fn check(&mut self, on: bool) -> Result<bool, RelayError> {
         let as_told = self.ask(Ask::Read { coil: self.coil })? == Some(on);
         if on && as_told && self.flash.is_some() {
@@ -246,7 +249,7 @@ impl Modbus {
     fn command(&self, on: bool) -> Ask {
         let coil = self.coil;
         match self.flash {
-            // The address allows 15 bits.
+            // `Address` limits it to 15 bits.
             Some(flash) if on => Ask::Flash { coil, tenths: (flash.as_millis() / 100) as u16 },
             _ => Ask::Write { coil, on },
         }
@@ -255,7 +258,7 @@ impl Modbus {
     fn ask(&mut self, ask: Ask) -> Result<Option<bool>, RelayError> {
         let mut fault = Fault::Silent;
         for _ in 0..TRIES {
-            // Nothing that was asked before is answered now.
+            // Drop late answers to earlier requests.
             self.port.forget()?;
             std::thread::sleep(self.gap);
             self.port.send(&ask.frame(self.unit))?;
@@ -331,7 +334,7 @@ mod tests {
             (ON, Ask::Write { coil: 1, on: true }.frame(1).to_vec(), Fault::Other),
             (READ, sealed(&[1, 2, 1, 1]), Fault::Other),
             (READ, sealed(&[1, 1, 2, 1]), Fault::Other),
-            // What an adapter that hears itself would have said.
+            // The echo of an adapter that receives its own transmission.
             (READ, READ.frame(1).to_vec(), Fault::Checksum),
         ] {
             assert_eq!(ask.answer(1, &bytes), Err(fault), "{ask:?} {bytes:02x?}");
@@ -341,7 +344,10 @@ mod tests {
     #[test]
     fn a_fault_says_what_to_do() {
         let message = Fault::Exception { code: 2 }.to_string();
-        assert_eq!(message, "refuses: exception 2, illegal address; it has fewer channels");
+        assert_eq!(
+            message,
+            "refused the request: exception 2, illegal address; it has fewer channels"
+        );
         let message = Fault::NotTaken { coil: false }.to_string();
         assert!(message.starts_with("confirmed, but the coil is still off;"), "{message}");
     }

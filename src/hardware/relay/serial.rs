@@ -7,20 +7,20 @@ use std::io::{Read, Write};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-/// What may follow the `?`, and what of a Modbus board.
+/// Options allowed after the `?`, for LCUS-1 and for Modbus boards.
 const OPTIONS: [&str; 2] = ["protocol", "channel"];
 const MODBUS_OPTIONS: [&str; 6] = ["protocol", "channel", "unit", "baud", "parity", "flash"];
-/// A command of eight bytes takes 9 ms at 9600 baud and 73 ms at 1200; a port that takes
-/// longer than this is not taking it.
+/// Timeout for sending a command. Eight bytes take 9 ms at 9600 baud and 73 ms at 1200
+/// baud.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Speeds of relay boards.
+/// Baud rates of relay boards.
 const BAUDS: [u32; 8] = [1200, 2400, 4800, 9600, 19_200, 38_400, 57_600, 115_200];
-/// A board counts tenths of a second in 15 bits.
+/// Longest flash: boards count tenths of a second in 15 bits.
 const LONGEST_FLASH: Duration = Duration::from_millis(0x7FFF * 100);
-/// Renewed three times in that time, it bridges a busy bus.
+/// Shortest flash: it is renewed three times in that time, and must survive a busy bus.
 const SHORTEST_FLASH: Duration = Duration::from_secs(2);
 
-/// What a board on a port speaks.
+/// The protocol of a board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Lcus1,
@@ -32,12 +32,12 @@ pub enum Protocol {
 pub struct Address {
     pub path: String,
     pub protocol: Protocol,
-    /// From 1.
+    /// Channel, counted from 1.
     pub channel: u16,
     pub unit: u8,
     pub baud: u32,
     pub parity: Parity,
-    /// How long the board holds the relay by itself.
+    /// Time after which the board itself switches the relay off.
     pub flash: Option<Duration>,
 }
 
@@ -55,7 +55,7 @@ impl FromStr for Address {
             None | Some("lcus1") => Protocol::Lcus1,
             Some("modbus") => Protocol::Modbus,
             Some(other) => {
-                return Err(format!("protocol={other}: unknown; there are lcus1 and modbus"));
+                return Err(format!("protocol={other}: unknown; expected lcus1 or modbus"));
             }
         };
         let modbus = protocol == Protocol::Modbus;
@@ -103,7 +103,7 @@ impl FromStr for Address {
                 }
                 _ => {
                     let known = if modbus { &MODBUS_OPTIONS[..] } else { &OPTIONS };
-                    return Err(format!("{option}: unknown; there are {}", in_words(known)));
+                    return Err(format!("{option}: unknown; the options are {}", in_words(known)));
                 }
             }
         }
@@ -115,7 +115,7 @@ fn number<T: FromStr + PartialOrd>(text: &str, from: T, to: T) -> Option<T> {
     text.parse().ok().filter(|number| *number >= from && *number <= to)
 }
 
-/// A port that is opened when it is needed.
+/// A serial port that is opened when it is first needed.
 pub struct Port {
     path: String,
     baud: u32,
@@ -137,7 +137,7 @@ impl Port {
         self.port.is_some()
     }
 
-    /// Opens it where it is not, for nobody else to open meanwhile.
+    /// Opens the port unless it is open, exclusively.
     pub fn connect(&mut self) -> Result<(), RelayError> {
         if self.port.is_none() {
             let port = serialport::new(&self.path, self.baud).parity(self.parity).timeout(PATIENCE);
@@ -146,32 +146,32 @@ impl Port {
         Ok(())
     }
 
-    /// Without what was not sent, which closing would wait for.
+    /// Closes the port and discards unsent bytes, which closing would wait for.
     pub fn disconnect(&mut self) {
         if let Some(port) = self.port.take()
             && port.bytes_to_write().is_ok_and(|left| left > 0)
         {
-            // One that is unplugged has nothing left to forget.
+            // Fails for an unplugged port, which has nothing to discard.
             let _ = port.clear(ClearBuffer::Output);
         }
     }
 
-    /// Whether it is still there.
+    /// Checks that the port still exists.
     pub fn check(&mut self) -> Result<(), RelayError> {
         self.connect()?;
         self.with(|port| port.bytes_to_write().map(drop).map_err(text))
     }
 
-    /// Sends all of it, and returns once it is sent.
+    /// Sends all bytes and waits until they have left the port.
     pub fn send(&mut self, command: &[u8]) -> Result<(), RelayError> {
         self.connect()?;
         self.with(|port| {
             port.write_all(command).map_err(text)?;
-            // Not flush, which would wait for ever on an adapter that is stuck.
+            // Not `flush`, which blocks forever on an adapter that hangs.
             let sent = Instant::now();
             while port.bytes_to_write().map_err(text)? > 0 {
                 if sent.elapsed() > PATIENCE {
-                    return Err("does not take the command".to_owned());
+                    return Err("does not accept the command".to_owned());
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -179,14 +179,14 @@ impl Port {
         })
     }
 
-    /// Forgets what has come so far.
+    /// Discards the bytes received so far.
     pub fn forget(&mut self) -> Result<(), RelayError> {
         self.connect()?;
         self.with(|port| port.clear(ClearBuffer::Input).map_err(text))
     }
 
-    /// Reads until `enough` says so of what has come, or the time is over; the number of
-    /// bytes read.
+    /// Reads until `enough` accepts the bytes received so far or the time is over;
+    /// returns the number of bytes.
     pub fn receive(
         &mut self,
         buffer: &mut [u8],
@@ -203,7 +203,7 @@ impl Port {
                 }
                 port.set_timeout(left).map_err(text)?;
                 match port.read(&mut buffer[got..]) {
-                    Ok(0) => return Err("has hung up".to_owned()),
+                    Ok(0) => return Err("has been disconnected".to_owned()),
                     Ok(read) => got += read,
                     Err(error) if error.kind() == std::io::ErrorKind::TimedOut => break,
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -263,8 +263,8 @@ mod tests {
             ("?channel=1", "no port"),
             ("/dev/x?channel=9", "channel=9: expected 1 to 8"),
             ("/dev/x?channel=0", "channel=0"),
-            ("/dev/x?protocol=x10", "x10: unknown; there are lcus1 and modbus"),
-            ("/dev/x?speed=1", "speed=1: unknown; there are protocol and channel"),
+            ("/dev/x?protocol=x10", "x10: unknown; expected lcus1 or modbus"),
+            ("/dev/x?speed=1", "speed=1: unknown; the options are protocol and channel"),
             ("/dev/x?unit=1", "unit=1: unknown"),
             ("/dev/x?protocol=modbus&unit=0", "unit=0: expected 1 to 247"),
             ("/dev/x?protocol=modbus&channel=257", "channel=257: expected 1 to 256"),
@@ -272,7 +272,7 @@ mod tests {
             ("/dev/x?protocol=modbus&parity=8", "parity=8: expected none, even or odd"),
             ("/dev/x?protocol=modbus&flash=1s", "flash=1s: expected 2s"),
             ("/dev/x?protocol=modbus&flash=5", "flash=5: expected 2s"),
-            ("/dev/x?protocol=modbus&speed=1", "there are protocol, channel, unit"),
+            ("/dev/x?protocol=modbus&speed=1", "the options are protocol, channel, unit"),
         ] {
             let message = rest.parse::<Address>().expect_err(rest);
             assert!(message.contains(expected), "{message}");

@@ -1,4 +1,4 @@
-//! EDGE: the thread that talks to the relay, so that nobody else waits for it.
+//! EDGE: the thread that talks to the relay, so that no other thread blocks on it.
 
 use super::link::{Command, Do, Event, Link, LinkSettings, Told};
 use super::{Relay, RelayError};
@@ -8,41 +8,41 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// Orders on their way: one that locks, one that opens, and room for as many again
-/// while a device takes its time.
+/// Capacity of the order queue: one order to lock, one to open, and as many again while
+/// the device is busy.
 const MAX_ORDERS: usize = 4;
-/// One of each kind that is told.
+/// Capacity for undelivered reports: one per kind.
 const MAX_UNTOLD: usize = 4;
-/// Between two tries to tell what could not be told.
+/// Delay before undelivered reports are tried again.
 const TELL_AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// The thread says at least so often that it runs, but for a device that takes longer:
-/// twice in the shortest time after which it would be late.
+/// Longest time between two heartbeats, except while a device call blocks: half of the
+/// shortest time after which the watchdog calls the thread late.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
-/// What the pulse is once the thread has ended.
+/// Value of the heartbeat once the thread has ended.
 const GONE: u64 = u64::MAX;
-/// The thread has slept for so much longer than it was to: the machine stood still, or the
-/// whole program did, and nobody can be blamed for having been silent.
+/// If the thread slept this much longer than requested, the machine or the whole program
+/// was suspended, and missing heartbeats of the service do not count.
 const OVERSLEPT: Duration = Duration::from_secs(1);
-/// A device that takes longer to be let go of is left to the system.
+/// How long the end waits for the device to be released.
 const END_WITHIN: Duration = Duration::from_secs(3);
 
-/// Why the thread did not take an order.
+/// Errors of giving an order to the relay thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NotOrdered {
-    /// The device takes its time.
+    /// The queue is full because the device is busy.
     #[error("busy with earlier orders")]
     Busy,
-    /// It has ended, and takes none any more.
-    #[error("its thread has ended; the service must be started anew")]
+    /// The thread has ended and accepts no more orders.
+    #[error("the relay thread has ended; restart the service")]
     Gone,
 }
 
-/// What the relay has told, and when: whoever hears it may be late.
+/// A report of the relay and its time, since delivery may be delayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// What.
+    /// The report.
     pub told: Told,
-    /// When.
+    /// Time of the report.
     pub at: Instant,
 }
 
@@ -52,11 +52,11 @@ impl From<Report> for Told {
     }
 }
 
-/// When the relay's thread last said that it runs.
+/// The last heartbeat of the relay thread.
 #[derive(Clone, Debug)]
 pub struct RelayPulse {
     started: Instant,
-    /// Milliseconds since the start, or [`GONE`].
+    /// Milliseconds since `started`, or [`GONE`].
     last: Arc<AtomicU64>,
 }
 
@@ -65,7 +65,7 @@ impl RelayPulse {
         Self { started: Instant::now(), last: Arc::new(AtomicU64::new(0)) }
     }
 
-    /// For how long the thread has been silent; nothing where it has ended.
+    /// Time since the last heartbeat; `None` once the thread has ended.
     pub fn silent(&self) -> Option<Duration> {
         match self.last.load(Ordering::Relaxed) {
             GONE => None,
@@ -83,7 +83,7 @@ impl RelayPulse {
     }
 }
 
-/// Says that the thread has ended where it panics: nobody told it to.
+/// Marks the thread as ended if it panics.
 struct Ending(RelayPulse);
 
 impl Drop for Ending {
@@ -94,7 +94,7 @@ impl Drop for Ending {
     }
 }
 
-/// What the thread has to do with; each call may take its time.
+/// The device that the thread drives; each call may block.
 trait Device: Send + 'static {
     fn connect(&mut self, on: bool) -> Result<(), RelayError>;
     fn switch(&mut self, on: bool) -> Result<(), RelayError>;
@@ -120,8 +120,8 @@ impl Device for Relay {
     }
 }
 
-/// A relay on a thread of its own. Dropping it switches the relay off and lets go of it,
-/// which takes no longer than 3 s.
+/// A relay on its own thread. Dropping it switches the relay off and releases it, within
+/// 3 seconds.
 #[derive(Debug)]
 pub struct RelayLink {
     orders: Option<SyncSender<Command>>,
@@ -132,10 +132,10 @@ pub struct RelayLink {
 }
 
 impl RelayLink {
-    /// Opens the relay, locks the door and then takes orders. Whatever fails is told and
-    /// tried again. `locked` is whether the relay is on while the door is locked;
-    /// `silence` the time after which a relay that is on is switched off where neither an
-    /// order nor [`Self::alive`] was heard.
+    /// Starts the thread, which opens the relay, locks the door and then accepts orders.
+    /// Failures are reported to `events` and retried. `locked` is the relay's state while
+    /// the door is locked. If the thread gets neither an order nor [`Self::alive`] for
+    /// the time `silence`, it switches a relay that is on off.
     pub fn start<E: From<Report> + Send + 'static>(
         relay: Relay,
         locked: bool,
@@ -177,23 +177,23 @@ impl RelayLink {
         let run = move || {
             let _ending = ending;
             driver.run(&taken);
-            // Nobody may be waiting.
+            // Nobody may wait for it any more.
             let _ = end.try_send(());
         };
         match thread.spawn(run) {
             Ok(_) => Ok(Self { orders: Some(orders), newest, heard, pulse, ended }),
             Err(reason) => Err(RelayError::Port {
-                port: "the relay's thread".to_owned(),
+                port: "relay thread".to_owned(),
                 reason: reason.to_string(),
             }),
         }
     }
 
-    /// Gives an order, which ends all earlier ones that are not carried out yet; the answer
-    /// is told. Where this is an error, the order is not taken and no answer follows.
-    /// After `at_most` the relay is locked whatever happens to whoever gives the orders. The
-    /// same order once more counts that anew, and is answered only where it is not taken:
-    /// while the relay is away, or a later order came before it.
+    /// Gives an order. It replaces all earlier orders that are not carried out yet, and
+    /// its answer is reported. On an error the order is not accepted and no answer
+    /// follows. `at_most` is the maximum on-time; then the relay locks by itself.
+    /// Repeating the order number restarts it; a repetition is answered only if it is
+    /// refused, because the relay is unreachable or a later order came first.
     pub fn order(
         &self,
         number: u32,
@@ -211,12 +211,12 @@ impl RelayLink {
         })
     }
 
-    /// To see whether the thread runs.
+    /// The heartbeat of the thread, for the watchdog.
     pub fn pulse(&self) -> RelayPulse {
         self.pulse.clone()
     }
 
-    /// Says that whoever gives the orders is alive.
+    /// Heartbeat of the service, which gives the orders.
     pub fn alive(&self) {
         self.heard.store(true, Ordering::Relaxed);
     }
@@ -225,13 +225,13 @@ impl RelayLink {
 impl Drop for RelayLink {
     fn drop(&mut self) {
         self.orders = None;
-        // One that hangs cannot be waited for.
+        // A thread that hangs is not waited for any longer.
         let _ = self.ended.recv_timeout(END_WITHIN);
     }
 }
 
-/// What is to be told and could not be yet: of each kind the latest, for an answer to
-/// an earlier order and an earlier absence say nothing any more.
+/// Reports that could not be delivered yet: the latest of each kind, because it makes the
+/// earlier ones obsolete.
 #[derive(Debug, Default)]
 struct Untold(heapless::Deque<Report, MAX_UNTOLD>);
 
@@ -240,11 +240,11 @@ impl Untold {
         for _ in 0..self.0.len() {
             let before = self.0.pop_front();
             if let Some(before) = before.filter(|before| kind(&before.told) != kind(&told)) {
-                // It was there before.
+                // It was in the queue before, so there is room.
                 let _ = self.0.push_back(before);
             }
         }
-        // One of each kind has room.
+        // There is room for one of each kind.
         let _ = self.0.push_back(Report { told, at: Instant::now() });
     }
 
@@ -252,7 +252,7 @@ impl Untold {
         while let Some(report) = self.0.front() {
             match events.try_send(E::from(report.clone())) {
                 Err(TrySendError::Full(_)) => break,
-                // Where nobody listens there is nothing to tell.
+                // Without a receiver the report is dropped.
                 Ok(()) | Err(TrySendError::Disconnected(_)) => drop(self.0.pop_front()),
             }
         }
@@ -272,7 +272,7 @@ struct Driver<D, E> {
     device: D,
     link: Link,
     started: Instant,
-    /// Number of the newest order, taken or not.
+    /// Number of the newest order, in the queue or not.
     newest: Arc<AtomicU32>,
     heard: Arc<AtomicBool>,
     pulse: RelayPulse,
@@ -301,7 +301,7 @@ impl<D: Device, E: From<Report>> Driver<D, E> {
             }
         }
         if let Err(error) = self.device.switch(false) {
-            log::error!("the relay could not be released: {error}");
+            log::error!("cannot switch the relay off at the end: {error}");
         }
         self.device.disconnect();
     }
@@ -312,9 +312,9 @@ impl<D: Device, E: From<Report>> Driver<D, E> {
         due.into_iter().chain(again).min().unwrap_or(BEAT_EVERY).min(BEAT_EVERY)
     }
 
-    /// Carries out the newest order. Those before it came while the device took its time:
-    /// one to open that was given up meanwhile must not open seconds later, not even where
-    /// the one to lock found no room.
+    /// Carries out only the newest order. Earlier ones piled up while the device was
+    /// busy. An order to open that was withdrawn meanwhile must not open the door seconds
+    /// later, even if the order to lock found no room in the queue.
     fn carry_out_newest(&mut self, first: Command, orders: &Receiver<Command>) {
         let mut newest = first;
         for command in orders.try_iter() {
@@ -331,13 +331,13 @@ impl<D: Device, E: From<Report>> Driver<D, E> {
     }
 
     fn supersede(&mut self, Command { number: order, .. }: Command) {
-        let error = Some("a later order counts".to_owned());
+        let error = Some("superseded by a later order".to_owned());
         self.untold.push(Told::Answer { order, taken: false, error });
         self.untold.tell(&self.events);
     }
 
-    /// Carries out what the link says and tells it how that went, until it has nothing
-    /// more to say.
+    /// Feeds an event to the link, carries out its action, and feeds back the result
+    /// until no action is left.
     fn carry_out(&mut self, event: Event) {
         let mut next = Some(event);
         while let Some(event) = next.take() {
@@ -358,7 +358,7 @@ impl<D: Device, E: From<Report>> Driver<D, E> {
                     self.device.check(on).map(|as_told| Event::Checked { as_told })
                 }
             };
-            // Before the next thing is done, which may take long.
+            // Deliver reports before the next device call, which may block.
             self.untold.tell(&self.events);
             next = Some(done.unwrap_or_else(|error| Event::Failed(error.to_string())));
         }
@@ -376,7 +376,7 @@ mod tests {
     }
 
     fn superseded(order: u32) -> Told {
-        Told::Answer { order, taken: false, error: Some("a later order counts".to_owned()) }
+        Told::Answer { order, taken: false, error: Some("superseded by a later order".to_owned()) }
     }
 
     /// A relay that takes as long to switch as the test wants.
@@ -391,7 +391,7 @@ mod tests {
         }
 
         fn switch(&mut self, on: bool) -> Result<(), RelayError> {
-            // In the end nobody looks.
+            // At the end of a test nobody receives.
             let _ = self.begun.try_send(on);
             let _ = self.go_on.recv();
             Ok(())
@@ -406,7 +406,7 @@ mod tests {
 
     /// A slow relay that is locked.
     struct Site {
-        /// First, for the relay goes on by itself without.
+        /// First, so that it is dropped first, which unblocks the relay.
         go_on: SyncSender<()>,
         link: RelayLink,
         told: Receiver<Told>,
@@ -504,7 +504,7 @@ mod tests {
         let pulse = site.link.pulse();
         assert_eq!(site.link.order(1, true, None), Ok(()));
         site.begins(true);
-        // In the device's call.
+        // The thread now blocks in the device's call.
         let silent = pulse.silent().expect("a thread");
         while pulse.silent().expect("a thread") <= silent + BEAT_EVERY * 2 {
             std::thread::sleep(Duration::from_millis(20));
@@ -530,7 +530,7 @@ mod tests {
         let settings = LinkSettings { locked: false, check_every: [None; 2], silence: None };
         let link = RelayLink::drive(Broken, settings, events).expect("a link");
         assert!(told.recv_timeout(PATIENCE).is_err(), "the thread has ended");
-        // Its channel may end a moment later.
+        // Its channel may close a moment later.
         let started = Instant::now();
         while link.order(1, true, None) != Err(NotOrdered::Gone) {
             assert!(started.elapsed() < PATIENCE);

@@ -1,4 +1,4 @@
-//! EDGE: the other end of the socket.
+//! EDGE: the client side of the control socket.
 
 use super::PATIENCE;
 use super::protocol::{Reply, Request};
@@ -7,45 +7,46 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Longest reply that is read, bytes.
+/// Longest reply accepted, in bytes.
 const MAX_REPLY: u64 = 1 << 20;
 
-/// Why there is no answer.
+/// Errors of a request to the service.
 #[derive(Debug, Error)]
 pub enum AskError {
-    /// No service has this socket.
+    /// No service listens on this socket.
     #[error(
         "{path}: no service runs here; start one with facelatch run, or name its socket with --socket"
     )]
     Nobody {
-        /// Which socket.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// One does, but not for this user.
-    #[error("{path}: this user may not; become root, or join the group that owns the socket")]
+    /// This user may not write to the socket.
+    #[error("{path}: permission denied; become root, or join the group that owns the socket")]
     Denied {
-        /// Which socket.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// Something else.
+    /// The exchange failed or timed out.
     #[error("{path}: {reason}; see the service's log")]
     Socket {
-        /// Which socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         reason: io::Error,
     },
-    /// What was answered makes no sense.
-    #[error("{path}: {reason}; is the service another version than this program?")]
+    /// The reply is missing or cannot be parsed.
+    #[error("{path}: {reason}; do the service and this program have the same version?")]
     Answer {
-        /// Which socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault of the reply.
         reason: String,
     },
 }
 
-/// Asks the service that has this socket, and waits for its answer.
+/// Sends a request to the service on this socket and waits up to 15 seconds for its
+/// reply.
 pub fn ask(path: &Path, request: &Request) -> Result<Reply, AskError> {
     let failed = |reason: io::Error| {
         let path = path.to_owned();
@@ -60,10 +61,10 @@ pub fn ask(path: &Path, request: &Request) -> Result<Reply, AskError> {
         }
     };
     let mut stream = UnixStream::connect(path).map_err(failed)?;
-    // Longer than the service takes for its own limits.
+    // Longer than the service's own timeouts.
     stream.set_read_timeout(Some(PATIENCE * 3)).map_err(failed)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
-    // One too many in the service's view is told so before it is heard.
+    // A service with too many clients replies before it reads the request.
     let sent = stream.write_all(request.line().as_bytes());
     let sent = sent.and_then(|()| stream.shutdown(std::net::Shutdown::Write));
     let mut answer = Vec::new();
@@ -74,7 +75,7 @@ pub fn ask(path: &Path, request: &Request) -> Result<Reply, AskError> {
     }
     let answered = |reason: String| AskError::Answer { path: path.to_owned(), reason };
     if answer.is_empty() {
-        return Err(answered("the service hung up without an answer".to_owned()));
+        return Err(answered("the service closed the connection without a reply".to_owned()));
     }
     serde_json::from_slice(&answer).map_err(|error| answered(error.to_string()))
 }

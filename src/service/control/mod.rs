@@ -1,10 +1,10 @@
-//! EDGE: the socket through which the service is asked and told, by `facelatch status`
-//! and `facelatch door` or any program that may write to it.
+//! EDGE: the control socket, over which `facelatch status`, `facelatch door` or any
+//! program with write access queries and commands the service.
 //!
-//! A thread waits for clients, and one more serves each. `status` is answered from a
-//! shared [`Snapshot`] and never waits for the service; orders go to it through a
-//! short queue. A client that says nothing, too much or nonsense, or goes away, costs
-//! itself alone: clients, lines and times are limited.
+//! One thread accepts clients, and each client has a thread of its own. `status` is
+//! answered from a shared [`Snapshot`] without waiting for the service; orders reach the
+//! service through a short queue. A client that is silent, sends too much or nonsense, or
+//! disconnects affects only itself: clients, line lengths and times are limited.
 
 mod client;
 mod peer;
@@ -25,67 +25,67 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// Clients at a time.
+/// Most clients at a time.
 const CLIENTS: usize = 4;
-/// Orders that wait for the service; one a client.
+/// Capacity of the order queue: one per client.
 const ORDERS: usize = CLIENTS;
-/// How long anybody is waited for.
+/// Timeout for each exchange with a client or the service.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// After a failure to take a client, such as no file left.
+/// Pause after a client could not be accepted, for instance for lack of file descriptors.
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
-/// Tries to lock, and the time between two.
+/// Attempts to take the lock, and the time between two.
 const LOCK_TRIES: usize = 25;
 const BETWEEN_LOCK_TRIES: Duration = Duration::from_millis(20);
-/// Stack of a thread that serves a client, bytes.
+/// Stack size of a client's thread in bytes.
 const STACK: usize = 256 << 10;
 
-/// Why there is no socket.
+/// Errors of opening the socket.
 #[derive(Debug, Error)]
 pub enum ControlError {
-    /// Somebody else has it.
+    /// Another service or program listens on the socket.
     #[error(
         "{path}: another service has this socket; stop it first, or give this one another \
          socket"
     )]
     Taken {
-        /// Which socket.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// Somebody else's service has, or had it.
+    /// The lock file belongs to another user.
     #[error(
-        "{lock}: another user's, so that their service may run; stop it, or remove this \
-             file where none runs"
+        "{lock}: belongs to another user, whose service may be running; stop that service, or \
+             remove this file if none runs"
     )]
     Foreign {
-        /// What is theirs.
+        /// Path of the lock file.
         lock: PathBuf,
     },
-    /// There is something else.
-    #[error("{path}: this is no socket; remove it, or name another path")]
+    /// The path is a file of another kind.
+    #[error("{path}: not a socket; remove it or name another path")]
     NoSocket {
-        /// Which path.
+        /// The path.
         path: PathBuf,
     },
-    /// It cannot be made.
+    /// Folder, lock or socket cannot be created.
     #[error("{path}: {reason}; name a socket in a folder that this user may write to")]
     Path {
-        /// Which path.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         reason: io::Error,
     },
 }
 
-/// The socket, open until this is dropped.
+/// The control socket, which closes when this is dropped.
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
     ended: Arc<AtomicBool>,
-    /// Held as long as the socket is ours; the system lets go of it with the process.
+    /// Held while the socket is ours; the system releases it when the process ends.
     lock: File,
 }
 
-/// Something for the service to do.
+/// An order from a client, waiting for the service.
 #[derive(Debug)]
 pub struct Order {
     command: Command,
@@ -94,17 +94,17 @@ pub struct Order {
     reply: SyncSender<Result<String, String>>,
 }
 
-/// An order that the service has begun to follow.
+/// An order that the service is carrying out.
 #[derive(Debug)]
 pub struct Begun {
-    /// What to do.
+    /// The command.
     pub command: Command,
-    /// User id of who orders it, where the system says.
+    /// User id of the client, if the kernel reports it.
     pub by: Option<u32>,
     reply: SyncSender<Result<String, String>>,
 }
 
-/// How far an order is.
+/// State of an order.
 ///
 /// ```text
 ///   WAITING -- the service begins --> BEGUN
@@ -115,8 +115,8 @@ const BEGUN: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
 impl Order {
-    /// Begins to follow it; nothing if it was withdrawn meanwhile: an order that was not
-    /// followed in time must not open the door later.
+    /// Starts to carry out the order; `None` if it was withdrawn: an order that timed out
+    /// must not open the door later.
     pub fn begin(self) -> Option<Begun> {
         let Self { command, by, ticket, reply } = self;
         advance(&ticket, BEGUN).then_some(Begun { command, by, reply })
@@ -124,19 +124,19 @@ impl Order {
 }
 
 impl Begun {
-    /// Says what was done, or why not.
+    /// Sends the result: what was done, or why it was not.
     pub fn answer(self, done: Result<String, String>) {
-        // Whoever asked may have gone.
+        // The client may have disconnected.
         let _ = self.reply.try_send(done);
     }
 }
 
-/// From waiting to something else, unless somebody was faster.
+/// Moves a waiting order to state `to`; false if it is no longer waiting.
 fn advance(ticket: &AtomicU8, to: u8) -> bool {
     ticket.compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
 }
 
-/// What all clients share.
+/// State shared by all clients.
 struct Desk {
     snapshot: Arc<Mutex<Snapshot>>,
     orders: SyncSender<Order>,
@@ -145,9 +145,9 @@ struct Desk {
 }
 
 impl Control {
-    /// Opens the socket and serves it. The socket of a service that was killed is
-    /// replaced, that of one that runs is not. Its folder is made if there is none, for
-    /// this user and its group (0750), and the socket is theirs alone (0660).
+    /// Opens the socket and serves it. Replaces the socket of a service that was killed,
+    /// but not of one that runs. Creates the folder if needed, for this user and its
+    /// group (0750); the socket is for the same two (0660).
     pub fn listen(
         path: &Path,
         snapshot: Arc<Mutex<Snapshot>>,
@@ -155,7 +155,7 @@ impl Control {
         Self::listen_patiently(path, snapshot, PATIENCE)
     }
 
-    /// The same with another limit of time than [`PATIENCE`].
+    /// [`Self::listen`] with another timeout than [`PATIENCE`].
     pub fn listen_patiently(
         path: &Path,
         snapshot: Arc<Mutex<Snapshot>>,
@@ -184,16 +184,17 @@ impl Control {
 impl Drop for Control {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Release);
-        // Wakes the thread that waits for clients.
+        // Wakes the accepting thread.
         let _ = UnixStream::connect(&self.path);
         let _ = std::fs::remove_file(&self.path);
-        // Last, and not by closing alone: a program that another thread is starting has
-        // the file, too, for as long as it takes to begin.
+        // Unlocked last, and explicitly: a program that another thread is starting
+        // inherits the open file until its exec.
         let _ = self.lock.unlock();
     }
 }
 
-/// A lock beside the socket: a name in a folder outlives its process, a lock does not.
+/// Takes a lock beside the socket. Unlike the socket's name, a lock ends with its
+/// process.
 fn lock(path: &Path) -> Result<File, ControlError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -201,8 +202,8 @@ fn lock(path: &Path) -> Result<File, ControlError> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(false).mode(0o600).open(&name);
     let file = file.map_err(|reason| not_locked(Path::new(&name), reason))?;
-    // Whoever started a program in the moment the lock was let go of has lent it that for
-    // as long as the other takes to begin.
+    // A program started just before the lock was released may keep it until its exec, so
+    // retry.
     for _ in 0..LOCK_TRIES {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -213,8 +214,8 @@ fn lock(path: &Path) -> Result<File, ControlError> {
     Err(ControlError::Taken { path: path.to_owned() })
 }
 
-/// Why the lock does not open. One that is there and another user's tells of a service that
-/// must not be fought over the relay.
+/// The error for a lock file that cannot be opened. If it exists and belongs to another
+/// user, their service may run, and the two must not fight over the relay.
 fn not_locked(lock: &Path, reason: io::Error) -> ControlError {
     if reason.kind() == ErrorKind::PermissionDenied && lock.exists() {
         return ControlError::Foreign { lock: lock.to_owned() };
@@ -228,7 +229,7 @@ fn bind(path: &Path) -> Result<UnixListener, ControlError> {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(ControlError::NoSocket { path: path.to_owned() });
         }
-        // Another program than ours may answer there.
+        // A program other than facelatch may listen there.
         Ok(_) if UnixStream::connect(path).is_ok() => {
             return Err(ControlError::Taken { path: path.to_owned() });
         }
@@ -257,16 +258,16 @@ fn accept(listener: &UnixListener, desk: &Arc<Desk>, ended: &AtomicBool) {
     }
 }
 
-/// Serves a client on a thread of its own, if not too many are served.
+/// Serves a client on its own thread, or refuses it if there are too many.
 fn admit(stream: UnixStream, desk: &Arc<Desk>) {
     let place = Place(Arc::clone(desk));
     if desk.clients.fetch_add(1, Ordering::AcqRel) >= CLIENTS {
-        let busy = format!("{CLIENTS} others are being served; try again");
+        let busy = format!("{CLIENTS} other clients are being served; try again");
         let _ = say(&stream, &Reply::error(busy), desk.patience);
         return;
     }
     let serving = move || {
-        // Whoever broke off notices; nobody else has to.
+        // A broken connection concerns only that client.
         if let Err(error) = serve(&stream, &place.0) {
             log::debug!("control socket: {error}");
         }
@@ -278,7 +279,7 @@ fn admit(stream: UnixStream, desk: &Arc<Desk>) {
     }
 }
 
-/// One of the places for clients, given back whatever happens.
+/// A slot for a client, released when dropped.
 struct Place(Arc<Desk>);
 
 impl Drop for Place {
@@ -298,7 +299,7 @@ fn serve(stream: &UnixStream, desk: &Desk) -> io::Result<()> {
             }
             Ok(Request::Order(command)) => Reply::from(desk.order(command, by)),
             Err(RequestError::TooLong) => {
-                // Where the next one begins nobody knows.
+                // The start of the next request is unknown.
                 return say(
                     stream,
                     &Reply::error(RequestError::TooLong.to_string()),
@@ -318,9 +319,10 @@ fn say(mut stream: &UnixStream, reply: &Reply, patience: Duration) -> io::Result
 }
 
 impl Desk {
-    /// Gives an order to the service and waits for its answer, for a bounded time.
+    /// Passes an order to the service, waits for the result within a time limit, and logs
+    /// it.
     fn order(&self, command: Command, by: Option<u32>) -> Result<String, String> {
-        let who = by.map_or_else(|| "somebody local".to_owned(), |uid| format!("uid {uid}"));
+        let who = by.map_or_else(|| "an unknown user".to_owned(), |uid| format!("uid {uid}"));
         let order = format!("order {command} by {who}");
         let done = self.pass_on(command, by);
         match &done {
@@ -336,24 +338,24 @@ impl Desk {
         let order = Order { command, by, ticket: Arc::clone(&ticket), reply };
         self.orders.try_send(order).map_err(|error| match error {
             TrySendError::Full(_) => "the service is busy with other orders; try again",
-            TrySendError::Disconnected(_) => "the service is ending",
+            TrySendError::Disconnected(_) => "the service is stopping",
         })?;
         let answered = match answer.recv_timeout(self.patience) {
             Err(RecvTimeoutError::Timeout) if advance(&ticket, WITHDRAWN) => {
-                return Err("the service did not take the order in time, and nothing was done; \
+                return Err("the service did not start the order in time, so nothing was done; \
                             see facelatch status"
                     .to_owned());
             }
-            // It has begun, and is near its end.
+            // It has started and will be done soon.
             Err(RecvTimeoutError::Timeout) => answer.recv_timeout(self.patience),
             answered => answered,
         };
         answered
-            .map_err(|_| "the service did not say how that went; see facelatch status".to_owned())?
+            .map_err(|_| "the service did not report the result; see facelatch status".to_owned())?
     }
 }
 
-/// The lines of a client.
+/// Reads a client's requests, one per line.
 struct Lines<'s> {
     stream: &'s UnixStream,
     buffer: [u8; MAX_REQUEST],
@@ -361,8 +363,8 @@ struct Lines<'s> {
 }
 
 impl Lines<'_> {
-    /// The next request; nothing where there is no more. The whole of it must come
-    /// within `patience`, however it is cut into pieces.
+    /// The next request; `None` at the end of the stream. The whole line must arrive
+    /// within `patience`, in however many pieces.
     fn next(&mut self, patience: Duration) -> io::Result<Option<Result<Request, RequestError>>> {
         let until = Instant::now() + patience;
         loop {
@@ -384,7 +386,7 @@ impl Lines<'_> {
             let mut stream = self.stream;
             match stream.read(&mut self.buffer[self.filled..]) {
                 Ok(0) if self.filled == 0 => return Ok(None),
-                // The last one may come without its end of line.
+                // The last request may lack its line end.
                 Ok(0) => {
                     let request = Request::parse(&self.buffer[..self.filled]);
                     self.filled = 0;

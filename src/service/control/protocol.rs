@@ -1,4 +1,5 @@
-//! What is said over the socket: a request a line, a reply a line, both JSON objects.
+//! The protocol of the control socket: one request and one reply per line, both JSON
+//! objects.
 //!
 //! ```text
 //!   {"do":"status"}   ->  {"ok":true,"status":{...}}
@@ -16,45 +17,45 @@ use std::fmt;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Longest request, bytes with its end of line.
+/// Longest request in bytes, including its line end.
 pub const MAX_REQUEST: usize = 1024;
 
-/// What may be asked for.
+/// A request to the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// How the service is.
+    /// State and counters of the service.
     Status,
-    /// Something to be done.
+    /// An order.
     Order(Command),
 }
 
-/// What the service may be told to do.
+/// An order to the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// With the door.
+    /// An order to the door.
     Door(door::Command),
-    /// Somebody with the device in hand has reset it.
+    /// Local reset by somebody who is at the device.
     LocalReset,
-    /// To read its configuration anew.
+    /// Read the configuration again.
     Reload,
-    /// To note that somebody passed at another door.
+    /// Note that somebody passed at another door.
     Passed(Passage),
 }
 
-/// Somebody passed at another door.
+/// A passage at another door.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passage {
-    /// The name that both doors know them by.
+    /// Name of the person in both galleries.
     pub who: String,
-    /// Which way.
+    /// Direction of the passage.
     pub way: Role,
-    /// How long ago.
+    /// Time since the passage.
     pub ago: Duration,
 }
 
 const PASSED: &str = "passed";
 
-/// Every request that is but a name.
+/// Requests without parameters, by name.
 static NAMES: [(&str, Request); 7] = [
     ("status", Request::Status),
     ("open", Request::Order(Command::Door(door::Command::Open))),
@@ -65,25 +66,25 @@ static NAMES: [(&str, Request); 7] = [
     ("reload", Request::Order(Command::Reload)),
 ];
 
-/// Why a line is no request.
+/// Errors of parsing a request.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum RequestError {
-    /// Not the object expected.
-    #[error("no request: {0}; say one JSON object a line, like {{\"do\":\"status\"}}")]
+    /// Not a JSON object of the expected form.
+    #[error("not a request: {0}; send one JSON object per line, such as {{\"do\":\"status\"}}")]
     Form(String),
-    /// An object that asks for nothing known.
-    #[error("{name:?} is not known; {}", advice(.name))]
+    /// An unknown request name.
+    #[error("{name:?} is not a known request; {}", advice(.name))]
     Unknown {
-        /// As given, shortened.
+        /// The name given, cut to 40 characters.
         name: String,
     },
-    /// More than fits.
+    /// Longer than [`MAX_REQUEST`].
     #[error("a request has at most {MAX_REQUEST} bytes")]
     TooLong,
 }
 
 impl Request {
-    /// Reads a line, with or without its end.
+    /// Parses a line, with or without its line end.
     pub fn parse(line: &[u8]) -> Result<Self, RequestError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -115,7 +116,7 @@ impl Request {
         Ok(request.clone())
     }
 
-    /// Its line.
+    /// The request as a line of JSON.
     pub fn line(&self) -> String {
         let object = match self {
             Self::Order(Command::Passed(Passage { who, way, ago })) => {
@@ -145,47 +146,47 @@ fn names() -> impl Iterator<Item = &'static str> {
     NAMES.iter().map(|(name, _)| *name).chain([PASSED])
 }
 
-/// The name that was meant, or all there are.
+/// A cure: the most similar name, or all names.
 fn advice(name: &str) -> String {
     let near = names().map(|known| (strsim::damerau_levenshtein(known, name), known));
     match near.min() {
         Some((far, known)) if far <= 2 => format!("did you mean {known:?}?"),
-        _ => format!("there are {}", names().collect::<Vec<_>>().join(", ")),
+        _ => format!("the requests are {}", names().collect::<Vec<_>>().join(", ")),
     }
 }
 
-/// What is replied.
+/// A reply to a request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Reply {
-    /// All is well.
+    /// Whether the request succeeded.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ok: bool,
-    /// Why not.
+    /// The reason if it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What was done.
+    /// Result of an order, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub did: Option<String>,
-    /// How the service is.
+    /// State and counters of the service, for `status`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<Box<Snapshot>>,
 }
 
 impl Reply {
-    /// How the service is.
+    /// The reply to `status`.
     pub fn status(snapshot: Snapshot) -> Self {
         Self { ok: true, status: Some(Box::new(snapshot)), ..Self::default() }
     }
 
-    /// Why not.
+    /// The reply to a failed request.
     pub fn error(reason: impl Into<String>) -> Self {
         Self { error: Some(reason.into()), ..Self::default() }
     }
 
-    /// Its line.
+    /// The reply as a line of JSON.
     pub fn line(&self) -> String {
-        // Nothing in it has another key than text, or fails to be written.
+        // Cannot fail: all keys are text and every value can be written.
         let mut line = serde_json::to_string(self)
             .unwrap_or_else(|_| "{\"error\":\"the reply cannot be written\"}".to_owned());
         line.push('\n');
@@ -230,10 +231,10 @@ mod tests {
             (b"{\"do\":\"passed\",\"who\":\"A\",\"way\":\"in\",\"ago_ms\":-1}", "u64"),
             (b"{\"do\":\"passed\",\"who\":\"Ada\",\"way\":\"up\"}", "up"),
             (b"{\"do\":1}", "{\"do\":\"status\"}"),
-            (b"open", "one JSON object a line"),
-            (b"", "one JSON object a line"),
+            (b"open", "one JSON object per line"),
+            (b"", "one JSON object per line"),
             (b"{}", "do"),
-            (b"\xff\xfe", "no request"),
+            (b"\xff\xfe", "not a request"),
             (&[b'['; MAX_REQUEST + 1], "1024 bytes"),
             (&[b'['; MAX_REQUEST], "no request"),
         ] {

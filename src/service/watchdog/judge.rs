@@ -1,54 +1,54 @@
-//! Whether the threads that the door lives by still run, as a state machine: what
-//! they last said goes in with the time, a verdict comes out.
+//! Judges whether the threads that the door depends on still run: a state machine from
+//! heartbeats and time to a verdict.
 
 use std::fmt;
 use std::time::Duration;
 
-/// A thread that is watched.
+/// A watched thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// The one that looks at frames and decides.
+    /// The thread that processes frames and decides.
     Recognizer,
-    /// The one that minds the camera, and not the one that waits for its frames.
+    /// The thread that supervises the camera, not the one that reads frames from it.
     Camera,
-    /// The one that talks to the relay.
+    /// The thread that talks to the relay.
     Relay,
 }
 
-/// When each thread last said that it runs. Nothing where it has not yet.
+/// The last heartbeat of each thread; `None` before the first one.
 ///
-/// What counts of the camera is its thread, not its frames: one that was unplugged
-/// and is tried again and again is alive.
+/// The camera's heartbeat is that of its thread, not its frames: an unplugged camera that
+/// is being reopened counts as alive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beats {
-    /// The recognizer's, once a frame or a tick.
+    /// The recognizer's, once per frame or tick.
     pub recognizer: Option<Duration>,
-    /// Of the thread that minds the camera, twice a second, unless a reader that was to end
-    /// holds the camera for good.
+    /// The camera thread's, twice per second, unless a cancelled reading thread never
+    /// releases the camera.
     pub camera: Option<Duration>,
-    /// The relay's, before every use of the device and some times a second; nothing where
-    /// the relay has no thread.
+    /// The relay thread's, before every device call and at least twice per second; `None`
+    /// also if the relay has no thread.
     pub relay: Option<Duration>,
-    /// One that has ended though it is needed.
+    /// A thread that has ended although it is needed.
     pub gone: Option<Who>,
 }
 
-/// How long a thread may be silent.
+/// Time limits of the watchdog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchdogSettings {
-    /// Before its first word.
+    /// Time allowed before the first heartbeat.
     pub grace: Duration,
-    /// After that, without being late.
+    /// Silence after which a thread is late.
     pub late_after: Duration,
-    /// Without being stuck.
+    /// Silence after which a thread is stuck.
     pub stuck_after: Duration,
-    /// Between two steps; a step later than twice this was itself held up.
+    /// Time between two steps. A step later than twice this was delayed itself.
     pub step_every: Duration,
 }
 
 impl Default for WatchdogSettings {
-    /// A frame takes less than a second on the slowest board, and a camera that does
-    /// not answer is given up after five.
+    /// A frame takes less than a second on the slowest board, and a camera that does not
+    /// answer is given up after five seconds.
     fn default() -> Self {
         Self {
             grace: Duration::from_secs(60),
@@ -59,7 +59,7 @@ impl Default for WatchdogSettings {
     }
 }
 
-/// How the threads are.
+/// State of the threads.
 ///
 /// ```text
 ///             silent for `late_after`          silent for `stuck_after`
@@ -68,53 +68,53 @@ impl Default for WatchdogSettings {
 ///      +------------ a beat --------------+
 /// ```
 ///
-/// One that has ended is stuck at once.
+/// A thread that has ended is stuck at once.
 ///
-/// Nobody is late before their first beat until `grace` is over, and time in which
-/// the watchdog itself did not run (a process that was stopped, a machine asleep)
-/// counts against nobody. Nothing leads out of stuck but a new start: a thread that
-/// goes on after all may hold what another took over.
+/// No thread is late before its first heartbeat until `grace` is over. Time in which the
+/// watchdog itself did not run (a stopped process, a sleeping machine) does not count.
+/// Only a restart leads out of `Stuck`: a stuck thread that continues may hold what
+/// another one took over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verdict {
-    /// All run.
+    /// All threads run.
     #[default]
     Healthy,
-    /// One has not said anything for long.
+    /// A thread has been silent for long.
     Late {
-        /// Which.
+        /// The thread.
         who: Who,
-        /// For how long.
+        /// Its silence.
         silent: Duration,
     },
-    /// One does not come back.
+    /// A thread has been silent for too long or has ended.
     Stuck {
-        /// Which.
+        /// The thread.
         who: Who,
-        /// For how long.
+        /// Its silence; zero if it has ended.
         silent: Duration,
     },
 }
 
-/// Watches the threads.
+/// The watchdog's state.
 #[derive(Clone, Debug)]
 pub struct Watch {
     settings: WatchdogSettings,
     started: Duration,
-    /// Silence before this counts against nobody.
+    /// Silence before this time does not count.
     excused: Duration,
     last: Duration,
     verdict: Verdict,
 }
 
 impl Watch {
-    /// Begins to watch.
+    /// Starts to watch.
     pub fn new(now: Duration, settings: WatchdogSettings) -> Self {
         let verdict = Verdict::Healthy;
         Self { settings, started: now, excused: now, last: now, verdict }
     }
 
-    /// Judges by what the threads last said, `now` on the same clock, which does not
-    /// run backwards.
+    /// Judges the threads by their last heartbeats. `now` is on the clock of the
+    /// heartbeats, which never runs backwards.
     pub fn step(&mut self, now: Duration, beats: Beats) -> Verdict {
         let late = self.last.saturating_add(self.settings.step_every.saturating_mul(2));
         if now > late {
@@ -122,7 +122,7 @@ impl Watch {
         }
         self.last = now;
         if !matches!(self.verdict, Verdict::Stuck { .. }) {
-            // The last one where they are equal: the recognizer holds up the most.
+            // `max_by_key` takes the last of equals: the recognizer, which matters most.
             let each = [(Who::Camera, beats.camera), (Who::Recognizer, beats.recognizer)];
             let each = each.map(|(who, beat)| self.judge(now, who, beat));
             let relay = beats.relay.map(|beat| self.judge(now, Who::Relay, Some(beat)));
@@ -147,7 +147,7 @@ impl Watch {
     }
 }
 
-/// The worse, then the longer.
+/// Order of verdicts: by kind, then by silence.
 fn severity(verdict: &Verdict) -> (u8, Duration) {
     match verdict {
         Verdict::Healthy => (0, Duration::ZERO),
@@ -171,11 +171,11 @@ impl fmt::Display for Verdict {
         match self {
             Self::Healthy => write!(f, "healthy"),
             Self::Late { who, silent } => {
-                write!(f, "{who} late: silent for {:.0} s", silent.as_secs_f32())
+                write!(f, "{who} late: silent for {:.0} seconds", silent.as_secs_f32())
             }
             Self::Stuck { who, silent } if silent.is_zero() => write!(f, "{who} stuck: it ended"),
             Self::Stuck { who, silent } => {
-                write!(f, "{who} stuck: silent for {:.0} s", silent.as_secs_f32())
+                write!(f, "{who} stuck: silent for {:.0} seconds", silent.as_secs_f32())
             }
         }
     }
@@ -194,7 +194,7 @@ mod tests {
         Beats { recognizer: Some(s(recognizer)), camera: Some(s(camera)), ..Beats::default() }
     }
 
-    /// Steps once a second with beats at the given times.
+    /// Steps once per second with heartbeats at the given times.
     fn watched(watch: &mut Watch, seconds: std::ops::Range<u64>, beats: Beats) -> Verdict {
         seconds.map(|now| watch.step(s(now), beats)).last().expect("a step")
     }
@@ -209,7 +209,7 @@ mod tests {
         let stuck = watched(&mut watch, 20..40, beats(39, 19));
         assert_eq!(stuck, Verdict::Stuck { who: Who::Camera, silent: s(20) });
         assert_eq!(watched(&mut watch, 40..42, beats(41, 41)), stuck);
-        assert_eq!(stuck.to_string(), "camera thread stuck: silent for 20 s");
+        assert_eq!(stuck.to_string(), "camera thread stuck: silent for 20 seconds");
     }
 
     #[test]
@@ -247,7 +247,7 @@ mod tests {
             watched(&mut watch, 70..81, only),
             Verdict::Stuck { who: Who::Camera, .. }
         ));
-        // Whoever has begun has no more grace.
+        // The grace time ends with the first heartbeat.
         let mut watch = Watch::new(s(0), WatchdogSettings::default());
         let hung = Beats { recognizer: Some(s(3)), ..Beats::default() };
         assert!(matches!(watched(&mut watch, 0..24, hung), Verdict::Stuck { .. }));
@@ -274,8 +274,8 @@ mod tests {
     }
 
     proptest! {
-        /// Healthy as long as both speak in time, stuck once one does not; in between
-        /// late, whatever the order of things.
+        /// Healthy while both threads beat in time, stuck once one does not, and late in
+        /// between, in any order of events.
         #[test]
         fn silence_alone_decides(
             steps in prop::collection::vec((0u64..1900, any::<(u8, u8)>()), 1..300),

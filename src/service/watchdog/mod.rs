@@ -1,8 +1,8 @@
-//! EDGE: the threads' heartbeats, and the thread that watches them and tells systemd.
+//! EDGE: the heartbeats of the threads, and the thread that judges them.
 //!
-//! Each watched thread says from time to time that it runs; a thread of its own judges
-//! that ([`crate::service::watchdog::judge`]), feeds systemd's watchdog while all are well, and calls
-//! for the end when one is stuck.
+//! Each watched thread records heartbeats. The watchdog thread judges them
+//! ([`crate::service::watchdog::judge`]), feeds systemd's watchdog while no thread is stuck, and ends the
+//! service once one is.
 
 pub mod judge;
 pub mod systemd;
@@ -16,20 +16,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use systemd::Word;
 
-/// Words that wait to be told; what does not fit is not told.
+/// Capacity for messages to systemd; what does not fit is dropped.
 const WAITING: usize = 16;
-/// How long the end waits until all is told, on a machine that is busy.
+/// How long the end waits until all messages are sent, on a busy machine.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// When each thread last said that it runs. Saying so costs a store, so any thread may
-/// as often as it likes.
+/// The last heartbeat of each thread. A heartbeat costs one atomic store, so threads may
+/// record it as often as they like.
 #[derive(Debug)]
 pub struct Heartbeats {
     started: Instant,
-    /// Milliseconds since the start, and one: 0 is never.
+    /// Milliseconds since `started`, plus one; 0 means never.
     recognizer: AtomicU64,
     camera: AtomicU64,
-    /// The relay's thread says so itself.
+    /// The relay thread records its own heartbeat.
     relay: Option<RelayPulse>,
 }
 
@@ -41,22 +41,22 @@ impl Default for Heartbeats {
 }
 
 impl Heartbeats {
-    /// Those of a door whose relay has a thread.
+    /// Heartbeats of a door whose relay has a thread.
     pub fn relay(pulse: RelayPulse) -> Self {
         Self { relay: Some(pulse), ..Self::default() }
     }
 
-    /// The thread that looks at frames runs.
+    /// Records a heartbeat of the thread that processes frames.
     pub fn recognizer(&self) {
         self.beat(&self.recognizer);
     }
 
-    /// The thread that waits for frames runs, whether any come or not.
+    /// Records a heartbeat of the camera thread, whether frames come or not.
     pub fn camera(&self) {
         self.beat(&self.camera);
     }
 
-    /// The time since the start, and when each thread last spoke.
+    /// Time since the start, and the last heartbeat of each thread.
     pub fn read(&self) -> (Duration, Beats) {
         let last = |beat: &AtomicU64| {
             beat.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_millis)
@@ -78,7 +78,7 @@ impl Heartbeats {
     }
 }
 
-/// The thread that watches the others. It ends when this is dropped.
+/// The watchdog thread. Dropping this ends it.
 #[derive(Debug)]
 pub struct Watchdog {
     words: Option<SyncSender<Word>>,
@@ -87,10 +87,10 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Begins to watch. `on_stuck` is called at most once, on the watchdog's thread, with
-    /// the reason, and is the one to tell it; systemd hears nothing more after that, and
-    /// ends the service itself should `on_stuck` not, which must not wait without a limit for
-    /// any thread that is watched.
+    /// Starts to watch. `on_stuck` is called at most once, on the watchdog's thread, with
+    /// the verdict in words. It must end the service and must not wait without a limit
+    /// for a watched thread. After that systemd is no longer fed, and ends the service
+    /// itself if `on_stuck` does not. An error if the thread cannot be started.
     pub fn start(
         beats: Arc<Heartbeats>,
         settings: WatchdogSettings,
@@ -116,15 +116,15 @@ impl Watchdog {
         Ok(Self { words: Some(words), verdict, ended })
     }
 
-    /// Tells systemd, without ever waiting for it.
+    /// Sends a message to systemd from the watchdog thread, without blocking.
     pub fn tell(&self, word: Word) {
         if let Some(words) = &self.words {
-            // Whoever reads them has stopped reading: so be it.
+            // If systemd does not read its messages, this one is dropped.
             let _ = words.try_send(word);
         }
     }
 
-    /// How the threads are.
+    /// The current verdict.
     pub fn verdict(&self) -> Verdict {
         *self.verdict.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,10 +142,10 @@ struct Watching {
     watch: Watch,
     every: Duration,
     feed_every: Option<Duration>,
-    /// When systemd was last told that all is well.
+    /// When systemd's watchdog was last fed.
     fed: Option<Duration>,
     shown: Arc<Mutex<Verdict>>,
-    /// That systemd does not listen was said once.
+    /// Whether a failure to notify systemd was logged; it is logged once.
     failed: bool,
 }
 
@@ -180,7 +180,8 @@ impl Watching {
             _ => {}
         }
         let due = self.feed_every.is_some_and(|every| self.fed.is_none_or(|at| now >= at + every));
-        // Who is late may come back; systemd is not to end the service before this does.
+        // A late thread may recover, so systemd is still fed and does not end the service
+        // first.
         if due && !matches!(verdict, Verdict::Stuck { .. }) {
             self.fed = Some(now);
             self.tell(&Word::Alive);
@@ -192,7 +193,7 @@ impl Watching {
         if let Err(error) = systemd::tell(word)
             && !std::mem::replace(&mut self.failed, true)
         {
-            log::warn!("systemd: {error}; it does not hear how the service is");
+            log::warn!("cannot notify systemd: {error}; further failures are not logged");
         }
     }
 }
@@ -238,7 +239,7 @@ mod tests {
     #[test]
     fn systemd_is_fed_while_all_are_well_and_not_once_one_is_stuck() {
         if is_other() {
-            // Nobody has to say anything before a minute is over.
+            // Within the first minute no thread needs a heartbeat.
             let well = WatchdogSettings { grace: Duration::from_secs(60), ..QUICK };
             let beats = Arc::new(Heartbeats::default());
             let mut watchdog = Watchdog::start(Arc::clone(&beats), well, |reason: &str| {

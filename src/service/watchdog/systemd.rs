@@ -1,37 +1,37 @@
-//! EDGE: what the service tells systemd, by `sd_notify(3)`. Silent where nothing
-//! listens (`NOTIFY_SOCKET`).
+//! EDGE: messages to systemd by `sd_notify(3)`. Without `NOTIFY_SOCKET` none are sent.
 
 use sd_notify::NotifyState;
 use std::io;
 use std::time::Duration;
 
-/// Something to tell.
+/// A message to systemd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// The door is watched; also the end of a reload.
+    /// The door is being watched. Also ends a reload.
     Ready,
-    /// One line for `systemctl status`.
+    /// One line of text for `systemctl status`.
     Status(String),
-    /// The configuration is read anew.
+    /// The configuration is being read again.
     Reloading,
-    /// The service ends.
+    /// The service is ending.
     Stopping,
-    /// All threads run.
+    /// All threads run; feeds systemd's watchdog.
     Alive,
 }
 
-/// Tells systemd. May wait where systemd itself does not read, so the threads that
-/// watch the door leave it to [`crate::service::watchdog::Watchdog`].
+/// Sends a message to systemd. It may block if systemd does not read, so the threads that
+/// watch the door use [`crate::service::watchdog::Watchdog`] instead. An error if the message
+/// cannot be sent.
 pub fn tell(word: &Word) -> io::Result<()> {
     let line;
     match word {
         Word::Ready => sd_notify::notify(&[NotifyState::Ready]),
         Word::Status(text) => {
-            // A line break would begin another word.
+            // A line break would start another message.
             line = text.replace(['\n', '\r'], " ");
             sd_notify::notify(&[NotifyState::Status(&line)])
         }
-        // systemd orders it against its own clock.
+        // systemd orders this message by its own clock.
         Word::Reloading => {
             sd_notify::notify(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?])
         }
@@ -40,8 +40,8 @@ pub fn tell(word: &Word) -> io::Result<()> {
     }
 }
 
-/// How often systemd wants to hear that the service is alive: half of the time after
-/// which it ends it (`WatchdogSec=` of the unit). Nothing where it does not ask.
+/// Interval for feeding systemd's watchdog: half of `WatchdogSec=` in the unit. `None` if
+/// the unit does not set it.
 pub fn alive_every() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|time| !time.is_zero()).map(|time| time / 2)
 }
@@ -52,12 +52,12 @@ pub(crate) mod tests {
     use std::os::unix::net::UnixDatagram;
     use std::process::Command;
 
-    /// Says which test runs in the other process.
+    /// Environment variable that marks the child process of a test.
     const ROLE: &str = "FACELATCH_TEST_SYSTEMD";
 
-    /// Runs a test of this program in a process of its own whose systemd is we: an
-    /// environment is a process's, and other tests run in this one. Gives all that
-    /// was told.
+    /// Runs a test of this program in a child process for which this one is systemd: the
+    /// environment belongs to a process, and other tests run in this one. Returns all
+    /// messages received.
     pub(crate) fn heard(test: &str, watchdog_usec: Option<u64>) -> Vec<String> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("notify");
@@ -81,7 +81,7 @@ pub(crate) mod tests {
         words
     }
 
-    /// Whether this is the other process.
+    /// Whether this is the child process.
     pub(crate) fn is_other() -> bool {
         std::env::var_os(ROLE).is_some()
     }

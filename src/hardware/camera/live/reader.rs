@@ -1,4 +1,4 @@
-//! EDGE: the thread that a camera may hold up.
+//! EDGE: the reading thread, which may block on a camera.
 
 use crate::hardware::camera::{Camera, Captured, Interrupter};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,31 +7,31 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// What a reading thread has to tell.
+/// News from a reading thread.
 pub(super) enum News {
-    /// Nothing; somebody wants the end.
+    /// Wakes the camera thread; carries no news.
     Wake,
-    /// It is open; what it is, if there is anything to say.
+    /// The camera is open; its name and format, if known.
     Opened(Option<Arc<str>>),
-    /// At its time on the service's clock.
+    /// A frame, with its time on the service's clock.
     Frame(Captured),
-    /// What is no frame, and why; there may be more.
+    /// An unreadable frame and the fault; more frames may follow.
     Bad(String),
-    /// There will be no more, and why.
+    /// The stream is over because of this fault.
     Failed(String),
-    /// There will be no more.
+    /// The stream is over without a known fault.
     Ended,
 }
 
-/// A thread that opens a camera and reads it.
+/// The thread that opens and reads a camera.
 pub(super) struct Reader {
     thread: JoinHandle<()>,
     cancel: Arc<Cancel>,
 }
 
 impl Reader {
-    /// Tells all that comes, until the camera ends, `tell` says that nobody listens,
-    /// or it is cancelled.
+    /// Starts the thread. It passes all news to `tell` until the camera ends, `tell`
+    /// returns false, or the thread is cancelled.
     pub(super) fn start(
         uri: String,
         origin: Instant,
@@ -42,20 +42,20 @@ impl Reader {
         let thread = std::thread::Builder::new().name("frames".to_owned()).spawn(move || {
             let reading = AssertUnwindSafe(|| read(&uri, origin, &cancelled, &tell));
             if catch_unwind(reading).is_err() {
-                tell(News::Failed("its reader panicked".to_owned()));
+                tell(News::Failed("the reading thread panicked".to_owned()));
             }
         })?;
         Ok(Self { thread, cancel })
     }
 
-    /// Ends the camera; the thread may take its time.
+    /// Asks camera and thread to end and returns without waiting for that.
     pub(super) fn cancel(self) -> JoinHandle<()> {
         self.cancel.cancel();
         self.thread
     }
 }
 
-/// How a reading thread is told to end, before and after its camera is open.
+/// Cancels a reading thread, before or after its camera is open.
 #[derive(Default)]
 struct Cancel {
     wanted: AtomicBool,
@@ -64,7 +64,7 @@ struct Cancel {
 
 impl Cancel {
     fn cancel(&self) {
-        // Under the lock, so that a camera that is just opened does not miss it.
+        // Under the lock, so that a camera that is being opened does not miss it.
         let interrupter = self.interrupter.lock().unwrap_or_else(PoisonError::into_inner);
         self.wanted.store(true, Ordering::Relaxed);
         if let Some(interrupter) = &*interrupter {
@@ -72,7 +72,7 @@ impl Cancel {
         }
     }
 
-    /// Whether the camera that was opened is still wanted.
+    /// Registers the open camera; false if it was cancelled meanwhile.
     fn arm(&self, interrupter: Interrupter) -> bool {
         let mut armed = self.interrupter.lock().unwrap_or_else(PoisonError::into_inner);
         *armed = Some(interrupter);
@@ -84,7 +84,7 @@ impl Cancel {
     }
 }
 
-/// Opens the camera and tells all that comes, until it ends or is not wanted.
+/// Opens the camera and passes on all news until it ends or is cancelled.
 fn read(uri: &str, origin: Instant, cancel: &Cancel, tell: impl Fn(News) -> bool) {
     let mut camera = match Camera::open(uri) {
         Ok(camera) => camera,
@@ -96,7 +96,7 @@ fn read(uri: &str, origin: Instant, cancel: &Cancel, tell: impl Fn(News) -> bool
     if !cancel.arm(camera.interrupter()) || !tell(News::Opened(camera.told().map(Arc::from))) {
         return;
     }
-    // From the camera's clock to the service's; recorded frames have their own.
+    // From the camera's clock to the service's; recorded frames keep their own time.
     let opened = camera.opened().map(|opened| opened.saturating_duration_since(origin));
     while let Some(next) = camera.next() {
         let news = match next {

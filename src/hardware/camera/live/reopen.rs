@@ -1,35 +1,36 @@
-//! When a live camera that fails is opened again, and what is said about it.
+//! When to reopen a failed live camera and what to log about it: a state machine.
 
 use crate::hardware::camera::STALLED_AFTER;
 use std::fmt;
 use std::time::Duration;
 
-/// A black picture is taken for a camera that hangs for so long at most between two
-/// openings: the camera stays open meanwhile, as somebody may switch on the light.
+/// Longest time that a camera with a black picture stays open before it is reopened. It
+/// stays open that long because somebody may switch on the light.
 const DARK_AT_MOST: Duration = Duration::from_secs(600);
 
-/// Videos that are coded with key frames show the same picture to the last bit where
-/// nothing moves, until the next key frame: in cameras on a network every ten seconds at
-/// the most.
+/// Limit on identical frames of a `pipe:` program. Video coded with key frames repeats
+/// bit-identical frames of a still scene until the next key frame, which network cameras
+/// send at least every ten seconds.
 const SAME_OF_A_PROGRAM: Duration = Duration::from_secs(15);
 
-/// How long a camera may take, and how long it is left alone.
+/// Timeouts and retry delays of a live camera.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
-    /// From opening to the first frame: programs connect, and sensors wake up.
+    /// Longest time from opening to the first frame: programs connect and sensors wake
+    /// up.
     pub first_frame: Duration,
-    /// Between two good frames.
+    /// Longest time between two good frames.
     pub between: Duration,
-    /// Frames that are all the same, to the last bit: every real camera has noise. Longer
-    /// for programs, since coding takes noise away.
+    /// Longest run of bit-identical frames: every real camera has noise. Longer for
+    /// `pipe:` programs, because video coding removes noise.
     pub same: Duration,
-    /// From the first failure to the next opening; doubles with each.
+    /// Delay between the first failure and reopening; doubles with each further failure.
     pub least: Duration,
-    /// Up to this.
+    /// Largest delay before reopening.
     pub most: Duration,
-    /// Good frames for so long make the failures before forgotten.
+    /// A run of good frames of this length resets the failure count.
     pub steady: Duration,
-    /// How often it is said again that there still is no camera.
+    /// Interval at which a continuing failure is logged again.
     pub say_again: Duration,
 }
 
@@ -48,7 +49,7 @@ impl Default for Patience {
 }
 
 impl Patience {
-    /// With the camera that the URI names.
+    /// The defaults for the camera that the URI names.
     pub fn with(uri: &str) -> Self {
         let patience = Self::default();
         if uri.starts_with("pipe:") {
@@ -59,63 +60,63 @@ impl Patience {
     }
 }
 
-/// What happened.
+/// An event of the camera.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Time has passed.
     Tick,
-    /// It is open.
+    /// The camera is open.
     Opened,
-    /// A good frame came.
+    /// A good frame arrived.
     Frame,
-    /// A frame that shows nothing new: the last one once more, to the last bit.
+    /// A frame arrived that is bit-identical to the last one.
     Same {
-        /// It is black.
+        /// Whether it is black.
         dark: bool,
     },
-    /// What came is no frame; there may be more.
+    /// An unreadable frame arrived, with the fault; more may follow.
     Bad(String),
-    /// It cannot be opened, or nothing more comes, and why.
+    /// Opening failed, or the stream is over; with the fault.
     Failed(String),
-    /// Nothing more comes, and nobody says why.
+    /// The stream is over without a known fault.
     Ended,
 }
 
-/// What to do.
+/// An action to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Open it.
+    /// Open the camera.
     Open,
-    /// Let it go; whatever it still says counts no longer.
+    /// Close the camera and ignore later news from it.
     Close,
-    /// Tell whoever keeps the log.
+    /// Write a line to the log.
     Tell(Telling),
 }
 
-/// What is worth telling.
+/// A log line about the camera.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Telling {
-    /// There are no frames, for another reason than told before, or still none.
+    /// The camera has failed for a new reason, or keeps failing.
     Away {
-        /// For how long.
+        /// Time without frames.
         lasting: Duration,
-        /// Why.
+        /// The fault.
         reason: String,
-        /// How often it was opened in vain.
+        /// Failed attempts to open it.
         tries: u32,
     },
-    /// Frames come.
+    /// Frames arrive.
     There {
-        /// How long there were none; nothing the first time.
+        /// Time without frames before; `None` for the first opening.
         after: Option<Duration>,
-        /// How often it was opened in vain.
+        /// Failed attempts to open it.
         tries: u32,
     },
-    /// Frames come, but not all are any.
+    /// Frames arrive, but some are unreadable.
     Bad {
-        /// How many are not, since this was told last.
+        /// Unreadable frames since the last such line.
         frames: u32,
-        /// What was wrong with the last.
+        /// The fault of the last one.
         reason: String,
     },
 }
@@ -124,27 +125,27 @@ impl fmt::Display for Telling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let vain = |tries: u32| match tries {
             0 => String::new(),
-            1 => ", opened once in vain".to_owned(),
-            _ => format!(", opened {tries} times in vain"),
+            1 => ", 1 failed attempt to open it".to_owned(),
+            _ => format!(", {tries} failed attempts to open it"),
         };
         match self {
             Self::Away { lasting, reason, tries } => {
-                write!(f, "no camera for {} s{}: {reason}", lasting.as_secs(), vain(*tries))
+                write!(f, "no camera for {} seconds{}: {reason}", lasting.as_secs(), vain(*tries))
             }
-            Self::There { after: None, tries } => write!(f, "the camera is there{}", vain(*tries)),
+            Self::There { after: None, tries } => write!(f, "the camera works{}", vain(*tries)),
             Self::There { after: Some(after), tries } => {
                 let after = after.as_secs();
-                write!(f, "the camera is there again after {after} s{}", vain(*tries))
+                write!(f, "the camera works again after {after} seconds{}", vain(*tries))
             }
-            Self::Bad { frames: 1, reason } => write!(f, "a frame was not readable: {reason}"),
+            Self::Bad { frames: 1, reason } => write!(f, "unreadable frame: {reason}"),
             Self::Bad { frames, reason } => {
-                write!(f, "{frames} frames were not readable, the last: {reason}")
+                write!(f, "{frames} unreadable frames, the last: {reason}")
             }
         }
     }
 }
 
-/// What the camera is up to.
+/// State of the camera.
 ///
 /// ```text
 ///                Tick, it is time                  Frame
@@ -160,32 +161,33 @@ impl fmt::Display for Telling {
 ///         Failed, Ended, no good frame or only Same for too long (Close, Tell away)
 /// ```
 ///
-/// A camera that still hangs after it was opened anew is left alone ever longer, like
-/// one that is not there. A black picture may just be the night: that is told once, and
-/// the camera is opened anew ever more seldom but watched in between.
+/// A camera that still hangs after it was reopened waits longer each time, like a missing
+/// one. A black picture may just be the night: it is logged once, the camera stays open
+/// ever longer between two reopenings, and it is watched meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Not open until then.
+    /// Closed until that time.
     Waiting { until: Duration },
-    /// Open or about to be, no frame yet.
+    /// Open or being opened, no frame yet.
     Opening { since: Duration },
-    /// Open, but what comes is what came before.
+    /// Open, but every frame is the same as before.
     Frozen { since: Duration, last: Duration },
-    /// Frames come; when one came last that differed from the one before.
+    /// Frames arrive. `differed` is the time of the last frame that differed from the one
+    /// before.
     Streaming { since: Duration, last: Duration, differed: Duration },
 }
 
-/// The time without frames.
+/// A period without frames.
 #[derive(Clone, Debug)]
 struct Away {
     since: Duration,
-    /// Nothing before the first failure.
+    /// Empty before the first failure.
     reason: String,
-    /// Openings in vain.
+    /// Failed attempts to open it.
     tries: u32,
-    /// When it was told last, if it was.
+    /// When it was last logged.
     told: Option<Duration>,
-    /// The picture is black.
+    /// Whether the picture is black.
     dark: bool,
 }
 
@@ -195,33 +197,33 @@ impl Away {
     }
 }
 
-/// Frames that are none.
+/// Unreadable frames.
 #[derive(Clone, Debug, Default)]
 struct Bad {
-    /// Not told yet.
+    /// Number not logged yet.
     frames: u32,
     reason: String,
-    /// Since the last good one.
+    /// Whether no good frame arrived since the last unreadable one.
     only: bool,
     told: Option<Duration>,
 }
 
-/// Opens a camera again and again. Time is an argument, on a clock that does not
-/// run backwards.
+/// Decides when to open, close and log. Times come from the caller, on a clock that never
+/// runs backwards.
 #[derive(Clone, Debug)]
 pub struct Reopen {
     patience: Patience,
     state: State,
     away: Option<Away>,
-    /// Whether there ever were frames.
+    /// Whether frames ever arrived.
     was_there: bool,
-    /// In a row, without steady frames between them.
+    /// Failures in a row, without a steady run of frames between them.
     failures: u32,
     bad: Bad,
 }
 
 impl Reopen {
-    /// A camera to be opened at the next step.
+    /// A camera that is opened at the next step.
     pub fn new(now: Duration, patience: Patience) -> Self {
         Self {
             patience,
@@ -233,20 +235,20 @@ impl Reopen {
         }
     }
 
-    /// Since when there are no frames, and why; nothing while there are some, or
-    /// while it is opened for the first time.
+    /// Start of the period without frames, the fault and the failed attempts; `None`
+    /// while frames arrive and before the first failure.
     pub fn away(&self) -> Option<(Duration, &str, u32)> {
         let away = self.away.as_ref().filter(|away| !away.reason.is_empty())?;
         Some((away.since, &away.reason, away.tries))
     }
 
-    /// Whether it is away because its picture is black: only a frame that is not ends
-    /// that.
+    /// Whether it is away because its picture is black. Only a frame that is not black
+    /// ends that.
     pub fn is_dark(&self) -> bool {
         self.away.as_ref().is_some_and(|away| away.dark)
     }
 
-    /// When time itself is the next event.
+    /// When the next [`Event::Tick`] is due.
     pub fn wake(&self) -> Duration {
         let next = match self.state {
             State::Waiting { until } => until,
@@ -259,7 +261,7 @@ impl Reopen {
         told.map_or(next, |told| next.min(told + self.patience.say_again))
     }
 
-    /// What to do about what happened.
+    /// The actions that follow from an event.
     pub fn step(&mut self, now: Duration, event: Event) -> Vec<Action> {
         match (self.state, event) {
             (State::Waiting { until }, Event::Tick) if now >= until => {
@@ -267,11 +269,11 @@ impl Reopen {
                 self.bad.only = false;
                 vec![Action::Open]
             }
-            // Of a camera that was let go already.
+            // The camera is closed already.
             (State::Waiting { .. }, _) => self.say_again(now),
             (State::Opening { since }, Event::Tick) if now >= since + self.patience.first_frame => {
                 let waited = self.patience.first_frame;
-                self.silent(now, format!("no frame within {} s of opening", waited.as_secs_f64()))
+                self.silent(now, format!("no frame {} seconds after opening", waited.as_secs_f64()))
             }
             (State::Opening { .. } | State::Frozen { .. }, Event::Frame) => self.there(now),
             (State::Opening { .. }, Event::Same { .. }) if self.away_is_new() => self.there(now),
@@ -308,7 +310,7 @@ impl Reopen {
                 if now >= last + self.patience.between =>
             {
                 let waited = self.patience.between;
-                self.silent(now, format!("no frame for {} s", waited.as_secs_f64()))
+                self.silent(now, format!("no frame for {} seconds", waited.as_secs_f64()))
             }
             (State::Frozen { .. }, Event::Tick | Event::Opened) => self.say_again(now),
             (State::Streaming { .. }, Event::Tick | Event::Opened) => Vec::new(),
@@ -316,32 +318,33 @@ impl Reopen {
                 self.bad.frames = self.bad.frames.saturating_add(1);
                 self.bad.reason = reason;
                 self.bad.only = true;
-                // One that sends only such frames is as good as silent.
+                // A camera that sends only unreadable frames counts as silent.
                 if now >= self.wake() { self.step(now, Event::Tick) } else { self.tell_bad(now) }
             }
             (_, Event::Failed(reason)) => self.fail(now, reason),
-            (_, Event::Ended) => self.silent(now, "the camera ended".to_owned()),
+            (_, Event::Ended) => self.silent(now, "the camera stream ended".to_owned()),
         }
     }
 
-    /// No good frame, for a reason that bad ones may know better.
+    /// Fails for lack of good frames; adds the fault of unreadable ones, if there were
+    /// only those.
     fn silent(&mut self, now: Duration, reason: String) -> Vec<Action> {
         let reason = if self.bad.only { format!("{reason}; {}", self.bad.reason) } else { reason };
         self.fail(now, reason)
     }
 
-    /// How long frames may all be the same after the camera was opened anew.
+    /// Longest run of identical frames after reopening.
     fn same_for(&self, dark: bool) -> Duration {
         let same = self.patience.same;
         if dark { (same * (1 << self.failures.min(16))).min(DARK_AT_MOST) } else { same }
     }
 
-    /// Nothing new for too long.
+    /// Fails because all frames were the same for too long.
     fn hangs(&mut self, now: Duration, dark: bool) -> Vec<Action> {
         let reason = if dark {
-            "its picture is black; light the door, or uncover the lens"
+            "its picture is black; light the door or uncover the lens"
         } else {
-            "its frames are all the same; it hangs, plug it in anew if it goes on"
+            "its frames are all the same, so it hangs; reconnect it if this persists"
         };
         self.fail_as(now, reason.to_owned(), dark)
     }
@@ -359,7 +362,7 @@ impl Reopen {
         };
         let away = self.away.get_or_insert_with(|| Away::new(since));
         away.dark = dark;
-        // One that only stopped was not opened in vain.
+        // A camera that stops after it delivered frames is no failed attempt to open it.
         if let State::Opening { .. } | State::Frozen { .. } = self.state {
             away.tries = away.tries.saturating_add(1);
         }
@@ -367,7 +370,7 @@ impl Reopen {
         away.reason = reason;
         let doublings = self.failures.min(16);
         self.failures = self.failures.saturating_add(1);
-        // What waits in the dark is that it gets light, which is seen by looking.
+        // In the dark the camera must be open to notice light, so the delay stays short.
         let doublings = if dark { 0 } else { doublings };
         let wait = (self.patience.least * (1 << doublings)).min(self.patience.most);
         self.state = State::Waiting { until: now + wait };
@@ -395,12 +398,13 @@ impl Reopen {
         self.away.as_ref().is_none_or(|away| away.reason.is_empty())
     }
 
-    /// When it was told last that it is away; nothing where once is enough.
+    /// When the failure was last logged; `None` for a black picture, which is logged
+    /// once.
     fn told_last(&self) -> Option<Duration> {
         self.away.as_ref().filter(|away| !away.dark).and_then(|away| away.told)
     }
 
-    /// That there still is no camera, if that was last told long ago.
+    /// Logs a continuing failure again if the last line is old enough.
     fn say_again(&mut self, now: Duration) -> Vec<Action> {
         match self.told_last() {
             Some(told) if now >= told + self.patience.say_again => {
@@ -420,7 +424,7 @@ impl Reopen {
         }))
     }
 
-    /// How many frames were bad, if there are any and that was last told long ago.
+    /// Logs unreadable frames, if there are any and the last such line is old enough.
     fn tell_bad(&mut self, now: Duration) -> Vec<Action> {
         let lately = self.bad.told.is_some_and(|told| now < told + self.patience.say_again);
         if self.bad.frames == 0 || lately {
@@ -441,7 +445,7 @@ mod tests {
         Duration::from_millis(time)
     }
 
-    /// A camera with its clock, in milliseconds.
+    /// A camera and its log; times are in milliseconds.
     struct Scene {
         reopen: Reopen,
         log: Vec<String>,
@@ -467,7 +471,7 @@ mod tests {
             self
         }
 
-        /// Every time something is due until then; what each opening comes to.
+        /// Steps at every due time up to `end`; `outcome` is the result of each opening.
         fn until(&mut self, end: u64, outcome: impl Fn() -> Event) -> &mut Self {
             loop {
                 let at = self.reopen.wake().as_millis() as u64;
@@ -498,7 +502,7 @@ mod tests {
         for at in 5..100 {
             scene.step(100 * at, Event::Frame);
         }
-        assert_eq!(scene.said(), ["0 open", "400 the camera is there"]);
+        assert_eq!(scene.said(), ["0 open", "400 the camera works"]);
         assert_eq!(scene.reopen.away(), None);
     }
 
@@ -517,10 +521,10 @@ mod tests {
         assert_eq!(
             told,
             [
-                "0 no camera for 0 s, opened once in vain: no such device",
-                "60000 no camera for 60 s, opened 7 times in vain: no such device",
-                "120000 no camera for 120 s, opened 9 times in vain: no such device",
-                "180000 no camera for 180 s, opened 11 times in vain: no such device",
+                "0 no camera for 0 seconds, 1 failed attempt to open it: no such device",
+                "60000 no camera for 60 seconds, 7 failed attempts to open it: no such device",
+                "120000 no camera for 120 seconds, 9 failed attempts to open it: no such device",
+                "180000 no camera for 180 seconds, 11 failed attempts to open it: no such device",
             ]
         );
         assert_eq!(scene.reopen.away(), Some((ms(0), "no such device", 12)));
@@ -537,12 +541,12 @@ mod tests {
             [
                 "0 open",
                 "0 close",
-                "0 no camera for 0 s, opened once in vain: no such device",
+                "0 no camera for 0 seconds, 1 failed attempt to open it: no such device",
                 "500 open",
                 "500 close",
-                "500 no camera for 0 s, opened 2 times in vain: in use",
+                "500 no camera for 0 seconds, 2 failed attempts to open it: in use",
                 "1500 open",
-                "1600 the camera is there, opened 2 times in vain",
+                "1600 the camera works, 2 failed attempts to open it",
             ]
         );
     }
@@ -559,12 +563,13 @@ mod tests {
             scene.said(),
             [
                 "5100 close",
-                "5100 no camera for 5 s: no frame for 5 s",
+                "5100 no camera for 5 seconds: no frame for 5 seconds",
                 "5600 open",
                 "20600 close",
-                "20600 no camera for 20 s, opened once in vain: no frame within 15 s of opening",
+                "20600 no camera for 20 seconds, 1 failed attempt to open it: no frame \
+                 15 seconds after opening",
                 "21600 open",
-                "22100 the camera is there again after 22 s, opened once in vain",
+                "22100 the camera works again after 22 seconds, 1 failed attempt to open it",
             ]
         );
     }
@@ -581,12 +586,12 @@ mod tests {
             scene.said(),
             [
                 "2100 close",
-                "2100 no camera for 2 s: its frames are all the same; it hangs, plug it in anew \
-                 if it goes on",
+                "2100 no camera for 2 seconds: its frames are all the same, so it hangs; \
+                 reconnect it if this persists",
                 "2600 open",
                 "4700 close",
                 "5700 open",
-                "6000 the camera is there again after 5 s, opened once in vain",
+                "6000 the camera works again after 5 seconds, 1 failed attempt to open it",
             ]
         );
     }
@@ -600,7 +605,7 @@ mod tests {
             let event = if key_frame { Event::Frame } else { Event::Same { dark: false } };
             scene.step(100 * at, event);
         }
-        assert_eq!(scene.said(), ["0 open", "100 the camera is there"]);
+        assert_eq!(scene.said(), ["0 open", "100 the camera works"]);
         for at in 600..800 {
             scene.step(100 * at, Event::Same { dark: false });
         }
@@ -629,7 +634,7 @@ mod tests {
         let said = scene.said();
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said[1].contains("its picture is black"), "{said:?}");
-        // Half a second each of some fifteen times in an hour.
+        // Closed for half a second about fifteen times an hour.
         assert!(closed < 100, "{closed}");
         while !open {
             at += 100;
@@ -647,16 +652,16 @@ mod tests {
         scene.step(400, Event::Frame).step(60_000, Event::Frame).step(60_200, Event::Frame);
         assert_eq!(
             scene.said()[2..],
-            [
-                "200 a frame was not readable: cut short",
-                "60200 a frame was not readable: cut short"
-            ]
+            ["200 unreadable frame: cut short", "60200 unreadable frame: cut short"]
         );
         for at in 0..60 {
             scene.step(60_300 + 100 * at, bad());
         }
         let said = scene.said();
-        assert_eq!(said, ["65200 close", "65200 no camera for 5 s: no frame for 5 s; cut short"]);
+        assert_eq!(
+            said,
+            ["65200 close", "65200 no camera for 5 seconds: no frame for 5 seconds; cut short"]
+        );
     }
 
     #[test]
@@ -670,7 +675,7 @@ mod tests {
             at = scene.reopen.wake().as_millis() as u64;
         }
         assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
-        // Steady frames make up for all of it.
+        // Steady frames reset the delay.
         scene.step(at, Event::Tick).step(at, Event::Frame).step(at + 5_000, Event::Frame);
         scene.step(at + 5_100, Event::Ended);
         assert_eq!(scene.reopen.wake(), ms(at + 5_600));
@@ -711,7 +716,7 @@ mod tests {
                         Action::Tell(_) => {}
                     }
                 }
-                // A closed camera is opened within the longest pause.
+                // A closed camera is opened within the longest delay.
                 prop_assert!(open || reopen.wake() <= now + patience.most, "{about:?}");
                 prop_assert!(open || reopen.away().is_some() || now == ms(0) || reopen.wake() <= now);
                 prop_assert_eq!(reopen.away().is_some() && open && about == Event::Frame, false);

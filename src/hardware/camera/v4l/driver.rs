@@ -1,4 +1,4 @@
-//! EDGE: what a driver is asked, and what it is told, before frames come.
+//! EDGE: queries a Video4Linux2 driver and sets it up before frames come.
 
 use super::nodes::{self, Node, holders};
 use super::offer::{Choice, Interval, Offer, Rates, Size};
@@ -18,60 +18,60 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
-// Of errno(3), the same on all of Linux.
+// errno(3) values, the same on every Linux architecture.
 const EIO: i32 = 5;
 const ENXIO: i32 = 6;
 const EBUSY: i32 = 16;
 pub(super) const ENODEV: i32 = 19;
 
-// Controls, as linux/v4l2-controls.h numbers them.
+// Control IDs from linux/v4l2-controls.h.
 const POWER_LINE_FREQUENCY: u32 = 0x0098_0918;
 const EXPOSURE_AUTO: u32 = 0x009a_0901;
 const EXPOSURE_ABSOLUTE: u32 = 0x009a_0902;
-/// Values of `EXPOSURE_AUTO`: all by itself, by hand, and what webcams call
-/// automatic, as their aperture is fixed.
+/// Values of `EXPOSURE_AUTO`: automatic, manual, and aperture priority. The last is what
+/// webcams call automatic, because their aperture is fixed.
 const ALL_AUTO: i64 = 0;
 const BY_HAND: i64 = 1;
 const APERTURE_PRIORITY: i64 = 3;
 /// Unit of `EXPOSURE_ABSOLUTE`.
 const EXPOSURE_UNIT: Duration = Duration::from_micros(100);
 
-/// What a device says of itself.
+/// Description of a device by its driver.
 #[derive(Clone, Debug)]
 pub struct Description {
-    /// Its name.
+    /// Device name.
     pub card: String,
-    /// Its driver.
+    /// Driver name.
     pub driver: String,
-    /// Its place, as the driver calls it.
+    /// Bus address as the driver reports it.
     pub bus: String,
-    /// What is on offer that is read.
+    /// Formats on offer that can be decoded.
     pub offers: Vec<Offer>,
-    /// Formats that are not read.
+    /// Four-character codes of formats that cannot be decoded.
     pub others: Vec<String>,
 }
 
-/// Asks the driver. What it says may be more than the library can read, which
-/// then panics: that is a fault of this device and no more.
+/// Calls the library. It panics on driver answers that it cannot parse; that becomes an
+/// error of this device.
 pub(super) fn ask<T>(ask: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
     catch_unwind(AssertUnwindSafe(ask))
-        .unwrap_or_else(|_| Err(Error::other("the driver answers what nobody understands")))
+        .unwrap_or_else(|_| Err(Error::other("the driver sent an answer that cannot be parsed")))
 }
 
-/// What is wrong, and what to do.
+/// Turns a system error into one with a cure. `doing` names the failed operation.
 pub(super) fn fault(path: &Path, doing: &str, error: &Error) -> CameraError {
     let fault = match (error.kind(), error.raw_os_error()) {
-        (ErrorKind::PermissionDenied, _) => "no permission; add the user that runs this to the \
-            group video (usermod -aG video USER) and log in again"
+        (ErrorKind::PermissionDenied, _) => "permission denied; add the user that runs facelatch \
+            to the group video (usermod -aG video USER) and log in again"
             .to_owned(),
-        (ErrorKind::NotFound, _) | (_, Some(ENODEV | ENXIO)) => "there is no such device (any \
-            more); is it plugged in? facelatch camera list shows those there are"
+        (ErrorKind::NotFound, _) | (_, Some(ENODEV | ENXIO)) => "no such device; is it plugged \
+            in? facelatch camera list shows the cameras found"
             .to_owned(),
         (_, Some(EBUSY)) => match holders(path)[..] {
-            [] => "in use by another program; end that".to_owned(),
-            ref programs => format!("in use by {}; end that", programs.join(", ")),
+            [] => "in use by another program; stop that program".to_owned(),
+            ref programs => format!("in use by {}; stop that program", programs.join(", ")),
         },
-        (_, Some(EIO)) => format!("{doing}: {error}; nothing comes, or the cable is bad"),
+        (_, Some(EIO)) => format!("{doing}: {error}; check the cable and the signal source"),
         _ => format!("{doing}: {error}"),
     };
     CameraError::Device { device: path.to_owned(), fault }
@@ -81,17 +81,20 @@ pub(super) fn open_device(path: &Path) -> Result<Device, CameraError> {
     ask(|| Device::with_path(path)).map_err(|error| fault(path, "cannot be opened", &error))
 }
 
-/// What the device says of itself; a fault where it is no camera.
+/// Queries an open device. An error if it is not a camera, cannot stream, or only offers
+/// multi-planar capture.
 pub(super) fn describe_open(path: &Path, device: &Device) -> Result<Description, CameraError> {
     let no_camera =
         |fault: &str| CameraError::Device { device: path.to_owned(), fault: fault.to_owned() };
-    let caps = ask(|| device.query_caps()).map_err(|error| fault(path, "is no camera", &error))?;
+    let caps =
+        ask(|| device.query_caps()).map_err(|error| fault(path, "is not a camera", &error))?;
     if !caps.capabilities.contains(Can::VIDEO_CAPTURE) {
         return Err(no_camera(if caps.capabilities.contains(Can::VIDEO_CAPTURE_MPLANE) {
-            "sends its planes apart, which is not read; use pipe: with rpicam-vid or ffmpeg"
+            "offers only multi-planar capture, which is not supported; use pipe: with rpicam-vid or \
+             ffmpeg"
         } else {
-            "is no camera now; it may be another face of one, or one that nothing feeds; \
-             facelatch camera list shows those there are"
+            "is not a camera now; it may be another node of one, or a loopback device that \
+             nothing feeds; facelatch camera list shows the cameras found"
         }));
     }
     if !caps.capabilities.contains(Can::STREAMING) {
@@ -99,7 +102,7 @@ pub(super) fn describe_open(path: &Path, device: &Device) -> Result<Description,
     }
     let (mut offers, mut others) = (Vec::<Offer>::new(), Vec::new());
     let formats =
-        ask(|| device.enum_formats()).map_err(|error| fault(path, "tells no formats", &error))?;
+        ask(|| device.enum_formats()).map_err(|error| fault(path, "lists no formats", &error))?;
     for format in formats {
         match PixelFormat::from_fourcc(format.fourcc.repr) {
             Some(known) if offers.iter().all(|offer| offer.format != known) => {
@@ -147,12 +150,12 @@ fn rates(device: &Device, fourcc: FourCC, width: u32, height: u32) -> Rates {
     if these.is_empty() { Rates::Unknown } else { Rates::These(these) }
 }
 
-/// What the device at this path says of itself.
+/// Opens and queries the device at this path.
 pub fn describe(path: &Path) -> Result<Description, CameraError> {
     describe_open(path, &open_device(path)?)
 }
 
-/// All nodes that are cameras, or may be: those that cannot be asked, too.
+/// All nodes that are cameras. Those that cannot be queried are included.
 pub fn cameras() -> Vec<Node> {
     let mut cameras = nodes::nodes();
     cameras.retain_mut(|node| {
@@ -164,7 +167,8 @@ pub fn cameras() -> Vec<Node> {
     cameras
 }
 
-/// Sets format, size and rate; what the driver made of it.
+/// Sets format, size and rate; returns the mode that the driver chose and its format
+/// description. An error if the driver changed the format or a side that `wish` names.
 pub(super) fn set_format(
     path: &Path,
     device: &Device,
@@ -172,7 +176,7 @@ pub(super) fn set_format(
     wish: &Wish,
 ) -> Result<(Choice, Format), CameraError> {
     let refused = |fault: String| CameraError::Device { device: path.to_owned(), fault };
-    // What this driver calls it.
+    // The code that this driver uses for the format.
     let formats = ask(|| device.enum_formats()).unwrap_or_default();
     let fourcc = formats
         .iter()
@@ -190,13 +194,13 @@ pub(super) fn set_format(
         || wish.height.is_some_and(|asked| asked != height)
     {
         return Err(refused(format!(
-            "was asked for {wished} and set itself to {} {width}x{height}; ask for that",
+            "was asked for {wished} but chose {} {width}x{height}; ask for that",
             format.fourcc
         )));
     }
     let (numerator, denominator) = wished.interval;
     let parameters = Parameters::new(Fraction::new(numerator, denominator));
-    // Drivers without a rate of their own refuse; they send at whatever rate they do.
+    // Drivers without rate control refuse and send at their own rate.
     let interval = match ask(|| device.set_params(&parameters)) {
         Ok(set) if set.interval.numerator > 0 && set.interval.denominator > 0 => {
             (set.interval.numerator, set.interval.denominator)
@@ -206,10 +210,10 @@ pub(super) fn set_format(
     Ok((Choice { width, height, interval, ..wished }, format))
 }
 
-/// What the driver says of its colours; where it does not, the kernel's rule.
+/// Matrix and range that the driver reports; the kernel's defaults if it reports none.
 pub(super) fn colours(format: &Format) -> Colours {
     let matrix = match format.colorspace {
-        // The nearest to the others of high definition, too.
+        // BT.709 is close to the other high-definition matrices.
         Colorspace::Rec709 | Colorspace::DCIP3 | Colorspace::Rec2020 | Colorspace::SMPTE240M => {
             Matrix::Bt709
         }
@@ -223,7 +227,8 @@ pub(super) fn colours(format: &Format) -> Colours {
     Colours { matrix, full_range }
 }
 
-/// Sets what is wished; what the camera refused.
+/// Sets exposure and flicker suppression; returns the settings that the camera refused,
+/// in words.
 pub(super) fn controls(device: &Device, wish: &Wish) -> Vec<String> {
     let set = |id: u32, value: i64| {
         ask(|| device.set_control(Control { id, value: Value::Integer(value) }))
@@ -231,19 +236,19 @@ pub(super) fn controls(device: &Device, wish: &Wish) -> Vec<String> {
     let mut refused = Vec::new();
     let exposed = match wish.exposure {
         None => Ok(()),
-        // What the one kind of camera calls automatic the other does not know.
+        // Cameras support one of the two automatic modes.
         Some(Exposure::Auto) => {
             set(EXPOSURE_AUTO, APERTURE_PRIORITY).or_else(|_| set(EXPOSURE_AUTO, ALL_AUTO))
         }
         Some(Exposure::Time(time)) => {
             let units = time.as_nanos() / EXPOSURE_UNIT.as_nanos();
-            // Those that know no other way have no switch for it.
+            // Cameras without automatic exposure lack this switch.
             let _ = set(EXPOSURE_AUTO, BY_HAND);
             set(EXPOSURE_ABSOLUTE, i64::try_from(units).unwrap_or(i64::MAX))
         }
     };
     if let Err(error) = exposed {
-        refused.push(format!("takes no such exposure ({error})"));
+        refused.push(format!("does not support this exposure ({error})"));
     }
     if let Some(power_line) = wish.power_line {
         let value = match power_line {
@@ -253,7 +258,7 @@ pub(super) fn controls(device: &Device, wish: &Wish) -> Vec<String> {
             PowerLine::Auto => 3,
         };
         if let Err(error) = set(POWER_LINE_FREQUENCY, value) {
-            refused.push(format!("takes no such power-line frequency ({error})"));
+            refused.push(format!("does not support this power-line frequency ({error})"));
         }
     }
     refused
@@ -286,9 +291,9 @@ mod tests {
     #[test]
     fn what_is_no_device_is_told_with_the_cure() {
         let missing = describe(Path::new("/dev/no-such-video")).expect_err("no device");
-        assert!(missing.to_string().contains("there is no such device"), "{missing}");
+        assert!(missing.to_string().contains("no such device"), "{missing}");
         let other = describe(Path::new("/dev/null")).expect_err("no camera");
-        assert!(other.to_string().contains("is no camera"), "{other}");
+        assert!(other.to_string().contains("is not a camera"), "{other}");
         let busy = fault(Path::new("/dev/no-such"), "", &Error::from_raw_os_error(EBUSY));
         assert!(busy.to_string().contains("in use by another program"), "{busy}");
         let closed = fault(Path::new("/dev/video0"), "", &ErrorKind::PermissionDenied.into());

@@ -1,8 +1,8 @@
-//! Cameras of the kernel: Video4Linux2.
+//! Video4Linux2 cameras.
 //!
-//! What is asked of one, what it has on offer and which device is meant are
-//! decided without it: [`uri`], [`offer`] and [`nodes`]. Only `driver` and `stream`
-//! open devices, and are there where built with the feature `v4l`.
+//! [`uri`], [`offer`] and [`nodes`] parse the URI, choose a format and find the device
+//! without opening it. Only `driver` and `stream` open devices; both need the feature
+//! `v4l`.
 
 #[cfg(feature = "v4l")]
 pub mod driver;

@@ -1,33 +1,33 @@
-//! EDGE: the devices that the kernel shows as files, which of them is meant, and
-//! who has one open.
+//! EDGE: lists the Video4Linux2 devices of this machine, finds the one that a URI names,
+//! and the programs that have one open.
 
 use super::uri::Which;
 use std::path::{Path, PathBuf};
 
-/// Processes named as holders.
+/// Most processes named in an error.
 const MOST_HOLDERS: usize = 4;
 
-/// A device of the kernel's: a camera, or one of its other faces.
+/// A video device: a camera, or another node of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    /// Its file.
+    /// Path in `/dev`.
     pub device: PathBuf,
-    /// What the maker calls it.
+    /// Name given by the maker.
     pub name: String,
-    /// The socket it is plugged into, like `1-1.2`; nothing for other buses.
+    /// USB socket, such as `1-1.2`; `None` on other buses.
     pub usb: Option<String>,
-    /// What the driver calls its place, where it was asked.
+    /// Bus address as the driver reports it; `None` until it was queried.
     pub bus: Option<String>,
-    /// The hardware behind it; several nodes may share one.
+    /// The hardware behind it; several nodes may share it.
     hardware: Option<PathBuf>,
 }
 
-/// All nodes, in the order of their numbers.
+/// All video nodes, by number; empty if the kernel lists none.
 pub fn nodes() -> Vec<Node> {
     nodes_in(Path::new("/sys/class/video4linux"), Path::new("/dev"))
 }
 
-/// The same, from wherever they are shown.
+/// [`nodes`] with other folders than `/sys/class/video4linux` and `/dev`.
 fn nodes_in(class: &Path, devices: &Path) -> Vec<Node> {
     let Ok(entries) = std::fs::read_dir(class) else { return Vec::new() };
     let mut nodes: Vec<(u32, Node)> = entries
@@ -47,7 +47,8 @@ fn nodes_in(class: &Path, devices: &Path) -> Vec<Node> {
     nodes.into_iter().map(|(_, node)| node).collect()
 }
 
-/// `1-1.2` of `.../usb1/1-1/1-1.2/1-1.2:1.0`, the interface of a USB device.
+/// The socket from the path of a USB interface: `1-1.2` of
+/// `.../usb1/1-1/1-1.2/1-1.2:1.0`.
 fn socket(hardware: &Path) -> Option<String> {
     let interface = hardware.file_name()?.to_str()?;
     let (socket, _) = interface.split_once(':')?;
@@ -56,7 +57,8 @@ fn socket(hardware: &Path) -> Option<String> {
     (digits(bus) && ports.split('.').all(digits)).then(|| socket.to_owned())
 }
 
-/// The one device that is meant, among nodes that are cameras.
+/// The path of the one device that the URI names, among `cameras`. An error if none or
+/// several match; a path is returned unchecked.
 pub fn find(which: &Which, cameras: &[Node]) -> Result<PathBuf, String> {
     let (asked, found): (String, Vec<&Node>) = match which {
         Which::Path(path) => return Ok(path.clone()),
@@ -69,7 +71,7 @@ pub fn find(which: &Which, cameras: &[Node]) -> Result<PathBuf, String> {
                 });
                 one_of_each(named)
             };
-            // One whose name is just this, where others only begin with it.
+            // An exact name wins over names that only contain it.
             let whole = by_name(true);
             (format!("name={name}"), if whole.is_empty() { by_name(false) } else { whole })
         }
@@ -82,10 +84,10 @@ pub fn find(which: &Which, cameras: &[Node]) -> Result<PathBuf, String> {
     };
     match found[..] {
         [node] => Ok(node.device.clone()),
-        [] if cameras.is_empty() => Err(format!("{asked}: there is no camera; is it plugged in?")),
-        [] => Err(format!("{asked}: no such camera; there are {}", told(cameras.iter()))),
+        [] if cameras.is_empty() => Err(format!("{asked}: no camera found; is it plugged in?")),
+        [] => Err(format!("{asked}: no such camera; found {}", told(cameras.iter()))),
         _ => Err(format!(
-            "{asked}: several cameras are meant: {}; say which with usb=SOCKET or more of its name",
+            "{asked}: matches several cameras: {}; use usb=SOCKET or more of the name",
             told(found.into_iter())
         )),
     }
@@ -119,8 +121,8 @@ impl std::fmt::Display for Node {
     }
 }
 
-/// What to write into the configuration: the name, where it is the only one
-/// like it, for the device then is found in any socket; else the socket.
+/// The URI to write into the configuration. By name if that names only this device,
+/// because it is then found in any socket; else by socket, else by path.
 pub fn lasting_uri(node: &Node, cameras: &[Node]) -> String {
     let ways = [
         (!node.name.is_empty())
@@ -136,7 +138,7 @@ pub fn lasting_uri(node: &Node, cameras: &[Node]) -> String {
     }
 }
 
-/// Other programs that have the device open, as far as one may know.
+/// Other programs that have the device open, as far as this user may see them.
 pub fn holders(device: &Path) -> Vec<String> {
     holders_in(Path::new("/proc"), device, std::process::id())
 }
@@ -216,7 +218,7 @@ mod tests {
         loopback.bus = Some("platform:v4l2loopback-000".to_owned());
         let cameras = [
             node(0, "HD Webcam", Some("1-1")),
-            // The same camera's second stream.
+            // Second stream of the same camera.
             node(1, "HD Webcam", Some("1-1")),
             node(2, "HD Webcam C920", Some("1-1.2")),
             node(3, "Twin", Some("2-1")),
@@ -231,11 +233,11 @@ mod tests {
             (Which::Usb("2-2".to_owned()), Ok("/dev/video5")),
             (Which::Usb("platform:v4l2loopback-000".to_owned()), Ok("/dev/video7")),
             (Which::Path("/dev/door".into()), Ok("/dev/door")),
-            (Which::Usb("1".to_owned()), Err("usb=1: no such camera; there are \"HD Webcam\"")),
+            (Which::Usb("1".to_owned()), Err("usb=1: no such camera; found \"HD Webcam\"")),
             (
                 Which::Name("twin".to_owned()),
-                Err("several cameras are meant: \"Twin\" (/dev/video3, usb=2-1), \"Twin\" \
-                     (/dev/video5, usb=2-2); say which"),
+                Err("matches several cameras: \"Twin\" (/dev/video3, usb=2-1), \"Twin\" \
+                     (/dev/video5, usb=2-2); use usb="),
             ),
             (Which::Name("Logitech".to_owned()), Err("name=Logitech: no such camera")),
         ] {

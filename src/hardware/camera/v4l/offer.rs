@@ -1,72 +1,72 @@
-//! What a camera has on offer, and which of it is best.
+//! The formats, sizes and rates that a camera offers, and the choice among them.
 
 use super::uri::{PixelFormat, Wish};
 
-/// Where nothing is asked: a face at two metres is large enough, and a small
-/// board keeps up.
+/// Default columns and rows: a face two metres away is large enough, and a small board
+/// keeps up.
 const SIDES: [u32; 2] = [1280, 720];
-/// The same for frames a second: evidence takes several, within half a second.
+/// Default frames per second: a decision needs several frames within half a second.
 const FPS: f64 = 15.0;
-/// Drivers round 30 to 29.97.
+/// Tolerance of rates: drivers round 30 to 29.97.
 const NEARLY: f64 = 0.98;
-/// Sizes named in a message.
+/// Most sizes named in an error.
 const MOST_NAMED: usize = 20;
 
-/// Seconds between two frames, as a fraction.
+/// Seconds between two frames, as (numerator, denominator).
 pub type Interval = (u32, u32);
 
-/// Which rates there are.
+/// Frame rates that a size offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rates {
-    /// The driver does not say.
+    /// The driver does not report them.
     Unknown,
-    /// These.
+    /// These intervals.
     These(Vec<Interval>),
-    /// All between two.
+    /// Every interval in a range.
     Between {
-        /// Of the fastest.
+        /// Interval of the highest rate.
         shortest: Interval,
-        /// Of the slowest.
+        /// Interval of the lowest rate.
         longest: Interval,
     },
 }
 
-/// Which sizes there are.
+/// Frame sizes that a format offers, in pixels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// One, with its rates.
+    /// A single size with its rates.
     One {
         /// Columns.
         width: u32,
         /// Rows.
         height: u32,
-        /// At which rates.
+        /// Rates at this size.
         rates: Rates,
     },
-    /// All in steps between two: least, most and step.
+    /// A range of sizes; each side as `[least, most, step]`.
     Range {
-        /// Of columns.
+        /// Columns.
         width: [u32; 3],
-        /// Of rows.
+        /// Rows.
         height: [u32; 3],
     },
-    /// The driver does not say.
+    /// The driver does not report them.
     Unknown,
 }
 
-/// A format with its sizes.
+/// A pixel format and its sizes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// How frames are sent.
+    /// Pixel format.
     pub format: PixelFormat,
-    /// In which sizes.
+    /// Sizes in this format.
     pub sizes: Vec<Size>,
 }
 
-/// What a camera is to be set to.
+/// The mode that a camera is set to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// How frames are sent.
+    /// Pixel format.
     pub format: PixelFormat,
     /// Columns.
     pub width: u32,
@@ -77,7 +77,7 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Frames a second.
+    /// Frames per second.
     pub fn fps(&self) -> f64 {
         fps(self.interval)
     }
@@ -86,24 +86,25 @@ impl Choice {
 impl std::fmt::Display for Choice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { format, width, height, .. } = self;
-        write!(f, "{format} {width}x{height} at {} a second", shown(self.fps()))
+        write!(f, "{format} {width}x{height} at {} frames per second", shown(self.fps()))
     }
 }
 
-/// A rate with as many places as it needs.
+/// A rate with at most two decimal places.
 pub fn shown(fps: f64) -> String {
     let rounded = (fps * 100.0).round() / 100.0;
     format!("{rounded}")
 }
 
-/// Frames a second; nothing sensible is none.
+/// Frames per second of an interval; 0 for an invalid one.
 pub fn fps((numerator, denominator): Interval) -> f64 {
     if numerator == 0 { 0.0 } else { f64::from(denominator) / f64::from(numerator) }
 }
 
-/// The best on offer: a size asked for and no other, else the nearest to
-/// 1280x720; of those the one that is fast enough; of those the one that is
-/// cheapest to decode. `others` are formats that are not read.
+/// The best mode on offer. A size that `wish` names must be offered exactly; otherwise
+/// the size nearest to 1280x720 wins, then the mode that reaches the rate, then the
+/// format that is cheapest to decode. `others` are formats that cannot be decoded, for
+/// the message. An error if no mode fits.
 pub fn choose(offers: &[Offer], others: &[String], wish: &Wish) -> Result<Choice, String> {
     let formats: Vec<&Offer> = offers
         .iter()
@@ -146,7 +147,7 @@ pub fn choose(offers: &[Offer], others: &[String], wish: &Wish) -> Result<Choice
             }
         }
         format!(
-            "a size of {}x{} is not on offer; there are {}",
+            "size {}x{} is not available; available are {}",
             asked(wish.width),
             asked(wish.height),
             sizes.join(", ")
@@ -160,16 +161,16 @@ fn no_format(offers: &[Offer], others: &[String], wish: &Wish) -> String {
     let there = if there.is_empty() { "no format at all".to_owned() } else { there.join(", ") };
     match wish.format {
         Some(format) if !offers.is_empty() => {
-            format!("format={format} is not on offer; there are {there}")
+            format!("format={format} is not available; available are {there}")
         }
         _ => format!(
-            "it offers {there}, and YUYV, NV12 and MJPG are read; use pipe: with a program that \
-             converts, like ffmpeg or rpicam-vid"
+            "it offers {there}, but only YUYV, NV12 and MJPG are supported; use pipe: with a \
+             program that converts, such as ffmpeg or rpicam-vid"
         ),
     }
 }
 
-/// Columns and rows to come near to.
+/// Columns and rows to come close to.
 fn wanted(wish: &Wish) -> [u32; 2] {
     let [width, height] = SIDES;
     let scaled =
@@ -183,8 +184,8 @@ fn wanted(wish: &Wish) -> [u32; 2] {
 }
 
 impl Size {
-    /// The nearest of these sizes; nothing where one that is asked for is not
-    /// among them, or there is no sense in them.
+    /// The nearest of these sizes as (columns, rows); `None` if a side that `wish` names
+    /// is not among them or the driver reports an invalid size.
     fn nearest(&self, wanted: [u32; 2], wish: &Wish) -> Option<(u32, u32)> {
         let (width, height) = match self {
             Self::One { width, height, .. } => (*width, *height),
@@ -207,7 +208,7 @@ impl Size {
     }
 }
 
-/// The nearest of the steps.
+/// The largest allowed step up to `wanted`, or the least; `None` for an invalid range.
 fn stepped([least, most, step]: [u32; 3], wanted: u32) -> Option<u32> {
     if least > most {
         return None;
@@ -227,13 +228,13 @@ impl std::fmt::Display for Size {
                 }
                 Ok(())
             }
-            Self::Unknown => f.write_str("sizes that the driver does not tell"),
+            Self::Unknown => f.write_str("sizes not reported by the driver"),
         }
     }
 }
 
 impl Rates {
-    /// The slowest of those that are fast enough, else the fastest.
+    /// The lowest rate that is fast enough, else the highest.
     fn nearest(&self, wanted: f64) -> Interval {
         let as_asked = (1000, (wanted * 1000.0).round() as u32);
         match self {
@@ -263,7 +264,7 @@ impl Rates {
 impl std::fmt::Display for Rates {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Unknown => f.write_str("rates that the driver does not tell"),
+            Self::Unknown => f.write_str("rates not reported by the driver"),
             Self::Between { shortest, longest } => {
                 write!(f, "{} to {}", shown(fps(*longest)), shown(fps(*shortest)))
             }
@@ -285,7 +286,7 @@ mod tests {
         Size::One { width, height, rates }
     }
 
-    /// As a webcam on USB 2: raw frames are slow where they are large.
+    /// A webcam on USB 2, where large raw frames are slow.
     fn webcam() -> Vec<Offer> {
         vec![
             Offer {
@@ -308,15 +309,21 @@ mod tests {
         let any = Wish::default();
         let vga = Wish { width: Some(640), height: Some(480), ..any };
         for (wish, expected) in [
-            (any, "MJPG 1280x720 at 15 a second"),
-            (Wish { fps: Some(10.0), ..any }, "YUYV 1280x720 at 10 a second"),
-            (Wish { fps: Some(29.0), ..any }, "MJPG 1280x720 at 30 a second"),
-            (Wish { fps: Some(300.0), ..any }, "MJPG 1280x720 at 60 a second"),
-            (Wish { format: Some(PixelFormat::Yuyv), ..any }, "YUYV 1280x720 at 10 a second"),
-            (vga, "YUYV 640x480 at 15 a second"),
-            (Wish { format: Some(PixelFormat::Mjpg), ..vga }, "MJPG 640x480 at 30 a second"),
-            (Wish { width: Some(1920), ..any }, "MJPG 1920x1080 at 30 a second"),
-            (Wish { height: Some(480), ..any }, "YUYV 640x480 at 15 a second"),
+            (any, "MJPG 1280x720 at 15 frames per second"),
+            (Wish { fps: Some(10.0), ..any }, "YUYV 1280x720 at 10 frames per second"),
+            (Wish { fps: Some(29.0), ..any }, "MJPG 1280x720 at 30 frames per second"),
+            (Wish { fps: Some(300.0), ..any }, "MJPG 1280x720 at 60 frames per second"),
+            (
+                Wish { format: Some(PixelFormat::Yuyv), ..any },
+                "YUYV 1280x720 at 10 frames per second",
+            ),
+            (vga, "YUYV 640x480 at 15 frames per second"),
+            (
+                Wish { format: Some(PixelFormat::Mjpg), ..vga },
+                "MJPG 640x480 at 30 frames per second",
+            ),
+            (Wish { width: Some(1920), ..any }, "MJPG 1920x1080 at 30 frames per second"),
+            (Wish { height: Some(480), ..any }, "YUYV 640x480 at 15 frames per second"),
         ] {
             let choice = choose(&webcam(), &[], &wish).expect("a choice");
             assert_eq!(choice.to_string(), expected, "{wish:?}");
@@ -328,15 +335,15 @@ mod tests {
         let range = Size::Range { width: [32, 2592, 16], height: [32, 1944, 2] };
         let offers = [Offer { format: PixelFormat::Nv12, sizes: vec![range] }];
         let choice = choose(&offers, &[], &Wish::default()).expect("a choice");
-        assert_eq!(choice.to_string(), "NV12 1280x720 at 15 a second");
+        assert_eq!(choice.to_string(), "NV12 1280x720 at 15 frames per second");
         let odd = Wish { width: Some(641), ..Wish::default() };
         let message = choose(&offers, &[], &odd).expect_err("between two steps");
-        assert!(message.contains("641xany is not on offer"), "{message}");
+        assert!(message.contains("641xany is not available"), "{message}");
         assert!(message.contains("32x32 to 2592x1944 in steps of 16x2"), "{message}");
         let silent = [Offer { format: PixelFormat::Mjpg, sizes: vec![Size::Unknown] }];
         let wish = Wish { width: Some(800), height: Some(600), fps: Some(7.5), ..Wish::default() };
         let choice = choose(&silent, &[], &wish).expect("a choice");
-        assert_eq!(choice.to_string(), "MJPG 800x600 at 7.5 a second");
+        assert_eq!(choice.to_string(), "MJPG 800x600 at 7.5 frames per second");
         assert_eq!(choice.interval, (1000, 7500));
         let between = Rates::Between { shortest: (1, 30), longest: (1, 5) };
         assert_eq!(
@@ -352,10 +359,10 @@ mod tests {
             choose(&webcam(), &["H264".to_owned()], &wish).expect_err("not on offer")
         };
         let message = ask(Some(640), Some(481), None);
-        assert!(message.contains("640x481 is not on offer"), "{message}");
-        assert!(message.ends_with("there are 640x480, 1280x720, 1920x1080"), "{message}");
+        assert!(message.contains("640x481 is not available"), "{message}");
+        assert!(message.ends_with("available are 640x480, 1280x720, 1920x1080"), "{message}");
         let message = ask(None, None, Some(PixelFormat::Nv12));
-        assert_eq!(message, "format=NV12 is not on offer; there are YUYV, MJPG, H264");
+        assert_eq!(message, "format=NV12 is not available; available are YUYV, MJPG, H264");
         let message = choose(&[], &["H264".to_owned()], &Wish::default()).expect_err("nothing");
         assert!(message.contains("it offers H264") && message.contains("pipe:"), "{message}");
         let message = choose(&[], &[], &Wish::default()).expect_err("nothing");

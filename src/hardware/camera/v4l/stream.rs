@@ -1,4 +1,4 @@
-//! EDGE: a device of the kernel's that streams frames into mapped buffers.
+//! EDGE: streams frames from a Video4Linux2 device through mapped buffers.
 
 use super::driver::{
     Description, ENODEV, ask, cameras, colours, controls, describe_open, fault, open_device,
@@ -21,31 +21,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// As many as let the driver fill one while others wait and one is decoded.
+/// Number of buffers: the driver fills one while others wait and one is decoded.
 const BUFFERS: u32 = 4;
-/// How often to look whether somebody wants the end.
+/// How often the stop flag is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// A slow camera may take so many times the time between two frames.
+/// Silence allowed for a slow camera, in frame intervals.
 const PERIODS: f64 = 30.0;
-/// A buffer said to be older is not believed.
+/// Oldest credible age of a buffer.
 const OLDEST: Duration = Duration::from_secs(10);
 
-/// Of poll(2), the same on all of Linux.
+// From poll(2), the same on every Linux architecture.
 const POLLIN: i16 = 1;
 
-/// An open device that streams.
+/// An open, streaming device.
 pub struct V4l {
     path: PathBuf,
     handle: Arc<Handle>,
-    /// There until it is let go.
+    /// The stream; `None` once it was released.
     mapped: Option<Mapped<'static>>,
-    /// Whether a buffer is out of the driver's hands: the next call gives it back.
+    /// Whether the library holds a buffer, which its next call gives back to the driver.
     held: bool,
     choice: Choice,
     /// Bytes from one row to the next.
     stride: usize,
     colours: Colours,
-    /// Longest silence.
+    /// Longest time without a frame before the camera counts as stopped.
     patience: Duration,
     opened: Instant,
     stop: Arc<AtomicBool>,
@@ -60,7 +60,7 @@ impl std::fmt::Debug for V4l {
 }
 
 impl V4l {
-    /// Opens the device, sets it as wished and lets it stream.
+    /// Opens the device, applies the settings of the URI and starts the stream.
     pub(in crate::hardware::camera) fn open(uri: &str, rest: &str) -> Result<Self, CameraError> {
         let wrong = |fault: String| CameraError::Option { uri: uri.to_owned(), fault };
         let (which, wish) = uri::parse(rest).map_err(wrong)?;
@@ -72,10 +72,10 @@ impl V4l {
         let wished = choose(&offers, &others, &wish).map_err(not_there)?;
         let (choice, format) = set_format(&path, &device, wished, &wish)?;
         for refused in controls(&device, &wish) {
-            log::warn!("{}: {refused}; going on without", path.display());
+            log::warn!("{}: {refused}; continuing without it", path.display());
         }
         let mapped = ask(|| Mapped::with_buffers(&device, Type::VideoCapture, BUFFERS))
-            .map_err(|error| fault(&path, "gives no buffers", &error))?;
+            .map_err(|error| fault(&path, "provides no buffers", &error))?;
         let mut camera = Self {
             told: format!("{}: {card}, {choice}", path.display()),
             path,
@@ -94,8 +94,8 @@ impl V4l {
         Ok(camera)
     }
 
-    /// Gives the driver all buffers and lets it fill them. The library does so when
-    /// it is asked for the first frame, for which we wait ourselves.
+    /// Queues all buffers and starts the stream. The library does so on the first call
+    /// for a frame, so that call is made here with a timeout of 1 ms.
     fn start(&mut self) -> Result<(), CameraError> {
         let Some(mapped) = &mut self.mapped else { return Ok(()) };
         mapped.set_timeout(Duration::from_millis(1));
@@ -104,12 +104,12 @@ impl V4l {
         match first {
             Ok(()) => self.held = true,
             Err(error) if is_late(&error) => {}
-            Err(error) => return Err(fault(&self.path, "does not begin to stream", &error)),
+            Err(error) => return Err(fault(&self.path, "does not start to stream", &error)),
         }
         Ok(())
     }
 
-    /// Which device, and what it is set to.
+    /// Path, name and chosen mode, in words.
     pub fn told(&self) -> &str {
         &self.told
     }
@@ -122,13 +122,13 @@ impl V4l {
         self.ended
     }
 
-    /// Once this is set, the next frame is the last or none.
+    /// A flag that ends the camera once it is set: at most one more frame follows.
     pub(in crate::hardware::camera) fn stop(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stop)
     }
 
-    /// Waits until the driver has filled a buffer; false where that is no longer
-    /// wanted.
+    /// Waits until the driver has filled a buffer; false if the camera was ended
+    /// meanwhile. An error after too long a silence.
     fn wait(&self) -> Result<bool, CameraError> {
         let began = Instant::now();
         let slice = LOOK_EVERY.as_millis() as i32;
@@ -137,7 +137,7 @@ impl V4l {
                 Ok(0) if began.elapsed() >= self.patience => {
                     return Err(CameraError::Device {
                         device: self.path.clone(),
-                        fault: format!("no frame for {} s", self.patience.as_secs_f64()),
+                        fault: format!("no frame for {} seconds", self.patience.as_secs_f64()),
                     });
                 }
                 Ok(0) => {}
@@ -149,15 +149,15 @@ impl V4l {
         Ok(false)
     }
 
-    /// The newest frame that the driver has, undecoded ones thrown away; a frame
-    /// that does not decode is an error of its own.
+    /// The newest frame; older ones are skipped without decoding. The inner error is a
+    /// frame that cannot be decoded, the outer one the end of the stream.
     fn newest(&mut self) -> Result<Option<Result<Captured, CameraError>>, CameraError> {
         let mut skipped = 0;
         while self.wait()? {
             let Some(mapped) = &mut self.mapped else { return Ok(None) };
             if !self.held {
-                // The library shows a buffer only once it holds another: this one
-                // goes unseen. It is the first, which many cameras spoil.
+                // The library returns a buffer only while it holds another one, so this
+                // buffer is never seen. It is the first, which many cameras spoil.
                 match ask(|| CaptureStream::dequeue(mapped)) {
                     Ok(_) => self.held = true,
                     Err(error) if is_late(&error) => {}
@@ -168,7 +168,7 @@ impl V4l {
             let (bytes, about) = match ask(|| CaptureStream::next(mapped)) {
                 Ok(next) => next,
                 Err(error) if is_late(&error) => {
-                    // The one it held is given back already.
+                    // The buffer that the library held has already been given back.
                     self.held = false;
                     continue;
                 }
@@ -181,7 +181,7 @@ impl V4l {
             let taken = taken(about);
             let bytes = bytes.get(..about.bytesused as usize).unwrap_or(bytes);
             let frame = if about.flags.contains(Flags::ERROR) {
-                Err("the driver says it is damaged".to_owned())
+                Err("the driver marked the frame as damaged".to_owned())
             } else {
                 decode(bytes, &self.choice, self.stride, self.colours)
             };
@@ -218,14 +218,14 @@ impl Iterator for V4l {
 }
 
 impl Drop for V4l {
-    /// Stops the stream first: where the driver refuses that, the library would
-    /// panic, twice, and that would end the program with the door as it is. What
-    /// is not let go then stays with the process.
+    /// Stops the stream explicitly. If the driver refuses to stop, dropping the stream
+    /// would panic twice and abort the program, so the stream is leaked until the process
+    /// ends.
     fn drop(&mut self) {
         let Some(mut mapped) = self.mapped.take() else { return };
         match mapped.stop() {
             Err(error) if error.raw_os_error() != Some(ENODEV) => {
-                log::error!("{}: does not let go: {error}", self.path.display());
+                log::error!("{}: cannot stop the stream: {error}", self.path.display());
                 std::mem::forget(mapped);
             }
             _ => {
@@ -238,17 +238,17 @@ impl Drop for V4l {
     }
 }
 
-/// Nothing yet.
+/// Whether the error only means that no buffer is ready yet.
 fn is_late(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
-/// When the frame was taken: by the driver's word, where it counts on the clock
-/// that never jumps, else now.
+/// Capture time of the frame: the driver's timestamp if it uses the monotonic clock and
+/// is credible, else now.
 fn taken(about: &Metadata) -> Instant {
     let now = Instant::now();
     let by_clock = (about.flags & Flags::TIMESTAMP_MASK) == Flags::TIMESTAMP_MONOTONIC;
-    // The same clock as an `Instant`, which does not tell what it shows.
+    // The clock of `Instant`, whose value cannot be read directly.
     let age = match NotifyState::monotonic_usec_now() {
         Ok(NotifyState::MonotonicUsec(shows)) if by_clock => {
             let stamp =
@@ -260,7 +260,7 @@ fn taken(about: &Metadata) -> Instant {
     age.filter(|age| *age <= OLDEST).and_then(|age| now.checked_sub(age)).unwrap_or(now)
 }
 
-/// A buffer's picture, or what is wrong with it.
+/// Decodes a buffer to RGB; an error names the fault.
 fn decode(bytes: &[u8], choice: &Choice, stride: usize, colours: Colours) -> Result<Frame, String> {
     let (width, height) = (choice.width as usize, choice.height as usize);
     match choice.format {
@@ -298,7 +298,7 @@ mod tests {
         let by_clock = taken(&about(Flags::TIMESTAMP_MONOTONIC, sec, usec));
         let age = before.saturating_duration_since(by_clock);
         assert!((Duration::from_secs(2)..Duration::from_secs(4)).contains(&age), "{age:?}");
-        // Another clock, one that is ahead, and one far behind are not believed.
+        // Timestamps of another clock, in the future, or far in the past are ignored.
         let (late, early) = (stamp(60_000_000), stamp(-3_000_000));
         for about in [
             about(Flags::TIMESTAMP_COPY, sec, usec),
@@ -312,8 +312,8 @@ mod tests {
     #[test]
     fn what_is_no_device_is_told_with_the_cure() {
         for (rest, expected) in [
-            ("/dev/no-such-video", "there is no such device"),
-            ("/dev/null", "is no camera"),
+            ("/dev/no-such-video", "no such device"),
+            ("/dev/null", "is not a camera"),
             ("name=No Such Camera 1234", "name=No Such Camera 1234"),
         ] {
             let message = V4l::open("v4l:...", rest).expect_err(rest).to_string();

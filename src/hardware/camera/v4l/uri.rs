@@ -1,21 +1,21 @@
-//! What follows `v4l:` in a camera's URI.
+//! The part after `v4l:` in a camera's URI.
 //!
-//! | Part | What |
+//! | Part | Meaning |
 //! |---|---|
 //! | `/dev/video0` | a device by its path, or a link to one |
-//! | `name=HD Webcam` | the one device whose name has this in it |
+//! | `name=HD Webcam` | the only device whose name contains this text |
 //! | `usb=1-1.2` | the device in this USB socket, or with this bus address |
-//! | `?width=1280&height=720` | pixels; only a size that is on offer |
-//! | `fps=15` | frames a second; the nearest on offer |
-//! | `format=mjpg`, `yuyv` or `nv12` | how frames are sent |
-//! | `exposure=auto` or `10ms` | how long a frame is exposed |
-//! | `power-line=50hz`, `60hz`, `off` or `auto` | which lamps must not flicker |
+//! | `?width=1280&height=720` | pixels; only a size that the camera offers |
+//! | `fps=15` | frames per second; the nearest rate that the camera offers |
+//! | `format=mjpg`, `yuyv` or `nv12` | pixel format |
+//! | `exposure=auto` or `10ms` | exposure time |
+//! | `power-line=50hz`, `60hz`, `off` or `auto` | mains frequency of lamps whose flicker is suppressed |
 
 use crate::config::{in_words, parse_duration};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Which device.
+/// How the URI names the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Which {
     /// By its path.
@@ -26,22 +26,22 @@ pub enum Which {
     Usb(String),
 }
 
-/// How frames are sent, the cheapest to decode first.
+/// Pixel formats, the cheapest to decode first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PixelFormat {
-    /// Two pixels in four bytes.
+    /// Packed 4:2:2, two pixels in four bytes.
     Yuyv,
-    /// A plane of luma and one of colours.
+    /// 4:2:0, a luma plane and a plane of Cb, Cr pairs.
     Nv12,
-    /// JPEG.
+    /// Motion JPEG.
     Mjpg,
 }
 
 impl PixelFormat {
-    /// All there are.
+    /// All formats, the cheapest to decode first.
     pub const ALL: [Self; 3] = [Self::Yuyv, Self::Nv12, Self::Mjpg];
 
-    /// As the kernel calls it.
+    /// The kernel's four-character code.
     pub fn fourcc(self) -> &'static [u8; 4] {
         match self {
             Self::Yuyv => b"YUYV",
@@ -50,7 +50,7 @@ impl PixelFormat {
         }
     }
 
-    /// The one the kernel calls so. JPEG is what some drivers call Motion JPEG.
+    /// The format with this code; `JPEG` is another code for Motion JPEG.
     pub fn from_fourcc(fourcc: [u8; 4]) -> Option<Self> {
         match &fourcc {
             b"JPEG" => Some(Self::Mjpg),
@@ -69,57 +69,58 @@ impl std::fmt::Display for PixelFormat {
     }
 }
 
-/// How long a frame is exposed.
+/// Exposure setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exposure {
-    /// As the camera thinks best.
+    /// Automatic exposure.
     Auto,
-    /// So long, whatever the light.
+    /// This exposure time, whatever the light.
     Time(Duration),
 }
 
-/// Which lamps must not flicker in the picture.
+/// Which lamp flicker the camera suppresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerLine {
     /// None.
     Off,
-    /// Those on a grid of 50 Hz.
+    /// Flicker of 50 Hz mains.
     Hz50,
-    /// Those on a grid of 60 Hz.
+    /// Flicker of 60 Hz mains.
     Hz60,
-    /// As the camera thinks.
+    /// As the camera detects it.
     Auto,
 }
 
-/// What is asked of a camera.
+/// The settings that a URI asks for; `None` leaves a setting to the camera or to
+/// [`super::offer::choose`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Wish {
     /// Columns.
     pub width: Option<u32>,
     /// Rows.
     pub height: Option<u32>,
-    /// Frames a second.
+    /// Frames per second.
     pub fps: Option<f64>,
-    /// How frames are sent.
+    /// Pixel format.
     pub format: Option<PixelFormat>,
-    /// How long they are exposed.
+    /// Exposure setting.
     pub exposure: Option<Exposure>,
-    /// Which lamps must not flicker.
+    /// Flicker suppression.
     pub power_line: Option<PowerLine>,
 }
 
-/// What may follow the `?`.
+/// Options allowed after the `?`.
 pub(crate) const OPTIONS: [&str; 6] =
     ["width", "height", "fps", "format", "exposure", "power-line"];
-/// Shortest and longest exposure that makes a frame.
+/// Shortest and longest exposure that still yields a frame.
 const EXPOSURES: std::ops::RangeInclusive<Duration> =
     Duration::from_micros(100)..=Duration::from_secs(10);
-/// Pixels of a side.
+/// Allowed width or height in pixels.
 const SIDES: std::ops::RangeInclusive<u32> = 16..=super::super::yuv::LARGEST_SIDE as u32;
-/// Frames a second: rarer ones come as late as those of a camera that has stopped.
+/// Allowed frames per second. At a lower rate a working camera looks like a stopped one.
 const RATES: std::ops::RangeInclusive<f64> = 0.5..=1000.0;
 
-/// Device and wish, or what is wrong and would be right.
+/// Parses device and settings; an error names the fault and the allowed values.
 pub fn parse(rest: &str) -> Result<(Which, Wish), String> {
     let (device, options) = rest.split_once('?').unwrap_or((rest, ""));
     let which = match device.split_once('=') {
@@ -168,7 +169,9 @@ fn wish(options: &str) -> Result<Wish, String> {
             }
             _ => {
                 let known = in_words(&OPTIONS);
-                return Err(format!("{option}: unknown; there are {known}, each with =VALUE"));
+                return Err(format!(
+                    "{option}: unknown; the options are {known}, each with =VALUE"
+                ));
             }
         }
     }
@@ -257,7 +260,7 @@ mod tests {
             ("/dev/video0?exposure=10", "exposure=10: expected auto, or a time with its unit"),
             ("/dev/video0?exposure=1us", "0.1ms to 10s"),
             ("/dev/video0?power-line=55hz", "power-line=55hz: expected 50hz"),
-            ("/dev/video0?colour=red", "colour=red: unknown; there are width, height"),
+            ("/dev/video0?colour=red", "colour=red: unknown; the options are width, height"),
         ] {
             let message = parse(rest).expect_err(rest);
             assert!(message.contains(expected), "{rest}: {message}");

@@ -1,4 +1,4 @@
-//! The relay's link, step by step and at random.
+//! Tests of the relay link: step by step and with random events.
 
 use super::*;
 use proptest::prelude::*;
@@ -71,7 +71,7 @@ fn of_two_orders_that_wait_the_later_counts() {
     let mut link = present(SETTINGS);
     expect(&mut link, 0, order(1, true), Some(Do::Switch(true)), &[]);
     expect(&mut link, 1, order(2, false), None, &[]);
-    let error = Some("a later order counts".to_owned());
+    let error = Some("superseded by a later order".to_owned());
     let superseded = Told::Answer { order: 2, taken: false, error };
     expect(&mut link, 2, order(3, true), None, &[superseded]);
     expect(&mut link, 3, Event::Switched, Some(Do::Switch(true)), &[taken(1)]);
@@ -86,7 +86,7 @@ fn unplugged_it_takes_nothing_and_comes_back_locked() {
     expect(&mut link, 999, Event::Tick, None, &[]);
     expect(&mut link, 1000, Event::Tick, Some(Do::Check(true)), &[]);
     expect(&mut link, 1000, failed(), Some(Do::Close), &[away()]);
-    let error = Some("the relay is away since 0 s: no such file".to_owned());
+    let error = Some("the relay has been unreachable for 0 seconds: no such file".to_owned());
     expect(
         &mut link,
         1100,
@@ -94,7 +94,7 @@ fn unplugged_it_takes_nothing_and_comes_back_locked() {
         None,
         &[Told::Answer { order: 2, taken: false, error }],
     );
-    // The same reason is not told again.
+    // The same fault is not reported again.
     for at in [1200, 1600, 2400, 4000, 7200, 12_200, 17_200] {
         expect(&mut link, at - 1, Event::Tick, None, &[]);
         expect(&mut link, at, Event::Tick, Some(Do::Open(false)), &[]);
@@ -118,7 +118,7 @@ fn one_that_is_not_there_at_the_start_is_told_once_and_back_when_it_comes() {
     expect(&mut link, 0, failed(), Some(Do::Close), &[away()]);
     expect(&mut link, 200, Event::Tick, Some(Do::Open(false)), &[]);
     expect(&mut link, 200, Event::Opened, Some(Do::Switch(false)), &[]);
-    // A port that is there but does not take the command is as good as none.
+    // A port that opens but does not accept the command counts as unreachable.
     expect(&mut link, 200, failed(), Some(Do::Close), &[]);
     expect(&mut link, 600, Event::Tick, Some(Do::Open(false)), &[]);
     expect(&mut link, 600, Event::Opened, Some(Do::Switch(false)), &[]);
@@ -159,7 +159,7 @@ fn while_the_machine_stood_still_nobody_was_silent() {
     expect(&mut link, 60_000, Event::Overslept, None, &[]);
     expect(&mut link, 60_000, Event::Tick, None, &[]);
     expect(&mut link, 70_000, Event::Tick, Some(Do::Switch(false)), &[Told::Abandoned]);
-    // Nor is whoever has not spoken yet.
+    // Before its first sign of life the service cannot be silent.
     let mut link = present(LinkSettings { check_every: [None; 2], ..SETTINGS });
     expect(&mut link, 60_000, Event::Overslept, None, &[]);
     assert_eq!(link.due(), None);
@@ -171,7 +171,7 @@ fn an_order_whose_time_is_over_ends_whoever_is_alive() {
         let settings = LinkSettings { locked, check_every: [None; 2], silence: None };
         let mut link = present(settings);
         expect(&mut link, 0, order_for(1, !locked, 5000), Some(Do::Switch(!locked)), &[]);
-        // The device took its time.
+        // The device took 700 ms.
         expect(&mut link, 700, Event::Switched, None, &[taken(1)]);
         assert_eq!(link.due(), Some(ms(5700)));
         expect(&mut link, 5000, Event::Heard, None, &[]);
@@ -179,7 +179,7 @@ fn an_order_whose_time_is_over_ends_whoever_is_alive() {
         expect(&mut link, 5700, Event::Tick, Some(Do::Switch(locked)), &[Told::Expired]);
         expect(&mut link, 5700, Event::Switched, None, &[]);
         assert_eq!(link.due(), None);
-        // Too late for more time.
+        // A repetition after the end of the on-time does not switch again.
         expect(&mut link, 5800, order_for(1, !locked, 5000), None, &[]);
         expect(&mut link, 60_000, Event::Tick, None, &[]);
     }
@@ -197,7 +197,7 @@ fn the_same_order_once_more_has_more_time_or_no_end() {
     assert_eq!(link.due(), None);
     expect(&mut link, 60_000, order_for(1, true, 1000), None, &[]);
     expect(&mut link, 61_000, Event::Tick, Some(Do::Switch(false)), &[Told::Expired]);
-    // A later order is another.
+    // Another order number is a new order.
     expect(&mut link, 61_000, order_for(2, true, 1000), None, &[]);
     expect(&mut link, 61_000, Event::Switched, Some(Do::Switch(true)), &[]);
     expect(&mut link, 61_000, Event::Switched, None, &[taken(2)]);
@@ -208,9 +208,9 @@ enum Step {
     Wait(u64),
     Order(bool),
     Heard,
-    /// The device answers, well or not.
+    /// The device's result: success or failure.
     Answer(bool),
-    /// A result nobody waits for, or one of another question.
+    /// A result without a request, or of another request.
     Stray(u8),
 }
 
@@ -237,7 +237,7 @@ proptest! {
         let mut number = 0;
         let mut open: Vec<Command> = vec![];
         let mut pending: Option<Do> = None;
-        // What the last order that was taken says; locked after every absence.
+        // The state by the last order that was carried out; locked after every absence.
         let mut told = locked;
         let mut settled = false;
         for step in steps {
@@ -281,7 +281,7 @@ proptest! {
                     open.remove(at.unwrap_or(0));
                 }
             }
-            // At most the one at work and the one that waits.
+            // At most the order under way and the waiting one are open.
             prop_assert!(open.len() <= 2, "{open:?}");
             match actions.device {
                 None => {}
