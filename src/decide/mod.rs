@@ -248,7 +248,7 @@ impl Decider {
         self.clear();
     }
 
-    /// Whether a track is decided: its person was granted, or it was reported as a stranger.
+    /// Whether a track is decided: its person was granted or was reported as a stranger.
     pub fn decided(&self, track: TrackId) -> bool {
         self.track(track).is_some_and(|track| track.granted.is_some() || track.told_stranger)
     }
