@@ -60,7 +60,7 @@ pub enum Input<'a> {
     },
     /// A button went down or up.
     Button {
-        /// Which.
+        /// Place of the button.
         side: Side,
         /// Down.
         pressed: bool,
@@ -75,11 +75,11 @@ pub enum Input<'a> {
     Command(Command),
     /// Somebody passed at another door.
     Passed {
-        /// Who.
+        /// The person who passed.
         person: PersonId,
-        /// Which way.
+        /// Into the area or out of it.
         role: Role,
-        /// How long ago.
+        /// Age of the passage.
         ago: Duration,
     },
     /// Somebody with the device in hand has reset it.
@@ -88,14 +88,14 @@ pub enum Input<'a> {
     Clock(Reading),
     /// The relay has answered.
     Answer {
-        /// Which order.
+        /// [`Order::number`] of that order.
         order: u32,
-        /// Whether it did as told.
+        /// Whether the relay carried it out.
         taken: bool,
     },
-    /// The relay is away.
+    /// The relay is unreachable.
     RelayAway,
-    /// The relay was away and is back.
+    /// The relay is reachable again.
     RelayBack,
     /// Another model makes templates from now on.
     ModelsChanged,
