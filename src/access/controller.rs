@@ -1,6 +1,6 @@
-//! The door controller: decision, door, schedule, buttons and enrolment together,
-//! without camera, networks, devices or clock. What the edges see goes in, what they
-//! are to do comes out, so that the same scenes run at a door and in a simulator.
+//! The door controller combines decision, door, schedule, buttons and enrolment. It has no
+//! camera, networks, devices or clock: the service passes inputs in and carries outputs
+//! out, so that the same scenes run at a door and in a simulator.
 
 use crate::access::decide::{
     DecideSettings, Decider, Decision, Evidence, Look, Observation, SAME_VIEW, Seen,
@@ -27,24 +27,24 @@ use std::time::Duration;
 
 /// How long the same advice is not repeated.
 const ADVICE_EVERY: Duration = Duration::from_secs(3);
-/// Somebody whom a relay did not open for is not granted again before: they would be told
-/// so with every third frame.
+/// Delay of the next grant after the relay did not open. Without it a refusal would be
+/// reported with every third frame.
 const GRANT_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// One face in the zone.
 #[derive(Clone, Copy, Debug)]
 pub struct FaceSeen<'a> {
-    /// Whose it is over time.
+    /// Track of the face.
     pub track: TrackId,
     /// The weakest aspect of the view and its score.
     pub weakest: (Aspect, f32),
-    /// The same where it is to be enrolled.
+    /// The same by the stricter rules for enrolment.
     pub weakest_to_enroll: (Aspect, f32),
     /// Which way it looks.
     pub turn: Turn,
-    /// What says whether it is there in person; nothing where that is not asked.
+    /// Sample for the liveness check; `None` if liveness is not checked.
     pub sample: Option<Sample>,
-    /// Nothing where the view is too poor to compare.
+    /// `None` if the view is too poor to compare.
     pub template: Option<&'a Template>,
 }
 
@@ -60,7 +60,7 @@ pub enum Input<'a> {
     },
     /// A button went down or up.
     Button {
-        /// Which.
+        /// Place of the button.
         side: Side,
         /// Down.
         pressed: bool,
@@ -75,11 +75,11 @@ pub enum Input<'a> {
     Command(Command),
     /// Somebody passed at another door.
     Passed {
-        /// Who.
+        /// The person who passed.
         person: PersonId,
-        /// Which way.
+        /// Into the area or out of it.
         role: Role,
-        /// How long ago.
+        /// Age of the passage.
         ago: Duration,
     },
     /// Somebody with the device in hand has reset it.
@@ -88,22 +88,22 @@ pub enum Input<'a> {
     Clock(Reading),
     /// The relay has answered.
     Answer {
-        /// Which order.
+        /// [`Order::number`] of that order.
         order: u32,
-        /// Whether it did as told.
+        /// Whether the relay carried it out.
         taken: bool,
     },
-    /// The relay is away.
+    /// The relay is unreachable.
     RelayAway,
-    /// The relay was away and is back.
+    /// The relay is reachable again.
     RelayBack,
     /// Another model makes templates from now on.
     ModelsChanged,
-    /// A newcomer is in the gallery, under this name; or why not.
+    /// A newcomer was written to the gallery, or could not be.
     Kept {
-        /// Their number, as [`Newcomer`] has it.
+        /// [`Newcomer::number`].
         number: u32,
-        /// Their name so far.
+        /// Their provisional name, or the reason why they were not written.
         done: Result<String, String>,
     },
     /// Nothing but time.
@@ -112,21 +112,30 @@ pub enum Input<'a> {
     Stop,
 }
 
-/// What the edges are to do.
+/// What the service must do after a step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Output {
-    /// The relay. The answer comes back as an input.
+    /// Order for the relay. Its answer comes back as [`Input::Answer`].
     pub relay: Option<Order>,
-    /// To be told.
+    /// Events to log and report.
     pub events: Vec<Event>,
-    /// To be shown and sounded; each ends the one before.
+    /// Signals to show and sound; each replaces the one before.
     pub signals: Vec<Signal>,
-    /// The one face of this frame is a view to hold on to.
+    /// Store the view of this frame's only face in memory.
     pub take: bool,
-    /// Let go of all views held.
+    /// Drop all stored views.
     pub discard: bool,
-    /// Keep a newcomer with the views held.
+    /// Write a newcomer with the stored views to the gallery.
     pub keep: Option<Newcomer>,
+}
+
+/// Calibration of a recognizer's similarities.
+#[derive(Clone, Debug)]
+pub struct ScoreCalibration {
+    /// Similarity thresholds by false accept rate.
+    pub thresholds: ThresholdTable,
+    /// Likelihood ratio by similarity; `None` if it was not measured.
+    pub likelihood: Option<Likelihood>,
 }
 
 /// One door with everything that decides.
@@ -150,17 +159,17 @@ pub struct Controller {
     enrolment: ByButton,
     inside: Button,
     outside: Button,
-    /// Whose grant the relay has not answered yet.
+    /// Track of the grant that the relay has not answered yet.
     asked: Option<TrackId>,
-    /// No grants before, since the relay did not take the last one.
+    /// No grants before this time, because the relay did not open for the last one.
     grants_from: Duration,
     advised: Option<(Aspect, Duration)>,
     stale: Option<Duration>,
 }
 
 impl Controller {
-    /// Begins by locking the door. What is asked of people to show that they are there
-    /// follows from `chance`, which nobody should foresee.
+    /// Starts by locking the door. `chance` seeds the choice of liveness challenges and
+    /// must be unpredictable.
     pub fn new(
         calibration: ScoreCalibration,
         config: &Config,
@@ -210,8 +219,8 @@ impl Controller {
         self.weigh();
     }
 
-    /// What is asked follows from models, gallery and rate; evidence gathered before is
-    /// forgotten.
+    /// Recomputes the threshold and the needed likelihood ratio from models, gallery and
+    /// false accept rate. Drops all evidence.
     fn weigh(&mut self) {
         let templates = self.gallery.templates();
         self.threshold = self.calibration.thresholds.for_attempt(self.false_accept_rate, templates);
@@ -221,14 +230,14 @@ impl Controller {
         self.decider.weigh(weighing);
     }
 
-    /// Whether the liveness networks are to look at a track with this template: at
-    /// somebody known, of whom they have said nothing lately.
+    /// Whether the liveness networks should check the face of this track and template: the
+    /// person is known, and the networks have no recent result for the track.
     pub fn asks_network(&self, captured: Duration, track: TrackId, template: &Template) -> bool {
         self.liveness.network_due(captured, track)
             && self.gallery.best(template).is_some_and(|best| best.reaches(self.threshold))
     }
 
-    /// Whether all there is to say of a track has been said.
+    /// Whether a track is decided and no enrolment is under way.
     pub fn all_said(&self, track: TrackId) -> bool {
         self.decider.decided(track) && !self.enrolment.busy()
     }
@@ -263,10 +272,10 @@ impl Controller {
         matches!(self.clock(now), Clock::Trusted(_))
     }
 
-    /// Other models, and everybody by their templates: evidence gathered before is
-    /// forgotten.
-    pub fn set_models(&mut self, calibration: ScoreCalibration, gallery: Gallery) {
-        self.calibration = calibration;
+    /// Replaces the models' calibration, and the gallery by one with the new models'
+    /// templates. Drops all evidence.
+    pub fn set_models(&mut self, worth: ScoreCalibration, gallery: Gallery) {
+        self.worth = worth;
         self.set_gallery(gallery);
     }
 
@@ -339,7 +348,7 @@ impl Controller {
             Input::Stop => self.at_door(now, door::Event::Stop, None, &mut output),
         }
         if self.enrolment.busy() != busy {
-            // Who stood there before did not stand there for this.
+            // Evidence from before does not count for the new purpose.
             self.decider.clear();
         }
         output
@@ -479,7 +488,7 @@ impl Controller {
             Decision::Stranger { track, similarity, frames } => {
                 let threshold = self.threshold;
                 output.events.push(Event::Stranger { track, similarity, frames, threshold });
-                // Who waits for an administrator goes on seeing so.
+                // While the enrolment waits for an administrator, its signal stays.
                 if !self.enrolment.busy() {
                     output.signals.push(Signal::Refused);
                 }
@@ -492,9 +501,9 @@ impl Controller {
         }
     }
 
-    /// Somebody known: they want in, unless they are an administrator who is waited for.
-    /// That one is waited for keeps nobody else out, or anybody with a finger on the
-    /// button could.
+    /// A known person wants to come in, unless the enrolment waits for an administrator and
+    /// they are one. Others are still admitted meanwhile: otherwise anybody could block the
+    /// door by holding the button.
     fn known(
         &mut self,
         now: Duration,
@@ -560,7 +569,7 @@ impl Controller {
     fn advice(&mut self, now: Duration, faces: &[FaceSeen<'_>], output: &mut Output) {
         let [FaceSeen { template: None, weakest: (aspect, score), .. }] = faces else { return };
         if *score >= WORTH_COMPARING {
-            // It could be compared, and all is said of it.
+            // It could be compared, and its track is decided.
             return;
         }
         let told = |(last, at): (Aspect, Duration)| last == *aspect && now < at + ADVICE_EVERY;
@@ -576,7 +585,7 @@ impl Controller {
         self.gallery.name(person).unwrap_or_default().to_owned()
     }
 
-    /// One event to the door. `evidence` speaks for whom it names.
+    /// Passes one event to the door. `evidence` belongs to the person in the event.
     fn at_door(
         &mut self,
         now: Duration,
@@ -594,8 +603,7 @@ impl Controller {
         }
         if granting && !matches!(self.door.state(), State::Granting { .. }) {
             let track = self.asked.take();
-            // A grant that opened nothing counts as not given, and is not given again at
-            // once.
+            // Take back a grant that opened nothing, and delay the next one.
             if let Some(track) = track.filter(|_| self.door.state() != State::Open) {
                 self.decider.not_opened(track);
                 self.grants_from = now + GRANT_AGAIN_AFTER;
@@ -652,7 +660,7 @@ impl Controller {
     }
 }
 
-/// Tells and shows what somebody is asked to do.
+/// Reports and shows a step of a liveness challenge.
 fn challenged(track: TrackId, action: Action, output: &mut Output) {
     output.events.push(Event::Challenge { track, action });
     output.signals.extend(Signal::of_challenge(action));

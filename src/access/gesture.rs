@@ -1,39 +1,39 @@
-//! What somebody means by a button: short presses, counted, or holding it.
+//! Gestures of a button: a number of short presses, or a long one (hold).
 //!
 //! ```text
 //!           pressed               for `HOLD`
-//!   Up ---------------> Down ------------------> Held (told at once)
+//!   Up ---------------> Down ------------------> Held (reported at once)
 //!    ^                   | released                | released
 //!    |                   v                         |
-//!    +-- told ------- Between --pressed--> Down    |
-//!    |   nothing for `BETWEEN`                     |
+//!    +-- reported --- Between --pressed--> Down    |
+//!    |   no press for `BETWEEN`                    |
 //!    +---------------------------------------------+
 //! ```
 
 use std::time::Duration;
 
-/// Held for so long it is no press.
+/// A button held down for this time is a hold, not a press.
 const HOLD: Duration = Duration::from_secs(3);
-/// Presses further apart are not of one gesture.
+/// Maximum gap between two presses of one gesture.
 const BETWEEN: Duration = Duration::from_millis(600);
-/// Presses counted; more are as many.
+/// Maximum count of presses; further ones are not counted.
 const MOST_PRESSES: u8 = 9;
 
-/// Where a button is.
+/// Place of a button.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
-    /// In the secured area.
+    /// Inside the secured area.
     Inside,
     /// Outside, where anybody may press it.
     Outside,
 }
 
-/// What somebody did.
+/// A gesture on one button.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Gesture {
-    /// So many short presses.
+    /// Number of short presses, 1..=9; more count as 9.
     Presses(u8),
-    /// Held it down; it may still be down.
+    /// The button was held for 3 seconds; it may still be down.
     Hold,
 }
 
@@ -52,14 +52,15 @@ enum State {
     },
 }
 
-/// One button.
+/// State machine of one button.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Button {
     state: State,
 }
 
 impl Button {
-    /// Takes an edge, free of bouncing, at its time.
+    /// Takes a debounced edge at `now`, on a clock that never runs backwards. Returns a
+    /// gesture that was completed before the edge.
     pub fn edge(&mut self, now: Duration, pressed: bool) -> Option<Gesture> {
         let gesture = self.tick(now);
         self.state = match (self.state, pressed) {
@@ -69,14 +70,14 @@ impl Button {
                 State::Between { released: now, presses: (before + 1).min(MOST_PRESSES) }
             }
             (State::Held, false) => State::Up,
-            // An edge that was missed, or told twice.
+            // An edge was missed or reported twice.
             (state @ (State::Up | State::Between { .. }), false) => state,
             (state @ (State::Down { .. } | State::Held), true) => state,
         };
         gesture
     }
 
-    /// Lets time pass.
+    /// Lets time pass; returns the gesture that is complete at `now`.
     pub fn tick(&mut self, now: Duration) -> Option<Gesture> {
         let (state, gesture) = match self.state {
             State::Down { since, .. } if now >= since + HOLD => (State::Held, Gesture::Hold),
@@ -99,7 +100,8 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Presses given by when they begin and end; ticks every 50 ms.
+    /// Plays presses, given as begin and end in milliseconds, with a tick every 50
+    /// milliseconds. Returns the gestures with their times.
     fn gestures(presses: &[(u64, u64)]) -> Vec<(u64, Gesture)> {
         let mut button = Button::default();
         let mut told = vec![];

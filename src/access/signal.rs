@@ -1,83 +1,84 @@
-//! What a person at the door sees and hears: signals as patterns of one light of
-//! three colours and one buzzer. Devices are elsewhere.
+//! Signals for the person at the door, as patterns of one three-colour light and one
+//! buzzer. The devices that play them are in other modules.
 
 use crate::access::door::{Alarm, Note};
 use crate::access::enroll::Hindrance;
 use crate::access::liveness::challenge::{Action, Side};
 use crate::vision::quality::Aspect;
 
-/// Something to show and sound.
+/// A signal to show and sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Signal {
-    /// Come in.
+    /// Come in: the door is unlocked.
     Welcome,
-    /// Not you, or not now.
+    /// Not admitted.
     Refused,
-    /// Too far away.
+    /// Come closer: the face is too small.
     Closer,
-    /// Too dark, too bright, or lit from one side.
+    /// The face is too dark, too bright, or lit from one side.
     Light,
-    /// Turned or tilted away, or moving.
+    /// The face is turned or tilted away, or moves.
     LookAtCamera,
     /// Turn the head to this side.
     Turn(Side),
     /// Move the head a little.
     Move,
-    /// One at a time.
+    /// One person at a time.
     OneAtATime,
-    /// Enrolling: an administrator's face is waited for.
+    /// Enrolment waits for an administrator's face.
     Administrator,
-    /// Enrolling: the newcomer's face is waited for.
+    /// Enrolment waits for the newcomer's face.
     Newcomer,
-    /// Enrolling: so many views of so many are taken.
+    /// Enrolment has taken a view.
     View {
-        /// Taken.
+        /// Number of views taken.
         taken: u8,
-        /// Wanted in all.
+        /// Number of views wanted.
         of: u8,
     },
     /// Enrolled.
     Enrolled,
     /// Not enrolled: cancelled, out of time, or refused.
     NotEnrolled,
-    /// Close the door.
+    /// Alarm: the door is held open; close it.
     CloseDoor,
-    /// The door was forced.
+    /// Alarm: the door was forced.
     Siren,
-    /// An alarm is over.
+    /// The alarm is over.
     Quiet,
 }
 
-/// The light.
+/// Colour of the light.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Colour {
-    /// Off.
+    /// No light.
     Off,
-    /// Well.
+    /// Success.
     Green,
-    /// Not well.
+    /// Refusal or alarm.
     Red,
-    /// Something is waited for.
+    /// The device waits for the person.
     Blue,
 }
 
-/// A part of a pattern.
+/// One step of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beat {
-    /// How long, milliseconds.
+    /// Duration in milliseconds.
     pub ms: u16,
-    /// The light meanwhile.
+    /// Colour of the light.
     pub light: Colour,
     /// Whether the buzzer sounds.
     pub sound: bool,
 }
 
-/// Beats in turn. A new signal ends the one before, an alarm's only until it is over.
+/// A sequence of beats. A new signal replaces the pattern; the pattern of an alarm resumes
+/// afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    /// At least one.
+    /// At least one beat.
     pub beats: &'static [Beat],
-    /// How often; nothing is until the next signal.
+    /// Number of repetitions; `None` repeats until the next signal.
     pub times: Option<u8>,
 }
 
@@ -116,7 +117,7 @@ const SIREN: &[Beat] = &[beat(500, Red, true), beat(100, Off, true)];
 const QUIET: &[Beat] = &[beat(1, Off, false)];
 
 impl Signal {
-    /// How it looks and sounds.
+    /// Pattern of the signal.
     pub fn pattern(self) -> Pattern {
         let (beats, times) = match self {
             Self::Welcome => (WELCOME, Some(1)),
@@ -124,14 +125,14 @@ impl Signal {
             Self::Closer => (CLOSER, Some(4)),
             Self::Light => (LIGHT, Some(2)),
             Self::LookAtCamera => (LOOK, Some(4)),
-            // One beep is left, two are right, and again.
+            // One beep for left, two beeps for right, repeated.
             Self::Turn(Side::Left) => (LEFT, Some(4)),
             Self::Turn(Side::Right) => (RIGHT, Some(4)),
             Self::Move => (MOVE, Some(3)),
             Self::OneAtATime => (ONE, Some(6)),
             Self::Administrator => (ADMINISTRATOR, None),
             Self::Newcomer => (NEWCOMER, None),
-            // As many beeps as views.
+            // One beep per view.
             Self::View { taken, .. } => (VIEW, Some(taken.max(1))),
             Self::Enrolled => (ENROLLED, Some(3)),
             Self::NotEnrolled => (NOT_ENROLLED, Some(2)),
@@ -142,12 +143,12 @@ impl Signal {
         Pattern { beats, times }
     }
 
-    /// Whether it is an alarm, which nothing ends but [`Self::Quiet`].
+    /// Whether the signal is an alarm, which only [`Self::Quiet`] ends.
     pub fn stands(self) -> bool {
         matches!(self, Self::CloseDoor | Self::Siren)
     }
 
-    /// What somebody is shown whose face cannot be compared.
+    /// Signal for a person whose face cannot be compared, by its weakest aspect.
     pub fn of_aspect(aspect: Aspect) -> Self {
         match aspect {
             Aspect::Size => Self::Closer,
@@ -156,8 +157,8 @@ impl Signal {
         }
     }
 
-    /// What somebody is shown who is asked to move their head; nothing once they have,
-    /// for what follows is shown.
+    /// Signal for a step of a liveness challenge. `None` once the challenge is passed:
+    /// the decision that follows has its own signal.
     pub fn of_challenge(action: Action) -> Option<Self> {
         match action {
             Action::AskStraight => Some(Self::LookAtCamera),
@@ -168,8 +169,8 @@ impl Signal {
         }
     }
 
-    /// What a newcomer is shown whose view will not do; nothing where the last
-    /// signal still says it.
+    /// Signal for a newcomer whose view cannot be used; `None` if the last signal still
+    /// applies.
     pub fn of_hindrance(hindrance: Hindrance) -> Option<Self> {
         match hindrance {
             Hindrance::Crowd => Some(Self::OneAtATime),
@@ -179,11 +180,11 @@ impl Signal {
         }
     }
 
-    /// What follows of the door; nothing of most. Duress looks and sounds like any
-    /// other grant.
+    /// Signal for a note of the door; `None` for most notes. Duress has no signal, so that
+    /// it looks and sounds like any other grant.
     pub fn of_note(note: &Note) -> Option<Self> {
         match note {
-            // Not before the relay has answered.
+            // Only once the relay has answered.
             Note::Unlocked => Some(Self::Welcome),
             Note::NotGranted { .. } | Note::LockedOut(_) => Some(Self::Refused),
             Note::Alarm(Alarm::HeldTooLong) => Some(Self::CloseDoor),

@@ -1,29 +1,29 @@
-//! Who may come in: evidence over several frames of one track.
+//! The decision whom to admit: evidence over several frames of one track.
 //!
-//! One frame proves little. A person is let in once enough recent frames of one
-//! track say so, none says otherwise, and all of them together weigh enough;
-//! evidence grows old and is forgotten.
+//! One frame proves little. A person is granted once enough recent frames of one track
+//! match them, more frames match them than match nobody, and the combined evidence is
+//! strong enough. Old evidence expires.
 //!
 //! ```text
 //!   frame: faces in the zone, each with its track and best match
-//!     two or more, rule "refuse" --> no evidence is taken, one refusal is told
+//!     two or more, rule "refuse" --> no votes; one refusal is reported
 //!     match >= threshold --> a vote for that person
 //!     no match           --> a vote for nobody
-//!     too poor to tell, or
+//!     too poor to compare, or
 //!       a frame or a view that
 //!       has voted already  --> no vote
 //!   a track's votes of the last `expires`:
-//!     votes for two people         --> all forgotten: a face does not change
+//!     votes for two people         --> all dropped: a face does not change
 //!     `frames` for one person,
 //!       more than for nobody, and
-//!       together enough evidence   --> granted
+//!       enough combined evidence   --> granted
 //!     `frames` for nobody, and
-//!       more than for anybody      --> refused, told once
+//!       more than for one person   --> refused, reported once
 //! ```
 //!
-//! How much the votes weigh together is in `sum.rs`. Without a likelihood ratio of
-//! the recognizer ([`Decider::weigh`]) votes alone decide. Weighing only ever adds a
-//! condition: nobody is let in by it whom the votes would not let in.
+//! `sum.rs` combines the evidence of the votes. Without a likelihood ratio of the
+//! recognizer ([`Decider::weigh`]) the votes alone decide. The likelihood ratio only adds a
+//! condition: it never grants a person whom the votes alone would not grant.
 
 mod sum;
 #[cfg(test)]
@@ -39,42 +39,43 @@ use crate::vision::track::{MAX_TRACKS, TrackId};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Votes a track remembers: two seconds at 15 frames a second. Older ones make
-/// room.
+/// Maximum number of votes per track: two seconds at 15 frames per second. The oldest
+/// vote makes room.
 const MAX_VOTES: usize = 32;
 
 /// What to do when more than one face is in the zone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TwoFaces {
-    /// Nobody is let in until one is alone.
+    /// Grant nobody until only one face is in the zone.
     #[default]
     Refuse,
-    /// Let in when everybody in the zone may come in.
+    /// Grant only if everybody in the zone has enough evidence.
     All,
-    /// Let in when one of them may come in.
+    /// Grant each person who has enough evidence.
     Any,
 }
 
-/// How much evidence it takes.
+/// How much evidence a grant needs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DecideSettings {
-    /// Frames of one track that must agree; at least 1.
+    /// Frames of one track that must agree, 1..=32.
     pub frames: usize,
-    /// Age at which evidence is forgotten.
+    /// Age at which a frame no longer counts as evidence.
     pub expires: Duration,
-    /// More than one face in the zone.
+    /// Rule for more than one face in the zone.
     pub two_faces: TwoFaces,
-    /// Who has been let in is not let in again on the same track before.
+    /// Minimum time between two grants on one track.
     pub again_after: Duration,
-    /// Cosine of two views at or above which the later one is the first once more and
-    /// has no vote, so that a camera that hangs opens nothing; above 1 every frame
-    /// counts. Only of views given with their [`Look`].
+    /// Cosine of two views at or above which the later view repeats the earlier one. A
+    /// repeated view of a person has no vote, so that a frozen camera opens nothing. Above
+    /// 1 every frame votes. Applies only to observations with a [`Look`].
     pub same_view: f32,
 }
 
-/// Noise alone keeps two frames of a camera further apart than this: of 2,482 photos
-/// with at most one grey level of noise added twice, none came nearer than 0.9991.
+/// [`DecideSettings::same_view`] for a live camera: noise alone makes two of its frames
+/// differ by more. When noise of at most one grey level was added twice to each of 2,482
+/// photos, no two copies had a cosine above 0.9991.
 pub const SAME_VIEW: f32 = 0.9999;
 
 impl Default for DecideSettings {
@@ -89,108 +90,110 @@ impl Default for DecideSettings {
     }
 }
 
-/// What a frame says of one face in the zone.
+/// One face in the zone of one frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Observation<'a> {
-    /// Whose face it is over time.
+    /// Track of the face.
     pub track: TrackId,
-    /// What the gallery says.
+    /// Result of the gallery search.
     pub seen: Seen,
-    /// What weighing needs beyond that; without it a view counts as one that is no
-    /// different from the others.
+    /// The view itself, for the likelihood ratio. A view without it counts as a repetition
+    /// of the track's other views.
     pub look: Option<Look<'a>>,
 }
 
-/// A view as it is weighed.
+/// The part of a view that its likelihood ratio depends on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Look<'a> {
-    /// What was compared: tells views that are nearly the same from distinct ones.
+    /// Template of the view. The cosine of two templates measures how distinct the views
+    /// are.
     pub template: &'a Template,
-    /// [`crate::vision::quality::Quality::score`]; the best views of a track are weighed.
+    /// [`crate::vision::quality::Quality::score`]: the best views of a track are combined.
     pub quality: f32,
-    /// Who in the gallery is most like it, threshold reached or not.
+    /// The most similar person in the gallery, even below the threshold.
     pub most_alike: Option<PersonId>,
 }
 
-/// What the gallery says of a face.
+/// Result of the gallery search for one face. Similarities are cosines, -1..=1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Seen {
     /// Too small, blurred, dark or turned to be compared.
     Poor,
-    /// Like nobody; the similarity to the most similar person.
+    /// Nobody reaches the threshold; similarity to the most similar person, or -1 if there
+    /// is none.
     Nobody(f32),
-    /// At or above the threshold.
+    /// The most similar person and their similarity, which reaches the threshold.
     Person(PersonId, f32),
 }
 
-/// What was decided.
+/// A decision about a face or a frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Decision {
-    /// Open for this person.
+    /// Grant this person.
     Grant(Evidence),
-    /// Somebody the gallery does not know.
+    /// Somebody who is not in the gallery.
     Stranger {
         /// Their track.
         track: TrackId,
-        /// Highest similarity to anybody among the votes.
+        /// Highest similarity to any person among the votes for nobody.
         similarity: f32,
-        /// Frames that said so.
+        /// Number of votes for nobody.
         frames: usize,
     },
-    /// More than one face in the zone.
+    /// More than one face in the zone, under [`TwoFaces::Refuse`].
     TwoFaces {
-        /// How many.
+        /// Number of faces.
         faces: usize,
     },
 }
 
-/// What speaks for a person.
+/// The evidence behind a grant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evidence {
-    /// Who.
+    /// The recognized person.
     pub person: PersonId,
     /// Their track.
     pub track: TrackId,
     /// Lowest similarity among their votes.
     pub similarity: f32,
-    /// Frames that agree.
+    /// Number of votes for the person.
     pub frames: usize,
-    /// Frames within the time that could be compared.
+    /// Number of all votes of the track within [`DecideSettings::expires`].
     pub of: usize,
-    /// What they weigh together, where that is known.
+    /// Combined likelihood ratio of the votes; `None` if the recognizer has none.
     pub weight: Option<Weight>,
 }
 
-/// Evidence on the scale of a likelihood ratio.
+/// Combined evidence as a log likelihood ratio.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Weight {
-    /// Natural logarithm of how many times likelier these views are of this person
-    /// than of somebody else.
+    /// Natural logarithm of the likelihood ratio: the likelihood of these views if they are
+    /// of this person, over their likelihood if they are of somebody else.
     pub log_ratio: f64,
-    /// What it had to reach.
+    /// Minimum of `log_ratio` for a grant.
     pub needed: f64,
 }
 
 impl Weight {
     fn suffices(&self) -> bool {
-        // What is asked may be what one similarity brings, then reached but for rounding.
+        // The minimum may be exactly the ratio of one similarity: allow for rounding.
         self.log_ratio >= self.needed - 1e-9
     }
 }
 
-/// As many decisions as tracks, and one on their number.
+/// At most one decision per track, and one about the number of faces.
 pub type Decisions = heapless::Vec<Decision, { MAX_TRACKS + 1 }>;
 
-/// The evidence so far.
+/// Collects the evidence of all tracks and decides.
 #[derive(Clone, Debug)]
 pub struct Decider {
     settings: DecideSettings,
-    /// Nothing where the recognizer has no likelihood ratio.
+    /// `None` if the recognizer has no likelihood ratio.
     weighing: Option<Weighing>,
     tracks: heapless::Vec<Track, MAX_TRACKS>,
-    /// Until when two faces have been told of.
+    /// Until when a frame with several faces is not reported again.
     crowded_until: Option<Duration>,
-    /// Until when somebody unknown counts as standing beside the others.
+    /// Until when a stranger still counts as present beside the others.
     stranger_until: Option<Duration>,
 }
 
@@ -210,7 +213,7 @@ struct Vote {
     view: Option<View>,
 }
 
-/// A [`Look`] that is kept.
+/// A [`Look`] stored with its vote.
 #[derive(Clone, Debug)]
 struct View {
     template: Template,
@@ -218,7 +221,7 @@ struct View {
     most_alike: Option<PersonId>,
 }
 
-/// What a track's votes say.
+/// Result of a track's votes; `Open` is undecided.
 enum Verdict {
     Open,
     Person(Evidence),
@@ -226,7 +229,7 @@ enum Verdict {
 }
 
 impl Decider {
-    /// No evidence yet, and votes alone decide.
+    /// Starts without evidence and without a likelihood ratio, so that votes alone decide.
     pub fn new(settings: DecideSettings) -> Self {
         Self {
             settings,
@@ -237,29 +240,26 @@ impl Decider {
         }
     }
 
-    /// What similarities are worth from now on, and how much is asked; nothing where the
-    /// recognizer has no likelihood ratio. Follows from gallery and false accept rate, so
-    /// it changes with them, and evidence gathered before is forgotten.
+    /// Sets the likelihood ratio of similarities and the minimum for a grant; `None` if the
+    /// recognizer has no likelihood ratio. Both depend on the gallery and on the false
+    /// accept rate and change with them, so all evidence is dropped.
     pub fn weigh(&mut self, weighing: Option<Weighing>) {
         self.weighing = weighing;
         self.clear();
     }
 
-    /// Whether all there is to say of a track has been said: its person was let in, or
-    /// it was told that nobody knows it.
+    /// Whether a track is decided: its person was granted or was reported as a stranger.
     pub fn decided(&self, track: TrackId) -> bool {
         self.track(track).is_some_and(|track| track.granted.is_some() || track.told_stranger)
     }
 
-    /// Takes one frame's faces in the zone as soon as it was taken, on a clock that does
-    /// not run backwards.
+    /// Takes the faces of a frame captured at `now`. The clock never runs backwards.
     pub fn step(&mut self, now: Duration, observations: &[Observation<'_>]) -> Decisions {
         self.result(now, now, observations)
     }
 
-    /// Takes what a frame of the time `captured` was found to show, `now`. What is older
-    /// than evidence may be opens nothing and counts for nothing, and evidence is as old
-    /// as its frame.
+    /// Takes at `now` the faces of a frame captured at `captured`, the start of its age as
+    /// evidence. A frame older than [`DecideSettings::expires`] is ignored.
     pub fn result(
         &mut self,
         now: Duration,
@@ -274,7 +274,7 @@ impl Decider {
         }
         let crowded = observations.len() > 1;
         if crowded && self.settings.two_faces == TwoFaces::Refuse {
-            // Whose evidence could be trusted while two faces are close together?
+            // While two faces are close together their tracks may be swapped.
             for track in &mut self.tracks {
                 track.votes.clear();
             }
@@ -287,8 +287,8 @@ impl Decider {
         for observation in observations {
             self.vote(captured, observation);
         }
-        // What opens is a frame that shows the person, not one that shows somebody
-        // else while older evidence outlives what spoke against it.
+        // Only a frame that shows the person can grant them. Otherwise a frame that shows
+        // somebody else could, once the older votes against the person have expired.
         let shows = |observation: &Observation<'_>, evidence: &Evidence| matches!(observation.seen, Seen::Person(person, _) if person == evidence.person);
         let shown = |observation: &Observation<'_>| {
             let verdict = self.track(observation.track).map(|track| self.verdict(track));
@@ -297,7 +297,7 @@ impl Decider {
         let everybody = !crowded || observations.iter().all(shown);
         let known = |observation: &Observation<'_>| matches!(observation.seen, Seen::Person(..));
         if crowded && !observations.iter().all(known) {
-            // One frame that misses the stranger does not mean that they have left.
+            // A stranger who is missing in one frame may still be there.
             self.stranger_until = Some(now + self.settings.expires);
         }
         let stranger = self.stranger_until.is_some_and(|until| now < until);
@@ -328,14 +328,14 @@ impl Decider {
                 }
                 Verdict::Nobody { .. } | Verdict::Open => None,
             };
-            // There is room for one a track.
+            // There is room for one decision per track.
             decision.map(|decision| decisions.push(decision));
         }
         decisions
     }
 
-    /// The grant on this track opened nothing: it counts as not given, and new
-    /// evidence is asked for.
+    /// Takes back the grant on this track, because it opened nothing. The next grant needs
+    /// new evidence.
     pub fn not_opened(&mut self, track: TrackId) {
         for track in self.tracks.iter_mut().filter(|known| known.id == track) {
             track.granted = None;
@@ -343,7 +343,7 @@ impl Decider {
         }
     }
 
-    /// Forgets all evidence: the gallery or the threshold has changed.
+    /// Drops all evidence: the gallery or the threshold has changed.
     pub fn clear(&mut self) {
         self.tracks.clear();
     }
@@ -352,8 +352,7 @@ impl Decider {
         self.tracks.iter().find(|track| track.id == id)
     }
 
-    /// Drops votes past their age and tracks that have none and told nothing
-    /// lately.
+    /// Drops expired votes, and tracks without votes that were not granted lately.
     fn forget(&mut self, now: Duration) {
         let DecideSettings { expires, again_after, .. } = self.settings;
         for track in &mut self.tracks {
@@ -377,7 +376,7 @@ impl Decider {
         };
         if self.track(observation.track).is_none() {
             if self.tracks.is_full() {
-                // Unseen for longest; such a track has the oldest last vote.
+                // The track that was unseen for longest has the oldest last vote.
                 let oldest = self
                     .tracks
                     .iter()
@@ -396,11 +395,11 @@ impl Decider {
         let other =
             |vote: &Vote| vote.person.is_some() && person.is_some() && vote.person != person;
         if track.votes.iter().any(other) {
-            // One face cannot be two people: what is known of it is worthless.
+            // One face cannot be two people: its evidence is useless.
             track.votes.clear();
             track.granted = None;
         }
-        // One frame has one vote, and one view has one: what hangs shows nobody.
+        // One vote per frame, and one per view: a frozen camera is no evidence.
         let at = track.votes.back().map_or(captured, |last| last.at.max(captured));
         let same_frame =
             track.votes.back().is_some_and(|last| last.at == at && last.person == person);

@@ -1,51 +1,51 @@
-//! What several views of one face weigh together.
+//! Combined evidence of several views of one face.
 //!
-//! A line turns each similarity into the logarithm of a likelihood ratio. Views of one
-//! face are no independent witnesses: whoever looks a little like somebody else does so
-//! in the next frame, too. Were the scores of `n` views jointly normal, each with the
-//! same correlation `r` to each other whosever face it is, the logarithm of the ratio of
-//! all of them together would be exactly
+//! A linear function maps each similarity to a log likelihood ratio. Views of one face are
+//! not independent: a person who looks a little like somebody else in one frame does so in
+//! the next. Suppose that the scores of `n` views are jointly normal and that each two have
+//! the same correlation `r`, both for the person and for anybody else. Then the combined
+//! log likelihood ratio is exactly
 //!
 //! ```text
 //!   (l_1 + ... + l_n) / (1 + (n - 1) r)
 //! ```
 //!
-//! (the inverse of such a covariance matrix is applied to ones; the divisor is Kish's
-//! design effect, "Survey Sampling", 1965). Views that are all the same weigh as much as
-//! one of them, whatever their number, and no number of views weighs more than `1 / r`
-//! of one. What speaks against the person is subtracted.
+//! (multiply the inverse of that covariance matrix by a vector of ones; the divisor is
+//! Kish's design effect, "Survey Sampling", 1965). Any number of identical views counts as
+//! much as one of them, and no number of views counts more than `1 / r` times one. Evidence
+//! against the person is negative.
 //!
-//! The correlation needs no video to be measured: a similarity is the inner product of
-//! two unit vectors, so the similarities of two views to faces in no relation to them
-//! correlate as the cosine of the views. On LFW they do: docs/evidence.md.
+//! The correlation can be measured without video: a similarity is the inner product of two
+//! unit vectors, so the similarities of two views to unrelated faces have a correlation
+//! equal to the cosine of the views. On LFW they do: see docs/evidence.md.
 
 use super::{View, Vote};
 use crate::access::gallery::PersonId;
 use crate::models::likelihood::Weighing;
 
-/// The best views of a track are weighed. More hardly add: at the lowest correlation
-/// eight views weigh 1.44 times one, and any number 1.54 times.
+/// Number of views that are combined, best quality first. More hardly matter: at the lowest
+/// correlation eight views count 1.44 times one, and any number at most 1.54 times.
 const BEST: usize = 8;
-/// Views within a second correlate no less than photos of one person from different
-/// days, whose mean cosine this is (3,423 pairs of LFW, of people that the recognizer
-/// was not trained on), however different they look.
+/// Lower bound of the correlation. Views within a second correlate at least as much as
+/// photos of one person from different days. Those have this mean cosine: 3,423 pairs of
+/// LFW, of people that the recognizer was not trained on.
 const LEAST_CORRELATION: f64 = 0.65;
 
-/// Natural logarithm of how many times likelier a track's votes are, if it is of this
-/// person, than if it is of somebody else.
+/// Natural logarithm of the likelihood ratio of a track's votes: the track is of `person`,
+/// against it is of somebody else.
 pub(super) fn log_ratio<'v>(
     votes: impl IntoIterator<Item = &'v Vote>,
     person: PersonId,
     weighing: &Weighing,
 ) -> f64 {
-    // The best first, of equals the newest.
+    // Best quality first; of equals the newest.
     let mut best: heapless::Vec<&Vote, BEST> = heapless::Vec::new();
     for vote in votes {
         let at = best.iter().position(|other| quality(vote) >= quality(other));
         if best.is_full() && at.is_some() {
             best.pop();
         }
-        // There is room, or all that are in it are better.
+        // If there is no room, all stored views are better.
         let _ = match at {
             Some(at) => best.insert(at, vote),
             None => best.push(vote),
@@ -56,8 +56,8 @@ pub(super) fn log_ratio<'v>(
     sum / (1.0 + others * correlation(&best))
 }
 
-/// Of one vote. Who is most like somebody else is at most as like this person; how much
-/// is not known, so it speaks against them as strongly as the line does.
+/// Log likelihood ratio of one vote. If the view is most similar to somebody else, its
+/// similarity to this person is unknown and the lowest one, -1, is used.
 fn one(vote: &Vote, person: PersonId, weighing: &Weighing) -> f64 {
     let most_alike = vote.person.or_else(|| vote.view.as_ref()?.most_alike);
     let similarity = if most_alike == Some(person) { vote.similarity } else { -1.0 };
@@ -68,9 +68,10 @@ fn quality(vote: &Vote) -> f32 {
     vote.view.as_ref().map_or(0.0, |view| view.quality)
 }
 
-/// Mean cosine of every two views that speak for a person; 1 where there are no two, or
-/// one was not given. Those that do not speak for anybody are left out: one unlike the
-/// others would make all of them look independent.
+/// Mean cosine of all pairs of views that vote for a person, at least
+/// [`LEAST_CORRELATION`]. A pair with a missing view counts as 1; without pairs the result
+/// is 1. Votes for nobody are left out: one unlike view would make all others look
+/// independent.
 fn correlation(votes: &[&Vote]) -> f64 {
     let (mut sum, mut pairs) = (0.0, 0.0);
     let mut views = votes.iter().filter(|vote| vote.person.is_some());
@@ -102,8 +103,8 @@ mod tests {
     const ADA: PersonId = PersonId(1);
     const GRACE: PersonId = PersonId(2);
 
-    /// A view that has this cosine to every other of them: one common direction, and one
-    /// of its own.
+    /// View number `own`; any two of them have this cosine. Each is the sum of a common
+    /// direction and one of its own.
     fn view(own: usize, cosine: f32, quality: f32) -> View {
         let mut values = vec![0.0; 40];
         values[0] = cosine.sqrt();
@@ -131,7 +132,7 @@ mod tests {
         for count in 2..8 {
             let many: Vec<Vote> = (0..count).map(|_| ada(0.5, 0, 1.0)).collect();
             assert!((sum(&many) - once).abs() < 1e-5, "{count}");
-            // Views that were not given could be one.
+            // Missing views may all be the same view.
             let many: Vec<Vote> = (0..count).map(|_| vote(Some(ADA), 0.5, None)).collect();
             assert!((sum(&many) - once).abs() < 1e-9, "{count}");
         }
@@ -142,7 +143,7 @@ mod tests {
         let one = sum(&[ada(0.5, 0, 0.8)]);
         let three: Vec<Vote> = (0..3).map(|own| ada(0.5, own, 0.8)).collect();
         assert!((sum(&three) - one * 3.0 / (1.0 + 2.0 * 0.8)).abs() < 1e-5);
-        // However different, no more than photos of different days are.
+        // The lower bound of the correlation applies to very different views.
         let three: Vec<Vote> = (0..3).map(|own| ada(0.5, own, 0.1)).collect();
         assert!((sum(&three) - one * 3.0 / (1.0 + 2.0 * LEAST_CORRELATION)).abs() < 1e-5);
     }

@@ -63,7 +63,7 @@ fn evidence_expires() {
     let mut decider = decider(TwoFaces::Refuse);
     let timeline: [(u64, &[Observation<'_>]); 4] =
         [(0, &[ada(1)]), (800, &[ada(1)]), (1500, &[ada(1)]), (2299, &[ada(1)])];
-    // At 1500 the first vote is gone, at 2299 the second is not.
+    // The first vote has expired at 1500; the second has not at 2299.
     assert_eq!(granted(&play(&mut decider, &timeline)), [(2299, ADA)]);
 }
 
@@ -159,7 +159,7 @@ fn a_frame_that_shows_somebody_else_does_not_open() {
         (300, &[ada(1)]),
         (400, &[ada(1)]),
         (500, &[ada(1)]),
-        // The first three are forgotten by now, and Ada leads.
+        // The first three votes have expired, and Ada has more votes than nobody.
         (1700, &[nobody(1)]),
         (1750, &[seen(1, Seen::Poor)]),
         (1780, &[ada(1)]),
@@ -187,7 +187,7 @@ fn under_the_rule_all_a_frame_that_misses_the_stranger_does_not_open() {
         (0..10).map(|i| (i * 100, &both[..])).collect();
     let alone = [ada(1)];
     timeline.extend((10..30).map(|i| (i * 100, &alone[..])));
-    // Last seen at 900, so forgotten at 2400.
+    // The stranger was last seen at 900 and counts as present until 2400.
     assert_eq!(granted(&play(&mut decider, &timeline)), [(2400, ADA)]);
 }
 
@@ -224,8 +224,8 @@ fn observation() -> impl Strategy<Value = Observation<'static>> {
 }
 
 proptest! {
-    /// Nobody is ever let in without `frames` votes of their own on that
-    /// track within `expires`, whatever else happens.
+    /// Nobody is ever granted without `frames` votes for them on that track within
+    /// `expires`.
     #[test]
     fn no_grant_without_its_evidence(
         frames in prop::collection::vec((prop::collection::vec(observation(), 0..4), 0u64..900), 0..60),
@@ -263,7 +263,7 @@ proptest! {
     }
 }
 
-/// A view of Ada's that has this cosine to every other of hers.
+/// Template of Ada's view number `own`; any two of them have this cosine.
 fn template(own: usize, cosine: f32) -> Template {
     let mut values = vec![0.0; 40];
     values[0] = cosine.sqrt();
@@ -276,8 +276,8 @@ fn looked(template: &Template, seen: Seen) -> Observation<'_> {
     Observation { track: TrackId(1), seen, look: Some(Look { template, quality: 1.0, most_alike }) }
 }
 
-/// Plays frames a tenth of a second apart, each of a view of its own, and tells at which
-/// Ada was let in.
+/// Plays frames a tenth of a second apart, each with a different view, and returns the
+/// numbers of the frames that granted Ada.
 fn let_in(decider: &mut Decider, cosine: f32, similarities: &[f32]) -> Vec<usize> {
     let mut opened = vec![];
     for (at, similarity) in similarities.iter().enumerate() {
@@ -303,7 +303,7 @@ fn weighed() -> Decider {
 
 #[test]
 fn votes_that_weigh_too_little_open_nothing() {
-    // A ratio of 1,000 is needed, 6.9: a similarity of 0.4 brings 3.
+    // A ratio of 1,000 is needed, logarithm 6.9. A similarity of 0.4 has the logarithm 3.
     assert_eq!(let_in(&mut decider(TwoFaces::Refuse), 0.8, &[0.41; 20]), [2]);
     assert!(let_in(&mut weighed(), 0.8, &[0.41; 20]).is_empty());
     assert_eq!(let_in(&mut weighed(), 0.8, &[0.6; 20]), [2]);
@@ -311,7 +311,7 @@ fn votes_that_weigh_too_little_open_nothing() {
 
 #[test]
 fn distinct_views_open_where_one_and_the_same_does_not() {
-    // 0.51 brings 6.3, three views of it at a correlation of 0.7 bring 7.9.
+    // One view of similarity 0.51 gives 6.3, three at a correlation of 0.7 give 7.9.
     assert_eq!(let_in(&mut weighed(), 0.7, &[0.51; 20]), [2]);
     assert!(let_in(&mut weighed(), 1.0, &[0.51; 20]).is_empty());
 }
@@ -321,7 +321,8 @@ fn what_speaks_against_is_outweighed_only_by_more() {
     assert_eq!(let_in(&mut weighed(), 0.8, &[0.55; 4]), [2]);
     let against = [0.1, 0.55, 0.55, 0.55, 0.55, 0.55, 0.55, 0.55];
     assert_eq!(let_in(&mut decider(TwoFaces::Refuse), 0.8, &against), [3]);
-    // 7.5 each and -6: with it three weigh 4.9, six 6.7 and seven 7.0, and 6.9 are needed.
+    // Each vote for Ada gives 7.5, the vote against -6. Together with it three votes give
+    // 4.9, six 6.7 and seven 7.0; 6.9 is needed.
     assert_eq!(let_in(&mut weighed(), 0.8, &against), [7]);
 }
 
@@ -346,12 +347,12 @@ fn a_camera_that_hangs_opens_nothing() {
     let frame = [looked(&still, Seen::Person(ADA, 0.9))];
     let timeline: Vec<(u64, &[Observation<'_>])> = (0..90).map(|i| (i * 100, &frame[..])).collect();
     assert_eq!(granted(&play(&mut decider, &timeline)), []);
-    // The same of a stranger is refused as ever.
+    // A frozen picture of a stranger is refused as usual.
     let frame = [looked(&still, Seen::Nobody(0.1))];
     let timeline: Vec<(u64, &[Observation<'_>])> =
         (100..104).map(|i| (i * 100, &frame[..])).collect();
     assert_eq!(play(&mut decider, &timeline).len(), 1);
-    // Frames that differ open.
+    // Frames that differ grant.
     let mut decider = Decider::new(settings);
     assert_eq!(let_in(&mut decider, 0.99, &[0.6; 5]), [2]);
 }
@@ -363,7 +364,7 @@ fn a_frame_taken_in_twice_has_one_vote() {
     let timeline: Vec<(u64, &[Observation<'_>])> =
         [0, 0, 0, 100, 100].map(|at| (at, &frame[..])).to_vec();
     assert_eq!(granted(&play(&mut decider, &timeline)), []);
-    // Nor does one that comes late have another.
+    // A frame that has voted does not vote again when it comes late.
     assert!(decider.result(ms(150), ms(100), &frame).is_empty());
     assert!(decider.result(ms(150), ms(50), &frame).is_empty());
     assert_eq!(decider.result(ms(250), ms(200), &frame).len(), 1);
@@ -374,10 +375,10 @@ fn a_result_past_its_age_counts_for_nothing() {
     let mut decider = decider(TwoFaces::Refuse);
     let frame = [ada(1)];
     for at in 0..20 {
-        // A frame every tenth of a second, each found out about 1.5 s later.
+        // A frame every tenth of a second, each with its result 1.5 seconds later.
         assert!(decider.result(ms(at * 100 + 1500), ms(at * 100), &frame).is_empty(), "{at}");
     }
-    // Just in time it counts, but as old as its frame is: three such never meet.
+    // A result just in time counts, but its age is the frame's: no three are valid at once.
     let mut decider = Decider::new(DecideSettings::default());
     for at in 0..20 {
         assert!(decider.result(ms(at * 100 + 1400), ms(at * 100), &frame).is_empty(), "{at}");
@@ -417,8 +418,8 @@ fn a_track_is_decided_once_all_is_said_of_it() {
     assert!(!decider.decided(TrackId(8)));
 }
 
-/// The frames of a track as a naive reader of the rule counts them: for the person, and
-/// for nobody, since the last one for anybody else.
+/// A naive count of a track's frames for the person and for nobody, since the last frame
+/// for somebody else.
 fn counted(history: &[(u64, Observation<'_>)], now: u64, evidence: &Evidence) -> [usize; 2] {
     let mut frames = [BTreeSet::new(), BTreeSet::new()];
     for (captured, observation) in history.iter().filter(|(_, o)| o.track == evidence.track) {
@@ -435,9 +436,9 @@ fn counted(history: &[(u64, Observation<'_>)], now: u64, evidence: &Evidence) ->
 }
 
 proptest! {
-    /// Weighing takes nothing away from what votes must say: whoever is let in has, on
-    /// that track and within the time, distinct frames over the threshold, as many as are
-    /// asked for, and none for anybody else; results may come late, twice, or both.
+    /// With the likelihood ratio the votes are needed all the same: a granted person has,
+    /// on that track and within `expires`, at least `frames` distinct frames over the
+    /// threshold and none for somebody else. Results may come late, twice, or both.
     #[test]
     fn whoever_is_let_in_by_weight_has_the_votes(
         frames in prop::collection::vec(
@@ -478,7 +479,7 @@ proptest! {
         }
     }
 
-    /// Whatever opens with weighing opens no earlier than without.
+    /// The likelihood ratio never makes a grant earlier.
     #[test]
     fn weighing_only_ever_keeps_shut(
         similarities in prop::collection::vec(0f32..1.0, 0..30), cosine in 0f32..1.0,
@@ -491,7 +492,7 @@ proptest! {
         }
     }
 
-    /// A single frame never opens, whatever it shows and however often it comes.
+    /// A single frame never grants, whatever it shows and however often it comes.
     #[test]
     fn one_frame_never_opens(similarity in 0.4f32..=1.0, times in 1usize..20) {
         let mut decider = weighed();

@@ -1,13 +1,13 @@
-//! Where faces count.
+//! The zone of the picture in which faces count.
 
 use crate::vision::frame::Rect;
 
-/// The part of the picture in which faces count, and how large they must be.
+/// The part of the picture in which faces count, and their minimum size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Zone {
-    /// Left, top, right, bottom as shares of the picture, 0..=1.
+    /// Left, top, right, bottom as fractions of the picture's width and height, 0..=1.
     pub area: [f32; 4],
-    /// Shorter side of a face, pixels: smaller ones are passing by.
+    /// Minimum of a bounding box's shorter side in pixels. Smaller faces are passers-by.
     pub minimum_face: f32,
 }
 
@@ -18,7 +18,8 @@ impl Default for Zone {
 }
 
 impl Zone {
-    /// Whether a face counts: its middle lies within, and it is large enough.
+    /// Whether a face counts: the centre of its bounding box lies in the zone, and the box
+    /// is large enough. `width` and `height` are those of the picture, in pixels.
     pub fn contains(&self, face: &Rect, width: usize, height: usize) -> bool {
         let (x, y) = face.center();
         let [left, top, right, bottom] = self.area;

@@ -1,4 +1,4 @@
-//! What happens to a door, and what follows.
+//! Inputs and outputs of the door's state machine.
 
 use super::leaf::Alarm;
 use super::lock::Order;
@@ -7,162 +7,164 @@ use crate::access::gallery::PersonId;
 use crate::access::schedule::Admission;
 use std::time::Duration;
 
-/// People let in who have not yet passed: as many as come through in one opening.
+/// Maximum number of people who were granted and have not passed yet: as many as walk
+/// through in one opening.
 pub(super) const MAX_PASSING: usize = 4;
-/// Notes of one step: at the most an end of lockout, a silent relay, a grant under
-/// duress, a mode, an alarm's end and another's beginning, and everybody who passes.
+/// Maximum number of notes of one step: the end of a lockout, a relay that does not
+/// answer, a grant and its duress alarm, a mode, the end of one alarm and the beginning of
+/// another, and a passage for each person in [`MAX_PASSING`].
 const MAX_NOTES: usize = 7 + MAX_PASSING;
 
-/// An order of whoever runs the building.
+/// An operator's command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
-    /// Open once.
+    /// Open once, for [`super::DoorSettings::open_for`].
     Open,
-    /// Nobody comes in.
+    /// Admit nobody; requests to exit still open the door.
     Lockdown,
-    /// Stay open.
+    /// Hold the door open until [`Self::Normal`] or [`Self::Lockdown`].
     AlwaysOpen,
-    /// An end to lockdown and to always open.
+    /// End lockdown and always open.
     Normal,
 }
 
-/// What happened.
+/// An input of the door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody known stands at the door, by the evidence of several frames.
+    /// A person was recognized in several frames.
     Known {
-        /// Who.
+        /// The recognized person.
         person: PersonId,
-        /// What the schedule says of them.
+        /// Whether their schedule admits them now.
         admission: Admission,
     },
-    /// Somebody tried and is not known, or not believed.
+    /// A stranger, or somebody who failed the liveness check, tried to come in.
     Refused,
-    /// Somebody inside wants to leave.
+    /// A request to exit.
     Exit,
-    /// The gesture for duress.
+    /// The duress gesture.
     Duress,
-    /// The contact: the door was opened.
+    /// The door contact reports that the door was opened.
     Opened,
-    /// The contact: the door was closed.
+    /// The door contact reports that the door was closed.
     Closed,
-    /// An order.
+    /// An operator's command.
     Command(Command),
-    /// The schedule that holds the door open has begun or ended.
+    /// The scheduled open hours have begun (`true`) or ended (`false`).
     OpenHours(bool),
-    /// Somebody passed at another door.
+    /// A person passed at another door.
     Passed {
-        /// Who.
+        /// The person who passed.
         person: PersonId,
-        /// Which way.
+        /// Into the area or out of it.
         role: Role,
-        /// How long ago.
+        /// Age of the passage.
         ago: Duration,
     },
-    /// The relay has answered.
+    /// The relay has answered an order.
     Answer {
-        /// Which order.
+        /// [`Order::number`] of that order.
         order: u32,
-        /// Whether it did as told.
+        /// Whether the relay carried it out.
         taken: bool,
     },
-    /// The relay is away: nobody knows what the lock does.
+    /// The relay is unreachable: the state of the lock is unknown.
     RelayAway,
-    /// The relay was away and is back.
+    /// The relay is reachable again.
     RelayBack,
-    /// Nothing but time.
+    /// Time has passed.
     Tick,
-    /// The service ends: power off.
+    /// The service ends: de-energise the relay for good.
     Stop,
 }
 
-/// Why somebody known is not let in, or an order not followed.
+/// Why a known person is not admitted, or a command is not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// Nobody comes in.
+    /// The door is in lockdown.
     Lockdown,
-    /// Too many tries; for so long from now.
+    /// The door is locked out after too many refused attempts.
     LockedOut {
-        /// Time left.
+        /// Remaining time of the lockout.
         left: Duration,
     },
-    /// What the schedule says.
+    /// The schedule does not admit them now.
     Schedule(Admission),
-    /// They passed this way already.
+    /// Hard anti-passback: their last passage went the same way.
     PassedAlready,
     /// The service has ended.
     Stopped,
 }
 
-/// Something to tell, one for each decision.
+/// Something to log and report: a decision or a change of the door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// Somebody known may come in.
+    /// A known person is admitted.
     Granted {
-        /// Who.
+        /// The admitted person.
         person: PersonId,
-        /// What the schedule says of them.
+        /// Why the schedule admits them.
         admission: Admission,
-        /// They passed this way already, and the rule is soft.
+        /// Their last passage went the same way: soft anti-passback, or hard under duress.
         again: bool,
     },
-    /// Somebody known may not.
+    /// A known person is not admitted.
     NotGranted {
-        /// Who.
+        /// The refused person.
         person: PersonId,
-        /// Why not.
+        /// The reason.
         why: Refusal,
     },
-    /// Somebody let in was forced to: nobody at the door may notice.
+    /// Duress alarm. It is silent: nobody at the door may notice.
     Duress {
-        /// Who.
+        /// The person under duress.
         person: PersonId,
     },
-    /// Somebody leaves.
+    /// A request to exit opens the door.
     Exit,
-    /// The order "open" is followed.
+    /// The command "open" is carried out.
     OpenedByCommand,
-    /// It is not.
+    /// The command "open" or "always open" is refused.
     NotOpenedByCommand(Refusal),
-    /// Another mode.
+    /// The mode has changed to this one.
     Mode(Mode),
-    /// The relay has opened the lock.
+    /// The relay has unlocked the door.
     Unlocked,
-    /// The relay has locked it.
+    /// The relay has locked the door.
     Locked,
-    /// The relay is off for good, and so a fail-safe lock is open.
+    /// The relay is de-energised for good, which leaves a fail-safe lock open.
     Released,
-    /// The relay has not said in time whether it opened.
+    /// The relay did not answer the order to open in time.
     NoAnswer,
-    /// The relay is back.
+    /// The relay is reachable again.
     RelayBack,
-    /// Somebody let in has passed.
+    /// An admitted person has passed.
     Passed {
-        /// Who.
+        /// The person who passed.
         person: PersonId,
-        /// Which way; other doors want to know.
+        /// Into the area or out of it. Other doors need it for anti-passback.
         role: Role,
     },
     /// An alarm begins.
     Alarm(Alarm),
-    /// It ends.
+    /// An alarm ends.
     AlarmEnded(Alarm),
-    /// Too many refused tries: nobody is let in for so long.
+    /// Too many refused attempts: nobody is admitted for this duration.
     LockedOut(Duration),
-    /// That is over.
+    /// The lockout is over.
     LockoutEnded,
 }
 
-/// What follows of an event.
+/// Output of one step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Actions {
-    /// What the relay is to do. The answer comes back as an event.
+    /// Order for the relay. Its answer comes back as [`Event::Answer`].
     pub relay: Option<Order>,
-    /// What to tell, in order.
+    /// Notes in the order in which they happened.
     pub notes: heapless::Vec<Note, MAX_NOTES>,
 }
 
-/// What holds for the door by order or by schedule.
+/// Mode of the door, set by command or by schedule.
 ///
 /// ```text
 ///            AlwaysOpen, or open hours begin
@@ -173,17 +175,16 @@ pub struct Actions {
 ///  (to AlwaysOpen during open hours)
 /// ```
 ///
-/// Lockdown is left by the order "normal" alone: neither "always open" nor open
-/// hours end it.
+/// Only the command "normal" ends lockdown; "always open" and open hours do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Locked, and open for whoever may come in.
+    /// Locked; a grant, a request to exit or the command "open" opens it for a while.
     Normal,
-    /// Nobody comes in. Whoever wants to leave may.
+    /// Locked; only a request to exit opens it.
     Lockdown,
-    /// Open.
+    /// Held open.
     AlwaysOpen {
-        /// By the schedule and not by an order.
+        /// Open by schedule, not by command.
         by_schedule: bool,
     },
 }

@@ -1,17 +1,18 @@
-//! Why the lock is open, and until when.
+//! A reason to hold the lock open, with its end.
 
 use super::lock::ANSWER_WITHIN;
 use std::time::Duration;
 
-/// Until when somebody wants the lock open.
+/// How long a grant or a request to exit wants the lock open. Times are on the service's
+/// monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Claim {
     #[default]
     None,
-    /// From the relay's answer on, for so long; nothing if that takes too long,
-    /// however often the relay comes back meanwhile.
+    /// Waits for the relay: from its answer on, the claim holds for `lasts`. Without an
+    /// answer within [`ANSWER_WITHIN`] it lapses, even if the relay reconnects meanwhile.
     Asked { made: Duration, lasts: Duration },
-    /// Until a time.
+    /// The lock is open, and the claim holds until `until`.
     Until { made: Duration, until: Duration },
 }
 
@@ -24,7 +25,7 @@ impl Claim {
         }
     }
 
-    /// When it ends at the latest, where it holds yet.
+    /// Latest time at which the claim can end; `None` without a claim.
     pub fn until(self) -> Option<Duration> {
         match self {
             Self::None => None,
@@ -33,7 +34,7 @@ impl Claim {
         }
     }
 
-    /// The lock is open now.
+    /// The relay has opened the lock at `now`: a waiting claim starts to count.
     pub fn answered(self, now: Duration) -> Self {
         match self {
             Self::Asked { made, lasts } if self.holds(now) => {
@@ -43,7 +44,7 @@ impl Claim {
         }
     }
 
-    /// Whoever made it before a time has passed.
+    /// Drops the claim if it was made at or before `by`: its person has gone through.
     pub fn used(self, by: Duration) -> Self {
         match self {
             Self::Asked { made, .. } | Self::Until { made, .. } if made <= by => Self::None,

@@ -1,15 +1,15 @@
-//! The leaf of the door, where a contact tells whether it is open.
+//! The door leaf as the door contact reports it: held-open and forced-door detection.
 
 use std::time::Duration;
 
-/// Somebody who pulls in the last moment still pulls rightly: that long after the
-/// relay has locked.
+/// Grace time after the relay has locked: opening the door within it raises no
+/// forced-door alarm.
 pub(super) const LAST_PULL: Duration = Duration::from_secs(1);
 
-/// Where the leaf is.
+/// State of the door leaf.
 ///
 /// ```text
-///                opened, rightly           too long
+///            opened while unlocked     after `held_after`
 ///   Closed ----------------------> Ajar ------------> HeldTooLong (alarm)
 ///    |  ^                           | ^                |       |
 ///    |  +---------- closed ---------+ +- always open --+       |
@@ -17,43 +17,43 @@ pub(super) const LAST_PULL: Duration = Duration::from_secs(1);
 ///    | opened while locked
 ///    +----> Forced (alarm) -- closed --> Closed
 ///
-///   Unknown: no contact, or it has not said anything yet; the first word leads to
-///   Closed or Ajar, for nobody knows who opened it
+///   Unknown: no contact, or no report from it yet. The first report leads to Closed
+///   or Ajar, never to Forced: the door may have been open all along.
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Leaf {
-    /// No contact has spoken.
+    /// No contact, or no report from it yet.
     #[default]
     Unknown,
     /// Closed.
     Closed,
-    /// Open, and may be.
+    /// Open, and not yet for too long.
     Ajar {
-        /// When it was opened, or when the time it may be open began.
+        /// When it was opened, or when always open ended.
         since: Duration,
     },
-    /// Open for too long.
+    /// Held open for too long (alarm).
     HeldTooLong,
-    /// Opened while the door was locked.
+    /// Forced: opened while the door was locked (alarm).
     Forced,
 }
 
-/// What is alarmed about. A silent alarm is none of these.
+/// An audible alarm of the leaf. The silent duress alarm is [`super::Note::Duress`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Alarm {
-    /// The door stands open for too long.
+    /// The door is held open for too long.
     HeldTooLong,
     /// The door was opened while it was locked.
     Forced,
 }
 
 impl Leaf {
-    /// Whether the contact says open.
+    /// Whether the contact reports the door as open.
     pub fn is_open(self) -> bool {
         matches!(self, Self::Ajar { .. } | Self::HeldTooLong | Self::Forced)
     }
 
-    /// What it alarms about.
+    /// The alarm that this state raises, if any.
     pub fn alarm(self) -> Option<Alarm> {
         match self {
             Self::HeldTooLong => Some(Alarm::HeldTooLong),
@@ -62,18 +62,19 @@ impl Leaf {
         }
     }
 
-    /// The contact says open. `rightly` is whether the lock was, or lately.
+    /// The contact reports open. `rightly`: the lock is or may be open, or was locked less
+    /// than [`LAST_PULL`] ago.
     pub(super) fn opened(self, now: Duration, rightly: bool) -> Self {
         match self {
             Self::Unknown => Self::Ajar { since: now },
             Self::Closed if rightly => Self::Ajar { since: now },
             Self::Closed => Self::Forced,
-            // Said already.
+            // Reported already.
             open @ (Self::Ajar { .. } | Self::HeldTooLong | Self::Forced) => open,
         }
     }
 
-    /// Time passes. While the door may be open always, no time counts.
+    /// Time passes. While the door is always open, held-open time does not count.
     pub(super) fn elapse(self, now: Duration, held_after: Duration, always_open: bool) -> Self {
         match self {
             Self::Ajar { .. } | Self::HeldTooLong if always_open => Self::Ajar { since: now },

@@ -1,14 +1,15 @@
-//! The lock: what the relay is told, and what it has answered.
+//! The lock: orders to the relay and its answers.
 
 use std::time::Duration;
 
-/// Between two tries to lock with a relay that says no.
+/// Delay before the next order to lock after the relay refused one or became
+/// unreachable.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// A relay silent for longer has not done as told: a serial command takes some
-/// milliseconds, a board that is plugged in anew about a second.
+/// Timeout of the relay's answer; after it the order counts as failed. A serial command
+/// takes some milliseconds, a board that was just plugged in about a second.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// What the lock does without power.
+/// State of the lock without power.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LockKind {
@@ -20,7 +21,7 @@ pub enum LockKind {
 }
 
 impl LockKind {
-    /// Whether the relay is on while the lock is open, or locked.
+    /// Whether the relay is energised while the lock is open (`open`) or locked (`!open`).
     pub fn energised(self, open: bool) -> bool {
         match self {
             Self::FailSecure => open,
@@ -29,16 +30,16 @@ impl LockKind {
     }
 }
 
-/// A command to the relay. Its answer names the number.
+/// An order to the relay. The answer carries its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// One more than that of the last one.
+    /// One more than the number of the previous order; wraps around.
     pub number: u32,
-    /// On or off.
+    /// `true` energises the relay, `false` de-energises it.
     pub energise: bool,
 }
 
-/// Where the lock is.
+/// State of the lock.
 ///
 /// ```text
 ///            wanted open             taken
@@ -47,51 +48,50 @@ pub struct Order {
 ///     | taken    wanted open |   | not taken,  | not wanted open
 ///     |                      |   | not wanted  |
 ///     +---------------------- Locking <--------+
-///                             |     ^ not taken: again after a moment
+///                             |     ^ not taken: repeated
 ///                             +-----+
 ///
-///   any -- stop --> Stopping (not taken: again) -- taken --> Stopped
+///   any -- stop --> Stopping (not taken: repeated) -- taken --> Stopped
 /// ```
 ///
-/// A state moves on only after the relay has answered: the lock counts as open
-/// or locked once the command was taken. An answer to an earlier command than the
-/// last says nothing.
+/// "taken" is the relay's answer that it carried the order out. The lock counts as open or
+/// locked only after that answer. Answers to any order but the last are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Locked, as far as the relay has answered.
+    /// Locked; the relay has confirmed it.
     Locked {
-        /// When it answered.
+        /// When the relay confirmed it.
         since: Duration,
     },
-    /// Told to open, not yet answered.
+    /// Ordered to open; not yet answered.
     Granting {
-        /// When it was told.
+        /// When the order was given.
         told: Duration,
     },
-    /// Open, as the relay has answered.
+    /// Open; the relay has confirmed it.
     Open,
-    /// To be locked, told so or about to be.
+    /// To be locked: the order is given or due.
     Locking {
-        /// When it is told (again).
+        /// When the order is given, or repeated without an answer.
         due: Duration,
     },
-    /// To be without power, told so or about to be.
+    /// To be de-energised for good: the order is given or due.
     Stopping {
-        /// When it is told (again).
+        /// When the order is given, or repeated without an answer.
         due: Duration,
     },
-    /// Without power for good.
+    /// De-energised for good.
     Stopped,
 }
 
-/// What an answer brought about.
+/// Effect of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answered {
     Opened,
     Locked,
-    /// It was to open and does not.
+    /// The relay refused the order to open.
     NotOpened,
-    /// Nothing but a later try.
+    /// No change; at most the order is repeated later.
     Nothing,
 }
 
@@ -99,16 +99,16 @@ pub(super) enum Answered {
 pub(super) struct Lock {
     kind: LockKind,
     state: State,
-    /// Of the last order.
+    /// Number of the last order.
     number: u32,
-    /// Whether its answer is still to come.
+    /// Whether the last order is still unanswered.
     waits: bool,
-    /// Since when it is locked for sure: nothing may have opened it since.
+    /// See [`Self::shut`].
     shut: Option<Duration>,
 }
 
 impl Lock {
-    /// Begins by locking, whatever the relay was left at.
+    /// Starts in `Locking`: the state that the relay was left in is unknown.
     pub fn new(now: Duration, kind: LockKind) -> Self {
         let state = State::Locking { due: now };
         Self { kind, state, number: 0, waits: false, shut: None }
@@ -118,17 +118,17 @@ impl Lock {
         self.state
     }
 
-    /// Since when it is locked for sure; nothing where it is, or may be, open.
+    /// Time since which the lock is certainly locked; `None` if it is or may be open.
     pub fn shut(&self) -> Option<Duration> {
         self.shut
     }
 
-    /// Whether an answer to opening is overdue.
+    /// Whether the answer to an order to open is overdue.
     pub fn overdue(&self, now: Duration) -> bool {
         matches!(self.state, State::Granting { told } if now >= told + ANSWER_WITHIN)
     }
 
-    /// The relay has answered an order.
+    /// Takes the relay's answer to order `number`.
     pub fn answer(&mut self, now: Duration, number: u32, taken: bool) -> Answered {
         if number != self.number || !self.waits {
             return Answered::Nothing;
@@ -148,7 +148,7 @@ impl Lock {
             (State::Stopping { .. }, false) => {
                 (State::Stopping { due: now + RETRY_AFTER }, Answered::Nothing)
             }
-            // Answered already.
+            // These states expect no answer.
             (state @ (State::Locked { .. } | State::Open | State::Stopped), _) => {
                 (state, Answered::Nothing)
             }
@@ -157,44 +157,45 @@ impl Lock {
         answered
     }
 
-    /// The relay did not open, or did not say: it may be open for all we know.
+    /// The relay refused to open or did not answer. It may be open all the same, so it is
+    /// ordered to lock.
     pub fn not_opened(&mut self, now: Duration) -> Answered {
         self.state = State::Locking { due: now };
         Answered::NotOpened
     }
 
-    /// The relay is away: what it does nobody knows, and it is told to lock once it
-    /// answers. Whether it was open, or about to be.
+    /// The relay is unreachable, so the state of the lock is unknown and the relay is
+    /// ordered to lock. Returns whether the lock was open or about to open.
     pub fn away(&mut self, now: Duration) -> bool {
         let opened = matches!(self.state, State::Granting { .. } | State::Open);
         if opened || matches!(self.state, State::Locked { .. }) {
             self.state = State::Locking { due: now + RETRY_AFTER };
             self.waits = false;
         }
-        // Without its relay it falls to what its kind is without power.
+        // Without its relay a fail-safe lock falls open, a fail-secure one stays locked.
         self.shut = self.shut.filter(|_| self.kind == LockKind::FailSecure);
         opened
     }
 
-    /// The relay was away and is back, in a state nobody knows.
+    /// The relay is reachable again, in an unknown state.
     pub fn back(&mut self, now: Duration) {
         self.state = match self.state {
             State::Stopping { .. } | State::Stopped => State::Stopping { due: now },
-            // Towards open again if that is still wanted.
+            // `drive` opens it again in the same step if it is still wanted open.
             State::Locked { .. } | State::Granting { .. } | State::Open | State::Locking { .. } => {
                 State::Locking { due: now }
             }
         };
     }
 
-    /// Power off for good.
+    /// De-energises the relay for good.
     pub fn stop(&mut self, now: Duration) {
         if self.state != State::Stopped {
             self.state = State::Stopping { due: now };
         }
     }
 
-    /// Moves towards what is wanted.
+    /// Moves towards the wanted state; returns the order for the relay, if one is due.
     pub fn drive(&mut self, now: Duration, open: bool) -> Option<Order> {
         let (state, energise) = match (self.state, open) {
             (State::Locked { .. } | State::Locking { .. }, true) => {

@@ -1,17 +1,19 @@
-//! After several refused tries nobody is let in for a while, then for longer.
+//! Lockout: after several refused attempts nobody is admitted for a while. Each further
+//! lockout lasts twice as long.
 
 use std::time::Duration;
 
-/// When and for how long.
+/// When a lockout begins and how long it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockoutSettings {
-    /// Refused tries in a row that lock out; 0 is never.
+    /// Refused attempts in a row that cause a lockout; 0 disables it.
     pub tries: u32,
-    /// For how long the first time; each further one takes twice as long.
+    /// Duration of the first lockout. Each further one lasts twice as long.
     pub first: Duration,
-    /// But never longer than this.
+    /// Longest duration of a lockout.
     pub longest: Duration,
-    /// So long without a try forgets all of it, as does somebody let in.
+    /// After this time without a refused attempt the count starts over. A grant resets it,
+    /// too.
     pub forget: Duration,
 }
 
@@ -29,14 +31,15 @@ impl Default for LockoutSettings {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lockout {
     tries: u32,
-    /// Lockouts so far.
+    /// Number of lockouts since the count started.
     level: u32,
     until: Option<Duration>,
     last: Duration,
 }
 
 impl Lockout {
-    /// A try was refused; until when nobody is let in, where this begins now.
+    /// Counts a refused attempt. Returns the end of the lockout if one begins now. Attempts
+    /// during a lockout do not count.
     pub fn refused(&mut self, now: Duration, settings: &LockoutSettings) -> Option<Duration> {
         if settings.tries == 0 || self.until.is_some() {
             return None;
@@ -55,17 +58,17 @@ impl Lockout {
         Some(until)
     }
 
-    /// Until when nobody is let in.
+    /// End of the current lockout.
     pub fn until(&self) -> Option<Duration> {
         self.until
     }
 
-    /// Whether it has just come to its end.
+    /// Whether the lockout has just ended.
     pub fn elapse(&mut self, now: Duration) -> bool {
         self.until.take_if(|until| now >= *until).is_some()
     }
 
-    /// Somebody was let in.
+    /// Resets the counts: somebody was admitted.
     pub fn forget(&mut self) {
         (self.tries, self.level) = (0, 0);
     }

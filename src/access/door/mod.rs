@@ -1,17 +1,17 @@
-//! The door, as a state machine: who may come in through it now, what the relay is
-//! told, and what the contact means.
+//! The door as a state machine: it decides who may come in now, gives orders to the relay
+//! and interprets the door contact.
 //!
-//! Four things go on at once, each with its own diagram: the lock ([`State`]), the
-//! leaf ([`Leaf`]), the mode ([`Mode`]) and the refused tries. What wants the lock
-//! open is kept as claims, each with its end:
+//! It combines four state machines: the lock ([`State`]), the leaf ([`Leaf`]), the mode
+//! ([`Mode`]) and the lockout after refused attempts. Reasons to hold the lock open are
+//! claims, each with its end:
 //!
 //! ```text
 //!   wanted open =  exit claim
 //!               or mode is not lockdown, and: always open, or grant claim
 //!
-//!   grant claim: somebody known, or the command "open";   for `open_for`
-//!   exit claim:  request to exit; no mode takes it away;  for `exit_for`
-//!   each counts from the relay's answer, or from now where it is open already
+//!   grant claim: a known person, or the command "open";   for `open_for`
+//!   exit claim:  request to exit; no mode cancels it;     for `exit_for`
+//!   each counts from the relay's answer, or from now if the lock is open already
 //! ```
 
 mod event;
@@ -41,28 +41,28 @@ use lockout::Lockout;
 use passback::Passback;
 use std::time::Duration;
 
-/// A door that is to be open always and whose relay does not take it is locked
-/// again for so long.
+/// Delay of "always open" after the relay failed to open: the door stays locked
+/// meanwhile.
 const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// How a door behaves.
+/// Settings of a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DoorSettings {
-    /// What the lock does without power.
+    /// Fail-secure or fail-safe.
     pub lock: LockKind,
-    /// For how long somebody let in may pull the door.
+    /// How long a grant unlocks the door.
     pub open_for: Duration,
-    /// The same for a request to exit.
+    /// How long a request to exit unlocks the door.
     pub exit_for: Duration,
-    /// Whether it locks as soon as it has closed behind somebody.
+    /// Whether to lock as soon as the door has closed behind somebody.
     pub lock_when_closed: bool,
-    /// A door open for so long is held too long.
+    /// Time after which an open door counts as held open.
     pub held_after: Duration,
-    /// A duress gesture counts for whoever is recognized so long before or after.
+    /// A duress gesture applies to a person recognized within this time before or after it.
     pub duress_within: Duration,
-    /// Refused tries.
+    /// Lockout after refused attempts.
     pub lockout: LockoutSettings,
-    /// Passing twice.
+    /// Anti-passback.
     pub passback: PassbackSettings,
 }
 
@@ -81,7 +81,7 @@ impl Default for DoorSettings {
     }
 }
 
-/// One door.
+/// State machine of one door.
 #[derive(Clone, Debug)]
 pub struct Door {
     settings: DoorSettings,
@@ -92,22 +92,22 @@ pub struct Door {
     lockdown: bool,
     always_open: bool,
     open_hours: bool,
-    /// No use in opening before, for the sake of always open.
+    /// Always open does not open the door before this time.
     open_again: Duration,
     grant: Claim,
     exit: Claim,
     lockout: Lockout,
     passback: Passback,
-    /// Let in and not yet through.
+    /// Admitted people who have not passed yet.
     passing: heapless::Vec<PersonId, MAX_PASSING>,
-    /// Until when a gesture for duress counts.
+    /// Until when the last duress gesture counts.
     duress_until: Option<Duration>,
-    /// Who was recognized last, and when.
+    /// The person recognized last, and when.
     last: Option<(PersonId, Duration)>,
 }
 
 impl Door {
-    /// Begins by locking, whatever the relay was left at.
+    /// Starts with an order to lock: the state that the relay was left in is unknown.
     pub fn new(now: Duration, settings: DoorSettings) -> (Self, Actions) {
         let mut door = Self {
             settings,
@@ -130,25 +130,24 @@ impl Door {
         (door, Actions { relay, ..Actions::default() })
     }
 
-    /// Behaves differently from now on; what is known of the door stays, lockdown and
-    /// refused tries above all. Another kind of lock is another door: that one setting
-    /// stays as it is.
+    /// Applies new settings. The state of the door stays, lockdown and refused attempts
+    /// included. [`DoorSettings::lock`] is ignored: changing it requires a new [`Door`].
     pub fn set_settings(&mut self, settings: DoorSettings) {
         self.settings = DoorSettings { lock: self.settings.lock, ..settings };
     }
 
-    /// Where the lock is.
+    /// State of the lock.
     pub fn state(&self) -> State {
         self.lock.state()
     }
 
-    /// Whether the relay is on while the door is locked.
+    /// Whether the relay is energised while the door is locked.
     pub fn idle(&self) -> bool {
         self.settings.lock.energised(false)
     }
 
-    /// Until when the lock is wanted open at the latest, as far as is known now; nothing
-    /// where that has no end.
+    /// Latest time until which the lock is wanted open, as far as known now. `None` while
+    /// always open; zero if nothing has claimed the lock.
     pub fn open_until(&self) -> Option<Duration> {
         if matches!(self.mode(), Mode::AlwaysOpen { .. }) {
             return None;
@@ -157,12 +156,12 @@ impl Door {
         Some(grant.until().max(self.exit.until()).unwrap_or_default())
     }
 
-    /// Where the leaf is.
+    /// State of the door leaf.
     pub fn leaf(&self) -> Leaf {
         self.leaf
     }
 
-    /// What holds for the door.
+    /// Current mode.
     pub fn mode(&self) -> Mode {
         match (self.lockdown, self.always_open, self.open_hours) {
             (true, ..) => Mode::Lockdown,
@@ -172,7 +171,7 @@ impl Door {
         }
     }
 
-    /// Takes one event at a time on a clock that does not run backwards.
+    /// Takes one event. `now` is on a clock that never runs backwards.
     pub fn step(&mut self, now: Duration, event: Event) -> Actions {
         let mut actions = Actions::default();
         let (mode, alarm) = (self.mode(), self.leaf.alarm());
@@ -182,7 +181,7 @@ impl Door {
         } else {
             self.take(now, event, &mut actions);
         }
-        // Again, for the mode may be another now.
+        // Again: the event may have changed the mode.
         self.elapse_leaf(now);
         if self.mode() != mode {
             tell(&mut actions, Note::Mode(self.mode()));
@@ -205,7 +204,7 @@ impl Door {
         always || grant || self.exit.holds(now)
     }
 
-    /// What time alone brings about.
+    /// Applies timeouts.
     fn elapse(&mut self, now: Duration, actions: &mut Actions) {
         if self.lockout.elapse(now) {
             tell(actions, Note::LockoutEnded);
@@ -216,7 +215,7 @@ impl Door {
                 self.lock.not_opened(now);
                 self.give_up(now);
             }
-            // Nobody has pulled.
+            // Nobody opened the door.
             State::Locked { since } if now >= since + LAST_PULL => self.passing.clear(),
             _ => {}
         }
@@ -263,7 +262,7 @@ impl Door {
         }
     }
 
-    /// The service ends: all that still counts is that the power goes off.
+    /// The service is ending: only de-energising the relay still matters.
     fn step_stopped(&mut self, now: Duration, event: Event, actions: &mut Actions) {
         match event {
             Event::Answer { order, taken } => self.answer(now, order, taken, actions),
@@ -299,7 +298,7 @@ impl Door {
         } else if !admission.admitted() {
             Some(Refusal::Schedule(admission))
         } else if again && hard && !forced {
-            // Under duress it matters more that the door opens.
+            // Under duress the door opens all the same.
             Some(Refusal::PassedAlready)
         } else {
             None
@@ -320,7 +319,7 @@ impl Door {
         self.lockout.forget();
         self.grant = self.claim(now, self.settings.open_for);
         if !self.passing.contains(&person) {
-            // Where more pass in one opening, the earliest have.
+            // If there are more, the earliest have passed already.
             if self.passing.is_full() {
                 self.passing.remove(0);
             }
@@ -346,7 +345,7 @@ impl Door {
                 self.grant = Claim::None;
                 self.passing.clear();
             }
-            // Lockdown is ended on purpose or not at all.
+            // Only the command "normal" ends lockdown.
             Command::AlwaysOpen if self.lockdown => {
                 tell(actions, Note::NotOpenedByCommand(Refusal::Lockdown));
             }
@@ -358,7 +357,7 @@ impl Door {
         }
     }
 
-    /// A claim from now, or from the relay's answer.
+    /// A claim that counts from `made` if the lock is open, else from the relay's answer.
     fn claim(&self, made: Duration, lasts: Duration) -> Claim {
         let claim = Claim::Asked { made, lasts };
         if self.state() == State::Open { claim.answered(made) } else { claim }
@@ -385,7 +384,7 @@ impl Door {
         }
     }
 
-    /// The relay does not open: whoever wanted it must ask again.
+    /// The relay did not open: drops all claims, so that people have to ask again.
     fn give_up(&mut self, now: Duration) {
         (self.grant, self.exit) = (Claim::None, Claim::None);
         self.passing.clear();
@@ -393,7 +392,7 @@ impl Door {
     }
 
     fn opened(&mut self, now: Duration, actions: &mut Actions) {
-        // The relay may have moved though it has not answered, or not locked yet.
+        // The relay may have opened without answering, or may not have locked yet.
         let rightly = self.lock.shut().is_none_or(|since| now < since + LAST_PULL);
         if !self.leaf.is_open() {
             self.leaf_opened = now;
@@ -406,8 +405,8 @@ impl Door {
 
     fn closed(&mut self) {
         if self.settings.lock_when_closed && self.leaf.is_open() {
-            // Who went through, nobody knows: a grant first, so that somebody who came in
-            // does not keep in whoever asked to leave.
+            // Nobody knows who went through. End the grant first, so that a person who came
+            // in does not lock in a person who asked to leave.
             let granted = self.grant.holds(self.leaf_opened);
             let grant = self.grant.used(self.leaf_opened);
             if !granted || grant == self.grant {
@@ -418,7 +417,7 @@ impl Door {
         self.leaf = Leaf::Closed;
     }
 
-    /// Whoever was let in is through.
+    /// Everybody who was admitted has passed.
     fn passed(&mut self, now: Duration, actions: &mut Actions) {
         let passing = core::mem::take(&mut self.passing);
         let Some(role) = self.settings.passback.role else { return };
@@ -441,7 +440,7 @@ impl Door {
 }
 
 fn tell(actions: &mut Actions, note: Note) {
-    // There is room for all that one step can bring about.
+    // `MAX_NOTES` is enough for any step.
     let pushed = actions.notes.push(note);
-    debug_assert!(pushed.is_ok(), "more notes than a step can have: {note:?}");
+    debug_assert!(pushed.is_ok(), "no room for another note in this step: {note:?}");
 }

@@ -1,53 +1,53 @@
-//! Anti-passback: who came in must go out before coming in again, so that one
+//! Anti-passback: a person who came in must go out before coming in again, so that one
 //! face does not let in two people.
 //!
-//! Two doors share a role where both let people in, or both out: what passes at
-//! one is told to the other.
+//! Doors report passages to each other, so that one area can have several doors in and
+//! several out.
 
 use crate::access::gallery::PersonId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// People remembered: as many as the largest gallery holds. Whoever passed longest
-/// ago makes room.
+/// Maximum number of people remembered: the size of the largest gallery. The person whose
+/// passage is oldest makes room.
 const MOST_PEOPLE: usize = 10_000;
 
-/// Times are counted from so long before the clock begins: others may tell of what was
-/// before this service, and longer than this nobody remembers.
+/// Offset of stored times, so that passages from before the service started can be
+/// stored. Older passages are ignored.
 const BEFORE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Which way people pass at a reader.
+/// Direction of a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Into the area.
     In,
-    /// Out of it.
+    /// Out of the area.
     Out,
 }
 
-/// What to do about somebody who passes the same way twice.
+/// What to do about a person who passes the same way twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AntiPassback {
-    /// Nothing.
+    /// Passages are not checked.
     #[default]
     Off,
-    /// Let them pass, and tell.
+    /// Admit the person and report it.
     Soft,
-    /// Do not let them pass.
+    /// Refuse the person, except under duress.
     Hard,
 }
 
-/// How it is kept.
+/// Settings of anti-passback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PassbackSettings {
-    /// Whether.
+    /// Off, soft or hard.
     pub rule: AntiPassback,
-    /// Which way people pass here; nothing is kept without.
+    /// Direction of this reader; without it, passages at this door are not recorded.
     pub role: Option<Role>,
-    /// A passage so long ago is forgotten: somebody may have left by a window.
+    /// Age at which a passage is forgotten: the person may have left another way.
     pub forget: Duration,
 }
 
@@ -57,14 +57,15 @@ impl Default for PassbackSettings {
     }
 }
 
-/// Which way everybody passed last, and when.
+/// Direction and time of each person's last passage.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Passback {
     last: BTreeMap<PersonId, (Role, Duration)>,
 }
 
 impl Passback {
-    /// Whether somebody who is to pass here passed this way last.
+    /// Whether this person's last passage had the direction of this reader and is not yet
+    /// forgotten.
     pub fn again(&self, now: Duration, person: PersonId, settings: &PassbackSettings) -> bool {
         let lately = |at: Duration| (now + BEFORE).saturating_sub(at) < settings.forget;
         settings.rule != AntiPassback::Off
@@ -74,8 +75,8 @@ impl Passback {
                 .is_some_and(|(role, at)| Some(*role) == settings.role && lately(*at))
     }
 
-    /// Somebody passed, here or elsewhere, so long ago. What is heard late does not undo
-    /// what is known to have come after it.
+    /// Records a passage at this or another door, `ago` before `now`. A late report does
+    /// not replace a newer passage.
     pub fn passed(&mut self, now: Duration, ago: Duration, person: PersonId, role: Role) {
         if ago >= BEFORE {
             return;

@@ -1,5 +1,5 @@
-//! What holds after whatever happens in whatever order, for each type of lock, held
-//! against a record of the events that is kept apart from the door.
+//! Properties that hold after any sequence of events, for each kind of lock. They are
+//! checked against a record of the events that is independent of the door.
 
 use super::lock::ANSWER_WITHIN;
 use super::*;
@@ -10,14 +10,14 @@ const OPEN_FOR: Duration = Duration::from_secs(3);
 const EXIT_FOR: Duration = Duration::from_secs(4);
 const FORGET: Duration = Duration::from_secs(60);
 
-/// What the world does.
+/// A random input.
 #[derive(Clone, Copy, Debug)]
 enum Happens {
-    /// To the door.
+    /// An event at the door.
     Event(Event),
-    /// The relay answers the last order.
+    /// The relay answers the last order: carried out or not.
     Answers(bool),
-    /// Some answer to some order.
+    /// An answer to an arbitrary order.
     Noise(u32, bool),
 }
 
@@ -64,28 +64,29 @@ fn happens() -> impl Strategy<Value = Happens> {
     ]
 }
 
-/// The record.
+/// The door and the independent record of its events.
 struct Record {
     settings: DoorSettings,
     door: Door,
     now: Duration,
     last: Order,
-    /// Whether the last order was answered, and how.
+    /// Answer to the last order, if there was one.
     answered: Option<bool>,
-    /// The relay has gone since: what it was told says nothing any more.
+    /// The relay became unreachable after the last order, which therefore no longer counts.
     void: bool,
     lockdown: bool,
     always_open: bool,
     open_hours: bool,
-    /// Since when the door is let be open for the grant or command on record.
+    /// Time of the last grant or command to open.
     granted: Option<Duration>,
     exit: Option<Duration>,
     locked_out_until: Option<Duration>,
     duress: Option<Duration>,
-    /// Which way, and when, in milliseconds of the clock, which may be before it began.
+    /// Direction and time of each person's last passage. Milliseconds of the clock;
+    /// negative if before it began.
     passed: std::collections::BTreeMap<PersonId, (Role, i64)>,
     contact_open: bool,
-    /// Since when it is locked for sure.
+    /// Time since which the lock is certainly locked.
     shut: Option<Duration>,
 }
 
@@ -126,7 +127,7 @@ impl Record {
         !self.lockdown && (self.always_open || self.open_hours)
     }
 
-    /// Whether a grant, an exit or a command on record lets the door be open now.
+    /// Whether a recorded grant, exit or command allows the door to be open now.
     fn may_be_open(&self) -> bool {
         let within = |at: Option<Duration>, lasts: Duration| {
             at.is_some_and(|at| self.now < at + ANSWER_WITHIN + lasts)
@@ -173,8 +174,8 @@ impl Record {
             match *note {
                 Note::Granted { person, admission, again } => {
                     decided += 1;
-                    prop_assert!(!self.lockdown, "lockdown beats every grant");
-                    prop_assert!(self.locked_out_until.is_none(), "as does a lockout");
+                    prop_assert!(!self.lockdown, "a grant during lockdown");
+                    prop_assert!(self.locked_out_until.is_none(), "a grant during a lockout");
                     prop_assert!(admission.admitted());
                     let ms = |time: Duration| time.as_millis() as i64;
                     let lately = |at: i64| ms(self.now) < at + ms(FORGET);
@@ -183,20 +184,20 @@ impl Record {
                     let rule = self.settings.passback.rule;
                     prop_assert_eq!(again, inside && rule != AntiPassback::Off);
                     if rule == AntiPassback::Hard && inside {
-                        prop_assert!(self.duress.is_some(), "nobody comes in twice unforced");
+                        prop_assert!(self.duress.is_some(), "hard anti-passback was ignored");
                     }
                     self.granted = Some(self.now);
                 }
                 Note::NotGranted { .. } => decided += 1,
                 Note::OpenedByCommand => {
-                    prop_assert!(!self.lockdown, "lockdown beats the order to open");
+                    prop_assert!(!self.lockdown, "the command \"open\" worked in lockdown");
                     self.granted = Some(self.now);
                 }
                 Note::Exit => self.exit = Some(self.now),
                 Note::Duress { .. } => {
                     let within = self.settings.duress_within;
                     let lately = self.duress.take().is_some_and(|at| self.now < at + within);
-                    prop_assert!(lately, "no alarm without the gesture");
+                    prop_assert!(lately, "a duress alarm without the gesture");
                 }
                 Note::Passed { person, role } => {
                     self.passed.insert(person, (role, self.now.as_millis() as i64));
@@ -204,10 +205,10 @@ impl Record {
                 Note::LockedOut(lasts) => self.locked_out_until = Some(self.now + lasts),
                 Note::Unlocked => prop_assert!(
                     opening && matches!(event, Event::Answer { taken: true, .. }),
-                    "open only as the relay has answered"
+                    "unlocked without the relay's answer"
                 ),
                 Note::Alarm(Alarm::Forced) => {
-                    let since = self.shut.expect("forced is what was locked");
+                    let since = self.shut.expect("a forced door was locked before");
                     prop_assert!(event == Event::Opened && self.now >= since + LAST_PULL);
                 }
                 _ => {}
@@ -231,29 +232,29 @@ impl Record {
         }
         let shut = self.shut.is_some_and(|since| self.now >= since + LAST_PULL);
         if event == Event::Opened && leaf == Leaf::Closed && shut && !self.always() {
-            prop_assert_eq!(self.door.leaf(), Leaf::Forced, "whether the relay is there or not");
+            prop_assert_eq!(self.door.leaf(), Leaf::Forced, "relay reachable or not");
         }
         if refused && opening && matches!(before, State::Granting { .. }) {
             let locks = actions.relay.is_some_and(|_| !self.told_to_open());
-            prop_assert!(locks, "a relay that does not open is told to lock");
+            prop_assert!(locks, "a relay that refused to open was not ordered to lock");
         }
         if self.told_to_open() {
-            prop_assert!(self.may_be_open(), "open without a record, or for too long");
+            prop_assert!(self.may_be_open(), "open without a reason, or for too long");
         }
         if event == Event::Exit {
-            prop_assert!(self.told_to_open(), "nothing keeps anybody in");
+            prop_assert!(self.told_to_open(), "a request to exit did not open");
         }
         match self.door.state() {
             State::Open => prop_assert!(self.told_to_open() && self.answered == Some(true)),
             State::Granting { told } => {
                 prop_assert!(self.told_to_open() && self.answered.is_none());
-                prop_assert!(self.now < told + ANSWER_WITHIN, "silence is no answer");
+                prop_assert!(self.now < told + ANSWER_WITHIN, "the answer's timeout passed");
             }
             State::Locked { .. } => {
                 prop_assert!(!self.told_to_open() && self.answered == Some(true));
             }
             State::Locking { .. } => prop_assert!(!self.told_to_open() || self.answered.is_some()),
-            State::Stopping { .. } | State::Stopped => prop_assert!(false, "nobody stopped it"),
+            State::Stopping { .. } | State::Stopped => prop_assert!(false, "stopped unasked"),
         }
         let falls_open = event == Event::RelayAway && self.settings.lock == LockKind::FailSafe;
         if self.told_to_open() || falls_open {
@@ -272,7 +273,7 @@ impl Record {
         Ok(())
     }
 
-    /// Time goes on in steps as small as the service's.
+    /// Lets time pass in ticks of 250 milliseconds.
     fn wait(&mut self, time: Duration) -> Result<(), TestCaseError> {
         let end = self.now + time;
         while self.now < end {
@@ -308,10 +309,10 @@ fn settings() -> impl Strategy<Value = DoorSettings> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Of a fail-secure lock: energised only by a grant, an exit or a command on
-    /// record, and never beyond its time but by an always-open on record. Of a
-    /// fail-safe lock: the same of not energised. Lockdown, lockout, schedule and
-    /// anti-passback hold, and no exit is ever refused.
+    /// A fail-secure lock is energised only by a recorded grant, exit or command, and
+    /// never longer than its time allows, except while the door is always open. A fail-safe
+    /// lock is de-energised under the same conditions. Lockdown, lockout, schedule and
+    /// anti-passback hold, and a request to exit is never refused.
     #[test]
     fn open_only_by_what_is_on_record_and_no_longer(
         settings in settings(),
@@ -324,8 +325,8 @@ proptest! {
         }
     }
 
-    /// After whatever came before, a relay that fails is asked for the safe state
-    /// again and again, and one that works again is locked.
+    /// After any sequence of events, a failing relay is ordered to lock repeatedly, and
+    /// once it works again the door is locked.
     #[test]
     fn a_failing_relay_is_asked_for_the_safe_state_until_it_answers(
         settings in settings(),
@@ -354,7 +355,7 @@ proptest! {
             }
         }
         if !matches!(record.door.state(), State::Locked { .. }) {
-            // Every half second where it says no, every two where it says nothing.
+            // Every half second if it refuses, every two seconds if it does not answer.
             prop_assert!(asked >= if silent { 4 } else { 15 }, "asked {asked} times");
             record.wait(ANSWER_WITHIN)?;
             record.step(Happens::Answers(true))?;
@@ -363,7 +364,7 @@ proptest! {
         prop_assert!(locked, "{:?}", record.door.state());
     }
 
-    /// The end takes the power off whatever came before and whatever comes after.
+    /// Stopping de-energises the relay, whatever happens before or after it.
     #[test]
     fn nothing_follows_the_end_but_power_off(
         settings in settings(),

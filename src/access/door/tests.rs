@@ -1,4 +1,4 @@
-//! Timelines.
+//! Timelines of events and the notes and orders that follow.
 
 use super::lock::ANSWER_WITHIN;
 use super::*;
@@ -19,11 +19,12 @@ fn granted(person: PersonId) -> Note {
     Note::Granted { person, admission: Admission::Always, again: false }
 }
 
-/// A door with a relay that does as told at once, unless it is broken.
+/// A door with a relay that carries out each order at once, unless it is broken: then it
+/// refuses each order.
 struct Site {
     door: Door,
     broken: bool,
-    /// Whether the relay is on.
+    /// Whether the relay is energised.
     on: bool,
     orders: Vec<bool>,
     notes: Vec<Note>,
@@ -54,7 +55,7 @@ impl Site {
         }
     }
 
-    /// One event; what was told.
+    /// Takes one event at this time in seconds and returns the notes.
     fn at(&mut self, seconds: f64, event: Event) -> Vec<Note> {
         let actions = self.door.step(s(seconds), event);
         self.carry_out(s(seconds), actions);
@@ -97,7 +98,7 @@ fn it_counts_as_open_only_after_the_relay_answered_and_from_then_on() {
     let order = door.step(s(1.0), known(ADA)).relay.expect("an order to open");
     assert_eq!(door.state(), State::Granting { told: s(1.0) });
     assert_eq!(door.step(s(1.5), known(ADA)).relay, None);
-    // An answer to an earlier order says nothing.
+    // An answer to an earlier order is ignored.
     door.step(s(1.6), Event::Answer { order: first.number, taken: true });
     assert_eq!(door.state(), State::Granting { told: s(1.0) });
     door.step(s(1.8), Event::Answer { order: order.number, taken: true });
@@ -117,7 +118,7 @@ fn a_relay_that_says_nothing_is_told_to_lock() {
     let actions = door.step(s(3.0), Event::Tick);
     assert_eq!(actions.notes[..], [Note::NoAnswer]);
     assert!(actions.relay.is_some_and(|order| !order.energise));
-    // And again, for it may be open.
+    // Repeated, because the lock may be open.
     assert_eq!(door.step(s(4.9), Event::Tick).relay, None);
     assert!(door.step(s(5.0), Event::Tick).relay.is_some_and(|order| !order.energise));
 }
@@ -163,7 +164,7 @@ fn lockdown_ends_a_grant_at_once_but_not_an_exit() {
     assert_eq!(site.at(6.0, Event::Command(Command::Open)), [refused]);
     assert_eq!(site.at(6.5, Event::Command(Command::AlwaysOpen)), [refused]);
     assert_eq!(site.at(7.0, Event::OpenHours(true)), []);
-    // Only its end lets the open hours count.
+    // The open hours count only after lockdown has ended.
     let open = Mode::AlwaysOpen { by_schedule: true };
     let notes = site.at(8.0, Event::Command(Command::Normal));
     assert_eq!(notes, [Note::Mode(open), Note::Unlocked]);
@@ -201,7 +202,7 @@ fn a_door_held_open_and_a_door_forced_are_alarmed_about_until_closed() {
     assert_eq!(site.at(41.0, Event::Opened), [Note::Alarm(Alarm::Forced)]);
     assert_eq!(site.door.leaf(), Leaf::Forced);
     assert_eq!(site.at(42.0, Event::Closed), [Note::AlarmEnded(Alarm::Forced)]);
-    // Pulled in the last moment.
+    // Opened within the grace time after locking.
     site.at(50.0, known(ADA));
     site.at(53.0, Event::Tick);
     assert_eq!(site.at(53.9, Event::Opened), []);
@@ -213,7 +214,7 @@ fn a_door_is_forced_whether_its_relay_is_there_or_not() {
         let mut site = Site::new(DoorSettings { lock, ..DoorSettings::default() });
         site.at(0.5, Event::Closed);
         site.broken = true;
-        // A fail-safe lock is open without its relay.
+        // A fail-safe lock is open without power.
         site.at(10.0, Event::RelayAway);
         let told = site.at(20.0, Event::Opened);
         assert_eq!(told.contains(&Note::Alarm(Alarm::Forced)), forced, "{lock:?}");
@@ -229,7 +230,7 @@ fn who_comes_in_does_not_keep_in_whoever_asked_to_leave() {
     site.at(2.0, Event::Opened);
     site.at(2.5, Event::Closed);
     assert_eq!(site.door.state(), State::Open);
-    // Their time is over, or they have left.
+    // The second passage uses up the exit.
     site.at(3.0, Event::Opened);
     site.at(3.5, Event::Closed);
     assert!(matches!(site.door.state(), State::Locked { .. }));
@@ -242,7 +243,7 @@ fn a_door_that_has_closed_behind_somebody_locks() {
     site.at(1.0, known(ADA));
     site.at(1.5, Event::Opened);
     assert_eq!(site.at(2.5, Event::Closed), [Note::Locked]);
-    // But not before somebody who came later.
+    // A grant after the opening keeps the door unlocked.
     site.at(10.0, known(ADA));
     site.at(10.5, Event::Opened);
     site.at(11.0, known(GRACE));
@@ -265,7 +266,7 @@ fn refused_tries_lock_out_for_longer_and_longer() {
         assert_eq!(site.at(now, Event::Refused), [Note::LockedOut(s(lasts))]);
         let why = Refusal::LockedOut { left: s(lasts - 1.0) };
         assert_eq!(site.at(now + 1.0, known(ADA)), [Note::NotGranted { person: ADA, why }]);
-        // Whoever tries meanwhile makes it no longer.
+        // An attempt during the lockout does not prolong it.
         assert_eq!(site.at(now + 2.0, Event::Refused), []);
         assert_eq!(site.at(now + 3.0, Event::Exit), [Note::Exit, Note::Unlocked]);
         assert_eq!(site.at(now + 6.0, Event::Tick), [Note::Locked]);
@@ -276,7 +277,7 @@ fn refused_tries_lock_out_for_longer_and_longer() {
     for later in [10.0, 11.0] {
         site.at(now + later, Event::Refused);
     }
-    // Somebody let in meanwhile: it begins at the first again.
+    // The grant has reset the count, so the lockout has its first duration again.
     assert_eq!(site.at(now + 12.0, Event::Refused), [Note::LockedOut(s(30.0))]);
 }
 
@@ -288,13 +289,13 @@ fn duress_opens_and_is_told_silently() {
     assert_eq!(notes, [granted(ADA), Note::Duress { person: ADA }, Note::Unlocked]);
     site.at(8.0, Event::Tick);
     assert_eq!(site.at(20.0, known(ADA)), [granted(ADA), Note::Unlocked]);
-    // Just after.
+    // The gesture just after recognition.
     assert_eq!(site.at(21.0, Event::Duress), [Note::Duress { person: ADA }]);
     site.at(23.0, Event::Tick);
-    // The gesture alone opens nothing and lasts no longer than it should.
+    // The gesture alone opens nothing, and it expires.
     assert_eq!(site.at(40.0, Event::Duress), []);
     assert_eq!(site.at(50.0, known(GRACE)), [granted(GRACE), Note::Unlocked]);
-    // In lockdown the door stays shut, but the alarm is raised.
+    // In lockdown the door stays locked, but the alarm is raised.
     site.at(60.0, Event::Command(Command::Lockdown));
     site.at(61.0, Event::Duress);
     let refused = Note::NotGranted { person: ADA, why: Refusal::Lockdown };
@@ -309,7 +310,7 @@ fn anti_passback_keeps_whoever_is_in_from_coming_in_again() {
         let mut site = Site::new(DoorSettings { passback, ..DoorSettings::default() });
         site.at(0.5, Event::Closed);
         site.at(1.0, known(ADA));
-        // Nobody pulled: she has not passed.
+        // Nobody opened the door: she has not passed.
         site.at(4.0, Event::Tick);
         assert_eq!(site.at(10.0, known(ADA)), [granted(ADA), Note::Unlocked]);
         let passed = Note::Passed { person: ADA, role: Role::In };
@@ -319,12 +320,12 @@ fn anti_passback_keeps_whoever_is_in_from_coming_in_again() {
         let again = Note::Granted { person: ADA, admission: Admission::Always, again: true };
         let not = Note::NotGranted { person: ADA, why: Refusal::PassedAlready };
         assert_eq!(notes[0], if refused { not } else { again });
-        // Under duress it opens all the same.
+        // Under duress the door opens all the same.
         site.at(30.0, Event::Duress);
         assert_eq!(site.at(31.0, known(ADA))[0], again);
         site.at(32.0, Event::Opened);
         site.at(33.0, Event::Closed);
-        // She came in after that: another door's word has been long on its way.
+        // A late report from another door: she came in after that passage.
         let out = |ago| Event::Passed { person: ADA, role: Role::Out, ago: s(ago) };
         site.at(40.0, out(10.0));
         assert_eq!(site.at(40.5, known(ADA))[0], if refused { not } else { again });
@@ -341,10 +342,10 @@ fn what_was_before_the_service_counts_from_its_own_time() {
     let hours = |hours: f64| hours * 3600.0;
     let passed = |role, ago| Event::Passed { person: ADA, role, ago: s(ago) };
     site.at(1.0, passed(Role::Out, hours(1.0)));
-    // Earlier than that, and heard after it.
+    // An earlier passage that is reported later.
     site.at(2.0, passed(Role::In, hours(2.0)));
     assert_eq!(site.at(3.0, known(ADA))[0], granted(ADA));
-    // Twelve hours are remembered.
+    // Passages are forgotten after twelve hours.
     site.at(19.0, Event::Passed { person: GRACE, role: Role::In, ago: Duration::MAX });
     site.at(20.0, Event::Passed { person: GRACE, role: Role::In, ago: s(hours(13.0)) });
     assert_eq!(site.at(21.0, known(GRACE))[0], granted(GRACE));
@@ -387,7 +388,7 @@ fn how_long_it_is_wanted_open_is_known_from_the_beginning() {
     let mut site = Site::new(DoorSettings::default());
     assert_eq!(site.door.open_until(), Some(s(0.0)));
     site.broken = true;
-    // Whatever the relay's answer takes.
+    // Before the relay's answer, its timeout counts in full.
     let actions = site.door.step(s(1.0), known(ADA));
     assert!(actions.relay.is_some());
     assert_eq!(site.door.open_until(), Some(s(1.0) + ANSWER_WITHIN + s(3.0)));

@@ -1,20 +1,20 @@
-//! Enrolling with the button and the camera, without screen or keyboard.
+//! Enrolment with the button and the camera, without screen or keyboard.
 //!
 //! ```text
 //!            held, empty gallery, soon after a local reset
-//!          +------------------------------------------------+
-//!          |                                                v
-//!   Idle --+ held --> Administrator -- an administrator --> Newcomer -- all views --> Keeping
-//!    ^                  |               (known by the         |                         |
-//!    |                  | pressed,       evidence of several  | pressed, time is up,    | kept,
-//!    |                  | time is up     frames)              | somebody known          | not kept
-//!    +------------------+-------------------------------------+-------------------------+
+//!          +----------------------------------------------+
+//!          |                                              v
+//!   Idle --+ held --> Administrator -- recognized --> Newcomer -- all views --> Keeping
+//!    ^                  |              in several      |                         |
+//!    |                  | pressed,     frames          | pressed, time is up,    | kept
+//!    |                  | time is up                   | known person            | or not
+//!    +------------------+------------------------------+-------------------------+
 //! ```
 //!
-//! Holding a button alone enrolls nobody, wherever it is: it takes an
-//! administrator's face, or a reset on the device itself of a door that knows nobody.
-//! Views are in memory alone until all are there, and are then kept in one
-//! transaction: what breaks off leaves nothing.
+//! Holding a button is never enough to enroll somebody, inside or outside. Enrolment needs
+//! an administrator's face or, for the first person of an empty gallery, a local reset of
+//! the device. Views stay in memory until all are taken and are then written in one
+//! transaction: an enrolment that breaks off leaves nothing behind.
 
 use super::{EnrollSettings, Enrolment, Hindrance, Shot, Step};
 use crate::access::gallery::PersonId;
@@ -22,204 +22,209 @@ use crate::access::gesture::Side;
 use crate::access::signal::Signal;
 use std::time::Duration;
 
-/// Frames that must say the same of somebody known before they are sent away: one
-/// alone may err.
+/// Number of frames that must match the same known person before the enrolment ends as
+/// [`Failure::AlreadyEnrolled`]: a single frame may err.
 const KNOWN_FRAMES: u8 = 3;
-/// So long a file may take to be written; then the enrolment has failed.
+/// Timeout of writing the gallery; after it the enrolment has failed.
 const KEEP_WITHIN: Duration = Duration::from_secs(30);
-/// Most by which a threshold is raised: more would keep the two out themselves.
+/// Maximum by which a look-alike raises the threshold. With a larger one the door would
+/// refuse the two people themselves.
 const MOST_STRICTER: f32 = 0.15;
 
-/// How it is done.
+/// Settings of enrolment at the door.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ButtonSettings {
-    /// How long an administrator may take to be recognized.
+    /// Time limit for the administrator to be recognized.
     pub administrator_within: Duration,
-    /// So long after a local reset the first person needs no administrator.
+    /// Time after a local reset during which the first person needs no administrator.
     pub first_within: Duration,
-    /// The views, and the time for them.
+    /// The views to take, and the time limit for them.
     pub views: EnrollSettings,
-    /// From this similarity to somebody known on it is that person.
+    /// Similarity to a known person at or above which the newcomer is that person.
     pub duplicate: f32,
-    /// From this one on it is a look-alike: one pair of strangers in a thousand.
+    /// Similarity to a known person at or above which the newcomer is a look-alike. With
+    /// the default rate one in a thousand pairs of strangers reaches it.
     pub look_alike: f32,
 }
 
-/// Whom a face is most like, however unlike.
+/// The most similar person in the gallery, at any similarity.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Like {
-    /// Who.
+    /// The most similar person.
     pub person: PersonId,
     /// Cosine, -1..=1.
     pub similarity: f32,
 }
 
-/// What happened.
+/// An input of the enrolment.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// A button was held.
     Hold {
-        /// Which.
+        /// Place of the button.
         side: Side,
-        /// Whether the gallery is without people.
+        /// Whether the gallery has no people.
         empty: bool,
     },
-    /// A button was pressed.
+    /// A button was pressed briefly, once or several times.
     Press,
-    /// Somebody with the device in hand has reset it.
+    /// The device was reset locally, by somebody who has it in hand.
     LocalReset,
-    /// Somebody stands there who may let others in, by the evidence of several frames.
+    /// An administrator was recognized in several frames.
     Administrator(PersonId),
     /// A frame.
     Frame {
-        /// What it shows.
+        /// Content of the frame.
         shot: &'a Shot,
-        /// Whom the one face in it is like.
+        /// The person most similar to its only face.
         like: Option<Like>,
     },
-    /// The newcomer of this number is in the gallery.
+    /// The newcomer is in the gallery.
     Kept {
-        /// As [`Newcomer`] has it.
+        /// [`Newcomer::number`].
         number: u32,
     },
-    /// They are not.
+    /// The newcomer could not be written to the gallery.
     NotKept {
-        /// As [`Newcomer`] has it.
+        /// [`Newcomer::number`].
         number: u32,
     },
-    /// Another model makes templates from now on: views of two models do not compare.
+    /// The embedding model was replaced. Templates of two models cannot be compared.
     ModelsChanged,
-    /// Nothing but time.
+    /// Time has passed.
     Tick,
 }
 
-/// Why nobody is enrolled.
+/// Why an enrolment failed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Failure {
-    /// Somebody pressed the button.
+    /// A button was pressed.
     Cancelled,
-    /// No administrator came.
+    /// No administrator was recognized in time.
     NoAdministrator,
-    /// Not enough good views in time; what hindered most.
+    /// Not enough good views in time, with the most frequent hindrance.
     NoViews(Hindrance),
-    /// It is somebody who is enrolled.
+    /// The newcomer is enrolled already, as this person.
     AlreadyEnrolled(Like),
     /// The gallery could not be written.
     NotKept,
-    /// Other models came between the views.
+    /// The models were replaced between two views.
     ModelsChanged,
 }
 
-/// Something to tell.
+/// Something to log and report.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Note {
-    /// A button was held: an administrator is waited for.
+    /// A button was held: the enrolment waits for an administrator.
     Begun(Side),
-    /// Without administrator: the first person.
+    /// A button was held soon after a local reset: the first person needs no administrator.
     First(Side),
-    /// Somebody held the button of an empty gallery long after any reset.
+    /// A button was held with an empty gallery, but without a recent local reset.
     NotReset(Side),
-    /// The administrator is known: the newcomer is waited for.
+    /// The administrator was recognized: the enrolment waits for the newcomer.
     Administrator(PersonId),
-    /// The newcomer is like somebody known; both need more similarity from now on.
+    /// The newcomer looks like a known person: the threshold of both rises.
     LookAlike(Like),
-    /// Nobody is enrolled.
+    /// The enrolment failed.
     Failed(Failure),
 }
 
-/// Somebody to be kept with the views taken.
+/// A person to be stored with the views taken.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Newcomer {
-    /// One more than that of the last one.
+    /// One more than the number of the previous newcomer; wraps around.
     pub number: u32,
-    /// Who let them in; nobody the first person, who becomes administrator.
+    /// The administrator; `None` for the first person, who becomes an administrator.
     pub by: Option<PersonId>,
-    /// Whom they are like, if it is remarkable, and by how much both their
-    /// thresholds rise.
+    /// A known person who looks alike, and the amount by which the similarity threshold of
+    /// both rises, 0..=0.15.
     pub look_alike: Option<(Like, f32)>,
 }
 
-/// What follows of an event.
+/// Output of one step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Actions {
-    /// To be shown and sounded.
+    /// Signal to show and sound.
     pub signal: Option<Signal>,
-    /// To be told, in order.
+    /// Notes in the order in which they happened.
     pub notes: heapless::Vec<Note, 2>,
-    /// Hold on to this frame's view.
+    /// Store the view of this frame in memory.
     pub take: bool,
-    /// Let go of all views.
+    /// Drop all views in memory.
     pub discard: bool,
-    /// Keep the newcomer with all views taken. How that went comes back as an event.
+    /// Write the newcomer and all views to the gallery. The result comes back as
+    /// [`Event::Kept`] or [`Event::NotKept`].
     pub keep: Option<Newcomer>,
 }
 
-/// Where it is.
+/// State of the enrolment. Times are on the clock of [`ByButton::step`].
 #[derive(Clone, Debug)]
 pub enum State {
-    /// Nobody enrolls.
+    /// No enrolment.
     Idle,
-    /// An administrator is waited for.
+    /// Waiting for an administrator.
     Administrator {
-        /// Until when.
+        /// End of the time limit.
         until: Duration,
     },
-    /// Views of the newcomer are taken.
+    /// Taking views of the newcomer.
     Newcomer {
-        /// Who let them in; nobody the first person.
+        /// The administrator; `None` for the first person.
         by: Option<PersonId>,
-        /// The views.
+        /// The views so far.
         views: Box<Enrolment>,
-        /// Until when.
+        /// End of the time limit.
         until: Duration,
-        /// Somebody known in the frames since the last view, and in how many.
+        /// A known person seen since the last view, and in how many frames.
         known: (Option<PersonId>, u8),
-        /// Whom the views are most like.
+        /// The person most similar to any view so far.
         closest: Option<Like>,
     },
-    /// The newcomer of the last number is being written.
+    /// The last newcomer is being written.
     Keeping {
-        /// Until when.
+        /// End of the time limit.
         until: Duration,
     },
 }
 
-/// The enrolment of one door.
+/// State machine of the enrolment at one door.
 #[derive(Clone, Debug)]
 pub struct ByButton {
     settings: ButtonSettings,
     state: State,
+    /// Time of the last local reset.
     reset: Option<Duration>,
-    /// Of the last newcomer.
+    /// Number of the last newcomer.
     number: u32,
+    /// The last hint and its time.
     hint: Option<(Signal, Duration)>,
 }
 
-/// The same hint is not repeated for so long.
+/// Minimum time before the same hint is repeated.
 const HINT_EVERY: Duration = Duration::from_secs(2);
 
 impl ByButton {
-    /// Nobody enrolls.
+    /// Starts idle.
     pub fn new(settings: ButtonSettings) -> Self {
         Self { settings, state: State::Idle, reset: None, number: 0, hint: None }
     }
 
-    /// Goes about the next enrolment differently; one under way stays as it is.
+    /// Applies new settings. The views and time limit of an enrolment under way stay.
     pub fn set_settings(&mut self, settings: ButtonSettings) {
         self.settings = settings;
     }
 
-    /// Where it is.
+    /// Current state.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// Whether somebody enrolls, so that whoever stands there does not want in.
+    /// Whether an enrolment is under way.
     pub fn busy(&self) -> bool {
         !matches!(self.state, State::Idle)
     }
 
-    /// Takes one event at a time on a clock that does not run backwards.
+    /// Takes one event. `now` is on a clock that never runs backwards.
     pub fn step(&mut self, now: Duration, event: Event<'_>) -> Actions {
         if let Event::LocalReset = event {
             self.reset = Some(now);
@@ -244,7 +249,7 @@ impl ByButton {
             (State::Newcomer { .. }, Event::Frame { shot, like }) => self.frame(now, shot, like),
             (State::Keeping { .. }, Event::Kept { number }) if number == self.number => {
                 self.state = State::Idle;
-                // Whoever comes after the first person needs them.
+                // The next person needs an administrator.
                 self.reset = None;
                 Actions { signal: Some(Signal::Enrolled), discard: true, ..Actions::default() }
             }
@@ -252,9 +257,10 @@ impl ByButton {
                 self.fail(Failure::NotKept)
             }
             (State::Newcomer { .. }, Event::ModelsChanged) => self.fail(Failure::ModelsChanged),
-            // Too late to cancel what is being written; a second hold; an answer that
-            // came after the time; frames and faces that nobody waits for.
-            // What is written already is of one model.
+            // Ignored: a press while the newcomer is being written (too late to cancel); a
+            // second hold; an answer after the timeout; frames and administrators that
+            // nobody waits for; new models while no views are being taken (those that are
+            // being written are all of one model).
             (State::Keeping { .. }, Event::Press)
             | (State::Idle, Event::Press)
             | (
@@ -394,7 +400,7 @@ impl ByButton {
 }
 
 fn note(actions: &mut Actions, told: Note) {
-    // No step tells more than two things.
+    // No step has more than two notes.
     let pushed = actions.notes.push(told);
     debug_assert!(pushed.is_ok(), "{told:?}");
 }
@@ -471,7 +477,7 @@ mod tests {
         let begun = by.step(s(0.0), hold(false));
         assert_eq!(begun.notes[..], [Note::Begun(Side::Outside)]);
         by.step(s(2.0), Event::Administrator(ADA));
-        // Ada steps aside; it takes a while.
+        // Ada takes a moment to step aside.
         for at in [2.1, 2.2, 2.3, 2.4] {
             let shot = shot(Pose::Front, 2.0);
             let waits = by.step(s(at), Event::Frame { shot: &shot, like: like(ADA, 0.9) });
@@ -504,7 +510,7 @@ mod tests {
         assert_eq!(by.step(s(601.0), hold(true)).notes[..], [Note::NotReset(Side::Outside)]);
         by.step(s(700.0), Event::LocalReset);
         assert_eq!(by.step(s(1299.0), hold(true)).notes[..], [Note::First(Side::Outside)]);
-        // Whoever was too slow may try again.
+        // After a cancelled enrolment the reset still counts.
         by.step(s(1299.2), Event::Press);
         assert_eq!(by.step(s(1299.5), hold(true)).notes[..], [Note::First(Side::Outside)]);
         for (at, pose, angle) in [(1300.0, Pose::Front, 0.0), (1301.0, Pose::Left, 0.3)] {
@@ -518,7 +524,7 @@ mod tests {
         }
         by.step(s(1304.0), Event::Kept { number: 2 });
         assert_eq!(by.step(s(1305.0), hold(true)).notes[..], [Note::NotReset(Side::Outside)]);
-        // A reset is worth nothing where somebody is enrolled.
+        // With people in the gallery a reset does not replace the administrator.
         by.step(s(1306.0), Event::LocalReset);
         assert_eq!(by.step(s(1307.0), hold(false)).notes[..], [Note::Begun(Side::Outside)]);
     }
@@ -567,8 +573,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever has nothing but the button outside and no administrator's face enrolls
-        /// nobody, whatever they do; nor does a reset where somebody is enrolled.
+        /// With only the outside button and no administrator's face nobody can be enrolled,
+        /// and a local reset does not help if the gallery has people.
         #[test]
         fn the_button_outside_never_enrolls_alone(
             steps in prop::collection::vec((0u8..7, -0.4f32..0.4, 0u64..9000), 0..120),
@@ -592,8 +598,8 @@ mod tests {
             }
         }
 
-        /// Somebody is kept only with all views, each taken since the administrator
-        /// was known, and who is known is never kept.
+        /// A newcomer is kept only with all views, each taken after the administrator was
+        /// recognized. A known person is never kept.
         #[test]
         fn kept_only_with_an_administrator_and_all_views(
             steps in prop::collection::vec((0u8..12, -0.4f32..0.4, 0u64..3000), 0..200),

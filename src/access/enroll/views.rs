@@ -1,9 +1,9 @@
-//! Several good, different views of one person in front of a camera.
+//! Collects several good, different views of one person in front of a camera.
 //!
 //! ```text
 //!   Collecting --(as many views as wanted)--> Done
-//!       |  \__ a frame that will not do: say why, go on
-//!       +---(time is up)--> Failed, with what was wrong most
+//!       |  \__ a frame that cannot be used: report why, continue
+//!       +---(time is up)--> Failed, with the most frequent hindrance
 //! ```
 
 use crate::vision::embed::Template;
@@ -11,70 +11,70 @@ use crate::vision::pose::{Pose, Turn};
 use crate::vision::quality::{Aspect, WORTH_ENROLLING};
 use std::time::Duration;
 
-/// Views taken at most; templates beyond make matching slower and looser.
+/// Maximum number of views per person. More templates would make matching slower and
+/// looser.
 pub const MAX_VIEWS: usize = 16;
-/// Five of them, four aspects of a poor one, five poses.
+/// Enough for all values of [`Hindrance`], with four aspects and five poses.
 const MOST_HINDRANCES: usize = 16;
-/// Two views in less than this are one view.
+/// Minimum time between two views.
 const BETWEEN_VIEWS: Duration = Duration::from_millis(300);
-/// A view more like the last one than this teaches nothing new.
+/// Maximum cosine of a view and the previous one; above it the view adds nothing.
 const SAME_VIEW: f32 = 0.985;
 
-/// Poses asked for, in the order in which they are told.
+/// Wanted poses, in the order in which the person is asked for them.
 pub type Poses = heapless::Vec<Pose, MAX_VIEWS>;
 
-/// How to enroll.
+/// Settings of an enrolment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EnrollSettings {
-    /// Views wanted, 1..=[`MAX_VIEWS`].
+    /// Number of views wanted, 1..=[`MAX_VIEWS`].
     pub views: usize,
-    /// The poses of the first of them, [`Pose::Front`] first, which is taken first; the
-    /// others may come in any order; where there are fewer poses than views, the rest
-    /// may be any views.
+    /// Poses of the first views. [`Pose::Front`] comes first and is taken first; the others
+    /// may come in any order. Views beyond these poses may have any pose.
     pub poses: Poses,
-    /// Time to get them in.
+    /// Time limit, counted from the first frame.
     pub time: Duration,
-    /// Similarity at or above which two views are of one person.
+    /// Similarity to the first view at or above which a view is of the same person.
     pub same_person: f32,
 }
 
-/// What a frame shows.
+/// Content of a frame.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shot {
     /// No face in the zone.
     Empty,
-    /// More than one.
+    /// More than one face in the zone.
     Crowd,
-    /// One face.
+    /// One face in the zone.
     Face {
-        /// The weakest aspect of the view and its score.
+        /// The weakest aspect of the view and its score, 0..=1.
         weakest: (Aspect, f32),
-        /// Which way it looks.
+        /// Direction in which the face looks.
         turn: Turn,
-        /// Nothing where the view is too poor.
+        /// `None` if the view is too poor to be embedded.
         template: Option<Template>,
     },
 }
 
-/// Why a frame will not do, or how it ended.
+/// Why a frame cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hindrance {
-    /// Nobody there.
+    /// No face in the zone.
     NoFace,
-    /// One at a time.
+    /// More than one face in the zone.
     Crowd,
-    /// The view is too poor.
+    /// The view is too poor in this aspect.
     Poor(Aspect),
-    /// Somebody else than in the first view.
+    /// A different person than in the first view.
     SomebodyElse,
-    /// Just like the last view.
+    /// Too similar to the previous view.
     Same,
-    /// Not a pose that is still wanted; the next that is.
+    /// Not a wanted pose; this is the next wanted one.
     Turn(Pose),
 }
 
 impl Hindrance {
-    /// What to tell the person.
+    /// Advice to the person, in words.
     pub fn advice(self) -> &'static str {
         match self {
             Self::NoFace => "step in front of the camera",
@@ -87,28 +87,28 @@ impl Hindrance {
     }
 }
 
-/// What to do next.
+/// Result of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Keep this frame's view; so many are taken.
+    /// Keep this frame's view; with it this many views are taken.
     Take(usize),
-    /// Keep this frame's view; it was the last one wanted.
+    /// Keep this frame's view; it is the last one wanted.
     Done,
-    /// Go on, and tell the person this.
+    /// The frame cannot be used; advise the person about this hindrance.
     Wait(Hindrance),
-    /// Go on, nothing to tell: too soon after the last view.
+    /// The frame is too soon after the last view; no advice is needed.
     Early,
-    /// Time is up; what hindered most.
+    /// Time is up; this was the most frequent hindrance.
     Failed(Hindrance),
 }
 
-/// One person's enrolment.
+/// Collects the views of one person.
 #[derive(Clone, Debug)]
 pub struct Enrolment {
     settings: EnrollSettings,
     began: Option<Duration>,
     first: Option<Template>,
-    /// Which way the first view looked.
+    /// Direction of the first view.
     front: Option<Turn>,
     last: Option<(Duration, Template)>,
     taken: usize,
@@ -118,7 +118,7 @@ pub struct Enrolment {
 }
 
 impl Enrolment {
-    /// Begins with the first frame.
+    /// Starts without views. The time limit begins with the first frame.
     pub fn new(settings: EnrollSettings) -> Self {
         let hindrances = heapless::LinearMap::new();
         let wanted = settings.poses.clone();
@@ -134,7 +134,7 @@ impl Enrolment {
         }
     }
 
-    /// Takes one frame, on a clock that does not run backwards.
+    /// Takes one frame at `now`, on a clock that never runs backwards.
     pub fn step(&mut self, now: Duration, shot: &Shot) -> Step {
         let began = *self.began.get_or_insert(now);
         if now.saturating_sub(began) >= self.settings.time {
@@ -182,8 +182,8 @@ impl Enrolment {
         }
     }
 
-    /// Which of the wanted poses this is. All others are told by, and compared with,
-    /// the first view, so that it comes first.
+    /// Index of the wanted pose that `turn` has, if any. The frontal view comes first
+    /// because all other poses are measured against it.
     fn wanted_by(&self, turn: Turn) -> Option<usize> {
         let Some(front) = self.front else {
             return turn.is_frontal().then_some(0);
@@ -192,12 +192,12 @@ impl Enrolment {
         self.wanted.iter().position(|wanted| *wanted == pose)
     }
 
-    /// Views taken so far, and wanted in all.
+    /// Number of views taken so far, and number wanted.
     pub fn progress(&self) -> (usize, usize) {
         (self.taken, self.settings.views.clamp(1, MAX_VIEWS))
     }
 
-    /// What hindered most so far.
+    /// The most frequent hindrance so far; [`Hindrance::NoFace`] if there was none.
     pub fn hindered_most(&self) -> Hindrance {
         let most = self.hindrances.iter().max_by_key(|(_, count)| **count);
         most.map_or(Hindrance::NoFace, |(hindrance, _)| *hindrance)
@@ -205,7 +205,7 @@ impl Enrolment {
 
     fn wait(&mut self, hindrance: Hindrance) -> Step {
         let count = self.hindrances.get(&hindrance).copied().unwrap_or(0);
-        // There is room for every hindrance there is.
+        // There is room for every hindrance.
         let _ = self.hindrances.insert(hindrance, count + 1);
         Step::Wait(hindrance)
     }
@@ -229,7 +229,7 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
-    /// A good view at an angle of the embedding, radians.
+    /// A good view whose embedding has this angle in radians.
     fn good(angle: f32) -> Shot {
         let embedding = Embedding::normalized(&[angle.cos(), angle.sin()]);
         let template = Some(Template::new(ModelId::new("one"), embedding));
@@ -281,7 +281,7 @@ mod tests {
             (0.7, Some(Pose::Right), 0.3, Step::Take(2)),
             (1.1, Some(Pose::Right), 0.5, Step::Wait(Hindrance::Turn(Pose::Left))),
             (1.2, Some(Pose::Left), -0.3, Step::Take(3)),
-            // All poses are there; the last view may be any.
+            // All poses are taken; the last view may have any pose.
             (1.6, None, 0.1, Step::Done),
         ];
         for (at, pose, angle, expected) in script {
@@ -307,8 +307,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes, it is done only with as many good views of one
-        /// person as wanted, apart in time.
+        /// An enrolment is done only with the wanted number of good views of one person,
+        /// apart in time.
         #[test]
         fn done_only_with_the_views_wanted(
             frames in prop::collection::vec((-3f32..3.0, 0f32..1.0, 0u64..800), 0..60),

@@ -1,57 +1,57 @@
-//! Whether the wall clock can be trusted: it must be synchronized, and go on as the
-//! monotonic clock does.
+//! When to trust the wall clock: it must be synchronized, and it must not jump against
+//! the monotonic clock.
 
 use super::LocalTime;
 use std::time::Duration;
 
-/// A wall clock that moves by more than this against the monotonic one was set:
-/// time services correct a few seconds at once, never minutes.
+/// A larger movement of the wall clock against the monotonic clock is a jump: somebody set
+/// the clock. Time services correct a few seconds at once, never minutes.
 const JUMP: Duration = Duration::from_secs(60);
-/// Corrections of so many seconds a day are forgotten: more than any time service needs,
-/// and hardly a way to opening hours.
+/// Corrections up to this many seconds per day are not added up. No time service needs
+/// more, and an attacker can hardly reach the opening hours with them.
 const FORGIVEN: i64 = 10;
 const DAY: Duration = Duration::from_secs(86_400);
-/// A clock that was set while it was synchronized is not trusted for so long:
-/// whoever can set it could set it to opening hours.
+/// How long the clock is not trusted after a jump while it was synchronized: a person who
+/// can set it could set it to opening hours.
 const SETTLES: Duration = Duration::from_secs(600);
-/// A reading older than this says nothing.
+/// Maximum age of a reading; an older one is not trusted.
 const STALE: Duration = Duration::from_secs(60);
 
-/// What the system's clock shows.
+/// A reading of the system's wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// Seconds since 1970, UTC: no zone makes it jump.
+    /// Seconds since 1970-01-01 UTC, which daylight saving time does not affect.
     pub unix: i64,
-    /// The same as the clock on the wall shows it.
+    /// The same time as local time.
     pub local: LocalTime,
-    /// Whether the system says that it follows a time server.
+    /// Whether the system reports that the clock is synchronized with a time server.
     pub synchronized: bool,
 }
 
-/// The time, where it is known.
+/// The local time, if the clock is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// It is this.
+    /// The clock is trusted and shows this time.
     Trusted(LocalTime),
-    /// Nobody knows.
+    /// The clock is not trusted.
     Unsure,
 }
 
-/// What to tell of the clock.
+/// A change of trust in the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TrustNote {
-    /// From now on it is trusted.
+    /// The clock is trusted from now on.
     Trusted,
-    /// No longer: it is not synchronized.
+    /// The clock is no longer trusted: it is not synchronized.
     NotSynchronized,
-    /// Not for a while: it has jumped, by so many seconds.
+    /// The clock is not trusted for a while: it has jumped by this many seconds.
     Jumped(i64),
 }
 
 /// ```text
 ///              synchronized                jumped
 ///   Unsure ------------------> Trusted ------------> Doubted
-///     ^  ^--- not synchronized ---+  ^--- steady ------+ |  (jumped: doubted anew)
+///     ^  ^--- not synchronized ---+  ^--- steady ------+ |  (jumped: the wait restarts)
 ///     +------------------------------ not synchronized --+
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,13 +61,13 @@ enum State {
     Doubted { until: Duration },
 }
 
-/// The wall clock as far as it can be trusted.
+/// Decides from readings of the wall clock whether to trust it.
 #[derive(Clone, Debug)]
 pub struct WallClock {
     state: State,
     last: Option<(Duration, Reading)>,
-    /// When, and at which time, it began to be held against the monotonic clock: many small
-    /// steps are as far as one.
+    /// Start of the comparison, as monotonic time and Unix time in seconds. With it many
+    /// small steps count like one large step.
     anchor: Option<(Duration, i64)>,
 }
 
@@ -78,7 +78,7 @@ impl Default for WallClock {
 }
 
 impl WallClock {
-    /// Takes a reading, `now` on a clock that does not run backwards.
+    /// Takes a reading at `now`, on a clock that never runs backwards.
     pub fn step(&mut self, now: Duration, reading: Reading) -> Option<TrustNote> {
         let since = |(at, unix): (Duration, i64)| {
             let passed = now.saturating_sub(at).as_secs() as i64;
@@ -99,7 +99,7 @@ impl WallClock {
             _ => self.anchor = Some((now, reading.unix)),
         }
         let (state, note) = match (self.state, reading.synchronized) {
-            // That a clock jumps as it is first set right is no wonder.
+            // The jump when the clock is synchronized for the first time is expected.
             (State::Unsure, true) => (State::Trusted, Some(TrustNote::Trusted)),
             (State::Unsure, false) => (State::Unsure, None),
             (State::Trusted | State::Doubted { .. }, false) => {
@@ -119,7 +119,7 @@ impl WallClock {
         note
     }
 
-    /// The time as last read.
+    /// The last reading, if the clock is trusted and the reading at most 60 seconds old.
     pub fn now(&self, now: Duration) -> Clock {
         match (self.state, self.last) {
             (State::Trusted, Some((at, reading))) if now.saturating_sub(at) <= STALE => {
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_clock_is_trusted_once_it_is_synchronized_and_doubted_after_a_jump() {
         let mut clock = WallClock::default();
-        // After booting without a battery it is 1970 at first.
+        // After a boot without a battery the clock starts in 1970.
         assert_eq!(clock.step(s(1), reading(10, false)), None);
         assert_eq!(clock.now(s(1)), Clock::Unsure);
         assert_eq!(clock.step(s(30), reading(BOOT, true)), Some(TrustNote::Trusted));
@@ -191,8 +191,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing but a synchronized clock that has not jumped for a while is
-        /// trusted, whatever it shows.
+        /// Only a synchronized clock that has not jumped for 10 minutes is trusted.
         #[test]
         fn no_jump_is_believed_for_a_while(
             readings in prop::collection::vec((0u64..120, -7200i64..7200, any::<bool>()), 1..60),
@@ -203,7 +202,7 @@ mod tests {
             let mut last_jump: Option<u64> = None;
             for (later, by, synchronized) in readings {
                 now += later;
-                // Two in three are steps that time services take, too.
+                // Two of three steps are small enough for a time service.
                 let by = if by % 3 == 0 { by } else { by % 60 };
                 unix += later as i64 + by;
                 clock.step(s(now), reading(unix, synchronized));

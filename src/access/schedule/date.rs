@@ -1,4 +1,4 @@
-//! Days and minutes as a wall clock shows them, without zone.
+//! Calendar dates and local times to the minute, without a time zone.
 
 use std::fmt;
 use std::str::FromStr;
@@ -33,15 +33,15 @@ impl Weekday {
         Self::Sunday,
     ];
 
-    /// Days since Monday, 0..=6.
+    /// Number of days since Monday, 0..=6.
     pub fn number(self) -> u8 {
         self as u8
     }
 
-    /// As they are read and written, in the same order.
+    /// Names in configuration files, Monday first.
     pub(super) const NAMES: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
-    /// "mon" to "sun".
+    /// Parses "mon" to "sun"; `None` for anything else.
     pub(super) fn parse(text: &str) -> Option<Self> {
         Self::NAMES.iter().position(|name| *name == text).map(|at| Self::ALL[at])
     }
@@ -50,23 +50,24 @@ impl Weekday {
 /// A day of the Gregorian calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Date {
-    /// Since 1970-01-01.
+    /// Days since 1970-01-01.
     days: i32,
 }
 
 impl Date {
-    /// So many days after 1970-01-01.
+    /// The date `days` days after 1970-01-01; before it if negative.
     pub fn from_days(days: i32) -> Self {
         Self { days }
     }
 
-    /// Nothing where there is no such day, or it is not of the years 1 to 9999.
+    /// The date, or `None` if it does not exist or its year is not in 1..=9999. `month` and
+    /// `day` count from 1.
     pub fn new(year: i32, month: u8, day: u8) -> Option<Self> {
         if !(1..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
             return None;
         }
-        // Howard Hinnant, "chrono-compatible low-level date algorithms": years begin
-        // in March, so that the leap day is the last.
+        // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": years begin in
+        // March, so that the leap day is the last day of the year.
         let march = i32::from(month) - 3;
         let (year_of, month_of) = if march < 0 { (year - 1, march + 12) } else { (year, march) };
         let day_of_year = (153 * month_of + 2) / 5 + i32::from(day) - 1;
@@ -74,11 +75,11 @@ impl Date {
         let date = Self {
             days: era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year - 719_468,
         };
-        // The 31st of a shorter month is a day of the next.
+        // A day past the end of its month has become a day of the next month.
         (date.month() == month).then_some(date)
     }
 
-    /// Year, month and day; the way back of [`Date::new`].
+    /// Year, month and day: the inverse of [`Date::new`], from the same source.
     fn civil(self) -> (i32, u8, u8) {
         let days = self.days.saturating_add(719_468);
         let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
@@ -90,17 +91,17 @@ impl Date {
         (year_of_era + era * 400 + later, month as u8, day as u8)
     }
 
-    /// The year.
+    /// Year of the Gregorian calendar.
     pub fn year(self) -> i32 {
         self.civil().0
     }
 
-    /// 1..=12.
+    /// Month, 1..=12.
     pub fn month(self) -> u8 {
         self.civil().1
     }
 
-    /// 1..=31.
+    /// Day of the month, 1..=31.
     pub fn day(self) -> u8 {
         self.civil().2
     }
@@ -120,9 +121,9 @@ impl Date {
 impl FromStr for Date {
     type Err = String;
 
-    /// "2026-12-24"
+    /// Parses "YYYY-MM-DD", like "2026-12-24".
     fn from_str(text: &str) -> Result<Self, String> {
-        let fault = || format!("{text:?} is no day, like \"2026-12-24\"");
+        let fault = || format!("{text:?} is not a date; use YYYY-MM-DD, like \"2026-12-24\"");
         let digits = |text: &str, count: usize| {
             let plain = text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
             plain.then(|| text.parse::<u16>().ok()).flatten()
@@ -131,12 +132,12 @@ impl FromStr for Date {
         let &[year, month, day] = &parts[..] else { return Err(fault()) };
         let year = digits(year, 4).ok_or_else(fault)?;
         let (month, day) = (digits(month, 2).ok_or_else(fault)?, digits(day, 2).ok_or_else(fault)?);
-        // Two digits fit a byte.
+        // Two digits fit into a byte.
         Self::new(i32::from(year), month as u8, day as u8).ok_or_else(fault)
     }
 }
 
-/// What a wall clock shows.
+/// A local time to the minute, as a wall clock shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalTime {
     date: Date,
@@ -144,17 +145,17 @@ pub struct LocalTime {
 }
 
 impl LocalTime {
-    /// Nothing where the minutes since midnight are 1440 or more.
+    /// A time `minute` minutes after midnight; `None` if that is 1440 or more.
     pub fn new(date: Date, minute: u16) -> Option<Self> {
         (minute < 1440).then_some(Self { date, minute })
     }
 
-    /// The day.
+    /// The date.
     pub fn date(self) -> Date {
         self.date
     }
 
-    /// Minutes since midnight, 0..1440.
+    /// Minutes since midnight, 0..=1439.
     pub fn minute(self) -> u16 {
         self.minute
     }
@@ -163,9 +164,11 @@ impl LocalTime {
 impl FromStr for LocalTime {
     type Err = String;
 
-    /// "2026-11-25 07:30"
+    /// Parses "YYYY-MM-DD HH:MM", like "2026-11-25 07:30".
     fn from_str(text: &str) -> Result<Self, String> {
-        let fault = || format!("{text:?} is no time, like \"2026-11-25 07:30\"");
+        let fault = || {
+            format!("{text:?} is not a local time; use YYYY-MM-DD HH:MM, like \"2026-11-25 07:30\"")
+        };
         let (date, time) = text.split_once(' ').ok_or_else(fault)?;
         let minute = super::parse_minute(time).ok_or_else(fault)?;
         Self::new(date.parse()?, minute).ok_or_else(fault)

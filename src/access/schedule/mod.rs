@@ -1,9 +1,9 @@
-//! Who may come in when, and when the door stands open: pure functions of the local
-//! time and the configuration.
+//! Schedules: when each group may come in, and when the door stands open. They are pure
+//! functions of the local time and the configuration.
 //!
-//! A span like "mon-fri 07:00-19:00" begins on one of its days; where it ends at or
-//! before the time it begins it ends the day after. On a holiday the spans of the
-//! weekday do not begin; those for holidays do.
+//! A span like "mon-fri 07:00-19:00" begins on each of its days. If its end is not after
+//! its beginning, it ends on the next day. On a holiday only the holiday spans begin, but
+//! a span from the day before runs to its end.
 
 mod clock_trust;
 mod date;
@@ -16,32 +16,32 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// The group of whoever was put in no other.
+/// Group of people who were put in no other group.
 pub const DEFAULT_GROUP: &str = "staff";
 
 const MINUTES_A_DAY: u16 = 24 * 60;
-/// [`Span::days`] of all seven.
+/// [`Span::days`] with all seven days.
 const EVERY_DAY: u8 = 0x7f;
 
-/// What a schedule says of somebody.
+/// Whether and why a schedule admits a person now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Admission {
-    /// Their group may come in at any time.
+    /// Admitted: their group may come in at any time, or no groups are configured.
     Always,
-    /// It is one of their group's hours.
+    /// Admitted: within the hours of their group.
     WithinHours,
-    /// It is not.
+    /// Refused: outside the hours of their group.
     OutsideHours,
-    /// Nobody knows what time it is; for their group the rule then is to let in.
+    /// Admitted: the clock is not trusted and their group has [`ClockUnsure::Admit`].
     ClockUnsureAdmitted,
-    /// The same; the rule is not to.
+    /// Refused: the clock is not trusted and their group has [`ClockUnsure::Refuse`].
     ClockUnsureRefused,
-    /// The configuration has no such group.
+    /// Refused: the configuration does not have their group.
     UnknownGroup,
 }
 
 impl Admission {
-    /// Whether they may come in.
+    /// Whether the person is admitted.
     pub fn admitted(self) -> bool {
         match self {
             Self::Always | Self::WithinHours | Self::ClockUnsureAdmitted => true,
@@ -49,7 +49,7 @@ impl Admission {
         }
     }
 
-    /// In words.
+    /// Reason in words, for logs and reports.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Always => "at any time",
@@ -66,32 +66,32 @@ impl Admission {
     }
 }
 
-/// What to do while the time is not known.
+/// Whether to admit people of a group with hours while the clock is not trusted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClockUnsure {
-    /// Let nobody of the group in.
+    /// Admit nobody of the group.
     #[default]
     Refuse,
-    /// Let them in as at any time.
+    /// Admit everybody of the group.
     Admit,
 }
 
-/// Days of the week and a time of day on each: "mon-fri 07:00-19:00",
-/// "sat,sun 09:00-13:00", "fri 22:00-06:00", or "00:00-24:00" for every day.
+/// A span of time on some days of the week: "mon-fri 07:00-19:00", "sat,sun 09:00-13:00",
+/// "fri 22:00-06:00". Without days, as in "00:00-24:00", it applies to every day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// A bit a weekday, Monday the lowest.
+    /// One bit per weekday; Monday is the lowest.
     days: u8,
-    /// Minutes since midnight, below 1440.
+    /// Beginning in minutes since midnight, 0..=1439.
     from: u16,
-    /// Minutes since midnight, up to 1440, the first that no longer counts; at or
-    /// below `from` it is of the day after.
+    /// End in minutes since midnight, 0..=1440; this minute is outside the span. A value
+    /// of at most `from` is on the next day.
     to: u16,
 }
 
 impl Span {
-    /// Whether it begins on this day of the week.
+    /// Whether the span begins on this day of the week.
     fn begins_on(self, day: Weekday) -> bool {
         self.days & (1 << day.number()) != 0
     }
@@ -101,7 +101,8 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let fault = || format!("{text:?} is no span of time, like \"mon-fri 07:00-19:00\"");
+        let fault =
+            || format!("{text:?} is not a time span; write it like \"mon-fri 07:00-19:00\"");
         let words: Vec<&str> = text.split_whitespace().collect();
         let (days, hours) = match words[..] {
             [hours] => (EVERY_DAY, hours),
@@ -127,7 +128,7 @@ impl Serialize for Span {
     }
 }
 
-/// As it is read; days that follow each other in one week as "mon-fri".
+/// Writes the form that is parsed. Consecutive days of a week become "mon-fri".
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.days != EVERY_DAY {
@@ -150,7 +151,8 @@ impl fmt::Display for Span {
     }
 }
 
-/// "mon", "mon-fri", "sat,sun", "fri-mon", or several of these with commas.
+/// Parses "mon", "mon-fri", "fri-mon", or several of these with commas, to
+/// [`Span::days`].
 fn parse_days(text: &str) -> Option<u8> {
     let mut days = 0;
     for part in text.split(',') {
@@ -164,7 +166,7 @@ fn parse_days(text: &str) -> Option<u8> {
     Some(days)
 }
 
-/// "07:00" as minutes since midnight, up to "24:00".
+/// Parses "07:00" to minutes since midnight; the last time is "24:00".
 fn parse_minute(text: &str) -> Option<u16> {
     let (hours, minutes) = text.split_once(':')?;
     let two = |text: &str| {
@@ -176,7 +178,7 @@ fn parse_minute(text: &str) -> Option<u16> {
     (minutes < 60 && total <= MINUTES_A_DAY).then_some(total)
 }
 
-/// A day on which nobody works: "2026-12-24", or "12-25" for every year.
+/// A holiday: "2026-12-24", or "12-25" for every year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holiday {
     year: Option<i32>,
@@ -189,9 +191,9 @@ impl FromStr for Holiday {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let fault =
-            || format!("{text:?} is no day, like \"2026-12-24\", or \"12-25\" for every year");
+            || format!("{text:?} is not a date; use \"2026-12-24\", or \"12-25\" for every year");
         let every_year = text.len() == "12-25".len();
-        // A leap year, so that 29 February is a day.
+        // A leap year, so that 29 February is valid.
         let written = if every_year { format!("2024-{text}") } else { text.to_owned() };
         let date: Date = written.parse().map_err(|_| fault())?;
         let year = (!every_year).then_some(date.year());
@@ -220,37 +222,37 @@ impl fmt::Display for Holiday {
     }
 }
 
-/// The hours of a group, or those at which the door stands open.
+/// Hours of a group, or open hours of the door.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hours {
-    /// On days that are no holidays.
+    /// Spans that begin on days other than holidays.
     pub weekly: Vec<Span>,
-    /// On holidays, whatever the weekday; the days these spans name count for nothing.
+    /// Spans that begin on holidays. Weekdays named in them are ignored.
     pub on_holidays: Vec<Span>,
 }
 
-/// `[groups.NAME]`
+/// A group of people: `[groups.NAME]` in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// When its people may come in; nothing is at any time.
+    /// When its people may come in; `None` means at any time.
     pub hours: Option<Hours>,
-    /// While the time is not known.
+    /// Rule while the clock is not trusted; needed only with `hours`.
     pub clock_unsure: ClockUnsure,
 }
 
-/// All schedules of a door.
+/// The schedule of a door: its groups, holidays and open hours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schedule {
-    /// Groups by name. Where there are none everybody may come in at any time.
+    /// Groups by name. Without any, everybody may come in at any time.
     pub groups: BTreeMap<String, Group>,
-    /// Days on which nobody works.
+    /// Days on which [`Hours::on_holidays`] applies instead of [`Hours::weekly`].
     pub holidays: Vec<Holiday>,
-    /// When the door stands open.
+    /// Hours during which the door stands open.
     pub open: Hours,
 }
 
 impl Schedule {
-    /// Whether any of it needs to know the time.
+    /// Whether any group or the open hours depend on the time.
     pub fn needs_clock(&self) -> bool {
         self.has_open_hours() || self.groups.values().any(|group| group.hours.is_some())
     }
@@ -259,7 +261,7 @@ impl Schedule {
         !(self.open.weekly.is_empty() && self.open.on_holidays.is_empty())
     }
 
-    /// Whether somebody of a group may come in.
+    /// Whether a person of this group is admitted at the time of `clock`.
     pub fn admits(&self, group: &str, clock: Clock) -> Admission {
         if self.groups.is_empty() {
             return Admission::Always;
@@ -274,7 +276,8 @@ impl Schedule {
         }
     }
 
-    /// Whether the door stands open now. While the time is not known it does not.
+    /// Whether the door stands open at the time of `clock`; never while the clock is not
+    /// trusted.
     pub fn open_now(&self, clock: Clock) -> bool {
         match clock {
             Clock::Trusted(now) => self.within(&self.open, now),
@@ -459,8 +462,8 @@ mod tests {
             prop_assert_eq!(holiday.to_string().parse::<Holiday>(), Ok(holiday));
         }
 
-        /// The definition, minute by minute: a span begun on each of the last two
-        /// days, counted from its beginning.
+        /// Compares with the definition: a span that began today or yesterday and lasts its
+        /// length from its beginning.
         #[test]
         fn a_span_holds_for_its_length_from_its_beginning(
             day in 0i32..2000, minute in 0u16..1440, days in 1u8..128,

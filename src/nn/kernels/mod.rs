@@ -1,16 +1,17 @@
-//! Arithmetic on 8-bit integers: matrix products over the pixels of a picture
-//! and filters of single channels, each with its requantization.
+//! Kernels for quantized layers on 8-bit integers: matrix products over the pixels of a
+//! picture, and depthwise filters, both with requantization.
 //!
-//! The only place with unsafe code. Every kernel computes what [`scalar`]
-//! does, bit for bit; tests hold each against it.
+//! This is the crate's only module with unsafe code. Every kernel gives the same result as
+//! [`scalar`], bit for bit; tests compare each of them with it.
 //!
 //! # Numbers
 //!
-//! An activation is a byte `q` in -128..=127 that stands for
-//! `scale * (q - zero_point)`, a weight a byte in -127..=127 with a scale for
-//! each output channel and no zero point. A layer adds up
-//! `sum = bias + Σ weight * q` exactly, in 32 bits; the bias has the input's zero
-//! point in it. Then
+//! An activation is a byte `q` in -128..=127 that represents `scale * (q - zero_point)`. A
+//! weight is a byte in -127..=127 with one scale per output channel and no zero point
+//! (affine quantization of Jacob et al., "Quantization and Training of Neural Networks for
+//! Efficient Integer-Arithmetic-Only Inference", 2018, with symmetric weights). A layer
+//! computes `sum = bias + Σ weight * q` exactly, in 32 bits; the bias includes the input's
+//! zero point. Then
 //!
 //! ```text
 //! value = f32(sum) * (sum < 0 ? negative : positive)     PReLU and scales in one
@@ -20,12 +21,12 @@
 //!
 //! # Memory
 //!
-//! Activations lie row-major with their channels together, the number of
-//! channels rounded up to a multiple of [`CHANNELS`]. Kernels for processors
-//! that multiply unsigned by signed bytes hold `q + 128` in memory, see
+//! Activations are stored row-major with the channels of a pixel together. The number of
+//! channels is rounded up to a multiple of [`CHANNELS`]; these are the stored channels.
+//! Kernels whose processor multiplies unsigned by signed bytes store `q + 128`, see
 //! [`Kernel::offset`].
 
-// The one exception from the workspace's lint; each block says why it is sound.
+// Exception from the workspace's lint; each unsafe block says why it is sound.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "aarch64")]
@@ -44,40 +45,40 @@ use std::ops::Range;
 use std::sync::OnceLock;
 use thiserror::Error;
 
-/// Stored channels come in groups of this many.
+/// The number of stored channels is a multiple of this.
 pub const CHANNELS: usize = 16;
 
 /// Environment variable that forces a kernel, for tests and comparisons.
 pub const KERNEL_VARIABLE: &str = "FACELATCH_KERNEL";
 
-/// The largest sum that a layer may reach: far from overflow, whatever the
-/// kernel adds on the way (`128 * Σ weight` at most doubles it).
+/// Largest absolute sum that a layer may reach. It is far from overflow with the offset
+/// that a kernel adds on the way: `128 * Σ weight` at most doubles the sum.
 const MAX_SUM: i64 = 1 << 29;
 
-/// A set of instructions that layers are computed with.
+/// An instruction set that layers are computed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernel {
-    /// Plain Rust, on every machine; what all others are held against.
+    /// Plain Rust, on every machine; the reference for all others.
     Scalar,
     /// x86-64 with AVX2: products of 16-bit pairs.
     Avx2,
-    /// x86-64 with AVX-512 and its dot products of bytes.
+    /// x86-64 with AVX-512 VNNI: dot products of bytes.
     Avx512Vnni,
-    /// aarch64 of any kind: Cortex-A53, A57, A72.
+    /// Any aarch64, such as Cortex-A53, A57 and A72: widening products of bytes.
     Neon,
     /// aarch64 with dot products of bytes: Cortex-A76 and later.
     NeonDot,
 }
 
-/// Why a forced kernel cannot be had.
+/// Why a kernel cannot be forced with [`KERNEL_VARIABLE`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum KernelError {
-    /// No kernel of that name.
+    /// There is no kernel of that name.
     #[error("{KERNEL_VARIABLE}: there is no kernel {name}; use one of {known} or unset it")]
     Unknown {
-        /// As given.
+        /// The given name.
         name: String,
-        /// All names.
+        /// Names of all kernels, with commas.
         known: String,
     },
     /// The processor lacks its instructions.
@@ -85,19 +86,19 @@ pub enum KernelError {
         "{KERNEL_VARIABLE}: this processor cannot run the kernel {name}; use {best} or unset it"
     )]
     Missing {
-        /// As given.
+        /// The given name.
         name: String,
-        /// The best there is.
+        /// Name of the fastest kernel that this processor can run.
         best: &'static str,
     },
 }
 
 impl Kernel {
-    /// All of them, on whatever machine.
+    /// All kernels, whether this machine can run them or not.
     pub const ALL: [Self; 5] =
         [Self::Scalar, Self::Avx2, Self::Avx512Vnni, Self::Neon, Self::NeonDot];
 
-    /// As the environment variable and `facelatch bench` call it.
+    /// Name in [`KERNEL_VARIABLE`] and in the output of `facelatch bench`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
@@ -108,7 +109,7 @@ impl Kernel {
         }
     }
 
-    /// Whether this processor has its instructions.
+    /// Whether this processor has the instructions of the kernel.
     pub fn is_available(self) -> bool {
         match self {
             Self::Scalar => true,
@@ -133,7 +134,7 @@ impl Kernel {
         }
     }
 
-    /// The fastest that this processor has.
+    /// The fastest kernel that this processor can run.
     pub fn best() -> Self {
         static BEST: OnceLock<Kernel> = OnceLock::new();
         *BEST.get_or_init(|| {
@@ -142,7 +143,8 @@ impl Kernel {
         })
     }
 
-    /// The one that the environment forces, or the fastest.
+    /// The kernel named by [`KERNEL_VARIABLE`], or the fastest. Fails if the variable names
+    /// an unknown kernel or one that this processor cannot run.
     pub fn chosen() -> Result<Self, KernelError> {
         std::env::var(KERNEL_VARIABLE).map_or(Ok(Self::best()), |name| Self::named(&name))
     }
@@ -159,7 +161,7 @@ impl Kernel {
         }
     }
 
-    /// What a byte in memory has more than the number it stands for, 0 or 128.
+    /// Offset of a byte in memory from the activation that it represents, 0 or 128.
     pub fn offset(self) -> i32 {
         match self {
             Self::Avx2 | Self::Avx512Vnni => 128,
@@ -173,70 +175,77 @@ impl Kernel {
     }
 }
 
-/// Weights and what follows the sum, before they are arranged for a kernel.
+/// A quantized layer, before its weights are arranged for a kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
-    /// Matrix: `channels x inputs`, the inputs in the order in which they are
-    /// walked. Filter: `channels x taps`. In -127..=127.
+    /// Weights in -127..=127. Matrix: `channels x inputs`, with the inputs in the order of
+    /// the walk. Filter: `channels x taps`.
     pub weights: Vec<i8>,
-    /// One an output channel, with the input's zero point in it:
+    /// One per output channel, including the input's zero point:
     /// `bias - zero_point * Σ weight`.
     pub bias: Vec<i32>,
-    /// From a sum of at least zero to a value in steps of the output.
+    /// One factor per output channel, from a sum of at least zero to a value in steps of
+    /// the output.
     pub positive: Vec<f32>,
-    /// From a sum below zero.
+    /// The same factor for a sum below zero.
     pub negative: Vec<f32>,
-    /// Of the output; without meaning where it is floating point.
+    /// Zero point of the output; unused if the output is floating point.
     pub zero_point: i8,
-    /// What is added to the value, if anything.
+    /// Another activation to add to the value.
     pub residual: Option<Residual>,
 }
 
-/// How another activation is added before the output is rounded.
+/// Quantization of an activation that is added before the output is rounded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Residual {
-    /// Its scale, in steps of the output.
+    /// Scale of the residual, in steps of the output.
     pub scale: f32,
-    /// Its zero point.
+    /// Zero point of the residual.
     pub zero_point: i8,
 }
 
-/// Why a layer cannot be computed in whole numbers.
+/// Why a layer cannot be computed exactly. Each variant has the output channel.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LayerError {
-    /// Its sum could overflow.
+    /// The sum could overflow 32 bits.
     #[error("the sum of output channel {0} can grow beyond 32 bits")]
     Overflow(usize),
     /// A scale is NaN or infinite.
     #[error("the scale of output channel {0} is not finite")]
     Scale(usize),
-    /// -128 among the weights, which not all kernels can multiply.
+    /// A weight is -128, which not all kernels can multiply.
     #[error("a weight of output channel {0} is -128, they must be in -127..=127")]
     Weight(usize),
 }
 
-/// Where the pixels of a layer's input begin, where those of its output go, and
-/// what of the input each of them sees.
+/// Offsets of a layer's pixels in its input and output, and the part of the input that each
+/// pixel reads (its receptive field).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Walk {
-    /// Each pixel sees these runs of bytes, from its beginning on.
+    /// Each pixel reads `run` bytes at each of these offsets from its input.
     runs: Vec<u32>,
     run: usize,
+    /// Offset of each pixel in the input, in bytes.
     inputs: Vec<u32>,
+    /// Offset of each pixel in the output, in elements.
     outputs: Vec<u32>,
+    /// Largest of `runs`.
     last_run: usize,
+    /// Largest of `inputs`.
     last_input: usize,
+    /// Largest of `outputs`.
     last_output: usize,
 }
 
 impl Walk {
-    /// A walk without pixels, each of which will see `run` bytes at each of `runs`.
+    /// A walk without pixels yet. Each pixel will read `run` bytes at each of the offsets
+    /// `runs`.
     pub fn new(runs: Vec<u32>, run: usize) -> Self {
         let last_run = runs.iter().copied().max().unwrap_or(0) as usize;
         Self { runs, run, last_run, ..Self::default() }
     }
 
-    /// Forgets the pixels and what they see; keeps the memory.
+    /// Removes all pixels and sets new runs; keeps the allocated memory.
     pub fn reset(&mut self, run: usize, runs: impl Iterator<Item = u32>) {
         self.runs.clear();
         self.runs.extend(runs);
@@ -247,8 +256,8 @@ impl Walk {
         (self.last_input, self.last_output) = (0, 0);
     }
 
-    /// One more pixel: offsets in bytes, or in numbers where the output is
-    /// floating point.
+    /// Adds a pixel. `input` is an offset in bytes; `output` is in bytes, or in floats if
+    /// the output is floating point.
     pub fn push(&mut self, input: u32, output: u32) {
         self.inputs.push(input);
         self.outputs.push(output);
@@ -261,43 +270,43 @@ impl Walk {
         self.inputs.len()
     }
 
-    /// Whether there is no pixel.
+    /// Whether the walk has no pixels.
     pub fn is_empty(&self) -> bool {
         self.inputs.is_empty()
     }
 
-    /// Bytes a pixel sees.
+    /// Number of bytes that a pixel reads.
     pub fn inputs(&self) -> usize {
         self.runs.len() * self.run
     }
 
-    /// Bytes that the input must have.
+    /// Minimum length of the input in bytes.
     fn input_end(&self) -> usize {
         if self.is_empty() { 0 } else { self.last_input + self.last_run + self.run }
     }
 
-    /// Elements that the output must have if a pixel has `channels`.
+    /// Minimum length of the output in elements, with `channels` elements per pixel.
     fn output_end(&self, channels: usize) -> usize {
         if self.is_empty() { 0 } else { self.last_output + channels }
     }
 }
 
-/// What follows the sum, arranged for a kernel: one value a stored channel.
+/// Bias and requantization, arranged for a kernel: one value per stored channel.
 struct Epilogue {
     bias: Vec<i32>,
     positive: Vec<f32>,
     negative: Vec<f32>,
-    /// In memory's numbers.
+    /// Zero point including [`Kernel::offset`].
     zero_point: i32,
-    /// The least and the largest value before the zero point is added.
+    /// Smallest and largest value before the zero point is added.
     low: f32,
     high: f32,
-    /// Scale, and zero point in memory's numbers.
+    /// Scale, and zero point including [`Kernel::offset`].
     residual: Option<(f32, i32)>,
 }
 
 impl Epilogue {
-    /// `order` names the channel at each place, `channels` and beyond for none.
+    /// `order` gives the channel at each place; a value of `channels` or more is padding.
     fn new(kernel: Kernel, layer: &Layer, order: impl Iterator<Item = usize> + Clone) -> Self {
         let channels = layer.bias.len();
         let inputs = layer.weights.len() / channels.max(1);
@@ -329,7 +338,7 @@ impl Epilogue {
 }
 
 impl Layer {
-    /// Refuses what cannot be computed exactly.
+    /// Checks that the layer can be computed exactly.
     fn check(&self) -> Result<(), LayerError> {
         let channels = self.bias.len();
         let inputs = self.weights.len() / channels.max(1);
@@ -355,24 +364,24 @@ impl Layer {
 /// Weights in the order in which a kernel reads them.
 enum Packed {
     Bytes(Vec<i8>),
-    /// Widened, for kernels that multiply 16-bit numbers.
+    /// Widened to 16 bits, for kernels that multiply 16-bit numbers.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AVX2 alone reads them"))]
     Words(Vec<i16>),
 }
 
-/// A matrix product over the channels of pixels: convolutions that mix channels
-/// and fully connected layers.
+/// A matrix product over the channels of pixels: for convolutions that mix channels and for
+/// fully connected layers.
 pub struct Matrix {
     kernel: Kernel,
-    /// Inputs of a pixel, a multiple of 16.
+    /// Inputs per pixel, a multiple of 16.
     inputs: usize,
-    /// Real output channels.
+    /// Output channels without padding.
     channels: usize,
     weights: Packed,
     epilogue: Epilogue,
 }
 
-/// Memory that a layer needs while it runs.
+/// Working memory of a layer. It can be reused for any layer and kernel.
 #[derive(Default)]
 pub struct Scratch {
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AVX2 alone needs it"))]
@@ -384,11 +393,12 @@ fn padded(channels: usize) -> usize {
 }
 
 impl Matrix {
-    /// Arranges a layer for a kernel; its inputs must be a multiple of 16.
+    /// Arranges a layer for a kernel. Fails if the layer cannot be computed exactly.
     ///
     /// # Panics
     ///
-    /// Where the processor lacks the kernel's instructions.
+    /// If the processor lacks the kernel's instructions, or the number of inputs is not a
+    /// multiple of 16.
     pub fn new(kernel: Kernel, layer: &Layer) -> Result<Self, LayerError> {
         assert!(kernel.is_available(), "{} is not for this processor", kernel.name());
         layer.check()?;
@@ -399,8 +409,8 @@ impl Matrix {
         let weight = |channel: usize, input: usize| {
             if channel < channels { layer.weights[channel * inputs + input] } else { 0 }
         };
-        // Blocks of `block` channels; within them steps of `step` inputs, each with
-        // all channels of the block.
+        // Order of the weights: blocks of `block` channels; in a block, steps of `step`
+        // inputs; in a step, all channels of the block.
         let blocks = |block: usize, step: usize| {
             (0..rows / block * (inputs / step)).flat_map(move |at| {
                 let (first, from) = (at / (inputs / step) * block, at % (inputs / step) * step);
@@ -421,18 +431,19 @@ impl Matrix {
         Ok(Self { kernel, inputs, channels, weights, epilogue })
     }
 
-    /// Real output channels.
+    /// Number of output channels without padding.
     pub fn channels(&self) -> usize {
         self.channels
     }
 
-    /// Computes some pixels of the walk. A pixel of the output has as many
-    /// bytes as there are channels, rounded up to a multiple of 16. The residual
-    /// lies like the output.
+    /// Computes the pixels `pixels` of the walk. A pixel of the output has one byte per
+    /// stored channel: the number of channels rounded up to a multiple of 16. The residual
+    /// has the layout of the output.
     ///
     /// # Panics
     ///
-    /// Where input, residual or output are shorter than the walk.
+    /// If the walk is not of this layer or has fewer pixels, if input, residual or output
+    /// are too short for the walk, or if a residual is missing or unexpected.
     pub fn run(
         &self,
         walk: &Walk,
@@ -448,8 +459,9 @@ impl Matrix {
         let end = walk.output_end(padded(self.channels));
         assert!(residual.is_none_or(|other| other.len() >= end), "residual too short");
         match (self.kernel, &self.weights) {
-            // SAFETY, for all of them: `new` has made sure of the processor; the assertions
-            // above keep every read and write of the walk within the slices.
+            // SAFETY, for all calls below: `new` has checked that the processor has the
+            // instructions and has packed the weights for them. The assertions above keep
+            // every read and write of the walk within the slices.
             #[cfg(target_arch = "x86_64")]
             (Kernel::Avx512Vnni, Packed::Bytes(weights)) => unsafe {
                 x86::vnni::matrix(self, weights, walk, pixels, input, residual, output);
@@ -473,12 +485,13 @@ impl Matrix {
         }
     }
 
-    /// Like `run`, without rounding: `sum * positive` as floating point, a pixel of
-    /// the output having exactly its channels.
+    /// Like `run`, but without rounding: the output is `sum * positive` in floating point.
+    /// A pixel of the output has one float per channel, without padding.
     ///
     /// # Panics
     ///
-    /// Where input or output are shorter than the walk, or a residual is wanted.
+    /// If the walk is not of this layer or has fewer pixels, if input or output are too
+    /// short for the walk, or if the layer has a residual.
     pub fn run_float(
         &self,
         walk: &Walk,
@@ -523,7 +536,7 @@ impl Matrix {
     }
 }
 
-/// A filter of each channel by itself: depthwise convolutions.
+/// A depthwise convolution: one filter per channel.
 pub struct Filter {
     kernel: Kernel,
     taps: usize,
@@ -534,11 +547,12 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Arranges a layer for a kernel; its channels must be a multiple of 16.
+    /// Arranges a layer for a kernel. Fails if the layer cannot be computed exactly.
     ///
     /// # Panics
     ///
-    /// Where the processor lacks the kernel's instructions.
+    /// If the processor lacks the kernel's instructions, or the number of channels is not a
+    /// multiple of 16.
     pub fn new(kernel: Kernel, layer: &Layer) -> Result<Self, LayerError> {
         assert!(kernel.is_available(), "{} is not for this processor", kernel.name());
         layer.check()?;
@@ -548,8 +562,9 @@ impl Filter {
         let weight = |channel: usize, tap: usize| {
             if channel < channels && tap < taps { layer.weights[channel * taps + tap] } else { 0 }
         };
-        // Groups of `group` taps, within them the places of `lanes` channels in the
-        // order that interleaving leaves them in, each with all taps of the group.
+        // Order of the weights: blocks of `lanes` channels; in a block, groups of `group`
+        // taps; in a group, the channels in the order after interleaving, each with all
+        // taps of the group.
         let groups = |lanes: usize, group: usize| {
             let (blocks, steps) = (channels.div_ceil(lanes), taps.div_ceil(group));
             (0..blocks * steps * lanes).flat_map(move |at| {
@@ -558,7 +573,7 @@ impl Filter {
                 (0..group).map(move |i| (channel, rest / lanes * group + i))
             })
         };
-        // Of a 3x3 filter, groups of four are a column of three, and nothing.
+        // In a 3x3 filter a group of four is a column of three taps and one zero.
         let column_first = |tap: usize| match tap {
             _ if taps != 9 => tap,
             _ if tap % 4 == 3 => taps,
@@ -581,7 +596,7 @@ impl Filter {
                 Epilogue::new(kernel, layer, places(32)),
             ),
             Kernel::Neon | Kernel::NeonDot => {
-                // For each 16 channels all taps, an even number of them.
+                // Blocks of 16 channels, each with all taps padded to an even number.
                 let even = taps.next_multiple_of(2);
                 let weights = (0..channels / 16 * even * 16).map(|at| {
                     let (block, rest) = (at / (even * 16), at % (even * 16));
@@ -593,11 +608,12 @@ impl Filter {
         Ok(Self { kernel, taps, channels, weights, epilogue })
     }
 
-    /// Computes some pixels of the walk, whose runs are the taps.
+    /// Computes the pixels `pixels` of the walk, whose runs are the taps.
     ///
     /// # Panics
     ///
-    /// Where input or output are shorter than the walk.
+    /// If the walk is not of this layer or has fewer pixels, or if input or output are too
+    /// short for the walk.
     pub fn run(&self, walk: &Walk, pixels: Range<usize>, input: &[u8], output: &mut [u8]) {
         assert!(pixels.end <= walk.len(), "no more pixels than the walk has");
         assert_eq!((walk.runs.len(), walk.run), (self.taps, self.channels), "another layer's walk");
@@ -622,9 +638,9 @@ impl Filter {
     }
 }
 
-/// Which of `lanes` channels lies at a place after bytes of neighbouring taps have
-/// been interleaved within groups of 16, as x86 does: each quarter of a group
-/// comes to lie in a register of its own.
+/// Channel at `place`, of `lanes` channels, after the bytes of neighbouring taps were
+/// interleaved within groups of 16, as the unpack instructions of x86 do. Each quarter of a
+/// group ends up in a different register.
 fn interleaved(lanes: usize, place: usize) -> usize {
     let quarter = lanes / 4;
     place % quarter / 4 * 16 + place / quarter * 4 + place % 4

@@ -1,24 +1,24 @@
-//! aarch64: with dot products of bytes where the processor has them, with
-//! widening products where not. Activations in memory are signed.
+//! Kernels for aarch64: with dot products of bytes (`matrix_dot`), or with widening
+//! products on processors without them. Activations in memory are signed.
 //!
-//! As on x86-64, the callers in [`super`] answer for the instructions and for
-//! the walk's staying within input and output.
+//! Functions are unsafe for two reasons: the processor must have the instructions, and the
+//! walk must stay within input and output. The callers in [`super`] guarantee both.
 
 use super::{Epilogue, Filter, Matrix, Walk, padded};
 use std::arch::aarch64::*;
 use std::arch::asm;
 use std::ops::Range;
 
-/// Pixels of a tile.
+/// Pixels per tile.
 const TILE: usize = 4;
 
-/// Four channels' sums with what four bytes of a pixel, the lane `LANE`, add:
-/// the intrinsic for it is not stable.
+/// Adds to the sums of four channels the products of their weights with four bytes of a
+/// pixel, those of lane `LANE`. Inline assembly because the intrinsic is not stable.
 #[target_feature(enable = "neon,dotprod")]
 #[inline]
 fn dot<const LANE: i32>(sums: int32x4_t, weights: int8x16_t, pixel: int8x16_t) -> int32x4_t {
     let mut sums = sums;
-    // SAFETY: registers alone are read and written.
+    // SAFETY: the instruction reads and writes only registers.
     unsafe {
         asm!(
             "sdot {sums:v}.4s, {weights:v}.16b, {pixel:v}.4b[{lane}]",
@@ -32,16 +32,19 @@ fn dot<const LANE: i32>(sums: int32x4_t, weights: int8x16_t, pixel: int8x16_t) -
     sums
 }
 
-/// What the sums of 16 channels are multiplied with, by their sign.
+/// Factors of the sums of 16 channels, by the sign of the sum.
 struct Factors {
     positive: [float32x4_t; 4],
     negative: [float32x4_t; 4],
 }
 
 impl Factors {
+    /// Loads the factors of 16 channels.
+    ///
     /// # Safety
     ///
-    /// NEON; a channel of the epilogue, a multiple of 16.
+    /// The processor has NEON. `channel` is a multiple of 16 and a stored channel of the
+    /// epilogue.
     #[inline(always)]
     unsafe fn at(epilogue: &Epilogue, channel: usize) -> Self {
         // SAFETY: factors are padded to 16 channels.
@@ -54,7 +57,7 @@ impl Factors {
         }
     }
 
-    /// Sums times the factor of their sign.
+    /// Multiplies each sum by the factor for its sign.
     #[target_feature(enable = "neon")]
     #[inline]
     fn scaled(&self, sums: [int32x4_t; 4]) -> [float32x4_t; 4] {
@@ -65,7 +68,7 @@ impl Factors {
     }
 }
 
-/// Sixteen values to bytes: each step saturates, so that the end does, too.
+/// Rounds 16 values, halves to even, to bytes. Each step saturates, and so does the result.
 #[target_feature(enable = "neon")]
 #[inline]
 fn rounded(values: [float32x4_t; 4], epilogue: &Epilogue) -> int8x16_t {
@@ -77,7 +80,7 @@ fn rounded(values: [float32x4_t; 4], epilogue: &Epilogue) -> int8x16_t {
     vqmovn_high_s16(vqmovn_s16(words(values[0], values[1])), words(values[2], values[3]))
 }
 
-/// Adds a residual of 16 channels.
+/// Adds the residual of 16 channels to their values.
 #[target_feature(enable = "neon")]
 #[inline]
 fn with_residual(
@@ -100,14 +103,18 @@ fn with_residual(
     })
 }
 
-/// What becomes of 16 channels' sums of a pixel.
+/// Stores the sums of 16 channels of a pixel.
 trait Put {
+    /// Stores the sums of 16 channels from `channel` on, of the pixel at offset `to`.
+    ///
     /// # Safety
     ///
-    /// The output has room for 16 stored channels, or all real ones, at `to`.
+    /// The processor has NEON. The output has room for the stored channels of a pixel at
+    /// `to`, or for the channels without padding if it is floating point.
     unsafe fn put(&mut self, sums: [int32x4_t; 4], epilogue: &Epilogue, channel: usize, to: usize);
 }
 
+/// Requantized output, with an optional residual of the same layout.
 struct Bytes<'a> {
     residual: Option<&'a [u8]>,
     output: &'a mut [u8],
@@ -116,8 +123,8 @@ struct Bytes<'a> {
 impl Put for Bytes<'_> {
     #[inline(always)]
     unsafe fn put(&mut self, sums: [int32x4_t; 4], epilogue: &Epilogue, channel: usize, to: usize) {
-        // SAFETY: factors are padded to 16 channels; output and residual have room by
-        // the caller's word; NEON is there, for these are called under it.
+        // SAFETY: factors are padded to 16 channels. The caller guarantees the processor
+        // and the room in the output, and the residual has the same layout.
         unsafe {
             let mut values = Factors::at(epilogue, channel).scaled(sums);
             if let (Some(other), Some((scale, zero_point))) = (self.residual, epilogue.residual) {
@@ -130,6 +137,7 @@ impl Put for Bytes<'_> {
     }
 }
 
+/// Output in floating point, without padding channels.
 struct Floats<'a> {
     channels: usize,
     output: &'a mut [f32],
@@ -140,7 +148,8 @@ impl Put for Floats<'_> {
     unsafe fn put(&mut self, sums: [int32x4_t; 4], epilogue: &Epilogue, channel: usize, to: usize) {
         let mut values = [0.0f32; 16];
         for (i, sum) in sums.into_iter().enumerate() {
-            // SAFETY: factors are padded; four of the 16 values each; NEON as above.
+            // SAFETY: factors are padded to 16 channels; each sum fills four of the 16
+            // values; the caller guarantees NEON.
             unsafe {
                 let positive = vld1q_f32(epilogue.positive.as_ptr().add(channel + 4 * i));
                 let value = vmulq_f32(vcvtq_f32_s32(sum), positive);
@@ -154,7 +163,8 @@ impl Put for Floats<'_> {
 
 /// # Safety
 ///
-/// NEON with dot products; the walk stays within `input`, `output` and `residual`.
+/// The processor has NEON with dot products. `weights` is packed for this kernel and
+/// matrix. The walk has the pixels and stays within `input`, `output` and `residual`.
 #[target_feature(enable = "neon,dotprod")]
 pub(super) unsafe fn matrix_dot(
     matrix: &Matrix,
@@ -165,13 +175,13 @@ pub(super) unsafe fn matrix_dot(
     residual: Option<&[u8]>,
     output: &mut [u8],
 ) {
-    // SAFETY: the caller's word, handed on.
+    // SAFETY: the caller guarantees the same.
     unsafe { tiles_dot(matrix, weights, walk, pixels, input, &mut Bytes { residual, output }) }
 }
 
 /// # Safety
 ///
-/// As `matrix_dot`.
+/// As for `matrix_dot`; `output` needs room only for the channels without padding.
 #[target_feature(enable = "neon,dotprod")]
 pub(super) unsafe fn matrix_dot_float(
     matrix: &Matrix,
@@ -182,12 +192,16 @@ pub(super) unsafe fn matrix_dot_float(
     output: &mut [f32],
 ) {
     let put = &mut Floats { channels: matrix.channels, output };
-    // SAFETY: the caller's word, handed on.
+    // SAFETY: the caller guarantees the same.
     unsafe { tiles_dot(matrix, weights, walk, pixels, input, put) }
 }
 
-/// Blocks of 16 channels, whose weights stay in the nearest cache while all
-/// pixels pass.
+/// Blocks of 16 channels and tiles of [`TILE`] pixels, then the remaining pixels. The
+/// weights of a block stay in the L1 cache while all pixels are processed.
+///
+/// # Safety
+///
+/// As for the caller, `matrix_dot` or `matrix_dot_float`.
 #[target_feature(enable = "neon,dotprod")]
 #[inline]
 unsafe fn tiles_dot(
@@ -200,7 +214,7 @@ unsafe fn tiles_dot(
 ) {
     for (block, weights) in weights.chunks_exact(matrix.inputs * 16).enumerate() {
         let mut pixel = pixels.start;
-        // SAFETY: tiles end with the pixels; the rest is the caller's word.
+        // SAFETY: the tiles end with the pixels; the caller guarantees the rest.
         unsafe {
             while pixels.end - pixel >= TILE {
                 tile_dot::<TILE>(matrix, weights, walk, pixel, input, block * 16, put);
@@ -214,6 +228,12 @@ unsafe fn tiles_dot(
     }
 }
 
+/// `M` pixels of 16 channels.
+///
+/// # Safety
+///
+/// As for `tiles_dot`; the walk has `M` pixels from `pixel` on, and `weights` are those of
+/// the 16 channels from `channel` on.
 #[target_feature(enable = "neon,dotprod")]
 #[inline]
 unsafe fn tile_dot<const M: usize>(
@@ -225,8 +245,8 @@ unsafe fn tile_dot<const M: usize>(
     channel: usize,
     put: &mut impl Put,
 ) {
-    // SAFETY: `M` pixels of the walk, each with all its runs in `input`; 16 weights for
-    // each input; the epilogue is padded to 16 channels.
+    // SAFETY: the walk has `M` pixels from `pixel` on, each with all its runs in `input`.
+    // There are 16 weights for each input. The epilogue is padded to 16 channels.
     unsafe {
         let from: [*const u8; M] = std::array::from_fn(|m| {
             input.as_ptr().add(*walk.inputs.get_unchecked(pixel + m) as usize)
@@ -265,7 +285,8 @@ unsafe fn tile_dot<const M: usize>(
 
 /// # Safety
 ///
-/// NEON; the walk stays within `input`, `output` and `residual`.
+/// The processor has NEON. `weights` is packed for this kernel and matrix. The walk has the
+/// pixels and stays within `input`, `output` and `residual`.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn matrix(
     matrix: &Matrix,
@@ -276,13 +297,13 @@ pub(super) unsafe fn matrix(
     residual: Option<&[u8]>,
     output: &mut [u8],
 ) {
-    // SAFETY: the caller's word, handed on.
+    // SAFETY: the caller guarantees the same.
     unsafe { tiles(matrix, weights, walk, pixels, input, &mut Bytes { residual, output }) }
 }
 
 /// # Safety
 ///
-/// As `matrix`.
+/// As for `matrix`; `output` needs room only for the channels without padding.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn matrix_float(
     matrix: &Matrix,
@@ -293,10 +314,15 @@ pub(super) unsafe fn matrix_float(
     output: &mut [f32],
 ) {
     let put = &mut Floats { channels: matrix.channels, output };
-    // SAFETY: the caller's word, handed on.
+    // SAFETY: the caller guarantees the same.
     unsafe { tiles(matrix, weights, walk, pixels, input, put) }
 }
 
+/// Blocks of 16 channels and tiles of [`TILE`] pixels, then the remaining pixels.
+///
+/// # Safety
+///
+/// As for the caller, `matrix` or `matrix_float`.
 #[target_feature(enable = "neon")]
 #[inline]
 unsafe fn tiles(
@@ -310,7 +336,7 @@ unsafe fn tiles(
     for channel in (0..padded(matrix.channels)).step_by(16) {
         let weights = &weights[channel * matrix.inputs..(channel + 16) * matrix.inputs];
         let mut pixel = pixels.start;
-        // SAFETY: tiles end with the pixels; the rest is the caller's word.
+        // SAFETY: the tiles end with the pixels; the caller guarantees the rest.
         unsafe {
             while pixels.end - pixel >= TILE {
                 tile::<TILE>(matrix, weights, walk, pixel, input, channel, put);
@@ -324,8 +350,14 @@ unsafe fn tiles(
     }
 }
 
-/// Sixteen channels of `M` pixels, four at a time. Two products of bytes fit in 16
-/// bits, for weights are never -128; then they are added up in pairs.
+/// `M` pixels of 16 channels, four channels at a time. The sum of two products of bytes
+/// fits in 16 bits, because weights are never -128; pairs of these are then added in 32
+/// bits.
+///
+/// # Safety
+///
+/// As for `tiles`; the walk has `M` pixels from `pixel` on, and `weights` are those of the
+/// 16 channels from `channel` on.
 #[target_feature(enable = "neon")]
 #[inline]
 unsafe fn tile<const M: usize>(
@@ -337,7 +369,9 @@ unsafe fn tile<const M: usize>(
     channel: usize,
     put: &mut impl Put,
 ) {
-    // SAFETY: as for `tile_dot`, the weights of four channels being together.
+    // SAFETY: the walk has `M` pixels from `pixel` on, each with all its runs in `input`.
+    // There are 16 weights for each input, those of four channels together. The epilogue is
+    // padded to 16 channels.
     unsafe {
         let from: [*const u8; M] = std::array::from_fn(|m| {
             input.as_ptr().add(*walk.inputs.get_unchecked(pixel + m) as usize)
@@ -375,7 +409,8 @@ unsafe fn tile<const M: usize>(
 
 /// # Safety
 ///
-/// NEON; the walk stays within `input` and `output`.
+/// The processor has NEON. `weights` is packed for this kernel and filter. The walk has the
+/// pixels and stays within `input` and `output`.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn filter(
     filter: &Filter,
@@ -385,7 +420,7 @@ pub(super) unsafe fn filter(
     input: &[u8],
     output: &mut [u8],
 ) {
-    // SAFETY: the caller's word, handed on.
+    // SAFETY: the caller guarantees the same.
     unsafe {
         match filter.taps {
             9 => taps(Nine::new, filter, weights, walk, pixels, input, output),
@@ -394,17 +429,18 @@ pub(super) unsafe fn filter(
     }
 }
 
-/// What the taps of 16 channels are multiplied with.
+/// The weights of the taps of 16 channels.
 trait Weighted {
-    /// Sums of one pixel, from the bias on: two products of bytes fit in 16 bits.
+    /// Adds the products of 16 channels of one pixel to the bias. The sum of two products
+    /// of bytes fits in 16 bits, because weights are never -128.
     ///
     /// # Safety
     ///
-    /// NEON; 16 bytes at each tap from `input`.
+    /// The processor has NEON. There are 16 bytes at each tap's offset from `input`.
     unsafe fn sums(&self, bias: [int32x4_t; 4], input: *const u8) -> [int32x4_t; 4];
 }
 
-/// Sums, and the products of two taps.
+/// Adds the products of two taps of 16 channels, widened to 32 bits, to the sums.
 #[target_feature(enable = "neon")]
 #[inline]
 fn widened(sums: [int32x4_t; 4], low: int16x8_t, high: int16x8_t) -> [int32x4_t; 4] {
@@ -416,7 +452,7 @@ fn widened(sums: [int32x4_t; 4], low: int16x8_t, high: int16x8_t) -> [int32x4_t;
     ]
 }
 
-/// Filters of 3x3, whose weights and places stay in registers.
+/// Filters of 3x3: the weights and the offsets of the taps stay in registers.
 struct Nine {
     weights: [int8x16_t; 9],
     places: [usize; 9],
@@ -425,10 +461,11 @@ struct Nine {
 impl Nine {
     /// # Safety
     ///
-    /// NEON; weights of nine taps; a walk of nine runs.
+    /// The processor has NEON. `weights` points to 16 weights for each of nine taps; `runs`
+    /// has nine offsets.
     #[inline(always)]
     unsafe fn new(weights: *const i8, runs: &[u32]) -> Self {
-        // SAFETY: the caller's word.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             Self {
                 weights: std::array::from_fn(|tap| vld1q_s8(weights.add(16 * tap))),
@@ -441,7 +478,7 @@ impl Nine {
 impl Weighted for Nine {
     #[inline(always)]
     unsafe fn sums(&self, bias: [int32x4_t; 4], input: *const u8) -> [int32x4_t; 4] {
-        // SAFETY: the caller's word.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let mut sums = bias;
             for tap in (0..9).step_by(2) {
@@ -468,6 +505,10 @@ struct Any<'a> {
 }
 
 impl<'a> Any<'a> {
+    /// # Safety
+    ///
+    /// `weights` points to 16 weights for each run, padded to an even number of runs, and
+    /// stays valid while `sums` is called.
     #[inline(always)]
     unsafe fn new(weights: *const i8, runs: &'a [u32]) -> Self {
         Self { weights, runs }
@@ -477,7 +518,8 @@ impl<'a> Any<'a> {
 impl Weighted for Any<'_> {
     #[inline(always)]
     unsafe fn sums(&self, bias: [int32x4_t; 4], input: *const u8) -> [int32x4_t; 4] {
-        // SAFETY: the caller's word; the weights have an even number of taps.
+        // SAFETY: guaranteed by the caller; the weights are padded to an even number of
+        // taps.
         unsafe {
             let (mut sums, mut at) = (bias, self.weights);
             for taps in self.runs.chunks(2) {
@@ -499,8 +541,12 @@ impl Weighted for Any<'_> {
     }
 }
 
-/// Sixteen channels at a time, whose weights and factors stay where they are while
-/// all pixels pass.
+/// Takes 16 channels at a time and keeps their weights and factors in place while all
+/// pixels are processed.
+///
+/// # Safety
+///
+/// As for `filter`; `new` accepts the weights and runs of this filter.
 #[target_feature(enable = "neon")]
 #[inline]
 unsafe fn taps<'w, W: Weighted>(
@@ -514,8 +560,9 @@ unsafe fn taps<'w, W: Weighted>(
 ) {
     let (epilogue, even) = (&filter.epilogue, filter.taps.next_multiple_of(2));
     for channel in (0..filter.channels).step_by(16) {
-        // SAFETY: 16 stored channels at each tap, which the walk has room for; weights and
-        // epilogue are padded.
+        // SAFETY: 16 stored channels are read at each tap and written, for which the walk
+        // has room. Weights are padded to an even number of taps, the epilogue to 16
+        // channels.
         unsafe {
             let weighted = new(weights.as_ptr().add(channel * even), &walk.runs);
             let bias = epilogue.bias.as_ptr().add(channel);

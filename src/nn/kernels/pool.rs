@@ -1,33 +1,32 @@
-//! Max-pooling. Plain loops: the compiler turns them into vector instructions
-//! everywhere.
+//! Max pooling. Plain loops are enough: the compiler vectorizes them on every machine.
 
 use super::{CHANNELS, Kernel};
 
-/// The largest byte of a window for each channel.
+/// Maximum of each window, per channel.
 pub struct MaxPool {
     signed: bool,
     height: usize,
     width: usize,
     stride: usize,
-    /// Bytes of a pixel, a multiple of 16.
+    /// Stored channels of a pixel, a multiple of 16.
     stored: usize,
 }
 
-/// A row of windows: where the first one begins, and how much of the picture lies
-/// below and beside it, in pixels.
+/// A row of windows in the input.
 pub struct Row {
-    /// Offset of the first window, in bytes.
+    /// Offset of the first window in the input, in bytes.
     pub source: usize,
-    /// Rows from there on.
+    /// Number of pixel rows from the windows' top to the end of the picture.
     pub rows: usize,
-    /// Columns of the picture.
+    /// Width of the picture in pixels.
     pub columns: usize,
-    /// From one row to the next.
+    /// Distance from one row to the next, in pixels.
     pub pitch: usize,
 }
 
 impl MaxPool {
-    /// Windows of so many rows and columns, `stride` apart, over pixels of `stored` bytes.
+    /// Windows of `height` by `width` pixels, `stride` pixels apart. A pixel has `stored`
+    /// bytes, a multiple of [`CHANNELS`].
     pub fn new(
         kernel: Kernel,
         (height, width): (usize, usize),
@@ -37,8 +36,8 @@ impl MaxPool {
         Self { signed: kernel.offset() == 0, height, width, stride, stored }
     }
 
-    /// Fills a row of the output; of a window that reaches over the picture, what
-    /// lies within counts.
+    /// Fills one row of the output, one pixel of `stored` bytes per window. If a window
+    /// reaches beyond the picture, only its part within counts.
     pub fn run(&self, row: &Row, input: &[u8], output: &mut [u8]) {
         if self.signed {
             self.run_as(row, input, output, |a, b| a.cast_signed().max(b.cast_signed()) as u8);

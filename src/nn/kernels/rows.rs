@@ -1,55 +1,58 @@
-//! Resampling: weighted means of rows of bytes, then of the pixels of such a row.
+//! Kernels for separable resampling: weighted means of rows of bytes, then of the pixels of
+//! such a row.
 //!
-//! Values are 16 bits with a sign, in steps of 1/128 ([`STEPS`]); weights are
-//! shares of 32,767 ([`ONE`]). Sums are exact, in 32 bits, and rounded once.
+//! Values are signed 16-bit fixed-point numbers in steps of 1/128 ([`STEPS`]); weights are
+//! fractions of 32,767 ([`ONE`]). Sums are exact, in 32 bits, and rounded once.
 
 #[cfg(target_arch = "x86_64")]
 use super::Kernel;
 
-/// Steps of a value from one byte to the next.
+/// Number of value steps per grey level of a byte.
 pub const STEPS: i16 = 128;
 
-/// What weights add up to.
+/// Sum of the weights of a mean.
 pub const ONE: i16 = i16::MAX;
 
-/// Channels of a pixel of a row, and of a pixel put out; the fourth has no meaning.
+/// Values per pixel of a row.
 pub const CHANNELS: usize = 3;
-/// See [`CHANNELS`].
+/// Values per output pixel; the fourth is unused.
 pub const STORED: usize = 4;
 
-/// From a sum of bytes to a value.
+/// Shift from a weighted sum of bytes to a value.
 const ROW_SHIFT: i32 = 8;
-/// From a sum of values to a value.
+/// Shift from a weighted sum of values to a value.
 const PIXEL_SHIFT: i32 = 15;
-/// From a sum of values to a whole byte.
+/// Shift from a weighted sum of values to a whole byte.
 const WHOLE_SHIFT: i32 = PIXEL_SHIFT + 7;
 
-/// Values that a row must have beyond its pixels: an even number of pixels is read.
+/// Number of values that a row must have after its last pixel, because an even number of
+/// pixels is read.
 pub const SLACK: usize = 4;
 
-/// For each pixel put out the first pixel it looks at and the weights from there on.
+/// Input pixels and weights of each output pixel.
 #[derive(Clone, Copy, Debug)]
 pub struct Taps<'a> {
-    /// First pixel.
+    /// Number of the first input pixel, per output pixel.
     pub starts: &'a [usize],
-    /// Number of weights.
+    /// Number of weights, per output pixel.
     pub counts: &'a [usize],
-    /// `pitch` places for each, zero beyond the weights.
+    /// `pitch` weights per output pixel, zero beyond its count.
     pub weights: &'a [i16],
-    /// An even number.
+    /// Distance between the weights of two output pixels; must be even.
     pub pitch: usize,
 }
 
-/// `out[i] = Σ pixels[k * pitch + i] * weights[k]`; weights must be at least zero and
-/// add up to [`ONE`] at most.
+/// Weighted sum of rows of bytes: `out[i] = Σ pixels[k * pitch + i] * weights[k]`, rounded
+/// to a value in steps of 1/128. Weights must be at least zero and add up to at most
+/// [`ONE`].
 ///
 /// # Panics
 ///
-/// Where `pixels` has fewer bytes than that.
+/// If `pixels` is too short for `out` and the weights.
 pub fn weighted_rows(pixels: &[u8], pitch: usize, weights: &[i16], out: &mut [i16]) {
     let end = weights.len().saturating_sub(1) * pitch + out.len();
     assert!(weights.is_empty() || end <= pixels.len(), "rows too short");
-    // The longest part that is a multiple of what the instructions take at once.
+    // The longest part that is a multiple of the values per iteration.
     #[cfg(target_arch = "x86_64")]
     let whole = if Kernel::best() == Kernel::Scalar { 0 } else { out.len() / x86::ROW * x86::ROW };
     #[cfg(target_arch = "aarch64")]
@@ -57,12 +60,14 @@ pub fn weighted_rows(pixels: &[u8], pitch: usize, weights: &[i16], out: &mut [i1
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let whole = 0;
     let (vectors, rest) = out.split_at_mut(whole);
-    // SAFETY: every kernel but the scalar one has AVX2; in bounds by the assertion.
+    // SAFETY: on x86-64 every kernel but the scalar one has AVX2; with the scalar kernel
+    // `vectors` is empty and the loop does not run. The assertion keeps all reads in
+    // bounds.
     #[cfg(target_arch = "x86_64")]
     unsafe {
         x86::rows(pixels, pitch, weights, vectors);
     }
-    // SAFETY: NEON is in every aarch64; in bounds by the assertion.
+    // SAFETY: every aarch64 has NEON; the assertion keeps all reads in bounds.
     #[cfg(target_arch = "aarch64")]
     unsafe {
         neon::rows(pixels, pitch, weights, vectors);
@@ -71,23 +76,23 @@ pub fn weighted_rows(pixels: &[u8], pitch: usize, weights: &[i16], out: &mut [i1
     plain_rows(pixels.get(whole..).unwrap_or_default(), pitch, weights, rest);
 }
 
-/// Weighted means of the pixels of a row of [`CHANNELS`] values each, `first` being
-/// the number of its first pixel, as pixels of [`STORED`] values; in whole bytes
-/// where `whole`.
+/// Weighted means of the pixels of a row. The row has [`CHANNELS`] values per pixel, and
+/// its first pixel has the number `first`; the output has [`STORED`] values per pixel.
+/// With `whole`, the values are rounded to whole bytes.
 ///
 /// # Panics
 ///
-/// Where a pixel looks beyond the row, which must have [`SLACK`] more values than
-/// its pixels.
+/// If `taps.pitch` is odd, or if an output pixel needs pixels outside the row. The row must
+/// have [`SLACK`] more values than its pixels.
 pub fn weighted_pixels(row: &[i16], first: usize, taps: &Taps<'_>, whole: bool, out: &mut [i16]) {
     assert!(taps.pitch.is_multiple_of(2), "weights come in pairs");
     #[cfg(target_arch = "x86_64")]
     if Kernel::best() != Kernel::Scalar {
-        // SAFETY: every kernel but the scalar one has AVX2.
+        // SAFETY: on x86-64 every kernel but the scalar one has AVX2.
         return unsafe { x86::pixels(row, first, taps, whole, out) };
     }
     #[cfg(target_arch = "aarch64")]
-    // SAFETY: NEON is in every aarch64.
+    // SAFETY: every aarch64 has NEON.
     return unsafe { neon::pixels(row, first, taps, whole, out) };
     #[allow(unreachable_code, reason = "some architectures have returned")]
     plain_pixels(row, first, taps, whole, out);
@@ -107,8 +112,8 @@ fn plain_rows(pixels: &[u8], pitch: usize, weights: &[i16], out: &mut [i16]) {
     }
 }
 
-/// What a pixel put out looks at: an even number of weights, and the row from the
-/// first pixel on.
+/// Input of output pixel `pixel`: the row from its first input pixel on, and an even number
+/// of weights.
 #[inline(always)]
 fn seen<'a>(row: &'a [i16], first: usize, taps: &Taps<'a>, pixel: usize) -> (&'a [i16], &'a [i16]) {
     let (start, count) = (taps.starts[pixel], taps.counts[pixel].next_multiple_of(2));
@@ -137,36 +142,38 @@ fn plain_pixels(row: &[i16], first: usize, taps: &Taps<'_>, whole: bool, out: &m
     }
 }
 
-// Closures and iterators over registers do not inline where the instructions are
-// not the rest of the program's: loops over indices do.
+// Closures and iterators over registers are not inlined into functions with other target
+// features than the rest of the program; loops over indices are.
 #[cfg(target_arch = "x86_64")]
 #[allow(clippy::needless_range_loop)]
 mod x86 {
     use super::{CHANNELS, PIXEL_SHIFT, ROW_SHIFT, STORED, Taps, WHOLE_SHIFT, seen};
     use std::arch::x86_64::*;
 
-    /// Values of a row at once.
+    /// Values of a row per iteration.
     pub(super) const ROW: usize = 32;
 
-    /// Two weights in one lane; the second is zero where there is one.
+    /// Two 16-bit weights in one 32-bit lane; a missing second weight is zero.
     #[inline(always)]
     fn pair(weights: &[i16]) -> i32 {
         let second = weights.get(1).copied().unwrap_or(0);
         i32::from(weights[0].cast_unsigned()) | i32::from(second) << 16
     }
 
-    /// Two rows at a time: their bytes, side by side, times their weights.
+    /// [`super::weighted_rows`], two rows at a time: their bytes are interleaved and
+    /// multiplied by a pair of weights.
     ///
     /// # Safety
     ///
-    /// `out` is a multiple of [`ROW`] long; `pixels` has as many bytes for each weight.
+    /// The processor has AVX2. The length of `out` is a multiple of [`ROW`]. For each
+    /// weight `k`, `pixels` has `out.len()` bytes from `k * pitch` on.
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn rows(pixels: &[u8], pitch: usize, weights: &[i16], out: &mut [i16]) {
         let zero = _mm256_setzero_si256();
         for at in (0..out.len()).step_by(ROW) {
             let mut sums = [_mm256_set1_epi32(1 << (ROW_SHIFT - 1)); 4];
             for (two, weights) in weights.chunks(2).enumerate() {
-                // SAFETY: 32 bytes of each row, by the caller's word.
+                // SAFETY: the caller guarantees 32 bytes of each row at `at`.
                 let (upper, lower) = unsafe {
                     let from = pixels.as_ptr().add(2 * two * pitch + at);
                     let lower = if weights.len() == 2 { from.add(pitch) } else { from };
@@ -189,10 +196,10 @@ mod x86 {
             for quarter in 0..4 {
                 sums[quarter] = _mm256_srai_epi32::<ROW_SHIFT>(sums[quarter]);
             }
-            // Packing puts the quarters back in the order of the bytes, in each half.
+            // Packing restores the byte order of the quarters within each 128-bit half.
             let low = _mm256_packs_epi32(sums[0], sums[1]);
             let high = _mm256_packs_epi32(sums[2], sums[3]);
-            // SAFETY: 32 values from here on.
+            // SAFETY: `out` has 32 values from `at` on.
             unsafe {
                 let out = out.as_mut_ptr().add(at);
                 _mm256_storeu_si256(out.cast(), _mm256_permute2x128_si256::<0x20>(low, high));
@@ -208,7 +215,7 @@ mod x86 {
             let (row, weights) = seen(row, first, taps, pixel);
             let mut sums = _mm_setzero_si128();
             for (two, weights) in weights.chunks_exact(2).enumerate() {
-                // SAFETY: four values from each pixel on, which `seen` has cut out.
+                // SAFETY: the slice from `seen` has four values from each pixel on.
                 let products = unsafe {
                     let at = row.as_ptr().add(2 * two * CHANNELS);
                     let (left, right) = (_mm_loadl_epi64(at.cast()), at.add(CHANNELS));
@@ -225,7 +232,7 @@ mod x86 {
                 let half = _mm_set1_epi32(1 << (PIXEL_SHIFT - 1));
                 _mm_srai_epi32::<PIXEL_SHIFT>(_mm_add_epi32(sums, half))
             };
-            // SAFETY: four values.
+            // SAFETY: `out` has four values.
             unsafe { _mm_storel_epi64(out.as_mut_ptr().cast(), _mm_packs_epi32(values, values)) };
         }
     }
@@ -236,19 +243,22 @@ mod neon {
     use super::{CHANNELS, PIXEL_SHIFT, ROW_SHIFT, STORED, Taps, WHOLE_SHIFT, seen};
     use std::arch::aarch64::*;
 
-    /// Values of a row at once.
+    /// Values of a row per iteration.
     pub(super) const ROW: usize = 16;
 
+    /// [`super::weighted_rows`], one row at a time.
+    ///
     /// # Safety
     ///
-    /// `out` is a multiple of [`ROW`] long; `pixels` has as many bytes for each weight.
+    /// The processor has NEON. The length of `out` is a multiple of [`ROW`]. For each
+    /// weight `k`, `pixels` has `out.len()` bytes from `k * pitch` on.
     #[target_feature(enable = "neon")]
     pub(super) unsafe fn rows(pixels: &[u8], pitch: usize, weights: &[i16], out: &mut [i16]) {
         for at in (0..out.len()).step_by(ROW) {
             let mut sums = [vdupq_n_u32(0); 4];
             for (row, weight) in weights.iter().enumerate() {
                 let weight = weight.cast_unsigned();
-                // SAFETY: 16 bytes of this row, by the caller's word.
+                // SAFETY: the caller guarantees 16 bytes of each row at `at`.
                 let bytes = unsafe { vld1q_u8(pixels.as_ptr().add(row * pitch + at)) };
                 let (low, high) = (vmovl_u8(vget_low_u8(bytes)), vmovl_high_u8(bytes));
                 sums[0] = vmlal_n_u16(sums[0], vget_low_u16(low), weight);
@@ -259,7 +269,7 @@ mod neon {
             for half in 0..2 {
                 let low = vrshrn_n_u32::<ROW_SHIFT>(sums[2 * half]);
                 let both = vrshrn_high_n_u32::<ROW_SHIFT>(low, sums[2 * half + 1]);
-                // SAFETY: 16 values from `at` on.
+                // SAFETY: `out` has 16 values from `at` on; each half stores eight.
                 unsafe { vst1q_u16(out.as_mut_ptr().add(at + 8 * half).cast(), both) };
             }
         }
@@ -271,7 +281,7 @@ mod neon {
             let (row, weights) = seen(row, first, taps, pixel);
             let mut sums = vdupq_n_s32(0);
             for (at, weight) in weights.iter().enumerate() {
-                // SAFETY: four values from each pixel on, which `seen` has cut out.
+                // SAFETY: the slice from `seen` has four values from each pixel on.
                 let four = unsafe { vld1_s16(row.as_ptr().add(at * CHANNELS)) };
                 sums = vmlal_n_s16(sums, four, *weight);
             }
@@ -282,7 +292,7 @@ mod neon {
             } else {
                 vrshrn_n_s32::<PIXEL_SHIFT>(sums)
             };
-            // SAFETY: four values.
+            // SAFETY: `out` has four values.
             unsafe { vst1_s16(out.as_mut_ptr(), values) };
         }
     }

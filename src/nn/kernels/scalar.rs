@@ -1,4 +1,4 @@
-//! What every kernel computes, in plain Rust.
+//! Reference kernels in plain Rust: all other kernels give the same results.
 
 use super::{Epilogue, Filter, Matrix, Packed, Walk, padded};
 use std::ops::Range;
@@ -79,7 +79,7 @@ fn product(matrix: &Matrix, walk: &Walk, from: u32, channel: usize, input: &[u8]
     sum
 }
 
-/// PReLU and requantization: both are a factor, the sign chooses which.
+/// PReLU and requantization in one: the sign of the sum selects the factor.
 fn scaled(sum: i32, positive: f32, negative: f32) -> f32 {
     sum as f32 * if sum < 0 { negative } else { positive }
 }

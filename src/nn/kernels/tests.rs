@@ -1,9 +1,10 @@
-//! Every kernel that this processor has against the scalar one, bit for bit.
+//! Compares every kernel that this processor can run with the scalar one, bit for bit.
 
 use super::*;
 use proptest::prelude::*;
 
-/// Random numbers that a failing case can be told by.
+/// Reproducible random numbers: Marsaglia's xorshift64, "Xorshift RNGs", 2003. The seed
+/// identifies a failing case.
 struct Noise(u64);
 
 impl Noise {
@@ -15,7 +16,7 @@ impl Noise {
     }
 
     fn byte(&mut self) -> i8 {
-        // Extremes often, for that is where sums saturate.
+        // Extremes are frequent, because sums saturate there.
         match self.next() % 8 {
             0 => i8::MIN,
             1 => i8::MAX,
@@ -56,7 +57,7 @@ fn others() -> impl Iterator<Item = Kernel> {
     Kernel::ALL.into_iter().filter(|kernel| *kernel != Kernel::Scalar && kernel.is_available())
 }
 
-/// The real channels of each pixel, as numbers.
+/// Activations of each pixel without padding channels and without [`Kernel::offset`].
 fn numbers(kernel: Kernel, walk: &Walk, channels: usize, output: &[u8]) -> Vec<i32> {
     let pixel = |&to: &u32| output[to as usize..to as usize + channels].iter();
     walk.outputs
@@ -129,7 +130,7 @@ proptest! {
         }
     }
 
-    /// Along rows, as networks walk: what neighbours share may be kept.
+    /// Walks along rows, as networks do: kernels may reuse what neighbouring pixels share.
     #[test]
     fn filters_along_rows_are_the_scalar_ones(
         seed in 1u64.., groups in 1usize..10, side in 1usize..6, stride in 1usize..4,
@@ -162,7 +163,7 @@ proptest! {
         }
     }
 
-    /// The oracle itself, against the definition in floating point of double width.
+    /// Compares the scalar kernel with the definition, in double precision.
     #[test]
     fn the_scalar_kernel_is_the_definition(
         weights in prop::collection::vec(-127i8..=127, 16), input in prop::collection::vec(any::<i8>(), 16),

@@ -1,13 +1,12 @@
-//! x86-64: AVX-512 with dot products of bytes, and AVX2 with products of 16-bit
-//! pairs. Activations in memory are unsigned.
+//! Kernels for x86-64: AVX-512 VNNI with dot products of bytes, and AVX2 with products of
+//! 16-bit pairs. Activations in memory are unsigned.
 //!
-//! Functions are unsafe for two reasons, both of which the callers in
-//! [`super`] answer for: the processor must have the instructions, and the walk
-//! must stay within input and output. Weights and epilogues are padded to whole
-//! registers when they are packed.
+//! Functions are unsafe for two reasons: the processor must have the instructions, and the
+//! walk must stay within input and output. The callers in [`super`] guarantee both. Weights
+//! and epilogues are padded to whole registers when they are packed.
 
-// Iterators over registers do not inline into functions with more instructions
-// than the rest of the program: loops over indices do.
+// Iterators over registers are not inlined into functions with other target features than
+// the rest of the program; loops over indices are.
 #![allow(clippy::needless_range_loop)]
 
 use super::{Epilogue, Filter, Matrix, Walk, padded};
@@ -17,24 +16,26 @@ use std::ops::Range;
 pub(super) mod vnni {
     use super::*;
 
-    /// Channels of one register, and of the widest block.
+    /// Channels per register.
     const LANES: usize = 16;
+    /// Registers of channels in the widest block.
     const WIDE: usize = 4;
 
-    /// Where a tile of pixels finds its input and puts its output.
+    /// Inputs of a tile of `M` pixels.
     struct Tile<'t, const M: usize> {
         walk: &'t Walk,
         inputs: [*const u8; M],
     }
 
     impl<const M: usize> Tile<'_, M> {
-        /// Sums of `M` pixels and `B * 16` channels: for each pixel the four bytes of a
-        /// step in all lanes, times the step's weights of each channel.
+        /// Sums of `M` pixels and `B * 16` channels. Each step broadcasts four bytes of a
+        /// pixel to all lanes and multiplies them by the step's weights of each channel.
         ///
         /// # Safety
         ///
-        /// AVX-512 with VNNI; `weights` holds `B` blocks, `block` bytes apart; each input
-        /// has all runs of the walk.
+        /// The processor has AVX-512 with VNNI. `weights` points to `B` blocks of packed
+        /// weights, `block` bytes apart. `bias` points to `B * 16` values. Each input has
+        /// all runs of the walk.
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
         #[inline]
         unsafe fn sums<const B: usize>(
@@ -45,7 +46,7 @@ pub(super) mod vnni {
         ) -> [[__m512i; B]; M] {
             let mut sums = [[_mm512_setzero_si512(); B]; M];
             for b in 0..B {
-                // SAFETY: the bias is padded to whole registers.
+                // SAFETY: `bias` has `B * 16` values, as the caller guarantees.
                 let bias = unsafe { _mm512_loadu_si512(bias.add(b * LANES).cast()) };
                 for m in 0..M {
                     sums[m][b] = bias;
@@ -56,11 +57,11 @@ pub(super) mod vnni {
                 for step in (run as usize..run as usize + self.walk.run).step_by(4) {
                     let mut weights = [_mm512_setzero_si512(); B];
                     for b in 0..B {
-                        // SAFETY: one register a step and block, all within the packed weights.
+                        // SAFETY: one register per step and block, all packed weights.
                         weights[b] = unsafe { _mm512_loadu_si512(at.add(b * block).cast()) };
                     }
                     for m in 0..M {
-                        // SAFETY: within the run, by the caller's word.
+                        // SAFETY: within the run, as the caller guarantees.
                         let four = unsafe { self.inputs[m].add(step).cast::<i32>() };
                         // SAFETY: as above.
                         let four = _mm512_set1_epi32(unsafe { four.read_unaligned() });
@@ -68,7 +69,7 @@ pub(super) mod vnni {
                             sums[m][b] = _mm512_dpbusd_epi32(sums[m][b], four, weights[b]);
                         }
                     }
-                    // SAFETY: at most one past the block's end.
+                    // SAFETY: at most one past the end of the block.
                     at = unsafe { at.add(4 * LANES) };
                 }
             }
@@ -76,22 +77,22 @@ pub(super) mod vnni {
         }
     }
 
-    /// Sums times the factor of their sign.
+    /// Multiplies each sum by the factor for its sign.
     ///
     /// # Safety
     ///
-    /// AVX-512; 16 factors behind each pointer.
+    /// The processor has AVX-512 with VNNI. Each pointer points to 16 factors.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     #[inline]
     unsafe fn scaled(sum: __m512i, positive: *const f32, negative: *const f32) -> __m512 {
-        // SAFETY: the caller's word.
+        // SAFETY: guaranteed by the caller.
         let (positive, negative) =
             unsafe { (_mm512_loadu_ps(positive), _mm512_loadu_ps(negative)) };
         let below = _mm512_cmplt_epi32_mask(sum, _mm512_setzero_si512());
         _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_mask_blend_ps(below, positive, negative))
     }
 
-    /// Values to bytes' numbers, one a lane.
+    /// Rounds values, halves to even, to the numbers of bytes in memory, one per lane.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     #[inline]
     fn rounded(value: __m512, epilogue: &Epilogue) -> __m512i {
@@ -102,7 +103,8 @@ pub(super) mod vnni {
 
     /// # Safety
     ///
-    /// AVX-512 with VNNI; the walk stays within `input`, `output` and `residual`.
+    /// The processor has AVX-512 with VNNI. `weights` is packed for this kernel and matrix.
+    /// The walk has the pixels and stays within `input`, `output` and `residual`.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     pub(in super::super) unsafe fn matrix(
         matrix: &Matrix,
@@ -115,8 +117,9 @@ pub(super) mod vnni {
     ) {
         let epilogue = &matrix.epilogue;
         let mut put = |sums: __m512i, channel: usize, to: usize| {
-            // SAFETY: a walk has room for all stored channels, of which 16 begin at
-            // `channel`; so has the residual, which lies like the output.
+            // SAFETY: the walk has room for all stored channels, 16 of which begin at
+            // `channel`. The residual has the layout of the output. Factors are padded to
+            // 16 channels.
             unsafe {
                 let mut value = scaled(
                     sums,
@@ -136,13 +139,13 @@ pub(super) mod vnni {
                 _mm_storeu_si128(output.as_mut_ptr().add(to + channel).cast(), bytes);
             }
         };
-        // SAFETY: the caller's word, handed on.
+        // SAFETY: the caller guarantees the same.
         unsafe { tiles(matrix, weights, walk, pixels, input, &mut put) }
     }
 
     /// # Safety
     ///
-    /// As `matrix`.
+    /// As for `matrix`; `output` needs room only for the channels without padding.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     pub(in super::super) unsafe fn matrix_float(
         matrix: &Matrix,
@@ -155,7 +158,7 @@ pub(super) mod vnni {
         let epilogue = &matrix.epilogue;
         let channels = matrix.channels;
         let mut put = |sums: __m512i, channel: usize, to: usize| {
-            // SAFETY: the factors are padded; only real channels are written.
+            // SAFETY: factors are padded to 16 channels; the mask excludes padding.
             unsafe {
                 let positive = _mm512_loadu_ps(epilogue.positive.as_ptr().add(channel));
                 let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), positive);
@@ -164,12 +167,16 @@ pub(super) mod vnni {
                 _mm512_mask_storeu_ps(output.as_mut_ptr().add(to + channel), mask, value);
             }
         };
-        // SAFETY: the caller's word, handed on.
+        // SAFETY: the caller guarantees the same.
         unsafe { tiles(matrix, weights, walk, pixels, input, &mut put) }
     }
 
-    /// Blocks of 64 channels, whose weights stay in the nearest cache while all
-    /// pixels pass, six at a time; then what is left of both.
+    /// Blocks of 64 channels and tiles of six pixels, then the remaining channels and
+    /// pixels. The weights of a block stay in the L1 cache while all pixels are processed.
+    ///
+    /// # Safety
+    ///
+    /// As for the caller, `matrix` or `matrix_float`.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     #[inline]
     unsafe fn tiles(
@@ -184,7 +191,7 @@ pub(super) mod vnni {
         let blocks = padded(matrix.channels) / LANES;
         let mut first = 0;
         while first < blocks {
-            // SAFETY: the caller's word, and blocks within the packed weights.
+            // SAFETY: the caller guarantees the walk; all blocks are in the packed weights.
             unsafe {
                 let weights = weights.as_ptr().add(first * block);
                 let bias = matrix.epilogue.bias.as_ptr().add(first * LANES);
@@ -203,8 +210,15 @@ pub(super) mod vnni {
         }
     }
 
+    /// Packed weights of the first block, distance of the blocks in bytes, bias, and number
+    /// of the first channel.
     type Block = (*const i8, usize, *const i32, usize);
 
+    /// All pixels of `B` blocks of 16 channels.
+    ///
+    /// # Safety
+    ///
+    /// As for `tiles`; the pointers of `block` are valid for `B` blocks.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     #[inline]
     unsafe fn pixels_of<const B: usize>(
@@ -215,7 +229,7 @@ pub(super) mod vnni {
         put: &mut impl FnMut(__m512i, usize, usize),
     ) {
         let mut pixel = pixels.start;
-        // SAFETY: the caller's word; tiles end with the pixels.
+        // SAFETY: the caller guarantees the walk; the tiles end with the pixels.
         unsafe {
             while pixels.end - pixel >= 6 {
                 tile::<6, B>(walk, pixel, input, block, put);
@@ -232,6 +246,11 @@ pub(super) mod vnni {
         }
     }
 
+    /// `M` pixels of `B` blocks of 16 channels.
+    ///
+    /// # Safety
+    ///
+    /// As for `pixels_of`; the walk has `M` pixels from `pixel` on.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     #[inline]
     unsafe fn tile<const M: usize, const B: usize>(
@@ -241,7 +260,7 @@ pub(super) mod vnni {
         (weights, block, bias, channel): Block,
         put: &mut impl FnMut(__m512i, usize, usize),
     ) {
-        // SAFETY: `pixel + M` pixels are in the walk, whose offsets lie in `input`.
+        // SAFETY: `pixel + M` pixels are in the walk, and their offsets are within `input`.
         unsafe {
             let from = walk.inputs.as_ptr().add(pixel);
             let inputs = std::array::from_fn(|m| input.as_ptr().add(*from.add(m) as usize));
@@ -255,12 +274,13 @@ pub(super) mod vnni {
         }
     }
 
-    /// Four taps of 64 channels at a time: interleaved, they are the four bytes
-    /// that one lane of a dot product takes.
+    /// Takes four taps of 64 channels at a time. Interleaving puts the four bytes of a
+    /// channel into one lane of a dot product.
     ///
     /// # Safety
     ///
-    /// AVX-512 with VNNI; the walk stays within `input` and `output`.
+    /// The processor has AVX-512 with VNNI. `weights` is packed for this kernel and filter.
+    /// The walk has the pixels and stays within `input` and `output`.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     pub(in super::super) unsafe fn filter(
         filter: &Filter,
@@ -274,8 +294,8 @@ pub(super) mod vnni {
         for (block, channel) in (0..filter.channels).step_by(64).enumerate() {
             let mask = u64::MAX >> (64 - (filter.channels - channel).min(64));
             let epilogue = &filter.epilogue;
-            // SAFETY: masked loads and stores touch only stored channels, which the walk
-            // has room for; weights and epilogue are padded to 64 channels.
+            // SAFETY: masked loads and stores access only stored channels, for which the
+            // walk has room. Weights and epilogue are padded to 64 channels.
             unsafe {
                 let weights = weights.as_ptr().add(block * groups * 256);
                 if filter.taps == 9 {
@@ -287,7 +307,7 @@ pub(super) mod vnni {
                     let input = input.as_ptr().add(from + channel);
                     let mut sums = biased(epilogue, channel);
                     for group in 0..groups {
-                        // Past the last tap the weights are zero: any bytes will do.
+                        // Past the last tap the weights are zero: any bytes fit.
                         let last = walk.runs.len() - 1;
                         let tap = |i: usize| {
                             let run = walk.runs[(4 * group + i).min(last)] as usize;
@@ -303,12 +323,13 @@ pub(super) mod vnni {
         }
     }
 
-    /// Filters of 3x3: the three taps of a column are interleaved once for the up to
-    /// three pixels of a row that see them.
+    /// Filters of 3x3: the three taps of a column are interleaved once and reused by up to
+    /// three neighbouring pixels of a row.
     ///
     /// # Safety
     ///
-    /// As `filter`; nine taps; `weights` of this block of channels.
+    /// As for `filter`. The filter has nine taps, and `weights` points to the weights of
+    /// this block of channels. `mask` selects only stored channels from `channel` on.
     #[expect(clippy::too_many_arguments, reason = "one block of a filter")]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     #[inline]
@@ -323,14 +344,14 @@ pub(super) mod vnni {
         output: &mut [u8],
     ) {
         let runs: [usize; 9] = std::array::from_fn(|tap| walk.runs[tap] as usize);
-        // How far apart the columns are, where all are equally far.
+        // Distance of the columns, if all distances are equal.
         let apart = runs[1].wrapping_sub(runs[0]);
         let even = (0..9).all(|tap| tap % 3 == 2 || runs[tap + 1].wrapping_sub(runs[tap]) == apart);
         let zero = _mm512_setzero_si512();
         let mut columns = [[zero; 4]; 3];
         let mut before = usize::MAX;
         for pixel in pixels {
-            // SAFETY: the caller's word.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let from = *walk.inputs.get_unchecked(pixel) as usize;
                 let input = input.as_ptr().add(from + channel);
@@ -358,7 +379,8 @@ pub(super) mod vnni {
         }
     }
 
-    /// Four taps of 64 channels as the lanes of four registers.
+    /// Interleaves four taps of 64 channels: each 32-bit lane of the four registers has the
+    /// four taps of one channel.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     #[inline]
     fn interleaved([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
@@ -372,40 +394,48 @@ pub(super) mod vnni {
         ]
     }
 
+    /// Loads the bias of 64 channels.
+    ///
     /// # Safety
     ///
-    /// AVX-512; a channel of the epilogue, which is padded to 64.
+    /// The processor has AVX-512 with VNNI. The epilogue is padded to 64 channels and has
+    /// 64 channels from `channel` on.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     #[inline]
     unsafe fn biased(epilogue: &Epilogue, channel: usize) -> [__m512i; 4] {
         let mut sums = [_mm512_setzero_si512(); 4];
         for j in 0..4 {
-            // SAFETY: the caller's word.
+            // SAFETY: guaranteed by the caller.
             let bias = unsafe { epilogue.bias.as_ptr().add(channel + j * LANES) };
-            // SAFETY: the caller's word.
+            // SAFETY: guaranteed by the caller.
             sums[j] = unsafe { _mm512_loadu_si512(bias.cast()) };
         }
         sums
     }
 
+    /// Adds the products of four interleaved taps of 64 channels.
+    ///
     /// # Safety
     ///
-    /// AVX-512 with VNNI; 256 weights.
+    /// The processor has AVX-512 with VNNI. `weights` points to 256 weights.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     #[inline]
     unsafe fn with(sums: [__m512i; 4], bytes: &[__m512i; 4], weights: *const i8) -> [__m512i; 4] {
         let mut sums = sums;
         for j in 0..4 {
-            // SAFETY: the caller's word.
+            // SAFETY: guaranteed by the caller.
             let weights = unsafe { _mm512_loadu_si512(weights.add(j * 64).cast()) };
             sums[j] = _mm512_dpbusd_epi32(sums[j], bytes[j], weights);
         }
         sums
     }
 
+    /// Requantizes the sums of 64 channels and stores the bytes that `mask` selects.
+    ///
     /// # Safety
     ///
-    /// AVX-512; a channel of the epilogue; room at `out` for what `mask` names.
+    /// The processor has AVX-512 with VNNI. The epilogue is padded to 64 channels and has
+    /// 64 channels from `channel` on. `out` has room for the bytes that `mask` selects.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     #[inline]
     unsafe fn put(
@@ -429,9 +459,9 @@ pub(super) mod vnni {
             sums[j] = rounded(value, epilogue);
         }
         let [a, b, c, d] = sums;
-        // Packing puts back the order that interleaving took.
+        // Packing restores the order from before interleaving.
         let (low, high) = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
-        // SAFETY: the caller's word.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm512_mask_storeu_epi8(out.cast(), mask, _mm512_packus_epi16(low, high)) };
     }
 }
@@ -440,22 +470,29 @@ pub(super) mod avx2 {
     use super::super::Scratch;
     use super::*;
 
-    /// Pixels of a tile: with two registers of eight channels each, their sums
-    /// take 12 of the 16 registers.
+    /// Pixels per tile: with two registers of eight channels each, their sums take 12 of
+    /// the 16 registers.
     const TILE: usize = 6;
+    /// Channels per register.
     const LANES: usize = 8;
 
+    /// Multiplies each sum by the factor for its sign.
+    ///
+    /// # Safety
+    ///
+    /// The processor has AVX2. Each pointer points to eight factors.
     #[target_feature(enable = "avx2")]
     #[inline]
     unsafe fn scaled(sum: __m256i, positive: *const f32, negative: *const f32) -> __m256 {
-        // SAFETY: eight factors behind each pointer, by the caller's word.
+        // SAFETY: the caller guarantees eight factors behind each pointer.
         let (positive, negative) =
             unsafe { (_mm256_loadu_ps(positive), _mm256_loadu_ps(negative)) };
-        // The blend looks at the sign bit, which is the sum's.
+        // The blend selects by the sign bit of the sum.
         let factor = _mm256_blendv_ps(positive, negative, _mm256_castsi256_ps(sum));
         _mm256_mul_ps(_mm256_cvtepi32_ps(sum), factor)
     }
 
+    /// Rounds values, halves to even, to the numbers of bytes in memory, one per lane.
     #[target_feature(enable = "avx2")]
     #[inline]
     fn rounded(value: __m256, epilogue: &Epilogue) -> __m256i {
@@ -466,7 +503,8 @@ pub(super) mod avx2 {
 
     /// # Safety
     ///
-    /// AVX2; the walk stays within `input`, `output` and `residual`.
+    /// The processor has AVX2. `weights` is packed for this kernel and matrix. The walk has
+    /// the pixels and stays within `input`, `output` and `residual`.
     #[target_feature(enable = "avx2")]
     #[expect(clippy::too_many_arguments, reason = "what a layer reads and writes")]
     pub(in super::super) unsafe fn matrix(
@@ -484,8 +522,8 @@ pub(super) mod avx2 {
             let mut steps = sums;
             for half in 0..2 {
                 let channel = channel + half * LANES;
-                // SAFETY: as for the wider registers: stored channels have room in
-                // output and residual, factors are padded.
+                // SAFETY: the walk has room for all stored channels; the residual has the
+                // layout of the output; factors are padded to 16 channels.
                 unsafe {
                     let mut value = scaled(
                         sums[half],
@@ -505,7 +543,7 @@ pub(super) mod avx2 {
                     steps[half] = rounded(value, epilogue);
                 }
             }
-            // Packing works on halves; the permutation brings their parts together.
+            // Packing works on 128-bit halves; the permutation restores the order.
             let words = _mm256_packs_epi32(steps[0], steps[1]);
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
             let bytes = _mm_packus_epi16(
@@ -515,13 +553,13 @@ pub(super) mod avx2 {
             // SAFETY: 16 stored channels begin here.
             unsafe { _mm_storeu_si128(output.as_mut_ptr().add(to + channel).cast(), bytes) };
         };
-        // SAFETY: the caller's word, handed on.
+        // SAFETY: the caller guarantees the same.
         unsafe { tiles(matrix, weights, walk, pixels, input, scratch, &mut put) }
     }
 
     /// # Safety
     ///
-    /// As `matrix`.
+    /// As for `matrix`; `output` needs room only for the channels without padding.
     #[target_feature(enable = "avx2")]
     pub(in super::super) unsafe fn matrix_float(
         matrix: &Matrix,
@@ -537,7 +575,8 @@ pub(super) mod avx2 {
         let mut put = |sums: [__m256i; 2], channel: usize, to: usize| {
             let mut values = [0.0f32; 16];
             for (half, sum) in sums.into_iter().enumerate() {
-                // SAFETY: factors are padded; eight of the 16 values each.
+                // SAFETY: factors are padded to 16 channels; each half fills eight of the
+                // 16 values.
                 unsafe {
                     let place = channel + half * LANES;
                     let positive = _mm256_loadu_ps(epilogue.positive.as_ptr().add(place));
@@ -548,11 +587,15 @@ pub(super) mod avx2 {
             let real = (channels - channel).min(16);
             output[to + channel..to + channel + real].copy_from_slice(&values[..real]);
         };
-        // SAFETY: the caller's word, handed on.
+        // SAFETY: the caller guarantees the same.
         unsafe { tiles(matrix, weights, walk, pixels, input, scratch, &mut put) }
     }
 
-    /// Widens the input of six pixels, then passes all weights over them.
+    /// Widens the input of up to six pixels, then multiplies it by all weights.
+    ///
+    /// # Safety
+    ///
+    /// As for the caller, `matrix` or `matrix_float`.
     #[target_feature(enable = "avx2")]
     #[inline]
     unsafe fn tiles(
@@ -575,7 +618,8 @@ pub(super) mod avx2 {
                 for &run in &walk.runs {
                     let run = from + run as usize;
                     for at in (run..run + walk.run).step_by(16) {
-                        // SAFETY: 16 bytes of the run, 16 words of this pixel's part.
+                        // SAFETY: 16 bytes of the run, guaranteed by the caller, and 16 of
+                        // this pixel's `inputs` words.
                         unsafe {
                             let bytes = _mm_loadu_si128(input.as_ptr().add(at).cast());
                             let words = _mm256_cvtepu8_epi16(bytes);
@@ -589,7 +633,8 @@ pub(super) mod avx2 {
                 let bias = &matrix.epilogue.bias[block * 16..block * 16 + 16];
                 let words = scratch.words.as_ptr();
                 let outputs = &walk.outputs[pixel..pixel + some];
-                // SAFETY: six pixels' words, one block's weights and bias.
+                // SAFETY: the scratch memory has the words of `some` pixels; weights and
+                // bias are those of one block.
                 unsafe {
                     match some {
                         TILE => tile::<TILE>(weights, words, inputs, bias, block, outputs, put),
@@ -605,6 +650,12 @@ pub(super) mod avx2 {
         }
     }
 
+    /// Sums of `M` pixels and 16 channels.
+    ///
+    /// # Safety
+    ///
+    /// The processor has AVX2. `words` points to `inputs` words for each of `M` pixels,
+    /// `weights` has 16 weights for each input, `bias` 16 values and `outputs` `M` offsets.
     #[target_feature(enable = "avx2")]
     #[inline]
     unsafe fn tile<const M: usize>(
@@ -616,7 +667,8 @@ pub(super) mod avx2 {
         outputs: &[u32],
         put: &mut impl FnMut([__m256i; 2], usize, usize),
     ) {
-        // SAFETY: `M` pixels of `inputs` words each, 16 weights for each input.
+        // SAFETY: the caller guarantees `M` pixels of `inputs` words each, and 16 weights
+        // for each input.
         unsafe {
             let low = _mm256_loadu_si256(bias.as_ptr().cast());
             let high = _mm256_loadu_si256(bias.as_ptr().add(LANES).cast());
@@ -639,11 +691,12 @@ pub(super) mod avx2 {
         }
     }
 
-    /// Two taps of 32 channels at a time, interleaved and widened.
+    /// Takes two taps of 32 channels at a time, interleaved and widened to 16 bits.
     ///
     /// # Safety
     ///
-    /// AVX2; the walk stays within `input` and `output`.
+    /// The processor has AVX2. `weights` is packed for this kernel and filter. The walk has
+    /// the pixels and stays within `input` and `output`.
     #[target_feature(enable = "avx2")]
     pub(in super::super) unsafe fn filter(
         filter: &Filter,
@@ -661,11 +714,11 @@ pub(super) mod avx2 {
         {
             for (block, channel) in (0..filter.channels).step_by(32).enumerate() {
                 let whole = filter.channels - channel >= 32;
-                // SAFETY: 32 or, at the end, 16 stored channels are read and written, which
-                // the walk has room for; weights and epilogue are padded to 32 channels.
+                // SAFETY: 32 or, at the end, 16 stored channels are read and written, for
+                // which the walk has room. Weights and epilogue are padded to 32 channels.
                 unsafe {
                     let input = input.as_ptr().add(from as usize + channel);
-                    // Past the last tap the weights are zero: any bytes will do.
+                    // Past the last tap the weights are zero: any bytes fit.
                     let last = walk.runs.len() - 1;
                     let tap = |tap: usize| {
                         let at = input.add(walk.runs[tap.min(last)] as usize);
