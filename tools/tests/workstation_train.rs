@@ -128,7 +128,7 @@ fn a_network_from_nothing_is_judged_on_people_it_never_saw() {
     let said = fine(&site.run("train", "run", &more));
     assert!(said.contains("of others to judge on") && said.contains("validation TAR"), "{said}");
     let error = site.fails("train", "run", &more);
-    assert!(error.contains("a training is there already; --resume"), "{error}");
+    assert!(error.contains("holds a training already; continue it with --resume"), "{error}");
     let error = site.fails("train", "other", &[&more[..], &["--judge", "loss"]].concat());
     assert!(error.contains("judge by pairs"), "{error}");
 }
@@ -184,7 +184,7 @@ fn what_cannot_be_trained_is_told_with_the_cure() {
     assert!(error.contains("cuda:77: ") && error.contains("--device cpu"), "{error}");
     let more = ["--learning-rate", "1e30", "--epochs", "1", "--batch", "4"];
     let error = site.fails("finetune", "run", &more);
-    assert!(error.contains("epoch 1, batch 2 of 4: the loss is no number"), "{error}");
+    assert!(error.contains("epoch 1, batch 2 of 4: the loss is not finite"), "{error}");
     assert!(!Path::new(&site.path("run")).join("model.safetensors").exists());
     site.csv("train.csv", &PEOPLE[..1], 0..4);
     let error = site.fails("finetune", "run", &[]);
