@@ -88,7 +88,7 @@ impl Head {
             let tensor = tensors.remove(name).with_context(|| format!("{name} is missing"))?;
             ensure!(
                 tensor.shape == shape,
-                "{name} is {:?}, expected {shape:?}, according to {RECORD}; the two files are from different trainings",
+                "{name} is {:?}, expected {shape:?} as in {RECORD}; they belong to two trainings",
                 tensor.shape
             );
             ensure!(
