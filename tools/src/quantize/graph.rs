@@ -21,7 +21,7 @@ pub enum GraphError {
     },
     /// The network is already quantized.
     #[error(
-        "{file}: already quantized, as node {node} shows; give the floating-point models it was made from"
+        "{file}: already quantized (node {node}); give the floating-point models it was made from"
     )]
     Quantized {
         /// Name of the file.
@@ -375,7 +375,7 @@ impl Reader<'_> {
             }
             _ => Err(self.fault(
                 node,
-                "expected the same stride and padding on all sides, and either one group or a depthwise layer",
+                "expected the same stride and padding on all sides, and one group or one per channel",
             )),
         }
     }
@@ -494,7 +494,7 @@ mod tests {
         let said = changed(|graph| graph.node[1].op_type = "Sigmoid".to_owned());
         assert!(said.contains("node first.prelu: Sigmoid has no 8-bit form"), "{said}");
         let said = changed(|graph| graph.node[3].op_type = "DequantizeLinear".to_owned());
-        assert!(said.contains("already quantized, as node wide"), "{said}");
+        assert!(said.contains("already quantized (node wide)"), "{said}");
         let said = changed(|graph| {
             graph.initializer[0].raw_data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
         });
