@@ -1,8 +1,8 @@
 //! Converts MTCNN's weights from the `mtcnn` wheel to ONNX.
 //!
-//! The wheel's networks take transposed pictures with the channels last: a kernel is `[x,
-//! y, in, out]`, and the features before the fully connected layers are in the order x,
-//! y, channel. Boxes and landmarks come out in the upright order.
+//! The wheel's networks take transposed pictures with the channels last: a kernel is
+//! `[x, y, in, out]`, and the features before the fully connected layers are in the order
+//! x, y, channel. Boxes and landmarks come out in the upright order.
 
 use crate::onnx::{Conv, GraphBuilder, Side};
 use crate::weights::{self, Tensor, Tensors, WeightsError, npy};

@@ -112,7 +112,7 @@ pub fn grid(learning_rates: &[f64], momentums: &[f64]) -> Result<Vec<Point>> {
 pub struct Search<'a> {
     /// Folder of the search, where the results are kept.
     pub folder: &'a Path,
-    /// Everything besides the point that a result depends on: start, data, settings. A
+    /// Everything that a result depends on apart from the point: start, data, settings. A
     /// point whose file has another identity is trained again.
     pub identity: serde_json::Value,
     /// Points trained in parallel. The results do not depend on it.

@@ -15,9 +15,9 @@ use std::collections::BTreeMap;
 use tch::nn::{Adam, Optimizer, OptimizerConfig};
 use tch::{Device, Kind, Tensor};
 
-/// Learning rate of slopes and of logarithms of scales, relative to that of weights. The
-/// units of weights are larger: a weight moves in steps of 127, a scale in shares of
-/// itself.
+/// Learning rate of slopes and of logarithms of scales, relative to that of weights. A
+/// weight ranges over 127 units, whereas a change of a logarithm changes its scale by a
+/// share.
 const SCALES_SLOWER: f64 = 0.05;
 /// Weight of offsets relative to scores. A box that is off by 1 % of its window counts
 /// like a score that is off by 3 %.

@@ -35,9 +35,9 @@ fn broken(reason: impl Into<String>) -> WeightsError {
 }
 
 /// Reads the weights of every layer, as `LAYER.weight`, `.bias`, `.slope`, `.gamma`,
-/// `.mean`, `.variance`, `.beta`. Convolutions come out as `[out, in / groups, height,
-/// width]`, inner products as `[out, in]`. Fails if the two files do not fit together or
-/// hold a kind of layer or weights that is not supported.
+/// `.mean`, `.variance`, `.beta`. Convolutions come out as
+/// `[out, in / groups, height, width]`, inner products as `[out, in]`. Fails if the two
+/// files do not fit together or hold a kind of layer or weights that is not supported.
 pub fn read(param: &str, bin: &[u8]) -> Result<Tensors, WeightsError> {
     let mut lines = param.lines();
     if lines.next().map(str::trim) != Some(PARAM_MAGIC) {

@@ -10,8 +10,9 @@ const FORMAT: &str = "a NumPy file of an object array";
 /// Lists of arrays by name.
 pub type Lists = BTreeMap<String, Vec<Tensor>>;
 
-/// Reads a `.npy` file of version 1 to 3 with a scalar object array that holds `{name:
-/// [array, ...]}`. Fails if the file is damaged or an array is not little-endian f4.
+/// Reads a `.npy` file of version 1 to 3 with a scalar object array that holds
+/// `{name: [array, ...]}`. Fails if the file is damaged or an array is not little-endian
+/// f4.
 pub fn read_lists(bytes: &[u8]) -> Result<Lists, WeightsError> {
     let payload = object_payload(bytes)?;
     let pickle = Pickle::read(payload).map_err(|error| named(payload, error))?;
