@@ -1,10 +1,10 @@
-//! Attempts at a door, made of still photos: how many strangers get in, and how many
-//! people are kept out, by votes alone and with evidence weighed.
+//! Simulates attempts at a door from still photos: how many strangers get in and how many
+//! enrolled people are kept out, by votes alone and with weighed evidence.
 //!
-//! The decision is the door's own. What a camera would see is made up: a track is
-//! several photos of one person, or copies of one photo that differ by what a camera
-//! and the detector add (landmarks a pixel off, light, blur, JPEG), or both. Photos of
-//! press events are further apart than frames of one visit, copies of one photo nearer.
+//! The decision is the door's own. The camera is simulated: a track is several photos of
+//! one person, or copies of one photo with the variation that a camera and the detector
+//! add (landmarks a pixel off, light, blur, JPEG), or both. Photos of press events differ
+//! more than the frames of one visit, copies of one photo less.
 //!
 //!     cargo run --release -p facelatch-tools --example attempts -- IMAGES PEOPLE...
 //!
@@ -32,33 +32,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// People in a gallery, and photos of each that are enrolled.
+/// Enrolled people per gallery, and enrolled photos per person.
 const ENROLLED: usize = 10;
 const TEMPLATES: usize = 3;
-/// Photos that somebody needs to try as a stranger, and beyond those enrolled.
+/// Photos that a person needs to try the door, besides those enrolled.
 const FEWEST: usize = 3;
-/// Copies of a photo.
+/// Copies per photo.
 const COPIES: usize = 6;
-/// Photos of a track, at most.
+/// Longest track, in photos.
 const LONGEST: usize = 12;
-/// Galleries drawn.
+/// Number of galleries drawn.
 const DRAWS: usize = 40;
-/// Between two frames.
+/// Time between two frames.
 const FRAME: Duration = Duration::from_millis(100);
-/// How far the detector's landmarks move from frame to frame, shares of the distance of
-/// the eyes.
+/// How far the detector's landmarks move between frames, as a share of the distance
+/// between the eyes.
 const LANDMARKS_OFF: f64 = 0.03;
 
-/// What one view is.
+/// One view of a face.
 struct Sight {
     template: Template,
     quality: f32,
 }
 
-/// A photo and copies of it.
+/// A photo and its copies.
 struct Photo {
     copies: Vec<Sight>,
-    /// Cosine of the photo to itself with a grey level of noise, twice.
+    /// Cosine between two versions of the photo, each with one grey level of noise.
     noise_alone: f32,
 }
 
@@ -84,7 +84,7 @@ fn main() -> Result<()> {
     correlation(&seen);
     let noise = seen.values().flatten().map(|photo| photo.noise_alone);
     println!(
-        "two copies of a photo with a grey level of noise: cosine {:.6} at most",
+        "two copies of a photo with one grey level of noise: cosine {:.6} at most",
         noise.fold(-1.0, f32::max)
     );
     println!(
@@ -116,7 +116,7 @@ fn read_people(list: &Path) -> Result<BTreeSet<String>> {
     }
 }
 
-/// Every photo of these people with its copies.
+/// Every photo of these people, with its copies.
 fn look_at(
     models: &Models,
     images: &Path,
@@ -185,8 +185,8 @@ fn copies(
     Ok(Photo { copies, noise_alone })
 }
 
-/// Similarities of two photos of one person to all others': how they correlate, by the
-/// cosine of the two.
+/// How the similarities of two photos of one person to all other people correlate, by the
+/// cosine between the two photos.
 fn correlation(seen: &BTreeMap<String, Vec<Photo>>) {
     let mut bins = [(0.0, 0.0, 0usize); 10];
     let first = |photo: &Photo| photo.copies[0].template.clone();
@@ -229,7 +229,7 @@ fn pearson(a: &[f64], b: &[f64]) -> f64 {
     sum(a, a_mean, b, b_mean) / (sum(a, a_mean, a, a_mean) * sum(b, b_mean, b, b_mean)).sqrt()
 }
 
-/// Counts of one rule.
+/// Counts of one decision rule.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     strangers_in: usize,
@@ -301,7 +301,7 @@ fn attempts(
     Ok(())
 }
 
-/// What a camera sees of somebody, in some order.
+/// What a camera sees of a person, in random order.
 fn frames<'s>(photos: &'s [Photo], track: Track, chance: &mut Chance) -> Vec<&'s Sight> {
     let order = chance.order(photos.len());
     let mut photos = order.iter().map(|at| &photos[*at as usize]);
@@ -312,7 +312,7 @@ fn frames<'s>(photos: &'s [Photo], track: Track, chance: &mut Chance) -> Vec<&'s
     }
 }
 
-/// Who the door opens for, and after how many frames.
+/// The person for whom the door opens, and after how many frames.
 fn try_door(
     decider: &mut Decider,
     gallery: &Gallery,

@@ -1,10 +1,10 @@
-//! Aligned faces as other cameras, light and distances would have shown them.
+//! Data augmentation: aligned faces as another camera, light or distance would have shown
+//! them.
 //!
-//! Each change has a probability and a limit to how far it goes; how far it goes
-//! within the limit is drawn evenly. They come in the order in which a picture
-//! comes about: what stands before the camera (mirror image, mask, objects), light
-//! (brightness, contrast), optics (blur, distance), and the file that is kept
-//! (JPEG).
+//! Each change has a probability and a limit; its strength is drawn uniformly within the
+//! limit. The changes follow the order in which a picture forms: what stands before the
+//! camera (mirror image, mask, objects), light (brightness, contrast), optics (blur,
+//! distance), and the stored file (JPEG).
 
 use crate::chance::Chance;
 use anyhow::{Result, bail};
@@ -16,21 +16,22 @@ use image::{ExtendedColorType, RgbImage, imageops};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// JPEG files above this quality show nothing that a crop of 112 pixels keeps.
+/// Highest JPEG quality that is drawn. A better file looks the same in a crop of 112
+/// pixels.
 const BEST_QUALITY: f64 = 95.0;
-/// The lowest row at which a mask may begin: the tip of the nose on the template
-/// (row 71.7) is still covered by one that has not slipped off it.
+/// Lowest row at which a mask may begin. A mask that has not slipped covers the tip of
+/// the nose, which is at row 71.7 of the alignment template.
 const LOWEST_MASK_TOP: f64 = 70.0;
-/// The least share of the picture that an object covers; Zhong et al.'s `s_l`.
+/// Smallest share of the picture that an object covers; `s_l` of Zhong et al.
 const LEAST_OBJECT: f64 = 0.02;
-/// The narrowest object's width over its height; Zhong et al.'s `r_1`.
+/// Width over height of the narrowest object; `r_1` of Zhong et al.
 const NARROWEST_OBJECT: f64 = 0.3;
-/// Half the width of a mask below the eyes and at the chin, pixels: from ear to
-/// ear an aligned face is about 84 pixels wide at the nose, 50 at the chin.
+/// Half the width of a mask below the eyes and at the chin, pixels. From ear to ear an
+/// aligned face is about 84 pixels wide at the nose and 50 at the chin.
 const MASK_HALF_WIDTHS: [f64; 2] = [42.0, 25.0];
 /// How far the upper edge of a mask falls from the nose to its sides, pixels.
 const MASK_FALL: f64 = 8.0;
-/// Colours of masks: surgical blue and green, white, grey, black, and cloth.
+/// Mask colours, RGB: surgical blue and green, white, grey, black, and cloth.
 const MASKS: [[f64; 3]; 6] = [
     [150.0, 190.0, 215.0],
     [150.0, 200.0, 185.0],
@@ -39,45 +40,46 @@ const MASKS: [[f64; 3]; 6] = [
     [35.0, 35.0, 38.0],
     [95.0, 60.0, 75.0],
 ];
-/// Any channel of a mask's colour may be off by this much.
+/// Each channel of a mask's colour varies by up to this much in both directions.
 const MASK_COLOUR_SPREAD: f64 = 25.0;
-/// Mean of the covered skin at which a mask has the colour named above; in the
-/// shade it is darker with the face.
+/// Mean value of the covered skin at which a mask has the colours above. In the shade the
+/// mask darkens together with the face.
 const MASK_DAYLIGHT: f64 = 130.0;
 
-/// A change and how far it may go.
+/// Probability and limit of one augmentation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
-    /// How likely it is, 0..=1.
+    /// Probability, 0..=1.
     pub probability: f64,
-    /// The farthest it goes, in the unit of the field that holds it.
+    /// Strongest setting, in the unit that the field of [`Augment`] documents.
     pub limit: f64,
 }
 
-/// What may happen to a face before it is learned from. The defaults are
-/// [`Augment::mild`].
+/// Augmentations of a face before training on it. The default is [`Augment::mild`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {
     /// Probability of the mirror image, 0..=1.
     pub flip: f64,
-    /// Added to every value; the limit is a share of the full range, 0..=1.
+    /// Offset added to every value; the limit is a share of the full range, 0..=1.
     pub brightness: Change,
-    /// Distance from the picture's mean times `1 ± x`; the limit of x, 0..=1.
+    /// Distance of every value from the picture's mean is multiplied by `1 ± x`; the
+    /// limit of x is 0..=1.
     pub contrast: Change,
-    /// Gaussian; the limit is the standard deviation in pixels, 0..=10.
+    /// Gaussian blur; the limit is the standard deviation in pixels, 0..=10.
     pub blur: Change,
-    /// Written to JPEG and read again as the device reads it; the limit is the
-    /// lowest quality, 1..=95.
+    /// Compression to JPEG, decoded as the device decodes it; the limit is the lowest
+    /// quality, 1..=95.
     pub jpeg: Change,
-    /// Shrunk and grown again; the limit is the smallest side in pixels, 8..=112.
+    /// Downscaling followed by upscaling; the limit is the smallest side in pixels,
+    /// 8..=112.
     pub low_resolution: Change,
-    /// The lower half of the face behind a mask; the limit is the topmost row at
-    /// which it begins, 40..=70. The eyes are at row 52, the tip of the nose at 72.
+    /// A mask over the lower half of the face; the limit is the topmost row at which it
+    /// begins, 40..=70. The eyes are at row 52, the tip of the nose at row 72.
     pub mask: Change,
-    /// A rectangle of one colour in front of the face; the limit is the largest
-    /// share of the picture, 0.02..=0.5.
+    /// A rectangle of one colour in front of the face; the limit is the largest share of
+    /// the picture it covers, 0.02..=0.5.
     pub object: Change,
 }
 
@@ -88,7 +90,7 @@ impl Default for Augment {
 }
 
 impl Augment {
-    /// Faces as they are.
+    /// No augmentation: faces stay as they are.
     pub fn none() -> Self {
         let never = |limit| Change { probability: 0.0, limit };
         Self {
@@ -103,11 +105,11 @@ impl Augment {
         }
     }
 
-    /// For training on, from weights that already know faces: what one camera
-    /// shows of a face from day to day. Faces are nearly symmetric, so every other
-    /// one is mirrored (ArcFace's own training does no more than that). Light
-    /// varies always, by an aperture's half stop; of the rest only so much that a
-    /// few photos a person are not outnumbered by spoilt ones.
+    /// For fine-tuning weights that already know faces: the variation that one camera
+    /// shows from day to day. Every other face is mirrored, because faces are nearly
+    /// symmetric (ArcFace's own training does no more than that). Light varies most of
+    /// the time, by about half a stop. The other changes are rare, so that spoilt
+    /// pictures do not outnumber good ones among a few photos per person.
     pub fn mild() -> Self {
         let change = |probability, limit| Change { probability, limit };
         Self {
@@ -123,10 +125,10 @@ impl Augment {
     }
 
     /// For training from scratch, and for doors where people wear masks: twice the
-    /// light, faces as small as 28 pixels (the detector finds none below 20), JPEG
-    /// as coarse as cameras send it, a mask on every tenth face and an object,
-    /// as Zhong, Zheng, Kang, Li and Yang, "Random Erasing Data Augmentation",
-    /// 2020, before every fourth.
+    /// variation of light, faces as small as 28 pixels (the detector finds none below
+    /// 20), JPEG as coarse as cameras send it, a mask on every tenth face, and an object
+    /// in front of every fourth (Zhong, Zheng, Kang, Li and Yang, "Random Erasing Data
+    /// Augmentation", 2020).
     pub fn strong() -> Self {
         let change = |probability, limit| Change { probability, limit };
         Self {
@@ -141,7 +143,7 @@ impl Augment {
         }
     }
 
-    /// Refuses probabilities and limits outside what their fields say.
+    /// Fails if a probability or limit is outside the range that its field documents.
     pub fn check(&self) -> Result<()> {
         if !(0.0..=1.0).contains(&self.flip) {
             bail!("flip: probability {}; it must be in 0..=1", self.flip);
@@ -165,7 +167,7 @@ impl Augment {
         Ok(())
     }
 
-    /// The face after whatever chance brings.
+    /// Returns a copy of the crop with the augmentations that `chance` draws.
     pub fn apply(&self, crop: &Crop, chance: &mut Chance) -> Crop {
         let mut frame = crop.frame().clone();
         if chance.happens(self.flip) {
@@ -196,12 +198,12 @@ impl Augment {
         if chance.happens(self.jpeg.probability) {
             frame = recompressed(frame, chance.between(self.jpeg.limit, BEST_QUALITY) as u8);
         }
-        // No change above gives another size.
+        // No augmentation changes the size.
         Crop::from_pixels(frame.pixels().to_vec()).unwrap_or_else(|_| crop.clone())
     }
 }
 
-/// The mirror image.
+/// The mirror image of a crop.
 pub fn mirrored(crop: &Crop) -> Crop {
     Augment { flip: 1.0, ..Augment::none() }.apply(crop, &mut Chance::new(0))
 }
@@ -217,7 +219,7 @@ fn brighten(frame: &mut Frame, by: f64) {
     map(frame, |value| value + by);
 }
 
-/// About the picture's mean, so that its brightness stays.
+/// Scales values about the picture's mean, so that its brightness stays the same.
 fn contrast(frame: &mut Frame, factor: f64) {
     let pixels = frame.pixels();
     let sum: u64 = pixels.iter().map(|value| u64::from(*value)).sum();
@@ -225,7 +227,8 @@ fn contrast(frame: &mut Frame, factor: f64) {
     map(frame, |value| mean + (value - mean) * factor);
 }
 
-/// Values outside 0..=255 are cut off, as a camera does.
+/// Applies `to` to every value. Results outside 0..=255 are clipped, as a camera clips
+/// them.
 fn map(frame: &mut Frame, to: impl Fn(f64) -> f64) {
     let table: [u8; 256] = std::array::from_fn(|value| to(value as f64).round() as u8);
     for value in frame.pixels_mut() {
@@ -233,7 +236,8 @@ fn map(frame: &mut Frame, to: impl Fn(f64) -> f64) {
     }
 }
 
-/// Below a tenth of a pixel nothing is left to see, and a kernel has no width.
+/// Gaussian blur. Below 0.1 pixels it would not be visible and the kernel would have no
+/// width.
 fn blurred(frame: Frame, sigma: f64) -> Frame {
     if sigma < 0.1 {
         return frame;
@@ -247,7 +251,7 @@ fn blurred(frame: Frame, sigma: f64) -> Frame {
     Frame::new(width, height, blurred).unwrap_or(frame)
 }
 
-/// Through a JPEG file and the device's own decoder.
+/// Compresses to JPEG and decodes with the device's own decoder.
 pub(crate) fn recompressed(frame: Frame, quality: u8) -> Frame {
     let (width, height) = (frame.width() as u32, frame.height() as u32);
     let mut file = Vec::new();
@@ -259,14 +263,14 @@ pub(crate) fn recompressed(frame: Frame, quality: u8) -> Frame {
     );
     match (written, picture::decode(Path::new("recompressed.jpg"), &file)) {
         (Ok(()), Ok(read)) => read,
-        // Memory has no disk to be full; a face as it was is still a face.
+        // Encoding to memory should not fail; if it does, the face stays as it was.
         _ => frame,
     }
 }
 
-/// A mask from ear to ear and from some row between `topmost` and
-/// [`LOWEST_MASK_TOP`] down past the chin: highest on the nose, falling and
-/// narrowing to its sides, pleated, in a colour that the light on the face allows.
+/// Paints a mask from ear to ear, from a row between `topmost` and [`LOWEST_MASK_TOP`]
+/// down past the chin. It is highest on the nose, falls and narrows towards the sides,
+/// has pleats, and is as bright as the light on the face.
 fn mask(frame: &mut Frame, topmost: f64, chance: &mut Chance) {
     let top = chance.between(topmost, LOWEST_MASK_TOP);
     let middle = 56.0 + chance.between(-3.0, 3.0);
@@ -279,7 +283,7 @@ fn mask(frame: &mut Frame, topmost: f64, chance: &mut Chance) {
     let [wide, narrow] = MASK_HALF_WIDTHS;
     let covers = move |x: f64, y: f64| {
         let down = ((y - top) / (CROP_SIDE as f64 - top)).clamp(0.0, 1.0);
-        // An ellipse's quarter: straight down the cheeks, then in to the chin.
+        // A quarter of an ellipse: straight down the cheeks, then in to the chin.
         let half = narrow + (wide - narrow) * (1.0 - down * down).sqrt();
         let aside = (x - middle) / wide;
         (x - middle).abs() <= half && y >= top + MASK_FALL * aside * aside
@@ -293,12 +297,12 @@ fn mask(frame: &mut Frame, topmost: f64, chance: &mut Chance) {
     });
 }
 
-/// A rectangle of one colour anywhere within the picture, as a hand, a phone or
-/// a beam would stand there.
+/// Paints a rectangle of one colour anywhere in the picture, as a hand, a phone or a beam
+/// would cover it.
 fn object(frame: &mut Frame, largest: f64, chance: &mut Chance) {
     let side = CROP_SIDE as f64;
     let area = chance.between(LEAST_OBJECT, largest) * side * side;
-    // As likely twice as wide as high as twice as high as wide.
+    // Twice as wide as high is as likely as twice as high as wide.
     let shape = chance.between(NARROWEST_OBJECT.ln(), -NARROWEST_OBJECT.ln()).exp();
     let width = (area * shape).sqrt().min(side);
     let height = (area / width).min(side);
@@ -310,7 +314,7 @@ fn object(frame: &mut Frame, largest: f64, chance: &mut Chance) {
     paint(frame, covers, |_| colour);
 }
 
-/// Colours, by row, where `covers` says so of a pixel's centre.
+/// Paints each pixel whose centre `covers` accepts. `colour` gives the colour of a row.
 fn paint(frame: &mut Frame, covers: impl Fn(f64, f64) -> bool, colour: impl Fn(f64) -> [f64; 3]) {
     let width = frame.width();
     for (row, line) in frame.pixels_mut().chunks_exact_mut(3 * width).enumerate() {
@@ -324,7 +328,7 @@ fn paint(frame: &mut Frame, covers: impl Fn(f64, f64) -> bool, colour: impl Fn(f
     }
 }
 
-/// Mean of all channels where `covers` says so; 0 where it never does.
+/// Mean of all channels over the pixels that `covers` accepts; 0 if it accepts none.
 fn mean_where(frame: &Frame, covers: &impl Fn(f64, f64) -> bool) -> f64 {
     let (mut sum, mut count) = (0u64, 0u64);
     for row in 0..frame.height() {
@@ -343,7 +347,7 @@ mod tests {
     use super::*;
     use crate::student::tests::crop;
 
-    /// Only `one` of [`Augment::none`]'s changes, always.
+    /// [`Augment::none`] with the one change that `one` makes.
     fn only(one: impl FnOnce(&mut Augment)) -> Augment {
         let mut augment = Augment::none();
         one(&mut augment);
@@ -355,7 +359,7 @@ mod tests {
         Change { probability: 1.0, limit }
     }
 
-    /// A face-like picture: smooth, so that blur and JPEG change it but little.
+    /// A face-like picture: smooth, so that blur and JPEG change it only a little.
     fn smooth() -> Crop {
         let pixels = (0..CROP_SIDE * CROP_SIDE)
             .flat_map(|at| {
@@ -476,7 +480,7 @@ mod tests {
             let around = |x: usize, y: usize| {
                 covered.iter().filter(|(c, r)| *c / 4 == x / 4 && *r / 4 == y / 4).count()
             };
-            // Some of a pleat's pixels may have the colour that was there.
+            // Some pixels of a pleat may have the colour that was there before.
             for (x, y) in [(41usize, 92usize), (56, 92), (70, 92), (56, 76)] {
                 assert!(around(x, y) >= 12, "mouth and nose at {x}, {y}: seed {seed}");
             }

@@ -1,5 +1,5 @@
-//! How fast a training step is: the step of [`crate::train`] itself, on pictures that
-//! lie ready in memory.
+//! Measures the speed of one training step of [`crate::train`], on pictures that are
+//! already in memory.
 
 use crate::chance::Chance;
 use crate::learner::Learner;
@@ -13,21 +13,22 @@ use anyhow::{Result, ensure};
 use std::time::Instant;
 use tch::{Cuda, Device, Tensor};
 
-/// People told apart; what a step takes hardly hangs on it.
+/// Classes of the head. Their number hardly affects the duration of a step.
 const CLASSES: i64 = 10;
-/// Components of an embedding.
+/// Length of an embedding.
 const EMBEDDING_SIZE: i64 = 512;
-/// Size of a step; large enough to be one.
+/// Learning rate, large enough to move the weights.
 const RATE: f64 = 0.01;
-/// Pull towards zero, so that the step has all its parts.
+/// Weight decay, so that the step contains every computation of a real one.
 const WEIGHT_DECAY: f64 = 5e-4;
 
-/// The recipe that is measured: ArcFace from nothing, batches normalized by themselves.
+/// The recipe that is measured: ArcFace from scratch, with batch normalization by batch
+/// statistics.
 pub fn recipe(batch: usize, device: Device, mixed: bool) -> Recipe {
     Recipe { batch, device, mixed, weight_decay: WEIGHT_DECAY, ..Recipe::train() }
 }
 
-/// A step that can be taken again and again.
+/// A training step that can be repeated.
 pub struct Bench<'a> {
     learner: Learner<'a>,
     batch: Batch,
@@ -35,7 +36,7 @@ pub struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    /// Weights and pictures of chance.
+    /// Makes random weights and pictures. Fails if the recipe is invalid.
     pub fn new(recipe: &'a Recipe) -> Result<Self> {
         recipe.check()?;
         let mut chance = Chance::new(recipe.seed);
@@ -65,12 +66,12 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Images a second over so many steps.
+    /// Runs `count` steps and returns images per second. Fails if the loss is not finite.
     pub fn steps(&mut self, count: usize) -> Result<f64> {
         let before = Instant::now();
         for _ in 0..count {
             let outcome = self.learner.step(&self.batch, RATE, (1, self.taken))?;
-            ensure!(outcome.loss.is_finite(), "step {}: the loss is no number", self.taken + 1);
+            ensure!(outcome.loss.is_finite(), "step {}: the loss is not finite", self.taken + 1);
             self.taken += 1;
         }
         if let Device::Cuda(number) = self.learner.recipe.device {
@@ -81,7 +82,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// The middle one, or the mean of the two in the middle; 0 of nothing.
+/// The median: the mean of the two middle values for an even count, 0 for an empty list.
 pub fn median(figures: &[f64]) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);

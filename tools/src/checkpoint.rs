@@ -1,8 +1,10 @@
-//! What a training that was stopped needs to go on to the bit as if it had not been:
-//! weights, momentum, running averages, the best epoch so far, and the place it had
-//! come to. Chance needs no more than the place: it follows from seed, epoch and step.
+//! Checkpoints: everything that an interrupted training needs to continue bit-exactly.
+//! These are the weights, the momentum, the running averages, the best epoch so far, and
+//! the position. Random numbers need no state of their own, because they follow from
+//! seed, epoch and step.
 //!
-//! One file, replaced as a whole, so that there always is one that fits together.
+//! A checkpoint is one file and is replaced as a whole, so that a complete one always
+//! exists.
 
 use crate::files;
 use crate::run::{Epoch, Head};
@@ -12,70 +14,71 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Tensors as `GROUP/NAME`, and the rest as text beside them.
+/// File name in the run folder. Tensors are named `GROUP/NAME`; the metadata holds the
+/// rest as text.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
-/// Under which the text is found. It is TOML: numbers come back to the last bit.
+/// Metadata key of the text. The text is TOML, which keeps every bit of a number.
 const TEXT: &str = "checkpoint";
-/// What its form is counted by.
+/// Version of the file format.
 const FORMAT: u32 = 1;
 
-/// What must be the same for a training to go on.
+/// Everything that must stay the same for a training to continue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The recipe as JSON.
     pub recipe: String,
-    /// Digest of what is learned from.
+    /// SHA-256 of the training data, hexadecimal.
     pub train: String,
-    /// Digest of what is judged on.
+    /// SHA-256 of the validation data, hexadecimal.
     pub validation: String,
-    /// Digest of the starting weights.
+    /// SHA-256 of the starting weights, hexadecimal.
     pub weights: String,
 }
 
 /// How far a training has come.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Position {
-    /// The epoch that goes on, from 1.
+    /// The epoch in progress, from 1.
     pub epoch: usize,
-    /// Steps of it that are done.
+    /// Steps of that epoch that are done.
     pub step: usize,
-    /// What those steps add up to.
+    /// Sums over these steps.
     pub sums: Sums,
-    /// What losses are multiplied by in mixed precision.
+    /// Factor on the loss in mixed precision.
     pub loss_scale: f64,
-    /// Steps since that was last changed.
+    /// Steps since the loss scale last changed.
     pub steady: usize,
-    /// Whose weights the best are; 0 for none yet.
+    /// The best epoch so far; 0 if there is none yet.
     pub best_epoch: usize,
-    /// Epochs that are over, the start first.
+    /// Finished epochs, the start first.
     pub epochs: Vec<Epoch>,
 }
 
 /// Sums over the steps of an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sums {
-    /// Photos.
+    /// Photos shown.
     pub seen: usize,
-    /// Of these, told right.
+    /// Photos classified correctly, without the margin.
     pub right: usize,
     /// Loss times photos.
     pub loss: f64,
     /// Cosine to the teacher times photos.
     pub hold: f64,
-    /// Time.
+    /// Duration of the steps, seconds.
     pub seconds: f64,
-    /// Of it, without anything to learn from.
+    /// Part of this time spent waiting for batches, seconds.
     pub waited: f64,
 }
 
-/// A training to be gone on with.
+/// A training that can be continued.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// Of which training.
+    /// What the training was started with.
     pub origin: Origin,
-    /// How far it has come.
+    /// How far it had come.
     pub position: Position,
-    /// By group and name.
+    /// Tensors by `GROUP/NAME`.
     pub tensors: Tensors,
 }
 
@@ -87,14 +90,14 @@ struct Text {
 }
 
 impl Checkpoint {
-    /// Adds tensors as a group.
+    /// Adds tensors under a group.
     pub fn put(&mut self, group: &str, tensors: Tensors) {
         for (name, tensor) in tensors {
             self.tensors.insert(format!("{group}/{name}"), tensor);
         }
     }
 
-    /// The tensors of a group.
+    /// The tensors of a group, by name without the group.
     pub fn group(&self, group: &str) -> Tensors {
         let of_group = |(name, tensor): (&String, &_)| {
             let name = name.strip_prefix(group)?.strip_prefix('/')?;
@@ -103,7 +106,8 @@ impl Checkpoint {
         self.tensors.iter().filter_map(of_group).collect()
     }
 
-    /// A head's tensors of a group.
+    /// Reads a head from a group. `head` gives the expected kind, shapes and device.
+    /// Fails if a tensor is missing, extra or of another shape.
     pub fn take_head(&self, group: &str, head: &Head) -> Result<Head> {
         let tensors = self.group(group);
         let expected = head.tensors()?;
@@ -116,12 +120,12 @@ impl Checkpoint {
         Ok(copy.copy_to(head.weight.device()))
     }
 
-    /// Whether there is one in a folder.
+    /// Whether the folder holds a checkpoint.
     pub fn exists(folder: &Path) -> bool {
         folder.join(CHECKPOINT).exists()
     }
 
-    /// Writes it into a folder; where that fails, the one before stays.
+    /// Writes the checkpoint into a folder. If that fails, the previous one stays.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let text =
             Text { format: FORMAT, origin: self.origin.clone(), position: self.position.clone() };
@@ -129,13 +133,14 @@ impl Checkpoint {
         files::replace(&folder.join(CHECKPOINT), &safetensors::write(&self.tensors, Some(texts))?)
     }
 
-    /// Reads that of a folder.
+    /// Reads the checkpoint of a folder. Fails if it is missing, damaged or of another
+    /// format version.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(CHECKPOINT);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
-                "{}: no checkpoint in it to resume from; leave --resume out to begin",
+                "{}: holds no checkpoint to resume from; leave out --resume to start over",
                 folder.display()
             ),
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
@@ -146,16 +151,19 @@ impl Checkpoint {
     fn parse(bytes: &[u8]) -> Result<Self> {
         let tensors = safetensors::read(bytes)?;
         let texts = safetensors::texts(bytes)?;
-        let text = texts.get(TEXT).context("no checkpoint: nothing says how far it has come")?;
+        let text = texts
+            .get(TEXT)
+            .context("not a checkpoint: its metadata does not hold the position of a training")?;
         let Text { format, origin, position } = toml::from_str(text)?;
         ensure!(
             format == FORMAT,
-            "format {format}, expected {FORMAT}; go on with the version that wrote it"
+            "format {format}, expected {FORMAT}; continue with the version that wrote it"
         );
         Ok(Self { origin, position, tensors })
     }
 
-    /// Refuses to go on with another recipe, data or starting weights.
+    /// Fails if the recipe, the data or the starting weights differ from those of the
+    /// checkpoint.
     pub fn check(&self, origin: &Origin) -> Result<()> {
         let parts = [
             ("the training data", &self.origin.train, &origin.train),
@@ -165,8 +173,8 @@ impl Checkpoint {
         for (what, was, is) in parts {
             ensure!(
                 was == is,
-                "{what} are others than when the checkpoint was written; give the same, or \
-                 begin in another folder"
+                "{what} differ from those of the checkpoint; give the same, or start in \
+                 another folder"
             );
         }
         if self.origin.recipe == origin.recipe {
@@ -179,13 +187,13 @@ impl Checkpoint {
         let differ = fields.filter(|(name, value)| was.get(name) != Some(value));
         let told: Vec<String> = differ
             .map(|(name, value)| {
-                let before = was.get(name).map_or("nothing".to_owned(), ToString::to_string);
+                let before = was.get(name).map_or("not set".to_owned(), ToString::to_string);
                 format!("{name} was {before} and is {value}")
             })
             .collect();
         bail!(
-            "the checkpoint is of another recipe: {}; give the same options, or begin in \
-             another folder",
+            "the checkpoint was written with another recipe: {}; give the same options, or \
+             start in another folder",
             told.join(", ")
         );
     }
@@ -205,7 +213,7 @@ mod tests {
             validation: "b".into(),
             weights: "c".into(),
         };
-        // Numbers that decimal digits alone would not bring back.
+        // Numbers that a few decimal digits would not restore.
         let sums = Sums { loss: 0.1 + 0.2, hold: 1.0 / 3.0, seen: 7, ..Sums::default() };
         let epoch = Epoch {
             number: 1,
@@ -265,7 +273,7 @@ mod tests {
         for (origin, said) in [
             (Origin { train: "x".into(), ..fine.clone() }, "training data"),
             (Origin { weights: "x".into(), ..fine.clone() }, "starting weights"),
-            (Origin { recipe, ..fine }, "batch was 8 and is 16, hold was nothing and is 1"),
+            (Origin { recipe, ..fine }, "batch was 8 and is 16, hold was not set and is 1"),
         ] {
             let error = checkpoint().check(&origin).expect_err("another").to_string();
             assert!(error.contains(said), "{error}");
@@ -288,11 +296,11 @@ mod tests {
     fn what_is_no_checkpoint_is_told() {
         let folder = tempfile::tempdir().expect("a folder");
         let error = Checkpoint::read(folder.path()).expect_err("nothing").to_string();
-        assert!(error.contains("no checkpoint in it"), "{error}");
+        assert!(error.contains("holds no checkpoint"), "{error}");
         let path = folder.path().join(CHECKPOINT);
         std::fs::write(&path, safetensors::write(&Tensors::new(), None).expect("bytes"))
             .expect("written");
         let error = format!("{:#}", Checkpoint::read(folder.path()).expect_err("no text"));
-        assert!(error.contains("how far it has come"), "{error}");
+        assert!(error.contains("not a checkpoint"), "{error}");
     }
 }

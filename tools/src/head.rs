@@ -1,6 +1,6 @@
-//! What a head begins with: where weights know faces already, the mean of what they
-//! say of each person's photos (Qi, Brown and Lowe, "Low-Shot Learning with Imprinted
-//! Weights", 2018); otherwise chance.
+//! Initial weights of a head. If the starting weights already know faces, each class
+//! starts at the mean embedding of that person's photos (Qi, Brown and Lowe, "Low-Shot
+//! Learning with Imprinted Weights", 2018); otherwise the head starts at random.
 
 use crate::judge::embed;
 use crate::recipe::Recipe;
@@ -11,19 +11,21 @@ use crate::training_data::TrainingData;
 use facelatch::vision::align::Crop;
 use tch::{Kind, Tensor};
 
-/// How far apart a new linear head puts the logits of an embedding at a centre and of
-/// one across from it. Were its rows of length one, as cosines are, the best it could do
-/// among ten people would be a loss of 1.4.
+/// Logit that a new linear head gives an embedding of average length at its class centre;
+/// a perpendicular embedding gets 0. If the logits were plain cosines, the loss among ten
+/// people could not fall below 1.4.
 const SOFTMAX_SCALE: f64 = 16.0;
 
-/// Embeddings `N x E` of each photo and of its mirror image, not yet of length one.
+/// Embeddings `N x E` of each photo and of its mirror image, not normalized to length
+/// one.
 pub(crate) fn views(student: &Student, data: &TrainingData, recipe: &Recipe) -> [Tensor; 2] {
     let crops: Vec<&Crop> = data.train.crops.iter().collect();
     let normalization = &recipe.normalization;
     [false, true].map(|mirrored| embed(student, &crops, normalization, mirrored, recipe.device))
 }
 
-/// A head whose classes are where the people are.
+/// A head with the mean embedding of each person as the class weights. The two tensors
+/// are those of [`views`].
 pub(crate) fn at_centers(
     [plain, mirrored]: &[Tensor; 2],
     data: &TrainingData,
@@ -40,14 +42,14 @@ pub(crate) fn at_centers(
     if recipe.head != HeadKind::Softmax {
         return head(centers, None, recipe);
     }
-    // Embeddings come in the length that the network gives them.
+    // A linear head sees embeddings at the length that the network gives them.
     let length = plain.square().sum_dim_intlist([1].as_slice(), false, Kind::Float).sqrt();
     let length = length.mean(Kind::Float).double_value(&[]).max(1e-6);
     let bias = Tensor::zeros([people], (Kind::Float, recipe.device));
     head(centers * (SOFTMAX_SCALE / length), Some(bias), recipe)
 }
 
-/// A head of chance, rows about as long as one.
+/// A random head whose rows have a length of about one.
 pub(crate) fn by_chance(embedding_size: usize, data: &TrainingData, recipe: &Recipe) -> Head {
     let people = data.people.len();
     let mut chance = chance(recipe.seed, Purpose::Head, 0, 0);
@@ -82,7 +84,7 @@ mod tests {
             let views = views(&student, &data, &recipe);
             let head = at_centers(&views, &data, &recipe);
             let labels = Tensor::from_slice(&data.train.labels);
-            // Three of twelve by chance; even noise sees more.
+            // By chance, 3 of 12 would be right. Even random weights do better.
             let right = right(&head.logits(&views[0]), &labels);
             assert!(right > 6, "{right} of 12 by {:?}", recipe.head);
         }

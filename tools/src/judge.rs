@@ -1,4 +1,5 @@
-//! What an epoch is judged by: its figures on photos that nothing is learned from.
+//! Validation: figures on photos that are never trained on, by which the best epoch is
+//! chosen.
 
 use crate::margin::{cross_entropy, right};
 use crate::metrics::Scores;
@@ -13,39 +14,40 @@ use facelatch::vision::embed::Embedding;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-/// False accept rates whose mean true accept rate judges an epoch by pairs. Rarer
-/// ones would hang on two or three pairs.
+/// False accept rates at which [`Judge::Pairs`] averages the true accept rate. Lower
+/// rates would depend on two or three pairs.
 pub const JUDGED_AT: [f64; 3] = [1e-2, 1e-3, 1e-4];
-/// Pictures embedded at once where nothing is learned.
+/// Pictures per batch when embedding without training.
 const EMBED_BATCH: usize = 64;
 
-/// What is chosen by.
+/// What the best epoch is chosen by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Judge {
-    /// The lowest loss of telling people of the training data apart
+    /// Lowest loss of classifying validation photos of the training people
     Loss,
-    /// The highest share of them told right
+    /// Highest share of these photos that are classified correctly
     Accuracy,
-    /// The highest mean true accept rate of all pairs of photos
+    /// Highest mean true accept rate over all pairs of photos
     Pairs,
 }
 
-/// The photos and the question.
+/// Validation photos and how they are judged.
 pub struct Validation<'a> {
-    /// Photos with their people's labels: those of the training data, unless pairs are
-    /// asked for.
+    /// Photos with the labels of their people. Except for [`Judge::Pairs`], the labels
+    /// are those of the training data.
     pub faces: &'a Faces,
-    /// The question.
+    /// Which figures are computed.
     pub judge: Judge,
-    /// Of the network's input.
+    /// Normalization of the network's input.
     pub normalization: &'a Normalization,
-    /// Where the network is.
+    /// Device that holds the network.
     pub device: Device,
 }
 
 impl Validation<'_> {
-    /// Figures of a network and its head.
+    /// Computes the figures of a network and its head. For [`Judge::Pairs`] it fails if
+    /// the photos form no pair of one person or no pair of two people.
     pub fn figures(&self, student: &Student, head: &Head) -> Result<Judged> {
         let crops: Vec<&Crop> = self.faces.crops.iter().collect();
         let embeddings = embed(student, &crops, self.normalization, false, self.device);
@@ -73,8 +75,8 @@ impl Validation<'_> {
         let scores = Scores::of_all_pairs(&faces);
         if scores.genuine.is_empty() || scores.impostor.is_empty() {
             bail!(
-                "the validation photos hold {} pairs of one person and {} of two; pairs are \
-                 judged by both, so give two photos each of two people at least",
+                "the validation photos form {} pairs of one person and {} of two people; \
+                 judging by pairs needs both, so give at least two photos of each of two people",
                 scores.genuine.len(),
                 scores.impostor.len()
             );
@@ -93,8 +95,8 @@ impl Validation<'_> {
     }
 }
 
-/// Embeddings `N x embedding_size` of crops, or of their mirror images, not yet of
-/// length one.
+/// Embeddings `N x embedding_size` of crops, or of their mirror images, on `device`. They
+/// are not normalized to length one.
 pub fn embed(
     student: &Student,
     crops: &[&Crop],
@@ -123,7 +125,7 @@ mod tests {
     fn figures(judge: Judge, labels: &[i64]) -> Result<Judged> {
         let student = Student::new(&noise(16, 1), Device::Cpu);
         let faces = Faces {
-            // Photos of a person are the same photo.
+            // All photos of a person are the same.
             crops: Arc::new(labels.iter().map(|label| crop(*label as usize)).collect()),
             labels: Arc::new(labels.to_vec()),
             names: vec![],

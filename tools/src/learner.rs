@@ -1,4 +1,4 @@
-//! One step of a training: forward, loss, backward, and the moves that follow.
+//! One training step: forward, loss, backward, and the update of the weights.
 
 use crate::loader::Batch;
 use crate::margin::{cosines, cross_entropy};
@@ -10,30 +10,32 @@ use crate::train::Recipe;
 use anyhow::{Result, bail};
 use tch::{Device, Kind, Tensor};
 
-/// What losses are first multiplied by in mixed precision, lest slopes of 16 bits
-/// vanish, how many steps without an overflow double it, and where it has fallen so far
-/// that slopes overflow by themselves (Micikevicius et al., "Mixed Precision Training",
-/// 2018, section 3.2; numbers of PyTorch's GradScaler).
+/// Loss scaling of mixed precision: the initial factor on the loss, which keeps 16-bit
+/// gradients from vanishing; the number of steps without overflow after which it doubles;
+/// and the factor below which gradients overflow at any scale (Micikevicius et al.,
+/// "Mixed Precision Training", 2018, section 3.2; values of PyTorch's GradScaler).
 const LOSS_SCALE: f64 = 65536.0;
 const STEADY_STEPS: usize = 2000;
 const LEAST_LOSS_SCALE: f64 = 1.0 / 1024.0;
 
-/// Network and head while they learn.
+/// The network and the head in training.
 pub(crate) struct Learner<'a> {
     pub recipe: &'a Recipe,
     pub student: Student,
     pub head: Head,
     pub sgd: Sgd,
-    /// What is judged and kept, where that is no longer the same.
+    /// The running average, if the recipe asks for one. It is what is judged and kept.
     pub averaged: Option<(Student, Head)>,
-    /// Embeddings of length one that the starting weights give each photo, `N x E`.
+    /// Embeddings `N x E` of the training photos by the starting weights, rows of length
+    /// one.
     pub teacher: Option<Tensor>,
-    /// In mixed precision: what losses are multiplied by, and for how many steps.
+    /// In mixed precision: the factor on the loss, and the steps since it last changed.
     pub loss_scale: f64,
     pub steady: usize,
 }
 
-/// What came of a step, means over its photos.
+/// Mean loss and mean cosine to the teacher of a step, and its correctly classified
+/// photos.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
     pub loss: f64,
@@ -41,14 +43,14 @@ pub(crate) struct Outcome {
     pub right: usize,
 }
 
-/// The classes a step looks at.
+/// The classes that one step computes logits for.
 struct Classes {
-    /// Weight and bias, whose slopes are asked for.
+    /// Leaf tensors whose gradients are computed.
     weight: Tensor,
     bias: Option<Tensor>,
-    /// Which rows of the head they are, where they are not all.
+    /// Rows of the head that these are; `None` for all rows.
     rows: Option<Tensor>,
-    /// Places of the photos' people among them.
+    /// Labels of the photos as positions among these classes.
     labels: Tensor,
 }
 
@@ -68,7 +70,8 @@ impl<'a> Learner<'a> {
         Self { recipe, student, head, sgd, averaged, teacher, loss_scale, steady }
     }
 
-    /// Learns from a batch, unless its loss is no number: then nothing moves.
+    /// Trains on a batch. `place` is the epoch and the step in it. If the loss is not
+    /// finite, nothing changes and the returned loss is NaN.
     pub fn step(&mut self, batch: &Batch, rate: f64, place: (usize, usize)) -> Result<Outcome> {
         let device = self.head.weight.device();
         let pictures = batch.pictures.to_device(device);
@@ -98,7 +101,7 @@ impl<'a> Learner<'a> {
         };
         let right = plain.argmax(1, false).eq_tensor(&classes.labels).sum(Kind::Float);
         let zero = loss.zeros_like();
-        // One look at the device for all of it.
+        // Copies all figures from the device at once.
         let figures = [&loss, hold.as_ref().unwrap_or(&zero), &right, &total];
         let figures = figures.map(|figure| figure.detach().to_kind(Kind::Double));
         let figures = Vec::<f64>::try_from(Tensor::stack(&figures, 0).to_device(Device::Cpu))?;
@@ -110,7 +113,7 @@ impl<'a> Learner<'a> {
         Ok(outcome)
     }
 
-    /// All classes, or those of the batch and some others.
+    /// All classes, or those of the batch and a random sample of the others.
     fn classes(&self, batch: &Batch, (epoch, step): (usize, usize)) -> Result<Classes> {
         let device = self.head.weight.device();
         let leaf = |tensor: &Tensor| tensor.detach().set_requires_grad(true);
@@ -137,7 +140,7 @@ impl<'a> Learner<'a> {
         })
     }
 
-    /// Logits without and with the margin.
+    /// Logits `N x classes` without and with the margin.
     fn logits(&self, embeddings: &Tensor, classes: &Classes) -> (Tensor, Tensor) {
         if self.head.kind == HeadKind::Softmax {
             let logits = embeddings.linear(&classes.weight, classes.bias.as_ref());
@@ -148,7 +151,7 @@ impl<'a> Learner<'a> {
         (cosines.detach(), logits)
     }
 
-    /// Slopes, and the moves they ask for.
+    /// Computes the gradients and updates the weights.
     fn descend(&mut self, total: &Tensor, classes: &Classes, rate: f64) -> Result<()> {
         let mut learning: Vec<&Tensor> =
             self.student.learning().map(|(_, tensor)| tensor).collect();
@@ -168,7 +171,7 @@ impl<'a> Learner<'a> {
         let mut slopes = slopes.iter();
         for (name, tensor) in self.student.learning_mut() {
             let Some(slope) = slopes.next() else { break };
-            // Weights are pulled towards zero; slopes of PReLUs, biases and
+            // Weight decay applies to layer weights. PReLU slopes, biases and
             // normalization have no reason to be small.
             let decay = if tensor.dim() > 1 { self.recipe.weight_decay } else { 0.0 };
             self.sgd.step(name, tensor, slope, Move { rate, decay });
@@ -189,9 +192,8 @@ impl<'a> Learner<'a> {
         Ok(())
     }
 
-    /// What slopes are multiplied by: undoes the loss's scale, and shortens them where
-    /// they are longer together than allowed. None where they overflowed and the step
-    /// is left out.
+    /// Factor on the gradients. It undoes the loss scale and clips the global norm.
+    /// `None` if the gradients overflowed and the step must be skipped.
     fn factor(&mut self, slopes: &[Tensor]) -> Result<Option<f64>> {
         if !self.recipe.mixed && self.recipe.clip.is_none() {
             return Ok(Some(1.0));
@@ -203,7 +205,9 @@ impl<'a> Learner<'a> {
                 self.loss_scale /= 2.0;
                 self.steady = 0;
                 if self.loss_scale < LEAST_LOSS_SCALE {
-                    bail!("slopes overflow in mixed precision whatever the scale; leave it out");
+                    bail!(
+                        "gradients overflow in mixed precision at any loss scale; leave out --mixed"
+                    );
                 }
                 return Ok(None);
             }
@@ -218,14 +222,14 @@ impl<'a> Learner<'a> {
         Ok(Some(if length > most { undone * most / length } else { undone }))
     }
 
-    /// The running average goes its share of the way.
+    /// Moves the running average towards the weights.
     fn follow(&mut self) {
         let Some((student, head)) = &mut self.averaged else { return };
         student.approach(&self.student, self.recipe.average);
         approach(head, &self.head, self.recipe.average);
     }
 
-    /// What is judged and kept.
+    /// The network and the head that are judged and kept.
     pub fn kept(&self) -> (&Student, &Head) {
         match &self.averaged {
             Some((student, head)) => (student, head),
@@ -234,7 +238,7 @@ impl<'a> Learner<'a> {
     }
 }
 
-/// Moves a head a share of the way to another.
+/// Moves a head by a share of the way to another.
 pub(crate) fn approach(head: &mut Head, other: &Head, share: f64) {
     tch::no_grad(|| {
         let _ = head.weight.lerp_(&other.weight, share);
@@ -267,7 +271,7 @@ mod tests {
         }
     }
 
-    /// How far the last layer moves in a step.
+    /// How far one step moves the last layer.
     fn moved(learner: &mut Learner) -> Tensor {
         let weight = |learner: &Learner| {
             let weights = learner.student.weights().expect("weights");
@@ -304,7 +308,7 @@ mod tests {
         let free = length(None);
         assert!((length(Some(1e6)) - free).abs() < 1e-6 * free);
         let all = Some(1e-3);
-        assert!(length(all) < 1.001e-5, "a hundredth of a thousandth at a rate of 0.01");
+        assert!(length(all) < 1.001e-5, "0.01 times the clipped norm");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Batches of faces, made ready on other threads while the network learns.
+//! Batches of faces, prepared on other threads while the network trains.
 //!
-//! With `T` threads, thread `t` makes batches `t`, `t + T`, `t + 2T`, … into a
-//! queue of its own, and the queues are taken from in turn: batches come in their
-//! order, the same ones whatever `T` is, and memory holds a few of them at most.
+//! With `T` threads, thread `t` makes batches `t`, `t + T`, `t + 2T`, … into its own
+//! queue, and the consumer takes from the queues in turn. Batches therefore come in
+//! order, are the same for every `T`, and only a few of them are in memory.
 
 use crate::augment::Augment;
 use crate::chance::Chance;
@@ -17,39 +17,39 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tch::Tensor;
 
-/// Batches that wait in each thread's queue: one to take at once, and one for
-/// when a batch takes longer than usual. 64 faces are 10 MB.
+/// Batches that wait in each thread's queue: one to take at once, and one for when a
+/// batch takes longer than usual. A batch of 64 faces is 10 MB.
 const QUEUED: usize = 2;
 
-/// How batches are made.
+/// Settings of a [`Loader`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LoaderSettings {
-    /// Faces a batch; the last may have fewer.
+    /// Faces per batch; the last batch may have fewer.
     pub batch: usize,
-    /// What happens to a face before it is shown.
+    /// Augmentations of the faces.
     pub augment: Augment,
-    /// The network's.
+    /// Normalization of the network's input.
     pub normalization: Normalization,
-    /// Everything random follows from it, the epoch, and the place in the order.
+    /// All random numbers follow from the seed, the epoch and the position in the order.
     pub seed: i64,
-    /// Which time the faces are shown.
+    /// Number of the epoch.
     pub epoch: usize,
     /// Threads that make batches; 0 is 1.
     pub threads: usize,
 }
 
-/// Faces to learn from at once.
+/// Faces for one training step.
 #[derive(Debug)]
 pub struct Batch {
-    /// `N x 3 x 112 x 112`, 32-bit floats, normalized; in the computer's memory.
+    /// `N x 3 x 112 x 112`, RGB, f32, normalized, on the CPU.
     pub pictures: Tensor,
-    /// `N` whole numbers of 64 bits.
+    /// `N` labels, 64-bit integers.
     pub labels: Tensor,
-    /// Which faces they are.
+    /// Indices of the faces in the training data.
     pub indices: Vec<usize>,
 }
 
-/// Batches in their order, from threads that work ahead.
+/// Delivers batches in order from threads that work ahead.
 pub struct Loader {
     queues: Vec<Receiver<Result<Batch>>>,
     workers: Vec<Option<JoinHandle<()>>>,
@@ -59,8 +59,8 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Starts to make the batches of `order`, which are indices into `crops` and
-    /// `labels` and may name one several times.
+    /// Starts to make the batches of `order`, which holds indices into `crops` and
+    /// `labels` and may repeat them.
     pub fn new(
         crops: Arc<Vec<Crop>>,
         labels: Arc<Vec<i64>>,
@@ -91,7 +91,7 @@ impl Loader {
             loader.queues.push(taken);
             loader.workers.push(Some(std::thread::spawn(move || {
                 for batch in (thread..batches).step_by(threads) {
-                    // Nobody takes it once the loader is gone.
+                    // The loader was dropped.
                     if queue.send(make(batch)).is_err() {
                         return;
                     }
@@ -101,8 +101,9 @@ impl Loader {
         loader
     }
 
-    /// The next batch; none after the last.
-    #[expect(clippy::should_implement_trait, reason = "an error is no end of the batches")]
+    /// The next batch, or `None` after the last. Fails if the order names a missing face
+    /// or a thread panicked.
+    #[expect(clippy::should_implement_trait, reason = "an error does not end the batches")]
     pub fn next(&mut self) -> Result<Option<Batch>> {
         if self.taken == self.batches {
             return Ok(None);
@@ -116,7 +117,7 @@ impl Loader {
             // A thread that ends before its batches are made has panicked.
             let reason = match self.workers[thread].take().map(JoinHandle::join) {
                 Some(Err(panic)) => said(panic.as_ref()),
-                _ => "it is gone".to_owned(),
+                _ => "it ended early".to_owned(),
             };
             bail!("batch {number}: the thread that makes it failed: {reason}");
         };
@@ -124,12 +125,12 @@ impl Loader {
         batch.map(Some).with_context(|| format!("batch {number}"))
     }
 
-    /// How many batches there are in all.
+    /// Number of batches in total.
     pub fn batches(&self) -> usize {
         self.batches
     }
 
-    /// How long [`Loader::next`] has waited for data so far.
+    /// Total time that [`Loader::next`] has waited for batches.
     pub fn waited(&self) -> Duration {
         self.waited
     }
@@ -137,7 +138,7 @@ impl Loader {
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        // Threads that wait for room in their queue end with it.
+        // Threads that wait for room in their queue end when it is dropped.
         self.queues.clear();
         for worker in self.workers.iter_mut().filter_map(Option::take) {
             let _ = worker.join();
@@ -145,9 +146,9 @@ impl Drop for Loader {
     }
 }
 
-/// Threads to load with where a network learns on `device`: beside a GPU all
-/// cores have nothing else to do; on the CPU, the network needs them itself, and
-/// a batch is made much sooner than learned from.
+/// Number of loading threads for a network that trains on `device`. With a GPU all cores
+/// are free. On the CPU the network needs the cores, and making a batch is much faster
+/// than training on it, so one thread is enough.
 pub fn threads(device: tch::Device) -> usize {
     match device {
         tch::Device::Cpu => 1,
@@ -169,7 +170,7 @@ fn make(
     for (at, index) in chosen.iter().enumerate() {
         let (Some(crop), Some(label)) = (crops.get(*index), labels.get(*index)) else {
             return Err(anyhow!(
-                "face {index} of {} with {} labels; the order must name faces that are there",
+                "face {index} of {} with {} labels; the order must name existing faces",
                 crops.len(),
                 labels.len()
             ));
@@ -188,7 +189,7 @@ fn make(
     })
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn said(panic: &(dyn std::any::Any + Send)) -> String {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => (*text).to_owned(),
@@ -321,7 +322,7 @@ mod tests {
             make(&[crop(1)], &[0], &[0], batch, &PLAIN)
         });
         drop(loader);
-        // Each has made those queued and one in hand at most.
+        // Each thread has made at most the queued batches and one in hand.
         assert!(made.load(Ordering::SeqCst) <= 2 * (QUEUED + 2));
         assert_eq!(Arc::strong_count(&made), 1, "no thread is left that holds it");
     }

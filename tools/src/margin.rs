@@ -1,12 +1,12 @@
-//! Losses that ask more of a face's own class than of the others. All are one: with
-//! the angle θ between an embedding and its class centre, its logit is
-//! `s * (cos(m1 θ + m2) - m3)`, and `s * cos θ` that of every other class.
+//! Margin losses: they demand a higher logit of a face's own class than the other classes
+//! have. All follow one formula. With the angle θ between an embedding and its class
+//! centre, the logit of the own class is `s * (cos(m1 θ + m2) - m3)`; that of every other
+//! class is `s * cos θ`.
 //!
-//! m1: Liu, Wen, Yu, Li, Raj and Song, "SphereFace: Deep Hypersphere Embedding for
-//! Face Recognition", 2017. m2: Deng, Guo, Xue and Zafeiriou, "ArcFace: Additive
-//! Angular Margin Loss for Deep Face Recognition", 2019, whose section 3 combines all
-//! three. m3: Wang et al., "CosFace: Large Margin Cosine Loss for Deep Face
-//! Recognition", 2018.
+//! m1: Liu, Wen, Yu, Li, Raj and Song, "SphereFace: Deep Hypersphere Embedding for Face
+//! Recognition", 2017. m2: Deng, Guo, Xue and Zafeiriou, "ArcFace: Additive Angular
+//! Margin Loss for Deep Face Recognition", 2019, whose section 3 combines all three. m3:
+//! Wang et al., "CosFace: Large Margin Cosine Loss for Deep Face Recognition", 2018.
 
 use crate::run::HeadKind;
 use crate::student::unit_rows;
@@ -15,34 +15,34 @@ use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
 use tch::{Kind, Reduction, Tensor};
 
-/// How near to 1 a cosine may come: closer, the root of the sine has no slope any
-/// more that 32 bits could hold.
+/// Largest cosine used. Closer to 1, the derivative of the sine's square root no longer
+/// fits 32 bits.
 const NEAREST: f64 = 1.0 - 1e-6;
 
-/// Scale and margins of a loss over angles.
+/// Scale and margins of an angular loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Margin {
-    /// Radius of the sphere that logits are taken on; the papers' s.
+    /// Factor on all logits, the papers' s.
     pub scale: f64,
-    /// What the angle to the own class is multiplied by, 0.5..=2.
+    /// Factor on the angle to the own class (m1), 0.5..=2.
     pub multiplied: f64,
-    /// What is added to that angle, radians in 0..=1.
+    /// Angle added to it (m2), radians, 0..=1.
     pub angle: f64,
-    /// What is taken from its cosine, 0..=1.
+    /// Number subtracted from its cosine (m3), 0..=1.
     pub cosine: f64,
 }
 
 impl Margin {
     /// ArcFace with the paper's scale and angle.
     pub const ARCFACE: Self = Self { scale: 64.0, multiplied: 1.0, angle: 0.5, cosine: 0.0 };
-    /// CosFace with the margin its paper settles on.
+    /// CosFace with the margin that its paper recommends.
     pub const COSFACE: Self = Self { scale: 64.0, multiplied: 1.0, angle: 0.0, cosine: 0.35 };
-    /// The first of the combinations that ArcFace's section 3 tries.
+    /// The first combination that section 3 of the ArcFace paper tries.
     pub const COMBINED: Self = Self { scale: 64.0, multiplied: 1.0, angle: 0.3, cosine: 0.2 };
-    /// None: softmax's logits are taken as they are.
+    /// No margin: softmax's logits are used as they are.
     pub const NONE: Self = Self { scale: 1.0, multiplied: 1.0, angle: 0.0, cosine: 0.0 };
 
-    /// What a head has where nothing else is asked for.
+    /// The default margin of a head.
     pub fn of(kind: HeadKind) -> Self {
         match kind {
             HeadKind::Softmax => Self::NONE,
@@ -52,7 +52,8 @@ impl Margin {
         }
     }
 
-    /// Refuses margins for which the logit would not fall all the way.
+    /// Fails if the scale is not positive or a margin is out of range. Beyond these
+    /// ranges the logit might not fall up to an angle of π.
     pub fn check(&self) -> Result<()> {
         ensure!(
             self.scale > 0.0 && self.scale.is_finite(),
@@ -73,25 +74,25 @@ impl Margin {
         Ok(())
     }
 
-    /// Logits `N x classes` of embeddings `N x E` with labels `N` and class
-    /// centres `classes x E`; neither side need be of length one.
+    /// Logits `N x classes` of embeddings `N x E` with labels `N` and class centres
+    /// `classes x E`. Neither embeddings nor centres need to have length one.
     pub fn logits(&self, embeddings: &Tensor, labels: &Tensor, centers: &Tensor) -> Tensor {
         self.with_margin(&cosines(embeddings, centers), labels)
     }
 
     /// The same from cosines `N x classes`.
     ///
-    /// Where the angle with its margins would pass π the cosine turns upwards again;
-    /// from there on a straight line is used that goes on falling: for m1 = 1 the one
-    /// of ArcFace's authors, the easy margin below cos(π - m2); for others the one
-    /// that meets the curve at its lowest point.
+    /// Once the angle with its margins exceeds π, the cosine would rise again. From there
+    /// on a falling straight line replaces it. For m1 = 1 this is the line of ArcFace's
+    /// authors, the easy margin below cos(π - m2); otherwise it is the line that meets
+    /// the curve at its lowest point.
     pub fn with_margin(&self, cosines: &Tensor, labels: &Tensor) -> Tensor {
         let labels = labels.unsqueeze(1);
         let own = cosines.gather(1, &labels, false).clamp(-NEAREST, NEAREST);
         let last = ((PI - self.angle) / self.multiplied).cos();
         let (turned, below) = if self.multiplied == 1.0 {
-            // Without an arc cosine, whose slope is endless at both ends; the sine as
-            // a product, which near 1 keeps the digits that 1 - cos² loses.
+            // Avoids the arc cosine, whose derivative is infinite at both ends. The sine
+            // is computed as a product, because 1 - cos² loses digits near 1.
             let sine = ((-&own + 1.0) * (&own + 1.0)).sqrt();
             let turned = &own * self.angle.cos() - sine * self.angle.sin();
             (turned, self.angle * self.angle.sin())
@@ -102,9 +103,9 @@ impl Margin {
         cosines.scatter(1, &labels, &with_margin) * self.scale
     }
 
-    /// Mean cross-entropy of those logits, a share of each label spread over all
-    /// classes (Szegedy et al., "Rethinking the Inception Architecture for Computer
-    /// Vision", 2016, section 7).
+    /// Mean cross-entropy of these logits. `smoothing` is the share of each label that is
+    /// spread over all classes (Szegedy et al., "Rethinking the Inception Architecture
+    /// for Computer Vision", 2016, section 7).
     pub fn loss(
         &self,
         embeddings: &Tensor,
@@ -121,12 +122,12 @@ pub fn cosines(embeddings: &Tensor, centers: &Tensor) -> Tensor {
     unit_rows(embeddings).matmul(&unit_rows(centers).tr())
 }
 
-/// Mean cross-entropy of logits `N x classes`.
+/// Mean cross-entropy of logits `N x classes` with labels `N` and label smoothing.
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f64) -> Tensor {
     logits.cross_entropy_loss(labels, None::<&Tensor>, Reduction::Mean, -100, smoothing)
 }
 
-/// How many rows of logits are highest at their label.
+/// Number of rows whose highest logit is at their label.
 pub fn right(logits: &Tensor, labels: &Tensor) -> i64 {
     logits.argmax(1, false).eq_tensor(labels).sum(Kind::Int64).int64_value(&[])
 }
@@ -207,7 +208,7 @@ mod tests {
             };
             let (step, angle) = (1e-5, 0.6);
             let numeric = (at(angle + step).0 - at(angle - step).0) / (2.0 * step);
-            // Along the circle.
+            // The derivative along the circle.
             let slope = at(angle).1;
             let along = -angle.sin() * slope.double_value(&[0, 0])
                 + angle.cos() * slope.double_value(&[0, 1]);

@@ -1,26 +1,27 @@
-//! Memory that a training step gives back is kept for the next one.
+//! Keeps the memory that a training step frees for the next step.
 //!
-//! A step takes gigabytes in blocks of megabytes. The GNU C library asks the kernel
-//! for each and gives it back at once, and the kernel clears every page of it every
-//! time: 15.3 images a second instead of 21.3 on two cores at batch 32, as
-//! `bench-train` says with and without. The library reads how to do otherwise from
-//! the environment, when a program starts.
+//! A step takes gigabytes in blocks of megabytes. By default the GNU C library requests
+//! each block from the kernel and returns it at once, and the kernel clears every page
+//! each time. On two cores at batch 32, `bench-train` measures 15.3 images per second
+//! that way and 21.3 with the settings below. The library reads them from the environment
+//! when a program starts.
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// No block of its own for anything, nothing given back below 16 GiB, and one heap for
-/// all threads, since those of single threads are given back whatever is said here.
+/// No separate mapping for any block, no memory returned below 16 GiB, and one heap for
+/// all threads, because the heaps of single threads are returned regardless of these
+/// settings.
 const KEEP: [(&str, &str); 3] = [
     ("MALLOC_MMAP_MAX_", "0"),
     ("MALLOC_TRIM_THRESHOLD_", "17179869184"),
     ("MALLOC_ARENA_MAX", "1"),
 ];
 
-/// Starts this program anew, as the same process and with the same arguments, with
-/// the environment that keeps memory. Comes back where that is so already, where
-/// somebody chose otherwise, and where the C library is another.
+/// Restarts this program as the same process with the same arguments, with these settings
+/// in the environment. Returns without a restart if they are set already, if the user
+/// chose other allocator settings, or if the C library is not glibc.
 pub fn keep_freed() {
     if cfg!(not(all(target_os = "linux", target_env = "gnu")))
         || chosen(|name| std::env::var_os(name).is_some())
@@ -32,12 +33,14 @@ pub fn keep_freed() {
     let name = arguments.next();
     let mut again = Command::new(program);
     again.args(arguments).envs(KEEP).arg0(name.as_deref().unwrap_or(OsStr::new("facelatch-tools")));
-    // Only comes back where it failed.
+    // Returns only on failure.
     let error = again.exec();
-    log::info!("memory is not kept from step to step, training is slower: {error}");
+    log::info!(
+        "cannot restart with settings that keep memory between steps, training is slower: {error}"
+    );
 }
 
-/// Whether the environment says anything of this already.
+/// Whether the environment already holds allocator settings.
 fn chosen(is_set: impl Fn(&str) -> bool) -> bool {
     KEEP.iter().any(|(name, _)| is_set(name)) || is_set("GLIBC_TUNABLES") || is_set("LD_PRELOAD")
 }

@@ -1,9 +1,9 @@
-//! MiniFASNet (Minivision, "Silent-Face-Anti-Spoofing", 2020, Apache-2.0): MobileFaceNet
-//! with pruned channels and three classes at the end, in its variants V1, V2 and, with
-//! squeeze and excitation (Hu, Shen and Sun, 2018), V1SE and V2SE.
+//! MiniFASNet (Minivision, "Silent-Face-Anti-Spoofing", 2020, Apache-2.0), a liveness
+//! network: MobileFaceNet with pruned channels and three classes. Its variants are V1, V2
+//! and, with squeeze and excitation (Hu, Shen and Sun, 2018), V1SE and V2SE.
 //!
-//! The order of layers is the code's that came with the weights; how many channels each
-//! has is read from the weights, so that all variants are one architecture here.
+//! The order of layers follows the code that was published with the weights. The number
+//! of channels is read from the weights, so that all variants are one architecture here.
 
 use crate::mobilefacenet::{Block, PYTORCH_EPSILON, check_variances, folded};
 use crate::onnx::{Conv, GraphBuilder, Side};
@@ -15,14 +15,15 @@ use facelatch::vision::liveness::network::{CLASSES, INPUT_SIDE};
 use std::path::Path;
 use tch::Kind;
 
-/// Values of 0 to 255 as they are: the authors' `ToTensor` does not divide.
+/// Values of 0 to 255 unchanged: the authors' `ToTensor` does not divide.
 pub const NORMALIZATION: Normalization = Normalization { mean: [0.0; 3], std: [1.0; 3] };
-/// How far shares of one may be apart in two orders of rounding.
+/// Largest difference allowed between class probabilities that were rounded in different
+/// orders.
 pub const MOST_APART: f32 = 1e-4;
-/// Side of the last picture: 80 pixels halved four times.
+/// Side of the last feature map: 80 pixels halved four times.
 const LAST_SIDE: usize = 5;
-/// Bottlenecks in their order: name, stride, and how many there are with the input added;
-/// 0 is one without.
+/// Bottlenecks in order: name, stride, and the number of those with residual; 0 is one
+/// without.
 const STAGES: [(&str, usize, usize); 6] = [
     ("conv_23", 2, 0),
     ("conv_3", 1, 4),
@@ -41,8 +42,8 @@ pub struct MiniFasNet {
 /// A step of the network.
 enum Step {
     Block(String, Block),
-    /// Widen, filter each channel, project; with the input added where `residual`, and
-    /// before that each channel weighed by squeeze and excitation where `weighed`.
+    /// Expand, filter each channel, project. With `weighed`, squeeze and excitation then
+    /// scales each channel; with `residual`, the input is added after that.
     Bottleneck {
         name: String,
         blocks: [(String, Block); 3],
@@ -51,8 +52,9 @@ enum Step {
     },
 }
 
-/// Scale and name in a file's name: `2.7_80x80_MiniFASNetV2.pth` and
-/// `4_0_0_80x80_MiniFASNetV1SE.pth` (the zeros are shifts).
+/// Scale and architecture from a file's name, as in `2.7_80x80_MiniFASNetV2.pth` and
+/// `4_0_0_80x80_MiniFASNetV1SE.pth` (the zeros are shifts). Fails for other names and for
+/// a scale outside 1..=10.
 pub fn named(path: &Path) -> Result<(f64, String)> {
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let parts: Vec<&str> = stem.split('_').collect();
@@ -65,13 +67,13 @@ pub fn named(path: &Path) -> Result<(f64, String)> {
     };
     read().ok_or_else(|| {
         anyhow!(
-            "{}: its name does not tell the scale; name it like 2.7_80x80_MiniFASNetV2.pth",
+            "{}: the file name does not give the scale; rename it like 2.7_80x80_MiniFASNetV2.pth",
             path.display()
         )
     })
 }
 
-/// All steps before the flat end. Channels of weights that are not there count as none.
+/// All steps before the flattening. A missing weight counts as one without channels.
 fn steps(tensors: &Tensors) -> Vec<Step> {
     let side = |name: &str, axis: usize| {
         tensors.get(&format!("{name}.conv.weight")).and_then(|t| t.shape.get(axis).copied())
@@ -110,7 +112,7 @@ fn steps(tensors: &Tensors) -> Vec<Step> {
     steps
 }
 
-/// Names and shapes of all tensors, with the channels that these have.
+/// Names and shapes of all tensors, with the channel counts of the given weights.
 fn expected(tensors: &Tensors) -> Vec<(String, Vec<usize>)> {
     let mut expected = Vec::new();
     let norm = |expected: &mut Vec<(String, Vec<usize>)>, name: &str, channels: usize| {
@@ -154,12 +156,13 @@ fn expected(tensors: &Tensors) -> Vec<(String, Vec<usize>)> {
 }
 
 impl MiniFasNet {
-    /// From a state dict with PyTorch's names.
+    /// Reads a state dict with PyTorch's names. Fails if a tensor is missing, extra,
+    /// misshapen or not finite, or if channel counts do not fit together.
     pub fn from_state_dict(mut tensors: Tensors) -> Result<Self, WeightsError> {
         const NAME: &str = "MiniFASNet";
         tensors.retain(|name, _| !name.ends_with(".num_batches_tracked"));
         weights::check(NAME, &tensors, &expected(&tensors))?;
-        // What is added must be as many as what it is added to; an empty layer is none.
+        // A residual needs as many channels as its input has. An empty layer has none.
         let mut channels = 0;
         let mut faults = Vec::new();
         for step in steps(&tensors) {
@@ -175,7 +178,7 @@ impl MiniFasNet {
             let last = blocks.last().map_or(0, |(_, block)| block.to);
             if residual && last != channels {
                 let name = blocks.last().map_or("", |(name, _)| name);
-                faults.push(format!("{name} gives {last} channels to add to {channels}"));
+                faults.push(format!("{name} has {last} channels, its residual has {channels}"));
             }
             channels = last;
         }
@@ -186,10 +189,10 @@ impl MiniFasNet {
         Ok(Self { tensors })
     }
 
-    /// The network as an ONNX file, batch normalization folded into the layers before it:
-    /// `1 x 3 x 80 x 80` of red, green and blue, 0 to 255, in; `1 x 3` shares of one out.
-    /// The authors' pictures are blue, green and red, so the first layer's channels are
-    /// turned round here.
+    /// The network as an ONNX file with batch normalization folded into the layers before
+    /// it. Input `1 x 3 x 80 x 80`, RGB, 0 to 255; output `1 x 3` class probabilities.
+    /// The authors' pictures are BGR, so the channels of the first layer are swapped
+    /// here.
     pub fn to_onnx(&self) -> Vec<u8> {
         let side = Side::Fixed(INPUT_SIDE);
         let mut graph =
@@ -240,7 +243,8 @@ impl MiniFasNet {
         graph.prelu(&format!("{name}.prelu"), &at, slopes, true)
     }
 
-    /// Each channel times a share that follows from the means of all.
+    /// Squeeze and excitation: scales each channel by a factor that follows from the
+    /// means of all channels.
     fn weigh(&self, graph: &mut GraphBuilder, name: &str, input: &str) -> String {
         let mut at = graph.mean_pool(&format!("{name}.mean"), input);
         for (layer, norm) in [("fc1", "bn1"), ("fc2", "bn2")] {
@@ -260,8 +264,8 @@ impl MiniFasNet {
         folded(&self.tensors, layer, norm, PYTORCH_EPSILON)
     }
 
-    /// Shares of one `N x 3` of pictures `N x 3 x 80 x 80`, blue, green and red, 0 to 255,
-    /// in torch and with nothing folded: what the ONNX form is held against.
+    /// Class probabilities `N x 3` of pictures `N x 3 x 80 x 80`, BGR, 0 to 255, computed
+    /// in torch with nothing folded. The ONNX form is compared with them.
     pub fn forward(&self, pictures: &tch::Tensor) -> tch::Tensor {
         let mut at = pictures.shallow_clone();
         for step in steps(&self.tensors) {
@@ -324,13 +328,15 @@ impl MiniFasNet {
     }
 }
 
-/// The largest difference between what a network's ONNX form answers through the device's
-/// own stages and what its weights answer in torch, over pictures of noise and of bands.
+/// Largest difference between the outputs of the ONNX form, run by the device's own code,
+/// and those of the weights in torch, over pictures of noise and of bands. A NaN counts
+/// as infinity.
 pub fn apart(network: &MiniFasNet, onnx: &[u8]) -> Result<f32> {
     let side = nn::Side::Fixed(INPUT_SIDE);
     let input = [nn::Side::Fixed(1), nn::Side::Fixed(3), side, side];
     let signature = Signature { input, outputs: vec![CLASSES] };
-    let mut through = Network::load("what was written", onnx, &signature, &NORMALIZATION, None)?;
+    let mut through =
+        Network::load("the exported network", onnx, &signature, &NORMALIZATION, None)?;
     let mut most = 0.0f32;
     for picture in 0..8usize {
         let value = |x: usize, y: usize, channel: usize| {
@@ -357,13 +363,13 @@ pub fn apart(network: &MiniFasNet, onnx: &[u8]) -> Result<f32> {
             .collect();
         let shape = [1, 3, INPUT_SIDE as i64, INPUT_SIDE as i64];
         let torch = tch::no_grad(|| network.forward(&tch::Tensor::from_slice(&planes).view(shape)));
-        let torch = Vec::<f32>::try_from(torch.view(-1)).context("torch's answer")?;
+        let torch = Vec::<f32>::try_from(torch.view(-1)).context("torch's output")?;
         let outputs = through.run(&pictures)?;
         let Some(ours) = outputs.first().and_then(|output| output.places().next()) else {
-            bail!("no answer from what was written");
+            bail!("the exported network gave no output");
         };
         for (a, b) in ours.iter().zip(&torch) {
-            // What is not a number is far away.
+            // A NaN counts as infinitely far.
             let apart = (a - b).abs();
             most = most.max(if apart.is_nan() { f32::INFINITY } else { apart });
         }
@@ -376,7 +382,7 @@ mod tests {
     use super::*;
     use crate::chance::Chance;
 
-    /// Small weights of chance, with squeeze and excitation in some blocks.
+    /// Small random weights, with squeeze and excitation in some blocks.
     fn weights(chance: &mut Chance) -> Tensors {
         let mut tensors = Tensors::new();
         let mut put = |name: String, shape: &[usize]| {
@@ -438,7 +444,7 @@ mod tests {
         let network = MiniFasNet::from_state_dict(weights(&mut Chance::new(3))).expect("weights");
         let apart = apart(&network, &network.to_onnx()).expect("answers");
         assert!(apart < MOST_APART, "{apart}");
-        // Pictures that differ are told apart at all, and colours count.
+        // Other weights give other outputs, so the comparison can fail.
         let other = MiniFasNet::from_state_dict(weights(&mut Chance::new(4))).expect("weights");
         assert!(super::apart(&network, &other.to_onnx()).expect("answers") > 1e-2);
     }

@@ -1,49 +1,49 @@
-//! MobileFaceNet (Chen, Liu, Gao and Han, "MobileFaceNets: Efficient CNNs for
-//! Accurate Real-Time Face Verification on Mobile Devices", 2018): its layers,
-//! their weights under one set of names, and its ONNX form.
+//! MobileFaceNet (Chen, Liu, Gao and Han, "MobileFaceNets: Efficient CNNs for Accurate
+//! Real-Time Face Verification on Mobile Devices", 2018): its layers, the names of their
+//! weights, and its ONNX form.
 
 use crate::chance::Chance;
 use crate::onnx::{Conv, GraphBuilder, Side};
 use crate::sampler::normal;
 use crate::weights::{self, Tensor, Tensors, WeightsError};
 
-/// Side of the input picture.
+/// Side of the input picture, pixels.
 pub const INPUT_SIDE: usize = 112;
-/// Features before the last layer.
+/// Inputs of the last, fully connected layer.
 pub const FEATURES: usize = 512;
-/// What PyTorch adds to a variance before its root.
+/// PyTorch's epsilon of batch normalization, added to the variance.
 pub const PYTORCH_EPSILON: f64 = 1e-5;
 
-/// One convolution with batch normalization and perhaps PReLU.
+/// A convolution with batch normalization and an optional PReLU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Channels in.
+    /// Input channels.
     pub from: usize,
-    /// Channels out.
+    /// Output channels.
     pub to: usize,
-    /// Side of the kernel.
+    /// Side of the kernel, pixels.
     pub side: usize,
-    /// Step.
+    /// Stride, pixels.
     pub stride: usize,
-    /// Zeros around the picture.
+    /// Zero padding on each side, pixels.
     pub padding: usize,
-    /// 1, or as many as channels.
+    /// Groups: 1, or the number of channels for a depthwise convolution.
     pub groups: usize,
     /// Whether a PReLU follows.
     pub prelu: bool,
 }
 
-/// A step of the network, with the name its weights have.
+/// A step of the network and the name of its weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// One block.
+    /// A single block.
     Block(String, Block),
-    /// Widen, filter each channel, project: `NAME.conv`, `.conv_dw`,
-    /// `.project`; with the input added at the end where `residual`.
+    /// Expand, filter each channel, project: blocks `NAME.conv`, `NAME.conv_dw` and
+    /// `NAME.project`. With `residual` the input is added to the output.
     Bottleneck {
-        /// Prefix of the three blocks.
+        /// Common prefix of the blocks' names.
         name: String,
-        /// The three blocks.
+        /// The three blocks, in this order.
         blocks: [Block; 3],
         /// Whether the input is added to the output.
         residual: bool,
@@ -92,7 +92,7 @@ pub fn steps() -> Vec<Step> {
 }
 
 impl Step {
-    /// Each block of the step with its full name.
+    /// The blocks of the step with their full names.
     pub fn blocks(&self) -> Vec<(String, Block)> {
         match self {
             Step::Block(name, block) => vec![(name.clone(), *block)],
@@ -105,19 +105,19 @@ impl Step {
     }
 }
 
-/// The weights, under the names of PyTorch's common implementation.
+/// MobileFaceNet's weights, under the names of PyTorch's common implementation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MobileFaceNet {
     /// Every tensor that [`expected`] lists.
     pub tensors: Tensors,
-    /// What batch normalization adds to a variance before its root.
+    /// Epsilon of batch normalization, added to the variance.
     pub epsilon: f64,
-    /// Components of an embedding.
+    /// Length of an embedding.
     pub embedding_size: usize,
 }
 
-/// Names and shapes of all tensors. `linear.bias` is there only in models whose
-/// last layer has one.
+/// Names and shapes of all tensors. `linear.bias` exists only in models whose last layer
+/// has a bias.
 pub fn expected(embedding_size: usize, bias: bool) -> Vec<(String, Vec<usize>)> {
     let mut expected = Vec::new();
     let norm = |expected: &mut Vec<(String, Vec<usize>)>, name: &str, channels: usize| {
@@ -142,15 +142,16 @@ pub fn expected(embedding_size: usize, bias: bool) -> Vec<(String, Vec<usize>)> 
 }
 
 impl MobileFaceNet {
-    /// From a state dict with PyTorch's names.
+    /// Reads a state dict with PyTorch's names. Fails if a tensor is missing, extra,
+    /// misshapen or not finite.
     pub fn from_state_dict(mut tensors: Tensors) -> Result<Self, WeightsError> {
         tensors.retain(|name, _| !name.ends_with(".num_batches_tracked"));
         Self::checked(tensors, PYTORCH_EPSILON)
     }
 
-    /// From nothing: each layer keeps the variance of what passes through it (He,
-    /// Zhang, Ren and Sun, "Delving Deep into Rectifiers", 2015, equation 14), PReLUs
-    /// begin at a quarter, as there, and batch normalization changes nothing yet.
+    /// Random weights. Each layer keeps the variance of its input (He, Zhang, Ren and
+    /// Sun, "Delving Deep into Rectifiers", 2015, equation 14), PReLU slopes start at
+    /// 0.25 as in that paper, and batch normalization starts as the identity.
     pub fn random(embedding_size: usize, chance: &mut Chance) -> Self {
         const SLOPE: f32 = 0.25;
         let tensors = expected(embedding_size, false)
@@ -160,7 +161,7 @@ impl MobileFaceNet {
                 let last = name.rsplit('.').next().unwrap_or_default();
                 let values = match (last, shape.len()) {
                     ("weight", 2..) => {
-                        // Only where a PReLU follows is anything lost on the way.
+                        // Variance is lost only where a PReLU follows.
                         let layer = name.trim_end_matches(".conv.weight");
                         let prelu = steps()
                             .iter()
@@ -181,9 +182,9 @@ impl MobileFaceNet {
         Self { tensors, epsilon: PYTORCH_EPSILON, embedding_size }
     }
 
-    /// The same network in such a form that batches may be normalized by themselves: a
-    /// channel without variance must not be divided by nothing, so that variances that
-    /// have their epsilon in them give it up.
+    /// The same network in a form that allows batch statistics. A channel without
+    /// variance must not cause a division by zero, so an epsilon that is contained in the
+    /// stored variances is taken out of them again.
     pub fn measurable(mut self) -> Self {
         if self.epsilon < PYTORCH_EPSILON {
             let more = (PYTORCH_EPSILON - self.epsilon) as f32;
@@ -197,12 +198,13 @@ impl MobileFaceNet {
         self
     }
 
-    /// From tensors under its own names.
+    /// Takes tensors under the names of [`expected`], and their epsilon. Fails as
+    /// [`Self::from_state_dict`] does.
     pub fn from_tensors(tensors: Tensors, epsilon: f64) -> Result<Self, WeightsError> {
         Self::checked(tensors, epsilon)
     }
 
-    /// From ncnn's text and binary files, the names of the 2018 model.
+    /// Reads ncnn's text and binary files with the layer names of the 2018 model.
     pub fn from_ncnn(param: &str, bin: &[u8]) -> Result<Self, WeightsError> {
         let mut layers = weights::ncnn::read(param, bin)?;
         let mut tensors = Tensors::new();
@@ -230,7 +232,7 @@ impl MobileFaceNet {
         for (from, to) in norm {
             take(format!("fc1.{from}"), format!("bn.{to}"));
         }
-        // What is left belongs to no step: named as extra.
+        // The rest belongs to no step and is reported as extra.
         tensors.append(&mut layers);
         // ncnn stores variances with the epsilon already in them.
         Self::checked(tensors, 0.0)
@@ -248,8 +250,8 @@ impl MobileFaceNet {
         Ok(Self { tensors, epsilon, embedding_size })
     }
 
-    /// The network as an ONNX file, batch normalization folded into the layer
-    /// before it: `1 x 3 x 112 x 112` in, `1 x embedding_size` out, not yet of
+    /// The network as an ONNX file with batch normalization folded into the layer before
+    /// it. Input `1 x 3 x 112 x 112`, output `1 x embedding_size`, not normalized to
     /// length one.
     pub fn to_onnx(&self) -> Vec<u8> {
         let side = Side::Fixed(INPUT_SIDE);
@@ -287,7 +289,7 @@ impl MobileFaceNet {
     }
 }
 
-/// Refuses normalizations that would divide by nothing.
+/// Fails if a variance with its epsilon is not positive, because it is divided by.
 pub(crate) fn check_variances(
     architecture: &str,
     tensors: &Tensors,
@@ -305,8 +307,8 @@ pub(crate) fn check_variances(
     Err(WeightsError::Mismatch { architecture: architecture.into(), faults })
 }
 
-/// Weight and bias of a layer with the normalization after it folded in; both must be
-/// among the tensors.
+/// Weight and bias of a layer with the following batch normalization folded in. The
+/// tensors of both must exist.
 pub(crate) fn folded(tensors: &Tensors, layer: &str, norm: &str, epsilon: f64) -> (Tensor, Tensor) {
     let get = |name: String| &tensors[&name];
     let mut weight = get(format!("{layer}.weight")).clone();
@@ -330,8 +332,8 @@ pub(crate) fn folded(tensors: &Tensors, layer: &str, norm: &str, epsilon: f64) -
     (weight, Tensor { shape: vec![channels], values: bias })
 }
 
-/// The 2018 model's name of a block: `conv_3.model.1.conv_dw` is its
-/// `res_3_block1_conv_dw`.
+/// A block's name in the 2018 model: `conv_3.model.1.conv_dw` is `res_3_block1_conv_dw`
+/// there.
 fn ncnn_name(name: &str) -> String {
     let fixed = [
         ("conv1", "conv_1"),
@@ -372,7 +374,7 @@ mod tests {
 
     #[test]
     fn there_are_as_many_parameters_as_the_paper_says() {
-        // 0.99 million, section 3.3.
+        // 0.99 million according to section 3.3.
         let count: usize = expected(128, false)
             .iter()
             .filter(|(name, _)| !name.contains("running"))

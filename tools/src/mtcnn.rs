@@ -1,8 +1,8 @@
-//! MTCNN's weights out of the `mtcnn` wheel, into ONNX.
+//! Converts MTCNN's weights from the `mtcnn` wheel to ONNX.
 //!
-//! The wheel's networks see transposed pictures, channels last: a kernel is
-//! `[x, y, in, out]`, and the features before the fully connected layers lie in
-//! the order x, y, channel. Boxes and landmarks come out in the upright order.
+//! The wheel's networks take transposed pictures with the channels last: a kernel is
+//! `[x, y, in, out]`, and the features before the fully connected layers are in the order
+//! x, y, channel. Boxes and landmarks come out in the upright order.
 
 use crate::onnx::{Conv, GraphBuilder, Side};
 use crate::weights::{self, Tensor, Tensors, WeightsError, npy};
@@ -12,22 +12,22 @@ use zip::read::read_zipfile_from_stream;
 
 /// Path of the weights within the wheel.
 const IN_WHEEL: &str = "mtcnn/data/mtcnn_weights.npy";
-/// The file has 3 MB; a zip that unpacks to far more is no wheel of it.
+/// Size limit of the unpacked file, bytes. The real one has 3 MB.
 const MAX_FILE: u64 = 64 << 20;
 
 /// The three networks as ONNX files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mtcnn {
-    /// Proposal net, `1 x 3 x H x W`.
+    /// P-Net, the proposal network, input `1 x 3 x H x W`.
     pub pnet: Vec<u8>,
-    /// Refinement net, `N x 3 x 24 x 24`.
+    /// R-Net, the refinement network, input `N x 3 x 24 x 24`.
     pub rnet: Vec<u8>,
-    /// Output net, `N x 3 x 48 x 48`.
+    /// O-Net, the output network, input `N x 3 x 48 x 48`.
     pub onet: Vec<u8>,
 }
 
-/// One convolution stage: name, kernel side, channels in and out, and the
-/// pooling after it (side).
+/// A convolution stage: name, kernel side, input and output channels, and the side of the
+/// max pooling after it.
 struct Stage {
     name: &'static str,
     side: usize,
@@ -46,8 +46,8 @@ const fn stage(
     Stage { name, side, from, to, pool }
 }
 
-/// A network: its convolutions, the fully connected layer (grid side and
-/// width), and its heads (name and size).
+/// A network: its input side (`None` for any), its convolutions, the fully connected
+/// layer (name, grid side and width), and its heads (name and size).
 struct Net {
     name: &'static str,
     input: Option<usize>,
@@ -93,7 +93,8 @@ const ONET: Net = Net {
     heads: &[("face", 2), ("box", 4), ("landmarks", 10)],
 };
 
-/// Reads the wheel `mtcnn` 0.1.1, or the `mtcnn_weights.npy` inside it.
+/// Reads the wheel `mtcnn` 0.1.1, or the `mtcnn_weights.npy` inside it. Fails if an array
+/// is missing, extra, misshapen or cut short.
 pub fn import(bytes: &[u8]) -> Result<Mtcnn, WeightsError> {
     let mut lists = if bytes.starts_with(b"PK\x03\x04") {
         from_wheel(bytes)?
@@ -110,7 +111,7 @@ pub fn import(bytes: &[u8]) -> Result<Mtcnn, WeightsError> {
     Ok(Mtcnn { pnet: build(&PNET)?, rnet: build(&RNET)?, onet: build(&ONET)? })
 }
 
-/// An array of a list by the name it has here, too.
+/// Adds the tensor's own name to an error that names a position in a list.
 fn named(error: WeightsError) -> WeightsError {
     let WeightsError::Missing { name } = &error else { return error };
     let known = [&PNET, &RNET, &ONET].into_iter().find_map(|net| {
@@ -127,8 +128,8 @@ fn from_wheel(bytes: &[u8]) -> Result<npy::Lists, WeightsError> {
     let broken = |reason: String| WeightsError::format("the wheel mtcnn 0.1.1", reason);
     let mut archive = match ZipArchive::new(Cursor::new(bytes)) {
         Ok(archive) => archive,
-        // The list of entries is at the end: of a wheel that is cut short the
-        // beginning of the entry still tells which tensor is the first to miss.
+        // A zip file has its list of entries at the end. If a wheel is cut short, the
+        // beginning of the entry still shows which tensor is the first one missing.
         Err(error) => {
             if let Some(content) = beginning(bytes) {
                 npy::read_lists(&content).map_err(named)?;
@@ -144,14 +145,14 @@ fn from_wheel(bytes: &[u8]) -> Result<npy::Lists, WeightsError> {
     npy::read_lists(&content).map_err(named)
 }
 
-/// As much of the weights as there is in a wheel without its list of entries.
+/// The weights as far as they are present in a wheel without its list of entries.
 fn beginning(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut rest = bytes;
     loop {
         let file = read_zipfile_from_stream(&mut rest).ok().flatten()?;
         if file.name().is_ok_and(|name| name == IN_WHEEL) {
             let mut content = Vec::new();
-            // What was read before an error stays.
+            // Keeps what was read before an error.
             let _ = file.take(MAX_FILE).read_to_end(&mut content);
             return Some(content);
         }
@@ -159,7 +160,7 @@ fn beginning(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl Net {
-    /// Names and shapes of the wheel's tensors, in the order of its list.
+    /// Names and shapes of the wheel's tensors, in list order.
     fn expected(&self) -> Vec<(String, Vec<usize>)> {
         let mut expected = Vec::new();
         let mut add = |layer: &str, what: &str, shape: &[usize]| {
@@ -256,7 +257,7 @@ mod tests {
     use facelatch::nn::Normalization;
     use facelatch::nn::{Network, Pictures, Side as Axis, Signature};
 
-    /// A picture the way the wheel's networks see it: `[x][y][channel]`.
+    /// A picture as the wheel's networks see it: `[x][y][channel]`.
     #[derive(Clone)]
     struct Transposed {
         width: usize,
@@ -361,7 +362,7 @@ mod tests {
             .collect()
     }
 
-    /// The wheel's network by its own definition, head by head.
+    /// The outputs of the heads, computed as the wheel defines them.
     fn defined(net: &Net, list: &[Tensor], picture: &Transposed) -> Vec<Transposed> {
         let mut tensors = list.iter();
         let mut next = || tensors.next().expect("as many tensors as expected");

@@ -1,32 +1,32 @@
-//! Writing ONNX graphs.
+//! Builds ONNX graphs.
 
 use crate::weights::Tensor;
 use prost::Message;
 use tract_onnx::pb;
 
-/// Operator set of the graphs written. 13 is the oldest with all that is used,
-/// so the most readers know it.
+/// Operator set of the graphs. 13 is the oldest with every operator used here, so most
+/// runtimes know it.
 pub const OPSET: i64 = 13;
-/// Version of the file format that came with it.
+/// Version of the ONNX file format.
 const IR_VERSION: i64 = 8;
 
-/// One side of an input or output.
+/// One axis of an input or output.
 #[derive(Clone, Copy, Debug)]
 pub enum Side {
-    /// Always this many.
+    /// Fixed length.
     Fixed(usize),
-    /// Any number, under this name.
+    /// Any length, under this name.
     Free(&'static str),
 }
 
-/// A graph under construction. Every method adds a node and returns the name
-/// of its output.
+/// A graph under construction. Each method that adds a node returns the name of its
+/// output.
 pub struct GraphBuilder {
     graph: pb::GraphProto,
 }
 
 impl GraphBuilder {
-    /// A graph with one f32 input.
+    /// An empty graph with one f32 input.
     pub fn new(name: &str, input: &str, shape: &[Side]) -> Self {
         let graph = pb::GraphProto {
             name: name.to_owned(),
@@ -36,14 +36,14 @@ impl GraphBuilder {
         Self { graph }
     }
 
-    /// A graph whose input is declared as another graph's.
+    /// An empty graph with the input declaration of another graph.
     pub fn with_input(name: &str, input: pb::ValueInfoProto) -> Self {
         let graph =
             pb::GraphProto { name: name.to_owned(), input: vec![input], ..Default::default() };
         Self { graph }
     }
 
-    /// Convolution of `[out, in / groups, height, width]` weights.
+    /// Convolution with weights `[out, in / groups, height, width]`.
     pub fn conv(
         &mut self,
         name: &str,
@@ -59,8 +59,8 @@ impl GraphBuilder {
         self.conv_of(name, inputs, (weight.shape[2], weight.shape[3]), how)
     }
 
-    /// Convolution of tensors already in the graph: input, weight, bias. The kernel
-    /// is height by width.
+    /// Convolution of tensors already in the graph: input, weight, bias. The kernel is
+    /// height and width.
     pub fn conv_of(
         &mut self,
         name: &str,
@@ -77,7 +77,7 @@ impl GraphBuilder {
         self.node("Conv", name, inputs, attributes)
     }
 
-    /// Fully connected layer of `[out, in]` weights on a flat input.
+    /// Fully connected layer with weights `[out, in]` on a flat input.
     pub fn gemm(&mut self, name: &str, input: &str, weight: &Tensor, bias: &Tensor) -> String {
         let inputs = vec![
             input.to_owned(),
@@ -92,8 +92,8 @@ impl GraphBuilder {
         self.node("Gemm", name, inputs, vec![int("transB", 1)])
     }
 
-    /// An activation to 8 bits and back: what comes out is `input` in steps of
-    /// `scale`, as far as a byte goes. Constants are named after `name`.
+    /// Quantizes an activation to 8 bits and dequantizes it. The output is `input` in
+    /// steps of `scale`, clipped to the range of an i8. Constants are named after `name`.
     pub fn through_bytes(&mut self, name: &str, input: &str, scale: f32, zero_point: i8) -> String {
         let (scales, zeros) = (format!("{name}.scale"), format!("{name}.zero_point"));
         let scale = Tensor { shape: vec![], values: vec![scale] };
@@ -107,7 +107,7 @@ impl GraphBuilder {
         self.node("DequantizeLinear", &format!("{name}.back"), with(bytes), vec![])
     }
 
-    /// Whole numbers times one scale for each index of axis 0.
+    /// Dequantized constant: integers times one scale per index of axis 0.
     pub fn scaled(&mut self, name: &str, shape: &[usize], values: Whole, scales: &[f32]) -> String {
         let (bytes, words) = (vec![0; scales.len()], vec![0; scales.len()]);
         let zeros = match values {
@@ -124,8 +124,8 @@ impl GraphBuilder {
         self.node("DequantizeLinear", &format!("{name}.back"), inputs, vec![int("axis", 0)])
     }
 
-    /// PReLU of one slope a channel; `spatial` tells whether height and width
-    /// follow the channels.
+    /// PReLU with one slope per channel. `spatial` means that height and width follow the
+    /// channels.
     pub fn prelu(&mut self, name: &str, input: &str, slopes: &Tensor, spatial: bool) -> String {
         let channels = slopes.values.len();
         let shape: &[usize] = if spatial { &[channels, 1, 1] } else { &[channels] };
@@ -134,7 +134,7 @@ impl GraphBuilder {
         self.node("PRelu", name, inputs, vec![])
     }
 
-    /// Max-pooling; a window that is only partly there counts, too.
+    /// Max pooling. A window that is only partly inside counts too.
     pub fn max_pool(&mut self, name: &str, input: &str, side: usize, stride: usize) -> String {
         let attributes = vec![
             ints("kernel_shape", &[side as i64; 2]),
@@ -149,27 +149,27 @@ impl GraphBuilder {
         self.node("Softmax", name, vec![input.to_owned()], vec![int("axis", 1)])
     }
 
-    /// All axes but the batch into one.
+    /// Flattens all axes but the batch into one.
     pub fn flatten(&mut self, name: &str, input: &str) -> String {
         self.node("Flatten", name, vec![input.to_owned()], vec![int("axis", 1)])
     }
 
-    /// Sum of two tensors of one shape.
+    /// Sum of two tensors of the same shape.
     pub fn add(&mut self, name: &str, a: &str, b: &str) -> String {
         self.node("Add", name, vec![a.to_owned(), b.to_owned()], vec![])
     }
 
-    /// Product of two tensors, one of which may have single rows and columns.
+    /// Product of two tensors, one of which may have a single row and column.
     pub fn multiply(&mut self, name: &str, a: &str, b: &str) -> String {
         self.node("Mul", name, vec![a.to_owned(), b.to_owned()], vec![])
     }
 
-    /// Mean of each channel, as one row and column.
+    /// Mean of each channel, with height and width 1.
     pub fn mean_pool(&mut self, name: &str, input: &str) -> String {
         self.node("GlobalAveragePool", name, vec![input.to_owned()], vec![])
     }
 
-    /// What is negative becomes 0.
+    /// Replaces negative values by 0.
     pub fn relu(&mut self, name: &str, input: &str) -> String {
         self.node("Relu", name, vec![input.to_owned()], vec![])
     }
@@ -184,12 +184,12 @@ impl GraphBuilder {
         self.graph.output.push(value_info(name, shape));
     }
 
-    /// Declares an output as another graph has it.
+    /// Declares an output with the declaration of another graph.
     pub fn output_like(&mut self, output: pb::ValueInfoProto) {
         self.graph.output.push(output);
     }
 
-    /// The file's bytes.
+    /// The bytes of the ONNX file.
     pub fn finish(self) -> Vec<u8> {
         let model = pb::ModelProto {
             ir_version: IR_VERSION,
@@ -252,7 +252,7 @@ impl GraphBuilder {
     }
 }
 
-/// Whole numbers of a constant.
+/// Integers of a constant.
 #[derive(Clone, Copy, Debug)]
 pub enum Whole<'v> {
     /// 8 bits each.
@@ -261,19 +261,19 @@ pub enum Whole<'v> {
     Words(&'v [i32]),
 }
 
-/// How a convolution walks.
+/// Geometry of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv {
-    /// Step between two windows, both ways.
+    /// Stride in both directions, pixels.
     pub stride: usize,
-    /// Zeros around the picture, all four sides.
+    /// Zero padding on all four sides, pixels.
     pub padding: usize,
     /// Groups of channels that do not mix.
     pub groups: usize,
 }
 
 impl Conv {
-    /// Every pixel, no padding, all channels mix.
+    /// Stride 1, no padding, all channels mix.
     pub const VALID: Self = Self { stride: 1, padding: 0, groups: 1 };
 }
 

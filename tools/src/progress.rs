@@ -1,89 +1,91 @@
-//! What a training says while it goes on, and when it is asked to stop.
+//! Progress reports of a training, and the errors that end it early.
 
 use crate::checkpoint::Sums;
 use crate::run::{Blend, Epoch};
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// A training that was asked to stop.
+/// The training was asked to stop.
 #[derive(Debug, Error)]
 pub enum Interrupted {
-    /// It can go on.
+    /// A checkpoint was written, so the training can continue.
     #[error(
         "interrupted in epoch {epoch} after {step} of {steps} steps; the same command with \
-         --resume goes on from the checkpoint in {}", folder.display()
+         --resume continues from the checkpoint in {}", folder.display()
     )]
     Saved {
-        /// From 1.
+        /// Number of the epoch, from 1.
         epoch: usize,
-        /// Done.
+        /// Steps of the epoch that are done.
         step: usize,
-        /// Of the epoch.
+        /// Steps of the epoch.
         steps: usize,
-        /// Where the checkpoint is.
+        /// Folder that holds the checkpoint.
         folder: PathBuf,
     },
-    /// It had no folder.
+    /// Without a run folder no checkpoint was written.
     #[error("interrupted in epoch {epoch}")]
     Lost {
-        /// From 1.
+        /// Number of the epoch, from 1.
         epoch: usize,
     },
 }
 
-/// A training whose loss is no number any more; the message says where, and the cure.
+/// The loss or the validation value is no longer finite. The message says where, and what
+/// to change.
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub struct Diverged(pub String);
 
-/// What is told while it goes on.
+/// What a training reports while it runs.
 #[derive(Clone, Debug)]
 pub enum Progress {
-    /// Goes on from a checkpoint.
+    /// Continues from a checkpoint.
     Resumed {
-        /// From 1.
+        /// Number of the epoch, from 1.
         epoch: usize,
-        /// Done of it.
+        /// Steps of the epoch that are already done.
         step: usize,
     },
     /// A step is done.
     Step(Step),
-    /// An epoch is over; 0 is the start.
+    /// An epoch was judged; number 0 is the start.
     Judged(Epoch),
-    /// A point between start and best epoch was judged.
+    /// A blend of the start and the best epoch was judged.
     Blended(Blend),
-    /// No epoch was better for as long as there was patience.
+    /// No epoch improved within the patience, so training ends.
     Ended {
-        /// The last one.
+        /// Number of the last epoch.
         epoch: usize,
     },
-    /// A checkpoint could not be written; the one before stays.
+    /// The run or its checkpoint could not be written, for this reason. The previous
+    /// checkpoint stays.
     Unsaved(String),
 }
 
-/// How an epoch is going.
+/// State of an epoch after a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
-    /// From 1.
+    /// Number of the epoch, from 1.
     pub epoch: usize,
-    /// Steps done of it.
+    /// Steps of the epoch that are done.
     pub step: usize,
-    /// Steps it has.
+    /// Steps of the epoch.
     pub steps: usize,
-    /// Photos of this step.
+    /// Photos in this step.
     pub photos: usize,
-    /// Mean over the epoch so far.
+    /// Mean loss over the epoch so far.
     pub loss: f64,
-    /// The same of photos told right.
+    /// Share of photos classified correctly over the epoch so far, 0..=1.
     pub accuracy: f64,
-    /// Photos a second.
+    /// Photos per second.
     pub images_per_second: f64,
-    /// Share of the time without anything to learn from.
+    /// Share of the time spent waiting for batches, 0..=1.
     pub waited: f64,
 }
 
 impl Step {
-    /// From the sums of the epoch so far.
+    /// Computes the means from the sums of the epoch so far.
     pub(crate) fn of(sums: &Sums, epoch: usize, step: usize, steps: usize, photos: usize) -> Self {
         let seen = sums.seen.max(1) as f64;
         let seconds = sums.seconds.max(1e-9);

@@ -1,4 +1,4 @@
-//! How to train: every choice there is, checked.
+//! Training settings, with their ranges checked.
 
 use crate::augment::Augment;
 use crate::judge::Judge;
@@ -11,63 +11,64 @@ use facelatch::nn::Normalization;
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
-/// How to train. What is not written down with it has no influence on the weights.
+/// Training settings. A setting that is not serialized has no influence on the weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
-    /// How often each photo is shown.
+    /// Epochs: how often each photo is shown.
     pub epochs: usize,
-    /// Photos a step.
+    /// Photos per step.
     pub batch: usize,
-    /// Sizes of steps.
+    /// Learning rate over the course of the training.
     pub schedule: Schedule,
-    /// Share of the last step that goes on.
+    /// SGD momentum.
     pub momentum: f64,
-    /// Pull of the weights of layers towards zero.
+    /// Weight decay of the layers' weights.
     pub weight_decay: f64,
-    /// What turns embeddings into classes.
+    /// Kind of the head, which turns embeddings into classes.
     pub head: HeadKind,
-    /// Its scale and margins; [`Margin::NONE`] for softmax.
+    /// Scale and margins of the head; [`Margin::NONE`] for softmax.
     pub margin: Margin,
-    /// Share of each label that is spread over all classes.
+    /// Label smoothing: share of each label that is spread over all classes.
     pub smoothing: f64,
-    /// Weight of the term that holds embeddings to those of the starting weights, the
-    /// teacher: a few thousand photos must not undo what millions taught.
+    /// Weight of the loss term that keeps embeddings near those of the starting weights,
+    /// the teacher. A few thousand photos must not undo what millions taught.
     pub hold: f64,
-    /// Share of the way that a running average goes towards the weights at each step,
-    /// 0..=1. It is what is judged and kept, and wanders less than the weights
+    /// Share of the way that a running average moves towards the weights at each step,
+    /// 0..=1. The average is judged and kept, because it fluctuates less than the weights
     /// themselves (Polyak and Juditsky, "Acceleration of stochastic approximation by
-    /// averaging", 1992); at 1 it is the weights.
+    /// averaging", 1992). At 1 it equals the weights.
     pub average: f64,
-    /// Steps of the network, from the picture, that stay as they are.
+    /// Frozen steps of the network, counted from the picture.
     pub freeze: usize,
     /// Whether each person is shown equally often.
     pub balanced: bool,
-    /// Whether batches are normalized by themselves, as from nothing they must be.
+    /// Whether batch normalization uses the statistics of each batch. Training from
+    /// scratch requires it.
     pub batch_norm: bool,
-    /// Share of all classes that a step looks at.
+    /// Share of all classes that each step computes logits for, 0..=1.
     pub negatives: f64,
-    /// Slopes that are longer together are shortened to this.
+    /// Largest global norm of the gradients; longer ones are clipped to it.
     pub clip: Option<f64>,
-    /// Whether the network computes in 16 bits where that is enough.
+    /// Mixed precision: whether the network computes in 16 bits where that is enough.
     pub mixed: bool,
-    /// What an epoch is chosen by; where nothing is said, the loss where validation
-    /// people are those of the training, and pairs where they are others.
+    /// What the best epoch is chosen by. `None` stands for the loss if the validation
+    /// people are those of the training data, and for pairs if they are others.
     pub judge: Option<Judge>,
-    /// Epochs without a better one after which it ends.
+    /// Patience: epochs without improvement after which training ends.
     pub patience: Option<usize>,
-    /// Shares of the way from the start to the best epoch that are judged as well
+    /// Blends to judge as well, as shares of the way from the start to the best epoch
     /// (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
     pub blend: Vec<f64>,
-    /// What happens to faces before they are learned from.
+    /// Augmentations of the training faces.
     pub augment: Augment,
-    /// Of the network's input.
+    /// Normalization of the network's input.
     pub normalization: Normalization,
-    /// Everything random follows from it.
+    /// All random numbers follow from the seed.
     pub seed: i64,
-    /// Threads that make batches ready; 0 for as many as suit the device.
+    /// Threads that make batches; 0 chooses a number for the device.
     #[serde(skip)]
     pub threads: usize,
-    /// Where it is computed.
+    /// Device that trains.
     #[serde(skip, default = "cpu")]
     pub device: Device,
 }
@@ -77,8 +78,8 @@ fn cpu() -> Device {
 }
 
 impl Recipe {
-    /// A softmax head on weights that know faces: 10 epochs of batches of 8, steps of
-    /// 0.001 with momentum 0.9.
+    /// Fine-tuning of weights that know faces, with a softmax head: 10 epochs, batches of
+    /// 8, learning rate 0.001, momentum 0.9.
     pub fn finetune() -> Self {
         Self {
             epochs: 10,
@@ -108,8 +109,8 @@ impl Recipe {
         }
     }
 
-    /// ArcFace from nothing: 50 epochs of batches of 32, steps of 0.01 with momentum
-    /// 0.95, warmed up over two epochs and falling along a cosine.
+    /// ArcFace from scratch: 50 epochs, batches of 32, learning rate 0.01 with a warm-up
+    /// over two epochs and a cosine decay, momentum 0.95.
     pub fn train() -> Self {
         let schedule =
             Schedule { warm_up: 2.0, course: Course::Cosine, ..Schedule::constant(1e-2) };
@@ -125,14 +126,14 @@ impl Recipe {
         }
     }
 
-    /// Refuses what cannot be followed, naming the option.
+    /// Fails if a setting is out of range. The message names the option.
     pub fn check(&self) -> Result<()> {
-        ensure!(self.epochs > 0, "--epochs 0: nothing would be learned");
-        ensure!(self.batch > 0, "--batch 0: nothing would be learned");
+        ensure!(self.epochs > 0, "--epochs 0: expected at least 1");
+        ensure!(self.batch > 0, "--batch 0: expected at least 1");
         ensure!(
             !self.batch_norm || self.batch > 1,
-            "--batch 1: a batch that is normalized by itself needs two photos; give a larger \
-             --batch, or --batch-norm kept"
+            "--batch 1: batch normalization by batch statistics needs at least two photos; \
+             give a larger --batch, or --batch-norm kept"
         );
         self.schedule.check(self.epochs)?;
         self.margin.check()?;
@@ -144,30 +145,30 @@ impl Recipe {
         ] {
             ensure!((0.0..=1.0).contains(&value), "--{option} {value}: expected 0 to 1");
         }
-        ensure!(self.momentum < 1.0, "--momentum 1: steps would never end; expected below 1");
+        ensure!(self.momentum < 1.0, "--momentum 1: expected a number below 1");
         for (option, value) in [
             ("weight-decay", self.weight_decay),
             ("hold", self.hold),
             ("clip", self.clip.unwrap_or(1.0)),
         ] {
             let fine = value >= 0.0 && value.is_finite();
-            ensure!(fine, "--{option} {value}: expected a number from 0");
+            ensure!(fine, "--{option} {value}: expected a finite number, 0 or more");
         }
         for share in &self.blend {
             ensure!(
                 *share > 0.0 && *share <= 1.0,
-                "--blend {share}: expected shares of the way, above 0 and up to 1"
+                "--blend {share}: expected shares above 0 and up to 1"
             );
         }
         let deepest = steps().len() + 1;
         ensure!(
             self.freeze <= deepest,
-            "--freeze {}: the network has {deepest} steps, the last layer counted",
+            "--freeze {}: the network has {deepest} steps, including the last layer",
             self.freeze
         );
         ensure!(
             !self.mixed || self.device.is_cuda(),
-            "--mixed: 16 bits are faster on a GPU alone; add --device cuda, or leave it out"
+            "--mixed: 16 bits are faster only on a GPU; add --device cuda, or leave out --mixed"
         );
         self.augment.check().context("augmentation")
     }

@@ -1,5 +1,5 @@
-//! What a training leaves behind: a folder with the network, its head, and how
-//! they came about.
+//! The run folder of a training: the network, its head, and the record of how they were
+//! made.
 
 use crate::files;
 use crate::mobilefacenet::MobileFaceNet;
@@ -12,46 +12,46 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 
-/// Network and head under the names [`MobileFaceNet`] has, and `head.weight`,
-/// `head.bias`.
+/// File of the network and the head. Tensors have the names of [`MobileFaceNet`], and
+/// `head.weight` and `head.bias`.
 pub const MODEL: &str = "model.safetensors";
-/// The record.
+/// File of the record.
 pub const RECORD: &str = "run.json";
-/// What the record's form is counted by.
+/// Version of the record's format.
 pub const FORMAT: u32 = 1;
-/// The libtorch that tch is made for.
+/// Version of libtorch that tch requires.
 pub const LIBTORCH: &str = "2.11.0";
 
-/// What turns embeddings into classes.
+/// Kind of layer that turns embeddings into classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum HeadKind {
-    /// A linear layer: weight and bias a class
+    /// Linear layer with weight and bias per class
     Softmax,
-    /// Cosines to class centres, an angle added to the own one
+    /// Cosines to class centres with an additive angular margin
     Arcface,
-    /// Cosines to class centres, a number taken from the own one
+    /// Cosines to class centres with an additive cosine margin
     Cosface,
-    /// Cosines to class centres, all three margins
+    /// Cosines to class centres with all three margins
     Combined,
 }
 
 /// A head with its weights.
 #[derive(Debug)]
 pub struct Head {
-    /// Which.
+    /// Kind of the head.
     pub kind: HeadKind,
-    /// `classes x embedding_size`.
+    /// Class weights, `classes x embedding_size`.
     pub weight: Tensor,
-    /// `classes`, for softmax alone.
+    /// Class biases, `classes`; only for softmax.
     pub bias: Option<Tensor>,
-    /// What cosines are multiplied by; 1 for softmax, whose weights have a length.
+    /// Factor on the cosines; 1 for softmax, whose weights have a length of their own.
     pub scale: f64,
 }
 
 impl Head {
-    /// Logits `N x classes` of embeddings `N x embedding_size`, without any margin:
-    /// what a face is told by where nobody knows whose it is.
+    /// Logits `N x classes` of embeddings `N x embedding_size` without a margin, because
+    /// the identity of the faces is not known.
     pub fn logits(&self, embeddings: &Tensor) -> Tensor {
         match self.kind {
             HeadKind::Softmax => embeddings.linear(&self.weight, self.bias.as_ref()),
@@ -61,7 +61,7 @@ impl Head {
         }
     }
 
-    /// The same head on another device, apart from this one.
+    /// An independent copy of the head on another device.
     pub fn copy_to(&self, device: Device) -> Self {
         let copy = |tensor: &Tensor| tensor.detach().to_device(device).copy();
         Self {
@@ -72,7 +72,7 @@ impl Head {
         }
     }
 
-    /// Under the names of the model file.
+    /// The head's tensors under the names of the model file.
     pub fn tensors(&self) -> Result<Tensors> {
         let mut tensors = Tensors::from([("head.weight".to_owned(), plain(&self.weight)?)]);
         if let Some(bias) = &self.bias {
@@ -88,7 +88,7 @@ impl Head {
             let tensor = tensors.remove(name).with_context(|| format!("{name} is missing"))?;
             ensure!(
                 tensor.shape == shape,
-                "{name} is {:?}, expected {shape:?}, as {RECORD} says; they are of two trainings",
+                "{name} is {:?}, expected {shape:?} as in {RECORD}; they belong to two trainings",
                 tensor.shape
             );
             ensure!(
@@ -103,14 +103,14 @@ impl Head {
     }
 }
 
-/// A tensor of torch as plain numbers.
+/// A torch tensor as plain numbers.
 pub(crate) fn plain(tensor: &Tensor) -> Result<Weights> {
     let shape = tensor.size().iter().map(|side| *side as usize).collect();
     let flat = tensor.detach().to_device(Device::Cpu).contiguous().flatten(0, -1);
     Ok(Weights { shape, values: Vec::try_from(flat)? })
 }
 
-/// Plain numbers as a tensor of torch.
+/// Plain numbers as a torch tensor, on the CPU.
 pub(crate) fn torch(tensor: &Weights) -> Tensor {
     let shape: Vec<i64> = tensor.shape.iter().map(|side| *side as i64).collect();
     Tensor::from_slice(&tensor.values).view(&shape[..])
@@ -119,19 +119,19 @@ pub(crate) fn torch(tensor: &Weights) -> Tensor {
 /// SHA-256 of the data sets, hexadecimal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataDigests {
-    /// Learned from.
+    /// Of the training data.
     pub train: String,
-    /// Judged on.
+    /// Of the validation data.
     pub validation: String,
 }
 
-/// What it was made with.
+/// Versions of the programs that made the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Versions {
-    /// This program.
+    /// Version of this program.
     pub facelatch_tools: String,
-    /// What trained.
+    /// Version of libtorch.
     pub libtorch: String,
 }
 
@@ -147,121 +147,122 @@ impl Default for Versions {
 /// Figures on the validation photos.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Judged {
-    /// What is chosen by, the higher the better: minus the loss, the accuracy, or
-    /// the mean true accept rate.
+    /// The value that epochs are compared by; higher is better. It is the negated loss,
+    /// the accuracy, or the mean true accept rate.
     pub value: f64,
     /// Mean cross-entropy of the logits without a margin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
-    /// Share of photos whose highest logit is the right one, 0..=1.
+    /// Share of photos whose highest logit is the correct one, 0..=1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
-    /// Mean over false accept rates of the true accept rate of all pairs.
+    /// True accept rate over all pairs, averaged over several false accept rates, 0..=1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub true_accept_rate: Option<f64>,
-    /// Of all pairs.
+    /// Equal error rate over all pairs, 0..=1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub equal_error_rate: Option<f64>,
 }
 
-/// How an epoch went.
+/// Figures of an epoch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
-    /// From 1; 0 is the start.
+    /// Number, from 1; 0 is the start.
     pub number: usize,
-    /// Of its last step; 0 at the start.
+    /// Learning rate of the last step; 0 at the start.
     pub learning_rate: f64,
-    /// Mean loss of the training photos, margin and smoothing in it; 0 at the start.
+    /// Mean loss of the training photos, including margin and smoothing; 0 at the start.
     pub loss: f64,
-    /// Share of training photos told right as they were learned from, without a
-    /// margin, 0..=1; 0 at the start.
+    /// Share of training photos classified correctly during training, without a margin,
+    /// 0..=1; 0 at the start.
     pub accuracy: f64,
-    /// Mean cosine to the teacher, where there is one.
+    /// Mean cosine to the teacher; `None` without a teacher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<f64>,
-    /// On the validation photos.
+    /// Figures on the validation photos.
     pub validation: Judged,
-    /// What the steps took, judging not counted.
+    /// Duration of the training steps without validation, seconds.
     pub seconds: f64,
-    /// Training photos a second.
+    /// Training photos per second.
     pub images_per_second: f64,
-    /// Share of that time in which nothing was there to be learned from, 0..=1.
+    /// Share of that time spent waiting for batches, 0..=1.
     pub waited: f64,
 }
 
-/// A point on the way from the start to the best epoch, judged.
+/// A blend of the start and the best epoch, with its figures.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Blend {
-    /// Share of the way, 0..=1.
+    /// Share of the way from the start to the best epoch, 0..=1.
     pub share: f64,
-    /// On the validation photos.
+    /// Figures on the validation photos.
     pub validation: Judged,
 }
 
-/// `run.json`.
+/// The record of a run, `run.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
-    /// [`FORMAT`].
+    /// Version of the format, [`FORMAT`].
     pub format: u32,
-    /// The command line.
+    /// Command line of the training.
     pub command: Vec<String>,
     /// Kind of the head.
     pub head: HeadKind,
-    /// Of the logits.
+    /// Factor on the logits.
     pub scale: f64,
-    /// What the own angle is multiplied by, what is added to it (radians), and what
-    /// is taken from its cosine.
+    /// Margins: the factor on the own angle, the angle added to it (radians), and the
+    /// number subtracted from its cosine.
     pub margins: [f64; 3],
-    /// Components of an embedding.
+    /// Length of an embedding.
     pub embedding_size: usize,
-    /// What batch normalization adds to a variance before its root.
+    /// Epsilon of batch normalization, added to the variance.
     pub epsilon: f64,
-    /// Of the pictures.
+    /// Normalization of the input pictures.
     pub normalization: Normalization,
-    /// By label.
+    /// Names of the people, by label.
     pub people: Vec<String>,
-    /// Everything random follows from it.
+    /// All random numbers follow from the seed.
     pub seed: i64,
-    /// The data sets.
+    /// Digests of the data sets.
     pub data: DataDigests,
-    /// The programs.
+    /// Versions of the programs.
     pub versions: Versions,
-    /// All of the recipe.
+    /// The complete recipe.
     pub settings: serde_json::Value,
-    /// How it went, the start first.
+    /// Figures of all epochs, the start first.
     pub epochs: Vec<Epoch>,
-    /// Whose weights these are.
+    /// Number of the epoch that the weights come from.
     pub best_epoch: usize,
-    /// Whether they are better than the start on the validation photos.
+    /// Whether the weights are better than the start on the validation photos.
     pub better_than_start: bool,
-    /// Points on the way from the start to the best epoch, where they were asked for.
+    /// Blends that were judged; empty if none were requested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blends: Vec<Blend>,
-    /// How far from the start to the best epoch the weights lie, 0..=1.
+    /// Share of the way from the start to the best epoch at which the weights lie, 0..=1.
     pub blend: f64,
 }
 
-/// The folder and what is in it.
+/// A run folder and its contents.
 #[derive(Debug)]
 pub struct Run {
-    /// Where.
+    /// Path of the folder.
     pub folder: PathBuf,
-    /// How it came about.
+    /// The record, `run.json`.
     pub record: RunRecord,
-    /// The recognizer.
+    /// The recognizer network.
     pub network: MobileFaceNet,
-    /// What it was trained under, on the CPU.
+    /// The head that it was trained with, on the CPU.
     pub head: Head,
 }
 
 impl Run {
-    /// Reads a folder that a training wrote.
+    /// Reads a folder that a training wrote. Fails if a file is missing, damaged or of
+    /// another format version, or if the model does not fit the record.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(RECORD);
         let text = match std::fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
-                "{}: no {RECORD} in it; name the --out folder of a finished training",
+                "{}: holds no {RECORD}; name the --out folder of a finished training",
                 folder.display()
             ),
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
@@ -303,7 +304,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::student::tests::noise;
 
-    /// A run of noise with two people.
+    /// A run with random weights and two people.
     pub(crate) fn noisy(folder: &Path, kind: HeadKind) -> Run {
         let network = noise(16, 3);
         let softmax = kind == HeadKind::Softmax;

@@ -1,29 +1,30 @@
-//! Which photos an epoch shows, in which order, and which classes a step looks at.
+//! Random choices of a training: which photos an epoch shows, in which order, and which
+//! classes a step uses.
 
 use crate::chance::Chance;
 
-/// What chance is drawn for; each has a sequence of its own, so that one drawing
-/// more does not change the others.
+/// Purpose of random numbers. Each purpose has its own sequence, so that drawing more for
+/// one does not change the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Weights of a network from nothing.
+    /// Weights of a network that is trained from scratch.
     Network,
     /// Weights of a head.
     Head,
-    /// The order of an epoch.
+    /// Order of the photos in an epoch.
     Order,
-    /// Classes of a step.
+    /// Classes that a step uses.
     Negatives,
 }
 
-/// Chance for a purpose at a place of a training. As nothing is carried from one
-/// place to the next, a training can go on anywhere.
+/// Random generator for a purpose at a position of a training. It depends on nothing that
+/// came before that position, so a training can resume anywhere.
 pub fn chance(seed: i64, purpose: Purpose, epoch: usize, step: usize) -> Chance {
     Chance::at(seed, &[purpose as u64, epoch as u64, step as u64])
 }
 
-/// Normally distributed numbers, mean 0 and deviation 1 (Box and Muller, "A note on
-/// the generation of random normal deviates", 1958).
+/// Normally distributed numbers with mean 0 and standard deviation 1 (Box and Muller, "A
+/// note on the generation of random normal deviates", 1958).
 pub fn normal(chance: &mut Chance, count: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {
@@ -35,15 +36,15 @@ pub fn normal(chance: &mut Chance, count: usize) -> Vec<f32> {
     values
 }
 
-/// Every photo once, in any order.
+/// Every number below `count` once, in random order.
 pub fn shuffled(count: usize, chance: &mut Chance) -> Vec<usize> {
     chance.order(count).into_iter().map(|at| at as usize).collect()
 }
 
-/// As many photos as there are, from each class equally many: classes take turns, in
-/// a new order each time, and each shows its photos in turn, shuffled anew once all
-/// were shown. Numbers of photos of two classes differ by one at most; classes without
-/// photos are passed over.
+/// Indices of as many photos as there are labels, with each class shown equally often.
+/// Classes take turns in a new random order each round. Each class shows its photos in
+/// turn, and shuffles them again once all were shown. The counts of two classes differ by
+/// at most one; classes without photos are skipped.
 pub fn balanced(labels: &[i64], chance: &mut Chance) -> Vec<usize> {
     let classes = labels.iter().map(|label| *label as usize + 1).max().unwrap_or(0);
     let mut photos = vec![Vec::new(); classes];
@@ -59,7 +60,7 @@ pub fn balanced(labels: &[i64], chance: &mut Chance) -> Vec<usize> {
                 let shuffled = shuffled(photos[class].len(), chance);
                 left[class] = shuffled.into_iter().map(|at| photos[class][at]).collect();
             }
-            // It was filled just now if it was empty.
+            // Never empty: it was filled just now if it was.
             order.extend(left[class].pop());
         }
     }
@@ -67,10 +68,10 @@ pub fn balanced(labels: &[i64], chance: &mut Chance) -> Vec<usize> {
     order
 }
 
-/// The classes a step looks at: all of its own photos, and others by chance until
-/// they are a share of all (An et al., "Killing Two Birds with One Stone: Efficient and
-/// Robust Training of Face Recognition CNNs by Partial FC", 2022). Sorted; with the
-/// labels as places in it.
+/// Classes that a step uses: all classes of its own photos, and random others up to a
+/// share of all classes (An et al., "Killing Two Birds with One Stone: Efficient and
+/// Robust Training of Face Recognition CNNs by Partial FC", 2022). Returns the classes in
+/// ascending order, and the labels as positions in that list.
 pub fn negatives(
     labels: &[i64],
     classes: usize,
@@ -88,7 +89,7 @@ pub fn negatives(
         chosen.extend(others.take(wanted - own.len()));
         chosen.sort_unstable();
     }
-    // Every label is among the chosen.
+    // Every label is among the chosen classes.
     let place = |label: &i64| chosen.binary_search(label).unwrap_or(0) as i64;
     let places = labels.iter().map(place).collect();
     (chosen, places)
@@ -127,7 +128,7 @@ mod tests {
 
     #[test]
     fn balanced_classes_are_shown_equally_often_and_each_photo_is_seen() {
-        // Ten photos, five, one, and a class with none.
+        // Classes with ten photos, five, none and one.
         let labels: Vec<i64> =
             [vec![0; 10], vec![1; 5], vec![3; 1]].into_iter().flatten().collect();
         let order = balanced(&labels, &mut any());

@@ -1,40 +1,40 @@
-//! How large a step is over the course of a training.
+//! Learning rate over the course of a training.
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
 
-/// What becomes of the step size after the warm-up.
+/// Course of the learning rate after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Course {
-    /// Stays
+    /// Constant
     Constant,
-    /// Falls along half a cosine to zero
+    /// Cosine decay to zero
     Cosine,
-    /// Falls by a factor every so many epochs
+    /// Multiplied by a factor every few epochs
     Step,
 }
 
-/// Sizes of steps.
+/// Learning rate schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
-    /// The largest step.
+    /// Largest learning rate.
     pub learning_rate: f64,
-    /// Epochs over which it is reached in a straight line; parts of one count (Goyal
-    /// et al., "Accurate, Large Minibatch SGD", 2017, section 2.2).
+    /// Epochs of linear warm-up; fractions are allowed (Goyal et al., "Accurate, Large
+    /// Minibatch SGD", 2017, section 2.2).
     pub warm_up: f64,
-    /// What follows (cosine: Loshchilov and Hutter, "SGDR", 2017).
+    /// Course after the warm-up (cosine: Loshchilov and Hutter, "SGDR", 2017).
     pub course: Course,
-    /// Of [`Course::Step`]: epochs until the next fall.
+    /// For [`Course::Step`]: epochs between two drops.
     pub step_epochs: usize,
-    /// Of [`Course::Step`]: what is left of the step at each fall, 0..=1.
+    /// For [`Course::Step`]: factor on the learning rate at each drop, 0..=1.
     pub step_factor: f64,
 }
 
 impl Schedule {
-    /// One size from beginning to end.
+    /// A constant learning rate without warm-up.
     pub fn constant(learning_rate: f64) -> Self {
         Self {
             learning_rate,
@@ -45,35 +45,35 @@ impl Schedule {
         }
     }
 
-    /// Refuses what is no schedule.
+    /// Fails if a value is out of range for a training of this many epochs.
     pub fn check(&self, epochs: usize) -> Result<()> {
         ensure!(
             self.learning_rate >= 0.0 && self.learning_rate.is_finite(),
-            "the learning rate is {}, expected a number from 0",
+            "the learning rate is {}, expected a finite number, 0 or more",
             self.learning_rate
         );
         ensure!(
             (0.0..=epochs as f64).contains(&self.warm_up),
-            "the warm-up is {} epochs, expected at most the {epochs} there are",
+            "the warm-up is {} epochs, expected 0 to {epochs}",
             self.warm_up
         );
-        ensure!(self.step_epochs > 0, "the step falls every 0 epochs, expected at least 1");
+        ensure!(self.step_epochs > 0, "the rate drops every 0 epochs, expected at least 1");
         ensure!(
             (0.0..=1.0).contains(&self.step_factor),
-            "the step falls by a factor of {}, expected 0 to 1",
+            "the rate drops by a factor of {}, expected 0 to 1",
             self.step_factor
         );
         Ok(())
     }
 
-    /// The size of a step, of so many steps an epoch and so many epochs; steps count
-    /// from 0 through all epochs.
+    /// Learning rate of a step. `step` counts from 0 through all epochs, each of which
+    /// has `steps_an_epoch` steps.
     pub fn at(&self, step: usize, steps_an_epoch: usize, epochs: usize) -> f64 {
         let an_epoch = steps_an_epoch.max(1) as f64;
         let warm = self.warm_up * an_epoch;
         let done = step as f64;
         if done < warm {
-            // The first step is not lost at zero.
+            // The first step is not wasted at a rate of zero.
             return self.learning_rate * ((done + 1.0) / warm).min(1.0);
         }
         let rest = (epochs as f64 * an_epoch - warm).max(1.0);

@@ -1,9 +1,9 @@
-//! Which learning rate and momentum to train with: every point of a grid is tried
-//! from the same start, and the one with the least validation loss wins.
+//! Grid search for learning rate and momentum: every point of a grid is trained from the
+//! same start, and the lowest validation loss wins.
 //!
-//! Points know nothing of each other, so they may be tried side by side and in any
-//! order. What came of each is kept in a file of its own, and a search that was
-//! ended takes from there what it finds.
+//! Points are independent of each other, so they may run in parallel and in any order.
+//! The result of each is kept in its own file, and a search that was interrupted reuses
+//! the files it finds.
 
 use crate::{files, parallel};
 use anyhow::{Context, Result, ensure};
@@ -12,74 +12,75 @@ use std::cmp::Ordering::{Greater, Less};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-/// Learning rates that are tried where none are named.
+/// Default learning rates of the grid.
 pub const LEARNING_RATES: [f64; 4] = [1e-5, 1e-4, 1e-3, 1e-2];
-/// Momentums that are tried where none are named.
+/// Default momentums of the grid.
 pub const MOMENTUMS: [f64; 3] = [0.9, 0.95, 0.99];
-/// Folder of the points' files within that of the search.
+/// Folder of the points' files, within the folder of the search.
 const POINTS: &str = "points";
 /// Memory that stays free for everything else, bytes.
 const SPARE: u64 = 1 << 30;
 
-/// Memory of a training on the CPU: what a picture of the batch takes between forward
-/// and backward, and what there is besides. Measured as most resident memory of
-/// `bench-train`: 542 MiB at batch 8, 1953 MiB at batch 32; a validation batch and the
-/// weights of the best epoch come on top.
+/// Memory of a training on the CPU, bytes: for each picture of the batch between forward
+/// and backward, and for everything else. From the peak resident memory of `bench-train`:
+/// 542 MiB at batch 8, 1953 MiB at batch 32. A validation batch and the weights of the
+/// best epoch come on top.
 const BYTES_A_PICTURE: u64 = 60 << 20;
 const BYTES_A_TRAINING: u64 = 400 << 20;
 
 /// A point of the grid.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// Step size.
+    /// Learning rate.
     pub learning_rate: f64,
-    /// Share of the last step that goes on.
+    /// SGD momentum.
     pub momentum: f64,
 }
 
 impl Point {
-    /// What it is called, as part of a file's name too.
+    /// Name of the point, which is also part of its file's name.
     pub fn name(&self) -> String {
         format!("rate-{:e}_momentum-{}", self.learning_rate, self.momentum)
     }
 }
 
-/// What came of a point.
+/// Result of a point.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tried {
-    /// Validation loss of the best epoch; none where training came to nothing.
+    /// Validation loss of the best epoch; `None` if the training failed.
     pub loss: Option<f64>,
-    /// Share of validation photos told right there, 0..=1.
+    /// Share of validation photos classified correctly at that epoch, 0..=1.
     pub accuracy: Option<f64>,
-    /// Which epoch that is.
+    /// Number of the best epoch.
     pub epoch: usize,
-    /// What it took.
+    /// Duration, seconds.
     pub seconds: f64,
-    /// Why it came to nothing.
+    /// Why the training failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
 }
 
-/// A point and what came of it: a line of the table.
+/// A point and its result: a row of the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// Where.
+    /// The point.
     #[serde(flatten)]
     pub point: Point,
-    /// What.
+    /// Its result.
     #[serde(flatten)]
     pub tried: Tried,
 }
 
-/// A point's file.
+/// Contents of a point's file.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     identity: serde_json::Value,
     row: Row,
 }
 
-/// All pairs of learning rates and momentums. The largest rates come first: what
-/// diverges, or wins, shows early.
+/// All pairs of learning rates and momentums. The largest rates come first, because
+/// divergence and good results show early there. Fails if a list is empty or a value is
+/// out of range.
 pub fn grid(learning_rates: &[f64], momentums: &[f64]) -> Result<Vec<Point>> {
     ensure!(
         !learning_rates.is_empty() && !momentums.is_empty(),
@@ -107,32 +108,32 @@ pub fn grid(learning_rates: &[f64], momentums: &[f64]) -> Result<Vec<Point>> {
     Ok(points)
 }
 
-/// How to search.
+/// Settings of a search.
 pub struct Search<'a> {
-    /// Where the points are kept.
+    /// Folder of the search, where the results are kept.
     pub folder: &'a Path,
-    /// All that a point's outcome hangs on, apart from the point: start, data,
-    /// settings. What was kept under another identity is tried again.
+    /// Everything that a result depends on apart from the point: start, data, settings. A
+    /// point whose file has another identity is trained again.
     pub identity: serde_json::Value,
-    /// Points tried side by side. Their outcomes do not hang on it.
+    /// Points trained in parallel. The results do not depend on it.
     pub jobs: usize,
-    /// Once set, no new point is begun.
+    /// Once set, no further point is started.
     pub stop: &'a AtomicBool,
 }
 
-/// What a search says while it goes on.
+/// What a search reports while it runs.
 #[derive(Debug)]
 pub enum Told<'a> {
-    /// So many points were there already.
+    /// Number of points whose results were kept by an earlier search.
     Kept(usize),
     /// A point is done.
     Tried(&'a Row),
 }
 
 impl Search<'_> {
-    /// Tries each point that was not kept, and gives those that are done, the best
-    /// first; fewer than all only where `stop` was set. `train` gives nothing where
-    /// it was stopped; it is called on `jobs` threads.
+    /// Trains each point without a kept result, and returns the finished points, best
+    /// first. They are fewer than all only if `stop` was set. `train` returns `None` if
+    /// it was interrupted; it is called on `jobs` threads.
     pub fn run(
         &self,
         points: &[Point],
@@ -173,11 +174,14 @@ impl Search<'_> {
                 Some(kept.row)
             }
             Ok(_) => {
-                log::info!("{}: of another start, data or settings; tried again", path.display());
+                log::info!(
+                    "{}: from another start, data or settings; training again",
+                    path.display()
+                );
                 None
             }
             Err(error) => {
-                log::warn!("{}: {error}; tried again", path.display());
+                log::warn!("{}: {error}; training again", path.display());
                 None
             }
         }
@@ -189,8 +193,8 @@ impl Search<'_> {
     }
 }
 
-/// The best first; what came to nothing last. Of two as good, the one with the
-/// smaller steps.
+/// Lowest loss first, failed trainings last. Of two equal losses, the smaller learning
+/// rate, then the smaller momentum comes first.
 fn sort(rows: &mut [Row]) {
     rows.sort_by(|a, b| {
         let losses = match (a.tried.loss, b.tried.loss) {
@@ -205,14 +209,14 @@ fn sort(rows: &mut [Row]) {
     });
 }
 
-/// The first of sorted rows, unless it came to nothing.
+/// The first of sorted rows. Fails if its training failed.
 pub fn best(rows: &[Row]) -> Result<&Row> {
     rows.first()
         .filter(|row| row.tried.loss.is_some())
-        .context("no point learned anything; try smaller learning rates")
+        .context("every training failed; try smaller learning rates")
 }
 
-/// The table as text; columns are aligned.
+/// The table as text with aligned columns.
 pub fn text(rows: &[Row]) -> String {
     let mut lines = vec![format!(
         "{:>4} {:>13} {:>8} {:>10} {:>8} {:>5} {:>7}",
@@ -235,7 +239,7 @@ pub fn text(rows: &[Row]) -> String {
     lines.join("\n")
 }
 
-/// The table as a CSV file's text; where training came to nothing the loss is empty.
+/// The table as CSV. The loss is empty if the training failed.
 pub fn csv(rows: &[Row]) -> String {
     let mut text = "learning_rate,momentum,loss,accuracy,epoch,seconds\n".to_owned();
     let number = |number: Option<f64>| number.map_or(String::new(), |number| number.to_string());
@@ -253,8 +257,8 @@ pub fn csv(rows: &[Row]) -> String {
     text
 }
 
-/// How many points to try side by side: what cores and memory allow, at least one.
-/// Where the free memory is not known, one.
+/// Number of points to train in parallel: as many as cores and memory allow, at least
+/// one. One if the free memory is unknown.
 pub fn jobs(cores: usize, threads_each: usize, available: Option<u64>, bytes_each: u64) -> usize {
     let by_cores = cores / threads_each.max(1);
     let by_memory = available.map_or(1, |free| free.saturating_sub(SPARE) / bytes_each.max(1));
@@ -266,7 +270,7 @@ pub fn bytes_each(batch: usize) -> u64 {
     BYTES_A_TRAINING.saturating_add(BYTES_A_PICTURE.saturating_mul(batch as u64))
 }
 
-/// Memory that can be had without swapping, bytes; what Linux says of it.
+/// Memory available without swapping, bytes, as Linux reports it.
 pub fn available_memory() -> Option<u64> {
     available(&std::fs::read_to_string("/proc/meminfo").ok()?)
 }
@@ -286,8 +290,8 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// A trainer whose loss is least at 1e-3 and 0.95, and which diverges at 1e-2
-    /// with 0.99.
+    /// A trainer whose loss is lowest at 1e-3 and 0.95, and which diverges at 1e-2 with
+    /// 0.99.
     fn fake(point: &Point) -> Tried {
         let off = (point.learning_rate.log10() + 3.0).abs() + (point.momentum - 0.95).abs();
         let diverged = point.learning_rate > 5e-3 && point.momentum > 0.98;
@@ -296,7 +300,7 @@ mod tests {
             accuracy: (!diverged).then_some(0.5),
             epoch: 3,
             seconds: 0.0,
-            fault: diverged.then(|| "batch 4: the loss is no number".to_owned()),
+            fault: diverged.then(|| "batch 4: the loss is not finite".to_owned()),
         }
     }
 
@@ -310,7 +314,7 @@ mod tests {
         Search { folder, identity: json!({"seed": 1}), jobs, stop }
     }
 
-    /// The rows, and which points were trained.
+    /// The rows, and the points that were trained.
     fn run(search: &Search) -> (Vec<Row>, Vec<Point>) {
         let trained = Mutex::new(Vec::new());
         let train = |point: &Point| {
@@ -351,7 +355,7 @@ mod tests {
         assert!(best(&rows[11..]).is_err());
         assert!(rows[..11].windows(2).all(|pair| pair[0].tried.loss <= pair[1].tried.loss));
         assert_eq!(text(&rows).lines().count(), 13);
-        assert!(text(&rows).ends_with("batch 4: the loss is no number"));
+        assert!(text(&rows).ends_with("batch 4: the loss is not finite"));
         assert!(csv(&rows).lines().nth(1).is_some_and(|line| line == "1e-3,0.95,1,0.5,3,0.0"));
         assert!(csv(&rows).ends_with("1e-2,0.99,,,3,0.0\n"));
     }
@@ -371,7 +375,7 @@ mod tests {
         assert_eq!(trained.len(), 12);
         let (again, trained) = run(&search(folder.path(), 2, &GO));
         assert_eq!((again, trained.len()), (first, 0));
-        // One file lost, one damaged.
+        // One file is lost, one damaged.
         let points = folder.path().join(POINTS);
         std::fs::remove_file(points.join("rate-1e-3_momentum-0.9.json")).expect("it was there");
         std::fs::write(points.join("rate-1e-4_momentum-0.9.json"), b"{").expect("written");

@@ -1,6 +1,6 @@
-//! Stochastic gradient descent with momentum, step for step as `torch.optim.SGD`,
-//! whose momentum can be read out and put back: a training that stopped goes on as
-//! if it had not.
+//! Stochastic gradient descent with momentum, equal to `torch.optim.SGD` step by step.
+//! Its momentum can be read out and restored, so that an interrupted training continues
+//! exactly.
 
 use crate::run::{plain, torch};
 use crate::weights::{self, Tensors};
@@ -8,24 +8,24 @@ use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use tch::Tensor;
 
-/// Momentum of each tensor that learns, by name.
+/// The momentum of each trained tensor, by name.
 #[derive(Debug)]
 pub struct Sgd {
     momentum: f64,
     buffers: BTreeMap<String, Tensor>,
 }
 
-/// How a tensor is moved.
+/// Settings of one update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Move {
-    /// Size of the step.
+    /// Learning rate.
     pub rate: f64,
-    /// Pull towards zero.
+    /// Weight decay.
     pub decay: f64,
 }
 
 impl Sgd {
-    /// At rest. `momentum` is the share of the last step that goes on.
+    /// Starts with zero momentum for each of the given tensors.
     pub fn new<'t>(
         momentum: f64,
         learning: impl Iterator<Item = (&'t String, &'t Tensor)>,
@@ -36,8 +36,8 @@ impl Sgd {
         Self { momentum, buffers: learning.map(still).collect() }
     }
 
-    /// Moves a tensor down its slope. `torch.optim.SGD` begins with the slope itself
-    /// where this begins with zeros, which comes to the same.
+    /// Updates a tensor by its gradient. `torch.optim.SGD` starts its buffer with the
+    /// first gradient and this one starts with zeros, which gives the same result.
     pub fn step(&mut self, name: &str, tensor: &mut Tensor, slope: &Tensor, how: Move) {
         let Some(buffer) = self.buffers.get_mut(name) else { return };
         tch::no_grad(|| {
@@ -48,8 +48,8 @@ impl Sgd {
         });
     }
 
-    /// Moves some rows of a tensor, whose slopes these are; the others stay, and so
-    /// does their momentum.
+    /// Updates some rows of a tensor. `rows` are their indices and `slope` their
+    /// gradients. The other rows and their momentum stay unchanged.
     pub fn step_rows(
         &mut self,
         name: &str,
@@ -68,12 +68,13 @@ impl Sgd {
         });
     }
 
-    /// Momentum as plain numbers.
+    /// The momentum as plain numbers, by name of the tensor.
     pub fn tensors(&self) -> Result<Tensors> {
         self.buffers.iter().map(|(name, buffer)| Ok((name.clone(), plain(buffer)?))).collect()
     }
 
-    /// Momentum as it was read out.
+    /// Restores momentum that was read out. Fails if a tensor is missing, extra,
+    /// misshapen or empty.
     pub fn restore(&mut self, tensors: &Tensors) -> Result<()> {
         let expected: Vec<(String, Vec<usize>)> = self
             .buffers

@@ -1,5 +1,5 @@
-//! MobileFaceNet in torch, to be trained on: the same weights and names as
-//! [`MobileFaceNet`], forward and backward.
+//! MobileFaceNet in torch for training: the same weights and names as [`MobileFaceNet`],
+//! forward and backward.
 
 use crate::mobilefacenet::{Block, INPUT_SIDE, MobileFaceNet, Step, expected, steps};
 use crate::run::{plain, torch};
@@ -13,23 +13,23 @@ use tch::{Device, Kind, Tensor};
 
 /// The network with its weights on a device.
 ///
-/// Batch normalization keeps the statistics it came with, unless told otherwise: a few
+/// By default batch normalization keeps the statistics of the weights, because a few
 /// thousand photos are too few to replace those of the millions it was trained on. Its
-/// weights and biases learn like all others.
+/// weights and biases are trained like all others.
 pub struct Student {
-    /// What an optimizer moves.
+    /// The variables that an optimizer updates.
     pub store: VarStore,
     tensors: BTreeMap<String, Tensor>,
     epsilon: f64,
     embedding_size: usize,
-    /// Steps, from the picture, that stay as they are.
+    /// Frozen steps, counted from the picture.
     frozen: usize,
-    /// Whether pictures are normalized by their own batch.
+    /// Whether batch normalization uses the statistics of the batch.
     of_batch: bool,
 }
 
-/// How far the statistics of batch normalization go towards those of each batch;
-/// PyTorch's default.
+/// Share by which the running statistics of batch normalization move towards those of
+/// each batch; PyTorch's default.
 const STATISTICS_STEP: f64 = 0.1;
 
 impl Student {
@@ -67,12 +67,12 @@ impl Student {
         }
     }
 
-    /// Keeps the first so many steps of [`steps`] as they are; with one more than
-    /// there are, the last layer too, so that only a head learns.
+    /// Freezes the first `depth` steps of [`steps`]. One more than there are freezes the
+    /// last layer too, so that only the head is trained. Fails for a larger `depth`.
     pub fn freeze(&mut self, depth: usize) -> Result<()> {
         let all = steps();
         if depth > all.len() + 1 {
-            bail!("a network of {} steps cannot be frozen {depth} deep", all.len() + 1);
+            bail!("the network has {} steps, so {depth} cannot be frozen", all.len() + 1);
         }
         self.frozen = depth;
         let mut names: Vec<String> =
@@ -88,27 +88,28 @@ impl Student {
         Ok(())
     }
 
-    /// Normalizes each batch by its own mean and variance from now on, and lets the
-    /// statistics follow them, as in training from nothing; or goes back to the
-    /// statistics, as wherever nothing is learned. Frozen steps keep theirs.
+    /// Selects the statistics of batch normalization. If true, each batch is normalized
+    /// by its own mean and variance, and the running statistics follow them, as in
+    /// training from scratch. If false, the running statistics are used, as always
+    /// outside training. Frozen steps keep theirs.
     pub fn normalize_by_batch(&mut self, of_batch: bool) {
         self.of_batch = of_batch;
     }
 
-    /// What learns, by name.
+    /// The tensors that are trained, by name.
     pub fn learning(&self) -> impl Iterator<Item = (&String, &Tensor)> {
         self.tensors.iter().filter(|(_, tensor)| tensor.requires_grad())
     }
 
-    /// The same, to be moved.
+    /// The same, mutable.
     pub fn learning_mut(&mut self) -> impl Iterator<Item = (&String, &mut Tensor)> {
         self.tensors.iter_mut().filter(|(_, tensor)| tensor.requires_grad())
     }
 
-    /// Embeddings `N x embedding_size`, not yet of length one, of pictures
-    /// `N x 3 x 112 x 112`.
+    /// Embeddings `N x embedding_size` of pictures `N x 3 x 112 x 112`. They are not
+    /// normalized to length one.
     pub fn forward(&self, pictures: &Tensor) -> Tensor {
-        // Channels last in memory: half again as fast on a CPU.
+        // Channels last in memory are half again as fast on a CPU.
         let mut at = pictures.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
         let steps = steps();
         for (number, step) in steps.iter().enumerate() {
@@ -154,7 +155,7 @@ impl Student {
         )
     }
 
-    /// Moves every weight a share of the way to another network's.
+    /// Moves every weight by a share of the way to that of another network.
     pub fn approach(&mut self, other: &Student, share: f64) {
         tch::no_grad(|| {
             for (name, tensor) in &mut self.tensors {
@@ -165,7 +166,8 @@ impl Student {
         });
     }
 
-    /// Takes other weights of the same shapes.
+    /// Replaces the weights. Fails if a tensor is missing, extra, misshapen or not
+    /// finite.
     pub fn restore(&mut self, weights: &Tensors) -> Result<()> {
         let shapes: Vec<(String, Vec<usize>)> = self
             .tensors
@@ -183,7 +185,7 @@ impl Student {
         Ok(())
     }
 
-    /// The weights as they are now.
+    /// A copy of the current weights.
     pub fn weights(&self) -> Result<MobileFaceNet> {
         let mut tensors = Tensors::new();
         for (name, tensor) in &self.tensors {
@@ -193,7 +195,7 @@ impl Student {
     }
 }
 
-/// Crops as input pictures `N x 3 x 112 x 112`.
+/// Crops as normalized input pictures `N x 3 x 112 x 112`, RGB, on the CPU.
 pub fn pictures(crops: &[&Crop], normalization: &Normalization) -> Tensor {
     let (mut all, mut one) = (Vec::new(), Vec::new());
     for crop in crops {
@@ -204,14 +206,14 @@ pub fn pictures(crops: &[&Crop], normalization: &Normalization) -> Tensor {
     Tensor::from_slice(&all).view([-1, 3, side, side])
 }
 
-/// Rows of length one.
+/// Scales each row to length one.
 pub fn unit_rows(rows: &Tensor) -> Tensor {
     let length = rows.square().sum_dim_intlist([-1].as_slice(), true, Kind::Float).sqrt();
     rows / length.clamp_min(1e-12)
 }
 
 impl MobileFaceNet {
-    /// Names and shapes of the tensors it holds.
+    /// Names and shapes of the network's tensors.
     fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         expected(self.embedding_size, self.tensors.contains_key("linear.bias"))
     }
@@ -225,7 +227,7 @@ pub(crate) mod tests {
     use facelatch::models::{ModelFile, RecognizerModel};
     use facelatch::vision::embed::{Embedder, Embedding};
 
-    /// Weights of noise that keep activations within bounds.
+    /// Random weights that keep activations within bounds.
     pub(crate) fn noise(embedding_size: usize, seed: u32) -> MobileFaceNet {
         let mut state = seed;
         let mut next = move || {

@@ -1,10 +1,10 @@
-//! The training loop, for weights from nothing and for those that know faces already.
+//! The training loop, both from scratch and from weights that already know faces.
 //!
-//! Each epoch shows photos in an order of its own, is judged on photos that nothing is
-//! learned from, and leaves a checkpoint. All that is random follows from the seed and
-//! the place, so that a training that was stopped goes on to the bit as if it had not.
-//! On a CPU the same seed and data give the same weights on the same machine; on a GPU
-//! cuDNN picks its algorithms, some of which add in an order of their own.
+//! Each epoch shows the photos in its own order, is judged on photos that are never
+//! trained on, and ends with a checkpoint. All random numbers follow from the seed and
+//! the position, so an interrupted training continues bit-exactly. On a CPU the same seed
+//! and data give the same weights on the same machine. On a GPU they may not, because
+//! cuDNN selects its algorithms and some of them add in varying order.
 
 use crate::checkpoint::{Checkpoint, Origin, Position, Sums};
 use crate::head::{at_centers, by_chance, views};
@@ -29,27 +29,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Where a training begins, and what may end it.
+/// Where a training starts, and how it is interrupted.
 pub struct Start {
-    /// The weights.
+    /// The starting weights.
     pub network: MobileFaceNet,
-    /// Whether they know faces: then a new head begins at the people's centres, and
-    /// they can be held to and blended with.
+    /// Whether the weights already know faces. If so, a new head starts at the people's
+    /// centres, and embeddings can be held to those of the start and weights blended with
+    /// it.
     pub trained: bool,
-    /// Whether to go on from the checkpoint of the run's folder.
+    /// Whether to continue from the checkpoint in the run folder.
     pub resume: bool,
-    /// Set by somebody else: a checkpoint is written after the step at hand, and
-    /// [`Interrupted`] returned.
+    /// Set from outside to interrupt the training. After the current step a checkpoint is
+    /// written and [`Interrupted`] returned.
     pub stop: Arc<AtomicBool>,
 }
 
 impl Start {
-    /// From weights that know faces.
+    /// Starts from weights that know faces.
     pub fn from_weights(network: MobileFaceNet) -> Self {
         Self { network, trained: true, resume: false, stop: Arc::default() }
     }
 
-    /// From nothing.
+    /// Starts from random weights.
     pub fn from_nothing(embedding_size: usize, seed: i64) -> Self {
         let mut chance = chance(seed, Purpose::Network, 0, 0);
         let network = MobileFaceNet::random(embedding_size, &mut chance);
@@ -57,29 +58,31 @@ impl Start {
     }
 }
 
-/// What came of it.
+/// Result of a training.
 #[derive(Debug)]
 pub struct Trained {
-    /// Of the best epoch, or on the way to it.
+    /// Network of the best epoch or the best blend.
     pub network: MobileFaceNet,
-    /// The same of the head, on the CPU.
+    /// Its head, on the CPU.
     pub head: Head,
-    /// All epochs, the start first.
+    /// Figures of all epochs, the start first.
     pub epochs: Vec<Epoch>,
-    /// Which is the best; never 0.
+    /// Number of the best epoch; never 0.
     pub best_epoch: usize,
-    /// Its figures, or those of the point on the way to it.
+    /// Figures of the returned network on the validation photos.
     pub validation: Judged,
     /// Whether these are better than those of the start.
     pub better_than_start: bool,
-    /// What was judged on the way.
+    /// The blends that were judged.
     pub blends: Vec<Blend>,
-    /// How far from the start to the best epoch the weights lie.
+    /// Share of the way from the start to the best epoch at which the weights lie, 0..=1.
     pub blend: f64,
 }
 
-/// Trains. With a folder, what came of it is written there after each epoch, and a
-/// checkpoint beside it.
+/// Trains a network. If there is a run folder, the result so far and a checkpoint are
+/// written to it after each epoch. Fails if the recipe is invalid, if the folder already
+/// holds a training that is not to be resumed, with [`Interrupted`] if it is stopped, and
+/// with [`Diverged`] if the loss is no longer finite.
 pub fn train(
     start: Start,
     data: &TrainingData,
@@ -90,12 +93,12 @@ pub fn train(
     recipe.check()?;
     if !start.trained {
         let given = recipe.hold > 0.0 || !recipe.blend.is_empty();
-        ensure!(!given, "--hold and --blend need weights to start from that know faces: --weights");
+        ensure!(!given, "--hold and --blend need trained weights to start from; give --weights");
     }
     if let Some(folder) = run_folder.filter(|_| !start.resume) {
         ensure!(
             !Checkpoint::exists(folder) && !folder.join(RECORD).exists(),
-            "{}: a training is there already; --resume goes on with it, or name another folder",
+            "{}: holds a training already; continue it with --resume, or name another folder",
             folder.display()
         );
     }
@@ -153,8 +156,8 @@ impl<'a> Training<'a> {
         let judge = recipe.judge.unwrap_or(otherwise);
         if judge != Judge::Pairs && !data.same_people {
             bail!(
-                "validation people are not those of the training data, so that loss and accuracy \
-                 mean nothing; judge by pairs"
+                "the validation people are not those of the training data, so loss and accuracy \
+                 are meaningless; judge by pairs"
             );
         }
         Ok(Self {
@@ -176,12 +179,12 @@ impl<'a> Training<'a> {
         })
     }
 
-    /// Judges the start, or takes up a checkpoint.
+    /// Judges the start, or restores a checkpoint.
     fn begin(&mut self, told: &mut impl FnMut(&Progress)) -> Result<()> {
         if self.start.resume {
-            let folder = self.folder.context("nothing says where to resume from")?;
+            let folder = self.folder.context("resuming needs the folder of a run")?;
             self.restore(&Checkpoint::read(folder)?)
-                .with_context(|| format!("cannot go on in {}", folder.display()))?;
+                .with_context(|| format!("cannot resume in {}", folder.display()))?;
             let Position { epoch, step, .. } = self.position;
             told(&Progress::Resumed { epoch, step });
             return Ok(());
@@ -222,7 +225,7 @@ impl<'a> Training<'a> {
         Ok(())
     }
 
-    /// Writes where the training is.
+    /// Writes a checkpoint.
     fn save(&mut self, folder: &Path) -> Result<()> {
         let learner = &self.learner;
         self.position.loss_scale = learner.loss_scale;
@@ -246,7 +249,7 @@ impl<'a> Training<'a> {
         checkpoint.write(folder)
     }
 
-    /// All epochs that are left.
+    /// Runs the remaining epochs.
     fn run(&mut self, told: &mut impl FnMut(&Progress)) -> Result<()> {
         while self.position.epoch <= self.recipe.epochs {
             let done = self.position.epoch - 1;
@@ -261,7 +264,7 @@ impl<'a> Training<'a> {
             let value = epoch.validation.value;
             if !value.is_finite() {
                 let cure = self.cure();
-                let said = format!("epoch {number}: validation gives no number any more; {cure}");
+                let said = format!("epoch {number}: the validation value is not finite; {cure}");
                 return Err(Diverged(said).into());
             }
             let best = &self.position.epochs[self.position.best_epoch];
@@ -275,7 +278,7 @@ impl<'a> Training<'a> {
             self.position.step = 0;
             self.position.sums = Sums::default();
             if let Some(folder) = self.folder {
-                // The run first: with the checkpoint there must be what it speaks of.
+                // Writes the run first, because the checkpoint refers to it.
                 let saved = self.outcome(1.0, vec![]).and_then(|outcome| {
                     self.write(folder, &outcome).and_then(|()| self.save(folder))
                 });
@@ -287,7 +290,7 @@ impl<'a> Training<'a> {
         Ok(())
     }
 
-    /// The rest of the epoch at hand.
+    /// Runs the rest of the current epoch.
     fn epoch(&mut self, told: &mut impl FnMut(&Progress)) -> Result<Epoch> {
         let (recipe, number) = (self.recipe, self.position.epoch);
         let order = self.order(number);
@@ -313,7 +316,7 @@ impl<'a> Training<'a> {
             "the checkpoint is damaged: {} of {steps} steps done",
             self.position.step
         );
-        // Batches of steps that are done already.
+        // Skips the batches of steps that are already done.
         for _ in 0..self.position.step {
             loader.next()?;
         }
@@ -325,8 +328,8 @@ impl<'a> Training<'a> {
             let outcome = self.learner.step(&batch, rate, (number, step))?;
             if !outcome.loss.is_finite() {
                 let said = format!(
-                    "epoch {number}, batch {} of {steps}: the loss is no number any more; it holds \
-                     {}; {}",
+                    "epoch {number}, batch {} of {steps}: the loss is not finite; the batch \
+                     holds {}; {}",
                     step + 1,
                     self.data.train.named(&batch.indices),
                     self.cure()
@@ -367,7 +370,7 @@ impl<'a> Training<'a> {
         })
     }
 
-    /// Which photos an epoch shows.
+    /// The photos of an epoch, in order.
     fn order(&self, epoch: usize) -> Vec<usize> {
         let mut chance = chance(self.recipe.seed, Purpose::Order, epoch, 0);
         let labels = &self.data.train.labels;
@@ -376,7 +379,7 @@ impl<'a> Training<'a> {
         } else {
             shuffled(labels.len(), &mut chance)
         };
-        // A photo alone has no variance to be normalized by.
+        // A single photo has no variance to normalize by.
         if self.recipe.batch_norm && order.len() % self.recipe.batch == 1 {
             order.pop();
         }
@@ -392,12 +395,12 @@ impl<'a> Training<'a> {
         Ok(Interrupted::Saved { epoch, step, steps, folder: folder.to_owned() })
     }
 
-    /// What to do about a loss that is no number.
+    /// What to do about a loss that is not finite.
     fn cure(&self) -> String {
-        let cure = "take a smaller --learning-rate, a --warm-up, or --clip";
+        let cure = "use a smaller --learning-rate, a --warm-up, or --clip";
         match self.folder.filter(|folder| Checkpoint::exists(folder)) {
             Some(folder) => format!(
-                "{cure}; {} keeps what came of epoch {}",
+                "{cure}; {} keeps the result of epoch {}",
                 folder.display(),
                 self.position.epoch - 1
             ),
@@ -405,7 +408,7 @@ impl<'a> Training<'a> {
         }
     }
 
-    /// Judges points on the way to the best epoch and writes the best of all.
+    /// Judges the blends and writes the best result.
     fn finish(&mut self, told: &mut impl FnMut(&Progress)) -> Result<Trained> {
         let (network, head) = self.best.as_ref().context("no epoch was run")?;
         let device = self.recipe.device;
@@ -433,7 +436,7 @@ impl<'a> Training<'a> {
         Ok(outcome)
     }
 
-    /// A point on the way from the start.
+    /// A blend: `share` of the way from the start to `best`.
     fn blended(&self, best: &(Student, Head), share: f64) -> (Student, Head) {
         let device = self.recipe.device;
         let mut student = Student::new(&self.start.network, device);
@@ -527,7 +530,7 @@ mod tests {
         train(start, &four_people(3), recipe, folder, |_| {})
     }
 
-    /// What is said of a training that fails. Weights are too long to be shown.
+    /// The error of a training that fails. Weights are too long to print.
     fn fault(trained: Result<Trained>) -> anyhow::Error {
         trained.map(drop).expect_err("it fails")
     }
@@ -569,7 +572,8 @@ mod tests {
         }
     }
 
-    /// Stops after so many steps, resumes, and comes to what one go comes to.
+    /// Stops after this many steps, resumes, and expects the result of an uninterrupted
+    /// training.
     fn resumed(start: impl Fn() -> Start, recipe: &Recipe, steps: usize) {
         let whole = tempfile::tempdir().expect("a folder");
         let once = started(start(), recipe, Some(whole.path())).expect("a training");
@@ -605,7 +609,7 @@ mod tests {
 
     #[test]
     fn a_training_that_was_stopped_within_an_epoch_comes_to_the_same_weights() {
-        // Three steps an epoch.
+        // Three steps per epoch.
         resumed(known, &Recipe { blend: vec![0.5], ..arcface() }, 2);
         resumed(known, &Recipe { negatives: 0.5, ..quick(Recipe::finetune()) }, 4);
     }
@@ -625,7 +629,7 @@ mod tests {
         let recipe = quick(Recipe::finetune());
         started(known(), &recipe, Some(folder.path())).expect("a training");
         let error = fault(started(known(), &recipe, Some(folder.path())));
-        assert!(error.to_string().contains("a training is there already"), "{error}");
+        assert!(error.to_string().contains("holds a training already"), "{error}");
         let resume = |network, recipe: &Recipe| {
             let start = Start { resume: true, ..Start::from_weights(network) };
             format!("{:#}", fault(started(start, recipe, Some(folder.path()))))
@@ -650,9 +654,9 @@ mod tests {
         let recipe = Recipe { schedule, ..quick(Recipe::finetune()) };
         let error = fault(started(known(), &recipe, Some(folder.path())));
         let error = format!("{error:#}");
-        assert!(error.starts_with("epoch 1, batch 2 of 3: the loss is no number"), "{error}");
+        assert!(error.starts_with("epoch 1, batch 2 of 3: the loss is not finite"), "{error}");
         assert!(error.contains(".png") && error.contains("--learning-rate"), "{error}");
-        // A later epoch that goes wrong leaves the one before.
+        // A later epoch that fails leaves the checkpoint of the one before.
         let fine = Recipe { schedule: Schedule::constant(1e-4), ..recipe };
         started(known(), &fine, Some(folder.path())).expect("a training");
         let kept = Checkpoint::read(folder.path()).expect("a checkpoint");
@@ -666,9 +670,9 @@ mod tests {
         let bytes = || std::fs::read(folder.path().join(crate::checkpoint::CHECKPOINT));
         let before = bytes().expect("a checkpoint");
         let resume = Start { resume: true, ..known() };
-        // Momentum that no weight survives.
+        // Momentum that breaks the weights at the next step.
         let error = fault(started(resume, &fine, Some(folder.path())));
-        assert!(format!("{error:#}").contains("keeps what came of epoch 1"), "{error:#}");
+        assert!(format!("{error:#}").contains("keeps the result of epoch 1"), "{error:#}");
         assert!(bytes().expect("a checkpoint") == before);
     }
 
@@ -687,7 +691,7 @@ mod tests {
 
     #[test]
     fn the_way_back_to_the_start_is_judged_and_the_best_of_it_kept() {
-        // Steps so large that the start is better than where they lead.
+        // Steps so large that the start is better than the result.
         let recipe = Recipe {
             schedule: Schedule::constant(0.02),
             blend: vec![0.001, 1.0],
@@ -713,6 +717,6 @@ mod tests {
         let start = Start { resume: true, ..known() };
         let recipe = quick(Recipe::finetune());
         let error = fault(started(start, &recipe, Some(folder.path())));
-        assert!(format!("{error:#}").contains("no checkpoint in it"), "{error:#}");
+        assert!(format!("{error:#}").contains("holds no checkpoint"), "{error:#}");
     }
 }

@@ -1,4 +1,4 @@
-//! The faces a training learns from and those it is judged on, in memory.
+//! Training and validation faces, in memory.
 
 use crate::dataset::Dataset;
 use anyhow::{Context, Result, bail};
@@ -7,39 +7,41 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Names told in one message.
+/// Most names listed in one message.
 const NAMED: usize = 5;
 
-/// Faces, and whose they are.
+/// Faces with their labels.
 #[derive(Clone, Debug)]
 pub struct Faces {
-    /// Aligned.
+    /// Aligned crops.
     pub crops: Arc<Vec<Crop>>,
-    /// Number of the person, from 0.
+    /// Label of each crop's person, from 0.
     pub labels: Arc<Vec<i64>>,
-    /// What each is called where something is wrong with it.
+    /// Path of each photo, for messages.
     pub names: Vec<String>,
-    /// SHA-256 of the data set.
+    /// SHA-256 of the data set, hexadecimal.
     pub digest: String,
 }
 
-/// What a training sees.
+/// The data of a training.
 #[derive(Clone, Debug)]
 pub struct TrainingData {
-    /// Names by label; "" where nobody has it.
+    /// Names of the people, by label; empty for a label that nobody has.
     pub people: Vec<String>,
-    /// Learned from.
+    /// Faces to train on.
     pub train: Faces,
-    /// Judged on: with the labels above where all of its people are among them.
+    /// Faces to validate on. They have the labels of the training data if all of their
+    /// people occur there.
     pub validation: Faces,
-    /// Whether they are.
+    /// Whether all validation people occur in the training data.
     pub same_people: bool,
-    /// What should be told but stops nothing.
+    /// Problems to report that do not prevent the training.
     pub warnings: Vec<String>,
 }
 
 impl TrainingData {
-    /// Reads two data sets.
+    /// Reads two data sets and their crops. Fails if a file cannot be read or the
+    /// training data is unusable.
     pub fn read(train: &Path, validation: &Path) -> Result<Self> {
         let read = |csv: &Path| -> Result<(Dataset, Vec<Crop>)> {
             let data = Dataset::read(csv)?;
@@ -53,7 +55,7 @@ impl TrainingData {
             .with_context(|| format!("{} and {}", train_csv.display(), validation_csv.display()))
     }
 
-    /// From data sets and their crops, in the rows' order.
+    /// Combines data sets with their crops, which are in the order of the rows.
     pub fn new(train: (Dataset, Vec<Crop>), validation: (Dataset, Vec<Crop>)) -> Result<Self> {
         let mut warnings = train.0.check()?;
         let known: BTreeMap<&str, i64> =
@@ -65,8 +67,8 @@ impl TrainingData {
         let same_people = both.len() == others.len();
         if !same_people && !both.is_empty() {
             warnings.push(format!(
-                "{} of {} validation people are learned from as well ({}): pairs of them look \
-                 better than a door will; split by person",
+                "{} of {} validation people are also in the training data ({}): their pairs give \
+                 better figures than a door will; split by person",
                 both.len(),
                 others.len(),
                 named(&both)
@@ -94,7 +96,7 @@ impl TrainingData {
 impl Faces {
     fn new((data, crops): (Dataset, Vec<Crop>), labels: Vec<i64>) -> Result<Self> {
         if crops.len() != labels.len() {
-            bail!("{} faces with {} labels", crops.len(), labels.len());
+            bail!("{} faces, but {} labels", crops.len(), labels.len());
         }
         Ok(Self {
             crops: Arc::new(crops),
@@ -104,7 +106,7 @@ impl Faces {
         })
     }
 
-    /// Names of some of them, for a message.
+    /// Paths of some of the faces, for a message.
     pub fn named(&self, indices: &[usize]) -> String {
         let names: Vec<&str> =
             indices.iter().filter_map(|at| self.names.get(*at)).map(String::as_str).collect();
@@ -127,7 +129,7 @@ pub(crate) mod tests {
     use crate::dataset::{Row, people_of};
     use crate::student::tests::crop;
 
-    /// Faces of the people named, a crop each that differs a little.
+    /// Faces of the named people, with slightly different crops.
     pub(crate) fn faces(people: &[(&str, usize)], photos: usize) -> (Dataset, Vec<Crop>) {
         let rows: Vec<Row> = people
             .iter()

@@ -1,32 +1,32 @@
-//! The device's JPEG decoder against libjpeg: equal to the last bit.
+//! The device's JPEG decoder gives exactly the pixels of libjpeg.
 
 use facelatch::vision::picture;
 use mozjpeg::{ColorSpace, Compress, Decompress};
 use proptest::prelude::*;
 use std::path::Path;
 
-/// How a picture is written.
+/// How a JPEG file is encoded.
 #[derive(Clone, Copy, Debug)]
 struct Form {
     width: usize,
     height: usize,
-    /// Pixels that share a sample of colour, across and down; none for grey.
+    /// Pixels that share a colour sample, horizontally and vertically; `None` for grey.
     shared: Option<(u8, u8)>,
     scans: Scans,
     quality: u8,
 }
 
-/// In which order.
+/// Order of the scans.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Scans {
     Sequential,
-    /// Band by band.
+    /// One frequency band after another.
     Bands,
     /// The upper bits of each band first, as libjpeg does it.
     Bits,
 }
 
-/// Colours that change slowly, with noise over them and a sharp edge.
+/// Slowly changing colours with noise and a sharp edge.
 fn pixels(form: Form, seed: u32) -> Vec<u8> {
     let mut state = seed;
     let mut next = move || {
@@ -89,7 +89,7 @@ const SHARED: [Option<(u8, u8)>; 5] =
 
 const SCANS: [Scans; 3] = [Scans::Sequential, Scans::Bands, Scans::Bits];
 
-/// What the other tests rely on: the forms are what they are called.
+/// The encoder really produces the forms that the other tests rely on.
 #[test]
 fn the_forms_are_written_as_meant() {
     for scans in SCANS {
@@ -97,14 +97,14 @@ fn the_forms_are_written_as_meant() {
         let jpeg = written(form, &pixels(form, 1));
         let has = |wanted: &dyn Fn(&[u8]) -> bool| jpeg.windows(10).any(wanted);
         assert_eq!(has(&|w| w.starts_with(&[0xff, 0xc2])), scans != Scans::Sequential);
-        // Start of a scan of one component, whose upper half of the last byte tells
-        // how many bits there are already.
+        // Start of a scan of one component. The upper half of its last byte is the number
+        // of bits already sent.
         let refines = has(&|w| w.starts_with(&[0xff, 0xda, 0, 8, 1]) && w[9] >> 4 != 0);
         assert_eq!(refines, scans == Scans::Bits, "{scans:?}");
     }
 }
 
-/// The edges, where colours have no neighbours.
+/// Edges, where colours have no neighbours.
 #[test]
 fn small_sizes_are_equal() {
     for shared in SHARED {

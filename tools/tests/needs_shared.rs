@@ -1,6 +1,6 @@
-//! Tests on real faces and published weights, which are not part of the
-//! project: they lie in the folder `shared` beside it, or where
-//! FACELATCH_SHARED says. Without it they are reported as ignored.
+//! Tests on real faces and published weights, which are not part of the project. They are
+//! read from the folder `shared` beside it, or from FACELATCH_SHARED. If they are
+//! missing, the tests are reported as ignored.
 
 #![expect(clippy::print_stdout, reason = "a test's figures are its output")]
 
@@ -20,7 +20,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// One line of the reference.
+/// One line of the reference file.
 #[derive(Deserialize)]
 struct Reference {
     image: PathBuf,
@@ -57,7 +57,7 @@ fn main() {
     libtest_mimic::run(&arguments, tests).exit();
 }
 
-/// Both published networks, as written, against their weights in torch.
+/// Compares both published networks, as exported, with their weights in torch.
 fn minifasnet_is_imported(shared: &Path) -> Result<(), Failed> {
     for (file, scale) in
         [("2.7_80x80_MiniFASNetV2.pth", 2.7), ("4_0_0_80x80_MiniFASNetV1SE.pth", 4.0)]
@@ -73,7 +73,7 @@ fn minifasnet_is_imported(shared: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The 2018 weights as a model, in memory.
+/// The 2018 weights as a model in memory.
 fn imported_recognizer(shared: &Path) -> Result<RecognizerModel, Failed> {
     let network = read_mobilefacenet(&shared.join("weights/mobilefacenet.param"))?;
     Ok(RecognizerModel {
@@ -84,11 +84,11 @@ fn imported_recognizer(shared: &Path) -> Result<RecognizerModel, Failed> {
     })
 }
 
-/// The set that int8 models are made from.
+/// The floating-point models that the int8 models are made from.
 const FLOAT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/float");
 
-/// The models built in against those they were made from: the same faces with
-/// landmarks within half a pixel on average, and much the same embeddings.
+/// Compares the built-in models with those they were made from. They must find the same
+/// faces, with landmarks within half a pixel on average and nearly the same embeddings.
 fn int8_stays_near_float(shared: &Path) -> Result<(), Failed> {
     let sets = [Models::open(FLOAT.as_ref())?, Models::built_in()?];
     let mut detectors = Vec::new();
@@ -133,7 +133,7 @@ fn reference(shared: &Path) -> Result<Vec<Reference>, Failed> {
     Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
 }
 
-/// Our faces against the reference's.
+/// Agreement of our faces with those of the reference.
 #[derive(Default)]
 struct Agreement {
     total: usize,
@@ -144,10 +144,11 @@ struct Agreement {
 }
 
 impl Agreement {
-    /// Of all photos, as `decode` reads them. Faces that do not agree are told.
+    /// Measures all photos as `decode` reads them, and prints the faces that do not
+    /// agree.
     fn measure(shared: &Path, decode: fn(&Path) -> Result<Frame, Failed>) -> Result<Self, Failed> {
         let models = Models::open(FLOAT.as_ref())?;
-        // The reference takes the best window alone.
+        // The reference takes only the best window.
         let settings = DetectorSettings { vote: false, ..DetectorSettings::default() };
         let mut detector = Detector::new(&models.detector, settings)?;
         let mut embedder = Embedder::new(&imported_recognizer(shared)?)?;
@@ -179,7 +180,7 @@ impl Agreement {
         Ok(all)
     }
 
-    /// Whether so many of a thousand faces, and of a thousand embeddings, agree.
+    /// Fails unless this many of a thousand faces, and of a thousand embeddings, agree.
     fn check(&self, faces: usize, embeddings: usize) -> Result<(), Failed> {
         let near = self.cosines.iter().filter(|cosine| **cosine >= 0.99).count();
         let figures = format!(
@@ -198,7 +199,7 @@ impl Agreement {
     }
 }
 
-/// The pixels that the reference saw: libjpeg's.
+/// Decodes with libjpeg, as the reference did.
 fn as_the_reference(path: &Path) -> Result<Frame, Failed> {
     let mut picture = mozjpeg::Decompress::new_path(path)?.rgb()?;
     let (width, height) = (picture.width(), picture.height());
@@ -210,7 +211,7 @@ fn faces_match(shared: &Path) -> Result<(), Failed> {
     Agreement::measure(shared, as_the_reference)?.check(990, 990)
 }
 
-/// Of each photo every value is that of libjpeg.
+/// Every value of each photo equals that of libjpeg.
 fn photos_are_decoded(shared: &Path) -> Result<(), Failed> {
     for Reference { image, .. } in reference(shared)? {
         let path = shared.join("lfw").join(&image);
@@ -225,7 +226,7 @@ fn faces_match_through_our_decoder(shared: &Path) -> Result<(), Failed> {
     Agreement::measure(shared, |path| Ok(picture::read(path)?))?.check(990, 990)
 }
 
-/// Alignment and embedding alone, on the reference's own landmarks.
+/// Alignment and embedding only, on the landmarks of the reference.
 fn embeddings_match(shared: &Path) -> Result<(), Failed> {
     let mut embedder = Embedder::new(&imported_recognizer(shared)?)?;
     let mut cosines = vec![];
@@ -245,7 +246,7 @@ fn embeddings_match(shared: &Path) -> Result<(), Failed> {
     if agreeing * 100 < cosines.len() * 99 { Err(figures.into()) } else { Ok(()) }
 }
 
-/// The published weights through tract and through libtorch, on real faces.
+/// Compares the published weights in tract and in libtorch, on real faces.
 fn exports_agree(shared: &Path) -> Result<(), Failed> {
     let network = read_mobilefacenet(&shared.join("weights/mobilefacenet.param"))?;
     let mut crops = vec![];

@@ -1,9 +1,9 @@
-//! `push` against a real sshd on this machine, on a port and with keys of its own. It
-//! comes with Debian's openssh-server; where there is none, or nobody can log in by it, the
-//! tests are reported as ignored.
+//! Tests `push` against a real sshd on this machine, with its own port and keys. sshd
+//! comes with Debian's openssh-server. If it is missing, or if the user cannot log in,
+//! the tests are reported as ignored.
 
 #![expect(clippy::print_stdout, reason = "a test's figures are its output")]
-#![expect(clippy::print_stderr, reason = "why tests are ignored is no output of theirs")]
+#![expect(clippy::print_stderr, reason = "the reason for ignoring tests is not their output")]
 
 use facelatch::models::{MANIFEST, Models};
 use facelatch_tools::export::self_test;
@@ -20,9 +20,9 @@ const SSHD: &str = "/usr/sbin/sshd";
 const ASTRONAUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/astronaut.jpg");
 const ADMIRAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/grace_hopper.jpg");
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models");
-/// A busy machine may take its time to start a program.
+/// A busy machine needs time to start a program.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Ports tried.
+/// Number of ports to try.
 const PORTS: usize = 5;
 
 fn main() {
@@ -47,8 +47,8 @@ fn main() {
     libtest_mimic::run(&arguments, tests).exit();
 }
 
-/// Why nobody can log in on this machine, if so: no sshd, or an account that it lets in
-/// by no key. Anything else is for the tests to fail by.
+/// Why this user cannot log in here: sshd is missing, or the account accepts no key.
+/// `None` otherwise; for all other faults the tests fail.
 fn why_no_login(arguments: &Arguments) -> Option<String> {
     if !Path::new(SSHD).exists() {
         return Some(format!("there is no {SSHD}; install openssh-server"));
@@ -66,13 +66,14 @@ fn why_no_login(arguments: &Arguments) -> Option<String> {
         return None;
     }
     let said = text(&login);
-    // 255 is ssh's own; others are of a shell that is none.
+    // 255 is ssh's own exit status; any other comes from a login shell that does not run
+    // commands.
     let refused = login.status.code() != Some(255) || said.contains("Permission denied");
     refused.then(|| format!("this user cannot log in by ssh: {}", said.trim()))
 }
 
-/// sshd with the configuration in a folder, on a port that was free a moment ago, on
-/// loopback alone; nothing where it ended, for somebody else has taken that.
+/// Starts sshd with the configuration in a folder, on loopback and a port that was free a
+/// moment ago. `None` if sshd ended because somebody else took the port.
 fn sshd(folder: &Path) -> Result<Option<(Child, u16)>, Failed> {
     let path = |name: &str| folder.join(name);
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -86,7 +87,7 @@ fn sshd(folder: &Path) -> Result<Option<(Child, u16)>, Failed> {
         .stderr(std::fs::File::create(&log)?)
         .spawn()?;
     let began = Instant::now();
-    // Whoever answers at the port may be another.
+    // Waits for sshd's log, because another program might answer at the port.
     while !std::fs::read_to_string(&log)?.contains("Server listening") {
         if sshd.try_wait()?.is_some() {
             return Ok(None);
@@ -101,8 +102,8 @@ fn sshd(folder: &Path) -> Result<Option<(Child, u16)>, Failed> {
     Ok(Some((sshd, port)))
 }
 
-/// A device: sshd on loopback, a gallery with the astronaut, who has a picture, and the
-/// admiral, who has none.
+/// A device: sshd on loopback, and a gallery with the astronaut, who has a picture, and
+/// the admiral, who has none.
 struct Device {
     folder: TempDir,
     sshd: Child,
@@ -124,7 +125,7 @@ impl Device {
         Ok(device)
     }
 
-    /// Without anybody in the gallery.
+    /// A device with an empty gallery.
     fn listen() -> Result<Self, Failed> {
         let folder = TempDir::new()?;
         let path = |name: &str| folder.path().join(name).display().to_string();
@@ -162,7 +163,7 @@ impl Device {
             path("without.toml"),
             format!("[gallery]\nfile = \"{}\"\nkeep_crops = false\n", path("g.redb")),
         )?;
-        // Where root starts it, it wants a folder that only a service would make.
+        // As root, sshd needs a folder that only its service would create.
         let _ = std::fs::create_dir_all("/run/sshd");
         for _ in 0..PORTS {
             if let Some((sshd, port)) = sshd(folder.path())? {
@@ -176,7 +177,7 @@ impl Device {
         self.folder.path().join(name).display().to_string()
     }
 
-    /// facelatch on the device, not through ssh.
+    /// Runs facelatch on the device, without ssh.
     fn local(&self, arguments: &[&str], config: &str) -> Result<String, Failed> {
         let output = Command::new(facelatch())
             .args(arguments)
@@ -208,7 +209,7 @@ impl Device {
         Ok(self.push_command(set, more).output()?)
     }
 
-    /// The version used, and who is in the astronaut's picture.
+    /// The version in use, and who is recognized in the astronaut's picture.
     fn state(&self) -> Result<(String, String), Failed> {
         let status = self.local(&["status", "--json"], "facelatch.toml")?;
         let status: Value = serde_json::from_str(&status)?;
@@ -246,7 +247,7 @@ impl Device {
         Ok(to)
     }
 
-    /// A program in facelatch's place on the device.
+    /// A script in place of facelatch on the device.
     fn stand_in(&self, script: &str) -> Result<String, Failed> {
         use std::os::unix::fs::PermissionsExt;
         let path = self.path("stand in's place");
@@ -256,7 +257,7 @@ impl Device {
     }
 }
 
-/// The device's program, built beside the tools.
+/// The device's program, which is built beside the tools.
 fn facelatch() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_facelatch-tools")).with_file_name("facelatch")
 }
@@ -281,7 +282,7 @@ fn refused(output: &Output, expected: &str) -> Result<(), Failed> {
     check(!said.contains("panicked"), &said)
 }
 
-/// The first set, the second, and the way back.
+/// Installs a first set and a second one, then rolls back.
 fn sets_arrive() -> Result<(), Failed> {
     let device = Device::start()?;
     device.expect("2026.11-int8")?;
@@ -307,7 +308,7 @@ fn sets_arrive() -> Result<(), Failed> {
     device.local(&["models", "verify"], "facelatch.toml")?;
     device.local(&["models", "rollback"], "facelatch.toml")?;
     device.expect("1")?;
-    // A folder with a blank and quotes in its name, through two shells.
+    // The folder's name has a space and quotes, and passes through two shells.
     let store = device.path("it's a \"store\" $HOME");
     let output = device.push(&device.set("3")?, &["--store", &store])?;
     check(output.status.success(), &text(&output))?;
@@ -315,7 +316,7 @@ fn sets_arrive() -> Result<(), Failed> {
     device.expect("1")
 }
 
-/// Cut off after half, by the line and by a kill of the sender.
+/// Half a transfer arrives: first the line fails, then the sender is killed.
 fn transfers_break() -> Result<(), Failed> {
     let device = Device::start()?;
     let output = device.push(&device.set("1")?, &[])?;
@@ -335,7 +336,7 @@ fn transfers_break() -> Result<(), Failed> {
     device.expect("1")?;
 
     std::fs::remove_file(&mark)?;
-    // Nothing is read on until we say so, or have gone.
+    // Passes nothing further on until `go` exists, or `half` is deleted with the folder.
     let go = device.path("go");
     let wait = format!("until [ -e '{go}' ] || ! [ -e '{mark}' ]; do sleep 0.1; done; cat");
     let line = device.stand_in(&cut(&wait))?;
@@ -343,7 +344,7 @@ fn transfers_break() -> Result<(), Failed> {
         .push_command(&second, &["--facelatch", &line])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        // With its ssh.
+        // Kills ssh together with it.
         .process_group(0)
         .spawn()?;
     let began = Instant::now();
@@ -354,12 +355,12 @@ fn transfers_break() -> Result<(), Failed> {
     let killed = Command::new("kill").args(["-s", "KILL", "--", &group]).status()?;
     sender.wait()?;
     check(killed.success() && Path::new(&mark).exists(), "nothing was half sent")?;
-    // In the middle, for the device still waits for the rest.
+    // The device is in the middle of it, waiting for the rest.
     device.expect("1")?;
     let output = device.push(&second, &[])?;
     refused(&output, "another facelatch is changing")?;
     std::fs::write(&go, "")?;
-    // The device ends by itself; then the same set arrives.
+    // The device gives up; then the same set arrives.
     let began = Instant::now();
     let output = loop {
         let output = device.push(&second, &[])?;
@@ -373,13 +374,13 @@ fn transfers_break() -> Result<(), Failed> {
     device.expect("2")
 }
 
-/// Before it is sent, and on the way.
+/// Damage before sending, and on the way.
 fn digests_count() -> Result<(), Failed> {
     let device = Device::start()?;
     let output = device.push(&device.set("1")?, &[])?;
     check(output.status.success(), &text(&output))?;
     let second = device.set("2")?;
-    // On the way: one byte of a network.
+    // On the way: one byte of a network is changed.
     let flip = "import sys; d = bytearray(sys.stdin.buffer.read()); d[400000] ^= 1; \
                 sys.stdout.buffer.write(d)";
     let script = format!(
@@ -407,7 +408,7 @@ fn dry_run() -> Result<(), Failed> {
     device.expect("2026.11-int8")
 }
 
-/// No such program, one too old, no room, no way in.
+/// The program is missing, is too old, has no room, or ssh does not let it in.
 fn devices_that_cannot() -> Result<(), Failed> {
     let device = Device::start()?;
     let set = device.set("1")?;

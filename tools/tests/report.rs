@@ -1,5 +1,5 @@
-//! The page and the plots of a small set of people, held against those in `data/report`.
-//! FACELATCH_UPDATE=1 writes them anew.
+//! Compares the page and the plots of a small set of people with those in `data/report`.
+//! FACELATCH_UPDATE=1 writes them again.
 
 use facelatch::vision::embed::Embedding;
 use facelatch_tools::evaluate::open::{Face, Subjects, measure};
@@ -7,10 +7,10 @@ use facelatch_tools::evaluate::{Data, FORMAT, Report, closed, figures, html};
 use facelatch_tools::identification::Settings;
 use std::path::Path;
 
-/// Set to write golden files anew.
+/// If set, golden files are written again.
 const UPDATE_VARIABLE: &str = "FACELATCH_UPDATE";
 
-/// A golden file, or a note how to look at what differs.
+/// Compares with a golden file; on a difference, says how to look at it.
 fn held(name: &str, got: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/report").join(name);
     if std::env::var_os(UPDATE_VARIABLE).is_some() {
@@ -23,14 +23,14 @@ fn held(name: &str, got: &str) {
     {
         panic!(
             "{name} line {}:\n  {got}\ninstead of\n  {expected}\n\
-             {UPDATE_VARIABLE}=1 writes it anew; look at the difference",
+             {UPDATE_VARIABLE}=1 writes it again; look at the difference",
             at + 1
         );
     }
     assert_eq!(got.lines().count(), expected.lines().count(), "{name}");
 }
 
-/// Eight people on a circle, with four photos each; the last two stand close.
+/// Eight people on a circle with four photos each; the last two are close together.
 fn people() -> Subjects {
     let faces = (0..32u16)
         .map(|at| {
@@ -120,13 +120,13 @@ fn a_page_needs_nothing_else_and_no_name_breaks_it() {
             assert!(!rest.contains(forbidden), "{forbidden}");
         }
         assert!(page.contains("&lt;script&gt;"));
-        // Every element that is opened is closed.
+        // Every opened element is closed.
         for element in ["table", "tr", "td", "th", "figure", "svg", "div", "p", "h2", "main"] {
             let count = |text: &str| page.matches(text).count();
             let opened = count(&format!("<{element}>")) + count(&format!("<{element} "));
             assert_eq!(opened, count(&format!("</{element}>")), "{element}");
         }
-        // Each picture has words, and each identifier is there once.
+        // Each picture has a description, and each identifier occurs once.
         assert_eq!(page.matches("<svg").count(), page.matches("<desc").count());
         for id in page.split("id=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
             assert_eq!(page.matches(&format!("id=\"{id}\"")).count(), 1, "{id}");

@@ -1,5 +1,5 @@
-//! Weights with 512 components in the layout that PyTorch's common MobileFaceNet
-//! code saves, through every format there is.
+//! Weights with 512 components, named as in PyTorch's common MobileFaceNet code, read
+//! from every supported format.
 
 use facelatch::models::{ModelFile, Models, RecognizerModel};
 use facelatch::nn::Normalization;
@@ -18,7 +18,7 @@ use zip::write::SimpleFileOptions;
 
 const EMBEDDING_SIZE: usize = 512;
 
-/// Noise that keeps activations within bounds.
+/// Random weights that keep activations within bounds.
 fn noise() -> Tensors {
     let mut state = 42u32;
     let mut next = move || {
@@ -44,8 +44,8 @@ fn noise() -> Tensors {
         .collect()
 }
 
-/// The pickle that `torch.save` writes for an ordered dictionary of tensors,
-/// protocol 2, with a counter of batches as every normalization has one.
+/// The pickle that `torch.save` writes for an ordered dictionary of tensors, protocol 2,
+/// with the batch counter that every normalization has.
 fn pickled(tensors: &Tensors) -> Vec<u8> {
     fn text(out: &mut Vec<u8>, text: &str) {
         out.push(b'X');
@@ -96,7 +96,7 @@ fn pth(tensors: &Tensors) -> Vec<u8> {
     pth_of(tensors, &pickled(tensors))
 }
 
-/// A `.pth` file in the zip format, around a pickle.
+/// A `.pth` file in the zip format with the given pickle.
 fn pth_of(tensors: &Tensors, pickled: &[u8]) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
@@ -116,8 +116,8 @@ fn pth_of(tensors: &Tensors, pickled: &[u8]) -> Vec<u8> {
     zip.finish().expect("an archive").into_inner()
 }
 
-/// A `.pth` file in the format before the zip: pickles one after another, then
-/// the storages.
+/// A `.pth` file in the format before zip: several pickles in sequence, then the
+/// storages.
 fn legacy_of(tensors: &Tensors, pickled: &[u8]) -> Vec<u8> {
     let mut out = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.".to_vec();
     out.extend(b"\x80\x02M\xe9\x03.\x80\x02}.");
@@ -226,7 +226,7 @@ fn imported_by_the_program_it_is_in_the_manifest_with_its_normalization() {
     let recognizer = models.recognizer().expect("a recognizer");
     assert_eq!(recognizer.embedding_size, EMBEDDING_SIZE);
     assert_eq!(recognizer.normalization, Normalization::IMAGENET);
-    // Thresholds of other weights would not hold.
+    // Thresholds of other weights would be wrong.
     assert!(models.thresholds().is_err());
     assert_eq!(models.manifest.version, "seed");
 }
@@ -266,7 +266,7 @@ fn a_pickle_that_would_run_something_is_refused() {
     assert!(said.contains("posix") && said.contains("system"), "{said}");
 }
 
-/// A small state dict, so that damage hits its structure more than its numbers.
+/// A small state dict, so that damage hits its structure more often than its numbers.
 fn small() -> Tensors {
     let tensor = |n: usize| Tensor { shape: vec![n, 1], values: vec![0.5; n] };
     [("a.weight".to_owned(), tensor(3)), ("b.weight".to_owned(), tensor(2))].into()
@@ -293,8 +293,8 @@ fn a_file_cut_short_names_the_tensor() {
     assert!(said.contains("damaged or cut short"), "{said}");
 }
 
-/// The pickled dictionary of lists in which MTCNN's weights travel; of arrays of
-/// their own shape there is none, for the file is read before they are looked at.
+/// The pickled dictionary of lists that holds MTCNN's weights. Its arrays do not have
+/// their real shapes, because the file is read before shapes are checked.
 fn npy_of_nets() -> Vec<u8> {
     const ARRAY: &[u8] = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\x01b\x87R(K\x01K\x28\x85cnumpy\ndtype\nU\x02f4K\0K\x01\x87R(K\x03U\x01<NNNtb\x89U\xa0";
     let header = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }\n";
@@ -331,7 +331,7 @@ fn a_detector_cut_short_names_the_tensor() {
         }
         zip.finish().expect("an archive").into_inner()
     };
-    // Wherever the file ends, the array named is the one that it ends in.
+    // The error names the array in which the file ends.
     let array = |index: usize| npy.windows(160).position(|w| w == [index as u8; 160]);
     let fifth_of_pnet = array(5).expect("an array");
     let length = npy.len() / 3;
@@ -350,13 +350,13 @@ fn a_detector_cut_short_names_the_tensor() {
     let packed = wheel(zip::CompressionMethod::Deflated);
     let said = mtcnn::import(&packed[..packed.len() * 2 / 3]).expect_err("cut short").to_string();
     assert!(said.contains("] is missing") || said.contains("cut short"), "{said}");
-    // The weights are all there, their archive is not.
+    // The weights are complete, but their archive is not.
     let said = mtcnn::import(&packed[..packed.len() - 10]).expect_err("cut short").to_string();
     assert!(said.contains("damaged or cut short"), "{said}");
 }
 
-/// The archive with the sizes behind the data, as PyTorch's own writer does it.
-/// Its list of entries is left out.
+/// An archive with the sizes after the data, as PyTorch writes it, without its list of
+/// entries.
 fn with_descriptors(tensors: &Tensors) -> Vec<u8> {
     let mut out = Vec::new();
     let mut entry = |name: &str, data: &[u8]| {
@@ -386,7 +386,7 @@ fn with_descriptors(tensors: &Tensors) -> Vec<u8> {
 fn a_small_file_that_repeats_itself_cannot_claim_gigabytes() {
     let one = Tensor { shape: vec![1 << 20], values: vec![0.0; 1 << 20] };
     let many: Tensors = (0..200).map(|i| (format!("t{i}"), one.clone())).collect();
-    // All names on one storage, the first.
+    // Every name refers to the first storage.
     let mut pickle = pickled(&many);
     let names: Vec<String> = (0..200).map(|i| i.to_string()).collect();
     for name in &names {
@@ -422,7 +422,7 @@ proptest! {
         let bytes = match format {
             0 => damage(safetensors_file(&tensors)),
             1 => damage(pth(&tensors)),
-            // A pickle that is damaged within an archive that is not.
+            // A damaged pickle in an undamaged archive.
             2 => pth_of(&tensors, &damage(pickled(&tensors))),
             _ => damage(legacy_of(&tensors, &pickled(&tensors))),
         };

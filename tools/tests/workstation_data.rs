@@ -1,4 +1,4 @@
-//! `prepare` and `split` as their users meet them, on the portraits of the demo.
+//! `prepare` and `split` on the command line, on the portraits of the demo.
 
 use facelatch::vision::picture;
 use facelatch_tools::dataset::Dataset;
@@ -50,7 +50,7 @@ fn portrait(folder: &TempDir, asset: &str, photo: &str) {
     std::fs::copy(Path::new(ASSETS).join(asset), photo).expect("copied");
 }
 
-/// Two people, one of them with a sub-folder.
+/// Two people, one of them with a subfolder.
 fn photos() -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     portrait(&folder, "astronaut.jpg", "photos/Eileen Collins/a.jpg");
@@ -99,7 +99,7 @@ fn a_second_run_does_only_what_is_missing_or_changed() {
         assert!(out.contains(&format!("{photos} photos, {made} of them looked at now")), "{out}");
     };
     again(0, 2);
-    // Copied anew, with another time.
+    // A new copy with another time stamp.
     portrait(&folder, "astronaut.jpg", "photos/Eileen Collins/a.jpg");
     again(0, 2);
     std::fs::write(data.join("crops/Eileen Collins/a.png"), "half").expect("damaged");
@@ -277,7 +277,7 @@ fn a_run_that_is_stopped_goes_on_where_it_was() {
     assert_eq!(Dataset::read(&data.join("labels.csv")).expect("a data set").rows.len(), COPIES + 2);
 }
 
-/// A data set of so many photos each, made without photos.
+/// A data set with this many photos of each person, made without photos.
 fn data_set(photos: &[usize]) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let mut labels = "path,label,person\n".to_owned();

@@ -1,4 +1,4 @@
-//! `evaluate` as users meet it, on made-up faces.
+//! `evaluate` on the command line, on made-up faces.
 
 use facelatch::nn::Normalization;
 use facelatch_tools::mobilefacenet::{MobileFaceNet, expected};
@@ -35,7 +35,7 @@ fn report(folder: &Path) -> Value {
     serde_json::from_slice(&text).expect("JSON")
 }
 
-/// Something of its own for each person, and a little for each photo.
+/// A pattern that depends on the person, and a little on the photo.
 fn crop(person: u32, photo: u32) -> RgbImage {
     RgbImage::from_fn(112, 112, |x, y| {
         let wave = |a: u32, b: u32| {
@@ -67,7 +67,7 @@ fn data(people: &[&str], groups: bool) -> TempDir {
     folder
 }
 
-/// A run of noise that knows these people.
+/// A run with random weights and a head for these people.
 fn run(folder: &Path, people: &[&str]) {
     let mut state = 7u32;
     let mut next = || {
@@ -142,7 +142,7 @@ fn models_are_judged_on_people_in_a_data_set() {
             assert!(folder.path().join(format!("report/{plot}.{ending}")).exists(), "{plot}");
         }
     }
-    // The device embeds on all cores, and still the same figures come out.
+    // The device embeds on all cores, and still gives the same figures.
     let again = evaluate(folder.path(), &["--data", "people.csv", "--out", "again", "--json"]);
     done(&again);
     let again: Value = serde_json::from_slice(&again.stdout).expect("JSON");
@@ -175,7 +175,7 @@ fn a_run_is_asked_whom_it_sees_or_who_is_alike() {
     assert!(of("top1") <= of("top5") && of("top5") > 0.5);
     assert!(folder.path().join("report/confusion.svg").exists());
 
-    // Others are told apart, not recognized.
+    // People whom the run does not know are compared in pairs, not classified.
     run(folder.path(), &["Alan", "Kurt"]);
     done(&evaluate(folder.path(), &["--run", "run", "--data", "people.csv", "--out", "report"]));
     let report = report(folder.path());

@@ -1,4 +1,4 @@
-//! Training as it is met on the command line, on four people of six drawn faces.
+//! Training on the command line, on four people with six drawn faces each.
 
 use facelatch_tools::chance::Chance;
 use facelatch_tools::mobilefacenet::MobileFaceNet;
@@ -13,8 +13,8 @@ use tempfile::TempDir;
 
 const PEOPLE: [&str; 4] = ["Ada", "Grace", "Hedy", "Mary"];
 
-/// A face that is nobody's: rings, where and in which colour following from the person,
-/// a little otherwise in each photo.
+/// A made-up face: rings whose place and colour depend on the person, with small
+/// differences between photos.
 fn face(person: usize, photo: usize) -> RgbImage {
     let mut chance = Chance::at(3, &[person as u64, photo as u64]);
     let shift = chance.between(-3.0, 3.0);
@@ -60,7 +60,7 @@ impl Site {
 
     fn command(&self, name: &str, out: &str, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_facelatch-tools"));
-        // Tests run side by side already.
+        // The tests already run in parallel.
         command.env("OMP_NUM_THREADS", "1");
         command.arg(name).arg("--out").arg(self.path(out));
         for (option, file) in [("--train", "train.csv"), ("--validation", "validation.csv")] {
@@ -110,7 +110,7 @@ fn finetuning_tells_people_apart_and_leaves_a_run() {
     assert_eq!(run.record.command[1], "finetune");
     assert_eq!(run.record.data.train.len(), 64);
     assert_eq!(run.record.settings["momentum"], 0.9);
-    // An earlier training is a place to start from.
+    // A training can start from an earlier run.
     let earlier = site.path("run");
     let weights = earlier.to_str().expect("text");
     let more = ["--weights", weights, "--epochs", "1", "--head", "cosface", "--warm-up", "0"];
@@ -128,12 +128,12 @@ fn a_network_from_nothing_is_judged_on_people_it_never_saw() {
     let said = fine(&site.run("train", "run", &more));
     assert!(said.contains("of others to judge on") && said.contains("validation TAR"), "{said}");
     let error = site.fails("train", "run", &more);
-    assert!(error.contains("a training is there already; --resume"), "{error}");
+    assert!(error.contains("holds a training already; continue it with --resume"), "{error}");
     let error = site.fails("train", "other", &[&more[..], &["--judge", "loss"]].concat());
     assert!(error.contains("judge by pairs"), "{error}");
 }
 
-/// The first epoch is waited for, then Ctrl-C is pressed.
+/// Waits for the first epoch, then presses Ctrl-C.
 fn interrupt(mut command: Command) -> String {
     let mut child =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program");
@@ -155,7 +155,8 @@ fn what_ctrl_c_ended_goes_on_to_the_same_weights_even_where_no_checkpoint_fits()
     let error = interrupt(site.command("finetune", "parts", &more));
     assert!(error.contains("interrupted in epoch") && error.contains("--resume"), "{error}");
     let before = site.bytes("parts", "checkpoint.safetensors");
-    // Files may not grow beyond 6 MB: enough for the model, not for a checkpoint.
+    // Files may not grow beyond 6 MB, which is enough for the model but not for a
+    // checkpoint.
     let resume = site.command("finetune", "parts", &[&more[..], &["--resume"]].concat());
     let limited = Command::new("bash")
         .args(["-c", "trap '' XFSZ; ulimit -f 6144; exec \"$@\"", "bash"])
@@ -184,7 +185,7 @@ fn what_cannot_be_trained_is_told_with_the_cure() {
     assert!(error.contains("cuda:77: ") && error.contains("--device cpu"), "{error}");
     let more = ["--learning-rate", "1e30", "--epochs", "1", "--batch", "4"];
     let error = site.fails("finetune", "run", &more);
-    assert!(error.contains("epoch 1, batch 2 of 4: the loss is no number"), "{error}");
+    assert!(error.contains("epoch 1, batch 2 of 4: the loss is not finite"), "{error}");
     assert!(!Path::new(&site.path("run")).join("model.safetensors").exists());
     site.csv("train.csv", &PEOPLE[..1], 0..4);
     let error = site.fails("finetune", "run", &[]);

@@ -384,7 +384,7 @@ mod tests {
             (&["--head", "combined", "--margins", "1,0"], "expected three"),
             (&["--head", "arcface", "--margin", "2"], "angle margin is 2"),
             (&["--device", "tpu"], "expected cpu, cuda"),
-            (&["--mixed"], "faster on a GPU alone"),
+            (&["--mixed"], "faster only on a GPU"),
         ] {
             let error = format!("{:#}", with(arguments).expect_err("refused"));
             assert!(error.contains(said), "{error}");

@@ -1,23 +1,23 @@
 //! Cross-layer equalization (Nagel et al., "Data-free quantization through weight
-//! equalization and bias correction", 2019): one scale has to do for all channels
-//! of an activation, so channels are brought to similar ranges first. What is
-//! divided out of a channel where it is made is multiplied into the weights that
-//! read it.
+//! equalization and bias correction", 2019). All channels of an activation share one
+//! scale, so channels are first brought to similar ranges. A factor that is divided out
+//! of a channel where it is computed is multiplied into the weights that read it.
 //!
-//! Exact in real numbers, because PReLU, pooling and sums keep positive factors.
+//! This is exact in real numbers, because PReLU, pooling and sums commute with positive
+//! factors.
 
 use super::graph::{Graph, Op};
 
-/// Channels are never scaled further apart than this; one that is always zero
-/// would ask for infinity.
+/// Largest ratio between the factors of two channels. A channel that is always zero would
+/// need an infinite factor.
 const WIDEST: f32 = 1e4;
 
-/// Brings channels to similar ranges. `peaks` holds for each step the largest
-/// magnitude of each channel of its output.
+/// Brings channels to similar ranges. `peaks` holds the largest magnitude of each output
+/// channel, for each step.
 ///
-/// Where channels mix in all readers, the factor is the root of range over weight,
-/// which leaves activations and weights equally uneven. A depthwise reader has a
-/// scale for each channel anyway: there the range alone decides.
+/// If all readers mix channels, the factor is the square root of range over weight, which
+/// leaves activations and weights equally uneven. A depthwise reader has one scale per
+/// channel anyway, so there the range alone decides.
 pub fn equalize(graph: &mut Graph, peaks: &[Vec<f32>]) {
     for group in tied(graph) {
         if group.iter().any(|step| graph.is_head(*step)) {
@@ -29,7 +29,7 @@ pub fn equalize(graph: &mut Graph, peaks: &[Vec<f32>]) {
             .linears()
             .filter(|(at, linear)| reads(graph, *at, &group) && !linear.is_depthwise())
             .flat_map(|(_, linear)| {
-                // Each output channel has a scale of its own.
+                // Each output channel has its own scale.
                 let columns = linear.row() / channels;
                 linear.weight.values.chunks(linear.row()).map(move |row| {
                     normalized(&row.chunks(columns).map(peak).collect::<Vec<f32>>())
@@ -52,8 +52,8 @@ pub fn equalize(graph: &mut Graph, peaks: &[Vec<f32>]) {
     }
 }
 
-/// Divides the channels of the group's tensors by `factors`, and makes up for it
-/// where they are read.
+/// Divides the channels of the group's outputs by `factors`, and multiplies the weights
+/// that read them.
 fn scale(graph: &mut Graph, group: &[usize], factors: &[f32]) {
     let readers: Vec<bool> = (0..graph.steps.len()).map(|at| reads(graph, at, group)).collect();
     for (at, linear) in graph.linears_mut() {
@@ -84,8 +84,8 @@ fn reads(graph: &Graph, step: usize, group: &[usize]) -> bool {
     graph.steps[step].input.is_some_and(|input| group.contains(&input))
 }
 
-/// Steps whose outputs must be scaled alike: those that an addition or a pooling
-/// ties, and all others by themselves.
+/// Groups of steps whose outputs must be scaled alike because an addition or a pooling
+/// ties them. Every other step is a group of one.
 fn tied(graph: &Graph) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for (at, step) in graph.steps.iter().enumerate() {
@@ -93,7 +93,7 @@ fn tied(graph: &Graph) -> Vec<Vec<usize>> {
             Op::Linear(linear) => linear.residual,
             Op::MaxPool { .. } => step.input,
         };
-        // Ties lead back to earlier steps, which have a group.
+        // A tie leads to an earlier step, which is already in a group.
         match groups.iter_mut().find(|group| tie.is_some_and(|tie| group.contains(&tie))) {
             Some(group) => group.push(at),
             None => groups.push(vec![at]),
@@ -106,7 +106,7 @@ fn peak(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |peak, value| peak.max(value.abs()))
 }
 
-/// Shares of the largest.
+/// The values as shares of the largest magnitude.
 fn normalized(values: &[f32]) -> Vec<f32> {
     let peak = peak(values).max(f32::MIN_POSITIVE);
     values.iter().map(|value| value / peak).collect()

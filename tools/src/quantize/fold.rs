@@ -1,17 +1,17 @@
-//! The input's normalization, taken into the first layer.
+//! Folds the input's normalization into the first layer.
 
 use super::graph::Graph;
 use facelatch::nn::Normalization;
 
-/// What a quantized network takes: `(v - 128) / 128`, so that in steps of 1/128
-/// around zero a byte `v` is the whole number `v - 128`.
+/// Normalization of a quantized network's input: `(v - 128) / 128`. In steps of 1/128
+/// around zero, a byte `v` is the integer `v - 128`.
 pub const CENTERED: Normalization = Normalization { mean: [128.0; 3], std: [128.0; 3] };
 
-/// Changes the layers that read the picture, so that pictures normalized as
-/// [`CENTERED`] give what pictures normalized as `from` gave.
+/// Changes the layers that read the picture, so that pictures normalized by [`CENTERED`]
+/// give the same outputs as pictures normalized by `from` did.
 ///
-/// Exact but where a layer pads the picture: its zeros stood for `from.mean` and
-/// now stand for 128.
+/// Exact except where a layer pads the picture: its zeros stood for `from.mean` and now
+/// stand for 128.
 pub fn fold(graph: &mut Graph, from: &Normalization) {
     let reads: Vec<bool> = graph.steps.iter().map(|step| step.input.is_none()).collect();
     for (_, linear) in graph.linears_mut().filter(|(at, _)| reads[*at]) {

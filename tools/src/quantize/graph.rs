@@ -1,5 +1,5 @@
-//! A floating-point network as the quantizer works on it: one step for each
-//! tensor that will be stored in bytes.
+//! A floating-point network as the quantizer sees it: one step for each tensor that will
+//! be stored in bytes.
 
 use crate::onnx::Conv;
 use crate::weights::Tensor;
@@ -11,96 +11,97 @@ use tract_onnx::pb;
 /// Why a network cannot be quantized.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum GraphError {
-    /// The bytes are no ONNX model.
+    /// The bytes are not an ONNX model.
     #[error("{file}: not an ONNX model ({reason}); import or export it again with facelatch-tools")]
     NotOnnx {
-        /// Which file.
+        /// Name of the file.
         file: String,
-        /// What is wrong.
+        /// What is wrong with it.
         reason: String,
     },
-    /// Quantized before.
+    /// The network is already quantized.
     #[error(
-        "{file}: quantized already, see node {node}; give the floating-point models it was made from"
+        "{file}: already quantized (node {node}); give the floating-point models it was made from"
     )]
     Quantized {
-        /// Which file.
+        /// Name of the file.
         file: String,
-        /// A node that says so.
+        /// A node that shows it.
         node: String,
     },
-    /// A node that has no place in the quantized form.
+    /// A node has no quantized form.
     #[error(
-        "{file}: node {node}: {reason}; quantize takes networks as facelatch-tools import and finetune write them"
+        "{file}: node {node}: {reason}; quantize takes networks written by facelatch-tools import or finetune"
     )]
     Unsupported {
-        /// Which file.
+        /// Name of the file.
         file: String,
-        /// Which node.
+        /// Name of the node.
         node: String,
-        /// What does not fit.
+        /// Why it has none.
         reason: String,
     },
-    /// A weight that is no number.
+    /// A weight is not finite.
     #[error("{file}: {tensor} holds a value that is not finite; import or train the network again")]
     NotFinite {
-        /// Which file.
+        /// Name of the file.
         file: String,
-        /// Which tensor.
+        /// Name of the tensor.
         tensor: String,
     },
 }
 
-/// A network.
+/// A network as a list of steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Graph {
-    /// Of the ONNX graph.
+    /// Name of the ONNX graph.
     pub name: String,
-    /// Its picture, as declared: `N x 3 x H x W`.
+    /// The input picture as declared, `N x 3 x H x W`.
     pub input: pb::ValueInfoProto,
-    /// In the order they run.
+    /// Steps in execution order.
     pub steps: Vec<Step>,
-    /// Outputs as declared, and the steps that give them.
+    /// Outputs as declared, each with the step that computes it.
     pub outputs: Vec<(pb::ValueInfoProto, usize)>,
 }
 
-/// What makes one tensor.
+/// Computes one tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// Of the ONNX node's output.
+    /// Name of the ONNX node's output.
     pub name: String,
-    /// The step whose output is read; none for the picture.
+    /// The step whose output is read; `None` for the picture.
     pub input: Option<usize>,
-    /// What is done.
+    /// The operation.
     pub op: Op,
 }
 
-/// What a step does.
+/// Operation of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// A layer with weights.
     Linear(Linear),
-    /// The largest of each window; one that is only partly there counts, too.
+    /// Max pooling. A window that is only partly inside counts too.
     MaxPool {
-        /// Of the window, pixels.
+        /// Side of the window, pixels.
         side: usize,
-        /// Between windows, pixels.
+        /// Stride, pixels.
         stride: usize,
     },
 }
 
-/// A convolution or a fully connected layer with what follows it before the next
-/// tensor: `softmax(prelu(weight * input + bias) + residual)`, as far as there is.
+/// A convolution or a fully connected layer with everything up to the next stored tensor:
+/// `softmax(prelu(weight * input + bias) + residual)`. PReLU, residual and softmax are
+/// optional.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Linear {
-    /// `[out, in / groups, height, width]`, or `[out, in]` of a fully connected
-    /// layer, whose input is flattened first.
+    /// `[out, in / groups, height, width]`, or `[out, in]` for a fully connected layer,
+    /// whose input is flattened first.
     pub weight: Tensor,
-    /// One an output channel.
+    /// One bias per output channel.
     pub bias: Vec<f32>,
-    /// How a convolution walks; none for a fully connected layer.
+    /// Geometry of a convolution; `None` for a fully connected layer.
     pub conv: Option<Conv>,
-    /// PReLU's, one an output channel.
+    /// Slopes of a PReLU, one per output channel.
     pub slopes: Option<Vec<f32>>,
     /// The step whose output is added.
     pub residual: Option<usize>,
@@ -109,24 +110,26 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Output channels.
+    /// Number of output channels.
     pub fn channels(&self) -> usize {
         self.bias.len()
     }
 
-    /// Weights of one output channel.
+    /// Number of weights per output channel.
     pub fn row(&self) -> usize {
         self.weight.values.len() / self.channels().max(1)
     }
 
-    /// Whether each channel is filtered by itself.
+    /// Whether the layer is a depthwise convolution.
     pub fn is_depthwise(&self) -> bool {
         self.conv.is_some_and(|conv| conv.groups > 1)
     }
 }
 
 impl Graph {
-    /// Reads an ONNX file; `file` appears in messages.
+    /// Reads an ONNX file; `file` names it in messages. Fails for bytes that are not
+    /// ONNX, for a network that is already quantized, and for nodes or values that cannot
+    /// be quantized.
     pub fn read(file: &str, bytes: &[u8]) -> Result<Self, GraphError> {
         let not_onnx =
             |reason: &str| GraphError::NotOnnx { file: file.to_owned(), reason: reason.to_owned() };
@@ -144,7 +147,7 @@ impl Graph {
             .filter(|input| !constants.contains_key(input.name.as_str()))
             .collect();
         let [input] = inputs[..] else {
-            return Err(not_onnx(&format!("{} inputs, one is expected", inputs.len())));
+            return Err(not_onnx(&format!("{} inputs, expected one", inputs.len())));
         };
         let mut readers: HashMap<&str, usize> = HashMap::new();
         for name in graph.node.iter().flat_map(|node| &node.input) {
@@ -160,13 +163,13 @@ impl Graph {
         for node in &graph.node {
             let value = reader.value(node)?;
             let [output] = &node.output[..] else {
-                return Err(reader.fault(node, "one output is expected"));
+                return Err(reader.fault(node, "expected one output"));
             };
             reader.values.insert(output.clone(), value);
         }
         let outputs = graph.output.iter().map(|output| match reader.values.get(&output.name) {
             Some(Value::Step(step)) => Ok((output.clone(), *step)),
-            _ => Err(not_onnx(&format!("its output {} comes from no layer", output.name))),
+            _ => Err(not_onnx(&format!("its output {} is not computed by a layer", output.name))),
         });
         let outputs = outputs.collect::<Result<_, _>>()?;
         let graph =
@@ -175,8 +178,8 @@ impl Graph {
         Ok(graph)
     }
 
-    /// Heads end in floating point, so that nothing may read on from them, and
-    /// whatever is no head must be read.
+    /// Fails if another node reads an output of the network, because outputs end in
+    /// floating point, or if a step's output is never read.
     fn check_heads(&self, file: &str) -> Result<(), GraphError> {
         for (at, step) in self.steps.iter().enumerate() {
             let plain = match &step.op {
@@ -184,8 +187,8 @@ impl Graph {
                 Op::MaxPool { .. } => false,
             };
             let fault = match (self.is_head(at), self.readers(at).count()) {
-                (true, 1..) => "an output of the network that is read on",
-                (true, 0) if !plain => "an output must be a Conv or Gemm, or its Softmax",
+                (true, 1..) => "an output of the network must not be read by another node",
+                (true, 0) if !plain => "an output must come from a Conv or Gemm, or its Softmax",
                 (false, 0) => "its output is never read",
                 _ => continue,
             };
@@ -198,12 +201,12 @@ impl Graph {
         Ok(())
     }
 
-    /// Whether a step gives an output of the network.
+    /// Whether the step computes an output of the network.
     pub fn is_head(&self, step: usize) -> bool {
         self.outputs.iter().any(|(_, head)| *head == step)
     }
 
-    /// Steps that read a step's output, as input or as residual.
+    /// Steps that read the output of a step, as input or as residual.
     pub fn readers(&self, step: usize) -> impl Iterator<Item = usize> {
         self.steps.iter().enumerate().filter_map(move |(at, reader)| {
             let residual = match &reader.op {
@@ -214,7 +217,7 @@ impl Graph {
         })
     }
 
-    /// The layers with weights, each with its number.
+    /// The layers with weights, each with the index of its step.
     pub fn linears(&self) -> impl Iterator<Item = (usize, &Linear)> {
         self.steps.iter().enumerate().filter_map(|(at, step)| match &step.op {
             Op::Linear(linear) => Some((at, linear)),
@@ -222,7 +225,7 @@ impl Graph {
         })
     }
 
-    /// The same, to be changed.
+    /// The same, mutable.
     pub fn linears_mut(&mut self) -> impl Iterator<Item = (usize, &mut Linear)> {
         self.steps.iter_mut().enumerate().filter_map(|(at, step)| match &mut step.op {
             Op::Linear(linear) => Some((at, linear)),
@@ -231,7 +234,7 @@ impl Graph {
     }
 }
 
-/// What an ONNX name stands for.
+/// What an ONNX tensor name stands for.
 #[derive(Clone, Copy)]
 enum Value {
     Picture,
@@ -242,7 +245,7 @@ enum Value {
 struct Reader<'g> {
     file: &'g str,
     constants: HashMap<&'g str, &'g pb::TensorProto>,
-    /// How many nodes read a name.
+    /// Number of nodes that read each name.
     readers: HashMap<&'g str, usize>,
     values: HashMap<String, Value>,
     steps: Vec<Step>,
@@ -270,7 +273,7 @@ impl Reader<'_> {
                 self.layer(node, input, weight, Some(conv))
             }
             "Gemm" => {
-                // A plane of one pixel is flat already.
+                // A plane of one pixel is already flat.
                 let (Value::Step(input) | Value::Flat(input)) = self.input(node, 0)? else {
                     return Err(self.fault(node, "a Gemm on the picture"));
                 };
@@ -287,7 +290,7 @@ impl Reader<'_> {
                 let slopes = self.constant(node, 1)?.values;
                 let (step, linear) = self.pending(node, 0)?;
                 if linear.channels() != slopes.len() {
-                    return Err(self.fault(node, "one slope a channel is expected"));
+                    return Err(self.fault(node, "expected one slope per channel"));
                 }
                 linear.slopes = Some(slopes);
                 Ok(Value::Step(step))
@@ -334,7 +337,7 @@ impl Reader<'_> {
     fn input(&self, node: &pb::NodeProto, at: usize) -> Result<Value, GraphError> {
         let name = node.input.get(at).map_or("", String::as_str);
         let value = self.values.get(name);
-        value.copied().ok_or_else(|| self.fault(node, format!("nothing makes its input {name:?}")))
+        value.copied().ok_or_else(|| self.fault(node, format!("its input {name:?} does not exist")))
     }
 
     fn constant(&self, node: &pb::NodeProto, at: usize) -> Result<Tensor, GraphError> {
@@ -372,7 +375,7 @@ impl Reader<'_> {
             }
             _ => Err(self.fault(
                 node,
-                "expected the same step and padding on all sides, and groups of all channels or of one",
+                "expected the same stride and padding on all sides, and one group or one per channel",
             )),
         }
     }
@@ -401,14 +404,14 @@ impl Reader<'_> {
         Value::Step(self.steps.len() - 1)
     }
 
-    /// The layer that a node goes on with: nothing but this node reads it, and
-    /// nothing has followed it yet.
+    /// The layer that a node extends. Only this node may read its output, and no other
+    /// node may have extended it.
     fn pending(
         &mut self,
         node: &pb::NodeProto,
         at: usize,
     ) -> Result<(usize, &mut Linear), GraphError> {
-        let fault = self.fault(node, "must follow a Conv or Gemm that nothing else reads");
+        let fault = self.fault(node, "must follow a Conv or Gemm that no other node reads");
         let alone =
             node.input.get(at).is_some_and(|name| self.readers.get(name.as_str()) == Some(&1));
         let Value::Step(step) = self.input(node, at)? else { return Err(fault) };
@@ -426,7 +429,7 @@ impl Reader<'_> {
     }
 }
 
-/// Nodes are known by what they give, which unlike their names is never empty.
+/// Name of a node's first output, which unlike the node's own name is never empty.
 fn named(node: &pb::NodeProto) -> String {
     node.output.first().cloned().unwrap_or_default()
 }
@@ -443,7 +446,7 @@ fn float(node: &pb::NodeProto, name: &str) -> f32 {
     attribute(node, name).map_or(1.0, |attribute| attribute.f)
 }
 
-/// A list of sides, if they are all the same.
+/// The value of a list attribute if all entries are equal.
 fn same(node: &pb::NodeProto, name: &str, default: usize) -> Option<usize> {
     let Some(attribute) = attribute(node, name) else { return Some(default) };
     let first = *attribute.ints.first()?;
@@ -491,7 +494,7 @@ mod tests {
         let said = changed(|graph| graph.node[1].op_type = "Sigmoid".to_owned());
         assert!(said.contains("node first.prelu: Sigmoid has no 8-bit form"), "{said}");
         let said = changed(|graph| graph.node[3].op_type = "DequantizeLinear".to_owned());
-        assert!(said.contains("quantized already, see node wide"), "{said}");
+        assert!(said.contains("already quantized (node wide)"), "{said}");
         let said = changed(|graph| {
             graph.initializer[0].raw_data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
         });

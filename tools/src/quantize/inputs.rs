@@ -1,5 +1,5 @@
-//! What the networks really see: pictures on their way through the device's own
-//! detector, those it rejects among them.
+//! Calibration pictures: the inputs of the networks when photos pass through the device's
+//! own detector, including candidates that it rejects.
 
 use crate::photos::{self, Outcome};
 use anyhow::Result;
@@ -12,26 +12,28 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use tch::{Kind, Tensor};
 
-/// Pictures in a batch. P-Net's differ in size and are batched by it.
+/// Pictures per batch. P-Net's pictures differ in size, so each size has its own batches.
 const BATCH: usize = 64;
 
-/// Pictures of bytes for each network, in batches `N x 3 x H x W`.
+/// Byte pictures for each network, in batches `N x 3 x H x W`.
 #[derive(Debug, Default)]
 pub struct Inputs {
-    /// By net of the detector.
+    /// Inputs of the detector's networks.
     pub detector: BTreeMap<Net, Vec<Tensor>>,
-    /// The central face of each photo that shows one, with the photo's number.
+    /// The central face of each photo that shows one, with the index of the photo.
     pub faces: Vec<(usize, Crop)>,
 }
 
-/// Looks at photos. The detector's nets are watched on one photo of so many.
+/// Runs the detector on photos and collects the inputs of its networks. `watched` gives n
+/// for each network, whose inputs are collected from every n-th photo. Photos that cannot
+/// be read or show no face are logged and skipped.
 pub fn gather(
     models: &Models,
     photos: &[PathBuf],
     watched: impl Fn(Net) -> usize + Sync,
     label: &str,
 ) -> Result<Inputs> {
-    // By photo, because threads finish in any order.
+    // Sorted by photo, because threads finish in any order.
     let seen: Mutex<BTreeMap<(Net, usize), Vec<Picture>>> = Mutex::new(BTreeMap::new());
     let watch = |photo: usize, net: Net, pictures: &Pictures| {
         if photo.is_multiple_of(watched(net).max(1)) {
@@ -45,8 +47,8 @@ pub fn gather(
     for ((at, outcome), photo) in outcomes.into_iter().enumerate().zip(photos) {
         match outcome {
             Outcome::Face { crop, .. } => inputs.faces.push((at, crop)),
-            Outcome::NoFace => log::warn!("{}: no face; left out", photo.display()),
-            Outcome::Unreadable(message) => log::warn!("{message}; left out"),
+            Outcome::NoFace => log::warn!("{}: no face found; skipped", photo.display()),
+            Outcome::Unreadable(message) => log::warn!("{message}; skipped"),
         }
     }
     let mut by_size: BTreeMap<(Net, usize, usize), Vec<Vec<u8>>> = BTreeMap::new();
@@ -62,7 +64,7 @@ pub fn gather(
     Ok(inputs)
 }
 
-/// Faces as batches of pictures.
+/// Crops as batches `N x 3 x 112 x 112` of bytes, RGB.
 pub fn batches(crops: &[&Crop]) -> Vec<Tensor> {
     let batch = |crops: &[&Crop]| {
         let (width, height) = (crops[0].frame().width(), crops[0].frame().height());
@@ -79,8 +81,8 @@ struct Picture {
     bytes: Vec<u8>,
 }
 
-/// What a net is fed, in bytes: crops lose the fractions that resampling leaves, as
-/// they do when the net takes bytes.
+/// The inputs of a network, rounded to bytes. Crops lose the fractions that resampling
+/// leaves, as they do when the network takes bytes.
 fn in_bytes(pictures: &Pictures) -> Vec<Picture> {
     let mut values = pictures.values();
     let mut next = |&(height, width): &(usize, usize)| {
@@ -94,7 +96,7 @@ fn in_bytes(pictures: &Pictures) -> Vec<Picture> {
     pictures.sides().iter().map(&mut next).collect()
 }
 
-/// Pixel by pixel to plane by plane.
+/// Interleaved to planar.
 fn planar(pixels: &[u8]) -> Vec<u8> {
     (0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3)).copied().collect()
 }

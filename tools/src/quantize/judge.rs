@@ -1,49 +1,50 @@
-//! How near a quantized network stays to the one it was made from.
+//! Agreement of a quantized network with the floating-point network it was made from.
 
 use super::simulate::{Simulation, normalized};
 use facelatch::nn::Normalization;
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
-/// What counts about a network.
+/// What a network is judged by.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Aim {
-    /// The direction of its only output.
+    /// The direction of its only output, as for embeddings.
     Direction,
-    /// Its first output's channel 1 on the right side of this score; the other
-    /// outputs where it reaches the score.
+    /// For a network of the detector: whether channel 1 of the first output reaches this
+    /// score, and the other outputs where it does.
     Windows(f64),
 }
 
-/// Figures of one network on pictures that chose nothing but the recipe.
+/// Figures of one network, on pictures that were used only to choose the recipe.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Agreement {
-    /// Of embeddings.
+    /// Figures of a recognizer.
     Direction {
-        /// Mean cosine.
+        /// Mean cosine between the embeddings.
         mean_cosine: f64,
-        /// The worst.
+        /// Lowest cosine.
         least_cosine: f64,
     },
-    /// Of a detector's net.
+    /// Figures of a network of the detector.
     Windows {
-        /// Windows looked at.
+        /// Windows compared.
         windows: i64,
-        /// Those that the floating-point net lets pass.
+        /// Windows that pass in floating point.
         passing: i64,
-        /// Those that only one of the two lets pass, as a share of `passing`.
+        /// Windows that pass in only one of the two networks, as a share of `passing`.
         told_apart: f64,
-        /// Root of the mean squared error of box offsets, shares of the window.
+        /// Root mean squared error of the box offsets, as a share of the window.
         boxes: f64,
-        /// The same of landmarks; 0 where there are none.
+        /// The same for the landmarks; 0 if there are none.
         landmarks: f64,
     },
 }
 
 impl Agreement {
-    /// One number, the lower the better. A window told apart is a face lost or a
-    /// face too many at worst; offsets are compared as shares of the window, too.
+    /// One figure to compare by; lower is better. A window that passes in only one
+    /// network is at worst one face lost or one false face. Offsets are shares of the
+    /// window too.
     pub fn cost(&self) -> f64 {
         match self {
             Self::Direction { mean_cosine, .. } => 1.0 - mean_cosine,
@@ -52,7 +53,7 @@ impl Agreement {
     }
 }
 
-/// The outputs of a network for batches of byte pictures, batch by batch.
+/// Outputs of a network for batches of byte pictures, one list per batch.
 pub fn outputs(
     network: &Simulation,
     batches: &[Tensor],
@@ -64,7 +65,7 @@ pub fn outputs(
     })
 }
 
-/// Compares outputs, batch by batch.
+/// Compares the outputs of two networks, batch by batch.
 pub fn compare(aim: Aim, float: &[Vec<Tensor>], quantized: &[Vec<Tensor>]) -> Agreement {
     match aim {
         Aim::Direction => direction(float, quantized),
@@ -85,7 +86,7 @@ fn direction(float: &[Vec<Tensor>], quantized: &[Vec<Tensor>]) -> Agreement {
 
 fn windows(limit: f64, float: &[Vec<Tensor>], quantized: &[Vec<Tensor>]) -> Agreement {
     let (mut windows, mut passing, mut apart) = (0, 0, 0.0);
-    // Squared errors of the outputs after the first, and how many they are.
+    // Sums of the squared errors of the outputs after the first, and their counts.
     let mut errors = [(0.0, 0); 2];
     for (float, quantized) in float.iter().zip(quantized) {
         let passes = |outputs: &[Tensor]| outputs[0].select(1, 1).ge(limit);

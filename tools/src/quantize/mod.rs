@@ -1,12 +1,12 @@
-//! Networks in 8 bits: weights in -127..=127 with a scale for each output channel,
+//! 8-bit quantization: weights in -127..=127 with one scale per output channel,
 //! activations in -128..=127 with one scale and zero point each.
 //!
-//! The order is that of Nagel et al., "A white paper on neural network
-//! quantization", 2021: the input's normalization is folded in, channels are
-//! brought to similar ranges ([`equalize`]), ranges are chosen on real inputs
-//! ([`ranges`]), biases make up for the mean error that rounding leaves, and where
-//! that is not enough, the weights are trained on with the roundings in place
-//! ([`tune`]). Everything is judged on photos that nothing was measured on.
+//! The order follows Nagel et al., "A white paper on neural network quantization", 2021.
+//! The input's normalization is folded in, channels are brought to similar ranges
+//! ([`equalize`]), ranges are chosen on real inputs ([`ranges`]), and bias correction
+//! removes the mean rounding error. If that is not enough, quantization-aware training
+//! adjusts the weights ([`tune`]). Results are judged on photos that no range was
+//! measured on.
 
 pub mod equalize;
 pub mod fold;
@@ -31,23 +31,23 @@ use serde::Serialize;
 use simulate::{Quantized, Simulation, channels_last, normalized};
 use tch::{Device, Tensor};
 
-/// Batches that ranges are measured on.
+/// Number of batches on which ranges are measured.
 const OBSERVED_ON: usize = 64;
-/// Batches whose mean errors correct the biases: thousands of positions of each
-/// channel, held in memory at once.
+/// Number of batches whose mean errors correct the biases. They give thousands of
+/// positions per channel and are in memory all at once.
 const CORRECTED_ON: usize = 2;
 
-/// How a network was quantized after training.
+/// Settings of post-training quantization.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Recipe {
-    /// Ranges of activations.
+    /// How ranges of activations are chosen.
     pub activations: Method,
-    /// Whether biases make up for the mean error.
+    /// Whether biases are corrected by the mean error.
     pub correct_biases: bool,
 }
 
 impl Recipe {
-    /// What is worth trying, the plainest first.
+    /// All recipes to try, the simplest first.
     pub fn all() -> Vec<Self> {
         let ranges = [
             Method::MinMax,
@@ -65,48 +65,48 @@ impl Recipe {
     }
 }
 
-/// A network, its pictures, and what counts about it.
+/// A network to quantize, with its pictures and its aim.
 pub struct Task<'a> {
-    /// In floating point, for pictures normalized by `normalization`.
+    /// The floating-point network, for pictures normalized by `normalization`.
     pub graph: &'a Graph,
-    /// Of its pictures.
+    /// Normalization of the floating-point network's pictures.
     pub normalization: Normalization,
-    /// What counts.
+    /// What the quantized network is judged by.
     pub aim: Aim,
-    /// Pictures to measure on, bytes.
+    /// Calibration set, bytes in batches `N x 3 x H x W`. Ranges are measured on it.
     pub calibrate: &'a [Tensor],
-    /// Pictures to choose by, bytes.
+    /// Selection set, bytes in batches `N x 3 x H x W`. The best recipe is chosen on it.
     pub select: &'a [Tensor],
-    /// Everything random follows from it.
+    /// All random numbers follow from the seed.
     pub seed: i64,
 }
 
-/// A network quantized after training.
+/// Result of post-training quantization.
 pub struct PostTraining {
     /// The network.
     pub quantized: Quantized,
     /// The recipe that did best.
     pub recipe: Recipe,
-    /// Its figures on the selection pictures.
+    /// Its agreement with the floating-point network on the selection set.
     pub agreement: Agreement,
 }
 
 impl Task<'_> {
-    /// What the floating-point network makes of pictures.
+    /// Outputs of the floating-point network for batches of bytes.
     pub fn teacher(&self, batches: &[Tensor]) -> Vec<Vec<Tensor>> {
         let network = Simulation::float(self.graph, Device::Cpu);
         judge::outputs(&network, batches, &self.normalization)
     }
 
-    /// Figures of a quantized network on the selection pictures, whose teacher's
-    /// outputs are given.
+    /// Agreement of a quantized network with the given outputs of the teacher on the
+    /// selection set.
     pub fn judge(&self, network: &Simulation, teacher: &[Vec<Tensor>]) -> Agreement {
         let outputs = judge::outputs(network, self.select, &CENTERED);
         judge::compare(self.aim, teacher, &outputs)
     }
 
-    /// The network equal to the given one whose input is [`CENTERED`] and whose
-    /// channels have similar ranges.
+    /// An equivalent network whose input is [`CENTERED`] and whose channels have similar
+    /// ranges.
     pub fn prepared(&self) -> Result<Graph> {
         let mut graph = self.graph.clone();
         fold::fold(&mut graph, &self.normalization);
@@ -123,7 +123,9 @@ impl Task<'_> {
         ranges::observe(&network, graph.steps.len(), &batches, &CENTERED, self.seed)
     }
 
-    /// Tries recipes and keeps the best; `told` hears of each.
+    /// Tries the recipes and returns the best result. `told` is called with each recipe
+    /// and its agreement. Fails without recipes, or if an activation is empty or not
+    /// finite.
     pub fn post_training(
         &self,
         recipes: &[Recipe],
@@ -155,7 +157,7 @@ impl Task<'_> {
             .map(|at| (!graph.is_head(at)).then(|| observed[at].affine(recipe.activations)))
             .collect();
         for (at, step) in graph.steps.iter().enumerate() {
-            // The largest of some bytes is one of them.
+            // The maximum of some bytes is one of them, so the scale stays.
             if let (Op::MaxPool { .. }, Some(input)) = (&step.op, step.input) {
                 activations[at] = activations[input];
             }
@@ -168,8 +170,8 @@ impl Task<'_> {
         if recipe.correct_biases { self.corrected(&quantized) } else { Ok(quantized) }
     }
 
-    /// Biases that make the mean of each channel what it is without rounding, layer
-    /// by layer, with the layers before already corrected.
+    /// Corrects the biases so that the mean of each channel is what it is without
+    /// rounding. Works layer by layer, with the earlier layers already corrected.
     fn corrected(&self, quantized: &Quantized) -> Result<Quantized> {
         let float = Simulation::float(&quantized.graph, Device::Cpu);
         let whole = Simulation::quantized(quantized, Device::Cpu);
@@ -217,7 +219,7 @@ impl Task<'_> {
     }
 }
 
-/// Some batches from all over the list.
+/// Some batches, evenly spaced over the list.
 fn spread(batches: &[Tensor], count: usize) -> impl Iterator<Item = &Tensor> {
     batches.iter().step_by((batches.len() / count.max(1)).max(1)).take(count)
 }

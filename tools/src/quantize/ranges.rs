@@ -1,4 +1,4 @@
-//! Which range of values a byte stands for.
+//! Ranges of activations and scales of weights.
 
 use super::simulate::{Simulation, floats, normalized};
 use crate::chance::Chance;
@@ -7,35 +7,35 @@ use facelatch::nn::Normalization;
 use serde::Serialize;
 use tch::Tensor;
 
-/// Values kept of each activation: enough that one in 100,000 is still seen.
+/// Values sampled of each activation, enough to see one in 100,000.
 const SAMPLE: usize = 1 << 18;
-/// How far a range is narrowed in search of the least error, and in what steps.
+/// The least-squares search narrows a range to this share of it, in these steps.
 const NARROWEST: f64 = 0.2;
 const NARROWING: f64 = 0.02;
 
-/// Least range of anything: far below all that matters, and far from where floating
-/// point loses digits.
+/// Smallest range. It is far below any value that matters, and large enough for floating
+/// point to keep its digits.
 const SMALLEST: f32 = 1e-30;
 
 /// How an activation is stored: `scale * (q - zero_point)`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Affine {
-    /// Of one step.
+    /// Size of one step.
     pub scale: f32,
-    /// Stands for zero.
+    /// The `q` that stands for zero.
     pub zero_point: i8,
 }
 
 impl Affine {
-    /// Of a picture: a byte `v` is `v - 128`.
+    /// How a picture is stored: a byte `v` is `v - 128`.
     pub const PICTURE: Self = Self { scale: 1.0 / 128.0, zero_point: 0 };
-    /// The least `q`.
+    /// Smallest `q`.
     pub const LOWEST: i64 = -128;
-    /// The greatest `q`.
+    /// Largest `q`.
     pub const HIGHEST: i64 = 127;
 
-    /// The finest steps that cover a range. Zero is one of the values, whether the
-    /// range holds it or not: padding needs it.
+    /// The finest steps that cover a range. The range is extended to zero if it does not
+    /// hold it, because padding needs zero.
     pub fn covering(lowest: f32, highest: f32) -> Self {
         let (lowest, highest) = (f64::from(lowest.min(0.0)), f64::from(highest.max(0.0)));
         let steps = (Self::HIGHEST - Self::LOWEST) as f64;
@@ -45,7 +45,7 @@ impl Affine {
         Self { scale, zero_point: zero_point.round().clamp(-128.0, 127.0) as i8 }
     }
 
-    /// What becomes of a value.
+    /// The value after quantization and dequantization.
     pub fn rounded(self, value: f32) -> f32 {
         let zero_point = f32::from(self.zero_point);
         let q = (value / self.scale).round_ties_even() + zero_point;
@@ -57,11 +57,11 @@ impl Affine {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// From the least to the greatest value seen.
+    /// From the smallest to the largest value seen.
     MinMax,
-    /// Leaves out this share of the values, half at each end.
+    /// Excludes this share of the values, half of it at each end.
     Without(f64),
-    /// The least squared error.
+    /// The range with the least squared error.
     LeastSquares,
 }
 
@@ -70,14 +70,15 @@ pub enum Method {
 pub struct Observed {
     lowest: f32,
     highest: f32,
-    /// Some of the values, ascending.
+    /// A sample of the values, ascending.
     sample: Vec<f32>,
     /// Largest magnitude of each channel.
     pub peaks: Vec<f32>,
 }
 
 impl Observed {
-    /// From all values, of which none is not a number, and the peak of each channel.
+    /// From all values, none of which may be NaN, and the largest magnitude of each
+    /// channel.
     pub fn new(mut values: Vec<f32>, peaks: Vec<f32>) -> Self {
         values.sort_by(f32::total_cmp);
         let lowest = values.first().copied().unwrap_or(0.0);
@@ -85,7 +86,7 @@ impl Observed {
         Self { lowest, highest, sample: values, peaks }
     }
 
-    /// How to store the activation.
+    /// How to store the activation with a range chosen by `method`.
     pub fn affine(&self, method: Method) -> Affine {
         match method {
             Method::MinMax => Affine::covering(self.lowest, self.highest),
@@ -99,7 +100,7 @@ impl Observed {
         }
     }
 
-    /// Both ends are drawn in together, then each by itself.
+    /// Narrows both ends together, then each end alone.
     fn least_squares(&self) -> Affine {
         let shares = || {
             let count = ((1.0 - NARROWEST) / NARROWING).round() as usize;
@@ -135,8 +136,9 @@ impl Observed {
     }
 }
 
-/// Runs pictures of bytes through a network and looks at what each step gives.
-/// Which values are kept follows from the seed.
+/// Runs byte pictures `N x 3 x H x W` through a network and observes the output of each
+/// of its steps. The seed decides which values are sampled. Fails if an activation is
+/// empty or not finite.
 pub fn observe(
     network: &Simulation,
     steps: usize,
@@ -185,8 +187,8 @@ pub fn observe(
     Ok(all)
 }
 
-/// Scales of weights, one for each row, such that the largest is 127 steps. Cutting
-/// the largest off for the least squared error was tried: no network gained by it.
+/// Scales of weights, one per row, for which the largest weight is 127 steps. Clipping
+/// the largest weights for the least squared error was tried; no network gained from it.
 pub fn weight_scales(weights: &[f32], row: usize) -> Vec<f32> {
     let limit = super::simulate::WEIGHT_LIMIT as f32;
     let peak = |row: &[f32]| row.iter().fold(0.0f32, |peak, weight| peak.max(weight.abs()));
@@ -241,7 +243,7 @@ mod tests {
             prop_assert_eq!(affine.rounded(0.0), 0.0);
             prop_assert!(affine.scale.is_normal() && affine.scale > 0.0);
             let value = lowest + share * width;
-            // The zero point moves the ends by half a step.
+            // Rounding the zero point moves the ends by half a step.
             prop_assert!((affine.rounded(value) - value).abs() <= affine.scale * 1.01);
         }
     }

@@ -1,10 +1,10 @@
-//! Networks in torch: in floating point, or with every rounding of the 8-bit form
-//! in its place, so that ranges can be judged and weights trained.
+//! Networks in torch: in floating point, or with simulated quantization, so that ranges
+//! can be judged and weights trained.
 //!
-//! Roundings let gradients through as if they were not there (Bengio, Léonard and
-//! Courville, "Estimating or propagating gradients through stochastic neurons",
-//! 2013). Weights are held in units of their channel's scale, so that one step size
-//! suits all of them, however far equalization has spread the channels.
+//! Rounding passes gradients through unchanged (Bengio, Léonard and Courville,
+//! "Estimating or propagating gradients through stochastic neurons", 2013). Weights are
+//! held in units of their channel's scale, so that one learning rate suits all of them,
+//! however far equalization has spread the channels.
 
 use super::graph::{Graph, Op};
 use super::ranges::Affine;
@@ -13,19 +13,18 @@ use facelatch::nn::Normalization;
 use tch::nn::{Init, Path, VarStore};
 use tch::{Device, Kind, Tensor};
 
-/// Largest weight, units; -128 stays unused, so that signs are alike.
+/// Largest weight, in units of its scale. -128 is not used, so that the range is
+/// symmetric.
 pub const WEIGHT_LIMIT: f64 = 127.0;
 
 /// A network with the scales of its 8-bit form.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantized {
-    /// Weights in floating point, of which only the nearest multiple of the scale
-    /// counts.
+    /// Weights in floating point. Only the nearest multiple of the scale counts.
     pub graph: Graph,
-    /// For each step the scale of each output channel's weights; empty for a
-    /// pooling.
+    /// Scales of the weights of each step, one per output channel; empty for a pooling.
     pub weight_scales: Vec<Vec<f32>>,
-    /// For each step how its output is stored; none where it ends in floating point.
+    /// How the output of each step is stored; `None` if it ends in floating point.
     pub activations: Vec<Option<Affine>>,
 }
 
@@ -37,18 +36,18 @@ impl Quantized {
     }
 }
 
-/// A group of variables, each with a learning rate of its own.
+/// Groups of variables, each with its own learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learns {
-    /// Weights and biases, in units of their steps.
+    /// Weights and biases, in units of their scales.
     Units = 0,
-    /// Scales of weights and activations, as logarithms, and slopes.
+    /// Logarithms of the scales of weights and activations, and PReLU slopes.
     Scales = 1,
 }
 
-/// A network, ready to run and to learn.
+/// A network that can be run and trained.
 pub struct Simulation {
-    /// What an optimizer moves.
+    /// The variables that an optimizer updates.
     pub store: VarStore,
     graph: Graph,
     layers: Vec<Layer>,
@@ -61,7 +60,8 @@ pub struct Simulation {
 struct Layer {
     weight: Option<Tensor>,
     bias: Option<Tensor>,
-    /// What one unit of weight and of bias stands for; none in floating point.
+    /// Logarithm of the weights' scales, and the value of one unit of bias; `None` in
+    /// floating point.
     steps: Option<(Tensor, Tensor)>,
     slopes: Option<Tensor>,
     /// Logarithm of the output's scale, and its zero point.
@@ -69,13 +69,13 @@ struct Layer {
 }
 
 impl Simulation {
-    /// The network in floating point.
+    /// The floating-point network.
     pub fn float(graph: &Graph, device: Device) -> Self {
         Self::build(graph, device, |_| None, |_| None)
     }
 
-    /// The network as it will run in 8 bits. Biases, which are stored in 32, are not
-    /// rounded.
+    /// The network with simulated quantization. Biases are not rounded, because they are
+    /// stored in 32 bits.
     pub fn quantized(quantized: &Quantized, device: Device) -> Self {
         Self::build(
             &quantized.graph,
@@ -109,7 +109,7 @@ impl Simulation {
                 if let Some((scales, input)) = scales(at) {
                     let unit = of(scales);
                     weight /= unit.view(&rows[..]);
-                    // As much as one unit of weight does to the largest input.
+                    // The effect of one unit of weight on the largest input.
                     let bias_unit = &unit * (f64::from(input.scale) * WEIGHT_LIMIT);
                     bias /= &bias_unit;
                     let logarithm = learned(&path, "weight_scale", &unit.log(), Learns::Scales);
@@ -137,8 +137,8 @@ impl Simulation {
         Self { store, graph: graph.clone(), layers, last_reader }
     }
 
-    /// The outputs for pictures `N x 3 x H x W`, normalized as the network takes
-    /// them. `watch` sees what each step gives.
+    /// The outputs for pictures `N x 3 x H x W`, normalized as the network expects.
+    /// `watch` is called with the index and the output of each step.
     pub fn forward(&self, pictures: &Tensor, mut watch: impl FnMut(usize, &Tensor)) -> Vec<Tensor> {
         let pictures = channels_last(pictures);
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.layers.len());
@@ -155,7 +155,7 @@ impl Simulation {
     /// First half of a step: weights times input plus bias, or pooling.
     pub fn sums(&self, at: usize, pictures: &Tensor, values: &[Option<Tensor>]) -> Tensor {
         let step = &self.graph.steps[at];
-        // Steps read earlier ones, which are kept until their last reader has run.
+        // Steps read earlier outputs, which are kept until their last reader has run.
         let input = step.input.and_then(|input| values[input].as_ref()).unwrap_or(pictures);
         let linear = match &step.op {
             Op::Linear(linear) => linear,
@@ -178,10 +178,10 @@ impl Simulation {
         }
     }
 
-    /// Second half: slopes, residual, softmax, and rounding to bytes.
+    /// Second half of a step: PReLU, residual, softmax, and rounding to bytes.
     pub fn finished(&self, at: usize, sums: Tensor, values: &[Option<Tensor>]) -> Tensor {
         let (Op::Linear(linear), layer) = (&self.graph.steps[at].op, &self.layers[at]) else {
-            // The largest of bytes is one of them.
+            // The maximum of some bytes is one of them.
             return sums;
         };
         let mut output = match &layer.slopes {
@@ -200,7 +200,7 @@ impl Simulation {
                 zero_point,
                 Affine::LOWEST,
                 Affine::HIGHEST,
-                // So that a scale moves no faster than one value (Esser et al.,
+                // Keeps a scale from moving faster than a single value (Esser et al.,
                 // "Learned step size quantization", 2020).
                 1.0 / (output.numel() as f64 * Affine::HIGHEST as f64).sqrt(),
             ),
@@ -208,7 +208,7 @@ impl Simulation {
         }
     }
 
-    /// Lets go of what no later step reads.
+    /// Drops the outputs that no later step reads.
     pub fn forget(&self, at: usize, values: &mut [Option<Tensor>]) {
         for (value, last) in values.iter_mut().zip(&self.last_reader) {
             if *last == at {
@@ -217,7 +217,7 @@ impl Simulation {
         }
     }
 
-    /// Adds to the biases of a step, in real units.
+    /// Adds `by` to the biases of a step, in real units.
     pub fn shift(&self, at: usize, by: &Tensor) {
         let Layer { bias: Some(bias), steps, .. } = &self.layers[at] else { return };
         tch::no_grad(|| {
@@ -229,8 +229,8 @@ impl Simulation {
         });
     }
 
-    /// Moves every variable a share of the way to another simulation's of the same
-    /// network.
+    /// Moves every variable by a share of the way to that of another simulation of the
+    /// same network.
     pub fn approach(&mut self, other: &Self, share: f64) {
         let targets = other.store.variables();
         tch::no_grad(|| {
@@ -243,7 +243,7 @@ impl Simulation {
         });
     }
 
-    /// The network as the weights and scales are now.
+    /// The network with the current weights and scales.
     pub fn to_quantized(&self) -> Result<Quantized> {
         let mut graph = self.graph.clone();
         let mut weight_scales = vec![Vec::new(); self.layers.len()];
@@ -251,7 +251,7 @@ impl Simulation {
         for (at, linear) in graph.linears_mut() {
             let layer = &self.layers[at];
             let (Some(weight), Some(bias)) = (&layer.weight, &layer.bias) else { continue };
-            // Copies: what is detached still shares its memory.
+            // Copies, because a detached tensor still shares memory.
             let (mut weight, mut bias) = (weight.detach().copy(), bias.detach().copy());
             if let Some((scale, bias_unit)) = &layer.steps {
                 let scale = scale.detach().exp();
@@ -279,7 +279,7 @@ impl Simulation {
 }
 
 impl Layer {
-    /// Weights and biases as they count.
+    /// The weights, rounded if quantized, and the biases, both in real units.
     fn weights(&self) -> (Tensor, Tensor) {
         let (Some(weight), Some(bias)) = (&self.weight, &self.bias) else {
             return (Tensor::zeros([0], (Kind::Float, Device::Cpu)), Tensor::new());
@@ -306,14 +306,14 @@ pub fn floats(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(Vec::try_from(tensor.detach().to_device(Device::Cpu).contiguous().flatten(0, -1))?)
 }
 
-/// Pictures of bytes `N x 3 x H x W`, normalized.
+/// Byte pictures `N x 3 x H x W` as normalized f32.
 pub fn normalized(bytes: &Tensor, normalization: &Normalization) -> Tensor {
     let channels =
         |values: &[f32; 3]| Tensor::from_slice(values).to_device(bytes.device()).view([1, 3, 1, 1]);
     (bytes.to_kind(Kind::Float) - channels(&normalization.mean)) / channels(&normalization.std)
 }
 
-/// The same tensor, channels last in memory: half again as fast on a CPU.
+/// The same tensor with channels last in memory, which is half again as fast on a CPU.
 pub fn channels_last(pictures: &Tensor) -> Tensor {
     pictures.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }

@@ -1,4 +1,4 @@
-//! A small network of noise with everything that the real ones have, for tests.
+//! A small random network with every feature of the real ones, for tests.
 
 use crate::onnx::{Conv, GraphBuilder, Side};
 use crate::weights::Tensor;
@@ -6,10 +6,10 @@ use facelatch::nn::Normalization;
 use facelatch::nn::{self, Network, Pictures, Signature};
 use tch::Kind;
 
-/// Side of its picture.
+/// Side of its picture, pixels.
 pub const SIDE: usize = 17;
 
-/// Noise in -0.5..0.5.
+/// Random numbers in -0.5..0.5.
 pub fn noise(seed: u32) -> impl FnMut() -> f32 {
     let mut state = seed;
     move || {
@@ -18,9 +18,8 @@ pub fn noise(seed: u32) -> impl FnMut() -> f32 {
     }
 }
 
-/// The network as ONNX: a convolution, pooling, a bottleneck with residual, a fully
-/// connected layer, and two heads, the first with softmax. Padding of the first
-/// layer as asked.
+/// The network as ONNX: a convolution with the given padding, pooling, a bottleneck with
+/// residual, a fully connected layer, and two heads, the first with softmax.
 pub fn onnx(padding: usize) -> Vec<u8> {
     let mut next = noise(7);
     let mut tensor = |shape: &[usize], size: f32| {
@@ -32,7 +31,7 @@ pub fn onnx(padding: usize) -> Vec<u8> {
     let mut conv = |graph: &mut GraphBuilder, name: &str, input: &str, shape: [usize; 4], how| {
         let inputs: usize = shape[1..].iter().product();
         let mut weight = tensor(&shape, 2.5 / (inputs as f32).sqrt());
-        // Channels far apart, as trained ones are.
+        // The ranges of channels are far apart, as in trained networks.
         for (channel, row) in weight.values.chunks_mut(inputs).enumerate() {
             row.iter_mut().for_each(|weight| *weight *= 4.0f32.powi(channel as i32 % 3 - 1));
         }
@@ -69,7 +68,7 @@ pub fn onnx(padding: usize) -> Vec<u8> {
     graph.finish()
 }
 
-/// Pictures of bytes.
+/// Random byte pictures `N x 3 x SIDE x SIDE`.
 pub fn pictures(count: usize, seed: u32) -> tch::Tensor {
     let mut next = noise(seed);
     let bytes: Vec<u8> =
@@ -78,7 +77,7 @@ pub fn pictures(count: usize, seed: u32) -> tch::Tensor {
     tch::Tensor::from_data_size(&bytes, &shape, Kind::Uint8)
 }
 
-/// What the device makes of pictures of bytes.
+/// Outputs of the device's own code for byte pictures.
 pub fn device(file: &[u8], pictures: &tch::Tensor, from: &Normalization) -> Vec<Vec<f32>> {
     let side = nn::Side::Fixed(SIDE);
     let signature = Signature {
@@ -99,7 +98,7 @@ pub fn device(file: &[u8], pictures: &tch::Tensor, from: &Normalization) -> Vec<
     outputs.iter().map(|output| output.places().flatten().copied().collect()).collect()
 }
 
-/// The largest difference of two lists of outputs, as a share of the largest value.
+/// Largest difference between two lists of outputs, as a share of the largest value.
 pub fn difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
     assert_eq!(
         a.iter().map(Vec::len).collect::<Vec<_>>(),
@@ -110,7 +109,7 @@ pub fn difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
     pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest
 }
 
-/// All outputs of a network in torch.
+/// All outputs of a simulation.
 pub fn torch(network: &super::simulate::Simulation, pictures: &tch::Tensor) -> Vec<Vec<f32>> {
     let outputs = tch::no_grad(|| network.forward(pictures, |_, _| ()));
     outputs.iter().map(|output| super::simulate::floats(output).expect("floats")).collect()

@@ -1,7 +1,8 @@
-//! Training on with the roundings in place: the quantized network learns to give
-//! what the floating-point one gives to the same pictures, and to their mirror
-//! images (Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network",
-//! 2015). No labels are needed, and weights, biases, slopes and scales all learn.
+//! Quantization-aware training: with simulated quantization the network learns to
+//! reproduce the outputs of the floating-point network for the same pictures and their
+//! mirror images (Hinton, Vinyals and Dean, "Distilling the knowledge in a neural
+//! network", 2015). It needs no labels. Weights, biases, slopes and scales are all
+//! trained.
 
 use super::Task;
 use super::fold::CENTERED;
@@ -14,50 +15,51 @@ use std::collections::BTreeMap;
 use tch::nn::{Adam, Optimizer, OptimizerConfig};
 use tch::{Device, Kind, Tensor};
 
-/// How much slower logarithms of scales, and slopes, move than weights do, whose
-/// units are larger: a step of a weight is one of 127, one of a scale a share.
+/// Learning rate of slopes and of logarithms of scales, relative to that of weights. A
+/// weight ranges over 127 units, whereas a change of a logarithm changes its scale by a
+/// share.
 const SCALES_SLOWER: f64 = 0.05;
-/// Weight of offsets against scores: a box off by 1 % of its window counts like a
-/// score off by 3 %.
+/// Weight of offsets relative to scores. A box that is off by 1 % of its window counts
+/// like a score that is off by 3 %.
 const OFFSETS: f64 = 10.0;
-/// Share of the way that the running average of all variables goes towards them at
-/// each step. The average is what is judged and kept: roundings make the variables
-/// themselves wander (Polyak and Juditsky, "Acceleration of stochastic approximation
-/// by averaging", 1992).
+/// Share of the way that the running average of all variables moves towards them at each
+/// step. The average is judged and kept, because rounding makes the variables themselves
+/// fluctuate (Polyak and Juditsky, "Acceleration of stochastic approximation by
+/// averaging", 1992).
 const AVERAGE: f64 = 0.02;
 
-/// How to train on.
+/// Settings of quantization-aware training.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Schedule {
-    /// How often each picture is shown; 0 leaves the network as it is.
+    /// Epochs: how often each picture is shown. 0 leaves the network as it is.
     pub epochs: usize,
-    /// Pictures a step.
+    /// Pictures per step.
     pub batch: usize,
-    /// Step of Adam, in units of weights; falls along half a cosine to zero.
+    /// Initial learning rate of Adam, in units of weights, with a cosine decay to zero.
     pub rate: f64,
 }
 
-/// What came of it.
+/// Result of quantization-aware training.
 pub struct Tuned {
-    /// The best epoch, or the start where none was better.
+    /// Network of the best epoch, or of the start if no epoch was better.
     pub quantized: Quantized,
-    /// Which one; 0 for the start.
+    /// Number of that epoch; 0 for the start.
     pub chosen: usize,
-    /// Figures on the selection pictures, the start first.
+    /// Figures on the selection set, the start first.
     pub epochs: Vec<Agreement>,
 }
 
-/// What is told while it goes on.
+/// What the training reports while it runs.
 #[derive(Clone, Copy, Debug)]
 pub enum Progress {
-    /// So many more pictures were learned from.
+    /// This many more pictures were trained on.
     Seen(usize),
-    /// An epoch is over; 0 is the start.
+    /// An epoch was judged; number 0 is the start.
     Judged(usize, Agreement),
 }
 
-/// Trains on pictures of bytes, in batches of one size each, and keeps the epoch
-/// that does best on the task's selection pictures.
+/// Trains on byte pictures, in batches of one size each, and keeps the epoch that is best
+/// on the task's selection set. Fails if the loss is not finite.
 pub fn tune(
     task: &Task,
     start: &Quantized,
@@ -86,9 +88,7 @@ pub fn tune(
             );
             let loss = loss(task, &teacher, &student, batch);
             if !loss.double_value(&[]).is_finite() {
-                bail!(
-                    "epoch {epoch}: the loss is no number any more; take a smaller learning rate"
-                );
+                bail!("epoch {epoch}: the loss is not finite; use a smaller learning rate");
             }
             optimizer.backward_step(&loss);
             averaged.approach(&student, AVERAGE);
@@ -109,7 +109,7 @@ fn set_rates(optimizer: &mut Optimizer, rate: f64) {
     optimizer.set_lr_group(Learns::Scales as usize, rate * SCALES_SLOWER);
 }
 
-/// How far the student is from the teacher on a batch of bytes.
+/// Loss of the student against the teacher on a batch of bytes.
 fn loss(task: &Task, teacher: &Simulation, student: &Simulation, bytes: &Tensor) -> Tensor {
     let taught =
         tch::no_grad(|| teacher.forward(&normalized(bytes, &task.normalization), |_, _| ()));
@@ -119,8 +119,9 @@ fn loss(task: &Task, teacher: &Simulation, student: &Simulation, bytes: &Tensor)
             1.0 - Tensor::cosine_similarity(&taught[0], &given[0], 1, 1e-12).mean(Kind::Float)
         }
         Aim::Windows(_) => {
-            // Offsets count as far as there is a face. Most windows show none; were
-            // all of them counted, a batch without faces would hardly move anything.
+            // Offsets count in proportion to the face score. The sum is divided by the
+            // number of faces. Most windows show none, so if it were divided by all
+            // windows, a batch without faces would hardly change anything.
             let face = taught[0].slice(1, 1, 2, 1);
             let faces = face.sum(Kind::Float) + 1.0;
             let score = (&taught[0] - &given[0]).square().sum(Kind::Float);
@@ -133,7 +134,7 @@ fn loss(task: &Task, teacher: &Simulation, student: &Simulation, bytes: &Tensor)
     }
 }
 
-/// All pictures of one size together.
+/// All pictures, joined by size.
 fn pools(batches: &[Tensor]) -> Vec<Tensor> {
     let mut by_size: BTreeMap<Vec<i64>, Vec<&Tensor>> = BTreeMap::new();
     for batch in batches {
@@ -142,7 +143,7 @@ fn pools(batches: &[Tensor]) -> Vec<Tensor> {
     by_size.values().map(|batches| Tensor::cat(batches, 0)).collect()
 }
 
-/// Every picture once, in batches of one size, half of the batches mirrored.
+/// Every picture once in random order, in batches of one size, half of them mirrored.
 fn shuffled(pools: &[Tensor], batch: usize, chance: &mut Chance) -> Vec<Tensor> {
     let mut batches = Vec::new();
     for pool in pools {
@@ -201,7 +202,8 @@ mod tests {
         assert_eq!((done.chosen, done.epochs.len()), (0, 1));
     }
 
-    /// Reading the weights out once multiplied those still being trained.
+    /// Reading the weights out used to multiply the weights that were still being
+    /// trained.
     #[test]
     fn reading_the_network_out_leaves_it_as_it_is() {
         let start = tuned(Aim::Direction, 0).quantized;

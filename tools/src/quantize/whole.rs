@@ -1,4 +1,4 @@
-//! Two sets of models side by side: what the door would see of the same photos.
+//! Compares two sets of models end to end on the same photos.
 
 use crate::metrics::Scores;
 use crate::photos::{Outcome, process};
@@ -8,36 +8,37 @@ use facelatch::vision::embed::Embedding;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Figures of a set of models against the set it was made from. The face nearest
-/// the centre of each photo counts.
+/// Figures of a set of models against the set it was made from. Of each photo, the face
+/// nearest the centre counts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Whole {
-    /// Photos looked at.
+    /// Number of photos.
     pub photos: usize,
-    /// Photos in which each set finds a face, the floating-point one first.
+    /// Photos in which each set finds a face, floating point first.
     pub found: [usize; 2],
-    /// Photos in which both find the same face, with IoU of at least one half.
+    /// Photos in which both sets find the same face, with an IoU of at least 0.5.
     pub same: usize,
-    /// Distance of landmarks, mean over the five of each such face, pixels: mean
-    /// over faces, and what 95 % of them stay within.
+    /// Distance between the landmarks of such a face, averaged over the five, pixels: the
+    /// mean and the 95th percentile over all such faces.
     pub landmarks: [f32; 2],
-    /// Mean cosine of the embeddings of such faces, each set's own crop embedded by
-    /// its own recognizer.
+    /// Mean cosine between the embeddings of such faces. Each set embeds its own crop
+    /// with its own recognizer.
     pub cosine: f32,
-    /// True accept rates over every two photos by false accept rate.
+    /// True accept rates over all pairs of photos, per false accept rate.
     pub rates: Vec<Rate>,
 }
 
-/// One point of both curves.
+/// True accept rates of both sets at one false accept rate.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Rate {
     /// False accept rate.
     pub far: f64,
-    /// True accept rate of each set, the floating-point one first.
+    /// True accept rate of each set, floating point first.
     pub tar: [f64; 2],
 }
 
-/// Looks at each photo with both sets; `people` says whose photo each is.
+/// Compares two sets on photos, floating point first. `people` is the person of each
+/// photo.
 pub fn compare(sets: [&Models; 2], photos: &[PathBuf], people: &[&str]) -> Result<Whole> {
     let outcomes =
         [process(sets[0], photos, true, "float"), process(sets[1], photos, true, "int8")];

@@ -1,8 +1,7 @@
-//! The 8-bit form as ONNX: an activation passes through `QuantizeLinear` and
-//! `DequantizeLinear`, weights and biases are whole numbers behind a
-//! `DequantizeLinear` each, and what lies between is written in floating point.
-//! Whoever knows the pattern computes in whole numbers, and all others still get
-//! the same results.
+//! Writes a quantized network as ONNX. Each activation passes through `QuantizeLinear`
+//! and `DequantizeLinear`, weights and biases are integers behind a `DequantizeLinear`
+//! each, and everything between is in floating point. A runtime that knows the pattern
+//! computes in integers, and all others still get the same results.
 
 use super::graph::{Linear, Op};
 use super::ranges::Affine;
@@ -10,24 +9,25 @@ use super::simulate::{Quantized, WEIGHT_LIMIT};
 use crate::onnx::{GraphBuilder, Whole};
 use crate::weights::Tensor;
 
-/// Whole numbers of a layer.
+/// The integers of a layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
-    /// In the order of the weights.
+    /// Weights in the order of the floating-point ones.
     pub weights: Vec<i8>,
-    /// One an output channel.
+    /// One bias per output channel.
     pub bias: Vec<i32>,
-    /// Of one unit of weight, one an output channel.
+    /// Value of one unit of weight, one per output channel.
     pub weight_scales: Vec<f32>,
-    /// Of one unit of bias: the input's scale times the weight's.
+    /// Value of one unit of bias, one per output channel: the input's scale times the
+    /// weight's.
     pub bias_scales: Vec<f32>,
 }
 
 impl Stored {
-    /// Rounds a layer.
+    /// Rounds a layer to integers.
     pub fn new(linear: &Linear, scales: &[f32], input: Affine) -> Self {
-        // A channel of hardly any weight still has a bias, which must fit 32 bits
-        // with room for the sum.
+        // The bias of a channel with hardly any weight must still fit 32 bits, with room
+        // for the sum.
         let least = |bias: f32| bias.abs() / input.scale / (1 << 28) as f32;
         let weight_scales: Vec<f32> =
             scales.iter().zip(&linear.bias).map(|(scale, bias)| scale.max(least(*bias))).collect();
@@ -51,7 +51,7 @@ impl Stored {
     }
 }
 
-/// The network as an ONNX file with inputs and outputs as the graph declares them.
+/// The network as an ONNX file. Inputs and outputs are declared as in the graph.
 pub fn write(quantized: &Quantized) -> Vec<u8> {
     let graph = &quantized.graph;
     let mut onnx = GraphBuilder::with_input(&graph.name, graph.input.clone());
@@ -168,7 +168,7 @@ mod tests {
         let network = Simulation::quantized(&quantized, Device::Cpu);
         let simulated = toy::torch(&network, &normalized(&pictures, &CENTERED));
         let got = toy::device(&write(&quantized), &pictures, &CENTERED);
-        // A value halfway between two steps may fall to either side.
+        // A value halfway between two steps may be rounded either way.
         let difference = toy::difference(&simulated, &got);
         assert!(difference < 0.02, "{difference}");
     }
@@ -202,7 +202,7 @@ mod tests {
             let zeros = constant(format!("{name}.weight.zero_point")).raw_data;
             assert!(zeros.iter().all(|zero| *zero == 0) && zeros.len() == scales.len());
         }
-        // What is pooled keeps its scale.
+        // Pooling keeps the scale.
         assert_eq!(floats("pool.out.scale".into()), floats("first.out.scale".into()));
     }
 }

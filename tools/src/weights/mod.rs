@@ -1,4 +1,4 @@
-//! Trained weights in the formats they come in, as named tensors.
+//! Reads trained weights from several formats, as named tensors.
 
 pub mod ncnn;
 pub mod npy;
@@ -14,17 +14,17 @@ use thiserror::Error;
 pub struct Tensor {
     /// Length of each axis.
     pub shape: Vec<usize>,
-    /// All values.
+    /// All values, in row-major order.
     pub values: Vec<f32>,
 }
 
 impl Tensor {
-    /// A tensor, or `None` if the values are not as many as the shape says.
+    /// A tensor, or `None` if the number of values does not fit the shape.
     pub fn new(shape: Vec<usize>, values: Vec<f32>) -> Option<Self> {
         (element_count(&shape)? == values.len()).then_some(Self { shape, values })
     }
 
-    /// The tensor with axis `i` taken from axis `order[i]`.
+    /// A copy with permuted axes: its axis `i` is axis `order[i]` of this tensor.
     pub fn permuted(&self, order: &[usize]) -> Self {
         let shape: Vec<usize> = order.iter().map(|axis| self.shape[*axis]).collect();
         let mut strides = vec![1; self.shape.len()];
@@ -49,14 +49,14 @@ impl Tensor {
         Self { shape, values }
     }
 
-    /// The same values under another shape of as many elements.
+    /// The same values under another shape with the same number of elements.
     pub fn reshaped(self, shape: &[usize]) -> Self {
         debug_assert_eq!(element_count(shape), Some(self.values.len()));
         Self { shape: shape.to_vec(), values: self.values }
     }
 }
 
-/// Elements of a shape, or `None` if they are beyond counting.
+/// Number of elements of a shape, or `None` if it overflows.
 pub fn element_count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |product, side| product.checked_mul(*side))
 }
@@ -67,13 +67,13 @@ pub type Tensors = BTreeMap<String, Tensor>;
 /// Why weights cannot be used. The caller adds the file's name.
 #[derive(Debug, Error)]
 pub enum WeightsError {
-    /// A pickle within the file.
+    /// A pickle within the file is not readable.
     #[error(transparent)]
     Pickle(#[from] pickle::PickleError),
-    /// The file is not of its format.
+    /// The file does not have the expected format.
     #[error("not {format}: {reason}; fetch the file again")]
     Format {
-        /// Which format was expected.
+        /// The expected format.
         format: &'static str,
         /// What does not fit.
         reason: String,
@@ -81,25 +81,25 @@ pub enum WeightsError {
     /// The file ends within a tensor.
     #[error("tensor {name} is cut short: {need} bytes needed, {got} left; fetch the file again")]
     Truncated {
-        /// Which tensor.
+        /// Name of the tensor.
         name: String,
-        /// Bytes it takes.
+        /// Bytes that the tensor takes.
         need: usize,
-        /// Bytes there are.
+        /// Bytes that are left.
         got: usize,
     },
-    /// The file ends before a tensor of which nothing is known yet.
+    /// The file ends before a tensor of unknown size.
     #[error("cut short: {name} is missing; fetch the file again")]
     Missing {
-        /// Which tensor.
+        /// Name of the tensor.
         name: String,
     },
-    /// Tensors of another architecture.
+    /// The tensors belong to another architecture.
     #[error("these are not the weights of {architecture}: {}", faults.join("; "))]
     Mismatch {
-        /// Which architecture was asked for.
+        /// The expected architecture.
         architecture: String,
-        /// Every tensor that is missing, extra or misshapen.
+        /// Every tensor that is missing, extra, misshapen or not finite.
         faults: Vec<String>,
     },
 }
@@ -110,11 +110,11 @@ impl WeightsError {
     }
 }
 
-/// Elements of one file's tensors together: 512 MB, a hundred times a face
-/// network. A small file that repeats one storage must not claim more.
+/// Limit of the elements of one file's tensors together: 512 MB, a hundred times a face
+/// network. It keeps a small file that repeats one storage from claiming more.
 pub(crate) const MAX_ELEMENTS: usize = 1 << 27;
 
-/// What is left of [`MAX_ELEMENTS`].
+/// Elements that are left of [`MAX_ELEMENTS`].
 pub(crate) struct Budget(usize);
 
 impl Budget {
@@ -122,7 +122,7 @@ impl Budget {
         Self(MAX_ELEMENTS)
     }
 
-    /// Takes a tensor's elements out of it.
+    /// Subtracts the elements of a tensor. Fails if too few are left.
     pub(crate) fn spend(
         &mut self,
         format: &'static str,
@@ -133,15 +133,15 @@ impl Budget {
             let most = MAX_ELEMENTS;
             WeightsError::format(
                 format,
-                format!("{name} brings it to more than {most} numbers, which no face network has"),
+                format!("with {name} it holds more than {most} numbers, which no face network has"),
             )
         })?;
         Ok(())
     }
 }
 
-/// Holds tensors against the names and shapes an architecture has, and names
-/// each one that is missing, extra or misshapen.
+/// Compares tensors with the names and shapes of an architecture. The error names each
+/// tensor that is missing, extra, misshapen or not finite.
 pub fn check(
     architecture: &str,
     tensors: &Tensors,
@@ -171,17 +171,17 @@ pub fn check(
     Err(WeightsError::Mismatch { architecture: architecture.to_owned(), faults })
 }
 
-/// Little-endian f32 values.
+/// Decodes little-endian f32.
 pub(crate) fn f32_values(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
-/// Little-endian IEEE half precision.
+/// Decodes little-endian IEEE half precision.
 pub(crate) fn f16_values(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(2).map(|b| half(u16::from_le_bytes([b[0], b[1]]))).collect()
 }
 
-/// Little-endian bfloat16.
+/// Decodes little-endian bfloat16.
 pub(crate) fn bf16_values(bytes: &[u8]) -> Vec<f32> {
     bytes
         .chunks_exact(2)

@@ -1,15 +1,15 @@
-//! ncnn models: a text file of layers (`.param`) and a file of their weights
-//! one after the other (`.bin`).
+//! Reads ncnn models: a text file of layers (`.param`) and a file with their weights in
+//! sequence (`.bin`).
 
 use super::{Tensor, Tensors, WeightsError, element_count, f16_values, f32_values};
 
 const FORMAT: &str = "an ncnn model";
 /// First line of the text format.
 const PARAM_MAGIC: &str = "7767517";
-/// Tag of weights stored as halves; tag 0 is f32.
+/// Tag of weights stored in half precision; tag 0 is f32.
 const HALF_TAG: u32 = 0x0130_6b47;
 
-/// One layer that has weights, as its layer parameters tell.
+/// A layer line of the `.param` file.
 struct Layer<'a> {
     kind: &'a str,
     name: &'a str,
@@ -34,15 +34,16 @@ fn broken(reason: impl Into<String>) -> WeightsError {
     WeightsError::format(FORMAT, reason)
 }
 
-/// Reads the weights of every layer, as `LAYER.weight`, `.bias`, `.slope`,
-/// `.gamma`, `.mean`, `.variance`, `.beta`. Convolutions come out as
-/// `[out, in / groups, height, width]`, inner products as `[out, in]`.
+/// Reads the weights of every layer, as `LAYER.weight`, `.bias`, `.slope`, `.gamma`,
+/// `.mean`, `.variance`, `.beta`. Convolutions come out as
+/// `[out, in / groups, height, width]`, inner products as `[out, in]`. Fails if the two
+/// files do not fit together or hold a kind of layer or weights that is not supported.
 pub fn read(param: &str, bin: &[u8]) -> Result<Tensors, WeightsError> {
     let mut lines = param.lines();
     if lines.next().map(str::trim) != Some(PARAM_MAGIC) {
         return Err(broken(format!("the .param file does not begin with {PARAM_MAGIC}")));
     }
-    // Counts of layers and blobs, which the layers themselves make redundant.
+    // Skips the counts of layers and blobs, which the layers make redundant.
     lines.next();
     let mut reader = Reader { bytes: bin };
     let mut tensors = Tensors::new();
@@ -130,7 +131,7 @@ fn read_layer(
         "Input" | "Split" | "BinaryOp" | "Pooling" | "Softmax" | "Dropout" | "Flatten" => {}
         other => {
             return Err(broken(format!(
-                "layer {} is of kind {other}, which is not read",
+                "layer {} is of kind {other}, which is not supported",
                 layer.name
             )));
         }
@@ -164,7 +165,7 @@ impl<'a> Reader<'a> {
         match u32::from_le_bytes([tag[0], tag[1], tag[2], tag[3]]) {
             0 => self.plain(layer, count),
             HALF_TAG => {
-                // Padded to whole words.
+                // Padded to a multiple of four bytes.
                 let size = count
                     .checked_mul(2)
                     .and_then(|n| n.checked_next_multiple_of(4))
@@ -172,7 +173,7 @@ impl<'a> Reader<'a> {
                 Ok(f16_values(&self.take(layer, size)?[..count * 2]))
             }
             other => Err(broken(format!(
-                "layer {layer}: weights of kind {other:#010x} are not read; convert the model to f32"
+                "layer {layer}: weights of kind {other:#010x} are not supported; convert the model to f32"
             ))),
         }
     }

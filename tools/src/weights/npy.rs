@@ -1,5 +1,5 @@
-//! NumPy files that hold one pickled dictionary of lists of arrays, which is
-//! how MTCNN's weights travel.
+//! Reads NumPy files that hold one pickled dictionary of lists of arrays, the form of
+//! MTCNN's weights.
 
 use super::pickle::{Id, Node, Pickle, PickleError};
 use super::{Budget, Tensor, WeightsError, element_count, f32_values};
@@ -10,13 +10,14 @@ const FORMAT: &str = "a NumPy file of an object array";
 /// Lists of arrays by name.
 pub type Lists = BTreeMap<String, Vec<Tensor>>;
 
-/// Reads the `.npy` format, version 1 to 3, of a scalar object array that holds
-/// `{name: [array, ...]}`.
+/// Reads a `.npy` file of version 1 to 3 with a scalar object array that holds
+/// `{name: [array, ...]}`. Fails if the file is damaged or an array is not little-endian
+/// f4.
 pub fn read_lists(bytes: &[u8]) -> Result<Lists, WeightsError> {
     let payload = object_payload(bytes)?;
     let pickle = Pickle::read(payload).map_err(|error| named(payload, error))?;
     let broken = |reason: &str| WeightsError::format(FORMAT, reason);
-    // An object array's state ends in the list of its elements; a scalar has one.
+    // The state of an object array ends with the list of its elements; a scalar has one.
     let root = array_state(&pickle, pickle.root())
         .or_else(|| pickle.members(pickle.root()))
         .and_then(|state| state.last())
@@ -27,9 +28,10 @@ pub fn read_lists(bytes: &[u8]) -> Result<Lists, WeightsError> {
     let mut lists = Lists::new();
     let mut budget = Budget::new();
     for (key, list) in entries {
-        let name = pickle.text(*key).ok_or_else(|| broken("a name is no string"))?;
-        let members =
-            pickle.members(*list).ok_or_else(|| broken(&format!("{name} is no list of arrays")))?;
+        let name = pickle.text(*key).ok_or_else(|| broken("a name is not a string"))?;
+        let members = pickle
+            .members(*list)
+            .ok_or_else(|| broken(&format!("{name} is not a list of arrays")))?;
         let tensors = members
             .iter()
             .enumerate()
@@ -40,12 +42,12 @@ pub fn read_lists(bytes: &[u8]) -> Result<Lists, WeightsError> {
     Ok(lists)
 }
 
-/// Of a pickle that is cut short, the first array that is not whole.
+/// For a pickle that is cut short: an error that names the first incomplete array.
 fn named(payload: &[u8], error: PickleError) -> WeightsError {
     let PickleError::Short { .. } = error else { return error.into() };
     let (pickle, open) = Pickle::remains(payload);
-    // The last name with a list behind it; what has not been put into the list
-    // yet follows.
+    // Finds the last name that is followed by a list. Arrays that have not been put into
+    // the list yet come after it.
     let list = (1..open.len()).rev().find_map(|at| {
         let name = pickle.text(open[at - 1])?;
         let Node::List(members) = pickle.node(open[at]) else { return None };
@@ -73,7 +75,7 @@ fn object_payload(bytes: &[u8]) -> Result<&[u8], WeightsError> {
     let (header, payload) = rest.split_at(length);
     let header = String::from_utf8_lossy(header);
     if !header.contains("'|O'") {
-        return Err(broken("its elements are no objects"));
+        return Err(broken("its elements are not objects"));
     }
     Ok(payload)
 }
@@ -94,9 +96,9 @@ fn array(
     budget: &mut Budget,
 ) -> Result<Tensor, WeightsError> {
     let broken = |reason: &str| WeightsError::format(FORMAT, format!("{name} {reason}"));
-    let state = array_state(pickle, id).ok_or_else(|| broken("is no array"))?;
+    let state = array_state(pickle, id).ok_or_else(|| broken("is not an array"))?;
     let [_, shape, dtype, fortran, data] = *state else {
-        return Err(broken("has another state than arrays have"));
+        return Err(broken("does not have the state of an array"));
     };
     let shape: Vec<usize> = pickle
         .members(shape)
@@ -117,7 +119,7 @@ fn array(
         return Err(broken(&format!("holds {kind}, expected little-endian f4")));
     }
     let bytes = raw(pickle, data).ok_or_else(|| broken("has no data"))?;
-    let count = element_count(&shape).ok_or_else(|| broken("has a shape beyond counting"))?;
+    let count = element_count(&shape).ok_or_else(|| broken("has a shape that is too large"))?;
     let need = count.saturating_mul(4);
     if bytes.len() < need {
         return Err(WeightsError::Truncated { name: name.to_owned(), need, got: bytes.len() });
@@ -137,8 +139,8 @@ fn array(
     })
 }
 
-/// Bytes as they are, or as `_codecs.encode(text, "latin1")`, which is how
-/// Python 3 writes them for readers of protocol 2.
+/// Bytes as they are, or as `_codecs.encode(text, "latin1")`, which Python 3 writes for
+/// readers of protocol 2.
 fn raw<'a>(pickle: &Pickle<'a>, id: Id) -> Option<std::borrow::Cow<'a, [u8]>> {
     if let Some(bytes) = pickle.bytes(id) {
         return Some(bytes.into());

@@ -1,14 +1,13 @@
-//! Python pickles, read without running anything.
+//! Reads Python pickles without executing anything.
 //!
-//! The machine builds a graph of plain nodes. Where a pickle would call a
-//! function, a node records which function of a fixed allow-list with which
-//! arguments; what it means is for the reader of that format. Nodes live in one
-//! list and point at each other by index, so that no input can overflow the
-//! stack, cycles included.
+//! The machine builds a graph of plain nodes. Where a pickle would call a function, a
+//! node records the function, which must be on a fixed allow-list, and its arguments. The
+//! reader of each format interprets them. Nodes are in one list and refer to each other
+//! by index, so no input can overflow the stack, not even one with cycles.
 
 use thiserror::Error;
 
-/// Why a pickle is not read.
+/// Why a pickle is refused.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum PickleError {
     /// The bytes end within an instruction.
@@ -17,17 +16,15 @@ pub enum PickleError {
         /// Offset within the pickle.
         at: usize,
     },
-    /// A function that reading weights does not need.
-    #[error(
-        "the pickle asks for {name}, which is not on the list of what weights need; it is not read"
-    )]
+    /// A function that is not on the allow-list.
+    #[error("the pickle refers to {name}, which weights do not need; it is refused")]
     Forbidden {
         /// Module and name.
         name: String,
     },
     /// An instruction that pickles of weights do not use.
     #[error(
-        "the pickle has instruction {opcode:#04x} at byte {at}, which weights do not need; it is not read"
+        "the pickle has instruction {opcode:#04x} at byte {at}, which weights do not need; it is refused"
     )]
     Opcode {
         /// The instruction.
@@ -45,7 +42,8 @@ pub enum PickleError {
     },
 }
 
-/// Functions and classes that weights name. None of them is ever called.
+/// The allow-list: functions and classes that weights refer to. None of them is ever
+/// called.
 const ALLOWED: [(&str, &str); 21] = [
     ("collections", "OrderedDict"),
     ("numpy", "dtype"),
@@ -70,49 +68,49 @@ const ALLOWED: [(&str, &str); 21] = [
     ("torch", "Size"),
 ];
 
-/// A state dict of a large network has some ten thousand nodes.
+/// Limit of nodes. The state dict of a large network has some ten thousand.
 const MAX_NODES: usize = 4_000_000;
 
 /// Index of a node.
 pub type Id = usize;
 
-/// One value.
+/// One value of a pickle.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Node {
     /// `None`.
     None,
     /// A boolean.
     Bool(bool),
-    /// A number that fits; larger ones are kept as `Bytes`, little-endian.
+    /// An integer of up to 64 bits; larger ones are kept as `Bytes`, little-endian.
     Int(i64),
     /// A float.
     Float(f64),
-    /// A string, as UTF-8 or, from Python 2, raw; or bytes: a range of the input.
+    /// A string (UTF-8, or raw from Python 2) or bytes, as a range of the input.
     Bytes(std::ops::Range<usize>),
     /// A tuple.
     Tuple(Vec<Id>),
     /// A list.
     List(Vec<Id>),
-    /// A dictionary, in order.
+    /// A dictionary, in order of insertion.
     Dict(Vec<(Id, Id)>),
     /// A function or class, as an index into the allow-list.
     Global(usize),
     /// A call: the function, its arguments, and the state set afterwards.
     Call {
-        /// A `Global`.
+        /// The function, a `Global`.
         function: Id,
-        /// A `Tuple`.
+        /// The arguments, a `Tuple`.
         arguments: Id,
-        /// What `__setstate__` would get.
+        /// The argument of `__setstate__`.
         state: Option<Id>,
-        /// Items set afterwards (an OrderedDict is called, then filled).
+        /// Items set afterwards (an OrderedDict is created by a call, then filled).
         items: Vec<(Id, Id)>,
     },
     /// A reference to data outside the pickle.
     Persistent(Id),
 }
 
-/// A pickle, read.
+/// A pickle that was read.
 pub struct Pickle<'a> {
     input: &'a [u8],
     nodes: Vec<Node>,
@@ -121,44 +119,45 @@ pub struct Pickle<'a> {
 }
 
 impl<'a> Pickle<'a> {
-    /// Every value, in the order of reading.
+    /// All nodes, in reading order.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// Reads one pickle from the start of `input`.
+    /// Reads one pickle from the start of `input`. Fails if it is cut short, malformed,
+    /// or refers to anything that is not on the allow-list.
     pub fn read(input: &'a [u8]) -> Result<Self, PickleError> {
         let mut machine = Machine::new(input);
         let root = machine.run()?;
         Ok(Self { input, nodes: machine.nodes, root, length: machine.at })
     }
 
-    /// How far a pickle goes that `read` refuses: the values read, and those among
-    /// them that were not yet part of another one, in order.
+    /// The readable part of a pickle that `read` refuses: the nodes, and the IDs of those
+    /// that were not yet part of another one, in order.
     pub fn remains(input: &'a [u8]) -> (Self, Vec<Id>) {
         let mut machine = Machine::new(input);
-        // Why it ends is known.
+        // The caller already knows the error.
         let root = machine.run().unwrap_or_default();
         (Self { input, nodes: machine.nodes, root, length: machine.at }, machine.stack)
     }
 
-    /// Bytes of the input that the pickle takes.
+    /// Number of input bytes that the pickle takes.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// The value.
+    /// The top-level value.
     pub fn root(&self) -> Id {
         self.root
     }
 
-    /// A node.
+    /// The node with an ID.
     pub fn node(&self, id: Id) -> &Node {
-        // Ids come from this pickle alone; one of another finds `None`.
+        // IDs come from this pickle; one of another pickle may find `None`.
         self.nodes.get(id).unwrap_or(&Node::None)
     }
 
-    /// Bytes or the bytes of a string.
+    /// The bytes, or the bytes of a string.
     pub fn bytes(&self, id: Id) -> Option<&'a [u8]> {
         match self.node(id) {
             Node::Bytes(range) => self.input.get(range.clone()),
@@ -166,12 +165,12 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// A string.
+    /// A string, if it is valid UTF-8.
     pub fn text(&self, id: Id) -> Option<&'a str> {
         self.bytes(id).and_then(|bytes| std::str::from_utf8(bytes).ok())
     }
 
-    /// A number that is not negative.
+    /// An integer that is not negative.
     pub fn index(&self, id: Id) -> Option<usize> {
         match self.node(id) {
             Node::Int(n) => usize::try_from(*n).ok(),
@@ -206,7 +205,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// Module and name of what a call calls.
+    /// Module and name of the function that a call calls.
     pub fn called(&self, id: Id) -> Option<(&'static str, &'static str)> {
         match self.node(id) {
             Node::Call { function, .. } => self.global(*function),
@@ -295,7 +294,7 @@ impl<'a> Machine<'a> {
         let text = std::str::from_utf8(&self.input[range]).unwrap_or_default();
         match text.trim_end_matches('L').parse() {
             Ok(number) => Ok(number),
-            Err(_) => self.malformed("a number is no number"),
+            Err(_) => self.malformed("a number cannot be parsed"),
         }
     }
 
@@ -329,7 +328,7 @@ impl<'a> Machine<'a> {
     fn above_mark(&mut self) -> Result<Vec<Id>, PickleError> {
         match self.marks.pop() {
             Some(mark) if mark <= self.stack.len() => Ok(self.stack.split_off(mark)),
-            _ => self.malformed("there is no mark"),
+            _ => self.malformed("a mark is missing"),
         }
     }
 
@@ -375,7 +374,7 @@ impl<'a> Machine<'a> {
         if !matches!(self.nodes[function], Node::Global(_))
             || !matches!(self.nodes[arguments], Node::Tuple(_))
         {
-            return self.malformed("a call is no call");
+            return self.malformed("a call has no function or no tuple of arguments");
         }
         self.push(Node::Call { function, arguments, state: None, items: Vec::new() })
     }
@@ -387,7 +386,7 @@ impl<'a> Machine<'a> {
                 list.extend(members);
                 Ok(())
             }
-            _ => self.malformed("items are appended to what is no list"),
+            _ => self.malformed("items are appended to a value that is not a list"),
         }
     }
 
@@ -402,7 +401,7 @@ impl<'a> Machine<'a> {
                 entries.extend(pairs);
                 Ok(())
             }
-            _ => self.malformed("items are set on what is no dictionary"),
+            _ => self.malformed("items are set on a value that is not a dictionary"),
         }
     }
 
@@ -569,7 +568,7 @@ impl<'a> Machine<'a> {
                             let (module, name) = (module.clone(), name.clone());
                             self.global(module, name)?;
                         }
-                        _ => return self.malformed("a name is no string"),
+                        _ => return self.malformed("a name is not a string"),
                     }
                 }
                 b'R' | 0x81 => self.call()?,
@@ -578,7 +577,7 @@ impl<'a> Machine<'a> {
                     let top = self.top()?;
                     match &mut self.nodes[top] {
                         Node::Call { state, .. } => *state = Some(built),
-                        _ => return self.malformed("a state is set on what was not called"),
+                        _ => return self.malformed("a state is set on a value that is not a call"),
                     }
                 }
                 b'Q' => {
@@ -640,8 +639,8 @@ mod tests {
         fn no_instructions_panic(
             picks in prop::collection::vec((0usize..32, 0u8..4), 0..200),
         ) {
-            // Each opcode with as many operand bytes as it takes, so that the
-            // machine gets far.
+            // Each opcode has the operand bytes that it takes, so that the machine gets
+            // far.
             let opcodes: [(&[u8], usize); 32] = [
                 (b"(", 0), (b"0", 0), (b"1", 0), (b"2", 0), (b"N", 0), (b"\x88", 0), (b")", 0),
                 (b"t", 0), (b"\x85", 0), (b"\x86", 0), (b"\x87", 0), (b"]", 0), (b"l", 0),

@@ -1,4 +1,4 @@
-//! PyTorch state dicts: `.pth` files, the zip format and the one before it.
+//! Reads PyTorch state dicts: `.pth` files in the zip format and in the older one.
 
 use super::pickle::{Id, Node, Pickle};
 use super::{
@@ -9,22 +9,23 @@ use std::io::{Cursor, Read};
 use zip::ZipArchive;
 
 const FORMAT: &str = "a PyTorch state dict";
-/// First value of the old format.
+/// The first value of a file in the old format.
 const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-/// Keys under which training scripts keep the state dict among other things.
+/// Keys under which training scripts keep the state dict.
 const NESTED: [&str; 4] = ["state_dict", "model", "net", "model_state_dict"];
-/// The entries of an archive together; more is no face network.
+/// Size limit of all entries of an archive together, bytes. No face network has more.
 const MAX_ARCHIVE: u64 = 1 << 29;
-/// The pickle among them: names and shapes, no numbers.
+/// Size limit of the pickle among them, which holds only names and shapes, bytes.
 const MAX_PICKLE: u64 = 1 << 26;
 
-/// Reads a state dict. Integer tensors (counters of batch normalization) are
-/// left out, and so is the prefix `module.` that parallel training adds.
+/// Reads a state dict as f32. Integer tensors (counters of batch normalization) are
+/// skipped, and the prefix `module.`, which parallel training adds, is removed. Fails if
+/// the file is damaged, cut short or refers to anything but tensors.
 pub fn read(bytes: &[u8]) -> Result<Tensors, WeightsError> {
     if bytes.starts_with(b"PK\x03\x04") { read_zip(bytes) } else { read_legacy(bytes) }
 }
 
-/// Storages by key.
+/// Bytes of the storages, by key.
 type Storages<'a> = HashMap<String, std::borrow::Cow<'a, [u8]>>;
 
 fn broken(reason: impl Into<String>) -> WeightsError {
@@ -34,8 +35,8 @@ fn broken(reason: impl Into<String>) -> WeightsError {
 fn read_zip(bytes: &[u8]) -> Result<Tensors, WeightsError> {
     let (entries, fault) = match ZipArchive::new(Cursor::new(bytes)) {
         Ok(archive) => (listed(archive)?, None),
-        // The list of entries is at the end: of an archive that is cut short the
-        // entries before the cut still tell which tensor is the first to miss.
+        // An archive has its list of entries at the end. If it is cut short, the entries
+        // before the cut still show which tensor is the first one missing.
         Err(error) => (in_order(bytes), Some(error.to_string())),
     };
     let entry = |name: &str| entries.iter().find(|(entry, _)| entry == name).map(|(_, b)| b);
@@ -59,7 +60,7 @@ fn read_zip(bytes: &[u8]) -> Result<Tensors, WeightsError> {
         }
     }
     let tensors = state_dict(&pickle, &storages)?;
-    // Everything there but the list itself: not what was saved.
+    // Every entry is readable, but without its list the archive is not what was saved.
     if fault.is_some() { Err(damaged(&fault)) } else { Ok(tensors) }
 }
 
@@ -78,8 +79,8 @@ fn listed(mut archive: ZipArchive<Cursor<&[u8]>>) -> Result<Vec<(String, Vec<u8>
     Ok(entries)
 }
 
-/// The entries from the beginning up to the first that is not whole (APPNOTE.TXT,
-/// sections 4.3.7 and 4.3.9): stored ones, which is all that PyTorch writes.
+/// The entries up to the first incomplete one (APPNOTE.TXT, sections 4.3.7 and 4.3.9).
+/// Only stored entries are read; PyTorch writes no others.
 fn in_order(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut entries = Vec::new();
     let mut rest = bytes;
@@ -90,13 +91,13 @@ fn in_order(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
     entries
 }
 
-/// One stored entry, and what follows it.
+/// One stored entry, and the bytes after it.
 fn stored_entry(bytes: &[u8]) -> Option<(String, &[u8], &[u8])> {
     const HEADER: usize = 30;
     const DESCRIPTOR: &[u8] = b"PK\x07\x08";
     let header = bytes.get(..HEADER)?.strip_prefix(b"PK\x03\x04")?;
-    // Behind the signature: flags at 2, method at 4, size at 14, lengths of name
-    // and extra field at 22 and 24.
+    // After the signature: flags at 2, method at 4, size at 14, lengths of name and extra
+    // field at 22 and 24.
     let short = |at: usize| usize::from(u16::from_le_bytes([header[at], header[at + 1]]));
     let (flags, method, name, extra) = (short(2), short(4), short(22), short(24));
     if method != 0 {
@@ -108,8 +109,8 @@ fn stored_entry(bytes: &[u8]) -> Option<(String, &[u8], &[u8])> {
         let size = short(14) | short(16) << 16;
         return Some((name, data.get(..size)?, &data[size..]));
     }
-    // The size stands behind the data, as 4 or 8 bytes after signature and
-    // checksum; where the signature is only data, it does not fit.
+    // The size follows the data, as 4 or 8 bytes after signature and checksum. If the
+    // signature is only part of the data, the size does not fit.
     let signatures = data.windows(4).enumerate().filter(|(_, four)| *four == DESCRIPTOR);
     for (size, _) in signatures {
         let tail = &data[size..];
@@ -125,7 +126,7 @@ fn stored_entry(bytes: &[u8]) -> Option<(String, &[u8], &[u8])> {
     None
 }
 
-/// Unpacks an entry, as far as the budget allows.
+/// Unpacks an entry of at most the permitted size.
 fn content(file: impl Read, name: &str, left: u64) -> Result<Vec<u8>, std::io::Error> {
     let most = if name.ends_with("data.pkl") { left.min(MAX_PICKLE) } else { left };
     let mut content = Vec::new();
@@ -149,9 +150,9 @@ fn read_legacy(bytes: &[u8]) -> Result<Tensors, WeightsError> {
     }
     let protocol = next()?;
     if protocol.index(protocol.root()) != Some(1001) {
-        return Err(broken("it has another protocol than 1001"));
+        return Err(broken("its protocol is not 1001"));
     }
-    // Sizes of C types, which the storages' own types make redundant.
+    // Skips the sizes of C types, which the storages' own types make redundant.
     next()?;
     let object = next()?;
     let keys = next()?;
@@ -161,7 +162,7 @@ fn read_legacy(bytes: &[u8]) -> Result<Tensors, WeightsError> {
     let mut rest = &bytes[at..];
     for id in keys.members(keys.root()).ok_or_else(|| broken("the list of storages is missing"))? {
         let key = keys.text(*id).ok_or_else(|| broken("a storage has no name"))?;
-        // Storages are numbers to a reader; the tensor in it has a name.
+        // Storages have only numbers, so an error names the tensor in it.
         let name = names.get(key).cloned().unwrap_or_else(|| format!("storage {key}"));
         let truncated = |need, got| WeightsError::Truncated { name: name.clone(), need, got };
         let Some((count, after)) = rest.split_first_chunk::<8>() else {
@@ -171,7 +172,7 @@ fn read_legacy(bytes: &[u8]) -> Result<Tensors, WeightsError> {
         let need = usize::try_from(u64::from_le_bytes(*count))
             .ok()
             .and_then(|count| count.checked_mul(size))
-            .ok_or_else(|| broken(format!("storage {key} is beyond counting")))?;
+            .ok_or_else(|| broken(format!("storage {key} is too large")))?;
         if after.len() < need {
             return Err(truncated(need, after.len()));
         }
@@ -185,8 +186,8 @@ fn read_legacy(bytes: &[u8]) -> Result<Tensors, WeightsError> {
     state_dict(&object, &storages)
 }
 
-/// Bytes an element of each storage takes: of all that the pickle speaks of, an
-/// optimizer's included, for they lie between those that matter.
+/// Bytes per element of every storage in the pickle. An optimizer's storages are
+/// included, because they lie between those that matter.
 fn storage_sizes(pickle: &Pickle<'_>) -> HashMap<String, usize> {
     (0..pickle.nodes().len())
         .filter_map(|id| storage(pickle, id))
@@ -194,7 +195,7 @@ fn storage_sizes(pickle: &Pickle<'_>) -> HashMap<String, usize> {
         .collect()
 }
 
-/// The tensor in each storage of the state dict.
+/// Name of the tensor in each storage of the state dict, by key.
 fn storage_names(pickle: &Pickle<'_>) -> HashMap<String, String> {
     let entries = find_state_dict(pickle).unwrap_or_default();
     entries
@@ -241,14 +242,14 @@ fn state_dict(pickle: &Pickle<'_>, storages: &Storages<'_>) -> Result<Tensors, W
     Ok(tensors)
 }
 
-/// Arguments of the tensor behind a value, a parameter unwrapped.
+/// Arguments of the call that rebuilds a tensor, also if a parameter wraps it.
 fn tensor_arguments<'p>(pickle: &'p Pickle<'_>, id: Id) -> Option<&'p [Id]> {
     let arguments = pickle.arguments(id)?;
     match pickle.called(id)?.1 {
         "_rebuild_tensor_v2" | "_rebuild_tensor" => Some(arguments),
         "_rebuild_parameter" => {
             let inner = *arguments.first()?;
-            // One level: a parameter of a parameter does not exist.
+            // One level is enough, because parameters are not nested.
             (pickle.called(inner)?.1.starts_with("_rebuild_tensor"))
                 .then(|| pickle.arguments(inner))?
         }
@@ -275,9 +276,9 @@ fn tensor(
     budget: &mut Budget,
 ) -> Result<Option<Tensor>, WeightsError> {
     let fault = |reason: &str| broken(format!("{name} {reason}"));
-    let arguments = tensor_arguments(pickle, id).ok_or_else(|| fault("is no tensor"))?;
+    let arguments = tensor_arguments(pickle, id).ok_or_else(|| fault("is not a tensor"))?;
     let [storage_id, offset, shape, strides, ..] = *arguments else {
-        return Err(fault("is no tensor"));
+        return Err(fault("is not a tensor"));
     };
     let (key, kind) = storage(pickle, storage_id).ok_or_else(|| fault("has no storage"))?;
     let indices = |id| -> Option<Vec<usize>> {
@@ -290,15 +291,16 @@ fn tensor(
         .get(key)
         .ok_or_else(|| fault(&format!("needs storage {key}, which is missing")))?;
     if shape.len() != strides.len() {
-        return Err(fault("has as many strides as no shape"));
+        return Err(fault("has strides that do not fit its shape"));
     }
-    let count = element_count(&shape).ok_or_else(|| fault("has a shape beyond counting"))?;
+    let count = element_count(&shape).ok_or_else(|| fault("has a shape that is too large"))?;
     let last = shape.iter().zip(&strides).try_fold(offset, |at, (side, stride)| {
         side.saturating_sub(1).checked_mul(*stride).and_then(|step| at.checked_add(step))
     });
     let size = element_size(kind);
     let held = bytes.len() / size;
-    // A stride of zero would let a small file claim any number of elements.
+    // Compares counts too, because a stride of zero would let a small file claim any
+    // number of elements.
     let end = match last {
         _ if count == 0 => offset.min(held),
         Some(last) if last < held && count <= held => last + 1,
@@ -309,7 +311,7 @@ fn tensor(
         }
     };
     let offset = offset.min(end);
-    // What is decoded may be more than what is kept.
+    // More may be decoded than is kept.
     budget.spend(FORMAT, name, count.max(end - offset))?;
     let bytes = &bytes[offset * size..end * size];
     let values = match kind {

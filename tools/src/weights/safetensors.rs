@@ -1,4 +1,4 @@
-//! `.safetensors` files.
+//! Reads and writes `.safetensors` files.
 
 use super::{Tensor, Tensors, WeightsError, bf16_values, f16_values, f32_values};
 use safetensors::tensor::TensorView;
@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 const FORMAT: &str = "a safetensors file";
 
-/// Reads all floating tensors; integer ones (counters) are left out.
+/// Reads all floating-point tensors as f32. Integer tensors (counters) are skipped, and
+/// the prefix `module.` is removed.
 pub fn read(bytes: &[u8]) -> Result<Tensors, WeightsError> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| {
         first_cut(bytes).unwrap_or_else(|| WeightsError::format(FORMAT, error.to_string()))
@@ -30,8 +31,8 @@ pub fn read(bytes: &[u8]) -> Result<Tensors, WeightsError> {
     Ok(tensors)
 }
 
-/// All tensors as f32, and texts of the writer's own beside them. The same tensors
-/// give the same bytes.
+/// Writes all tensors as f32, with texts as metadata. The same tensors give the same
+/// bytes.
 pub fn write(
     tensors: &Tensors,
     texts: Option<HashMap<String, String>>,
@@ -55,15 +56,14 @@ pub fn write(
     safetensors::serialize(views, texts).map_err(faulty)
 }
 
-/// The texts beside the tensors.
+/// Reads the texts in the metadata.
 pub fn texts(bytes: &[u8]) -> Result<HashMap<String, String>, WeightsError> {
     let (_, metadata) = SafeTensors::read_metadata(bytes)
         .map_err(|error| WeightsError::format(FORMAT, error.to_string()))?;
     Ok(metadata.metadata().clone().unwrap_or_default())
 }
 
-/// The first tensor, by its place, that the file ends before, if that is what is
-/// wrong with it.
+/// If the file is cut short: the first tensor, in file order, that is incomplete.
 fn first_cut(bytes: &[u8]) -> Option<WeightsError> {
     let (length, rest) = bytes.split_first_chunk::<8>()?;
     let header = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
