@@ -129,15 +129,6 @@ pub struct Output {
     pub keep: Option<Newcomer>,
 }
 
-/// Calibration of a recognizer's similarities.
-#[derive(Clone, Debug)]
-pub struct ScoreCalibration {
-    /// Similarity thresholds by false accept rate.
-    pub thresholds: ThresholdTable,
-    /// Likelihood ratio by similarity; `None` if it was not measured.
-    pub likelihood: Option<Likelihood>,
-}
-
 /// One door with everything that decides.
 #[derive(Clone, Debug)]
 pub struct Controller {
@@ -274,8 +265,8 @@ impl Controller {
 
     /// Replaces the models' calibration, and the gallery by one with the new models'
     /// templates. Drops all evidence.
-    pub fn set_models(&mut self, worth: ScoreCalibration, gallery: Gallery) {
-        self.worth = worth;
+    pub fn set_models(&mut self, calibration: ScoreCalibration, gallery: Gallery) {
+        self.calibration = calibration;
         self.set_gallery(gallery);
     }
 
