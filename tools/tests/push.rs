@@ -6,7 +6,7 @@
 #![expect(clippy::print_stderr, reason = "the reason for ignoring tests is not their output")]
 
 use facelatch::models::{MANIFEST, Models};
-use facelatch_tools::export::self_test;
+use facelatch_tools::deliver::export::self_test;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use std::net::TcpListener;

@@ -2,9 +2,9 @@
 //! FACELATCH_UPDATE=1 writes them again.
 
 use facelatch::vision::embed::Embedding;
-use facelatch_tools::evaluate::open::{Face, Subjects, measure};
-use facelatch_tools::evaluate::{Data, FORMAT, Report, closed, figures, html};
-use facelatch_tools::identification::Settings;
+use facelatch_tools::measure::identification::Settings;
+use facelatch_tools::measure::report::open::{Face, Subjects, measure};
+use facelatch_tools::measure::report::{Data, FORMAT, Report, closed, figures, html};
 use std::path::Path;
 
 /// If set, golden files are written again.

@@ -1,6 +1,6 @@
 //! How commands that train are told what may happen to a face.
 
-use crate::augment::{Augment, Change};
+use crate::data::augment::{Augment, Change};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 

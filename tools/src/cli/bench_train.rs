@@ -1,8 +1,8 @@
 //! `bench-train`: images a second of a training step.
 
 use super::say;
-use crate::bench_train::{Bench, median, recipe};
 use crate::device;
+use crate::train::bench::{Bench, median, recipe};
 use anyhow::{Result, ensure};
 use clap::Args;
 use serde::Serialize;

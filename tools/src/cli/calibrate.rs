@@ -2,12 +2,12 @@
 
 use super::import::{Thresholds, update_manifest};
 use super::say;
-use crate::calibrate::calibrate;
-use crate::comparisons::Comparisons;
-use crate::lfw::{self, Pairs, all_photos, names_in};
-use crate::likelihood;
-use crate::metrics::Scores;
-use crate::photos;
+use crate::data::photos;
+use crate::measure::calibrate::calibrate;
+use crate::measure::comparisons::Comparisons;
+use crate::measure::lfw::{self, Pairs, all_photos, names_in};
+use crate::measure::likelihood;
+use crate::measure::metrics::Scores;
 use anyhow::Result;
 use clap::Args;
 use facelatch::models::Models;
@@ -154,7 +154,7 @@ pub fn thresholds(models: &Models, images: &Path, people: &Path) -> Result<Thres
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::likelihood::Line;
+    use crate::measure::likelihood::Line;
 
     #[test]
     fn a_manifest_says_what_was_measured() {

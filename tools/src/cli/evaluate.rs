@@ -2,20 +2,20 @@
 //! JSON.
 
 use super::calibrate::write;
-use crate::calibrate::calibrate;
-use crate::chart::Picture;
+use crate::data::photos;
 use crate::device;
-use crate::evaluate::gather::{self, Gathered};
-use crate::evaluate::open::{self, Face, Open, Protocol, Subjects};
-use crate::evaluate::{FORMAT, Report, closed, figures, html};
 use crate::files;
-use crate::identification::Settings;
-use crate::judge;
-use crate::lfw::{Pairs, Photo};
-use crate::metrics::{Accuracy, Scores, accuracy};
-use crate::photos;
-use crate::run::Run;
-use crate::student::Student;
+use crate::measure::calibrate::calibrate;
+use crate::measure::chart::Picture;
+use crate::measure::identification::Settings;
+use crate::measure::lfw::{Pairs, Photo};
+use crate::measure::metrics::{Accuracy, Scores, accuracy};
+use crate::measure::report::gather::{self, Gathered};
+use crate::measure::report::open::{self, Face, Open, Protocol, Subjects};
+use crate::measure::report::{FORMAT, Report, closed, figures, html};
+use crate::train::run_folder::Run;
+use crate::train::torch_net::Student;
+use crate::train::validation;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::models::Models;
@@ -276,7 +276,7 @@ fn embed_in_torch(
     let (mut embeddings, mut logits) = (Vec::new(), Vec::new());
     for batch in crops.chunks(BATCH) {
         let _guard = tch::no_grad_guard();
-        let embedded = judge::embed(&student, batch, &run.record.normalization, false, device);
+        let embedded = validation::embed(&student, batch, &run.record.normalization, false, device);
         let rows = |tensor: &Tensor| -> Result<Vec<Vec<f32>>> {
             Ok(Vec::try_from(tensor.to_device(Device::Cpu))?)
         };

@@ -2,14 +2,15 @@
 
 use super::import::Thresholds;
 use super::say;
-use crate::augment::mirrored;
-use crate::calibrate::calibrate;
-use crate::dataset::Dataset;
-use crate::export::{Agreement, PORTRAITS, compare, exported, seal, set};
-use crate::metrics::Scores;
-use crate::onnx::OPSET;
-use crate::run::{Run, RunRecord};
-use crate::{files, photos};
+use crate::data::augment::mirrored;
+use crate::data::dataset::Dataset;
+use crate::data::photos;
+use crate::deliver::export::{Agreement, PORTRAITS, compare, exported, seal, set};
+use crate::files;
+use crate::measure::calibrate::calibrate;
+use crate::measure::metrics::Scores;
+use crate::networks::onnx::OPSET;
+use crate::train::run_folder::{Run, RunRecord};
 use anyhow::{Context, Result};
 use clap::Args;
 use facelatch::models::{MANIFEST, Models, RecipeStep, RecognizerModel};
@@ -218,10 +219,10 @@ pub fn this_step(data: BTreeMap<String, String>) -> RecipeStep {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::Row;
-    use crate::run::HeadKind;
-    use crate::run::tests::noisy;
-    use crate::student::tests::crop;
+    use crate::data::dataset::Row;
+    use crate::train::run_folder::HeadKind;
+    use crate::train::run_folder::tests::noisy;
+    use crate::train::torch_net::tests::crop;
     use facelatch::storage::models::check_folder;
     use tempfile::TempDir;
 

@@ -1,9 +1,9 @@
 //! `import`: trained weights from other projects into ONNX and the manifest.
 
 use crate::files;
-use crate::minifasnet::{self, MiniFasNet};
-use crate::mobilefacenet::MobileFaceNet;
-use crate::mtcnn;
+use crate::networks::minifasnet::{self, MiniFasNet};
+use crate::networks::mobilefacenet::MobileFaceNet;
+use crate::networks::mtcnn;
 use crate::weights::{pytorch, safetensors};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};

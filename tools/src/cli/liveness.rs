@@ -1,6 +1,6 @@
 //! `liveness`: how often people are refused and prints and screens let in.
 
-use crate::presentations::{QUANTILES, Report, present, report};
+use crate::measure::liveness::{QUANTILES, Report, present, report};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::models::Models;

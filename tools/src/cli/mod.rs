@@ -20,7 +20,7 @@ mod train;
 mod training;
 mod verify;
 
-use crate::memory;
+use crate::train::memory;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 

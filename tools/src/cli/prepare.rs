@@ -2,9 +2,9 @@
 
 use super::say;
 use super::signals;
-use crate::dataset::counted;
+use crate::data::dataset::counted;
+use crate::data::prepare::{Ended, Found, Report, Settings, Task, prepare};
 use crate::parallel;
-use crate::prepare::{Ended, Found, Report, Settings, Task, prepare};
 use anyhow::{Result, bail};
 use clap::Args;
 use facelatch::models::Models;

@@ -1,8 +1,8 @@
 //! `push`: a set of models to a device.
 
 use super::say;
-use crate::photos;
-use crate::push::{Host, Set};
+use crate::data::photos;
+use crate::deliver::push::{Host, Set};
 use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};

@@ -3,17 +3,17 @@
 use super::say;
 use super::signals;
 use super::training::{Data, Options, follow, read_weights};
-use crate::checkpoint::Checkpoint;
-use crate::judge::Judge;
-use crate::mobilefacenet::MobileFaceNet;
-use crate::photos;
-use crate::recipe::Recipe;
-use crate::search::{
+use crate::data::photos;
+use crate::networks::mobilefacenet::MobileFaceNet;
+use crate::train::checkpoint::Checkpoint;
+use crate::train::data::TrainingData;
+use crate::train::recipe::Recipe;
+use crate::train::search::{
     self, LEARNING_RATES, MOMENTUMS, Point, Row, Told, Tried, available_memory, best, bytes_each,
     csv, grid, text,
 };
+use crate::train::validation::Judge;
 use crate::train::{Diverged, Interrupted, Start, train};
-use crate::training_data::TrainingData;
 use crate::weights::safetensors;
 use crate::{device, files, parallel};
 use anyhow::{Context, Result, bail, ensure};
@@ -239,9 +239,9 @@ fn told_point(row: &Row) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::augment::Augment;
-    use crate::student::tests::noise;
-    use crate::training_data::tests::four_people;
+    use crate::data::augment::Augment;
+    use crate::train::data::tests::four_people;
+    use crate::train::torch_net::tests::noise;
 
     fn tried(learning_rate: f64, stopped: bool) -> Option<Tried> {
         let recipe = Recipe {

@@ -1,9 +1,9 @@
 //! `split`: a data set in parts.
 
 use super::say;
-use crate::dataset::{self, Dataset, Row, counted, some_of};
-use crate::lfw::{Pairs, check_apart, names_in, people_of};
-use crate::split::{PARTS, Shares, by_person, by_photo, count_people, of_people};
+use crate::data::dataset::{self, Dataset, Row, counted, some_of};
+use crate::data::split::{PARTS, Shares, by_person, by_photo, count_people, of_people};
+use crate::measure::lfw::{Pairs, check_apart, names_in, people_of};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde::Serialize;

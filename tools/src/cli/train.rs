@@ -2,8 +2,8 @@
 
 use super::signals;
 use super::training::{Data, Options, Place, follow, read_weights};
-use crate::recipe::Recipe;
 use crate::train::Start;
+use crate::train::recipe::Recipe;
 use anyhow::{Result, ensure};
 use clap::Args;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 //! `verify`: how well a set of models tells people apart.
 
-use crate::lfw::{Pairs, Photo};
-use crate::metrics::{Accuracy, AtThreshold, Scores, accuracy, at_thresholds};
-use crate::photos::{self, Outcome};
+use crate::data::photos::{self, Outcome};
+use crate::measure::lfw::{Pairs, Photo};
+use crate::measure::metrics::{Accuracy, AtThreshold, Scores, accuracy, at_thresholds};
 use anyhow::{Result, bail};
 use clap::Args;
 use facelatch::models::Models;

@@ -1,7 +1,7 @@
 //! A floating-point network as the quantizer sees it: one step for each tensor that will
 //! be stored in bytes.
 
-use crate::onnx::Conv;
+use crate::networks::onnx::Conv;
 use crate::weights::Tensor;
 use prost::Message;
 use std::collections::HashMap;
@@ -459,7 +459,7 @@ mod tests {
     use super::super::simulate::{Simulation, normalized};
     use super::super::toy;
     use super::*;
-    use crate::student::tests::noise;
+    use crate::train::torch_net::tests::noise;
     use facelatch::nn::Normalization;
     use tch::Device;
 

@@ -1,7 +1,7 @@
 //! Calibration pictures: the inputs of the networks when photos pass through the device's
 //! own detector, including candidates that it rejects.
 
-use crate::photos::{self, Outcome};
+use crate::data::photos::{self, Outcome};
 use anyhow::Result;
 use facelatch::models::Models;
 use facelatch::nn::Pictures;

@@ -1,6 +1,6 @@
 //! A small random network with every feature of the real ones, for tests.
 
-use crate::onnx::{Conv, GraphBuilder, Side};
+use crate::networks::onnx::{Conv, GraphBuilder, Side};
 use crate::weights::Tensor;
 use facelatch::nn::Normalization;
 use facelatch::nn::{self, Network, Pictures, Signature};

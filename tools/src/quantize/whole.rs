@@ -1,7 +1,7 @@
 //! Compares two sets of models end to end on the same photos.
 
-use crate::metrics::Scores;
-use crate::photos::{Outcome, process};
+use crate::data::photos::{Outcome, process};
+use crate::measure::metrics::Scores;
 use anyhow::Result;
 use facelatch::models::Models;
 use facelatch::vision::embed::Embedding;

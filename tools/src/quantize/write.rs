@@ -6,7 +6,7 @@
 use super::graph::{Linear, Op};
 use super::ranges::Affine;
 use super::simulate::{Quantized, WEIGHT_LIMIT};
-use crate::onnx::{GraphBuilder, Whole};
+use crate::networks::onnx::{GraphBuilder, Whole};
 use crate::weights::Tensor;
 
 /// The integers of a layer.

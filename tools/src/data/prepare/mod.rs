@@ -1,0 +1,320 @@
+//! Photos into a data set: faces found by the device's own detector, aligned and cut
+//! out, with the keypoints they were found by.
+//!
+//! Below the data set's folder each photo leaves `crops/PERSON/STEM.png`, of further
+//! faces `STEM-2.png` and on, and `keypoints/PERSON/STEM.json`; all together
+//! `labels.csv`, `report.json` and `contact.png`. Each file is there as a whole or not
+//! at all, and the keypoints remember what they were made from, so that a second run
+//! does only what is missing or changed.
+
+mod hash;
+mod list;
+mod record;
+mod sheet;
+
+pub use hash::{Duplicate, Look};
+pub use list::{Found, Photo, Unread};
+pub use record::{Keypoints, Record, RecordedFace, Settings, Source};
+
+use crate::data::dataset::{self, Row};
+use crate::data::photos;
+use crate::{files, parallel};
+use anyhow::{Context, Result, bail};
+use facelatch::models::{Models, sha256_hex};
+use facelatch::vision::align::align;
+use facelatch::vision::detect::{Detector, DetectorSettings, Face};
+use facelatch::vision::picture;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+/// What is asked for.
+pub struct Task<'t> {
+    /// Finds the faces.
+    pub models: &'t Models,
+    /// The data set's folder.
+    pub out: &'t Path,
+    /// What the crops depend on beside the photos.
+    pub settings: Settings,
+    /// Photos looked at at once.
+    pub threads: usize,
+}
+
+/// `report.json`: what became of the photos. Names are as the command line's folder or
+/// CSV leads to them.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// Photos looked for.
+    pub photos: usize,
+    /// People with a face in the data set.
+    pub people: usize,
+    /// Faces in the data set.
+    pub faces: usize,
+    /// Photos in which no face was found.
+    pub no_face: Vec<String>,
+    /// Photos with several faces.
+    pub several_faces: Vec<Several>,
+    /// Photos that could not be read, and lines of a CSV that are none.
+    pub unreadable: Vec<Unread>,
+    /// Photos that look like another one.
+    pub duplicates: Vec<Duplicate>,
+    /// People whose photos gave no face.
+    pub people_without_a_face: Vec<String>,
+    /// People with a single face, which no split can share out.
+    pub people_with_one_face: Vec<String>,
+    /// Files that are no photos by their names, by ending.
+    pub other_files: BTreeMap<String, usize>,
+    /// Keypoints in the data set's folder whose photos are not among these.
+    pub left_over: usize,
+    /// What the crops depend on beside the photos.
+    pub settings: Settings,
+}
+
+/// A photo with several faces.
+#[derive(Debug, Serialize)]
+pub struct Several {
+    /// Which.
+    pub photo: String,
+    /// How many.
+    pub faces: usize,
+}
+
+/// How a run ended.
+pub enum Ended {
+    /// All photos were looked at.
+    Done {
+        /// What became of them.
+        report: Box<Report>,
+        /// Photos looked at now; the others were as they were.
+        made: usize,
+        /// How long that took.
+        took: Duration,
+    },
+    /// Somebody stopped it; what was done stays done.
+    Stopped {
+        /// Photos that are done, in this run or before.
+        done: usize,
+        /// All photos.
+        photos: usize,
+    },
+}
+
+/// Looks at the photos and writes the data set, until `stop` is set.
+pub fn prepare(task: &Task, found: Found, stop: &AtomicBool) -> Result<Ended> {
+    let photos = found.photos;
+    let mut records =
+        parallel::each(task.threads, photos.len(), || Ok(()), |(), at| task.kept(&photos[at]))?;
+    let missing: Vec<usize> =
+        (0..photos.len()).filter(|at| records[*at].as_ref().is_none()).collect();
+    let started = Instant::now();
+    let bar = photos::progress(missing.len(), "faces");
+    let detector = || {
+        let minimum_face = task.settings.minimum_face;
+        let settings = DetectorSettings { minimum_face, ..DetectorSettings::default() };
+        Ok(Detector::new(&task.models.detector, settings)?)
+    };
+    let looked =
+        parallel::each_until(stop, task.threads, missing.len(), detector, |detector, at| {
+            let made = task.look(detector, &photos[missing[at]]);
+            bar.inc(1);
+            made
+        })?;
+    bar.finish_and_clear();
+    let took = started.elapsed();
+    let mut unreadable = found.unreadable;
+    let done = photos.len() - looked.iter().filter(|looked| looked.is_none()).count();
+    if done < photos.len() {
+        return Ok(Ended::Stopped { done, photos: photos.len() });
+    }
+    let made = missing.len();
+    for (at, looked) in missing.into_iter().zip(looked.into_iter().flatten()) {
+        match looked {
+            Ok(record) => records[at] = Some(record),
+            Err(unread) => unreadable.push(unread),
+        }
+    }
+    let mut report = Box::new(Report {
+        photos: photos.len(),
+        unreadable,
+        other_files: found.other_files,
+        settings: task.settings.clone(),
+        ..Report::default()
+    });
+    task.finish(&photos, &records, &mut report)?;
+    Ok(Ended::Done { report, made, took })
+}
+
+impl Task<'_> {
+    /// What an earlier run made of a photo, if that still holds.
+    fn kept(&self, photo: &Photo) -> Result<Option<Record>> {
+        let path = self.keypoints(photo);
+        let Some(mut record) = Record::read(&path) else { return Ok(None) };
+        let Ok(source) = Source::stat(&photo.file) else { return Ok(None) };
+        let same = record.photo == photo.name
+            && record.settings == self.settings
+            && record.source.bytes == source.bytes;
+        if !same || !self.crops_are_whole(photo, &record) {
+            return Ok(None);
+        }
+        if record.source.modified != source.modified {
+            // Copied or touched; its bytes say whether it changed.
+            match std::fs::read(&photo.file) {
+                Ok(bytes) if sha256_hex(&bytes) == record.source.sha256 => {}
+                _ => return Ok(None),
+            }
+            record.source.modified = source.modified;
+            record.write(&path)?;
+        }
+        Ok(Some(record))
+    }
+
+    fn crops_are_whole(&self, photo: &Photo, record: &Record) -> bool {
+        record.crops().all(|(at, digest)| {
+            std::fs::read(self.crop(photo, at)).is_ok_and(|bytes| sha256_hex(&bytes) == digest)
+        })
+    }
+
+    /// Finds a photo's faces and writes crops, then keypoints.
+    fn look(&self, detector: &mut Detector, photo: &Photo) -> Result<Result<Record, Unread>> {
+        let read = Source::read(&photo.file).and_then(|(source, bytes)| {
+            Ok((source, picture::decode(&photo.file, &bytes).map_err(|e| e.to_string())?))
+        });
+        let (source, frame) = match read {
+            Ok(read) => read,
+            Err(reason) => return Ok(Err(photo.unread(reason))),
+        };
+        let found = detector.detect(&frame).with_context(|| photo.file.display().to_string())?;
+        let mut faces: Vec<Face> = found.to_vec();
+        // Stable: of two as large as each other the likelier face comes first.
+        faces.sort_by(|a, b| b.rect.area().total_cmp(&a.rect.area()));
+        let path = self.keypoints(photo);
+        let before = Record::read(&path).map_or(0, |record| record.crops().count());
+        let wanted = if self.settings.every_face { faces.len() } else { faces.len().min(1) };
+        let mut recorded = Vec::with_capacity(faces.len());
+        for (at, face) in faces.iter().enumerate() {
+            let mut crop = None;
+            if at < wanted {
+                let png = picture::encode_png(align(&frame, &face.landmarks).frame())?;
+                files::replace_unsynced(&self.crop(photo, at), &png)?;
+                crop = Some(sha256_hex(&png));
+            }
+            recorded.push(RecordedFace::new(face, crop));
+        }
+        let record = Record {
+            photo: photo.name.clone(),
+            width: frame.width(),
+            height: frame.height(),
+            faces: recorded,
+            look: Look::of(&frame),
+            source,
+            settings: self.settings.clone(),
+        };
+        record.write(&path)?;
+        for at in wanted..before {
+            let crop = self.crop(photo, at);
+            std::fs::remove_file(&crop)
+                .or_else(gone)
+                .with_context(|| crop.display().to_string())?;
+        }
+        Ok(Ok(record))
+    }
+
+    fn keypoints(&self, photo: &Photo) -> PathBuf {
+        self.out.join("keypoints").join(&photo.folder).join(format!("{}.json", photo.stem))
+    }
+
+    /// Where a photo's face goes, the largest being 0.
+    fn crop(&self, photo: &Photo, face: usize) -> PathBuf {
+        let name = match face {
+            0 => format!("{}.png", photo.stem),
+            _ => format!("{}-{}.png", photo.stem, face + 1),
+        };
+        self.out.join("crops").join(&photo.folder).join(name)
+    }
+
+    /// Writes what belongs to all photos together.
+    fn finish(
+        &self,
+        photos: &[Photo],
+        records: &[Option<Record>],
+        report: &mut Report,
+    ) -> Result<()> {
+        let rows = self.rows(photos, records);
+        let mut faces: BTreeMap<&str, usize> =
+            photos.iter().map(|photo| (photo.person.as_str(), 0)).collect();
+        for row in &rows {
+            *faces.entry(&row.person).or_default() += 1;
+        }
+        let people = |wanted: usize| -> Vec<String> {
+            let people = faces.iter().filter(|(_, count)| **count == wanted);
+            people.map(|(person, _)| (*person).to_owned()).collect()
+        };
+        report.people_without_a_face = people(0);
+        report.people_with_one_face = people(1);
+        report.people = faces.len() - report.people_without_a_face.len();
+        report.faces = rows.len();
+        let mut seen = Vec::new();
+        for (photo, record) in photos.iter().zip(records) {
+            let Some(record) = record else { continue };
+            match record.faces.len() {
+                0 => report.no_face.push(photo.name.clone()),
+                1 => {}
+                faces => report.several_faces.push(Several { photo: photo.name.clone(), faces }),
+            }
+            if !record.faces.is_empty() {
+                seen.push((photo.name.as_str(), photo.person.as_str(), record.look));
+            }
+        }
+        report.duplicates = hash::duplicates(&seen);
+        report.left_over = self.left_over(photos);
+        files::replace(&self.out.join("report.json"), &serde_json::to_vec_pretty(&report)?)?;
+        if rows.is_empty() {
+            let why = report.unreadable.first().map(|unread| format!(": {}", unread.reason));
+            bail!("no face in any photo{}", why.unwrap_or_default());
+        }
+        let sheet = picture::encode_png(&sheet::sheet(&rows)?)?;
+        files::replace(&self.out.join("contact.png"), &sheet)?;
+        dataset::write(&rows, &self.out.join("labels.csv"))
+    }
+
+    /// The faces in the photos' order, people numbered by name unless they have numbers.
+    fn rows(&self, photos: &[Photo], records: &[Option<Record>]) -> Vec<Row> {
+        let with_crops: Vec<(&Photo, usize)> = photos
+            .iter()
+            .zip(records)
+            .filter_map(|(photo, record)| Some((photo, record.as_ref()?.crops().count())))
+            .filter(|(_, crops)| *crops > 0)
+            .collect();
+        let names: BTreeSet<&str> =
+            with_crops.iter().map(|(photo, _)| photo.person.as_str()).collect();
+        let numbers: BTreeMap<&str, usize> =
+            names.into_iter().enumerate().map(|(number, name)| (name, number)).collect();
+        let mut rows = Vec::new();
+        for (photo, crops) in with_crops {
+            let number = numbers.get(photo.person.as_str()).copied().unwrap_or_default();
+            rows.extend((0..crops).map(|at| Row {
+                path: self.crop(photo, at),
+                label: photo.label.unwrap_or(number),
+                person: photo.person.clone(),
+                group: photo.group.clone(),
+            }));
+        }
+        rows
+    }
+
+    /// How many keypoints are of none of these photos.
+    fn left_over(&self, photos: &[Photo]) -> usize {
+        let known: BTreeSet<PathBuf> = photos.iter().map(|photo| self.keypoints(photo)).collect();
+        let files = walkdir::WalkDir::new(self.out.join("keypoints")).into_iter().flatten();
+        files
+            .filter(|file| file.path().extension().is_some_and(|ending| ending == "json"))
+            .filter(|file| !known.contains(file.path()))
+            .count()
+    }
+}
+
+fn gone(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}

@@ -1,0 +1,196 @@
+//! The contact sheet: what is in a data set at a glance, each person's faces below the
+//! name, of bounded size.
+
+use crate::data::dataset::{Row, read_crop};
+use anyhow::Result;
+use embedded_graphics::draw_target::DrawTarget;
+use embedded_graphics::geometry::{Dimensions, OriginDimensions, Point, Size};
+use embedded_graphics::mono_font::iso_8859_1::FONT_6X10;
+use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
+use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
+use embedded_graphics::text::{Baseline, Text};
+use embedded_graphics::{Drawable, Pixel};
+use facelatch::vision::align::CROP_SIDE;
+use facelatch::vision::frame::Frame;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+/// Side of a face on the sheet, pixels: half a crop.
+const TILE: usize = CROP_SIDE / 2;
+/// Of names.
+const FONT: &MonoFont<'_> = &FONT_6X10;
+/// Width and height of a letter, pixels.
+const LETTER: (usize, usize) =
+    (FONT.character_size.width as usize, FONT.character_size.height as usize);
+/// Between things, pixels.
+const GAP: usize = 4;
+/// Faces a row of the sheet, and of one person at most.
+const ACROSS: usize = 16;
+/// Faces on the sheet, at about 4 kB each in the file.
+const MOST_FACES: usize = 1024;
+
+const PAPER: [u8; 3] = [24, 24, 24];
+const INK: [u8; 3] = [230, 230, 230];
+
+/// A person's place on the sheet.
+struct Block<'r> {
+    person: String,
+    /// Those of the person's faces that are shown.
+    faces: Vec<&'r Row>,
+    /// Column and row of the first, in tiles.
+    place: (usize, usize),
+}
+
+/// Draws the people in the order of their labels, as many faces of each as there is room
+/// for, evenly taken.
+pub fn sheet(rows: &[Row]) -> Result<Frame> {
+    let blocks = blocks(rows);
+    let down = blocks.last().map_or(1, |block| block.place.1 + 1);
+    let (step_x, step_y) = (TILE + GAP, TILE + LETTER.1 + 2 * GAP);
+    let mut sheet = Frame::filled(ACROSS * step_x + GAP, down * step_y + GAP, PAPER);
+    for Block { person, faces, place } in &blocks {
+        let (x, y) = (GAP + place.0 * step_x, GAP + place.1 * step_y);
+        write(&mut sheet, person, (x, y), faces.len() * step_x - GAP);
+        for (at, row) in faces.iter().enumerate() {
+            let crop = read_crop(&row.path)?;
+            draw(&mut sheet, crop.frame(), (x + at * step_x, y + LETTER.1 + GAP));
+        }
+    }
+    Ok(sheet)
+}
+
+fn blocks(rows: &[Row]) -> Vec<Block<'_>> {
+    let mut of: BTreeMap<usize, Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        of.entry(row.label).or_default().push(row);
+    }
+    let of: Vec<Vec<&Row>> = of.into_values().collect();
+    let people = evenly(&of, MOST_FACES);
+    let most = (MOST_FACES / people.len().max(1)).clamp(1, ACROSS);
+    let (mut column, mut line) = (0, 0);
+    let mut blocks = Vec::with_capacity(people.len());
+    for faces in people {
+        let faces: Vec<&Row> = evenly(faces, most).into_iter().copied().collect();
+        if column + faces.len() > ACROSS {
+            (column, line) = (0, line + 1);
+        }
+        let person = faces.first().map(|row| row.person.clone()).unwrap_or_default();
+        let place = (column, line);
+        column += faces.len();
+        blocks.push(Block { person, faces, place });
+    }
+    blocks
+}
+
+/// At most so many of them, from all over.
+fn evenly<T>(all: &[T], most: usize) -> Vec<&T> {
+    let count = all.len().min(most);
+    (0..count).map(|at| &all[at * all.len() / count]).collect()
+}
+
+/// A crop at half its size, each pixel the mean of four.
+fn draw(sheet: &mut Frame, crop: &Frame, (left, top): (usize, usize)) {
+    let width = sheet.width();
+    for y in 0..TILE {
+        let (upper, lower) = (crop.row(2 * y), crop.row(2 * y + 1));
+        let start = ((top + y) * width + left) * 3;
+        for (at, value) in sheet.pixels_mut()[start..start + TILE * 3].iter_mut().enumerate() {
+            let (x, channel) = (at / 3, at % 3);
+            let (one, two) = (6 * x + channel, 6 * x + 3 + channel);
+            let sum: u16 =
+                [upper[one], upper[two], lower[one], lower[two]].map(u16::from).iter().sum();
+            *value = ((sum + 2) / 4) as u8;
+        }
+    }
+}
+
+/// A name as far as there is room; letters that the font lacks are question marks.
+fn write(sheet: &mut Frame, text: &str, (left, top): (usize, usize), room: usize) {
+    let shown: String = text.chars().take(room / LETTER.0).collect();
+    let [red, green, blue] = INK;
+    let look = MonoTextStyle::new(FONT, Rgb888::new(red, green, blue));
+    let at = Point::new(left as i32, top as i32);
+    let Ok(_) = Text::with_baseline(&shown, at, look, Baseline::Top).draw(&mut Paper(sheet));
+}
+
+/// A sheet that is written on.
+struct Paper<'s>(&'s mut Frame);
+
+impl OriginDimensions for Paper<'_> {
+    fn size(&self) -> Size {
+        Size::new(self.0.width() as u32, self.0.height() as u32)
+    }
+}
+
+impl DrawTarget for Paper<'_> {
+    type Color = Rgb888;
+    type Error = Infallible;
+
+    fn draw_iter<I>(&mut self, pixels: I) -> Result<(), Infallible>
+    where
+        I: IntoIterator<Item = Pixel<Rgb888>>,
+    {
+        let (bounds, width) = (self.bounding_box(), self.0.width());
+        for Pixel(at, colour) in pixels.into_iter().filter(|pixel| bounds.contains(pixel.0)) {
+            let start = (at.y as usize * width + at.x as usize) * 3;
+            let ink = [colour.r(), colour.g(), colour.b()];
+            self.0.pixels_mut()[start..start + 3].copy_from_slice(&ink);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(photos: &[usize]) -> Vec<Row> {
+        let of = |(label, count): (usize, &usize)| {
+            (0..*count).map(move |at| Row {
+                path: format!("{label}/{at}.png").into(),
+                label,
+                person: format!("p{label}"),
+                group: None,
+            })
+        };
+        photos.iter().enumerate().flat_map(of).collect()
+    }
+
+    #[test]
+    fn people_stand_side_by_side_and_none_is_broken() {
+        let rows = rows(&[3, 12, 0, 2, 40]);
+        let blocks = blocks(&rows);
+        let places: Vec<_> = blocks.iter().map(|block| (block.place, block.faces.len())).collect();
+        assert_eq!(places, [((0, 0), 3), ((3, 0), 12), ((0, 1), 2), ((0, 2), 16)]);
+        assert_eq!(blocks[3].faces[15].path, std::path::Path::new("4/37.png"));
+    }
+
+    #[test]
+    fn many_people_make_no_larger_sheet() {
+        for people in [100, 5000] {
+            let rows = rows(&vec![30; people]);
+            let blocks = blocks(&rows);
+            let faces: usize = blocks.iter().map(|block| block.faces.len()).sum();
+            let down = blocks.last().expect("people").place.1;
+            assert!(faces <= MOST_FACES && faces > MOST_FACES / 2, "{faces}");
+            assert!(down < 100, "{down}");
+        }
+    }
+
+    #[test]
+    fn names_and_faces_are_drawn_where_there_is_room() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.png");
+        let red = Frame::filled(CROP_SIDE, CROP_SIDE, [200, 0, 0]);
+        std::fs::write(&path, facelatch::vision::picture::encode_png(&red).expect("PNG"))
+            .expect("written");
+        let person = "Änne-Łucja, whose name is longer than a face is wide".to_owned();
+        let sheet = sheet(&[Row { path, label: 0, person, group: None }]).expect("a sheet");
+        let inked: Vec<usize> = (0..sheet.width() * sheet.height())
+            .filter(|at| sheet.pixels()[at * 3..at * 3 + 3] == INK)
+            .map(|at| at % sheet.width())
+            .collect();
+        assert!(!inked.is_empty() && inked.iter().all(|x| (GAP..GAP + TILE).contains(x)));
+        assert_eq!(sheet.pixel((GAP + TILE / 2) as isize, 40), [200, 0, 0]);
+    }
+}

@@ -1,0 +1,205 @@
+//! A trained recognizer made ready for doors: ONNX from which the device's own runtime
+//! gives what torch gave, and a manifest with all that is known of it.
+
+use crate::networks::mobilefacenet::MobileFaceNet;
+use crate::train::torch_net::{Student, pictures};
+use anyhow::{Result, ensure};
+use facelatch::models::{
+    Channels, FileEntry, Layout, MANIFEST, Manifest, ModelFile, Models, RecognizerEntry,
+    RecognizerModel, sha256_hex,
+};
+use facelatch::nn::Normalization;
+use facelatch::storage::models::self_test::{SELF_TEST, SelfTest};
+use facelatch::vision::align::Crop;
+use facelatch::vision::embed::{Embedder, Embedding};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tch::{Device, Tensor};
+
+/// Least cosine of an embedding through tract to the same through torch. Folding the
+/// normalization and another order of sums leave 1e-7 of it on a hundred real faces; a
+/// layer that is wrong leaves a tenth.
+pub const LEAST_COSINE: f32 = 0.99999;
+/// Largest difference of a component, of embeddings of length one: 4e-7 on the same
+/// faces. A cosine at its least would allow 4.5e-3 in a single one, which is no rounding.
+pub const MOST_DIFFERENCE: f32 = 1e-4;
+/// Faces in one run of torch; bounds its memory.
+const BATCH: usize = 32;
+
+/// The recognizer's file.
+const RECOGNIZER: &str = "mobilefacenet.onnx";
+
+/// Faces that every set can be tried on, in the public domain: see assets/README.md.
+pub const PORTRAITS: [(&str, &[u8]); 2] = [
+    ("selftest-1.jpg", include_bytes!("../../../assets/astronaut.jpg")),
+    ("selftest-2.jpg", include_bytes!("../../../assets/grace_hopper.jpg")),
+];
+
+/// How near tract comes to torch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Agreement {
+    /// Faces compared.
+    pub faces: usize,
+    /// The least cosine.
+    pub cosine: f32,
+    /// The largest difference of a component.
+    pub difference: f32,
+}
+
+/// The exported network, in memory.
+pub fn exported(network: &MobileFaceNet, normalization: Normalization) -> RecognizerModel {
+    RecognizerModel {
+        file: ModelFile { name: RECOGNIZER.to_owned(), bytes: network.to_onnx().into() },
+        normalization,
+        embedding_size: network.embedding_size,
+        precision: None,
+    }
+}
+
+/// Runs the exported network through tract, as a device does, and the weights it came
+/// from through libtorch, on the same faces. An error where they do not agree.
+pub fn compare(
+    network: &MobileFaceNet,
+    model: &RecognizerModel,
+    crops: &[Crop],
+) -> Result<Agreement> {
+    ensure!(!crops.is_empty(), "no face to compare tract with libtorch on");
+    let student = Student::new(network, Device::Cpu);
+    let mut embedder = Embedder::new(model)?;
+    let mut agreement = Agreement { faces: crops.len(), cosine: 1.0, difference: 0.0 };
+    for batch in crops.chunks(BATCH) {
+        let seen: Vec<&Crop> = batch.iter().collect();
+        let torch = tch::no_grad(|| student.forward(&pictures(&seen, &model.normalization)));
+        for (crop, row) in batch.iter().zip(rows(&torch)?) {
+            let expected = Embedding::normalized(&row);
+            let got = embedder.embed(crop)?;
+            let apart = got.values().iter().zip(expected.values()).map(|(a, b)| (a - b).abs());
+            agreement.difference = agreement.difference.max(apart.fold(0.0, f32::max));
+            agreement.cosine = agreement.cosine.min(got.similarity(&expected));
+        }
+    }
+    let Agreement { cosine, difference, .. } = agreement;
+    ensure!(
+        cosine >= LEAST_COSINE && difference <= MOST_DIFFERENCE,
+        "tract and libtorch differ on these faces: cosine down to {cosine:.6} (at least \
+         {LEAST_COSINE}), components up to {difference:.1e} (at most {MOST_DIFFERENCE:e}); nothing \
+         was written"
+    );
+    Ok(agreement)
+}
+
+fn rows(embeddings: &Tensor) -> Result<Vec<Vec<f32>>> {
+    Ok(Vec::try_from(embeddings)?)
+}
+
+/// A set of models as files by their names, the manifest among them.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// The set of a detector and an exported recognizer, so far without anything measured.
+pub fn set(detector: &Models, model: &RecognizerModel, version: &str) -> (Manifest, Files) {
+    let nets = &detector.detector;
+    let entry = &detector.manifest.detector;
+    let mut files: Files =
+        [(&entry.pnet, &nets.pnet), (&entry.rnet, &nets.rnet), (&entry.onet, &nets.onet)]
+            .into_iter()
+            .map(|(entry, net)| (entry.file.clone(), net.bytes.to_vec()))
+            .collect();
+    let bytes = model.file.bytes.to_vec();
+    let recognizer = RecognizerEntry {
+        file: RECOGNIZER.to_owned(),
+        sha256: sha256_hex(&bytes),
+        layout: Layout::Nchw,
+        channels: Channels::Rgb,
+        normalization: model.normalization,
+        embedding_size: model.embedding_size,
+        thresholds: BTreeMap::new(),
+        calibration: None,
+        likelihood: None,
+    };
+    files.insert(RECOGNIZER.to_owned(), bytes);
+    let manifest = Manifest {
+        version: version.to_owned(),
+        detector: entry.clone(),
+        recognizer: Some(recognizer),
+        liveness: None,
+        licence: None,
+        selftest: None,
+        recipe: Vec::new(),
+        figures: BTreeMap::new(),
+    };
+    (manifest, files)
+}
+
+/// Self-test vectors of a set: its manifest's entry, and the files.
+pub fn self_test(models: &Models) -> Result<(FileEntry, Files)> {
+    let test = SelfTest::measure(models, &PORTRAITS)?.to_json()?;
+    let entry = FileEntry { file: SELF_TEST.to_owned(), sha256: sha256_hex(&test) };
+    let mut files: Files =
+        PORTRAITS.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
+    files.insert(SELF_TEST.to_owned(), test);
+    Ok((entry, files))
+}
+
+/// Puts the manifest among the files, and the self-test; all is read again as a device
+/// reads it.
+pub fn seal(manifest: &mut Manifest, files: &mut Files, folder: &Path) -> Result<Models> {
+    let write = |manifest: &Manifest, files: &mut Files| -> Result<Models> {
+        files.insert(MANIFEST.to_owned(), toml::to_string(manifest)?.into_bytes());
+        Ok(Models::from_files(folder, files)?)
+    };
+    manifest.selftest = None;
+    let (entry, mut more) = self_test(&write(manifest, files)?)?;
+    manifest.selftest = Some(entry);
+    files.append(&mut more);
+    write(manifest, files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::torch_net::tests::{crop, noise};
+    use facelatch::vision::recognizer::Recognizer;
+
+    #[test]
+    fn what_is_exported_gives_what_torch_gives() {
+        let network = noise(32, 7);
+        let model = exported(&network, Normalization::IMAGENET);
+        let crops: Vec<Crop> = (0..3).map(crop).collect();
+        let Agreement { faces, cosine, difference } =
+            compare(&network, &model, &crops).expect("agreement");
+        assert_eq!(faces, 3);
+        assert!(cosine >= LEAST_COSINE && difference < MOST_DIFFERENCE);
+        assert!(compare(&network, &model, &[]).is_err());
+    }
+
+    #[test]
+    fn a_network_that_is_exported_wrongly_is_seen() {
+        let network = noise(32, 7);
+        let mut other = network.clone();
+        let slopes = other.tensors.get_mut("conv_45.conv.prelu.weight").expect("slopes");
+        slopes.values.iter_mut().for_each(|slope| *slope += 0.05);
+        let model = exported(&other, Normalization::ARCFACE);
+        let error = compare(&network, &model, &[crop(1)]).expect_err("differs").to_string();
+        assert!(error.contains("tract and libtorch differ"), "{error}");
+    }
+
+    #[test]
+    fn a_sealed_set_passes_its_own_test() {
+        let detector = Models::built_in().expect("models");
+        let model = exported(&noise(32, 7), Normalization::ARCFACE);
+        let (mut manifest, mut files) = set(&detector, &model, "toy");
+        manifest.licence = Some("anybody's".to_owned());
+        let folder = Path::new("toy");
+        let models = seal(&mut manifest, &mut files, folder).expect("a set");
+        assert_eq!(models.manifest, manifest);
+        assert_eq!(files.len(), 5 + 3);
+        let read = |name: &str| -> std::io::Result<Vec<u8>> {
+            files.get(name).cloned().ok_or_else(|| std::io::ErrorKind::NotFound.into())
+        };
+        let test = SelfTest::read(folder, &models.manifest, &read).expect("read").expect("a test");
+        let mut recognizer = Recognizer::new(&models, Default::default()).expect("a recognizer");
+        let report = test.run(&mut recognizer, folder, &read).expect("passed");
+        assert_eq!(report.vectors, 2);
+    }
+}

@@ -1,0 +1,270 @@
+//! Every two faces of a set, compared, each pair with whose faces they are; and how
+//! far the figures would spread with other people of the same kind.
+
+use crate::chance::Chance;
+use crate::measure::metrics::Scores;
+use facelatch::vision::embed::Embedding;
+
+/// Faces a set may have: every two of them are kept, 12 bytes a pair.
+pub const MAX_FACES: usize = 20_000;
+/// Times the people are drawn again: the tenth lowest and tenth highest figure bound
+/// 95 %.
+const DRAWS: usize = 400;
+const BEYOND: usize = DRAWS / 40;
+
+/// Similarity of two faces.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Compared {
+    /// Cosine.
+    pub similarity: f32,
+    /// Place of the one face in the set.
+    pub first: u32,
+    /// Place of the other, further on.
+    pub second: u32,
+}
+
+/// Pairs of a set, the most alike first.
+#[derive(Clone, Debug, Default)]
+pub struct Comparisons {
+    /// Of one person.
+    pub genuine: Vec<Compared>,
+    /// Of two people.
+    pub impostor: Vec<Compared>,
+    /// Genuine pairs that could not be compared: rejected at any threshold. Their
+    /// places in the set.
+    pub lost: Vec<[u32; 2]>,
+    /// Whose each face is.
+    pub people: Vec<usize>,
+    /// Which faces were found.
+    pub found: Vec<bool>,
+}
+
+impl Comparisons {
+    /// Of every two faces, each with its person.
+    pub fn of(faces: &[(usize, Option<&Embedding>)]) -> Self {
+        let mut all = Self {
+            people: faces.iter().map(|(person, _)| *person).collect(),
+            found: faces.iter().map(|(_, embedding)| embedding.is_some()).collect(),
+            ..Self::default()
+        };
+        for (first, (person, embedding)) in faces.iter().enumerate() {
+            for (second, (other, other_embedding)) in faces.iter().enumerate().skip(first + 1) {
+                let places = [first as u32, second as u32];
+                match (person == other, embedding.zip(*other_embedding)) {
+                    (genuine, Some((a, b))) => {
+                        let [first, second] = places;
+                        let pair = Compared { similarity: a.similarity(b), first, second };
+                        (if genuine { &mut all.genuine } else { &mut all.impostor }).push(pair);
+                    }
+                    (true, None) => all.lost.push(places),
+                    (false, None) => {}
+                }
+            }
+        }
+        // Where two pairs are as alike, the order is still the same on every machine.
+        let order = |a: &Compared, b: &Compared| {
+            b.similarity
+                .total_cmp(&a.similarity)
+                .then((a.first, a.second).cmp(&(b.first, b.second)))
+        };
+        all.genuine.sort_unstable_by(order);
+        all.impostor.sort_unstable_by(order);
+        all
+    }
+
+    /// The similarities alone.
+    pub fn scores(&self) -> Scores {
+        self.scores_of(|_, _| true)
+    }
+
+    /// The similarities of the pairs whose two places are wanted.
+    pub fn scores_of(&self, wanted: impl Fn(usize, usize) -> bool) -> Scores {
+        let of = |pairs: &[Compared]| {
+            let wanted = pairs.iter().filter(|p| wanted(p.first as usize, p.second as usize));
+            wanted.map(|pair| pair.similarity).collect()
+        };
+        let lost = self.lost.iter().filter(|[a, b]| wanted(*a as usize, *b as usize)).count();
+        // Descending already: sorting them again is one pass.
+        Scores::new(of(&self.genuine), of(&self.impostor), lost)
+    }
+
+    /// How many people there are.
+    fn count(&self) -> usize {
+        self.people.iter().max().map_or(0, |last| last + 1)
+    }
+
+    /// 95 % intervals of the true accept rate at false accept rates, the highest rate
+    /// first: people are drawn again, with all their photos, and both the threshold and
+    /// the share above it are taken anew (the subsets bootstrap of Bolle, Ratha and
+    /// Pankanti, "Error analysis of pattern recognition systems", 2004). Pairs of one
+    /// person hang together, so that an interval over pairs would be too narrow.
+    pub fn intervals(&self, rates: &[f64], seed: i64) -> Vec<Option<[f64; 2]>> {
+        let mut photos = vec![0.0; self.count()];
+        for (person, found) in self.people.iter().zip(&self.found) {
+            photos[*person] += f64::from(u8::from(*found));
+        }
+        let person = |place: u32| self.people[place as usize];
+        let mut drawn = vec![Vec::with_capacity(DRAWS); rates.len()];
+        for times in draws(photos.len(), seed) {
+            let weights = || times.iter().zip(&photos).map(|(times, photos)| times * photos);
+            let squares: f64 = weights().map(|weight| weight * weight).sum();
+            let impostors = (weights().sum::<f64>().powi(2) - squares) / 2.0;
+            // Each genuine pair as often as its person.
+            let above: Vec<f64> = self
+                .genuine
+                .iter()
+                .scan(0.0, |sum, pair| {
+                    *sum += times[person(pair.first)];
+                    Some(*sum)
+                })
+                .collect();
+            let lost: f64 = self.lost.iter().map(|[place, _]| times[person(*place)]).sum();
+            let genuine = above.last().copied().unwrap_or(0.0) + lost;
+            if impostors <= 0.0 || genuine <= 0.0 {
+                continue;
+            }
+            // The rates from low to high, along the impostors from the most alike.
+            let (mut passed, mut next) = (0.0, 0);
+            for (rate, drawn) in rates.iter().zip(&mut drawn).rev() {
+                while let Some(pair) = self.impostor.get(next) {
+                    let weight = times[person(pair.first)] * times[person(pair.second)];
+                    if passed + weight > rate * impostors {
+                        break;
+                    }
+                    passed += weight;
+                    next += 1;
+                }
+                let first = self.impostor.get(next).map(|pair| pair.similarity.next_up());
+                let threshold = first.unwrap_or(-1.0);
+                let count = self.genuine.partition_point(|pair| pair.similarity >= threshold);
+                drawn.push(count.checked_sub(1).map_or(0.0, |last| above[last]) / genuine);
+            }
+        }
+        drawn.into_iter().map(interval).collect()
+    }
+}
+
+/// How often each of so many people was drawn, draw by draw.
+pub fn draws(people: usize, seed: i64) -> impl Iterator<Item = Vec<f64>> {
+    let mut chance = Chance::new(seed);
+    (0..DRAWS).map(move |_| {
+        let mut times = vec![0.0; people];
+        for _ in 0..people {
+            times[chance.below(people)] += 1.0;
+        }
+        times
+    })
+}
+
+/// What 95 % of the draws lie within; nothing where some could not be measured.
+pub fn interval(mut drawn: Vec<f64>) -> Option<[f64; 2]> {
+    drawn.sort_by(f64::total_cmp);
+    (drawn.len() == DRAWS).then(|| [drawn[BEYOND - 1], drawn[DRAWS - BEYOND]])
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// People with so many photos each, at angles around directions of their own: the
+    /// wider, the harder.
+    pub(crate) fn crowd(people: usize, photos: usize, width: f64) -> Vec<(usize, Embedding)> {
+        let mut chance = Chance::new(9);
+        let mut number = || chance.below(2001) as f64 / 1000.0 - 1.0;
+        let mut faces = Vec::new();
+        for person in 0..people {
+            let centre: Vec<f64> = (0..16).map(|_| number()).collect();
+            for _ in 0..photos {
+                let face: Vec<f32> =
+                    centre.iter().map(|value| (value + width * number()) as f32).collect();
+                faces.push((person, Embedding::normalized(&face)));
+            }
+        }
+        faces
+    }
+
+    pub(crate) fn compared(faces: &[(usize, Embedding)]) -> Comparisons {
+        let faces: Vec<_> = faces.iter().map(|(person, face)| (*person, Some(face))).collect();
+        Comparisons::of(&faces)
+    }
+
+    #[test]
+    fn every_two_faces_are_compared_once() {
+        let faces = crowd(5, 3, 0.5);
+        let mut given: Vec<(usize, Option<&Embedding>)> =
+            faces.iter().map(|(person, face)| (*person, Some(face))).collect();
+        given[4].1 = None;
+        let all = Comparisons::of(&given);
+        // Five people with three pairs each; of the second two are lost.
+        assert_eq!((all.genuine.len(), all.lost.len()), (13, 2));
+        assert_eq!(all.impostor.len(), 14 * 13 / 2 - 13);
+        let plain = Scores::of_all_pairs(&given);
+        let scores = all.scores();
+        assert_eq!(scores.genuine, plain.genuine);
+        assert_eq!(scores.impostor, plain.impostor);
+        assert_eq!(scores.genuine_lost, plain.genuine_lost);
+    }
+
+    #[test]
+    fn an_interval_holds_the_figure_and_is_wider_with_fewer_people() {
+        let width = |people: usize| {
+            let all = compared(&crowd(people, 3, 1.2));
+            let rates = [1e-1, 1e-2];
+            let scores = all.scores();
+            let mut widths = Vec::new();
+            for (rate, interval) in rates.iter().zip(all.intervals(&rates, 1)) {
+                let [low, high] = interval.expect("an interval");
+                let rate = scores.true_accept_rate(*rate);
+                assert!(low <= rate && rate <= high, "{low} {rate} {high}");
+                widths.push(high - low);
+            }
+            widths[1]
+        };
+        let (few, many) = (width(20), width(120));
+        assert!(few > 1.5 * many, "{few} {many}");
+    }
+
+    #[test]
+    fn draws_follow_from_the_seed() {
+        assert!(draws(7, 3).eq(draws(7, 3)));
+        assert!(!draws(7, 3).eq(draws(7, 4)));
+        assert!(draws(7, 3).all(|times| times.iter().sum::<f64>() == 7.0));
+        assert_eq!(interval(vec![0.5]), None);
+    }
+
+    proptest! {
+        // The weights of a draw in which everybody comes once are those of no draw, and
+        // counting pair by pair gives the same.
+        #[test]
+        fn rates_are_those_of_counting(
+            genuine in prop::collection::vec(-10i32..=10, 1..30),
+            impostor in prop::collection::vec(-10i32..=10, 1..60),
+            far in 0.0f64..1.0,
+        ) {
+            let tenths = |values: &[i32]| -> Vec<f32> {
+                values.iter().map(|value| *value as f32 / 10.0).collect()
+            };
+            let scores = Scores::new(tenths(&genuine), tenths(&impostor), 0);
+            // The best of all thresholds that let no more impostors pass than allowed.
+            let best = (-11..=11)
+                .map(|step| step as f32 / 10.0 + 0.05)
+                .filter(|at| {
+                    let passed = scores.impostor.iter().filter(|s| *s >= at).count();
+                    passed as f64 <= far * impostor.len() as f64
+                })
+                .map(|at| scores.genuine.iter().filter(|s| **s >= at).count())
+                .max()
+                .unwrap_or(0);
+            let expected = best as f64 / genuine.len() as f64;
+            prop_assert!((scores.true_accept_rate(far) - expected).abs() < 1e-12);
+        }
+
+        #[test]
+        fn true_accepts_rise_with_false_accepts(seed in 0usize..50, a in 0.0f64..1.0, b in 0.0f64..1.0) {
+            let scores = compared(&crowd(4 + seed % 5, 3, 1.0)).scores();
+            let (low, high) = if a < b { (a, b) } else { (b, a) };
+            prop_assert!(scores.true_accept_rate(low) <= scores.true_accept_rate(high));
+        }
+    }
+}

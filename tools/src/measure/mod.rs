@@ -1,0 +1,11 @@
+//! What a recognizer or the liveness cues achieve: figures, intervals, charts, the report.
+
+pub mod calibrate;
+pub mod chart;
+pub mod comparisons;
+pub mod identification;
+pub mod lfw;
+pub mod likelihood;
+pub mod liveness;
+pub mod metrics;
+pub mod report;

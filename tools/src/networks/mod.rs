@@ -1,0 +1,6 @@
+//! Architectures, and how they are written as ONNX.
+
+pub mod minifasnet;
+pub mod mobilefacenet;
+pub mod mtcnn;
+pub mod onnx;
