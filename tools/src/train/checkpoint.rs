@@ -114,7 +114,7 @@ impl Checkpoint {
         let shapes: Vec<_> =
             expected.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect();
         crate::weights::check("this training's head", &tensors, &shapes)?;
-        let get = |name: &str| tensors.get(name).map(crate::train::run_folder::torch);
+        let get = |name: &str| tensors.get(name).map(crate::train::tensors::torch);
         let weight = get("head.weight").context("head.weight is missing")?;
         let copy = Head { kind: head.kind, weight, bias: get("head.bias"), scale: head.scale };
         Ok(copy.copy_to(head.weight.device()))

@@ -9,7 +9,7 @@
 //! Wang et al., "CosFace: Large Margin Cosine Loss for Deep Face Recognition", 2018.
 
 use crate::train::run_folder::HeadKind;
-use crate::train::torch_net::unit_rows;
+use crate::train::tensors::unit_rows;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;

@@ -21,6 +21,7 @@ pub mod sampler;
 pub mod search;
 pub mod sgd;
 mod step;
+mod tensors;
 pub mod torch_net;
 pub mod validation;
 
@@ -44,7 +45,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use step::{Learner, approach};
-use torch_net::{Student, unit_rows};
+use tensors::unit_rows;
+use torch_net::Student;
 use validation::{Judge, Validation};
 
 /// Where a training starts, and how it is interrupted.

@@ -3,8 +3,8 @@
 
 use crate::files;
 use crate::networks::mobilefacenet::MobileFaceNet;
-use crate::train::torch_net::unit_rows;
-use crate::weights::{Tensor as Weights, Tensors, safetensors};
+use crate::train::tensors::{plain, torch, unit_rows};
+use crate::weights::{Tensors, safetensors};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use facelatch::nn::Normalization;
@@ -101,19 +101,6 @@ impl Head {
         let bias = if softmax { Some(take("head.bias", &[classes])?) } else { None };
         Ok(Self { kind: record.head, weight, bias, scale: record.scale })
     }
-}
-
-/// A torch tensor as plain numbers.
-pub(crate) fn plain(tensor: &Tensor) -> Result<Weights> {
-    let shape = tensor.size().iter().map(|side| *side as usize).collect();
-    let flat = tensor.detach().to_device(Device::Cpu).contiguous().flatten(0, -1);
-    Ok(Weights { shape, values: Vec::try_from(flat)? })
-}
-
-/// Plain numbers as a torch tensor, on the CPU.
-pub(crate) fn torch(tensor: &Weights) -> Tensor {
-    let shape: Vec<i64> = tensor.shape.iter().map(|side| *side as i64).collect();
-    Tensor::from_slice(&tensor.values).view(&shape[..])
 }
 
 /// SHA-256 of the data sets, hexadecimal.

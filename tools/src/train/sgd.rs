@@ -2,7 +2,7 @@
 //! Its momentum can be read out and restored, so that an interrupted training continues
 //! exactly.
 
-use crate::train::run_folder::{plain, torch};
+use crate::train::tensors::{plain, torch};
 use crate::weights::{self, Tensors};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;

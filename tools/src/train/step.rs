@@ -1,12 +1,13 @@
 //! One training step: forward, loss, backward, and the update of the weights.
 
-use crate::train::Recipe;
 use crate::train::loader::Batch;
 use crate::train::margin::{cosines, cross_entropy};
+use crate::train::recipe::Recipe;
 use crate::train::run_folder::{Head, HeadKind};
 use crate::train::sampler::{Purpose, chance, negatives};
 use crate::train::sgd::{Move, Sgd};
-use crate::train::torch_net::{Student, unit_rows};
+use crate::train::tensors::unit_rows;
+use crate::train::torch_net::Student;
 use anyhow::{Result, bail};
 use tch::{Device, Kind, Tensor};
 
@@ -275,7 +276,7 @@ mod tests {
     fn moved(learner: &mut Learner) -> Tensor {
         let weight = |learner: &Learner| {
             let weights = learner.student.weights().expect("weights");
-            crate::train::run_folder::torch(&weights.tensors["linear.weight"])
+            crate::train::tensors::torch(&weights.tensors["linear.weight"])
         };
         let before = weight(learner);
         let outcome = learner.step(&batch(), 0.01, (1, 0)).expect("a step");

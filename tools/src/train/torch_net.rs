@@ -2,14 +2,14 @@
 //! forward and backward.
 
 use crate::networks::mobilefacenet::{Block, INPUT_SIDE, MobileFaceNet, Step, expected, steps};
-use crate::train::run_folder::{plain, torch};
+use crate::train::tensors::{plain, torch};
 use crate::weights::{self, Tensors};
 use anyhow::{Result, bail};
 use facelatch::nn::Normalization;
 use facelatch::vision::align::Crop;
 use std::collections::BTreeMap;
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// The network with its weights on a device.
 ///
@@ -204,12 +204,6 @@ pub fn pictures(crops: &[&Crop], normalization: &Normalization) -> Tensor {
     }
     let side = INPUT_SIDE as i64;
     Tensor::from_slice(&all).view([-1, 3, side, side])
-}
-
-/// Scales each row to length one.
-pub fn unit_rows(rows: &Tensor) -> Tensor {
-    let length = rows.square().sum_dim_intlist([-1].as_slice(), true, Kind::Float).sqrt();
-    rows / length.clamp_min(1e-12)
 }
 
 impl MobileFaceNet {
