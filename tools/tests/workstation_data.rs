@@ -64,7 +64,7 @@ const PREPARE: [&str; 4] = ["prepare", "photos", "--out", "data"];
 fn photos_become_a_data_set_with_keypoints_and_a_sheet() {
     let folder = photos();
     let out = succeeds(folder.path(), &PREPARE);
-    assert!(out.contains("2 photos, 2 of them looked at now"), "{out}");
+    assert!(out.contains("2 photos, 2 processed now"), "{out}");
     let data = folder.path().join("data");
     let labels = std::fs::read_to_string(data.join("labels.csv")).expect("labels");
     assert_eq!(
@@ -96,7 +96,7 @@ fn a_second_run_does_only_what_is_missing_or_changed() {
     let labels = std::fs::read(data.join("labels.csv")).expect("labels");
     let again = |made: usize, photos: usize| {
         let out = succeeds(folder.path(), &PREPARE);
-        assert!(out.contains(&format!("{photos} photos, {made} of them looked at now")), "{out}");
+        assert!(out.contains(&format!("{photos} photos, {made} processed now")), "{out}");
     };
     again(0, 2);
     // Copied anew, with another time.
@@ -112,7 +112,7 @@ fn a_second_run_does_only_what_is_missing_or_changed() {
     portrait(&folder, "astronaut.jpg", "photos/Eileen Collins/b.jpg");
     again(1, 3);
     let smaller = [&PREPARE[..], &["--minimum-face", "60"]].concat();
-    assert!(succeeds(folder.path(), &smaller).contains("3 of them looked at now"));
+    assert!(succeeds(folder.path(), &smaller).contains("3 processed now"));
     std::fs::remove_dir_all(folder.path().join("photos/Grace Hopper")).expect("removed");
     let out = succeeds(folder.path(), &smaller);
     assert!(out.contains("left over   1 keypoints file of other photos"), "{out}");
@@ -133,13 +133,13 @@ fn a_bad_photo_costs_only_itself_and_exit_code_1() {
     let grey = picture::encode_png(&facelatch::frame::Frame::filled(90, 90, [99; 3]));
     std::fs::write(ann.join("wall.png"), grey.expect("PNG")).expect("written");
     let (out, error) = fails(folder.path(), &PREPARE, 1);
-    assert!(error.contains("4 photos could not be read; all else is done"), "{error}");
+    assert!(error.contains("4 photos could not be read; all others are done"), "{error}");
     for told in ["cut.jpg: cut short", "notes.jpg: neither JPEG nor PNG", "empty.png: "] {
         assert!(out.contains(told), "{told}: {out}");
     }
     assert!(out.contains("lone.jpg: in no person's folder"), "{out}");
     assert!(out.contains("no face     Eileen Collins/wall.png"), "{out}");
-    assert!(out.contains("passed over 1 .heic"), "{out}");
+    assert!(out.contains("ignored     1 .heic"), "{out}");
     let report = json(folder.path().join("data/report.json"));
     assert_eq!(report["unreadable"].as_array().map(Vec::len), Some(4));
     let set = Dataset::read(&folder.path().join("data/labels.csv")).expect("a data set");
@@ -177,7 +177,7 @@ fn of_several_faces_the_largest_is_kept_or_every_one() {
     let folder = photos();
     couple(&folder, "photos/Eileen Collins/both.png");
     let out = succeeds(folder.path(), &PREPARE);
-    assert!(out.contains("Eileen Collins/both.png: 2 faces, the largest kept"), "{out}");
+    assert!(out.contains("Eileen Collins/both.png: 2 faces, only the largest kept"), "{out}");
     let data = folder.path().join("data");
     let record = json(data.join("keypoints/Eileen Collins/both.json"));
     let width = |face: usize| {
@@ -265,7 +265,7 @@ fn a_run_that_is_stopped_goes_on_where_it_was() {
     let output = child.wait_with_output().expect("the program ends");
     let (_, error) = texts(&output);
     assert_eq!(output.status.code(), Some(1), "{error}");
-    assert!(error.contains("the same command goes on from there"), "{error}");
+    assert!(error.contains("run the same command again to continue"), "{error}");
     assert!(!data.join("labels.csv").exists());
     let before = keypoints();
     let out = succeeds(folder.path(), &PREPARE);

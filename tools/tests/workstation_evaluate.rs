@@ -183,7 +183,7 @@ fn a_run_is_asked_whom_it_sees_or_who_is_alike() {
 
     run(folder.path(), &["Ada", "Kurt"]);
     let error = failed(&evaluate(folder.path(), &["--run", "run", "--data", "people.csv"]));
-    assert!(error.contains("Grace is nobody the run knows"), "{error}");
+    assert!(error.contains("Grace is not in the training data"), "{error}");
 }
 
 #[test]
