@@ -137,7 +137,7 @@ fn a_bad_photo_costs_only_itself_and_exit_code_1() {
     for told in ["cut.jpg: cut short", "notes.jpg: neither JPEG nor PNG", "empty.png: "] {
         assert!(out.contains(told), "{told}: {out}");
     }
-    assert!(out.contains("lone.jpg: in no person's folder"), "{out}");
+    assert!(out.contains("lone.jpg: not in a person's folder"), "{out}");
     assert!(out.contains("no face     Eileen Collins/wall.png"), "{out}");
     assert!(out.contains("ignored     1 .heic"), "{out}");
     let report = json(folder.path().join("data/report.json"));
@@ -211,7 +211,7 @@ fn labels_of_others_are_kept_and_their_faults_named_by_line() {
         out.contains("theirs.csv line 3: photos/Eileen Collins/gone.jpg: No such file"),
         "{out}"
     );
-    assert!(out.contains("theirs.csv line 4: label \"three\" is no whole number"), "{out}");
+    assert!(out.contains("theirs.csv line 4: label \"three\" is not a whole number"), "{out}");
     let labels = std::fs::read_to_string(folder.path().join("data/labels.csv")).expect("labels");
     assert_eq!(
         labels,
@@ -226,16 +226,16 @@ fn folders_that_make_no_sense_are_refused_with_the_cure() {
         let (_, error) = fails(folder.path(), arguments, code);
         assert!(error.contains(told), "{error}");
     };
-    refused(&["prepare", "photos", "--out", "photos/data"], 1, "put the data set beside");
-    refused(&["prepare", "gone", "--out", "data"], 1, "gone: no folder");
+    refused(&["prepare", "photos", "--out", "photos/data"], 1, "choose an --out outside");
+    refused(&["prepare", "gone", "--out", "data"], 1, "gone: not a folder");
     std::fs::create_dir(folder.path().join("none")).expect("a folder");
-    refused(&["prepare", "none", "--out", "data"], 1, "none: no photo in it");
+    refused(&["prepare", "none", "--out", "data"], 1, "none: no photo found");
     refused(&["prepare", "--out", "data"], 2, "<PHOTOS>");
     refused(&["prepare", "photos", "--out", "data", "--minimum-face", "3"], 2, "12 to 10000");
     std::fs::create_dir_all(folder.path().join("walls/Wall")).expect("a folder");
     let grey = picture::encode_png(&facelatch::frame::Frame::filled(90, 90, [99; 3]));
     std::fs::write(folder.path().join("walls/Wall/w.png"), grey.expect("PNG")).expect("written");
-    refused(&["prepare", "walls", "--out", "data"], 1, "no face in any photo");
+    refused(&["prepare", "walls", "--out", "data"], 1, "no face found in any photo");
     assert!(!folder.path().join("data/labels.csv").exists());
 }
 
@@ -347,7 +347,7 @@ fn a_split_that_cannot_be_is_refused_with_the_cure() {
     refused(&["split", "labels.csv", "--out", "parts"], 1, "too few; add photos");
     assert!(!folder.path().join("parts/train.csv").exists());
     let by_person = ["split", "labels.csv", "--out", "parts", "--by", "person"];
-    refused(&by_person, 1, "2 people cannot be shared out among 3 parts");
+    refused(&by_person, 1, "2 people cannot be divided among 3 parts");
     refused(&["split", "labels.csv", "--out", "p", "--ratio", "1:2"], 2, "TRAIN:VALIDATION:TEST");
     refused(&["split", "labels.csv", "--out", "p", "--part", "x"], 2, "NAME=FILE");
     std::fs::write(folder.path().join("names.txt"), "p0\n").expect("written");

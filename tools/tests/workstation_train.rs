@@ -195,5 +195,5 @@ fn what_cannot_be_trained_is_told_with_the_cure() {
     site.csv("train.csv", &PEOPLE, 0..1);
     let output = site.run("finetune", "run", &["--epochs", "1"]);
     fine(&output);
-    assert!(text(&output.stderr).contains("one photo"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("only one photo"), "{}", text(&output.stderr));
 }

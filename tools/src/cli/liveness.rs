@@ -66,7 +66,7 @@ fn print(report: &Report, json: bool) -> Result<()> {
         return Ok(());
     }
     for reason in &report.left_out {
-        log::warn!("{reason}; left out");
+        log::warn!("{reason}; skipped");
     }
     println!("{} photos, seed {}; attacks are simulated", report.photos, report.seed);
     for (species, count, none) in &report.presentations {
