@@ -398,14 +398,14 @@ mod tests {
         let pose = Pose::new(0.0, 0.0, 0.0);
         let [x, y] = pose.plane([30.0, -20.0], 0.0);
         assert!((x - 30.0).abs() < 1e-9 && (y + 20.0).abs() < 1e-9);
-        // Half as far again away it is larger there.
+        // At one and a half times the distance, the same ray meets the plane further out.
         assert!((pose.plane([30.0, -20.0], DISTANCE / 2.0)[0] - 45.0).abs() < 1e-9);
     }
 
     #[test]
     fn a_plane_moves_by_a_homography_and_a_head_does_not() {
         use facelatch::liveness::motion::Shape;
-        // Where the five points are seen: found by looking for them in the frame.
+        // Find by iteration where the five landmarks appear in the frame.
         let background = Frame::filled(250, 250, [60; 3]);
         let seen = |species, yaw: f64| {
             let chance = &mut Chance::new(5);

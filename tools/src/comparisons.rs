@@ -238,8 +238,8 @@ pub(crate) mod tests {
     }
 
     proptest! {
-        // The weights of a draw in which everybody comes once are those of no draw, and
-        // counting pair by pair gives the same.
+        // The true accept rate equals the best that any allowed threshold gives, found by
+        // counting pair by pair.
         #[test]
         fn rates_are_those_of_counting(
             genuine in prop::collection::vec(-10i32..=10, 1..30),
@@ -250,7 +250,7 @@ pub(crate) mod tests {
                 values.iter().map(|value| *value as f32 / 10.0).collect()
             };
             let scores = Scores::new(tenths(&genuine), tenths(&impostor), 0);
-            // The best of all thresholds that let no more impostors pass than allowed.
+            // The best of all thresholds that accept no more impostor pairs than allowed.
             let best = (-11..=11)
                 .map(|step| step as f32 / 10.0 + 0.05)
                 .filter(|at| {

@@ -299,7 +299,7 @@ mod tests {
         let line = Line::fit(&scores).expect("a line");
         assert!((line.slope - 40.0).abs() < 0.8, "{line:?}");
         assert!((line.offset + 16.0).abs() < 0.4, "{line:?}");
-        // A straight line is the truth here, so nothing is lost to calibration.
+        // The true log ratio is a straight line, so there is no calibration loss.
         let (actual, least) = (cost(&scores, |s| line.at(s)), least_cost(&scores));
         assert!(least <= actual && actual < least + 1e-3, "{least} {actual}");
     }
@@ -331,7 +331,7 @@ mod tests {
         let oracle = |s: f32| if [0.1, 0.9].contains(&s) { 50.0 } else { -50.0 };
         assert!(cost(&scores, oracle) < 1e-12);
         assert!(cost(&scores, |s| -oracle(s)) > 50.0);
-        // The same scores for both kinds: no function tells them apart.
+        // Both kinds have the same scores, so no function separates them.
         let same = Scores::new(vec![0.1, 0.2], vec![0.1, 0.2, 0.1, 0.2], 0);
         assert!((least_cost(&same) - 1.0).abs() < 1e-12);
     }
@@ -395,7 +395,7 @@ mod tests {
             let line = Line::fit(&scores).expect("a line");
             prop_assert!(line.at(0.1) < line.at(0.2));
             let other = Line { slope: line.slope + slope, offset: line.offset + offset };
-            // Targets short of certain move the optimum a little.
+            // Targets other than 0 and 1 move the optimum a little.
             prop_assert!(cost(&scores, |s| line.at(s)) <= cost(&scores, |s| other.at(s)) + 2e-3);
         }
     }

@@ -36,7 +36,7 @@ pub struct Host {
 /// Output of a successful command on a device.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Standard output.
+    /// Standard output of the command.
     pub said: String,
 }
 

@@ -138,7 +138,7 @@ pub fn probit(p: f64) -> f64 {
     }
 }
 
-/// An axis.
+/// An axis of a plot.
 #[derive(Clone, Debug)]
 pub struct Axis {
     /// Quantity on the axis, with its unit.

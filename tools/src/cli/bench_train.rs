@@ -63,7 +63,7 @@ impl BenchTrain {
         );
         let device = device::parse(&self.device)?;
         if let Some(threads) = self.threads {
-            ensure!(threads > 0, "--threads {threads}; it must be above 0");
+            ensure!(threads > 0, "--threads {threads}: expected at least 1");
             tch::set_num_threads(threads);
         }
         let mut rows = Vec::new();

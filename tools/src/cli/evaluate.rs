@@ -91,7 +91,7 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// What computes the embeddings.
+/// Source of the embeddings.
 enum Recognizer {
     /// The device's runtime, in int8 or floating point.
     Models(Box<Models>),

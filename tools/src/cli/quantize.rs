@@ -363,7 +363,7 @@ mod tests {
     use std::path::Path;
     use tempfile::TempDir;
 
-    /// The shipped models as if they had just been made.
+    /// Treats the shipped models as if they had just been quantized.
     #[test]
     fn terms_recipe_and_a_self_test_come_along() {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");

@@ -92,7 +92,7 @@ impl Search {
             judged == Judge::Loss,
             "--judge: a search compares points by validation loss only; leave --judge out"
         );
-        ensure!(self.point_threads > 0, "--point-threads 0; it must be above 0");
+        ensure!(self.point_threads > 0, "--point-threads 0: expected at least 1");
         let points = grid(&self.learning_rates, &self.momentums)?;
         let (network, normalization) = read_weights(&self.weights)?;
         let recipe = self.options.recipe(Recipe::finetune(), normalization)?;

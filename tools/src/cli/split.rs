@@ -76,7 +76,7 @@ impl FromStr for PartFile {
     }
 }
 
-/// What `--json` prints.
+/// JSON output of `split`.
 #[derive(Serialize)]
 struct Told {
     by: &'static str,

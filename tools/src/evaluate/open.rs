@@ -23,7 +23,7 @@ const A_DECADE: i32 = 24;
 /// Width of the histogram's bins, in similarity.
 pub const BIN: f64 = 0.02;
 
-/// A photo.
+/// A photo with its person, group and embedding.
 #[derive(Clone, Debug)]
 pub struct Face {
     /// File name, for the report.
@@ -43,7 +43,7 @@ pub struct Subjects {
     pub people: Vec<String>,
     /// Names of groups.
     pub groups: Vec<String>,
-    /// Photos.
+    /// Photos of these people.
     pub faces: Vec<Face>,
 }
 

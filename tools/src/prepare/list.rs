@@ -38,7 +38,7 @@ pub struct Unread {
     pub reason: String,
 }
 
-/// The photos found, and what else was there.
+/// The photos found, unusable entries, and other files.
 #[derive(Debug, Default)]
 pub struct Found {
     /// Photos, sorted by name or in the CSV's order.
