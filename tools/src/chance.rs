@@ -1,20 +1,20 @@
-//! Chance that repeats itself: torch's generator is one for the whole process, so
-//! that whoever else draws from it would change what is drawn here.
+//! Reproducible random numbers. Torch has one generator for the whole process, so any other
+//! user of it would change the numbers drawn here.
 
 use tch::Tensor;
 
-/// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
-/// generators", 2014).
+/// Pseudorandom number generator SplitMix64 (Steele, Lea and Flood, "Fast splittable
+/// pseudorandom number generators", 2014).
 pub struct Chance(u64);
 
 impl Chance {
-    /// Everything drawn follows from the seed.
+    /// A generator whose numbers depend only on the seed.
     pub fn new(seed: i64) -> Self {
         Self(seed.cast_unsigned())
     }
 
-    /// Chance of its own for each place of a tree of numbers, as seed, epoch and
-    /// sample are: what is drawn at one never hangs on who drew elsewhere, or when.
+    /// An independent generator per path of numbers, such as epoch and sample. What it
+    /// draws does not depend on draws of other generators or on their order.
     pub fn at(seed: i64, place: &[u64]) -> Self {
         let mut chance = Self::new(seed);
         for number in place {
@@ -30,33 +30,34 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number in `0..count`; 0 for a count of 0.
+    /// A uniform integer in `0..count`; 0 if `count` is 0.
     pub fn below(&mut self, count: usize) -> usize {
         ((u128::from(self.next()) * count as u128) >> 64) as usize
     }
 
-    /// A number in 0..1, all equally likely.
+    /// A uniform number in `0.0..1.0`.
     pub fn share(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// A number in `from..to`.
+    /// A uniform number in `from..to`.
     pub fn between(&mut self, from: f64, to: f64) -> f64 {
         from + (to - from) * self.share()
     }
 
-    /// True with this probability: never at 0, always at 1.
+    /// True with this probability: never for 0, always for 1.
     pub fn happens(&mut self, probability: f64) -> bool {
         self.share() < probability
     }
 
-    /// So many numbers in `0..count`, as an index.
+    /// `number` uniform integers in `0..count`, with repetition, as an index tensor of
+    /// shape `number`.
     pub fn some(&mut self, number: usize, count: usize) -> Tensor {
         let chosen: Vec<i64> = (0..number).map(|_| self.below(count) as i64).collect();
         Tensor::from_slice(&chosen)
     }
 
-    /// The numbers `0..count` in any order.
+    /// A random permutation of `0..count` (Fisher-Yates).
     pub fn order(&mut self, count: usize) -> Vec<i64> {
         let mut order: Vec<i64> = (0..count as i64).collect();
         for at in (1..count).rev() {

@@ -1,9 +1,12 @@
-//! Where tensors are computed: `cpu`, `cuda` or `cuda:1`.
+//! Devices for torch by name: `cpu`, `cuda` or `cuda:N`.
 
 use anyhow::{Result, bail};
 use tch::{Cuda, Device};
 
-/// The device of a name, if it is there.
+/// The torch device of a name; `cuda` is `cuda:0`.
+///
+/// # Errors
+/// If the name is unknown, libtorch has no CUDA, or there is no such GPU.
 pub fn parse(name: &str) -> Result<Device> {
     let number = match name {
         "cpu" => return Ok(Device::Cpu),
@@ -15,25 +18,25 @@ pub fn parse(name: &str) -> Result<Device> {
     };
     if !tch::utils::has_cuda() {
         bail!(
-            "{name}: this program's libtorch is for CPUs alone; take --device cpu, or build \
+            "{name}: this program's libtorch supports only the CPU; use --device cpu, or build \
              with LIBTORCH set to a libtorch with CUDA"
         );
     }
     let there = usize::try_from(Cuda::device_count()).unwrap_or(0);
     if number >= there {
         bail!(
-            "{name}: {}; take --device cpu, or see what nvidia-smi says",
+            "{name}: {}; use --device cpu, or check the output of nvidia-smi",
             match there {
                 0 => "no GPU found".to_owned(),
-                1 => "only cuda:0 is there".to_owned(),
-                _ => format!("only cuda:0 to cuda:{} are there", there - 1),
+                1 => "only cuda:0 is available".to_owned(),
+                _ => format!("only cuda:0 to cuda:{} are available", there - 1),
             }
         );
     }
     Ok(Device::Cuda(number))
 }
 
-/// The name of a device.
+/// The name of a device, as [`parse`] takes it.
 pub fn name(device: Device) -> String {
     match device {
         Device::Cuda(number) => format!("cuda:{number}"),

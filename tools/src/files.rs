@@ -1,18 +1,18 @@
-//! Files that are there as a whole or not at all.
+//! Atomic writing of files.
 
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-/// Writes beside the target, to the disk, and renames: a full disk or a power cut
-/// leaves what was there.
+/// Writes a file atomically: to `PATH.draft`, flushed to disk, then renamed. After a full
+/// disk or a power cut the old file is still there. Missing folders are created.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     put(path, bytes, File::sync_all)
 }
 
-/// The same without waiting for the disk, for many small files whose digests are kept:
-/// a power cut may leave one empty.
+/// As [`replace`] without waiting for the disk, for many small files whose digests are
+/// recorded. A power cut may leave such a file empty.
 pub fn replace_unsynced(path: &Path, bytes: &[u8]) -> Result<()> {
     put(path, bytes, |_| Ok(()))
 }
@@ -30,7 +30,7 @@ fn put(path: &Path, bytes: &[u8], sync: impl Fn(&File) -> std::io::Result<()>) -
         .and_then(|mut file| file.write_all(bytes).and_then(|()| sync(&file)))
         .and_then(|()| std::fs::rename(draft, path));
     if written.is_err() {
-        // Half a file helps nobody, and where the disk is full its room does.
+        // A partial draft is useless, and removing it frees space on a full disk.
         let _ = std::fs::remove_file(draft);
     }
     written.with_context(|| path.display().to_string())

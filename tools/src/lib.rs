@@ -1,6 +1,6 @@
-//! The host side of facelatch: imports weights, trains, evaluates and writes
-//! the models that doors run. It shares detector, alignment and normalization
-//! with the device.
+//! The workstation side of facelatch: it imports weights, trains, evaluates, quantizes and
+//! exports the models that doors run. Detector, alignment and normalization are the
+//! device's own code.
 
 pub mod chance;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! `facelatch-tools`: the host side of facelatch.
+//! `facelatch-tools`: the workstation program that prepares data, trains and ships models.
 
 use facelatch_tools::cli;
 use std::process::ExitCode;

@@ -1,17 +1,20 @@
-//! The same work for each of many things, on all cores.
+//! Parallel map over indices on several threads.
 
 use anyhow::{Result, anyhow};
 use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Cores that this process may use.
+/// Number of cores that this process may use, at least 1.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// What `work` makes of the numbers `0..count`, in their order, whichever thread took
-/// which. Each thread has its own `tool`, which `make` makes. The first failure ends it.
+/// Calls `work` for each index in `0..count` on `threads` threads; results are in index
+/// order. Each thread calls `make` once for its own tool, such as a detector.
+///
+/// # Errors
+/// The first error of `make` or `work`, or a panic; it ends the work on all threads.
 pub fn each<Tool, Done: Send>(
     threads: usize,
     count: usize,
@@ -22,7 +25,8 @@ pub fn each<Tool, Done: Send>(
     done.into_iter().collect::<Option<_>>().ok_or_else(|| anyhow!("a thread left work undone"))
 }
 
-/// The same until `stop` is set, by somebody else: what nobody began is then `None`.
+/// As [`each`], but once `stop` is set no further index is begun. Results of indices that
+/// were not begun are `None`.
 pub fn each_until<Tool, Done: Send>(
     stop: &AtomicBool,
     threads: usize,
@@ -50,7 +54,7 @@ pub fn each_until<Tool, Done: Send>(
         let worker = || take().inspect_err(|_| failed.store(true, Ordering::Relaxed));
         let workers: Vec<_> =
             (0..threads.clamp(1, count.max(1))).map(|_| scope.spawn(worker)).collect();
-        // All are waited for before one of them is blamed.
+        // Join all threads before returning the first error.
         let ends: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
         ends.into_iter().try_for_each(|end| end.map_err(|_| anyhow!("a worker thread panicked"))?)
     })?;

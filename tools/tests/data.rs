@@ -64,7 +64,7 @@ const PREPARE: [&str; 4] = ["prepare", "photos", "--out", "data"];
 fn photos_become_a_data_set_with_keypoints_and_a_sheet() {
     let folder = photos();
     let out = succeeds(folder.path(), &PREPARE);
-    assert!(out.contains("2 photos, 2 of them looked at now"), "{out}");
+    assert!(out.contains("2 photos, 2 processed now"), "{out}");
     let data = folder.path().join("data");
     let labels = std::fs::read_to_string(data.join("labels.csv")).expect("labels");
     assert_eq!(
@@ -96,7 +96,7 @@ fn a_second_run_does_only_what_is_missing_or_changed() {
     let labels = std::fs::read(data.join("labels.csv")).expect("labels");
     let again = |made: usize, photos: usize| {
         let out = succeeds(folder.path(), &PREPARE);
-        assert!(out.contains(&format!("{photos} photos, {made} of them looked at now")), "{out}");
+        assert!(out.contains(&format!("{photos} photos, {made} processed now")), "{out}");
     };
     again(0, 2);
     // A new copy with another time stamp.
@@ -112,7 +112,7 @@ fn a_second_run_does_only_what_is_missing_or_changed() {
     portrait(&folder, "astronaut.jpg", "photos/Eileen Collins/b.jpg");
     again(1, 3);
     let smaller = [&PREPARE[..], &["--minimum-face", "60"]].concat();
-    assert!(succeeds(folder.path(), &smaller).contains("3 of them looked at now"));
+    assert!(succeeds(folder.path(), &smaller).contains("3 processed now"));
     std::fs::remove_dir_all(folder.path().join("photos/Grace Hopper")).expect("removed");
     let out = succeeds(folder.path(), &smaller);
     assert!(out.contains("left over   1 keypoints file of other photos"), "{out}");
@@ -133,13 +133,13 @@ fn a_bad_photo_costs_only_itself_and_exit_code_1() {
     let grey = picture::encode_png(&facelatch::vision::frame::Frame::filled(90, 90, [99; 3]));
     std::fs::write(ann.join("wall.png"), grey.expect("PNG")).expect("written");
     let (out, error) = fails(folder.path(), &PREPARE, 1);
-    assert!(error.contains("4 photos could not be read; all else is done"), "{error}");
+    assert!(error.contains("4 photos could not be read; all others are done"), "{error}");
     for told in ["cut.jpg: cut short", "notes.jpg: neither JPEG nor PNG", "empty.png: "] {
         assert!(out.contains(told), "{told}: {out}");
     }
-    assert!(out.contains("lone.jpg: in no person's folder"), "{out}");
+    assert!(out.contains("lone.jpg: not in a person's folder"), "{out}");
     assert!(out.contains("no face     Eileen Collins/wall.png"), "{out}");
-    assert!(out.contains("passed over 1 .heic"), "{out}");
+    assert!(out.contains("ignored     1 .heic"), "{out}");
     let report = json(folder.path().join("data/report.json"));
     assert_eq!(report["unreadable"].as_array().map(Vec::len), Some(4));
     let set = Dataset::read(&folder.path().join("data/labels.csv")).expect("a data set");
@@ -177,7 +177,7 @@ fn of_several_faces_the_largest_is_kept_or_every_one() {
     let folder = photos();
     couple(&folder, "photos/Eileen Collins/both.png");
     let out = succeeds(folder.path(), &PREPARE);
-    assert!(out.contains("Eileen Collins/both.png: 2 faces, the largest kept"), "{out}");
+    assert!(out.contains("Eileen Collins/both.png: 2 faces, only the largest kept"), "{out}");
     let data = folder.path().join("data");
     let record = json(data.join("keypoints/Eileen Collins/both.json"));
     let width = |face: usize| {
@@ -211,7 +211,7 @@ fn labels_of_others_are_kept_and_their_faults_named_by_line() {
         out.contains("theirs.csv line 3: photos/Eileen Collins/gone.jpg: No such file"),
         "{out}"
     );
-    assert!(out.contains("theirs.csv line 4: label \"three\" is no whole number"), "{out}");
+    assert!(out.contains("theirs.csv line 4: label \"three\" is not a whole number"), "{out}");
     let labels = std::fs::read_to_string(folder.path().join("data/labels.csv")).expect("labels");
     assert_eq!(
         labels,
@@ -226,16 +226,16 @@ fn folders_that_make_no_sense_are_refused_with_the_cure() {
         let (_, error) = fails(folder.path(), arguments, code);
         assert!(error.contains(told), "{error}");
     };
-    refused(&["prepare", "photos", "--out", "photos/data"], 1, "put the data set beside");
-    refused(&["prepare", "gone", "--out", "data"], 1, "gone: no folder");
+    refused(&["prepare", "photos", "--out", "photos/data"], 1, "choose an --out outside");
+    refused(&["prepare", "gone", "--out", "data"], 1, "gone: not a folder");
     std::fs::create_dir(folder.path().join("none")).expect("a folder");
-    refused(&["prepare", "none", "--out", "data"], 1, "none: no photo in it");
+    refused(&["prepare", "none", "--out", "data"], 1, "none: no photo found");
     refused(&["prepare", "--out", "data"], 2, "<PHOTOS>");
     refused(&["prepare", "photos", "--out", "data", "--minimum-face", "3"], 2, "12 to 10000");
     std::fs::create_dir_all(folder.path().join("walls/Wall")).expect("a folder");
     let grey = picture::encode_png(&facelatch::vision::frame::Frame::filled(90, 90, [99; 3]));
     std::fs::write(folder.path().join("walls/Wall/w.png"), grey.expect("PNG")).expect("written");
-    refused(&["prepare", "walls", "--out", "data"], 1, "no face in any photo");
+    refused(&["prepare", "walls", "--out", "data"], 1, "no face found in any photo");
     assert!(!folder.path().join("data/labels.csv").exists());
 }
 
@@ -265,7 +265,7 @@ fn a_run_that_is_stopped_goes_on_where_it_was() {
     let output = child.wait_with_output().expect("the program ends");
     let (_, error) = texts(&output);
     assert_eq!(output.status.code(), Some(1), "{error}");
-    assert!(error.contains("the same command goes on from there"), "{error}");
+    assert!(error.contains("run the same command again to continue"), "{error}");
     assert!(!data.join("labels.csv").exists());
     let before = keypoints();
     let out = succeeds(folder.path(), &PREPARE);
@@ -347,7 +347,7 @@ fn a_split_that_cannot_be_is_refused_with_the_cure() {
     refused(&["split", "labels.csv", "--out", "parts"], 1, "too few; add photos");
     assert!(!folder.path().join("parts/train.csv").exists());
     let by_person = ["split", "labels.csv", "--out", "parts", "--by", "person"];
-    refused(&by_person, 1, "2 people cannot be shared out among 3 parts");
+    refused(&by_person, 1, "2 people cannot be divided among 3 parts");
     refused(&["split", "labels.csv", "--out", "p", "--ratio", "1:2"], 2, "TRAIN:VALIDATION:TEST");
     refused(&["split", "labels.csv", "--out", "p", "--part", "x"], 2, "NAME=FILE");
     std::fs::write(folder.path().join("names.txt"), "p0\n").expect("written");

@@ -185,14 +185,14 @@ fn a_run_is_asked_whom_it_sees_or_who_is_alike() {
 
     run(folder.path(), &["Ada", "Kurt"]);
     let error = failed(&evaluate(folder.path(), &["--run", "run", "--data", "people.csv"]));
-    assert!(error.contains("Grace is nobody the run knows"), "{error}");
+    assert!(error.contains("Grace is not in the training data"), "{error}");
 }
 
 #[test]
 fn what_cannot_be_measured_is_refused() {
     let folder = data(&PEOPLE[..1], false);
     let error = failed(&evaluate(folder.path(), &["--data", "people.csv"]));
-    assert!(error.contains("3 pairs of one person and 0 of two"), "{error}");
+    assert!(error.contains("3 genuine and 0 impostor pairs"), "{error}");
     assert!(!folder.path().join("report").exists());
     let error = failed(&evaluate(folder.path(), &["--run", ".", "--data", "people.csv"]));
     assert!(error.contains("no run.json"), "{error}");

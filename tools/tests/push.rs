@@ -413,7 +413,7 @@ fn devices_that_cannot() -> Result<(), Failed> {
     let device = Device::start()?;
     let set = device.set("1")?;
     let none = device.path("no such program");
-    refused(&device.push(&set, &["--facelatch", &none])?, "say where it is with --facelatch")?;
+    refused(&device.push(&set, &["--facelatch", &none])?, "give its path with --facelatch")?;
     let old = device.stand_in("echo \"error: unrecognized subcommand 'models'\" >&2; exit 2")?;
     refused(&device.push(&set, &["--facelatch", &old])?, "too old; update it")?;
     let small = device
@@ -425,10 +425,10 @@ fn devices_that_cannot() -> Result<(), Failed> {
         .args(["--port", &device.port.to_string(), "--identity", &device.path("host")])
         .args(["--ssh-config", &device.path("ssh_config")])
         .output()?;
-    refused(&output, "ssh could not do it")?;
+    refused(&output, "ssh failed")?;
     let output = Command::new(env!("CARGO_BIN_EXE_facelatch-tools"))
         .args(["push", "--models", MODELS, "--", "-oProxyCommand=touch x"])
         .output()?;
-    refused(&output, "is no host")?;
+    refused(&output, "is not a host")?;
     device.expect("2026.11-int8")
 }

@@ -101,7 +101,7 @@ fn fine(output: &Output) -> String {
 fn finetuning_tells_people_apart_and_leaves_a_run() {
     let site = Site::new();
     let said = fine(&site.run("finetune", "run", &["--epochs", "2", "--blend", "0.5"]));
-    for part in ["16 photos of 4 people", "start ", "epoch   2", "images/s", "50 % of the way"] {
+    for part in ["16 photos of 4 people", "start ", "epoch   2", "images/s", "50 % interpolated"] {
         assert!(said.contains(part), "{said}");
     }
     let run = Run::open(&site.path("run")).expect("a run");
@@ -126,7 +126,7 @@ fn a_network_from_nothing_is_judged_on_people_it_never_saw() {
     site.csv("validation.csv", &["Rosa", "Emmy"], 4..6);
     let more = ["--embedding-size", "16", "--epochs", "1", "--batch", "8"];
     let said = fine(&site.run("train", "run", &more));
-    assert!(said.contains("of others to judge on") && said.contains("validation TAR"), "{said}");
+    assert!(said.contains("photos of other people") && said.contains("validation TAR"), "{said}");
     let error = site.fails("train", "run", &more);
     assert!(error.contains("holds a training already; continue it with --resume"), "{error}");
     let error = site.fails("train", "other", &[&more[..], &["--judge", "loss"]].concat());
@@ -166,9 +166,12 @@ fn what_ctrl_c_ended_goes_on_to_the_same_weights_even_where_no_checkpoint_fits()
         .output()
         .expect("bash");
     let said = fine(&limited);
-    assert!(said.contains("goes on in epoch"), "{said}");
+    assert!(said.contains("resuming in epoch"), "{said}");
     let told = text(&limited.stderr);
-    assert!(told.contains("checkpoint.safetensors") && told.contains("goes on without"), "{told}");
+    assert!(
+        told.contains("checkpoint.safetensors") && told.contains("without a new checkpoint"),
+        "{told}"
+    );
     assert!(site.bytes("parts", "checkpoint.safetensors") == before, "the old one stays");
     assert!(!site.path("parts").join("checkpoint.safetensors.draft").exists());
     let [whole, parts] = ["whole", "parts"].map(|out| site.bytes(out, "model.safetensors"));
@@ -193,5 +196,5 @@ fn what_cannot_be_trained_is_told_with_the_cure() {
     site.csv("train.csv", &PEOPLE, 0..1);
     let output = site.run("finetune", "run", &["--epochs", "1"]);
     fine(&output);
-    assert!(text(&output.stderr).contains("one photo"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("only one photo"), "{}", text(&output.stderr));
 }

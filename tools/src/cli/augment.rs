@@ -1,56 +1,62 @@
-//! How commands that train are told what may happen to a face.
+//! Augmentation options, shared by the commands that train.
 
 use crate::data::augment::{Augment, Change};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
-/// How much happens to faces before they are learned from.
+/// Preset of augmentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Level {
-    /// Nothing
+    /// No augmentation
     None,
-    /// What one camera shows from day to day
+    /// Day-to-day variation of one camera
     Mild,
-    /// Other cameras, distances, masks
+    /// Other cameras and distances, face masks, random erasing
     Strong,
 }
 
-/// A level, and single changes otherwise.
+/// A preset, and options that override parts of it. A probability without a limit keeps
+/// the preset's limit; with `--augment none`, that of `mild`.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Augmentation")]
 pub struct AugmentOptions {
-    /// How much happens to faces before they are learned from
+    /// Preset of random changes to training faces; the options below override parts of it
     #[arg(long, value_enum, default_value_t = Level::Mild)]
     augment: Level,
-    /// Probability of the mirror image
+    /// Horizontal flip: probability, 0 to 1
     #[arg(long, value_name = "P")]
     flip: Option<f64>,
-    /// Probability of other brightness, and by what share of the full range
+    /// Brightness shift: probability, and largest shift as a share of the full range, 0 to
+    /// 1
     #[arg(long, value_name = "P[:SHARE]")]
     brightness: Option<String>,
-    /// Probability of other contrast, and by what share
+    /// Contrast change: probability, and largest change as a share, 0 to 1
     #[arg(long, value_name = "P[:SHARE]")]
     contrast: Option<String>,
-    /// Probability of a blur, and its largest standard deviation in pixels
+    /// Gaussian blur: probability, and largest standard deviation in pixels, 0 to 10
     #[arg(long, value_name = "P[:PIXELS]")]
     blur: Option<String>,
-    /// Probability of another JPEG compression, and its lowest quality
+    /// JPEG recompression: probability, and lowest quality, 1 to 95
     #[arg(long, value_name = "P[:QUALITY]")]
     jpeg: Option<String>,
-    /// Probability of a low resolution, and the smallest side in pixels
+    /// Downscaling to a low resolution and back: probability, and smallest side in pixels,
+    /// 8 to 112
     #[arg(long, value_name = "P[:SIDE]")]
     low_resolution: Option<String>,
-    /// Probability of a mask, and the topmost row of 112 at which it begins
+    /// Face mask: probability, and highest pixel row of its upper edge, 40 to 70 of 112
     #[arg(long, value_name = "P[:ROW]")]
     mask: Option<String>,
-    /// Probability of an object before the face, and its largest share of the
-    /// picture
+    /// Random erasing by a rectangle of one colour: probability, and largest share of the
+    /// picture that it covers, 0.02 to 0.5
     #[arg(long, value_name = "P[:SHARE]")]
     object: Option<String>,
 }
 
 impl AugmentOptions {
-    /// What they come to.
+    /// The resulting augmentation.
+    ///
+    /// # Errors
+    /// If a value is not `P` or `P:LIMIT`, or is out of its range.
     pub fn augment(&self) -> Result<Augment> {
         let mut augment = match self.augment {
             Level::None => Augment::none(),
@@ -60,8 +66,8 @@ impl AugmentOptions {
         if let Some(flip) = self.flip {
             augment.flip = flip;
         }
-        // A probability alone goes as far as the level does, and where that goes
-        // nowhere, as far as the mild one.
+        // A probability without a limit keeps the preset's limit. The limits of `none`
+        // change nothing, so those of `mild` take their place.
         let mild = Augment::mild();
         for (name, given, change, otherwise) in [
             ("brightness", &self.brightness, &mut augment.brightness, mild.brightness),
@@ -90,7 +96,7 @@ impl AugmentOptions {
     }
 }
 
-/// `P` or `P:LIMIT`.
+/// Parses `P` or `P:LIMIT`; `limit` is the limit if none is given.
 fn parse(given: &str, limit: f64) -> Result<Change> {
     let (probability, limit) = match given.split_once(':') {
         Some((probability, limit)) => (probability.parse(), limit.parse()),
@@ -98,7 +104,7 @@ fn parse(given: &str, limit: f64) -> Result<Change> {
     };
     match (probability, limit) {
         (Ok(probability), Ok(limit)) => Ok(Change { probability, limit }),
-        _ => bail!("no number; give a probability, or a probability and a limit as 0.5:0.2"),
+        _ => bail!("not a number; give a probability, or probability:limit such as 0.5:0.2"),
     }
 }
 
@@ -139,7 +145,7 @@ mod tests {
     #[test]
     fn what_is_no_number_or_out_of_its_limits_is_named() {
         let message = format!("{:#}", augment(&["--blur", "often"]).expect_err("no number"));
-        assert!(message.starts_with("--blur often: no number"), "{message}");
+        assert!(message.starts_with("--blur often: not a number"), "{message}");
         let message = augment(&["--low-resolution", "0.1:4"]).expect_err("too small").to_string();
         assert!(message.starts_with("low-resolution: limit 4; it must be in 8..=112"), "{message}");
     }

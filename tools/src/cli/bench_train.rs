@@ -1,4 +1,4 @@
-//! `bench-train`: images a second of a training step.
+//! `bench-train`: throughput of a training step, in images per second.
 
 use super::say;
 use crate::device;
@@ -8,39 +8,40 @@ use clap::Args;
 use serde::Serialize;
 use std::io::BufRead;
 
-/// Measure a training step of MobileFaceNet: forward, ArcFace, backward, SGD.
+/// Measure images per second of a MobileFaceNet training step.
 ///
-/// Pictures are noise that lies ready in memory. bench/train.py holds the figures
-/// against the same step in Python torch.
+/// A step is forward pass, ArcFace loss, backward pass and SGD update. The images are
+/// random noise in memory, so reading and augmentation are not measured. bench/train.py
+/// compares the figures with the same step in Python torch.
 #[derive(Args)]
 pub struct BenchTrain {
-    /// Pictures a step
+    /// Batch sizes to measure, comma-separated
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [32, 64])]
     batch: Vec<usize>,
-    /// cpu, cuda, or cuda:1
+    /// Device to compute on: cpu, cuda or cuda:1
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Threads of libtorch [default: one a core]
+    /// Threads of libtorch [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<i32>,
-    /// Steps a turn
+    /// Training steps per turn
     #[arg(long, value_name = "N", default_value_t = 1)]
     steps: usize,
-    /// Turns; the figure is their median
+    /// Turns to measure; the result is their median
     #[arg(long, value_name = "N", default_value_t = 5)]
     turns: usize,
-    /// Compute in 16 bits where that is enough; on a GPU alone
+    /// Mixed precision: compute in 16 bits where that is accurate enough; needs a GPU
     #[arg(long)]
     mixed: bool,
-    /// JSON instead of text
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
-    /// Take a turn for each line of the standard input and print its figure
+    /// Run one turn per line of standard input and print its result
     #[arg(long, hide = true)]
     on_request: bool,
 }
 
-/// A figure and what it is of.
+/// The result for one batch size.
 #[derive(Serialize)]
 struct Row {
     batch: usize,
@@ -48,24 +49,28 @@ struct Row {
     device: String,
     mixed: bool,
     images_per_second: f64,
-    /// Of the turns.
+    /// Slowest turn, images per second.
     least: f64,
+    /// Fastest turn, images per second.
     most: f64,
 }
 
 impl BenchTrain {
     pub fn run(self) -> Result<()> {
-        ensure!(self.turns > 0 && self.steps > 0, "no step to measure; give --turns and --steps");
+        ensure!(
+            self.turns > 0 && self.steps > 0,
+            "no steps to measure; --turns and --steps must be above 0"
+        );
         let device = device::parse(&self.device)?;
         if let Some(threads) = self.threads {
-            ensure!(threads > 0, "--threads {threads}; it must be above 0");
+            ensure!(threads > 0, "--threads {threads}: expected at least 1");
             tch::set_num_threads(threads);
         }
         let mut rows = Vec::new();
         for batch in &self.batch {
             let recipe = recipe(*batch, device, self.mixed);
             let mut bench = Bench::new(&recipe)?;
-            // Kernels are chosen and memory is taken at the first.
+            // The first step chooses kernels and allocates memory, so it is not measured.
             bench.steps(1)?;
             if self.on_request {
                 for line in std::io::stdin().lock().lines() {

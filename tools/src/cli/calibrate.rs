@@ -1,4 +1,4 @@
-//! `calibrate`: the thresholds of a set of models, and what a similarity is worth.
+//! `calibrate`: similarity thresholds and the likelihood ratio of a model set.
 
 use super::import::{Thresholds, update_manifest};
 use super::say;
@@ -16,28 +16,30 @@ use facelatch::vision::embed::Embedding;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Measure a recognizer's thresholds and write them into its manifest.
+/// Measure a recognizer's similarity thresholds and write them into its manifest.
 ///
-/// Anything that changes what the recognizer sees changes them: its weights, their
-/// arithmetic, the detector. The people should play no other part. With --select the
-/// likelihood ratio is measured, too; without, one that was in the manifest goes, for it
-/// was measured on what the networks were before.
+/// There is one threshold per false accept rate. Repeat this after any change of the
+/// weights, of their precision or of the detector. Use people who are in neither training
+/// nor test data. With --select the likelihood ratio is measured as well. Without it, a
+/// likelihood ratio already in the manifest is removed, because it was measured on other
+/// networks.
 #[derive(Args)]
 pub struct Calibrate {
-    /// Folder of models
+    /// Folder of the model set to calibrate
     #[arg(long)]
     models: PathBuf,
-    /// Folder of NAME/NAME_0001.jpg
+    /// Folder of photos named as in LFW: NAME/NAME_0001.jpg
     #[arg(long)]
     images: PathBuf,
-    /// File with a name a line, whose photos all count
+    /// File with one name per line; all photos of these people are used
     #[arg(long)]
     people: PathBuf,
-    /// Pairs file whose people's photos count for the likelihood ratio beside those of
-    /// --people, where people with several photos are few; nobody trained on
+    /// Pairs file in LFW's format whose photos are added to those of --people to measure
+    /// the likelihood ratio. It needs people with several photos, none of them in the
+    /// training data
     #[arg(long)]
     select: Option<PathBuf>,
-    /// What intervals are drawn by follows from it
+    /// Seed of the bootstrap for confidence intervals
     #[arg(long, default_value_t = 1, allow_hyphen_values = true)]
     seed: i64,
 }
@@ -78,7 +80,7 @@ impl Calibrate {
         let data = format!("{}, {}", file_name(&self.people), file_name(select));
         let line = likelihood::measured(&all, &all.scores(), &data)?;
         say(&format!(
-            "likelihood  ln ratio = {:.3} * similarity {:+.3}, {:.2} at {:.4} and below to {:.2} at {:.4} and above",
+            "likelihood  ln ratio = {:.3} * similarity {:+.3}, from {:.2} at {:.4} and below to {:.2} at {:.4} and above",
             line.slope,
             line.offset,
             line.log_ratio(-1.0),
@@ -93,7 +95,7 @@ impl Calibrate {
         let [slope, even] = likelihood::intervals(&all, self.seed);
         if let (Some(slope), Some(even)) = (slope, even) {
             say(&format!(
-                "            95 %: slope {:.1} to {:.1}, even at {:.3} to {:.3}",
+                "            95 %: slope {:.1} to {:.1}, ratio 1 at similarity {:.3} to {:.3}",
                 slope[0], slope[1], even[0], even[1]
             ));
         }
@@ -101,7 +103,7 @@ impl Calibrate {
     }
 }
 
-/// Faces found, each with its person.
+/// Name of the person and embedding, per face found.
 struct Faces(Vec<(String, Embedding)>);
 
 impl Faces {
@@ -133,8 +135,11 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Puts thresholds and a likelihood into the manifest of a folder. One that was in it was
-/// measured on what the networks were before, and goes.
+/// Writes thresholds and likelihood ratio into the manifest of a folder. Without
+/// `likelihood`, an older one is removed, because it was measured on other networks.
+///
+/// # Errors
+/// If the manifest cannot be read or written.
 pub fn write(
     folder: &Path,
     (thresholds, calibration): Thresholds,
@@ -146,7 +151,7 @@ pub fn write(
     update_manifest(folder, None, "recognizer", toml::Value::try_from(entry)?)
 }
 
-/// Thresholds from every two photos of these people.
+/// Thresholds measured on all photo pairs of the people named in the file `people`.
 pub fn thresholds(models: &Models, images: &Path, people: &Path) -> Result<Thresholds> {
     Faces::embed(models, images, &names_in(people)?, "calibration")?.thresholds(people)
 }
@@ -189,7 +194,7 @@ mod tests {
         let models = Models::open(folder.path()).expect("models");
         assert_eq!(models.likelihood(), Some(&likelihood));
         assert_eq!(models.thresholds().expect("thresholds").calibration().data, "made up");
-        // Thresholds of other networks come without the likelihood of these.
+        // New thresholds without a likelihood ratio remove the old ratio.
         write(folder.path(), measured(), None).expect("written");
         assert_eq!(Models::open(folder.path()).expect("models").likelihood(), None);
     }

@@ -1,5 +1,4 @@
-//! `evaluate`: everything a recognizer or a classifier is judged by, as a page, plots and
-//! JSON.
+//! `evaluate`: measures a recognizer or a classifier; writes an HTML page, plots and JSON.
 
 use super::calibrate::write;
 use crate::data::photos;
@@ -25,57 +24,62 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 
-/// Faces that torch embeds at once.
+/// Faces per torch batch.
 const BATCH: usize = 64;
 
-/// Measure a recognizer or a classifier, and write a report.
+/// Measure a recognizer or a classifier and write a report.
 ///
-/// A run on people it was trained on is asked whom it sees (closed set). Everything else is
-/// asked whether two faces are of one person, and who of a gallery somebody is (open set):
-/// a run or a set of models, on people it has not seen.
+/// A training run on the people it was trained on is evaluated as a classifier (closed
+/// set): accuracy, loss, confusion matrix. A training run on other people, or a model set,
+/// is evaluated as a recognizer (open set): verification of all photo pairs, identification
+/// in a gallery, likelihood ratio.
 #[derive(Args)]
 pub struct Evaluate {
-    /// Folder that a training wrote
+    /// Folder of a training run
     #[arg(long, conflicts_with = "models")]
     run: Option<PathBuf>,
-    /// Folder of models [default: those built in]
+    /// Folder of a model set [default: the built-in one]
     #[arg(long)]
     models: Option<PathBuf>,
-    /// Data set: path,label,person[,group] of aligned faces
+    /// Data set of aligned faces: CSV with path,label,person[,group]
     #[arg(long, required_unless_present = "images", conflicts_with = "images")]
     data: Option<PathBuf>,
-    /// Folder of NAME/NAME_0001.jpg; in each photo the face nearest the centre counts
+    /// Folder of photos named as in LFW: NAME/NAME_0001.jpg. The face nearest the centre of
+    /// each photo is used
     #[arg(long, requires = "pairs")]
     images: Option<PathBuf>,
-    /// Pairs file in LFW's format, whose photos all count
+    /// Pairs file in LFW's format; all photo pairs of the photos it names are compared
     #[arg(long, requires = "images")]
     pairs: Option<PathBuf>,
-    /// Folder for report.html, report.json and the plots as SVG and PNG
+    /// Output folder: report.html, report.json and the plots as SVG and PNG
     #[arg(long, default_value = "report")]
     out: PathBuf,
-    /// What torch computes a run on: cpu, cuda, cuda:1
+    /// Device for --run: cpu, cuda or cuda:1
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// First photos of a person that are enrolled in the gallery; others are searched for
+    /// Templates per person in the gallery: the first photos of a person are enrolled, the
+    /// others are probes
     #[arg(long, default_value_t = 1)]
     enrolled: usize,
-    /// Share of the people who are kept out of the gallery, those with too few photos first
+    /// Share of people not enrolled in the gallery, 0 to 1; people with too few photos come
+    /// first
     #[arg(long, default_value_t = 0.5, value_parser = share)]
     outside: f64,
-    /// Who is kept out, and what intervals are drawn by, follow from it
+    /// Seed of the choice of people not enrolled and of the bootstrap for confidence
+    /// intervals
     #[arg(long, default_value_t = 1, allow_hyphen_values = true)]
     seed: i64,
-    /// Leave pictures of people out
+    /// Leave face pictures out of the report
     #[arg(long)]
     no_photos: bool,
-    /// Number people and photos instead of naming them
+    /// Replace names of people and photos by numbers in the report
     #[arg(long)]
     no_names: bool,
-    /// Write thresholds and likelihood ratio into the manifest of --models; these people
-    /// should play no other part
+    /// Write thresholds and likelihood ratio into the manifest of --models. Use people who
+    /// are in neither training nor test data
     #[arg(long, requires = "models")]
     write_calibration: bool,
-    /// Print report.json
+    /// Print the contents of report.json instead of a summary
     #[arg(long)]
     json: bool,
 }
@@ -87,11 +91,11 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// What computes embeddings.
+/// Source of the embeddings.
 enum Recognizer {
-    /// The device's own, in 8 bits or floating point.
+    /// The device's runtime, in int8 or floating point.
     Models(Box<Models>),
-    /// Torch.
+    /// A training run in torch.
     Run(Box<Run>, Device),
 }
 
@@ -113,9 +117,9 @@ impl Evaluate {
         if crops.is_empty() {
             let first = gathered.data.unreadable.first();
             bail!(
-                "{}: nothing to measure: {}",
+                "{}: no face to measure: {}",
                 gathered.data.name,
-                first.map_or("no face in any photo", String::as_str)
+                first.map_or("no face found in any photo", String::as_str)
             );
         }
         let mut report = Report {
@@ -129,7 +133,7 @@ impl Evaluate {
         match (&recognizer, known) {
             (Recognizer::Run(run, device), Some(labels)) => {
                 if self.write_calibration {
-                    bail!("--write-calibration takes people that the training did not know");
+                    bail!("--write-calibration needs people who are not in the training data");
                 }
                 let (_, logits) = embed_in_torch(run, *device, &crops)?;
                 let mut names = run.record.people.clone();
@@ -158,10 +162,10 @@ impl Evaluate {
             (Some(csv), ..) => gather::crops(csv),
             (None, Some(images), Some(pairs)) => match recognizer {
                 Recognizer::Models(models) => gather::photos(models, images, pairs),
-                // A run has no detector of its own.
+                // A training run has no detector.
                 Recognizer::Run(..) => gather::photos(&Models::built_in()?, images, pairs),
             },
-            _ => bail!("name --data, or --images and --pairs"),
+            _ => bail!("no data to evaluate; give --data, or --images with --pairs"),
         }
     }
 
@@ -199,7 +203,7 @@ impl Evaluate {
         }
         if let (true, Some(folder)) = (self.write_calibration, &self.models) {
             let Some(figures) = &open.likelihood else {
-                bail!("{name}: no likelihood ratio to write; nothing was written");
+                bail!("{name}: no likelihood ratio could be measured, so nothing was written");
             };
             let line = figures.line.clone();
             let (people, photos) = (line.people, line.photos);
@@ -222,7 +226,11 @@ impl Recognizer {
         })
     }
 
-    /// The labels a run knows these people by; none where it knows nobody.
+    /// The training labels of these faces, in order; `None` if the run was trained on none
+    /// of these people, or if photos come from a pairs file.
+    ///
+    /// # Errors
+    /// If some of a data set's people are in the training data and some are not.
     fn knows(&self, gathered: &Gathered) -> Result<Option<Vec<usize>>> {
         let Self::Run(run, _) = self else { return Ok(None) };
         let known: BTreeMap<&str, usize> = run
@@ -239,7 +247,7 @@ impl Recognizer {
             let seen = labels.iter().flatten().count();
             if seen > 0 {
                 log::warn!(
-                    "{}: {seen} photos are of people the run was trained on; the figures flatter",
+                    "{}: {seen} photos are of people the run was trained on; the results are too optimistic",
                     gathered.data.name
                 );
             }
@@ -248,7 +256,7 @@ impl Recognizer {
         let stranger = gathered.faces.iter().zip(&labels).find(|(_, label)| label.is_none());
         if let Some((face, _)) = stranger {
             bail!(
-                "{}: {} is nobody the run knows, others are; give people it was trained on or others, not both",
+                "{}: {} is not in the training data, but other people are; evaluate on people of the training data or on others, not both",
                 gathered.data.name,
                 name(face)
             );
@@ -264,7 +272,7 @@ impl Recognizer {
     }
 }
 
-/// Embeddings and, as the head of the run sees them, logits.
+/// Embeddings and the logits of the run's head, one row per crop.
 fn embed_in_torch(
     run: &Run,
     device: Device,
@@ -288,7 +296,7 @@ fn embed_in_torch(
     Ok((embeddings, logits))
 }
 
-/// LFW's figures; photos and faces are in the same order.
+/// Accuracy and EER by the LFW protocol; `photos` and `faces` are in the same order.
 fn protocol(pairs: &Pairs, photos: &[Photo], faces: &[Face]) -> Protocol {
     let embeddings: BTreeMap<&Photo, &Embedding> = photos
         .iter()
@@ -307,7 +315,7 @@ fn protocol(pairs: &Pairs, photos: &[Photo], faces: &[Face]) -> Protocol {
     }
 }
 
-/// Numbers instead of names.
+/// Replaces names by numbers from 1.
 fn number(names: &mut [String], what: &str) {
     for (at, name) in names.iter_mut().enumerate() {
         *name = format!("{what} {}", at + 1);
@@ -322,7 +330,8 @@ fn png(crop: &Crop) -> Option<Vec<u8>> {
     Some(bytes.into_inner())
 }
 
-/// The page, its plots and its figures; the page last.
+/// Writes plots, `report.json` and, last, `report.html` into the folder `out`. Without
+/// `faces` the page has no face pictures.
 pub fn write_report(out: &Path, report: &Report, faces: Option<&html::Faces>) -> Result<()> {
     let plot = |picture: &Picture| -> Result<()> {
         let file = |ending: &str| out.join(format!("{}.{ending}", picture.name));
@@ -352,7 +361,7 @@ fn print(report: &Report, out: &Path, json: bool) -> Result<()> {
         let [low, high] = closed.top1_interval.map(|share| share * 100.0);
         println!("top-1       {:.2} % (95 %: {low:.2} to {high:.2})", closed.top1 * 100.0);
         println!("top-5       {:.2} %", closed.top5 * 100.0);
-        println!("loss        {:.4} (guessing: {:.4})", closed.loss, closed.loss_of_chance);
+        println!("loss        {:.4} (by chance: {:.4})", closed.loss, closed.loss_of_chance);
     }
     if let Some(open) = &report.open {
         print_open(open);
@@ -396,7 +405,7 @@ fn print_open(open: &Open) {
     }
     if let Some(found) = &open.identification {
         println!(
-            "gallery     {} people, {} mated searches, {} others; rank one {:.2} %",
+            "gallery     {} people, {} mated searches, {} non-mated; rank-1 {:.2} %",
             found.enrolled,
             found.mated,
             found.non_mated,
@@ -414,7 +423,7 @@ fn print_open(open: &Open) {
     }
     if let Some(figures) = &open.likelihood {
         println!(
-            "likelihood  ln ratio = {:.3} * similarity {:+.3}, Cllr {:.4} bits (least {:.4})",
+            "likelihood  ln ratio = {:.3} * similarity {:+.3}, Cllr {:.4} bits (minimum {:.4})",
             figures.line.slope, figures.line.offset, figures.line.cllr, figures.cllr_least
         );
     }

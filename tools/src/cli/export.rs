@@ -1,4 +1,4 @@
-//! `export`: what a training left behind, as a set of models.
+//! `export`: turns a training run into a model set.
 
 use super::import::Thresholds;
 use super::say;
@@ -23,33 +23,33 @@ use facelatch::vision::picture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Turn a trained recognizer into a set of models: ONNX and manifest.
+/// Export a trained recognizer as a model set: ONNX files and a manifest.
 ///
-/// Batch normalization is folded into the layers before it. What a device's runtime
-/// makes of the file is held against libtorch on real faces before anything is written.
-/// A door takes 8 bits: quantize comes next.
+/// Batch normalization is folded into the layers before it. Before anything is written, the
+/// embeddings of the device's runtime (tract) are compared with those of libtorch on real
+/// faces. Doors run int8 models, so run `quantize` next.
 #[derive(Args)]
 pub struct Export {
-    /// Folder that a training wrote
+    /// Folder of the training run
     #[arg(long, value_name = "DIR")]
     run: PathBuf,
-    /// Set of models whose detector goes along, or built-in; in floating point, where
-    /// the set is to be quantized
+    /// Folder of the model set that provides the detector, or `built-in`. It must be a
+    /// floating-point set if you want to quantize the result
     #[arg(long, value_name = "DIR")]
     detector: PathBuf,
-    /// Folder for the set
+    /// Output folder for the model set
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Version of this set of models
+    /// Version of the new model set
     #[arg(long)]
     name: String,
-    /// On what terms the set may be used [default: those of the detector's set]
+    /// Licence terms of the model set [default: those of the detector's set]
     #[arg(long, value_name = "TEXT")]
     licence: Option<String>,
-    /// Data set for the thresholds, of people who play no other part
+    /// Data set for measuring thresholds, of people in neither training nor test data
     #[arg(long, value_name = "CSV")]
     calibrate: Option<PathBuf>,
-    /// Data set to hold tract against libtorch on [default: two portraits]
+    /// Data set on which tract is compared with libtorch [default: two portraits]
     #[arg(long, value_name = "CSV")]
     check_faces: Option<PathBuf>,
 }
@@ -64,7 +64,7 @@ impl Export {
         };
         let licence = self.licence.clone().or_else(|| detector.manifest.licence.clone());
         let licence = licence.context(
-            "on what terms may this set be used? say so with --licence; there is none to inherit in the detector's manifest",
+            "the detector's manifest has no licence to inherit; give the licence terms with --licence",
         )?;
         let mut data = BTreeMap::new();
         let crops = match &self.check_faces {
@@ -79,7 +79,7 @@ impl Export {
         let agreement = compare(&run.network, &model, &crops)?;
         let Agreement { faces, cosine, difference } = agreement;
         say(&format!(
-            "tract and libtorch agree on {faces} faces: cosine at least {cosine:.7}, components within {difference:.1e}; ONNX operator set {OPSET}"
+            "tract and libtorch agree on {faces} faces: cosine at least {cosine:.7}, components differ by at most {difference:.1e}; ONNX opset {OPSET}"
         ));
 
         let (mut manifest, mut set) = set(&detector, &model, &self.name);
@@ -97,7 +97,8 @@ impl Export {
         manifest.recipe = vec![trained(&run.record), this_step(data)];
         seal(&mut manifest, &mut set, &self.out)?;
 
-        // The manifest last: without it there is no set, with it there is all of it.
+        // The manifest last: a folder counts as a set only once it has a manifest, and then
+        // it is complete.
         let last = set.remove(MANIFEST);
         for (name, bytes) in set.iter().map(|(name, bytes)| (name.as_str(), bytes)) {
             files::replace(&self.out.join(name), bytes)?;
@@ -107,23 +108,23 @@ impl Export {
         self.advise(&detector, &run)
     }
 
-    /// What has to come before a door can use it.
+    /// Warns about steps that are left before a door can use the set.
     fn advise(&self, detector: &Models, run: &Run) -> Result<()> {
         let nets = detector.clone().in_precision(Precision::Float).detector;
         if Detector::new(&nets, DetectorSettings::default()).is_err() {
             log::warn!(
-                "the detector is in 8 bits and the recognizer in floating point: to quantize both, export with --detector models/float"
+                "the detector is int8 and the recognizer floating point; to quantize both, export with --detector models/float"
             );
         }
         if self.calibrate.is_none() {
             log::warn!(
-                "{}: no thresholds in it, so no door can use it yet; quantize measures them, or --calibrate here",
+                "{}: no thresholds, so no door can use this set yet; run quantize, which measures them, or export with --calibrate",
                 self.out.display()
             );
         }
         if !run.record.better_than_start {
             log::warn!(
-                "{}: no epoch was better than the start on the validation photos",
+                "{}: no epoch was better than the starting weights on the validation photos",
                 run.folder.display()
             );
         }
@@ -131,7 +132,7 @@ impl Export {
     }
 }
 
-/// The portraits' faces, and each in a mirror.
+/// The aligned face of each portrait, and its mirror image.
 fn portraits(models: &Models) -> Result<Vec<Crop>> {
     let mut detector = Detector::new(&models.detector, DetectorSettings::default())?;
     let mut crops = Vec::new();
@@ -139,7 +140,7 @@ fn portraits(models: &Models) -> Result<Vec<Crop>> {
         let frame = picture::decode(Path::new(name), bytes)?;
         let faces = detector.detect(&frame)?;
         let face = nearest_center(faces, &frame)
-            .with_context(|| format!("{name}: the detector finds no face in it"))?;
+            .with_context(|| format!("{name}: the detector finds no face"))?;
         let crop = align(&frame, &face.landmarks);
         crops.push(mirrored(&crop));
         crops.push(crop);
@@ -147,7 +148,7 @@ fn portraits(models: &Models) -> Result<Vec<Crop>> {
     Ok(crops)
 }
 
-/// Thresholds from every two faces of a data set.
+/// Thresholds measured on all pairs of faces of a data set.
 fn thresholds(model: &RecognizerModel, dataset: &Dataset, csv: &Path) -> Result<Thresholds> {
     let crops = dataset.crops()?;
     let embeddings = photos::embed(model, &crops.iter().collect::<Vec<_>>(), "calibration")?;
@@ -179,7 +180,7 @@ fn figures(record: &RunRecord, agreement: &Agreement) -> BTreeMap<String, f64> {
     figures
 }
 
-/// The training, as its record tells it.
+/// The recipe step of the training, from its record.
 fn trained(record: &RunRecord) -> RecipeStep {
     let data = [("train", &record.data.train), ("validation", &record.data.validation)];
     let versions = [
@@ -202,7 +203,7 @@ fn trained(record: &RunRecord) -> RecipeStep {
     }
 }
 
-/// What this program does now.
+/// The recipe step of the command that runs now. `data` holds SHA-256 digests by option.
 pub fn this_step(data: BTreeMap<String, String>) -> RecipeStep {
     RecipeStep {
         command: std::env::args().collect(),
@@ -265,7 +266,7 @@ mod tests {
         assert_eq!(training.command, ["facelatch-tools", "train"]);
         assert_eq!((training.seed, exporting.opset), (Some(1), Some(OPSET)));
         assert_eq!(exporting.data["check_faces"], Dataset::read(&csv).expect("faces").digest);
-        // All but the thresholds is there.
+        // Only the thresholds are missing.
         let error = check_folder(&out, Precision::Float).err().expect("no thresholds");
         assert!(error.to_string().contains("no thresholds"), "{error}");
     }
@@ -278,7 +279,7 @@ mod tests {
         inherits.run().expect("exported");
         let licence = Models::open(&out).expect("models").manifest.licence.expect("terms");
         assert!(licence.contains("non-commercial"), "{licence}");
-        // What was just exported, without them.
+        // The set just exported, without its licence.
         let text = std::fs::read_to_string(out.join(MANIFEST)).expect("a manifest");
         let without: Vec<&str> = text.lines().filter(|line| !line.starts_with("licence")).collect();
         std::fs::write(out.join(MANIFEST), without.join("\n")).expect("written");

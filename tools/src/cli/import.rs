@@ -1,4 +1,5 @@
-//! `import`: trained weights from other projects into ONNX and the manifest.
+//! `import`: converts trained weights of other projects to ONNX and adds them to a
+//! manifest.
 
 use crate::files;
 use crate::networks::minifasnet::{self, MiniFasNet};
@@ -16,7 +17,7 @@ use facelatch::nn::Normalization;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Turn published weights into ONNX files and a manifest.
+/// Convert published weights to ONNX files and a manifest.
 #[derive(Args)]
 pub struct Import {
     #[command(subcommand)]
@@ -25,47 +26,51 @@ pub struct Import {
 
 #[derive(Subcommand)]
 enum What {
-    /// The face detector, from the Python wheel mtcnn 0.1.1 or the .npy inside it.
+    /// Import the face detector MTCNN, from the Python wheel mtcnn 0.1.1 or the .npy inside
+    /// it
     Mtcnn {
         /// mtcnn-0.1.1-py3-none-any.whl or mtcnn_weights.npy
         weights: PathBuf,
-        /// Folder for pnet.onnx, rnet.onnx, onet.onnx and manifest.toml
+        /// Output folder: pnet.onnx, rnet.onnx, onet.onnx and manifest.toml
         #[arg(long, default_value = "models")]
         out: PathBuf,
     },
-    /// The face recognizer, from ncnn, PyTorch or safetensors files.
+    /// Import the face recognizer MobileFaceNet, from ncnn, PyTorch or safetensors files
     Mobilefacenet {
-        /// FILE.param (its FILE.bin beside it), FILE.pth, FILE.pt or FILE.safetensors
+        /// FILE.param (with FILE.bin next to it), FILE.pth, FILE.pt or FILE.safetensors
         weights: PathBuf,
-        /// Folder for mobilefacenet.onnx and manifest.toml
+        /// Output folder: mobilefacenet.onnx and manifest.toml
         #[arg(long, default_value = "models")]
         out: PathBuf,
-        /// How pictures were normalized when the weights were trained
+        /// Input normalization that the weights were trained with
         #[arg(long, value_enum, default_value_t = Normalized::Arcface)]
         normalization: Normalized,
-        /// Version of this set of models [default: imported]
+        /// Version of this model set
         #[arg(long, default_value = "imported")]
         name: String,
     },
-    /// Networks that tell live faces from prints and screens, from PyTorch files that are
-    /// named after their scale, as in 2.7_80x80_MiniFASNetV2.pth.
+    /// Import liveness networks (MiniFASNet) that tell live faces from prints and screens
+    ///
+    /// They come as PyTorch files whose names begin with their scale, such as
+    /// 2.7_80x80_MiniFASNetV2.pth.
     Minifasnet {
-        /// SCALE_80x80_MiniFASNet*.pth, each seen at its own scale
+        /// SCALE_80x80_MiniFASNet*.pth; SCALE is the size of the network's crop relative to
+        /// the face's bounding box
         #[arg(required = true)]
         weights: Vec<PathBuf>,
-        /// Folder of a set of models, a copy of models/ for one: the ONNX files and
-        /// manifest.toml are added to it
+        /// Folder of an existing model set, such as a copy of models/; the ONNX files are
+        /// added to it and its manifest.toml is updated
         #[arg(long, default_value = "models")]
         out: PathBuf,
     },
 }
 
-/// How pictures are normalized.
+/// Input normalization, per channel value `v` of 0..=255.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Normalized {
     /// (v - 127.5) / 128
     Arcface,
-    /// ImageNet's mean and standard deviation
+    /// Mean and standard deviation of ImageNet, per channel
     Imagenet,
 }
 
@@ -105,16 +110,16 @@ fn import_minifasnet(weights: &[PathBuf], out: &Path) -> Result<()> {
             minifasnet::apart(&network, &bytes).with_context(|| path.display().to_string())?;
         if apart > minifasnet::MOST_APART {
             bail!(
-                "{}: what was written answers {apart:e} apart from the weights in torch, at most \
-                 {:e} is rounding; this is a fault of facelatch-tools",
+                "{}: outputs of the ONNX file differ by {apart:e} from those of the weights in \
+                 torch, and rounding explains at most {:e}; this is a bug in facelatch-tools",
                 path.display(),
                 minifasnet::MOST_APART
             );
         }
-        log::info!("{}: at most {apart:.1e} apart from the weights in torch", path.display());
+        log::info!("{}: ONNX and torch differ by at most {apart:.1e}", path.display());
         networks.push((LivenessFile { file, sha256: sha256_hex(&bytes), scale }, bytes));
     }
-    // Only when all are good.
+    // Written only after all networks passed.
     for (entry, bytes) in &networks {
         write_file(&out.join(&entry.file), bytes)?;
     }
@@ -127,7 +132,10 @@ fn import_minifasnet(weights: &[PathBuf], out: &Path) -> Result<()> {
     update_manifest(out, None, "liveness", toml::Value::try_from(entry)?)
 }
 
-/// Scale of each network, and what its file is to be called, by its scale and name.
+/// Scale and ONNX file name per network, both from the name of the weights file.
+///
+/// # Errors
+/// If a name has no scale or two weights files give the same ONNX file name.
 fn liveness_files(weights: &[PathBuf]) -> Result<Vec<(f64, String)>> {
     let mut files: Vec<(f64, String)> = Vec::with_capacity(weights.len());
     for path in weights {
@@ -144,13 +152,13 @@ fn liveness_files(weights: &[PathBuf]) -> Result<Vec<(f64, String)>> {
     Ok(files)
 }
 
-/// Refuses a folder without a set of models to add to: without a detector it would be none.
+/// Checks that the folder has a model set with a detector to add to.
 fn has_detector(out: &Path) -> Result<()> {
     let path = out.join(MANIFEST);
     if !read_manifest(&path)?.contains_key("detector") {
         bail!(
-            "{}: names no detector, and these networks only judge faces that one has found; copy \
-             a whole set there first, as by cp -r models {}",
+            "{}: names no detector, which these networks need; copy a complete model set there \
+             first, for example: cp -r models {}",
             path.display(),
             out.display()
         );
@@ -176,12 +184,13 @@ fn import_mtcnn(weights: &Path, out: &Path) -> Result<()> {
     forget(out, &["selftest"])
 }
 
-/// Reads MobileFaceNet's weights in whichever format the file's ending names.
+/// Reads MobileFaceNet's weights; the file extension gives the format: `.param` (with the
+/// `.bin` next to it), `.pth`, `.pt` or `.safetensors`.
 pub fn read_mobilefacenet(path: &Path) -> Result<MobileFaceNet> {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let bytes = read(path)?;
     let network = match ending {
-        // Whichever of the two is at fault, both are named.
+        // The error names both files, since either may be at fault.
         "param" => {
             let bin = read(&path.with_extension("bin"))?;
             return MobileFaceNet::from_ncnn(&String::from_utf8_lossy(&bytes), &bin)
@@ -194,11 +203,11 @@ pub fn read_mobilefacenet(path: &Path) -> Result<MobileFaceNet> {
     network.with_context(|| path.display().to_string())
 }
 
-/// Similarities by false accept rate, and the data behind them.
+/// Similarity thresholds by false accept rate per pair, and the calibration behind them.
 pub type Thresholds = (BTreeMap<String, f32>, Calibration);
 
-/// Writes mobilefacenet.onnx and its part of the manifest. Thresholds of other
-/// weights would not hold, so there are those given or none.
+/// Writes mobilefacenet.onnx and its entry in the manifest. Thresholds measured on other
+/// weights would be wrong, so the entry has those given or none.
 pub fn write_recognizer(
     out: &Path,
     network: &MobileFaceNet,
@@ -225,7 +234,7 @@ pub fn write_recognizer(
     forget(out, &["selftest", "recipe", "figures", "licence"])
 }
 
-/// Removes from the manifest what was said of networks that are no longer there.
+/// Removes top-level keys from the manifest that described networks now replaced.
 pub fn forget(folder: &Path, keys: &[&str]) -> Result<()> {
     let path = folder.join(MANIFEST);
     let text = String::from_utf8_lossy(&read(&path)?).into_owned();
@@ -235,7 +244,8 @@ pub fn forget(folder: &Path, keys: &[&str]) -> Result<()> {
     write_file(&path, toml::to_string(&manifest)?.as_bytes())
 }
 
-/// Replaces one table of the manifest, which may not be there yet.
+/// Sets one top-level key of the manifest, and its version if one is given. A missing
+/// manifest is created, with version `imported` unless one is given.
 pub fn update_manifest(
     folder: &Path,
     version: Option<&str>,
@@ -253,7 +263,7 @@ pub fn update_manifest(
     write_file(&path, toml::to_string(&manifest)?.as_bytes())
 }
 
-/// The manifest; an empty one where there is none.
+/// The manifest, or an empty table if the file does not exist.
 fn read_manifest(path: &Path) -> Result<toml::Table> {
     match std::fs::read_to_string(path) {
         Ok(text) => toml::from_str(&text).with_context(|| path.display().to_string()),
@@ -266,7 +276,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| path.display().to_string())
 }
 
-/// Writes a file as a whole, or leaves what was there.
+/// Writes a file atomically: on failure the old file stays.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     files::replace(path, bytes)
 }
@@ -299,7 +309,7 @@ mod tests {
         std::fs::write(&manifest, "version = \"1\"\n").expect("written");
         assert!(refused().to_string().contains("names no detector"), "{}", refused());
         std::fs::write(&manifest, "[detector]\n").expect("written");
-        // Now it is the weights that are not there.
+        // With a detector, the next error is the missing weights file.
         assert!(refused().to_string().contains("MiniFASNetV2.pth"), "{}", refused());
     }
 }

@@ -1,4 +1,4 @@
-//! `liveness`: how often people are refused and prints and screens let in.
+//! `liveness`: error rates of the liveness check on simulated presentation attacks.
 
 use crate::measure::liveness::{QUANTILES, Report, present, report};
 use anyhow::{Context, Result, bail};
@@ -8,27 +8,28 @@ use facelatch::vision::picture::looks_like_a_picture;
 use std::path::PathBuf;
 use walkdir::WalkDir;
 
-/// Measure liveness on photos as people, and on prints and screens made from them.
+/// Measure liveness on simulated people, prints and screens made from photos.
 ///
-/// Prints and screens are simulated: planes in motion, grids of dots and stripes, glare,
-/// edges, compression. People are the photos on an average head that turns. So the rates
-/// tell which cues work as meant and what they cost; they do not tell how many attacks a
-/// door withstands, which only attacks carried out before its camera do.
+/// A live face is a photo on a turning head of average shape. A print or a screen is the
+/// photo on a moving plane with ink dots or display stripes, glare, edges and compression.
+/// The rates (BPCER and APCER of ISO/IEC 30107-3) show whether each cue works as intended
+/// and how many people it refuses. They do not show how many attacks a door withstands:
+/// only real attacks in front of its camera do.
 #[derive(Args)]
 pub struct LivenessRates {
-    /// Folder of photos, one face each, also in folders within
+    /// Folder of photos with one face each; subfolders are included
     #[arg(long)]
     images: PathBuf,
-    /// Photos taken of them, evenly
+    /// Number of photos to use, taken at equal distances from the sorted list
     #[arg(long, default_value_t = 100)]
     photos: usize,
-    /// Folder of models [default: those built in]
+    /// Folder of a model set [default: the built-in one]
     #[arg(long)]
     models: Option<PathBuf>,
-    /// Score below which a face is refused
+    /// Liveness score below which a face counts as an attack, 0 to 1
     #[arg(long, default_value_t = 0.5)]
     threshold: f32,
-    /// All chance follows from it
+    /// Seed of everything random
     #[arg(long, default_value_t = 0)]
     seed: i64,
     /// Print one JSON object
@@ -65,7 +66,7 @@ fn print(report: &Report, json: bool) -> Result<()> {
         return Ok(());
     }
     for reason in &report.left_out {
-        log::warn!("{reason}; left out");
+        log::warn!("{reason}; skipped");
     }
     println!("{} photos, seed {}; attacks are simulated", report.photos, report.seed);
     for (species, count, none) in &report.presentations {
@@ -91,7 +92,7 @@ fn print(report: &Report, json: bool) -> Result<()> {
         );
     }
     let shares: Vec<String> = QUANTILES.iter().map(|share| format!("{share:>8}")).collect();
-    println!("\n{:<26} {}", "measured, by quantile", shares.join(" "));
+    println!("\n{:<26} {}", "cue values, by quantile", shares.join(" "));
     for (name, species, values) in &report.measured {
         let values: Vec<String> = values.iter().map(|value| format!("{value:>8.4}")).collect();
         println!("{:<26} {}", format!("{name}, {species}"), values.join(" "));

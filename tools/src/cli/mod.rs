@@ -24,7 +24,7 @@ use crate::train::memory;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Import, train and evaluate the models of facelatch.
+/// Import, train, evaluate, quantize and ship the models of facelatch.
 #[derive(Parser)]
 #[command(name = "facelatch-tools", version, max_term_width = 100)]
 struct Arguments {
@@ -51,7 +51,7 @@ enum Command {
 }
 
 impl Command {
-    /// Whether most of its time goes into training steps.
+    /// Whether the command spends most of its time in training steps.
     fn trains(&self) -> bool {
         matches!(
             self,
@@ -64,13 +64,13 @@ impl Command {
     }
 }
 
-/// A line of a command's output.
+/// Prints a line of a command's output.
 #[expect(clippy::print_stdout, reason = "the commands' own output")]
 fn say(line: &str) {
     println!("{line}");
 }
 
-/// Runs the program: 0 done, 1 failed, 2 wrong usage.
+/// Runs the program. Exit codes: 0 success, 1 failure, 2 wrong usage.
 pub fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
         .format_timestamp(None)

@@ -1,4 +1,4 @@
-//! `prepare`: photos into a data set.
+//! `prepare`: makes a data set from photos.
 
 use super::say;
 use super::signals;
@@ -12,37 +12,39 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Names printed of a kind; `report.json` has them all.
+/// Lines printed per kind of finding; `report.json` has all of them.
 const NAMES_TOLD: usize = 10;
 
-/// Make a data set of photos: find, align and label the faces in them.
+/// Make a data set from photos: find, align and label the faces.
 ///
-/// PHOTOS holds a folder a person, with sub-folders as you like. DATA gets the aligned
-/// faces (crops/), where they were found (keypoints/), labels.csv, report.json and a
-/// contact sheet to look at (contact.png). A second run does only what is missing or
-/// changed. A photo that cannot be read costs only itself, and exit code 1.
+/// PHOTOS has one folder per person; deeper subfolders are allowed. DATA receives the
+/// aligned faces (crops/), their bounding boxes and landmarks (keypoints/), labels.csv,
+/// report.json and a contact sheet to look at (contact.png). A second run processes only
+/// photos that are new or changed. An unreadable photo is skipped, and the exit code is
+/// then 1.
 #[derive(Args)]
 pub struct Prepare {
-    /// Folder of PERSON/PHOTO.jpg
+    /// Folder of photos: PERSON/PHOTO.jpg
     #[arg(required_unless_present = "labels")]
     photos: Option<PathBuf>,
-    /// Folder for the data set
+    /// Output folder for the data set
     #[arg(long, value_name = "DATA")]
     out: PathBuf,
-    /// CSV of photos with the columns path, label, person and perhaps group, instead of
-    /// folders; paths are relative to PHOTOS or, without it, to the CSV's folder
+    /// CSV that lists the photos instead of folders, with the columns path, label, person
+    /// and optionally group. Paths are relative to PHOTOS, or to the CSV's folder without
+    /// PHOTOS
     #[arg(long, value_name = "CSV")]
     labels: Option<PathBuf>,
-    /// Cut out every face, and not the largest alone
+    /// Crop every face of a photo instead of only the largest
     #[arg(long)]
     every_face: bool,
-    /// Shorter side of the smallest face to look for, pixels
+    /// Smallest face to detect: shorter side of its bounding box in pixels, 12 to 10000
     #[arg(long, default_value_t = 40.0, value_parser = minimum_face, value_name = "PIXELS")]
     minimum_face: f32,
-    /// Folder of models, for their detector [default: those built in]
+    /// Folder of the model set whose detector is used [default: the built-in one]
     #[arg(long)]
     models: Option<PathBuf>,
-    /// Photos to look at at once [default: as many as cores]
+    /// Photos processed in parallel [default: one per core]
     #[arg(long)]
     threads: Option<NonZero<usize>>,
 }
@@ -50,7 +52,7 @@ pub struct Prepare {
 fn minimum_face(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(side) if (12.0..=10_000.0).contains(&side) => Ok(side),
-        _ => Err("expected pixels from 12 to 10000".to_owned()),
+        _ => Err("expected 12 to 10000 pixels".to_owned()),
     }
 }
 
@@ -65,14 +67,14 @@ impl Prepare {
         let found = match (&self.labels, photos) {
             (Some(csv), root) => Found::in_csv(csv, root, self.every_face)?,
             (None, Some(root)) => Found::in_folders(root, self.every_face)?,
-            (None, None) => bail!("nothing to prepare; name a folder of photos"),
+            (None, None) => bail!("no photos given; name a folder of photos"),
         };
         if found.photos.is_empty() {
             let from = self.labels.as_deref().or(photos).unwrap_or(Path::new(""));
             let why = found.unreadable.first();
             let why = why.map(|unread| format!(": {}", unread.reason));
             bail!(
-                "{}: no photo in it{}; expected PERSON/PHOTO.jpg or .png",
+                "{}: no photo found{}; expected PERSON/PHOTO.jpg or .png",
                 from.display(),
                 why.unwrap_or_default()
             );
@@ -85,13 +87,13 @@ impl Prepare {
         };
         match prepare(&task, found, &stop)? {
             Ended::Stopped { done, photos } => bail!(
-                "stopped after {done} of {photos} photos; the same command goes on from there"
+                "stopped after {done} of {photos} photos; run the same command again to continue"
             ),
             Ended::Done { report, made, took } => {
                 tell(&report, &self.out, made, took, task.threads);
                 if !report.unreadable.is_empty() {
                     bail!(
-                        "{} could not be read; all else is done",
+                        "{} could not be read; all others are done",
                         counted(report.unreadable.len(), "photo", "photos")
                     );
                 }
@@ -101,22 +103,27 @@ impl Prepare {
     }
 }
 
-/// Refuses a data set among the photos: its crops would be photos the next time.
+/// Refuses an output folder inside the photos, because the next run would take its crops
+/// for photos, and photos inside the output folder's `crops` or `keypoints`.
 fn check_apart(photos: &Path, out: &Path) -> Result<()> {
     let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path));
     let (inside, outside) = (real(out)?, real(photos)?);
     if inside.starts_with(&outside) {
-        bail!("{} lies in {}; put the data set beside the photos", out.display(), photos.display());
+        bail!(
+            "{} is inside {}; choose an --out outside the photos",
+            out.display(),
+            photos.display()
+        );
     }
     if ["crops", "keypoints"].iter().any(|folder| outside.starts_with(inside.join(folder))) {
-        bail!("{} is what prepare writes to; choose another --out", photos.display());
+        bail!("{} is in the output folder of this command; choose another --out", photos.display());
     }
     Ok(())
 }
 
 fn tell(report: &Report, out: &Path, made: usize, took: Duration, threads: usize) {
     say(&format!(
-        "photos      {}, {made} of them looked at now",
+        "photos      {}, {made} processed now",
         counted(report.photos, "photo", "photos")
     ));
     say(&format!("faces       {} of {}", report.faces, counted(report.people, "person", "people")));
@@ -132,8 +139,8 @@ fn tell(report: &Report, out: &Path, made: usize, took: Duration, threads: usize
         "wrong label",
         poison.iter().map(|duplicate| {
             format!(
-                "{} looks like {} but is said to be somebody else; training would learn both: \
-                 remove one",
+                "{} looks like {} but is labelled as another person; remove one of them, or \
+                 training learns both labels",
                 duplicate.photo, duplicate.of
             )
         }),
@@ -143,38 +150,38 @@ fn tell(report: &Report, out: &Path, made: usize, took: Duration, threads: usize
         same.iter().map(|duplicate| format!("{} looks like {}", duplicate.photo, duplicate.of)),
     );
     list("no face", report.no_face.iter().cloned());
-    let kept = if report.settings.every_face { "all kept" } else { "the largest kept" };
+    let kept = if report.settings.every_face { "all kept" } else { "only the largest kept" };
     list(
         "several",
         report.several_faces.iter().map(|s| format!("{}: {} faces, {kept}", s.photo, s.faces)),
     );
-    list("nobody left", report.people_without_a_face.iter().cloned());
+    list("not in set", report.people_without_a_face.iter().cloned());
     list("one face", report.people_with_one_face.iter().cloned());
     if !report.other_files.is_empty() {
         let kinds: Vec<String> = report
             .other_files
             .iter()
             .map(|(ending, count)| match ending.as_str() {
-                "" => format!("{count} without an ending"),
+                "" => format!("{count} without an extension"),
                 ending => format!("{count} .{ending}"),
             })
             .collect();
-        say(&format!("passed over {}: neither .jpg nor .png", kinds.join(", ")));
+        say(&format!("ignored     {}: neither .jpg nor .png", kinds.join(", ")));
     }
     if report.left_over > 0 {
         say(&format!(
-            "left over   {} of other photos in {}; labels.csv does not name their faces",
+            "left over   {} of other photos in {}; their faces are not in labels.csv",
             counted(report.left_over, "keypoints file", "keypoints files"),
             out.display()
         ));
     }
     let file = |name| out.join(name).display().to_string();
     say(&format!("look at     {}", file("contact.png")));
-    say(&format!("all of it   {}", file("report.json")));
+    say(&format!("report      {}", file("report.json")));
     say(&format!("data set    {}", file("labels.csv")));
 }
 
-/// The first few of a kind, the first with its title.
+/// Prints the first few lines of a kind of finding, the first with its title.
 fn list(title: &str, lines: impl ExactSizeIterator<Item = String>) {
     let count = lines.len();
     for (at, line) in lines.take(NAMES_TOLD).enumerate() {

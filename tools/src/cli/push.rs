@@ -1,4 +1,4 @@
-//! `push`: a set of models to a device.
+//! `push`: installs a model set on a device.
 
 use super::say;
 use crate::data::photos;
@@ -11,50 +11,50 @@ use facelatch::storage::models::{Checked, check_folder};
 use serde::Deserialize;
 use std::path::PathBuf;
 
-/// Copy a set of models to a device over ssh and use it there.
+/// Copy a model set to a device over ssh and switch the device to it.
 ///
-/// It is checked here, sent, and checked again there, digests, shapes and self-test,
-/// before the device switches to it; everybody enrolled is carried over by the pictures
-/// kept of them. Whatever goes wrong, the models in use there stay in use, and
-/// facelatch models rollback goes back to them afterwards.
+/// The set is checked here, sent, and checked again on the device (digests, shapes and
+/// self-test) before the device switches. The device computes new templates of all enrolled
+/// people from the face pictures it keeps. If anything fails, the device keeps its current
+/// models. `facelatch models rollback` on the device returns to the previous set.
 #[derive(Args)]
 pub struct Push {
-    /// The device, as ssh knows it: HOST, USER@HOST; the user its door runs as
+    /// The device as ssh takes it: HOST or USER@HOST. Log in as the user that runs the door
     host: String,
-    /// Folder of the set
+    /// Folder of the model set
     #[arg(long, value_name = "DIR", default_value = "models")]
     models: PathBuf,
-    /// Folder of installed models there [default: that of its configuration]
+    /// Folder of installed models on the device [default: as in its configuration]
     #[arg(long, value_name = "DIR")]
     store: Option<String>,
-    /// Configuration file there, which says where gallery and models are
+    /// Configuration file on the device, which gives the paths of gallery and models
     #[arg(long, value_name = "FILE")]
     config: Option<String>,
-    /// Where sshd listens
+    /// Port of sshd on the device [default: as ssh is configured]
     #[arg(long, value_name = "N")]
     port: Option<u16>,
-    /// Private key
+    /// Private key file for ssh
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
-    /// Configuration of ssh, in the place of your own
+    /// ssh configuration file to use instead of your own
     #[arg(long, value_name = "FILE")]
     ssh_config: Option<PathBuf>,
-    /// The program there
+    /// Path of the facelatch program on the device
     #[arg(long, value_name = "PATH", default_value = "facelatch")]
     facelatch: String,
-    /// Arithmetic of the networks, as the door there runs them
+    /// Precision in which the door runs the networks
     #[arg(
         long,
         default_value_t,
         value_parser = PossibleValuesParser::new(["int8", "float"]).try_map(|name| name.parse::<Precision>()),
     )]
     precision: Precision,
-    /// Only look: check the set here, and what is used there
+    /// Check the set here and show the set in use on the device, but send nothing
     #[arg(long)]
     dry_run: bool,
 }
 
-/// What is needed of a line of `facelatch models list --json`.
+/// The fields used of a line of `facelatch models list --json`.
 #[derive(Deserialize)]
 struct SetLine {
     set: String,
@@ -65,11 +65,11 @@ impl Push {
     pub fn run(self) -> Result<()> {
         let host = self.device();
         host.check()?;
-        // What would be refused there is refused here, before it is on its way.
+        // The device would refuse a bad set, so check before sending.
         let Checked { models, files, report, .. } = check_folder(&self.models, self.precision)?;
         if report.is_none() {
             log::warn!(
-                "{}: no self-test in it, so the device cannot tell whether it computes the same; export and quantize write one",
+                "{}: no self-test, so the device cannot verify its results; export and quantize write one",
                 self.models.display()
             );
         }
@@ -79,11 +79,12 @@ impl Push {
         say(&format!("here      {version}, {count} files, {size:.2} MB"));
 
         let answer = host.ask(&["models", "list", "--json"])?;
-        let used = in_use(&answer.said)
-            .with_context(|| format!("{}: an answer of another facelatch; update it", host.name))?;
+        let used = in_use(&answer.said).with_context(|| {
+            format!("{}: the answer names no set in use; update facelatch there", host.name)
+        })?;
         say(&format!("there     {used} is in use"));
         if self.dry_run {
-            say("sent      nothing, as asked");
+            say("sent      nothing (--dry-run)");
             return Ok(());
         }
         let bar = photos::progress(set.bytes(), "sending");
@@ -114,7 +115,7 @@ impl Push {
     }
 }
 
-/// The set in use, of what the device lists.
+/// The name of the set in use, from the device's list; `None` if no line names it.
 fn in_use(listed: &str) -> Option<String> {
     let lines = listed.lines().filter_map(|line| serde_json::from_str::<SetLine>(line).ok());
     lines.filter(|line| line.state == "current").map(|line| line.set).next()

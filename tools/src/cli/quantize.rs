@@ -1,4 +1,4 @@
-//! `quantize`: a set of models in floating point into one in 8 bits.
+//! `quantize`: converts a floating-point model set to int8.
 
 use super::calibrate;
 use super::export::this_step;
@@ -26,44 +26,47 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Turn floating-point models into 8-bit ones.
+/// Quantize floating-point models to int8.
 ///
-/// Ranges are measured on the photos of --calibrate, weights are trained on with the
-/// roundings in place on those and on --train, what is kept is chosen on --select,
-/// and nobody may be in two of them.
+/// Activation ranges are measured on the photos of --calibrate. Quantization-aware training
+/// then adapts the weights on the photos of --calibrate and --train. The variant to keep is
+/// selected on --select. No person may be in two of these sets.
 #[derive(Args)]
 pub struct Quantize {
-    /// Folder of floating-point models
+    /// Folder of the floating-point model set
     #[arg(long)]
     models: PathBuf,
-    /// Folder of NAME/NAME_0001.jpg
+    /// Folder of photos named as in LFW: NAME/NAME_0001.jpg
     #[arg(long)]
     images: PathBuf,
-    /// File with a name a line: people to measure ranges on, with all their photos
+    /// Calibration set: file with one name per line; all photos of these people are used
     #[arg(long, value_name = "PEOPLE")]
     calibrate: PathBuf,
-    /// Pairs file whose photos choose the recipe
+    /// Selection set: pairs file in LFW's format whose photos select the recipe and the
+    /// epoch
     #[arg(long, value_name = "PAIRS")]
     select: PathBuf,
-    /// Pairs file whose people are trained on, besides those of --calibrate
+    /// Pairs file in LFW's format whose people are used for training, in addition to those
+    /// of --calibrate
     #[arg(long, value_name = "PAIRS")]
     train: Option<PathBuf>,
-    /// Folder for the 8-bit models and manifest.toml
+    /// Output folder: the int8 models, manifest.toml and quantize.json
     #[arg(long, default_value = "models")]
     out: PathBuf,
-    /// Version of the new set of models
+    /// Version of the new model set
     #[arg(long)]
     name: String,
-    /// Times each picture is trained on with the roundings in place; 0 turns that off
+    /// Epochs of quantization-aware training (three times as many for P-Net); 0 turns it
+    /// off
     #[arg(long, value_name = "N", default_value_t = 2)]
     qat_epochs: usize,
-    /// Everything random follows from it
+    /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     seed: i64,
 }
 
-/// Of how many photos one is watched for each net: enough for thousands of windows
-/// of each, among them those that are rejected.
+/// Interval of photos whose windows are collected for a net: every fourth, second or each
+/// photo. That gives thousands of windows per net, rejected ones included.
 fn watched(net: Net) -> usize {
     match net {
         Net::Pnet => 4,
@@ -72,11 +75,11 @@ fn watched(net: Net) -> usize {
     }
 }
 
-/// Faces that ranges are measured on, and that choose the recipe.
+/// Approximate number of faces for measuring ranges, and for selecting the recipe.
 const CALIBRATED_ON: usize = 512;
 const CHOSEN_ON: usize = 256;
 
-/// `quantize.json`: what was done and how near it stays to floating point.
+/// `quantize.json`: what was done and how close the result is to floating point.
 #[derive(Serialize)]
 struct Record {
     seed: i64,
@@ -89,16 +92,17 @@ struct NetworkRecord {
     bytes: usize,
     recipe: Recipe,
     training: Schedule,
-    /// On the selection pictures, before training and after each epoch.
+    /// Agreement with floating point on the selection set, before training and after each
+    /// epoch.
     agreement: Vec<Agreement>,
-    /// The epoch kept; 0 is before training.
+    /// The selected epoch; 0 is before training.
     chosen: usize,
 }
 
 impl Quantize {
     pub fn run(self) -> Result<()> {
         let models = Models::open(&self.models)?;
-        // All that can be wrong with the input is, before the long work begins.
+        // All input is checked before the long work begins.
         let read = |file: &ModelFile| Graph::read(&file.name, &file.bytes);
         let recognizer = models.recognizer()?;
         let nets = [
@@ -149,7 +153,10 @@ impl Quantize {
         write_file(&self.out.join("quantize.json"), &serde_json::to_vec_pretty(&record)?)
     }
 
-    /// Photos for calibration, for training, and for choosing.
+    /// Photos of the calibration, training and selection set.
+    ///
+    /// # Errors
+    /// If a file cannot be read or a person is in two sets.
     fn data(&self) -> Result<[Vec<Photo>; 3]> {
         let select = Pairs::read(&self.select)?;
         let calibrate = names_in(&self.calibrate)?;
@@ -172,8 +179,8 @@ impl Quantize {
         gather(models, &self.paths(photos), watched, label)
     }
 
-    /// What was measured, and the self-test, which every later change of a network
-    /// would break.
+    /// Writes the measured figures and the self-test into the manifest. Any later change of
+    /// a network would make the self-test fail.
     fn write_figures(&self, models: &Models, whole: &Whole) -> Result<()> {
         let mut figures = models.manifest.figures.clone();
         figures.extend([
@@ -188,7 +195,7 @@ impl Quantize {
         update_manifest(&self.out, None, "selftest", toml::Value::try_from(entry)?)
     }
 
-    /// How the networks came about, this step the last.
+    /// The recipe of the floating-point set with this step added at the end.
     fn recipe(&self, models: &Models) -> Result<Vec<RecipeStep>> {
         let mut data = BTreeMap::new();
         let parts = [("calibrate", Some(&self.calibrate)), ("select", Some(&self.select))];
@@ -203,8 +210,8 @@ impl Quantize {
         Ok(recipe)
     }
 
-    /// Without thresholds, which are measured with the models in place. Terms and recipe
-    /// are those of the networks these come from.
+    /// Writes the manifest without thresholds, which are measured later with the new
+    /// models. Licence and recipe come from the floating-point set.
     fn write_manifest(
         &self,
         models: &Models,
@@ -237,7 +244,7 @@ impl Quantize {
         update_manifest(&self.out, None, "detector", toml::Value::try_from(detector)?)?;
         let recognizer = toml::Value::try_from(recognizer)?;
         update_manifest(&self.out, Some(&self.name), "recognizer", recognizer)?;
-        // Whatever was said of networks that lay here before is over.
+        // These described networks that were in this folder before.
         forget(&self.out, &["selftest", "recipe", "figures", "licence"])?;
         if let Some(licence) = &models.manifest.licence {
             update_manifest(&self.out, None, "licence", licence.as_str().into())?;
@@ -247,7 +254,7 @@ impl Quantize {
     }
 }
 
-/// The 8-bit file of one network.
+/// Quantizes and trains one network; returns its ONNX file and its record.
 fn quantize(
     task: &Task,
     learned_from: &[tch::Tensor],
@@ -274,9 +281,10 @@ fn quantize(
     Ok((bytes, record))
 }
 
-/// How each network is trained on. P-Net has few weights and many windows a picture,
-/// so its epochs are short and many. Faster steps made the detector's nets wander on
-/// the selection photos, slower ones left the recognizer where it was.
+/// Schedule of quantization-aware training per network. P-Net has few weights and many
+/// windows per picture, so its epochs are short and there are more of them. Higher learning
+/// rates made the results of the detector's nets unsteady on the selection photos; lower
+/// ones did not improve the recognizer.
 fn schedule(net: Option<Net>, epochs: usize) -> Schedule {
     match net {
         Some(Net::Pnet) => Schedule { epochs: 3 * epochs, batch: 16, rate: 0.003 },
@@ -285,8 +293,8 @@ fn schedule(net: Option<Net>, epochs: usize) -> Schedule {
     }
 }
 
-/// A network's pictures: the windows of a net of the detector, or about so many
-/// faces from all over the list.
+/// Input batches of a network: all windows of a detector net or, for the recognizer, about
+/// `faces` faces spread evenly over the list.
 fn pictures(inputs: &[&Inputs], net: Option<Net>, faces: usize) -> Vec<tch::Tensor> {
     match net {
         Some(net) => {
@@ -313,23 +321,23 @@ fn threshold(net: Net) -> f64 {
 fn tell(recipe: &Recipe, agreement: &Agreement) {
     let Recipe { activations, correct_biases } = recipe;
     let ranges = format!("{activations:?}");
-    let biases = if *correct_biases { "corrected biases" } else { "plain biases" };
+    let biases = if *correct_biases { "bias correction" } else { "no correction" };
     say(&format!("  {ranges:16} {biases:17} {}", told(agreement)));
 }
 
 fn tell_whole(whole: &Whole) {
     let Whole { photos, found: [float, bytes], same, landmarks, cosine, rates } = whole;
     say(&format!(
-        "of {photos} photos {float} show a face in floating point, {bytes} in 8 bits, {same} the same"
+        "faces found in {photos} photos: {float} in floating point, {bytes} in int8, {same} the same face"
     ));
     say(&format!(
-        "landmarks within {:.2} px (95 % within {:.2}), cosine {cosine:.4}",
+        "landmarks differ by {:.2} px on average (95th percentile {:.2}), cosine {cosine:.4}",
         landmarks[0], landmarks[1]
     ));
     for rate in rates {
         let [float, bytes] = rate.tar.map(|rate| rate * 100.0);
         say(&format!(
-            "FAR {:.0e}  TAR {float:.2} % in floating point, {bytes:.2} % in 8 bits",
+            "FAR {:.0e}  TAR {float:.2} % in floating point, {bytes:.2} % in int8",
             rate.far
         ));
     }
@@ -338,10 +346,10 @@ fn tell_whole(whole: &Whole) {
 fn told(agreement: &Agreement) -> String {
     match agreement {
         Agreement::Direction { mean_cosine, least_cosine } => {
-            format!("cosine {mean_cosine:.5}, least {least_cosine:.5}")
+            format!("cosine {mean_cosine:.5}, minimum {least_cosine:.5}")
         }
         Agreement::Windows { windows, passing, told_apart, boxes, landmarks } => format!(
-            "{windows} windows, {passing} pass, {:.2} % told apart, boxes {boxes:.4}, landmarks {landmarks:.4}",
+            "{windows} windows, {passing} pass, {:.2} % decided differently, box RMSE {boxes:.4}, landmark RMSE {landmarks:.4}",
             told_apart * 100.0
         ),
     }
@@ -355,7 +363,7 @@ mod tests {
     use std::path::Path;
     use tempfile::TempDir;
 
-    /// The shipped models as if they had just been made.
+    /// Treats the shipped models as if they had just been quantized.
     #[test]
     fn terms_recipe_and_a_self_test_come_along() {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
@@ -410,7 +418,7 @@ mod tests {
         assert_eq!((manifest.figures["epoch"], manifest.recipe.len()), (7.0, 2));
         assert_eq!(manifest.recipe[1].seed, Some(3));
         assert_eq!(manifest.recipe[1].data["calibrate"], sha256_hex(b"Ada\n"));
-        // Made once more, nothing of the last time is left.
+        // A second run removes the self-test and figures of the first.
         quantize.write_manifest(&models, &files, 128).expect("written");
         let manifest = Models::open(&out).expect("models").manifest;
         assert_eq!((manifest.selftest, manifest.figures.len()), (None, 0));

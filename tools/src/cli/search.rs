@@ -1,4 +1,4 @@
-//! `search`: the best learning rate and momentum of a grid, and a training with them.
+//! `search`: grid search over learning rate and momentum, then training with the best.
 
 use super::say;
 use super::signals;
@@ -25,49 +25,49 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-/// Try learning rates and momentums, and train with the best.
+/// Grid search over learning rate and momentum, then train with the best pair.
 ///
-/// Every point of the grid starts from the same weights and is judged by its least
-/// validation loss. What is done is kept in --out: the same command goes on where it
-/// was ended. The training with the best is in OUT/best.
+/// Every grid point is a fine-tuning run from the same weights; its score is its lowest
+/// validation loss. Finished points are kept in --out, and the same command continues an
+/// interrupted search. The final training run is written to OUT/best.
 #[derive(Args)]
 pub struct Search {
-    /// Weights to start from: what `import mobilefacenet` reads, or the folder of an
-    /// earlier training
+    /// Weights to start from: a file that `import mobilefacenet` reads, or the folder of an
+    /// earlier training run
     #[arg(long, value_name = "FILE")]
     weights: PathBuf,
     #[command(flatten)]
     data: Data,
-    /// Folder for the points, table.csv, and the training with the best
+    /// Output folder: grid points, table.csv and the final training run
     #[arg(long, value_name = "OUT")]
     out: PathBuf,
-    /// Step sizes to try
+    /// Learning rates to try, comma-separated
     #[arg(long, value_name = "RATES", value_delimiter = ',', default_values_t = LEARNING_RATES)]
     learning_rates: Vec<f64>,
-    /// Momentums to try
+    /// SGD momentums to try, comma-separated, each 0 up to but not including 1
     #[arg(long, value_name = "SHARES", value_delimiter = ',', default_values_t = MOMENTUMS)]
     momentums: Vec<f64>,
-    /// Points tried side by side; the table does not hang on it [default: as many as
+    /// Grid points trained in parallel; does not change the results [default: as many as
     /// cores and memory allow, 1 on a GPU]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
-    /// Threads of libtorch for each of them; figures hang on it in their last digits
+    /// Threads of libtorch per grid point; changes the last digits of the results
     #[arg(long, value_name = "N", default_value_t = 1)]
     point_threads: usize,
-    /// Stop after the table
+    /// Only search; do not train with the best pair
     #[arg(long)]
     no_retrain: bool,
-    /// Epochs of the training with the best [default: those of a point]
+    /// Epochs of the final training run [default: the same as per grid point]
     #[arg(long, value_name = "N", conflicts_with = "no_retrain")]
     retrain_epochs: Option<usize>,
-    /// The table as JSON instead of text, and nothing else
+    /// Print only the table, as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     options: Options,
 }
 
-/// All that a point's outcome hangs on, the point itself left out.
+/// Everything that the result of a grid point depends on, except the point itself.
 #[derive(Serialize)]
 struct Identity<'a> {
     recipe: &'a Recipe,
@@ -85,11 +85,14 @@ impl Search {
             ("learning-rate", self.options.learning_rate.is_some()),
             ("momentum", self.options.momentum.is_some()),
         ] {
-            ensure!(!given, "--{option} is what is searched for; give --{option}s");
+            ensure!(!given, "--{option} is what this command searches for; give --{option}s");
         }
         let judged = self.options.judge.unwrap_or(Judge::Loss);
-        ensure!(judged == Judge::Loss, "--judge: points are compared by their validation loss");
-        ensure!(self.point_threads > 0, "--point-threads 0; it must be above 0");
+        ensure!(
+            judged == Judge::Loss,
+            "--judge: a search compares points by validation loss only; leave --judge out"
+        );
+        ensure!(self.point_threads > 0, "--point-threads 0: expected at least 1");
         let points = grid(&self.learning_rates, &self.momentums)?;
         let (network, normalization) = read_weights(&self.weights)?;
         let recipe = self.options.recipe(Recipe::finetune(), normalization)?;
@@ -106,7 +109,7 @@ impl Search {
         }
         if rows.len() < points.len() {
             bail!(
-                "interrupted with {} of {} points done; the same command goes on from there",
+                "interrupted with {} of {} points done; run the same command again to continue",
                 rows.len(),
                 points.len()
             );
@@ -125,10 +128,11 @@ impl Search {
         } else {
             follow(start, &data, &recipe, &folder)
         }
-        .with_context(|| format!("training with the best, {}", best.point.name()))
+        .with_context(|| format!("training with the best point, {}", best.point.name()))
     }
 
-    /// Tries what was not tried yet.
+    /// Trains the grid points that are not done yet; returns all finished rows, the best
+    /// first. There are fewer rows than points only if `stop` was set.
     fn table(
         &self,
         points: &[Point],
@@ -161,7 +165,7 @@ impl Search {
             jobs,
             stop,
         };
-        // Of this thread too, so that nothing hangs on who happens to compute.
+        // Each grid point sets libtorch's thread count. The old count is restored below.
         let threads = tch::get_num_threads();
         let few = i32::try_from(self.point_threads).unwrap_or(i32::MAX);
         let bar = photos::progress(points.len(), "points");
@@ -187,7 +191,7 @@ impl Search {
     }
 }
 
-/// The recipe at a point.
+/// The recipe with the learning rate and momentum of a grid point.
 fn at(recipe: &Recipe, point: &Point) -> Recipe {
     let mut recipe = recipe.clone();
     recipe.schedule.learning_rate = point.learning_rate;
@@ -195,7 +199,7 @@ fn at(recipe: &Recipe, point: &Point) -> Recipe {
     recipe
 }
 
-/// Trains from the start at a point; nothing where it was interrupted.
+/// Trains one grid point from the starting weights; `None` if it was interrupted.
 fn try_point(
     point: &Point,
     network: &MobileFaceNet,
@@ -216,7 +220,7 @@ fn try_point(
             fault: None,
         })),
         Err(error) if error.downcast_ref::<Interrupted>().is_some() => Ok(None),
-        // That too is an answer: this point is none to train with.
+        // Divergence is a result as well: this point is no candidate.
         Err(error) if error.downcast_ref::<Diverged>().is_some() => Ok(Some(Tried {
             loss: None,
             accuracy: None,

@@ -1,4 +1,4 @@
-//! Ctrl-C, where a command can stop in good order.
+//! Ctrl-C for commands that can stop cleanly.
 
 use anyhow::Result;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -6,15 +6,15 @@ use signal_hook::flag;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// What shells say of a program that Ctrl-C ended.
+/// Exit code that shells report for a program ended by Ctrl-C.
 const INTERRUPTED: i32 = 130;
 
-/// Becomes true with the first Ctrl-C or SIGTERM; the second ends the program there and
-/// then.
+/// A flag that the first SIGINT (Ctrl-C) or SIGTERM sets. The second one ends the program
+/// at once with exit code 130.
 pub fn stop() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal finds the flag still down.
+        // In this order, so that the first signal finds the flag unset and only sets it.
         flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&stop))?;
         flag::register(signal, Arc::clone(&stop))?;
     }

@@ -1,4 +1,4 @@
-//! `split`: a data set in parts.
+//! `split`: splits a data set into parts.
 
 use super::say;
 use crate::data::dataset::{self, Dataset, Row, counted, some_of};
@@ -11,30 +11,31 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Split a data set into parts for training, validation and test.
+/// Split a data set into training, validation and test sets.
 ///
-/// By photo, everybody is in every part in the same shares: for telling people apart
-/// that are known. By person, nobody is in two parts: for people nobody has seen. With
-/// --part, who is where is read from files.
+/// By photo, the photos of each person are divided in the same ratio, so that each person
+/// is in every part: use it for a classifier of known people. By person, no person is in
+/// two parts: use it for a recognizer that must work on unseen people. With --part, files
+/// name the people of each part.
 #[derive(Args)]
 pub struct Split {
-    /// labels.csv of a data set
+    /// labels.csv of the data set
     labels: PathBuf,
-    /// Folder for train.csv, validation.csv and test.csv
+    /// Output folder: train.csv, validation.csv and test.csv
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// What is kept together
+    /// Unit to split by
     #[arg(long, value_enum, default_value_t = By::Photo, conflicts_with = "parts")]
     by: By,
-    /// TRAIN:VALIDATION:TEST, of photos or people, in any unit; 0 writes no such part
-    /// [default: 79.2:10.8:10, that is 90 %, of which 88 % train, and 10 %]
+    /// Ratio of photos or people as TRAIN:VALIDATION:TEST, in any unit; 0 leaves a part out
+    /// [default: 79.2:10.8:10, that is 10 % test, and 88 % of the rest for training]
     #[arg(long, conflicts_with = "parts")]
     ratio: Option<Shares>,
-    /// Which photos or people go where follows from it
+    /// Seed of the assignment of photos or people to parts
     #[arg(long, default_value_t = 1)]
     seed: i64,
-    /// Write NAME.csv with the people of FILE: a name a line, or a pairs file of LFW;
-    /// several may be given, with nobody in two
+    /// Write NAME.csv with the people named in FILE: one name per line, or a pairs file in
+    /// LFW's format. Repeat it for more parts; no person may be in two
     #[arg(long = "part", value_name = "NAME=FILE")]
     parts: Vec<PartFile>,
     /// Print one JSON object
@@ -42,13 +43,13 @@ pub struct Split {
     json: bool,
 }
 
-/// What is kept together.
+/// The unit that is never divided between parts.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum By {
-    /// Everybody is in every part; labels stay as they are
+    /// Each person's photos are divided among the parts; labels stay as they are
     Photo,
-    /// Nobody is in two parts; labels start from 0 in each
+    /// Each person is in one part only; labels start from 0 in each part
     Person,
 }
 
@@ -70,19 +71,19 @@ impl FromStr for PartFile {
             {
                 Ok(Self { name: name.to_owned(), file: file.into() })
             }
-            _ => Err("expected NAME=FILE, NAME of letters, digits, - and _".to_owned()),
+            _ => Err("expected NAME=FILE with a NAME of letters, digits, - and _".to_owned()),
         }
     }
 }
 
-/// What `--json` prints.
+/// JSON output of `split`.
 #[derive(Serialize)]
 struct Told {
     by: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<i64>,
     parts: Vec<ToldPart>,
-    /// Of people in no part.
+    /// People in no part, and their photos.
     left_out: Count,
 }
 
@@ -114,12 +115,12 @@ impl Split {
         let source = self.labels.canonicalize()?;
         for (.., file, part) in &parts {
             if file.canonicalize().is_ok_and(|file| file == source) {
-                bail!("{} is what is split; choose another --out", file.display());
+                bail!("{} is the input file; choose another --out", file.display());
             }
             if part.is_empty() {
                 bail!(
-                    "{}: nothing is left for it: {} of {} are too few; add photos or change \
-                     the shares with --ratio",
+                    "{}: this part would be empty: {} of {} are too few; add photos or change \
+                     the ratio with --ratio",
                     file.display(),
                     counted(rows.len(), "photo", "photos"),
                     counted(count_people(&rows), "person", "people")
@@ -132,7 +133,7 @@ impl Split {
         self.tell(&rows, parts)
     }
 
-    /// By shares and seed.
+    /// The parts by ratio and seed.
     fn drawn(&self, rows: &[Row]) -> Result<Vec<(String, Vec<Row>)>> {
         let shares = self.ratio.unwrap_or_default();
         let parts = match self.by {
@@ -143,19 +144,19 @@ impl Split {
         for part in (0..3).filter(|part| !shares.wants(*part)) {
             let file = self.out.join(format!("{}.csv", PARTS[part]));
             if file.exists() {
-                log::warn!("{} is of an earlier split; delete it", file.display());
+                log::warn!("{} is left over from an earlier split; delete it", file.display());
             }
         }
         let named = PARTS.iter().map(|name| (*name).to_owned()).zip(parts).enumerate();
         Ok(named.filter(|(part, _)| shares.wants(*part)).map(|(_, named)| named).collect())
     }
 
-    /// By files of people.
+    /// The parts by the people named in files.
     fn named(&self, rows: &[Row]) -> Result<Vec<(String, Vec<Row>)>> {
         let mut people = Vec::with_capacity(self.parts.len());
         for PartFile { name, file } in &self.parts {
             if people.iter().any(|(other, _)| *other == name.as_str()) {
-                bail!("--part {name} is given twice; give each part a name of its own");
+                bail!("--part {name} is given twice; give each part its own name");
             }
             people.push((name.as_str(), people_in(file)?));
         }
@@ -166,11 +167,15 @@ impl Split {
             let missing: Vec<&str> =
                 people.iter().map(String::as_str).filter(|p| !present.contains(p)).collect();
             if missing.len() == people.len() {
-                bail!("{}: nobody of it is in {}", file.display(), self.labels.display());
+                bail!(
+                    "{}: none of these people is in {}; check the names",
+                    file.display(),
+                    self.labels.display()
+                );
             }
             if !missing.is_empty() {
                 let count = counted(missing.len(), "person", "people");
-                log::warn!("{}: {count} without a photo: {}", file.display(), some_of(&missing));
+                log::warn!("{}: {count} without photos: {}", file.display(), some_of(&missing));
             }
             parts.push((name.to_owned(), of_people(rows, &people)));
         }
@@ -216,8 +221,8 @@ impl Split {
     }
 }
 
-/// The people of a pairs file, or of a file with a name a line (what follows a tab, as in
-/// LFW's own lists, is not part of it).
+/// The people named in a pairs file, or in a file with one name per line. Text after a tab,
+/// as in LFW's own lists, is ignored.
 fn people_in(file: &Path) -> Result<BTreeSet<String>> {
     let names = names_in(file)?;
     let pairs = Pairs::read(file).ok().filter(|pairs| !pairs.pairs.is_empty());
@@ -231,7 +236,7 @@ fn people_in(file: &Path) -> Result<BTreeSet<String>> {
         None => names.iter().filter_map(|name| name.split('\t').next()).map(Into::into).collect(),
     };
     if people.is_empty() {
-        bail!("{}: nobody in it; expected a name a line, or a pairs file", file.display());
+        bail!("{}: no names; expected one name per line, or a pairs file", file.display());
     }
     Ok(people)
 }

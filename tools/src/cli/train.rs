@@ -1,4 +1,4 @@
-//! `train`: a recognizer from nothing, or from weights, end to end.
+//! `train`: trains a recognizer end to end, from scratch or from weights.
 
 use super::signals;
 use super::training::{Data, Options, Place, follow, read_weights};
@@ -8,18 +8,19 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use std::path::PathBuf;
 
-/// Train end to end with ArcFace, from nothing or from weights.
+/// Train end to end with ArcFace, from scratch or from weights.
 ///
-/// From nothing it takes many people to learn what a face is: with ten it learns those
-/// ten. The epoch is chosen on --validation, by the loss where its people are the same, by
-/// verifying pairs where they are others. What is kept is in the folder --out.
+/// From scratch, the network needs many people to learn a general face embedding; with ten
+/// it learns only those ten. After each epoch it is evaluated on --validation, by loss if
+/// the people are the same, by verification of photo pairs if they are others. The best
+/// epoch is kept in the folder --out: model.safetensors, run.json and a checkpoint.
 #[derive(Args)]
 pub struct Train {
-    /// Weights to start from: what `import mobilefacenet` reads, or the folder of an
-    /// earlier training [default: from nothing]
+    /// Weights to start from: a file that `import mobilefacenet` reads, or the folder of an
+    /// earlier training run [default: train from scratch]
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// Components of an embedding, from nothing
+    /// Embedding size when training from scratch, 1 to 8192
     #[arg(long, value_name = "N", default_value_t = 512, conflicts_with = "weights")]
     embedding_size: usize,
     #[command(flatten)]
@@ -40,7 +41,8 @@ impl Train {
         let mut usual = Recipe::train();
         let (start, normalization) = match &self.weights {
             Some(weights) => {
-                // Their statistics are of more faces than there are here.
+                // The batch-normalization statistics of the weights come from more faces
+                // than this training set has.
                 usual.batch_norm = false;
                 let (network, normalization) = read_weights(weights)?;
                 (Start::from_weights(network), normalization)

@@ -1,5 +1,5 @@
-//! What `finetune` and `train` have in common: options, what they say, and how they
-//! are stopped.
+//! What `finetune`, `train` and `search` share: options, reading of weights, and progress
+//! messages.
 
 use super::AugmentOptions;
 use super::import::{Normalized, read_mobilefacenet};
@@ -19,19 +19,19 @@ use clap::{Args, ValueEnum};
 use facelatch::nn::Normalization;
 use std::path::{Path, PathBuf};
 
-/// Where faces come from and results go to.
+/// Training and validation set.
 #[derive(Args)]
 pub struct Data {
-    /// Data set to learn from, as `prepare` and `split` write them
+    /// Training set: CSV as `prepare` and `split` write it
     #[arg(long, value_name = "CSV")]
     train: PathBuf,
-    /// Data set to judge epochs on
+    /// Validation set: CSV on which each epoch is evaluated
     #[arg(long, value_name = "CSV")]
     validation: PathBuf,
 }
 
 impl Data {
-    /// Both in memory; what is odd about them is told.
+    /// Reads both sets into memory and logs warnings about them.
     pub fn read(&self) -> Result<TrainingData> {
         let data = TrainingData::read(&self.train, &self.validation)?;
         for warning in &data.warnings {
@@ -41,120 +41,130 @@ impl Data {
     }
 }
 
-/// Where it is kept what comes of a training.
+/// Output folder and resumption of a training run.
 #[derive(Args)]
 pub struct Place {
-    /// Folder for what comes of it
+    /// Output folder of the training run: model.safetensors, run.json and the checkpoint
     #[arg(long, value_name = "RUN")]
     pub out: PathBuf,
-    /// Go on from the checkpoint in --out
+    /// Resume from the checkpoint in --out
     #[arg(long)]
     pub resume: bool,
 }
 
-/// How batches are normalized.
+/// Statistics used by batch normalization during training.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BatchNorm {
-    /// By the statistics the weights came with
+    /// The running statistics stored with the weights, which stay unchanged
     Kept,
-    /// Each by itself; the statistics follow
+    /// The statistics of each batch; the running statistics are updated
     Measured,
 }
 
-/// How to train, where it is not as usual.
+/// Hyperparameters that differ from the command's defaults. The defaults in brackets are
+/// those of `finetune` and `search`; `train` has its own where one is given.
 #[derive(Args)]
 pub struct Options {
-    /// Times each photo is shown [default: 10; of train: 50]
+    /// Epochs: passes over the training set [default: 10; train: 50]
     #[arg(long, value_name = "N")]
     pub epochs: Option<usize>,
-    /// Photos a step [default: 8; of train: 32]
+    /// Batch size: photos per step [default: 8; train: 32]
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
-    /// Largest step [default: 0.001; of train: 0.01]
+    /// Learning rate at its peak, after the warm-up [default: 0.001; train: 0.01]
     #[arg(long, value_name = "RATE")]
     pub learning_rate: Option<f64>,
-    /// Share of the last step that goes on [default: 0.9; of train: 0.95]
+    /// SGD momentum, 0 up to but not including 1 [default: 0.9; train: 0.95]
     #[arg(long, value_name = "SHARE")]
     pub momentum: Option<f64>,
-    /// What becomes of the step after the warm-up [default: constant; of train: cosine]
+    /// Learning-rate schedule after the warm-up [default: constant; train: cosine]
     #[arg(long, value_enum)]
     pub schedule: Option<Course>,
-    /// Epochs in which the step grows to its size [default: 0; of train: 2, but a tenth
-    /// of all at most]
+    /// Linear warm-up of the learning rate, in epochs; may be fractional [default: 0;
+    /// train: 2, but at most a tenth of --epochs]
     #[arg(long, value_name = "EPOCHS")]
     pub warm_up: Option<f64>,
-    /// With --schedule step: epochs from one fall to the next
+    /// With --schedule step: epochs between two drops of the learning rate
     #[arg(long, value_name = "EPOCHS", default_value_t = 10)]
     pub step_epochs: usize,
-    /// With --schedule step: what a fall leaves
+    /// With --schedule step: factor applied to the learning rate at each drop, 0 to 1
     #[arg(long, value_name = "FACTOR", default_value_t = 0.1)]
     pub step_factor: f64,
-    /// Pull of the weights of layers towards zero
+    /// Weight decay (L2), from 0; applies to weight matrices and kernels, not to biases,
+    /// batch normalization or PReLU
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub weight_decay: f64,
-    /// What turns embeddings into people [default: softmax; of train: arcface]
+    /// Classification head that is trained on the embeddings [default: softmax; train:
+    /// arcface]
     #[arg(long, value_enum)]
     pub head: Option<HeadKind>,
-    /// Radius of the sphere of an angular head's logits [default: 64]
+    /// Scale s of the logits of arcface, cosface and combined, above 0 [default: 64]
     #[arg(long, value_name = "S")]
     pub scale: Option<f64>,
-    /// Margin of arcface in radians [default: 0.5], or of cosface [default: 0.35]
+    /// Margin, 0 to 1: added to the angle, in radians, by arcface [default: 0.5];
+    /// subtracted from the cosine by cosface [default: 0.35]
     #[arg(long, value_name = "M")]
     pub margin: Option<f64>,
-    /// Margins of combined: times and plus the angle, minus the cosine [default: 1,0.3,0.2]
+    /// Margins of --head combined, s * (cos(M1 * angle + M2) - M3): M1 0.5 to 2, M2 0 to 1
+    /// in radians, M3 0 to 1 [default: 1,0.3,0.2]
     #[arg(long, value_name = "M1,M2,M3", value_delimiter = ',')]
     pub margins: Option<Vec<f64>>,
-    /// Share of each label that is spread over all people
+    /// Label smoothing: share of each label spread evenly over all people, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub label_smoothing: f64,
-    /// Weight of the cosine to the starting weights' embeddings
+    /// Distillation weight, from 0: adds WEIGHT * (1 - cosine to the embedding of the
+    /// starting weights) to the loss, so that embeddings stay near those of the starting
+    /// weights
     #[arg(long, value_name = "WEIGHT", default_value_t = 0.0)]
     pub hold: f64,
-    /// Share of the way the judged average goes towards the weights at each step; 1
-    /// judges the weights themselves
+    /// Exponential moving average (EMA) of the weights: share of the current weights that
+    /// enters the average per step, 0 to 1. The average is what is evaluated and saved; 1
+    /// turns averaging off
     #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
     pub average: f64,
-    /// Steps of the network, from the picture, that stay as they are: 1 to 21, and 22
-    /// leaves only the head to learn
+    /// Freeze the first DEPTH blocks of the network, counted from the input: 0 to 21; 22
+    /// also freezes the embedding layer, so that only the head is trained
     #[arg(long, value_name = "DEPTH", default_value_t = 0)]
     pub freeze: usize,
-    /// Show each person equally often
+    /// Balanced sampling: show each person equally often
     #[arg(long)]
     pub balanced: bool,
-    /// How batches are normalized [default: kept; from nothing: measured]
+    /// Statistics for batch normalization [default: kept; train from scratch: measured]
     #[arg(long, value_enum)]
     pub batch_norm: Option<BatchNorm>,
-    /// Share of all people that a step looks at, those of its photos among them
+    /// Share of all people that a step compares with, 0 to 1 (Partial FC); the people of
+    /// the batch are always included
     #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
     pub negatives: f64,
-    /// Shorten slopes that are longer together than this
+    /// Gradient clipping: limit of the global L2 norm, from 0 [default: no clipping]
     #[arg(long, value_name = "LENGTH")]
     pub clip: Option<f64>,
-    /// Compute in 16 bits where that is enough; on a GPU alone
+    /// Mixed precision: compute in 16 bits where that is accurate enough; needs a GPU
     #[arg(long)]
     pub mixed: bool,
-    /// What the best epoch is chosen by [default: loss; pairs where validation people
-    /// are others than those learned]
+    /// Validation metric that selects the best epoch [default: loss; pairs if the
+    /// validation set has other people than the training set]
     #[arg(long, value_enum)]
     pub judge: Option<Judge>,
-    /// End after so many epochs without a better one
+    /// Early stopping: end after this number of epochs without a better one [default: off]
     #[arg(long, value_name = "EPOCHS")]
     pub patience: Option<usize>,
-    /// Judge points on the way from the start to the best epoch as well, and keep the
-    /// best, as 0.25,0.5,0.75
+    /// Weight interpolation: after training, also evaluate weights at these shares of the
+    /// way from the start to the best epoch and keep the best of all. Above 0 and up to 1,
+    /// such as 0.25,0.5,0.75
     #[arg(long, value_name = "SHARES", value_delimiter = ',')]
     pub blend: Vec<f64>,
-    /// How pictures were normalized when the weights were trained [default: arcface, or
-    /// as an earlier training says]
+    /// Input normalization that the weights were trained with [default: as recorded by an
+    /// earlier training run, otherwise arcface]
     #[arg(long, value_enum)]
     pub normalization: Option<Normalized>,
-    /// Everything random follows from it
+    /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     pub seed: i64,
-    /// cpu, cuda, or cuda:1
+    /// Device to compute on: cpu, cuda or cuda:1
     #[arg(long, default_value = "cpu")]
     pub device: String,
-    /// Threads that make batches ready [default: as many as suit the device]
+    /// Threads that prepare batches [default: chosen for the device]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub threads: usize,
     #[command(flatten)]
@@ -162,8 +172,11 @@ pub struct Options {
 }
 
 impl Options {
-    /// The recipe: the usual one of the command, and what is given otherwise.
-    /// `normalization` is that of the weights, where they say.
+    /// The command's `usual` recipe with the options that were given. `normalization` is
+    /// that recorded with the weights, if any; `--normalization` overrides it.
+    ///
+    /// # Errors
+    /// If an option is out of range or options contradict each other.
     pub fn recipe(&self, usual: Recipe, normalization: Option<Normalization>) -> Result<Recipe> {
         let epochs = self.epochs.unwrap_or(usual.epochs);
         let head = self.head.unwrap_or(usual.head);
@@ -209,7 +222,7 @@ impl Options {
         if let Some(scale) = self.scale {
             ensure!(
                 head != HeadKind::Softmax,
-                "--scale: a softmax head learns the length of its weights; leave it out, or take \
+                "--scale: a softmax head learns the scale of its logits; leave --scale out, or use \
                  --head arcface"
             );
             margin.scale = scale;
@@ -219,7 +232,7 @@ impl Options {
             (HeadKind::Arcface, Some(angle)) => margin.angle = angle,
             (HeadKind::Cosface, Some(cosine)) => margin.cosine = cosine,
             (HeadKind::Softmax | HeadKind::Combined, Some(_)) => {
-                bail!("--margin goes with --head arcface or cosface; combined has --margins")
+                bail!("--margin needs --head arcface or cosface; --head combined takes --margins")
             }
         }
         match (head, self.margins.as_deref()) {
@@ -227,15 +240,18 @@ impl Options {
             (HeadKind::Combined, Some(&[multiplied, angle, cosine])) => {
                 (margin.multiplied, margin.angle, margin.cosine) = (multiplied, angle, cosine);
             }
-            (HeadKind::Combined, Some(_)) => bail!("--margins: expected three, as 1,0.3,0.2"),
-            (_, Some(_)) => bail!("--margins goes with --head combined"),
+            (HeadKind::Combined, Some(_)) => {
+                bail!("--margins: expected three numbers, such as 1,0.3,0.2")
+            }
+            (_, Some(_)) => bail!("--margins needs --head combined"),
         }
         Ok(margin)
     }
 }
 
-/// Weights, imported or of an earlier training, and how their pictures were normalized
-/// where they say so.
+/// Reads weights from a file that `import mobilefacenet` takes, or from the folder or
+/// `model.safetensors` of an earlier training run. A run also gives its input
+/// normalization.
 pub fn read_weights(path: &Path) -> Result<(MobileFaceNet, Option<Normalization>)> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let run = if path.is_dir() {
@@ -254,24 +270,24 @@ pub fn read_weights(path: &Path) -> Result<(MobileFaceNet, Option<Normalization>
     }
 }
 
-/// Trains, saying how it goes.
+/// Trains and prints progress, each epoch's figures and the result.
 pub fn follow(start: Start, data: &TrainingData, recipe: &Recipe, out: &Path) -> Result<()> {
     let (photos, people) = (data.train.crops.len(), people(&data.people));
-    let same = if data.same_people { "the same people" } else { "others" };
+    let same = if data.same_people { "the same people" } else { "other people" };
     say(&format!(
-        "{photos} photos of {people} people to learn from, {} of {same} to judge on",
+        "training set: {photos} photos of {people} people; validation set: {} photos of {same}",
         data.validation.crops.len()
     ));
     let bar = photos::progress(photos * recipe.epochs, "training");
     let trained = train(start, data, recipe, Some(out), |progress| match progress {
         Progress::Resumed { epoch, step } => {
             bar.set_position(((epoch - 1) * photos + step * recipe.batch) as u64);
-            bar.suspend(|| say(&format!("goes on in epoch {epoch} after {step} steps")));
+            bar.suspend(|| say(&format!("resuming in epoch {epoch} after {step} steps")));
         }
         Progress::Step(step) => {
             bar.inc(step.photos as u64);
             bar.set_message(format!(
-                "epoch {}  loss {:.3}  {:.1} % right  {:.0} images/s  {:.0} % waiting",
+                "epoch {}  loss {:.3}  accuracy {:.1} %  {:.0} images/s  {:.0} % waiting for data",
                 step.epoch,
                 step.loss,
                 step.accuracy * 100.0,
@@ -282,22 +298,24 @@ pub fn follow(start: Start, data: &TrainingData, recipe: &Recipe, out: &Path) ->
         Progress::Judged(epoch) => bar.suspend(|| say(&told(epoch))),
         Progress::Blended(blend) => bar.suspend(|| {
             say(&format!(
-                "{:4.0} % of the way  {}",
+                "{:4.0} % interpolated  {}",
                 blend.share * 100.0,
                 figures(&blend.validation)
             ))
         }),
         Progress::Ended { epoch } => {
-            bar.suspend(|| say(&format!("no better epoch for a while; ended after epoch {epoch}")));
+            bar.suspend(|| say(&format!("early stopping after epoch {epoch}: no better epoch")));
         }
-        Progress::Unsaved(fault) => bar.suspend(|| log::warn!("{fault}; goes on without")),
+        Progress::Unsaved(fault) => {
+            bar.suspend(|| log::warn!("{fault}; training continues without a new checkpoint"));
+        }
     });
     bar.finish_and_clear();
     let Trained { best_epoch, better_than_start, blend, validation, .. } = trained?;
     let way =
         if blend < 1.0 { format!("{:.0} % of the way to ", blend * 100.0) } else { String::new() };
     let better = if better_than_start { "" } else { ", but no better than the start" };
-    say(&format!("{way}epoch {best_epoch} is the best{better}: {}", figures(&validation).trim()));
+    say(&format!("best: {way}epoch {best_epoch}{better}: {}", figures(&validation).trim()));
     say(&format!("{}", out.join(MODEL).display()));
     Ok(())
 }
@@ -313,7 +331,7 @@ fn told(epoch: &Epoch) -> String {
     }
     let hold = epoch.hold.map(|hold| format!("  cosine to start {hold:.4}")).unwrap_or_default();
     format!(
-        "epoch {:3}  loss {:7.3}  {:5.1} % right{hold}  {judged}  {:.0} images/s, {:.1} % waiting",
+        "epoch {:3}  loss {:7.3}  accuracy {:5.1} %{hold}  {judged}  {:.0} images/s, {:.1} % waiting for data",
         epoch.number,
         epoch.loss,
         epoch.accuracy * 100.0,
@@ -328,7 +346,7 @@ fn figures(judged: &Judged) -> String {
         parts.push(format!("validation loss {loss:.4}"));
     }
     if let Some(accuracy) = judged.accuracy {
-        parts.push(format!("{:.1} % right", accuracy * 100.0));
+        parts.push(format!("validation accuracy {:.1} %", accuracy * 100.0));
     }
     if let Some(rate) = judged.true_accept_rate {
         parts.push(format!("validation TAR {:.2} %", rate * 100.0));
@@ -379,8 +397,8 @@ mod tests {
         assert_eq!((combined.multiplied, combined.angle, combined.cosine), (0.9, 0.4, 0.15));
         for (arguments, said) in [
             (&["--scale", "64"][..], "--head arcface"),
-            (&["--margin", "0.3"], "--margin goes with"),
-            (&["--head", "arcface", "--margins", "1,0,0"], "--margins goes with"),
+            (&["--margin", "0.3"], "--margin needs"),
+            (&["--head", "arcface", "--margins", "1,0,0"], "--margins needs"),
             (&["--head", "combined", "--margins", "1,0"], "expected three"),
             (&["--head", "arcface", "--margin", "2"], "angle margin is 2"),
             (&["--device", "tpu"], "expected cpu, cuda"),

@@ -1,4 +1,4 @@
-//! `verify`: how well a set of models tells people apart.
+//! `verify`: verification accuracy of a model set by the LFW protocol.
 
 use crate::data::photos::{self, Outcome};
 use crate::measure::lfw::{Pairs, Photo};
@@ -11,22 +11,22 @@ use serde::Serialize;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// Measure verification by the LFW protocol.
+/// Measure verification accuracy by the LFW protocol.
 ///
-/// In each photo the face nearest the centre counts. A photo without a face
-/// makes its pairs errors, and is told.
+/// The face nearest the centre of each photo is used. A photo without a face counts as an
+/// error in each of its pairs and is listed.
 #[derive(Args)]
 pub struct Verify {
-    /// Folder of NAME/NAME_0001.jpg
+    /// Folder of photos named as in LFW: NAME/NAME_0001.jpg
     #[arg(long)]
     images: PathBuf,
     /// Pairs file in LFW's format
     #[arg(long)]
     pairs: PathBuf,
-    /// Also compare every two photos named, and report TAR at FAR 1e-3 to 1e-6
+    /// Also compare all pairs of the photos named, and report TAR at FAR 1e-3 to 1e-6
     #[arg(long)]
     all_pairs: bool,
-    /// Folder of models [default: those built in]
+    /// Folder of a model set [default: the built-in one]
     #[arg(long)]
     models: Option<PathBuf>,
     /// Print one JSON object
@@ -34,58 +34,58 @@ pub struct Verify {
     json: bool,
 }
 
-/// What `verify` measured.
+/// Results of `verify`; the JSON output.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Version of the models.
+    /// Version of the model set.
     pub models: String,
-    /// Pairs told.
+    /// Pairs of the pairs file.
     pub pairs: usize,
-    /// Folds.
+    /// Number of folds for cross-validation.
     pub folds: usize,
-    /// Share of pairs told right, mean over folds.
+    /// Share of pairs classified correctly, 0..=1, mean over folds.
     pub accuracy: f64,
-    /// Standard deviation over folds.
+    /// Standard deviation of the accuracy over folds.
     pub accuracy_sd: f64,
-    /// Equal error rate.
+    /// Equal error rate over the pairs, 0..=1.
     pub eer: f64,
-    /// Photos with a face, of those named.
+    /// Number of photos with a face, of those named.
     pub photos_with_a_face: usize,
     /// Photos in which no face was found.
     pub no_face: Vec<String>,
     /// Photos that could not be read, with the reason.
     pub unreadable: Vec<String>,
-    /// Rows of the pairs file that are no pair.
+    /// Number of malformed rows in the pairs file.
     pub bad_rows: usize,
-    /// Over every two photos named.
+    /// Results over all pairs of the photos named, with `--all-pairs`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all_pairs: Option<AllPairs>,
 }
 
-/// Figures over every two photos.
+/// Results over all pairs of photos.
 #[derive(Clone, Debug, Serialize)]
 pub struct AllPairs {
-    /// Photos with a face.
+    /// Number of photos with a face.
     pub photos: usize,
-    /// Pairs of one person.
+    /// Number of genuine pairs, those with a missing face included.
     pub genuine: usize,
-    /// Pairs of two people.
+    /// Number of impostor pairs.
     pub impostor: usize,
-    /// The manifest's thresholds on these photos; none without thresholds.
+    /// The manifest's thresholds on these photos; empty if it has none.
     pub thresholds: Vec<AtThreshold>,
-    /// True accept rate by false accept rate; only of rates that there are enough
-    /// impostor pairs for.
+    /// True accept rate by false accept rate, for the rates at which at least one impostor
+    /// pair may pass.
     pub tar: Vec<TrueAcceptRate>,
 }
 
-/// One point of the curve.
+/// True accept rate at a false accept rate.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrueAcceptRate {
-    /// False accept rate allowed.
+    /// Upper limit of the false accept rate per pair, 0..=1.
     pub far: f64,
-    /// True accept rate reached.
+    /// True accept rate at that limit, 0..=1.
     pub tar: f64,
-    /// Similarity there.
+    /// Similarity threshold (cosine).
     pub threshold: f32,
 }
 
@@ -94,12 +94,13 @@ impl Verify {
         let models = Models::open_or_built_in(self.models.as_deref())?;
         let pairs = Pairs::read(&self.pairs)?;
         if pairs.pairs.is_empty() {
-            bail!("{}: no pair in it", self.pairs.display());
+            bail!("{}: no pairs; expected a pairs file in LFW's format", self.pairs.display());
         }
         let report = measure(&models, &pairs, &self.images, self.all_pairs)?;
         if report.photos_with_a_face == 0 {
-            let first = report.unreadable.first().map_or("no face in any photo", String::as_str);
-            bail!("{}: nothing to measure: {first}", self.images.display());
+            let first =
+                report.unreadable.first().map_or("no face found in any photo", String::as_str);
+            bail!("{}: no face to measure: {first}", self.images.display());
         }
         for (line, fault) in &pairs.bad_rows {
             log::warn!("{} line {line}: {fault}", self.pairs.display());
@@ -108,7 +109,8 @@ impl Verify {
     }
 }
 
-/// Runs the protocol over a pairs file.
+/// Runs the LFW protocol over a pairs file, and over all pairs of its photos if
+/// `all_pairs`.
 pub fn measure(
     models: &Models,
     pairs: &Pairs,
@@ -154,7 +156,7 @@ fn every_two(
     let faces: Vec<(&str, Option<&Embedding>)> =
         photos.iter().map(|photo| (photo.person.as_str(), embeddings.get(photo))).collect();
     let scores = Scores::of_all_pairs(&faces);
-    // A rate that no impostor pair stands for cannot be measured.
+    // A rate at which less than one impostor pair would pass cannot be measured.
     let measurable = |far: &f64| far * scores.impostor.len() as f64 >= 1.0;
     let tar = [1e-3, 1e-4, 1e-5, 1e-6].into_iter().filter(measurable).map(|far| TrueAcceptRate {
         far,

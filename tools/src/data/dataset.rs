@@ -1,9 +1,9 @@
-//! A data set: a CSV that says of aligned faces whose they are, as
-//! `path,label,person[,group]` below a header that names the columns, in any order.
+//! A data set: a CSV that assigns aligned faces to people. Its columns are
+//! `path,label,person[,group]` in any order, named by the header.
 //!
-//! A path is relative to the CSV's folder. A label is a number from 0; a person always
-//! has the same one, and nobody shares it. A group (age, skin, camera: whatever figures
-//! are wanted for apart) is free text.
+//! A path is relative to the CSV's folder. A label is a number from 0; person and label
+//! correspond one to one. A group is free text, such as an age range, a skin tone or a
+//! camera, for which evaluation reports separate figures.
 
 use crate::{files, parallel};
 use anyhow::{Context, Result, bail};
@@ -14,58 +14,61 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Component, Path, PathBuf};
 
-/// More people than any public set of faces has; keeps a wrong label from asking for
-/// gigabytes.
+/// Largest label, more than any public face data set needs. Without a limit, one wrong
+/// label could allocate gigabytes.
 const MAX_LABEL: usize = 10_000_000;
-/// Faults told in one message.
+/// Faults or names listed in one message.
 const FAULTS_TOLD: usize = 10;
 
-/// A face and whose it is.
+/// An aligned face and its person.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Row {
-    /// The picture, resolved against the CSV's folder.
+    /// Path of the picture, resolved against the CSV's folder.
     pub path: PathBuf,
-    /// The person's number, from 0.
+    /// Label of the person, from 0.
     pub label: usize,
-    /// The person's name.
+    /// Name of the person.
     pub person: String,
-    /// What figures may be told apart by.
+    /// Group for separate evaluation figures.
     pub group: Option<String>,
 }
 
-/// What is wrong with a line of a CSV.
+/// A faulty line of a CSV.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// From 1, which is the header.
+    /// Line number; line 1 is the header.
     pub line: u64,
-    /// The thing and the cure.
+    /// The fault and its cure.
     pub reason: String,
 }
 
-/// A CSV as it was read, good lines and bad ones.
+/// The rows and the faulty lines of a CSV.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
-    /// Line and row, in the file's order.
+    /// Line number and row, in the file's order.
     pub rows: Vec<(u64, Row)>,
-    /// In the file's order.
+    /// Faulty lines, in the file's order.
     pub faults: Vec<Fault>,
 }
 
-/// Faces and whose they are.
+/// A data set without faults.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    /// In the file's order.
+    /// Rows, in the file's order.
     pub rows: Vec<Row>,
-    /// Names by label; "" where a label has no row.
+    /// Names by label; "" for a label without rows.
     pub people: Vec<String>,
-    /// SHA-256 over labels, names, groups and the pictures' bytes, lowercase
-    /// hexadecimal. Not over paths: a set that was moved is the same set.
+    /// SHA-256 over labels, names, groups and the bytes of the pictures, lowercase
+    /// hexadecimal. Paths are left out, so that a moved data set keeps its digest.
     pub digest: String,
 }
 
 impl Dataset {
-    /// Reads a CSV and makes sure that each of its pictures is there. Faults are told
-    /// with their lines, several at once.
+    /// Reads a CSV and the bytes of all its pictures.
+    ///
+    /// # Errors
+    /// If a line is faulty, a picture is missing, or there are no rows. The message lists
+    /// several faults with their line numbers.
     pub fn read(csv: &Path) -> Result<Self> {
         let Listing { rows, mut faults } = Listing::read(csv)?;
         let digests = parallel::each(
@@ -90,18 +93,21 @@ impl Dataset {
         }
         let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
         if rows.is_empty() {
-            bail!("{}: no face in it", csv.display());
+            bail!("{}: no rows; expected one line per face below the header", csv.display());
         }
         let digest = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { people: people_of(&rows), rows, digest })
     }
 
-    /// Writes the CSV, as a whole or not at all.
+    /// Writes the CSV atomically, with paths relative to its folder.
     pub fn write(&self, csv: &Path) -> Result<()> {
         write(&self.rows, csv)
     }
 
-    /// The pictures, in the rows' order.
+    /// Reads the aligned faces, in the rows' order.
+    ///
+    /// # Errors
+    /// If a picture is unreadable or not 112x112 pixels.
     pub fn crops(&self) -> Result<Vec<Crop>> {
         parallel::each(
             parallel::cores(),
@@ -111,8 +117,10 @@ impl Dataset {
         )
     }
 
-    /// What stands in the way of training: an error where nothing can be learned, and
-    /// what should be told where something can.
+    /// Checks whether the data set is suitable for training; returns warnings.
+    ///
+    /// # Errors
+    /// If there are fewer than two people.
     pub fn check(&self) -> Result<Vec<String>> {
         let mut photos = vec![0usize; self.people.len()];
         for row in &self.rows {
@@ -127,14 +135,14 @@ impl Dataset {
         let present = photos.iter().filter(|count| **count > 0).count();
         if present < 2 {
             let who = self.rows.first().map_or("nobody", |row| row.person.as_str());
-            bail!("the only person is {who}; learning to tell people apart takes two at least");
+            bail!("the only person is {who}; training needs at least two people");
         }
         let mut told = Vec::new();
         let lone = with(1);
         if !lone.is_empty() {
             told.push(format!(
-                "{} with one photo: {}; what varies within a person cannot be learned from it, \
-                 and none is left to measure with",
+                "{} with only one photo: {}; variation within a person cannot be learned from \
+                 one photo, and none is left for evaluation",
                 counted(lone.len(), "person", "people"),
                 some_of(&lone)
             ));
@@ -142,7 +150,7 @@ impl Dataset {
         let unused = self.people.len() - present;
         if unused > 0 {
             told.push(format!(
-                "{} without a photo: number the people from 0 without gaps",
+                "{} without photos; number the people from 0 without gaps",
                 counted(unused, "label", "labels")
             ));
         }
@@ -151,15 +159,18 @@ impl Dataset {
 }
 
 impl Listing {
-    /// Reads a CSV; whether its pictures are there is not asked.
+    /// Reads a CSV without looking for its pictures.
     pub fn read(csv: &Path) -> Result<Self> {
         let text = std::fs::read(csv).with_context(|| csv.display().to_string())?;
         let folder = csv.parent().unwrap_or(Path::new(""));
         Self::parse(&text, folder).with_context(|| csv.display().to_string())
     }
 
-    /// The same from bytes, with paths relative to `folder`. Fails only where the
-    /// header is no header.
+    /// Parses the bytes of a CSV whose paths are relative to `folder`. A UTF-8 byte order
+    /// mark is skipped. Faulty lines are collected.
+    ///
+    /// # Errors
+    /// If the header lacks a column.
     pub fn parse(text: &[u8], folder: &Path) -> Result<Self> {
         // Spreadsheets write a byte order mark.
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
@@ -173,8 +184,8 @@ impl Listing {
         loop {
             let from = reader.position().byte() as usize;
             let read = reader.read_record(&mut record);
-            // Where the reader stands, the end of the last line and blank ones may be
-            // ahead; its own count leaves them out.
+            // The reader may stand before the end of the last line and before blank lines,
+            // which its own line count leaves out. Count them here.
             let blank = |byte: &u8| matches!(byte, b'\r' | b'\n');
             let ahead = text.iter().skip(from).take_while(|byte| blank(byte)).count();
             let passed = text.get(counted..from + ahead).unwrap_or_default();
@@ -183,7 +194,7 @@ impl Listing {
             let row = match read {
                 Ok(false) => return Ok(listing),
                 Ok(true) => columns.row(&record, folder).and_then(|row| known.add(row, line)),
-                Err(error) => Err(format!("not readable as text ({error}); save it as UTF-8")),
+                Err(error) => Err(format!("not valid text ({error}); save the file as UTF-8")),
             };
             match row {
                 Ok(row) => listing.rows.push((line, row)),
@@ -193,7 +204,7 @@ impl Listing {
     }
 }
 
-/// Where the columns are.
+/// Indices of the columns.
 struct Columns {
     path: usize,
     label: usize,
@@ -224,13 +235,13 @@ impl Columns {
             Ok(label) if label <= MAX_LABEL => label,
             _ => {
                 return Err(format!(
-                    "label {label:?} is no whole number from 0 to {MAX_LABEL}; number the people from 0"
+                    "label {label:?} is not a whole number from 0 to {MAX_LABEL}; number the people from 0"
                 ));
             }
         };
         let group = self.group.and_then(|at| record.get(at)).filter(|group| !group.is_empty());
         Ok(Row {
-            // Without `.`, but with `..`, which links lead elsewhere than it looks.
+            // `components` drops `.`. It keeps `..`, which may cross a symbolic link.
             path: folder.join(path).components().collect(),
             label,
             person: field(self.person, "person")?.to_owned(),
@@ -239,7 +250,7 @@ impl Columns {
     }
 }
 
-/// What earlier lines said, with the line.
+/// Labels, people and paths of earlier lines, with line numbers.
 #[derive(Default)]
 struct Known {
     labels: BTreeMap<String, (usize, u64)>,
@@ -248,7 +259,7 @@ struct Known {
 }
 
 impl Known {
-    /// The row, if it contradicts none before it.
+    /// Returns the row unless it contradicts or repeats an earlier one.
     fn add(&mut self, row: Row, line: u64) -> Result<Row, String> {
         let Row { label, person, .. } = &row;
         if let Some((other, first)) = self.labels.get(person)
@@ -264,7 +275,7 @@ impl Known {
         match self.paths.entry(row.path.clone()) {
             Entry::Occupied(first) => {
                 let (path, first) = (row.path.display(), first.get());
-                return Err(format!("{path} is in line {first} already; remove one of them"));
+                return Err(format!("{path} is already in line {first}; remove one of them"));
             }
             Entry::Vacant(place) => place.insert(line),
         };
@@ -274,7 +285,8 @@ impl Known {
     }
 }
 
-/// Writes rows as a CSV, as a whole or not at all, with paths relative to its folder.
+/// Writes rows as a CSV, atomically and with paths relative to its folder. The column
+/// `group` is written only if a row has one.
 pub fn write(rows: &[Row], csv: &Path) -> Result<()> {
     let named = || csv.display().to_string();
     let folder = csv.parent().unwrap_or(Path::new(""));
@@ -300,7 +312,7 @@ pub fn write(rows: &[Row], csv: &Path) -> Result<()> {
     files::replace(csv, &bytes)
 }
 
-/// Names by label; "" where a label has no row.
+/// Names by label; "" for a label without rows.
 pub fn people_of(rows: &[Row]) -> Vec<String> {
     let count = rows.iter().map(|row| row.label + 1).max().unwrap_or(0);
     let mut people = vec![String::new(); count];
@@ -310,21 +322,21 @@ pub fn people_of(rows: &[Row]) -> Vec<String> {
     people
 }
 
-/// An aligned face from a file.
+/// Reads an aligned face of 112x112 pixels from a picture file.
 pub fn read_crop(path: &Path) -> Result<Crop> {
     let frame = picture::read(path)?;
     let (width, height) = (frame.width(), frame.height());
     if (width, height) != (CROP_SIDE, CROP_SIDE) {
         bail!(
-            "{}: {width}x{height}, expected an aligned face of {CROP_SIDE}x{CROP_SIDE}; \
-             make it with facelatch-tools prepare",
+            "{}: {width}x{height} pixels, expected an aligned face of {CROP_SIDE}x{CROP_SIDE}; \
+             make one with facelatch-tools prepare",
             path.display()
         );
     }
     Ok(Crop::from_pixels(frame.pixels().to_vec())?)
 }
 
-/// Lines and what is wrong with them, the first few of them.
+/// Formats the first few faults, one per line, with file name and line number.
 pub fn told(csv: &Path, faults: &[Fault]) -> String {
     let first = faults.iter().take(FAULTS_TOLD);
     let mut lines: Vec<String> = first
@@ -336,19 +348,20 @@ pub fn told(csv: &Path, faults: &[Fault]) -> String {
     lines.join("\n")
 }
 
-/// "1 person", "2 people".
+/// A count with its noun: "1 person", "2 people".
 pub fn counted(count: usize, one: &str, several: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { several })
 }
 
-/// The first few names.
+/// The first few names, and how many more there are.
 pub fn some_of(names: &[&str]) -> String {
     let more = names.len().saturating_sub(FAULTS_TOLD);
     let first = names[..names.len() - more].join(", ");
     if more > 0 { format!("{first} and {more} more") } else { first }
 }
 
-/// A row into a digest; lengths keep two fields from running into one.
+/// Adds a row to a digest. Each text is preceded by its length, so that field boundaries
+/// count.
 fn add(digest: &mut Sha256, row: &Row, file: &[u8]) {
     digest.update((row.label as u64).to_le_bytes());
     for text in [&row.person, row.group.as_ref().unwrap_or(&String::new())] {
@@ -358,14 +371,14 @@ fn add(digest: &mut Sha256, row: &Row, file: &[u8]) {
     digest.update(file);
 }
 
-/// The folder without links, through which `..` would lead elsewhere; one that is not
-/// there, by its name.
+/// The folder with symbolic links resolved, because `..` behind a link leads elsewhere. For
+/// a missing folder, the absolute path.
 fn real(folder: &Path) -> PathBuf {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     folder.canonicalize().or_else(|_| std::path::absolute(folder)).unwrap_or(folder.to_owned())
 }
 
-/// The way from one folder to another, both absolute.
+/// The relative path from the folder `from` to the folder `to`, both absolute.
 fn relative(to: &Path, from: &Path) -> PathBuf {
     let (mut to_parts, mut from_parts) = (to.components().peekable(), from.components().peekable());
     while to_parts.peek().is_some() && to_parts.peek() == from_parts.peek() {
@@ -416,11 +429,11 @@ mod tests {
                     e.png,99999999,Bo\na.png,0,Ann\nf.png,1,Ann\ng.png,0,Bo\n";
         let faults = faults(text);
         let expected = [
-            (3, "label \"x\" is no whole number"),
+            (3, "label \"x\" is not a whole number"),
             (4, "no person"),
-            (5, "label \"-1\" is no whole number"),
-            (6, "label \"99999999\" is no whole number"),
-            (7, "data/a.png is in line 2 already"),
+            (5, "label \"-1\" is not a whole number"),
+            (6, "label \"99999999\" is not a whole number"),
+            (7, "data/a.png is already in line 2"),
             (8, "Ann has label 1 here and 0 in line 2"),
             (9, "label 0 is Bo here and Ann in line 2"),
         ];
@@ -468,7 +481,7 @@ mod tests {
         assert_eq!(there.crops().expect("crops").len(), 2);
         crop_file(folder.path(), "crops/Bo/c.png", 111);
         let error = there.crops().expect_err("too small").to_string();
-        assert!(error.contains("c.png: 111x111, expected an aligned face"), "{error}");
+        assert!(error.contains("c.png: 111x111 pixels, expected an aligned face"), "{error}");
         let changed = Dataset::read(&folder.path().join("labels.csv")).expect("a data set");
         assert_ne!(changed.digest, here.digest);
     }
@@ -496,8 +509,8 @@ mod tests {
         let mut rows = vec![row("a".into(), 0, "Ann"), row("b".into(), 0, "Ann")];
         rows.push(row("c".into(), 2, "Bo"));
         let told = set(rows).check().expect("two people");
-        assert!(told[0].contains("1 person with one photo: Bo"), "{told:?}");
-        assert!(told[1].contains("1 label without a photo"), "{told:?}");
+        assert!(told[0].contains("1 person with only one photo: Bo"), "{told:?}");
+        assert!(told[1].contains("1 label without photos"), "{told:?}");
         assert!(set(vec![]).check().is_err());
     }
 }

@@ -1,5 +1,4 @@
-//! Photos through the device's own detector, alignment and embedder, on all
-//! cores.
+//! Runs photos through the device's own detector, alignment and recognizer, on all cores.
 
 use crate::parallel;
 use anyhow::Result;
@@ -12,30 +11,33 @@ use facelatch::vision::picture;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 
-/// What became of a photo.
+/// Result for one photo.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// The face nearest the centre.
     Face {
-        /// Where it is.
+        /// Bounding box, score and landmarks, in pixels of the photo.
         face: Face,
-        /// Aligned.
+        /// Aligned face.
         crop: Crop,
-        /// Embedded, where embeddings were asked for.
+        /// Embedding, if requested.
         embedding: Option<Embedding>,
     },
-    /// No face found.
+    /// The detector found no face.
     NoFace,
-    /// Not readable; the message names the file.
+    /// The photo is unreadable; the message names the file.
     Unreadable(String),
 }
 
-/// Sees what the detector's nets are fed, with the photo's place in the list. Called
+/// Callback that receives the index of the photo, the detector net and its input. Called
 /// from several threads.
 pub type Watch<'w> = dyn Fn(usize, Net, &Pictures) + Sync + 'w;
 
-/// Finds, aligns and, if `embed`, embeds the central face of each photo. The
-/// outcomes come in the photos' order.
+/// Detects and aligns the face nearest the centre of each photo, and embeds it if `embed`.
+/// Results are in the photos' order; `label` names the progress bar.
+///
+/// # Errors
+/// If a network fails. An unreadable photo is no error.
 pub fn process(
     models: &Models,
     photos: &[PathBuf],
@@ -45,7 +47,7 @@ pub fn process(
     process_watched(models, photos, embed, label, &|_, _, _| ())
 }
 
-/// The same, while `watch` sees every input of the detector's nets.
+/// As [`process`], and calls `watch` for every input of the detector's nets.
 pub fn process_watched(
     models: &Models,
     photos: &[PathBuf],
@@ -73,7 +75,7 @@ pub fn process_watched(
     outcomes
 }
 
-/// Embeds aligned faces, in their order.
+/// Embeds aligned faces; results are in the same order. `label` names the progress bar.
 pub fn embed(model: &RecognizerModel, crops: &[&Crop], label: &str) -> Result<Vec<Embedding>> {
     let progress = progress(crops.len(), label);
     let embeddings = parallel::each(
@@ -90,16 +92,16 @@ pub fn embed(model: &RecognizerModel, crops: &[&Crop], label: &str) -> Result<Ve
     embeddings
 }
 
-/// The face of a photo; a photo without one is told and left out.
+/// Crop and embedding of a photo's face; `None` with a warning in the log if there is none.
 pub fn told(outcome: Outcome, path: &Path) -> Option<(Crop, Option<Embedding>)> {
     match outcome {
         Outcome::Face { crop, embedding, .. } => Some((crop, embedding)),
         Outcome::NoFace => {
-            log::warn!("{}: no face; left out", path.display());
+            log::warn!("{}: no face found; skipped", path.display());
             None
         }
         Outcome::Unreadable(message) => {
-            log::warn!("{message}; left out");
+            log::warn!("{message}; skipped");
             None
         }
     }
@@ -122,7 +124,7 @@ fn one(
     Ok(Outcome::Face { face: *face, crop, embedding })
 }
 
-/// A progress bar with rate and time left on a terminal, nothing elsewhere.
+/// A progress bar with rate and remaining time. It is drawn only on a terminal.
 pub fn progress(length: usize, label: &str) -> ProgressBar {
     let bar = ProgressBar::new(length as u64);
     if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {per_sec} {eta}") {

@@ -1,4 +1,4 @@
-//! A data set in parts, so that what is measured on was not learned.
+//! Splits a data set into parts, so that evaluation uses photos that training did not see.
 
 use crate::chance::Chance;
 use crate::data::dataset::{Row, counted};
@@ -7,15 +7,15 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
-/// Names of the three parts.
+/// Names of the parts and stems of their files.
 pub const PARTS: [&str; 3] = ["train", "validation", "test"];
 
-/// Shares of train, validation and test; they add up to 1.
+/// Shares of training, validation and test set; they add up to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shares([f64; 3]);
 
 impl Default for Shares {
-    /// Nine tenths, of which 88 % are trained on and the rest validates; a tenth tests.
+    /// 10 % test; of the rest 88 % training and 12 % validation.
     fn default() -> Self {
         Self([0.9 * 0.88, 0.9 * 0.12, 0.1])
     }
@@ -24,7 +24,7 @@ impl Default for Shares {
 impl FromStr for Shares {
     type Err = String;
 
-    /// `TRAIN:VALIDATION:TEST`, in any unit.
+    /// Parses `TRAIN:VALIDATION:TEST`, in any unit.
     fn from_str(text: &str) -> Result<Self, String> {
         let numbers: Vec<f64> =
             text.split(':').map_while(|part| part.trim().parse().ok()).collect();
@@ -42,31 +42,32 @@ impl FromStr for Shares {
 }
 
 impl Shares {
-    /// Whether the part gets anything at all.
+    /// Whether the share of a part is above 0. Parts are numbered as in [`PARTS`].
     pub fn wants(&self, part: usize) -> bool {
         self.0.get(part).is_some_and(|share| *share > 0.0)
     }
 
-    /// Of so many for train and validation together, the share that validates.
+    /// Share of the validation set in training and validation set together.
     fn validation_of_rest(&self) -> f64 {
         let [train, validation, _] = self.0;
         if train + validation > 0.0 { validation / (train + validation) } else { 0.0 }
     }
 }
 
-/// Everybody's photos in the same shares, which photo goes where being drawn by the seed.
+/// Splits each person's photos by the same shares; the seed decides which photo goes where.
 ///
-/// A person's share is rarely a whole number. What rounding leaves is handed on to the
-/// next person, so that each has the share rounded up or down and all together have it
-/// as well as can be. One photo of a person always trains: nobody is tested on whom
-/// nothing was learned of. The rows of a part keep their order.
+/// A person's share is rarely a whole number, so it is rounded up or down. The remainder
+/// carries over to the next person, which keeps the totals as close to the shares as
+/// possible. If the training share is above 0, each person has at least one training photo,
+/// so that nobody is tested who was not learned. The rows of a part keep their order.
 pub fn by_photo(rows: &[Row], shares: Shares, seed: i64) -> [Vec<Row>; 3] {
     let mut part_of = vec![0; rows.len()];
     let (mut test_rest, mut validation_rest) = (Rest::default(), Rest::default());
     let keep = usize::from(shares.wants(0));
     for (mut chance, photos) in people(rows, seed) {
         let count = photos.len();
-        // A lone photo is nobody's share, or many of them would leave a debt.
+        // A single photo takes no part in rounding; many of them would distort the
+        // remainder.
         let lone = count <= keep;
         let test = if lone { 0 } else { test_rest.share(count, shares.0[2], count - keep) };
         let left = count - test;
@@ -85,20 +86,24 @@ pub fn by_photo(rows: &[Row], shares: Shares, seed: i64) -> [Vec<Row>; 3] {
     parts(rows, |at| part_of[at])
 }
 
-/// Each person with all photos in one part: for work on people nobody has seen. The
-/// shares are of people; each part has somebody. Labels are numbered anew.
+/// Puts all photos of a person into one part, for evaluation on unseen people. The shares
+/// count people, and each part with a share above 0 gets at least one person. Labels are
+/// renumbered from 0 in each part.
+///
+/// # Errors
+/// If there are fewer people than parts.
 pub fn by_person(rows: &[Row], shares: Shares, seed: i64) -> Result<[Vec<Row>; 3]> {
     let people = people(rows, seed);
     let count = people.len();
     let wanted = (0..3).filter(|part| shares.wants(*part)).count();
     if count < wanted {
         bail!(
-            "{} cannot be shared out among {wanted} parts with nobody in two; add people or \
+            "{} cannot be divided among {wanted} parts with no person in two; add people or \
              give a part the share 0",
             counted(count, "person", "people")
         );
     }
-    // One for each part that wants somebody, whatever the share.
+    // Each part with a share above 0 gets at least one person.
     let least = |part| usize::from(shares.wants(part));
     let rounded = |all: usize, share: f64| (all as f64 * share).round() as usize;
     let test = rounded(count, shares.0[2]).clamp(least(2), count - least(0) - least(1));
@@ -117,13 +122,13 @@ pub fn by_person(rows: &[Row], shares: Shares, seed: i64) -> Result<[Vec<Row>; 3
     Ok(parts(rows, |at| part_of[at]).map(|part| renumbered(&part)))
 }
 
-/// The photos of these people, with labels from 0.
+/// The photos of these people, with labels renumbered from 0.
 pub fn of_people(rows: &[Row], people: &BTreeSet<String>) -> Vec<Row> {
     let part: Vec<Row> = rows.iter().filter(|row| people.contains(&row.person)).cloned().collect();
     renumbered(&part)
 }
 
-/// Labels from 0 without gaps, in the order of those before.
+/// Renumbers labels from 0 without gaps, in the same order.
 fn renumbered(rows: &[Row]) -> Vec<Row> {
     let labels: BTreeSet<usize> = rows.iter().map(|row| row.label).collect();
     let new: BTreeMap<usize, usize> =
@@ -131,7 +136,7 @@ fn renumbered(rows: &[Row]) -> Vec<Row> {
     rows.iter().map(|row| Row { label: new[&row.label], ..row.clone() }).collect()
 }
 
-/// How many people are in a part.
+/// Number of people in a part.
 pub fn count_people(rows: &[Row]) -> usize {
     rows.iter().map(|row| row.label).collect::<BTreeSet<_>>().len()
 }
@@ -143,9 +148,9 @@ fn parts(rows: &[Row], part_of: impl Fn(usize) -> usize) -> [Vec<Row>; 3] {
     })
 }
 
-/// Everybody's photos, as numbers of rows, in an order that the seed draws; each with a
-/// chance that depends on the seed and the name alone, so that somebody who joins moves
-/// few photos of others.
+/// Each person's photos as row indices, in an order that the seed gives, with a random
+/// generator per person. The generator depends on seed and name only, so that a new person
+/// changes the assignment of few other photos.
 fn people(rows: &[Row], seed: i64) -> Vec<(Chance, Vec<usize>)> {
     let mut of: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, row) in rows.iter().enumerate() {
@@ -160,20 +165,20 @@ fn people(rows: &[Row], seed: i64) -> Vec<(Chance, Vec<usize>)> {
             (chance.below(usize::MAX), chance, photos)
         })
         .collect();
-    // Stable: of two with the same number, which are rare, the first by name.
+    // The sort is stable: people with the same number, which is rare, stay sorted by name.
     people.sort_by_key(|(place, ..)| *place);
     people.into_iter().map(|(_, chance, photos)| (chance, photos)).collect()
 }
 
-/// What rounding has left so far, of one part.
+/// Remainder of rounding so far, for one part.
 #[derive(Default)]
 struct Rest(f64);
 
 impl Rest {
-    /// The share of so many, rounded up or down, at most `most`.
+    /// The share of `count`, rounded up or down, at most `most`.
     fn share(&mut self, count: usize, share: f64, most: usize) -> usize {
         let exact = count as f64 * share;
-        // A product such as 20 * 0.1 must not be rounded up for its last bit.
+        // A product such as 20 * 0.1 must not be rounded up because of its last bit.
         let exact = if (exact - exact.round()).abs() < 1e-9 { exact.round() } else { exact };
         let wanted = (exact + self.0).round().clamp(exact.floor(), exact.ceil());
         let given = (wanted as usize).min(most);
@@ -187,7 +192,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// People with so many photos each.
+    /// Rows of people with the given numbers of photos.
     fn rows(photos: &[usize]) -> Vec<Row> {
         let of = |(label, count): (usize, &usize)| {
             (0..*count).map(move |at| Row {
@@ -239,7 +244,7 @@ mod tests {
     #[test]
     fn too_few_people_for_the_parts_are_refused() {
         let error = by_person(&rows(&[5, 5]), Shares::default(), 1).expect_err("two people");
-        assert!(error.to_string().contains("2 people cannot be shared out among 3 parts"));
+        assert!(error.to_string().contains("2 people cannot be divided among 3 parts"));
         let two: Shares = "1:0:1".parse().expect("shares");
         let [train, validation, test] = by_person(&rows(&[5, 5]), two, 1).expect("two parts");
         assert_eq!((train.len(), validation.len(), test.len()), (5, 0, 5));
@@ -257,7 +262,7 @@ mod tests {
             .prop_filter_map("none", |(a, b, c)| format!("{a}:{b}:{c}").parse().ok())
     }
 
-    /// Everything is in one part, and in no two.
+    /// Each row is in exactly one part.
     fn nothing_is_lost(rows: &[Row], parts: &[Vec<Row>; 3]) -> Result<(), TestCaseError> {
         let mut paths: Vec<_> = parts.iter().flatten().map(|row| &row.path).collect();
         paths.sort();

@@ -1,5 +1,5 @@
-//! A trained recognizer made ready for doors: ONNX from which the device's own runtime
-//! gives what torch gave, and a manifest with all that is known of it.
+//! Exports a trained recognizer for doors: an ONNX file that gives the same embeddings in
+//! the device's runtime (tract) as in torch, and a manifest that describes it.
 
 use crate::networks::mobilefacenet::MobileFaceNet;
 use crate::train::torch_net::{Student, pictures};
@@ -17,37 +17,39 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Device, Tensor};
 
-/// Least cosine of an embedding through tract to the same through torch. Folding the
-/// normalization and another order of sums leave 1e-7 of it on a hundred real faces; a
-/// layer that is wrong leaves a tenth.
+/// Lowest accepted cosine between the embeddings of tract and torch. Folding the
+/// normalization and another order of sums cost 1e-7 on a hundred real faces; a wrong layer
+/// costs 0.1.
 pub const LEAST_COSINE: f32 = 0.99999;
-/// Largest difference of a component, of embeddings of length one: 4e-7 on the same
-/// faces. A cosine at its least would allow 4.5e-3 in a single one, which is no rounding.
+/// Largest accepted difference of a component of unit-length embeddings; it was 4e-7 on the
+/// same faces. The cosine limit alone would allow 4.5e-3 in one component, more than
+/// rounding explains.
 pub const MOST_DIFFERENCE: f32 = 1e-4;
-/// Faces in one run of torch; bounds its memory.
+/// Faces per torch batch; bounds its memory.
 const BATCH: usize = 32;
 
-/// The recognizer's file.
+/// File name of the recognizer.
 const RECOGNIZER: &str = "mobilefacenet.onnx";
 
-/// Faces that every set can be tried on, in the public domain: see assets/README.md.
+/// File names and JPEG bytes of the portraits for self-tests, in the public domain (see
+/// assets/README.md).
 pub const PORTRAITS: [(&str, &[u8]); 2] = [
     ("selftest-1.jpg", include_bytes!("../../../assets/astronaut.jpg")),
     ("selftest-2.jpg", include_bytes!("../../../assets/grace_hopper.jpg")),
 ];
 
-/// How near tract comes to torch.
+/// Agreement of tract and torch on the same faces.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Agreement {
-    /// Faces compared.
+    /// Number of faces compared.
     pub faces: usize,
-    /// The least cosine.
+    /// Lowest cosine between the two embeddings of a face.
     pub cosine: f32,
-    /// The largest difference of a component.
+    /// Largest absolute difference of a component of unit-length embeddings.
     pub difference: f32,
 }
 
-/// The exported network, in memory.
+/// Converts the network to ONNX, in memory.
 pub fn exported(network: &MobileFaceNet, normalization: Normalization) -> RecognizerModel {
     RecognizerModel {
         file: ModelFile { name: RECOGNIZER.to_owned(), bytes: network.to_onnx().into() },
@@ -57,14 +59,18 @@ pub fn exported(network: &MobileFaceNet, normalization: Normalization) -> Recogn
     }
 }
 
-/// Runs the exported network through tract, as a device does, and the weights it came
-/// from through libtorch, on the same faces. An error where they do not agree.
+/// Compares the exported network in tract, as a device runs it, with its weights in
+/// libtorch on the same faces.
+///
+/// # Errors
+/// If there are no faces, or the embeddings differ by more than [`LEAST_COSINE`] and
+/// [`MOST_DIFFERENCE`] allow.
 pub fn compare(
     network: &MobileFaceNet,
     model: &RecognizerModel,
     crops: &[Crop],
 ) -> Result<Agreement> {
-    ensure!(!crops.is_empty(), "no face to compare tract with libtorch on");
+    ensure!(!crops.is_empty(), "no faces for comparing tract with libtorch; add some");
     let student = Student::new(network, Device::Cpu);
     let mut embedder = Embedder::new(model)?;
     let mut agreement = Agreement { faces: crops.len(), cosine: 1.0, difference: 0.0 };
@@ -93,10 +99,11 @@ fn rows(embeddings: &Tensor) -> Result<Vec<Vec<f32>>> {
     Ok(Vec::try_from(embeddings)?)
 }
 
-/// A set of models as files by their names, the manifest among them.
+/// Files of a model set by name, including the manifest.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// The set of a detector and an exported recognizer, so far without anything measured.
+/// A model set of a detector and an exported recognizer, without thresholds, figures,
+/// recipe and self-test. The files do not include the manifest yet.
 pub fn set(detector: &Models, model: &RecognizerModel, version: &str) -> (Manifest, Files) {
     let nets = &detector.detector;
     let entry = &detector.manifest.detector;
@@ -131,7 +138,8 @@ pub fn set(detector: &Models, model: &RecognizerModel, version: &str) -> (Manife
     (manifest, files)
 }
 
-/// Self-test vectors of a set: its manifest's entry, and the files.
+/// Measures the self-test of a set on the portraits; returns its manifest entry and its
+/// files.
 pub fn self_test(models: &Models) -> Result<(FileEntry, Files)> {
     let test = SelfTest::measure(models, &PORTRAITS)?.to_json()?;
     let entry = FileEntry { file: SELF_TEST.to_owned(), sha256: sha256_hex(&test) };
@@ -141,8 +149,7 @@ pub fn self_test(models: &Models) -> Result<(FileEntry, Files)> {
     Ok((entry, files))
 }
 
-/// Puts the manifest among the files, and the self-test; all is read again as a device
-/// reads it.
+/// Adds self-test and manifest to the files, then loads the set as a device does.
 pub fn seal(manifest: &mut Manifest, files: &mut Files, folder: &Path) -> Result<Models> {
     let write = |manifest: &Manifest, files: &mut Files| -> Result<Models> {
         files.insert(MANIFEST.to_owned(), toml::to_string(manifest)?.into_bytes());

@@ -1,6 +1,6 @@
-//! A set of models to a device, over the system's ssh: a tar into the standard input of
-//! `facelatch models install -` there, which checks it and switches. ssh knows the hosts,
-//! the keys and the user's habits better than any code of ours could.
+//! Sends a model set to a device with the system's ssh: a tar goes to the standard input of
+//! `facelatch models install -` on the device, which checks it and switches. The ssh client
+//! already has the user's hosts, keys and configuration.
 
 use anyhow::{Context, Result, anyhow, bail};
 use std::ffi::OsString;
@@ -8,52 +8,54 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-/// What ssh says when it is ssh that failed.
+/// Exit code of ssh if ssh failed.
 const SSH_FAILED: i32 = 255;
-/// What a shell says where there is no such program, or it does not run.
+/// Exit codes of a shell if the program is missing or cannot be executed.
 const NOT_FOUND: i32 = 127;
 const NOT_RUNNING: i32 = 126;
-/// What facelatch says of a command line it does not understand.
+/// Exit code of facelatch for a command line it does not understand.
 const WRONG_USAGE: i32 = 2;
 
-/// A device and how to reach it.
+/// A device, and how to reach it with ssh.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
-    /// As ssh takes it: HOST, USER@HOST or a name of its configuration.
+    /// Name as ssh takes it: HOST, USER@HOST or a host of the ssh configuration.
     pub name: String,
-    /// Where sshd listens.
+    /// Port of sshd; `None` for ssh's default.
     pub port: Option<u16>,
-    /// Private key.
+    /// Private key file; `None` for ssh's default.
     pub identity: Option<PathBuf>,
-    /// ssh's configuration, in the place of the user's.
+    /// ssh configuration file; `None` for the user's.
     pub ssh_config: Option<PathBuf>,
-    /// The program there.
+    /// Path of the facelatch program on the device.
     pub facelatch: String,
-    /// Options of its own for all of it: where gallery and models are.
+    /// Options appended to every facelatch command, such as `--store` or `--config`.
     pub options: Vec<String>,
 }
 
-/// What a device said, and how it ended.
+/// Output of a successful command on a device.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Standard output.
+    /// Standard output of the command.
     pub said: String,
 }
 
 impl Host {
-    /// Refuses what ssh would take for an option, or a shell for more than a name.
+    /// Checks the host name: not empty, no leading `-` (ssh would take it for an option),
+    /// no whitespace or control characters.
     pub fn check(&self) -> Result<()> {
         let name = &self.name;
         if name.is_empty() || name.starts_with('-') {
-            bail!("{name:?} is no host; give it as HOST or USER@HOST");
+            bail!("{name:?} is not a host; give HOST or USER@HOST");
         }
         if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            bail!("{name:?} is no host: there is a blank in it");
+            bail!("{name:?} is not a host: it contains a blank; give HOST or USER@HOST");
         }
         Ok(())
     }
 
-    /// ssh's arguments for a facelatch command on the device.
+    /// Arguments of ssh for running a facelatch command on the device. Words are quoted for
+    /// the shell there.
     pub fn arguments(&self, command: &[&str]) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["-T".into()];
         for (flag, path) in [("-F", &self.ssh_config), ("-i", &self.identity)] {
@@ -67,12 +69,15 @@ impl Host {
         let words = [self.facelatch.as_str()].into_iter().chain(command.iter().copied());
         let words = words.chain(self.options.iter().map(String::as_str));
         let line = words.map(quoted).collect::<Vec<_>>().join(" ");
-        // What follows `--` is no option, whatever it looks like.
+        // ssh takes nothing after `--` for an option.
         arguments.extend(["--".into(), self.name.clone().into(), line.into()]);
         arguments
     }
 
-    /// Runs a facelatch command on the device and takes what it says.
+    /// Runs a facelatch command on the device and returns its output.
+    ///
+    /// # Errors
+    /// If the host name is invalid, ssh fails, or the command fails.
     pub fn ask(&self, command: &[&str]) -> Result<Answer> {
         self.check()?;
         let output = self
@@ -80,25 +85,29 @@ impl Host {
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()
-            .context("cannot run ssh; install OpenSSH's client")?;
+            .context("cannot run ssh; install the OpenSSH client")?;
         self.ended(output.status)?;
         Ok(Answer { said: String::from_utf8_lossy(&output.stdout).into_owned() })
     }
 
-    /// Runs a facelatch command on the device that takes a tar; what it says goes to
-    /// standard output. `sent` hears how many bytes went on their way.
+    /// Runs a facelatch command on the device with the set as a tar on its standard input.
+    /// Its output goes to standard output. `sent` is called with the number of bytes of
+    /// each write.
+    ///
+    /// # Errors
+    /// If the host name is invalid, ssh fails, or the command fails.
     pub fn send(&self, command: &[&str], set: &Set, sent: impl FnMut(usize)) -> Result<()> {
         self.check()?;
         let mut ssh = self
             .ssh(command)
             .stdin(Stdio::piped())
             .spawn()
-            .context("cannot run ssh; install OpenSSH's client")?;
-        let pipe = ssh.stdin.take().context("ssh takes nothing")?;
+            .context("cannot run ssh; install the OpenSSH client")?;
+        let pipe = ssh.stdin.take().context("ssh has no standard input")?;
         let written = set.write_tar(Counted { to: pipe, sent });
-        // Its end says more than a pipe that broke.
-        self.ended(ssh.wait().context("ssh is gone")?)?;
-        written.context("the set could not be sent")
+        // The exit status says more than a broken pipe, so check it first.
+        self.ended(ssh.wait().context("cannot wait for ssh to end")?)?;
+        written.context("cannot send the model set")
     }
 
     fn ssh(&self, command: &[&str]) -> Command {
@@ -107,36 +116,39 @@ impl Host {
         ssh
     }
 
-    /// What the end of ssh means.
+    /// Turns the exit status of ssh into an error with a cure.
     fn ended(&self, status: ExitStatus) -> Result<()> {
         let (name, facelatch) = (&self.name, &self.facelatch);
         if status.success() {
             return Ok(());
         }
         Err(match status.code() {
-            Some(SSH_FAILED) => anyhow!(
-                "{name}: ssh could not do it; see its words above, and try: ssh {name} true"
-            ),
+            Some(SSH_FAILED) => {
+                anyhow!("{name}: ssh failed; see its message above, and try: ssh {name} true")
+            }
             Some(NOT_FOUND | NOT_RUNNING) => anyhow!(
-                "{name}: there is no program {facelatch} that runs; install facelatch there, or say where it is with --facelatch"
+                "{name}: cannot run {facelatch} there; install facelatch there, or give its path with --facelatch"
             ),
             Some(WRONG_USAGE) => anyhow!(
-                "{name}: {facelatch} there does not know these commands, so it is too old; update it first"
+                "{name}: {facelatch} there does not know this command and is probably too old; update it"
             ),
             Some(_) => {
-                anyhow!("{name}: refused, as said above; the models in use there stay in use")
+                anyhow!(
+                    "{name}: the device refused, see its message above; it keeps its current models"
+                )
             }
-            None => anyhow!("{name}: ssh was stopped by a signal ({status})"),
+            None => anyhow!("{name}: ssh was ended by a signal ({status})"),
         })
     }
 }
 
-/// A word that a POSIX shell takes as it is.
+/// Quotes a word for a POSIX shell.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
-/// A set's files, the manifest last: its arrival says that all else is there.
+/// Files of a model set. The manifest is last, so that its arrival means that all other
+/// files have arrived.
 #[derive(Clone, Debug)]
 pub struct Set {
     /// Name and content.
@@ -144,7 +156,7 @@ pub struct Set {
 }
 
 impl Set {
-    /// The named files of a folder.
+    /// Reads the named files of a folder.
     pub fn read(folder: &Path, names: &[String]) -> Result<Self> {
         let mut files = Vec::new();
         for name in names {
@@ -156,22 +168,22 @@ impl Set {
         Ok(Self { files })
     }
 
-    /// Files in it.
+    /// Number of files.
     pub fn len(&self) -> usize {
         self.files.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no files.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 
-    /// Bytes of all files.
+    /// Total size of all files, bytes.
     pub fn bytes(&self) -> usize {
         self.files.iter().map(|(_, bytes)| bytes.len()).sum()
     }
 
-    /// The same files give the same tar.
+    /// Writes the files as a tar. The same files give the same bytes.
     pub fn write_tar(&self, to: impl Write) -> std::io::Result<()> {
         let mut tar = tar::Builder::new(to);
         for (name, bytes) in &self.files {
@@ -185,7 +197,7 @@ impl Set {
     }
 }
 
-/// Tells how much went through.
+/// Writer that reports the number of bytes of each write.
 struct Counted<W, F> {
     to: W,
     sent: F,

@@ -1,21 +1,27 @@
-//! Thresholds of a recognizer from photos of people who play no other part.
+//! Similarity thresholds of a recognizer, measured on people who are in neither training
+//! nor test data.
 
 use crate::measure::metrics::Scores;
 use anyhow::{Result, bail};
 use facelatch::models::threshold::Calibration;
 use std::collections::BTreeMap;
 
-/// Rates the manifest gives thresholds for.
+/// False accept rates per pair for which the manifest has thresholds.
 const RATES: [(&str, f64); 5] =
     [("1e-2", 1e-2), ("1e-3", 1e-3), ("1e-4", 1e-4), ("1e-5", 1e-5), ("1e-6", 1e-6)];
-/// So many impostor pairs must pass for a rate to count as measured (Doddington's
-/// "rule of 30"). The rule speaks of independent pairs, which those of one set
-/// of photos are not quite: it is a lower bound of what is needed.
+/// Number of impostor pairs that must pass for a rate to count as measured (Doddington's
+/// "rule of 30"). The rule assumes independent pairs. Pairs of one set of photos are not
+/// quite independent, so this is a lower bound.
 const FEWEST_EVENTS: f64 = 30.0;
-/// The tail is fitted to the impostor pairs that this rate lets pass.
+/// The tail is fitted to the impostor pairs that pass at this false accept rate.
 const TAIL_FROM: f64 = 1e-3;
 
-/// Similarities by false accept rate a pair, and where they come from.
+/// Similarity thresholds by false accept rate per pair, and the calibration behind them.
+/// Thresholds below the lowest measurable rate are extrapolated from a fitted tail. `data`,
+/// `people` and `photos` describe the data set in the manifest.
+///
+/// # Errors
+/// If there are fewer than 30,000 impostor pairs.
 pub fn calibrate(
     scores: &Scores,
     data: String,
@@ -27,18 +33,19 @@ pub fn calibrate(
     let Some(mut tail) = scores.fit_tail(TAIL_FROM).filter(|_| measured_down_to <= TAIL_FROM)
     else {
         bail!(
-            "{pairs} impostor pairs are too few for thresholds: at least {} are needed; add people",
+            "{pairs} impostor pairs are too few for thresholds, which need at least {}; add people",
             (FEWEST_EVENTS / TAIL_FROM).ceil()
         );
     };
-    // A tail that ends somewhere would promise that nobody ever looks more like
-    // another than anyone here does. No such promise is made to a door.
+    // A tail of negative shape has an upper end: it would claim that no two people are ever
+    // more similar than that. Such a claim is not safe for a door, so use an exponential
+    // tail.
     if tail.shape < 0.0 {
         tail.shape = 0.0;
         tail.scale = scores.mean_excess(tail.similarity);
     }
-    // The lowest rate measured is one of them: without it all between it and the
-    // next one up would lean on the tail.
+    // Include the lowest measured rate. Otherwise rates between it and the next higher one
+    // in the table would depend on the tail.
     let lowest = rounded_up(measured_down_to);
     let mut rates: Vec<(String, f64)> =
         RATES.iter().map(|(name, far)| ((*name).to_owned(), *far)).collect();
@@ -71,11 +78,11 @@ pub fn calibrate(
     Ok((thresholds, calibration))
 }
 
-/// The rate with two digits, as the manifest writes it; never a lower one.
+/// The rate rounded up to two significant digits, as text for the manifest and as a number.
 fn rounded_up(rate: f64) -> (String, f64) {
     let digit = 10f64.powf(rate.log10().floor() - 1.0);
     let near = (rate / digit).round();
-    // Through its text, so that reading the manifest gives the same number.
+    // Parsed from its text, so that reading the manifest gives the same number.
     let written = |steps: f64| {
         let text = format!("{:.1e}", steps * digit).replace(".0e", "e");
         let rounded = text.parse().unwrap_or(rate);
@@ -110,8 +117,7 @@ mod tests {
         let (thresholds, calibration) =
             calibrate(&scores, "made up".to_owned(), 10, 20).expect("thresholds");
         assert_eq!(calibration.extrapolated, ["1e-4", "1e-5", "1e-6"]);
-        // The lowest rate measured is in the table, and above it nothing leans on
-        // the tail.
+        // The lowest measured rate is in the table, and no rate above it is extrapolated.
         let points = thresholds.iter().map(|(far, at)| (far.parse().expect("a rate"), *at));
         let table = ThresholdTable::new(points, calibration);
         assert_eq!(table.points().len(), 6);

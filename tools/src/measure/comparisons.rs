@@ -1,46 +1,45 @@
-//! Every two faces of a set, compared, each pair with whose faces they are; and how
-//! far the figures would spread with other people of the same kind.
+//! Comparison of all pairs of faces of a set, and bootstrap intervals over people.
 
 use crate::chance::Chance;
 use crate::measure::metrics::Scores;
 use facelatch::vision::embed::Embedding;
 
-/// Faces a set may have: every two of them are kept, 12 bytes a pair.
+/// Largest number of faces in a set: all pairs are kept in memory, 12 bytes per pair.
 pub const MAX_FACES: usize = 20_000;
-/// Times the people are drawn again: the tenth lowest and tenth highest figure bound
-/// 95 %.
+/// Number of bootstrap resamples of the people; the tenth lowest and the tenth highest
+/// result bound 95 %.
 const DRAWS: usize = 400;
 const BEYOND: usize = DRAWS / 40;
 
 /// Similarity of two faces.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Compared {
-    /// Cosine.
+    /// Cosine similarity, -1..=1.
     pub similarity: f32,
-    /// Place of the one face in the set.
+    /// Index of the first face in the set.
     pub first: u32,
-    /// Place of the other, further on.
+    /// Index of the second face, greater than `first`.
     pub second: u32,
 }
 
-/// Pairs of a set, the most alike first.
+/// All pairs of a set, by descending similarity.
 #[derive(Clone, Debug, Default)]
 pub struct Comparisons {
-    /// Of one person.
+    /// Pairs of the same person.
     pub genuine: Vec<Compared>,
-    /// Of two people.
+    /// Pairs of two people.
     pub impostor: Vec<Compared>,
-    /// Genuine pairs that could not be compared: rejected at any threshold. Their
-    /// places in the set.
+    /// Indices of the faces of genuine pairs that lack an embedding. They count as rejected
+    /// at any threshold.
     pub lost: Vec<[u32; 2]>,
-    /// Whose each face is.
+    /// Person of each face.
     pub people: Vec<usize>,
-    /// Which faces were found.
+    /// Whether each face has an embedding.
     pub found: Vec<bool>,
 }
 
 impl Comparisons {
-    /// Of every two faces, each with its person.
+    /// Compares all pairs of faces; each face comes with its person.
     pub fn of(faces: &[(usize, Option<&Embedding>)]) -> Self {
         let mut all = Self {
             people: faces.iter().map(|(person, _)| *person).collect(),
@@ -61,7 +60,8 @@ impl Comparisons {
                 }
             }
         }
-        // Where two pairs are as alike, the order is still the same on every machine.
+        // Pairs of the same similarity are ordered by index, so that the order is the same
+        // on every machine.
         let order = |a: &Compared, b: &Compared| {
             b.similarity
                 .total_cmp(&a.similarity)
@@ -72,32 +72,34 @@ impl Comparisons {
         all
     }
 
-    /// The similarities alone.
+    /// The similarities without the indices.
     pub fn scores(&self) -> Scores {
         self.scores_of(|_, _| true)
     }
 
-    /// The similarities of the pairs whose two places are wanted.
+    /// The similarities of the pairs for whose two face indices `wanted` is true.
     pub fn scores_of(&self, wanted: impl Fn(usize, usize) -> bool) -> Scores {
         let of = |pairs: &[Compared]| {
             let wanted = pairs.iter().filter(|p| wanted(p.first as usize, p.second as usize));
             wanted.map(|pair| pair.similarity).collect()
         };
         let lost = self.lost.iter().filter(|[a, b]| wanted(*a as usize, *b as usize)).count();
-        // Descending already: sorting them again is one pass.
+        // They are sorted already, so the sort in `new` takes one pass.
         Scores::new(of(&self.genuine), of(&self.impostor), lost)
     }
 
-    /// How many people there are.
+    /// Number of people.
     fn count(&self) -> usize {
         self.people.iter().max().map_or(0, |last| last + 1)
     }
 
-    /// 95 % intervals of the true accept rate at false accept rates, the highest rate
-    /// first: people are drawn again, with all their photos, and both the threshold and
-    /// the share above it are taken anew (the subsets bootstrap of Bolle, Ratha and
-    /// Pankanti, "Error analysis of pattern recognition systems", 2004). Pairs of one
-    /// person hang together, so that an interval over pairs would be too narrow.
+    /// 95 % intervals of the true accept rate at the false accept rates `rates`, which must
+    /// be in descending order; `None` if a resample could not be measured.
+    ///
+    /// People are resampled with all their photos, and threshold and true accept rate are
+    /// computed for each resample (the subsets bootstrap of Bolle, Ratha and Pankanti,
+    /// "Error analysis of pattern recognition systems", 2004). Pairs of one person are not
+    /// independent, so an interval over pairs would be too narrow.
     pub fn intervals(&self, rates: &[f64], seed: i64) -> Vec<Option<[f64; 2]>> {
         let mut photos = vec![0.0; self.count()];
         for (person, found) in self.people.iter().zip(&self.found) {
@@ -109,7 +111,7 @@ impl Comparisons {
             let weights = || times.iter().zip(&photos).map(|(times, photos)| times * photos);
             let squares: f64 = weights().map(|weight| weight * weight).sum();
             let impostors = (weights().sum::<f64>().powi(2) - squares) / 2.0;
-            // Each genuine pair as often as its person.
+            // Each genuine pair counts as often as its person was drawn.
             let above: Vec<f64> = self
                 .genuine
                 .iter()
@@ -123,7 +125,8 @@ impl Comparisons {
             if impostors <= 0.0 || genuine <= 0.0 {
                 continue;
             }
-            // The rates from low to high, along the impostors from the most alike.
+            // Go through the rates in ascending order and through the impostor pairs from
+            // the most similar one.
             let (mut passed, mut next) = (0.0, 0);
             for (rate, drawn) in rates.iter().zip(&mut drawn).rev() {
                 while let Some(pair) = self.impostor.get(next) {
@@ -144,7 +147,8 @@ impl Comparisons {
     }
 }
 
-/// How often each of so many people was drawn, draw by draw.
+/// Bootstrap resamples: per resample, the number of times that each of `people` people was
+/// drawn.
 pub fn draws(people: usize, seed: i64) -> impl Iterator<Item = Vec<f64>> {
     let mut chance = Chance::new(seed);
     (0..DRAWS).map(move |_| {
@@ -156,7 +160,7 @@ pub fn draws(people: usize, seed: i64) -> impl Iterator<Item = Vec<f64>> {
     })
 }
 
-/// What 95 % of the draws lie within; nothing where some could not be measured.
+/// 95 % interval of the results of all resamples; `None` if some could not be measured.
 pub fn interval(mut drawn: Vec<f64>) -> Option<[f64; 2]> {
     drawn.sort_by(f64::total_cmp);
     (drawn.len() == DRAWS).then(|| [drawn[BEYOND - 1], drawn[DRAWS - BEYOND]])
@@ -167,8 +171,8 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// People with so many photos each, at angles around directions of their own: the
-    /// wider, the harder.
+    /// Embeddings of people scattered around one random direction per person; a larger
+    /// `width` makes recognition harder.
     pub(crate) fn crowd(people: usize, photos: usize, width: f64) -> Vec<(usize, Embedding)> {
         let mut chance = Chance::new(9);
         let mut number = || chance.below(2001) as f64 / 1000.0 - 1.0;
@@ -234,8 +238,8 @@ pub(crate) mod tests {
     }
 
     proptest! {
-        // The weights of a draw in which everybody comes once are those of no draw, and
-        // counting pair by pair gives the same.
+        // The true accept rate equals the best that any allowed threshold gives, found by
+        // counting pair by pair.
         #[test]
         fn rates_are_those_of_counting(
             genuine in prop::collection::vec(-10i32..=10, 1..30),
@@ -246,7 +250,7 @@ pub(crate) mod tests {
                 values.iter().map(|value| *value as f32 / 10.0).collect()
             };
             let scores = Scores::new(tenths(&genuine), tenths(&impostor), 0);
-            // The best of all thresholds that let no more impostors pass than allowed.
+            // The best of all thresholds that accept no more impostor pairs than allowed.
             let best = (-11..=11)
                 .map(|step| step as f32 / 10.0 + 0.05)
                 .filter(|at| {

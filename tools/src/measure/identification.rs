@@ -1,62 +1,63 @@
-//! Searches in a gallery, some of people who are in it and some of people who are not:
-//! how often the right one is missed, and how often anybody is found who should not be
-//! (ISO/IEC 19795-1: false negative and false positive identification rate).
+//! Identification: searches in a gallery with probes of enrolled people and of others.
+//! Results are the false negative identification rate (FNIR) and the false positive
+//! identification rate (FPIR) of ISO/IEC 19795-1.
 
 use crate::chance::Chance;
 use crate::measure::comparisons::{draws, interval};
 use facelatch::vision::embed::Embedding;
 
-/// Who is put into the gallery.
+/// Choice of the people to enroll in the gallery.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// First photos of a person that are enrolled; the others are searched for.
+    /// Number of templates per person: the first photos are enrolled, the others are
+    /// probes.
     pub enrolled: usize,
-    /// Share of the people who are kept out, at least. Those with too few photos to be
-    /// enrolled and searched for are the first of them.
+    /// Lowest share of people who are not enrolled, 0..=1. People with too few photos for
+    /// templates and a probe come first.
     pub outside: f64,
-    /// Who else stays out follows from it.
+    /// Seed of the choice of the other people not enrolled.
     pub seed: i64,
 }
 
-/// A search by somebody who is in the gallery.
+/// A mated search: its probe is of an enrolled person.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mated {
-    /// Who searched.
+    /// Person of the probe.
     pub person: usize,
-    /// Similarity to the person, where nobody in the gallery is more alike; none where
-    /// somebody is, or no face was found.
+    /// Similarity to that person's template if it is the best match; `None` if another
+    /// person matches better or the probe has no face.
     pub similarity: Option<f32>,
 }
 
-/// A search by somebody who is not.
+/// A non-mated search: its probe is of a person who is not enrolled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NonMated {
-    /// Who searched.
+    /// Person of the probe.
     pub person: usize,
-    /// Similarity to whoever in the gallery is most alike; none where no face was found.
+    /// Similarity of the best match; `None` if the probe has no face.
     pub similarity: Option<f32>,
 }
 
-/// Searches and what they found.
+/// Results of all searches.
 #[derive(Clone, Debug, Default)]
 pub struct Searches {
-    /// People in the gallery.
+    /// Number of people enrolled.
     pub enrolled: usize,
-    /// Templates in the gallery.
+    /// Number of templates enrolled.
     pub templates: usize,
-    /// People outside.
+    /// Number of people not enrolled.
     pub outside: usize,
-    /// The right one first, the most alike first.
+    /// Mated searches by descending similarity; those without one are last.
     pub mated: Vec<Mated>,
-    /// The most alike first.
+    /// Non-mated searches by descending similarity; those without one are last.
     pub non_mated: Vec<NonMated>,
 }
 
 impl Searches {
-    /// Enrolls and searches. Faces come with their person; those of one person are taken
-    /// in their order. Whoever is enrolled is so with the first photos that show a face,
-    /// as a door would ask for another view; a probe without a face finds nobody. None
-    /// where nobody is left to be enrolled, or nobody outside.
+    /// Enrolls people and runs all searches. Each face comes with its person; the faces of
+    /// a person are used in their order. Enrolment takes the first photos that show a face,
+    /// because a door would ask for another view otherwise. A probe without a face finds
+    /// nobody. `None` if nobody can be enrolled or nobody is left outside.
     pub fn run(faces: &[(usize, Option<&Embedding>)], settings: &Settings) -> Option<Self> {
         let people = faces.iter().map(|(person, _)| person + 1).max()?;
         let mut photos = vec![Vec::new(); people];
@@ -89,7 +90,7 @@ impl Searches {
                         left -= 1;
                         templates.push((*person, embedding));
                     }
-                    // What came before enough faces were found is no search.
+                    // A photo without a face before enrolment is complete is not a probe.
                     _ if left > 0 => {}
                     photo => probes.push((*person, *photo)),
                 }
@@ -129,33 +130,34 @@ impl Searches {
         })
     }
 
-    /// The lowest threshold at which at most this share of those outside finds anybody.
+    /// The lowest similarity threshold at which the FPIR is at most `false_positives`.
     pub fn threshold_at(&self, false_positives: f64) -> f32 {
         let allowed = (false_positives * self.non_mated.len() as f64).floor() as usize;
         let first = self.non_mated.get(allowed).and_then(|search| search.similarity);
         first.map_or(-1.0, f32::next_up)
     }
 
-    /// Share of searches by people in the gallery that do not find them first, at a
-    /// similarity of the threshold or more.
+    /// FNIR at a threshold: share of mated searches whose best match is not the right
+    /// person at or above the threshold.
     pub fn false_negatives_above(&self, threshold: f32) -> f64 {
         let found = self.mated.partition_point(|search| search.similarity >= Some(threshold));
         1.0 - found as f64 / self.mated.len().max(1) as f64
     }
 
-    /// Share of searches by people outside that find anybody.
+    /// FPIR at a threshold: share of non-mated searches with a match at or above it.
     pub fn false_positives_above(&self, threshold: f32) -> f64 {
         let found = self.non_mated.partition_point(|search| search.similarity >= Some(threshold));
         found as f64 / self.non_mated.len().max(1) as f64
     }
 
-    /// False negative identification rate at a false positive identification rate.
+    /// FNIR at an upper limit of the FPIR.
     pub fn false_negatives(&self, false_positives: f64) -> f64 {
         self.false_negatives_above(self.threshold_at(false_positives))
     }
 
-    /// 95 % intervals of the false negatives at rates of false positives: people are
-    /// drawn again, with their searches. The gallery stays.
+    /// 95 % bootstrap intervals of the FNIR at the FPIR limits `rates`: people are
+    /// resampled with their searches, and the gallery stays the same. `None` if a resample
+    /// could not be measured.
     pub fn intervals(&self, rates: &[f64], seed: i64) -> Vec<Option<[f64; 2]>> {
         let all = self.mated.iter().map(|search| search.person);
         let people = all.chain(self.non_mated.iter().map(|search| search.person)).max();

@@ -7,50 +7,54 @@ use facelatch::vision::embed::Embedding;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// A photo: whose, and which of theirs (from 1).
+/// A photo, identified by person and number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Photo {
-    /// Name of the person, underscores for spaces.
+    /// Name of the person, with underscores for spaces.
     pub person: String,
-    /// Number of the photo.
+    /// Number of the photo among those of the person, from 1.
     pub number: u32,
 }
 
 impl Photo {
-    /// `images/NAME/NAME_0001.jpg`
+    /// Path of the photo: `images/NAME/NAME_0001.jpg`.
     pub fn path(&self, images: &Path) -> PathBuf {
         images.join(&self.person).join(format!("{}_{:04}.jpg", self.person, self.number))
     }
 }
 
-/// Two photos and whether they show one person.
+/// Two photos, and whether they show the same person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// One.
+    /// First photo.
     pub first: Photo,
-    /// The other.
+    /// Second photo.
     pub second: Photo,
-    /// Whether both are of the same person.
+    /// Whether both show the same person.
     pub genuine: bool,
-    /// Which fold of the file, from 0.
+    /// Fold of the file, from 0.
     pub fold: usize,
 }
 
 /// A pairs file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pairs {
-    /// In the file's order.
+    /// Pairs, in the file's order.
     pub pairs: Vec<Pair>,
-    /// Number of folds.
+    /// Number of folds for cross-validation.
     pub folds: usize,
-    /// Rows that are no pair: line number and what is wrong with it.
+    /// Malformed rows: line number, from 1, and the fault.
     pub bad_rows: Vec<(usize, String)>,
 }
 
 impl Pairs {
-    /// Reads the official format: folds and pairs of each kind a fold in the
-    /// first line (a lone number is pairs, of one fold), then `NAME i j` and
-    /// `NAME1 i NAME2 j`, separated by tabs. Bad rows are kept aside.
+    /// Parses LFW's format. The first line gives the number of folds and the number of
+    /// pairs of each kind per fold; a single number is the pairs of one fold. Rows of
+    /// tab-separated `NAME i j` (genuine) and `NAME1 i NAME2 j` (impostor) follow.
+    /// Malformed rows go to `bad_rows`.
+    ///
+    /// # Errors
+    /// If the first line is malformed.
     pub fn parse(text: &str) -> Result<Self> {
         let mut lines = text.lines().enumerate();
         let header = lines.next().map(|(_, line)| line).unwrap_or_default();
@@ -60,11 +64,11 @@ impl Pairs {
             Some(&[pairs]) => (1, pairs),
             Some(&[folds, pairs]) => (folds, pairs),
             _ => bail!(
-                "line 1 is {header:?}, expected the number of folds and of pairs of each kind a fold"
+                "line 1 is {header:?}, expected the number of folds and the number of pairs of each kind per fold"
             ),
         };
         if folds == 0 || a_kind == 0 {
-            bail!("line 1 is {header:?}: there must be at least one fold and one pair");
+            bail!("line 1 is {header:?}, expected at least one fold and one pair");
         }
         let mut pairs = Self { folds, ..Self::default() };
         let rows = lines.filter(|(_, line)| !line.trim().is_empty());
@@ -81,13 +85,13 @@ impl Pairs {
         Ok(pairs)
     }
 
-    /// Reads a pairs file.
+    /// Reads a pairs file; see [`Self::parse`].
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         Self::parse(&text).with_context(|| path.display().to_string())
     }
 
-    /// The similarity of each pair, where both photos have an embedding.
+    /// Scores each pair; the similarity is `None` unless both photos have an embedding.
     pub fn scored<'e>(&self, embedding: impl Fn(&Photo) -> Option<&'e Embedding>) -> Vec<Scored> {
         let scored = |pair: &Pair| Scored {
             similarity: embedding(&pair.first)
@@ -99,7 +103,7 @@ impl Pairs {
         self.pairs.iter().map(scored).collect()
     }
 
-    /// Every photo named, once, sorted.
+    /// All photos named, without repetition, sorted.
     pub fn photos(&self) -> Vec<Photo> {
         let photos: BTreeSet<&Photo> =
             self.pairs.iter().flat_map(|pair| [&pair.first, &pair.second]).collect();
@@ -123,7 +127,7 @@ fn parse_row(line: &str, fold: usize) -> Option<Pair> {
     }
 }
 
-/// All photos of a person on disk, in order.
+/// All photos of a person in the folder `images`, sorted by number.
 pub fn photos_of(images: &Path, person: &str) -> Result<Vec<Photo>> {
     let folder = images.join(person);
     let mut photos = Vec::new();
@@ -141,18 +145,18 @@ pub fn photos_of(images: &Path, person: &str) -> Result<Vec<Photo>> {
     Ok(photos)
 }
 
-/// Everybody in a pairs file.
+/// All people named in a pairs file.
 pub fn people_of(pairs: &Pairs) -> BTreeSet<String> {
     pairs.photos().into_iter().map(|photo| photo.person).collect()
 }
 
-/// The names of a file with one a line.
+/// The names in a file with one name per line; blank lines are ignored.
 pub fn names_in(path: &Path) -> Result<BTreeSet<String>> {
     let names = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     Ok(names.lines().map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect())
 }
 
-/// All photos of these people, in order.
+/// All photos of these people in the folder `images`, sorted by person and number.
 pub fn all_photos(images: &Path, people: &BTreeSet<String>) -> Result<Vec<Photo>> {
     let mut photos = Vec::new();
     for person in people {
@@ -161,12 +165,15 @@ pub fn all_photos(images: &Path, people: &BTreeSet<String>) -> Result<Vec<Photo>
     Ok(photos)
 }
 
-/// Refuses people who are in two parts; each part has the name of its option.
+/// Checks that no person is in two parts. Each part comes with its name or option, for the
+/// message.
 pub fn check_apart(parts: &[(&str, BTreeSet<String>)]) -> Result<()> {
     for (at, (first, people)) in parts.iter().enumerate() {
         for (second, others) in &parts[at + 1..] {
             if let Some(person) = people.intersection(others).next() {
-                bail!("{person} is in both {first} and {second}; nobody may be in two parts");
+                bail!(
+                    "{person} is in both {first} and {second}; remove this person from one of them"
+                );
             }
         }
     }

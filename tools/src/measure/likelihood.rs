@@ -1,5 +1,6 @@
-//! How much a similarity speaks for one person: a straight line through the logarithm
-//! of the likelihood ratio, and what ratios cost.
+//! Likelihood ratio of a similarity: a straight line for its logarithm, and its cost
+//! (Cllr). The ratio compares the hypothesis that two faces show the same person with the
+//! hypothesis that they show two people.
 
 use crate::measure::comparisons::{Compared, Comparisons, draws, interval};
 use crate::measure::metrics::Scores;
@@ -7,47 +8,50 @@ use anyhow::{Result, bail};
 use facelatch::models::likelihood::Likelihood;
 use std::collections::BTreeSet;
 
-/// Newton's steps; a dozen are enough for any scores seen.
+/// Largest number of Newton steps; a dozen were enough for all scores so far.
 const MOST_STEPS: usize = 100;
-/// The step is small enough when it changes neither number by more than this.
+/// The fit ends when a step changes slope and offset by less than this.
 const CLOSE: f64 = 1e-9;
-/// Halvings of the range of similarities, -1..=1, to a millionth.
+/// Bisection steps over similarities -1..=1, to a precision of a millionth.
 const HALVINGS: usize = 21;
-/// Steps of similarity that intervals tell apart, in 0..=1.
+/// Bins per unit of similarity for the bootstrap intervals.
 const STEPS: f32 = 1000.0;
 
 /// Natural logarithm of the likelihood ratio as `slope * similarity + offset`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Line {
-    /// A unit of similarity.
+    /// Change per unit of similarity.
     pub slope: f64,
-    /// At similarity 0.
+    /// Value at similarity 0.
     pub offset: f64,
 }
 
 impl Line {
-    /// At a similarity.
+    /// Logarithm of the likelihood ratio at a similarity.
     pub fn at(&self, similarity: f32) -> f64 {
         self.slope * f64::from(similarity) + self.offset
     }
 
-    /// Fits the line by logistic regression in which both kinds of pairs weigh the same,
-    /// however many there are of each: what it gains is [`cost`] (Brümmer and du Preez
-    /// 2006). The targets are a little short of certain, as many pairs allow (Platt,
-    /// "Probabilistic outputs for support vector machines", 1999), so that kinds of pairs
-    /// that do not overlap still give a finite line.
+    /// Fits the line by logistic regression. Genuine and impostor pairs have the same total
+    /// weight, whatever their numbers, so the fit minimizes [`cost`] (Brümmer and du Preez
+    /// 2006). The targets are slightly below 1 and above 0, depending on the number of
+    /// pairs (Platt, "Probabilistic outputs for support vector machines", 1999). The line
+    /// is therefore finite even if the similarities do not overlap.
+    ///
+    /// # Errors
+    /// If there are no genuine or no impostor pairs, or the line does not increase.
     pub fn fit(scores: &Scores) -> Result<Self> {
         let once = |pairs: &[f32]| pairs.iter().map(|similarity| (*similarity, 1.0)).collect();
         Self::fit_counted([once(&scores.genuine), once(&scores.impostor)])
     }
 
-    /// The same of genuine and impostor similarities, each with how often it counts.
+    /// As [`Self::fit`], from genuine and impostor similarities with their weights.
     fn fit_counted(pairs: [Vec<(f32, f64)>; 2]) -> Result<Self> {
         let [genuine, impostor] =
             pairs.each_ref().map(|pairs| pairs.iter().map(|(_, times)| times).sum::<f64>());
         if genuine == 0.0 || impostor == 0.0 {
             bail!(
-                "{genuine} genuine and {impostor} impostor pairs: likelihood ratios need both; add people with several photos"
+                "{genuine} genuine and {impostor} impostor pairs, but a likelihood ratio needs both; add people with several photos"
             );
         }
         let kinds = [
@@ -86,7 +90,8 @@ impl Line {
                 (h[2] * g[0] - h[1] * g[1]) / determinant,
                 (h[0] * g[1] - h[1] * g[0]) / determinant,
             ];
-            // Far from the best line Newton leaps too far.
+            // Far from the optimum a Newton step may overshoot; halve it until the loss
+            // falls.
             let next = loop {
                 let next = Line { slope: line.slope - step[0], offset: line.offset - step[1] };
                 let reached = loss(&next);
@@ -103,15 +108,16 @@ impl Line {
         }
         if !(line.slope > 0.0 && line.slope.is_finite() && line.offset.is_finite()) {
             bail!(
-                "faces of one person are no more alike than those of two, so no likelihood ratio rises with similarity; check the labels"
+                "faces of the same person are not more similar than faces of two people, so the likelihood ratio does not increase with similarity; check the labels"
             );
         }
         Ok(line)
     }
 }
 
-/// 95 % intervals of the slope and of the similarity that says nothing either way: people
-/// are drawn again, with all their photos. Similarities are rounded to a thousandth.
+/// 95 % bootstrap intervals of the slope and of the similarity at which the ratio is 1:
+/// people are resampled with all their photos. Similarities are rounded to a thousandth.
+/// `None` if a resample could not be fitted.
 pub fn intervals(all: &Comparisons, seed: i64) -> [Option<[f64; 2]>; 2] {
     let bins = |pairs: &[Compared], times: &dyn Fn(&Compared) -> f64| {
         let mut counts = vec![0.0; 2 * STEPS as usize + 1];
@@ -127,7 +133,7 @@ pub fn intervals(all: &Comparisons, seed: i64) -> [Option<[f64; 2]>; 2] {
     let (mut slopes, mut even) = (vec![], vec![]);
     for times in draws(people, seed) {
         let of = |place: u32| times[all.people[place as usize]];
-        // A genuine pair comes as often as its person.
+        // A genuine pair counts as often as its person was drawn.
         let genuine = bins(&all.genuine, &|pair| of(pair.first));
         let impostor = bins(&all.impostor, &|pair| of(pair.first) * of(pair.second));
         if let Ok(line) = Line::fit_counted([genuine, impostor]) {
@@ -138,11 +144,15 @@ pub fn intervals(all: &Comparisons, seed: i64) -> [Option<[f64; 2]>; 2] {
     [interval(slopes), interval(even)]
 }
 
-/// The line as a manifest holds it, measured on every two of these faces.
+/// Fits the line to all pairs of these faces, with bounds and Cllr, in the form of the
+/// manifest. `data` names the data set.
+///
+/// # Errors
+/// If no increasing line can be fitted or it has no valid range.
 pub fn measured(all: &Comparisons, scores: &Scores, data: &str) -> Result<Likelihood> {
     let line = Line::fit(scores)?;
     let Some([lowest, highest]) = bounds(&line, scores) else {
-        bail!("similarities do not tell these people apart; add people and photos");
+        bail!("similarities do not separate genuine from impostor pairs; add people and photos");
     };
     let found = all.people.iter().zip(&all.found).filter(|(_, found)| **found);
     let people: BTreeSet<usize> = found.clone().map(|(person, _)| *person).collect();
@@ -158,26 +168,29 @@ pub fn measured(all: &Comparisons, scores: &Scores, data: &str) -> Result<Likeli
         impostor_pairs: scores.impostor.len() as u64,
         cllr: 0.0,
     };
-    // As a door would take it, ends and all.
+    // Measured with the bounds, as a door applies the ratio.
     measured.cllr = cost(scores, |similarity| measured.log_ratio(similarity));
     Ok(measured)
 }
 
-/// Where a line speaks: from the least alike genuine pair to the most alike impostor
-/// pair, for beyond them one kind was not seen at all. Where the kinds do not overlap, the
-/// gap between them.
+/// Range of similarities in which the line is supported by data: from the least similar
+/// genuine pair to the most similar impostor pair. Beyond it there are pairs of one kind
+/// only. If the kinds do not overlap, the range is the gap between them. `None` if it is
+/// empty.
 pub fn range(scores: &Scores) -> Option<[f64; 2]> {
     let (genuine, impostor) = (*scores.genuine.last()?, *scores.impostor.first()?);
     let (low, high) = (f64::from(genuine.min(impostor)), f64::from(genuine.max(impostor)));
     (low < high).then_some([low, high])
 }
 
-/// Where a line may be believed: within [`range`], and no higher than where the ratios of
-/// impostor pairs, those beyond it taken as the one there, are 1 on average. A true
-/// likelihood ratio has that mean, and it is all that a bound on false accepts asks for
-/// (Ville 1939), so a door is safe with a line from few genuine pairs: they decide how much
-/// it tells, the impostor pairs how much it may promise. No ratio is higher than the number
-/// of impostor pairs so, and pairs of one person under two names lower it further.
+/// Bounds within which the line is used; beyond them the ratio is constant.
+///
+/// They lie within [`range`]. The upper bound is low enough that the ratios of impostor
+/// pairs are at most 1 on average. A true likelihood ratio has a mean of 1 on impostor
+/// pairs, and a bound on false accepts requires nothing else (Ville 1939). A door is
+/// therefore safe with a line from few genuine pairs: they affect only how informative the
+/// line is, while the impostor pairs limit the ratio. No ratio exceeds the number of
+/// impostor pairs, and pairs of one person under two names lower the limit further.
 pub fn bounds(line: &Line, scores: &Scores) -> Option<[f64; 2]> {
     let [low, mut high] = range(scores)?;
     let mean = |high: f64| {
@@ -199,8 +212,8 @@ pub fn bounds(line: &Line, scores: &Scores) -> Option<[f64; 2]> {
     (low < high).then_some([low, high])
 }
 
-/// Brümmer's cost of log likelihood ratios, bits: 0 for an oracle, 1 for ratios that say
-/// nothing, more for ratios that mislead.
+/// Cost of log likelihood ratios (Cllr, Brümmer), bits: 0 for an oracle, 1 for
+/// uninformative ratios, above 1 for misleading ratios.
 pub fn cost(scores: &Scores, log_ratio: impl Fn(f32) -> f64) -> f64 {
     let mean = |pairs: &[f32], sign: f64| {
         let sum: f64 = pairs.iter().map(|s| softplus(sign * log_ratio(*s))).sum();
@@ -209,16 +222,16 @@ pub fn cost(scores: &Scores, log_ratio: impl Fn(f32) -> f64) -> f64 {
     (mean(&scores.genuine, -1.0) + mean(&scores.impostor, 1.0)) / 2.0 / std::f64::consts::LN_2
 }
 
-/// The least cost any rising function of the similarity could have on these pairs: what
-/// is missing to it is discrimination, what a line costs above it is calibration. Pools
-/// adjacent violators (Brümmer and du Preez 2006).
+/// Minimum Cllr, bits: the lowest cost of any increasing function of the similarity on
+/// these pairs, computed by pooling adjacent violators (Brümmer and du Preez 2006). It is
+/// the loss of discrimination; what a line costs in addition is the loss of calibration.
 pub fn least_cost(scores: &Scores) -> f64 {
     let [genuine, impostor] = [&scores.genuine, &scores.impostor].map(|pairs| pairs.len() as f64);
     if genuine == 0.0 || impostor == 0.0 {
         return 0.0;
     }
-    // Genuine and impostor pairs of a block, blocks from the most alike down; shares of
-    // genuine pairs fall along them.
+    // Numbers of genuine and impostor pairs per block, by descending similarity. The share
+    // of genuine pairs falls from block to block.
     let mut blocks: Vec<[f64; 2]> = Vec::new();
     let (mut g, mut i) = (scores.genuine.iter().peekable(), scores.impostor.iter().peekable());
     loop {
@@ -236,7 +249,7 @@ pub fn least_cost(scores: &Scores) -> f64 {
             block[1] += 1.0;
         }
         blocks.push(block);
-        // A block richer in genuine pairs than the one above is pooled with it.
+        // Pool a block with the one above if its share of genuine pairs is not lower.
         while let [.., [g1, i1], [g2, i2]] = blocks[..]
             && g2 * (g1 + i1) >= g1 * (g2 + i2)
         {
@@ -257,7 +270,7 @@ pub fn least_cost(scores: &Scores) -> f64 {
     bits / 2.0 / std::f64::consts::LN_2
 }
 
-/// `ln(1 + e^x)`, without overflow.
+/// `ln(1 + e^x)` without overflow.
 fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
@@ -268,7 +281,7 @@ mod tests {
     use crate::measure::comparisons::tests::{compared, crowd};
     use proptest::prelude::*;
 
-    /// Quantiles of a normal distribution: a sample without chance.
+    /// A deterministic sample of a normal distribution: its quantiles.
     fn normal(mean: f64, deviation: f64, count: usize) -> Vec<f32> {
         (0..count)
             .map(|at| {
@@ -286,7 +299,7 @@ mod tests {
         let line = Line::fit(&scores).expect("a line");
         assert!((line.slope - 40.0).abs() < 0.8, "{line:?}");
         assert!((line.offset + 16.0).abs() < 0.4, "{line:?}");
-        // A straight line is the truth here, so nothing is lost to calibration.
+        // The true log ratio is a straight line, so there is no calibration loss.
         let (actual, least) = (cost(&scores, |s| line.at(s)), least_cost(&scores));
         assert!(least <= actual && actual < least + 1e-3, "{least} {actual}");
     }
@@ -318,7 +331,7 @@ mod tests {
         let oracle = |s: f32| if [0.1, 0.9].contains(&s) { 50.0 } else { -50.0 };
         assert!(cost(&scores, oracle) < 1e-12);
         assert!(cost(&scores, |s| -oracle(s)) > 50.0);
-        // The same scores for both kinds: no function tells them apart.
+        // Both kinds have the same scores, so no function separates them.
         let same = Scores::new(vec![0.1, 0.2], vec![0.1, 0.2, 0.1, 0.2], 0);
         assert!((least_cost(&same) - 1.0).abs() < 1e-12);
     }
@@ -382,7 +395,7 @@ mod tests {
             let line = Line::fit(&scores).expect("a line");
             prop_assert!(line.at(0.1) < line.at(0.2));
             let other = Line { slope: line.slope + slope, offset: line.offset + offset };
-            // Targets short of certain move the optimum a little.
+            // Targets other than 0 and 1 move the optimum a little.
             prop_assert!(cost(&scores, |s| line.at(s)) <= cost(&scores, |s| other.at(s)) + 2e-3);
         }
     }

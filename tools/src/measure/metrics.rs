@@ -1,33 +1,33 @@
-//! What verification is judged by: accuracy over folds, equal error rate, true
-//! accept rate at a false accept rate, and the tail of impostor similarities.
+//! Metrics of verification: accuracy over folds, equal error rate, true accept rate at a
+//! false accept rate, and the tail of the impostor similarities.
 
 use facelatch::models::threshold::{Tail, ThresholdTable};
 use facelatch::vision::embed::Embedding;
 use serde::Serialize;
 
-/// Similarity of two faces, and whether they are of one person. `None` where a
-/// photo showed no face: such a pair counts as an error, whatever the threshold.
+/// A pair of photos with its similarity. A pair with a missing face counts as an error at
+/// any threshold.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scored {
-    /// Cosine, or nothing to compare.
+    /// Cosine similarity, -1..=1; `None` if one of the photos shows no face.
     pub similarity: Option<f32>,
-    /// Whether both are of the same person.
+    /// Whether both photos show the same person.
     pub genuine: bool,
-    /// Which fold.
+    /// Fold of the pair, from 0.
     pub fold: usize,
 }
 
-/// Mean and standard deviation over folds.
+/// Accuracy over folds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Accuracy {
-    /// Share of pairs told right, 0..=1.
+    /// Share of pairs classified correctly, 0..=1, mean over folds.
     pub mean: f64,
-    /// Standard deviation of the folds' shares; 0 for one fold.
+    /// Standard deviation over folds; 0 for one fold.
     pub deviation: f64,
 }
 
-/// LFW's protocol: each fold at the threshold that is best on all others. With
-/// one fold there are no others, and the threshold is its own best.
+/// Accuracy by the LFW protocol: each fold is classified at the threshold that is best on
+/// all other folds. A single fold is classified at its own best threshold.
 pub fn accuracy(pairs: &[Scored], folds: usize) -> Accuracy {
     let shares: Vec<f64> = (0..folds)
         .filter(|fold| pairs.iter().any(|pair| pair.fold == *fold))
@@ -51,12 +51,12 @@ fn told_right(pair: &Scored, threshold: f32) -> bool {
     pair.similarity.is_some_and(|similarity| (similarity >= threshold) == pair.genuine)
 }
 
-/// The threshold that tells the most pairs right: the middle of the best gap.
+/// The threshold that classifies the most pairs correctly: the middle of the best gap.
 fn best_threshold(pairs: &[Scored]) -> f32 {
     let mut scored: Vec<(f32, bool)> =
         pairs.iter().filter_map(|pair| Some((pair.similarity?, pair.genuine))).collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-    // Below the highest, accept the first `accepted` pairs: start with none.
+    // Lower the threshold pair by pair, starting above the highest similarity.
     let mut right = scored.iter().filter(|(_, genuine)| !genuine).count();
     let (mut best, mut threshold) = (right, f32::INFINITY);
     for (at, (similarity, genuine)) in scored.iter().enumerate() {
@@ -77,26 +77,28 @@ fn best_threshold(pairs: &[Scored]) -> f32 {
     threshold
 }
 
-/// Genuine and impostor similarities, sorted, the highest first.
+/// Genuine and impostor similarities in descending order.
 #[derive(Clone, Debug, Default)]
 pub struct Scores {
-    /// Of pairs of one person.
+    /// Similarities of pairs of the same person.
     pub genuine: Vec<f32>,
-    /// Of pairs of two people.
+    /// Similarities of pairs of two people.
     pub impostor: Vec<f32>,
-    /// Genuine pairs that could not be compared: rejected at any threshold.
+    /// Number of genuine pairs with a missing face; they count as rejected at any
+    /// threshold.
     pub genuine_lost: usize,
 }
 
 impl Scores {
-    /// Scores in any order.
+    /// Sorts the similarities, which may come in any order.
     pub fn new(mut genuine: Vec<f32>, mut impostor: Vec<f32>, genuine_lost: usize) -> Self {
         genuine.sort_by(|a, b| b.total_cmp(a));
         impostor.sort_by(|a, b| b.total_cmp(a));
         Self { genuine, impostor, genuine_lost }
     }
 
-    /// Of the pairs that could be compared.
+    /// Scores of these pairs. Genuine pairs without a similarity count as lost; impostor
+    /// pairs without one are left out.
     pub fn of_pairs(pairs: &[Scored]) -> Self {
         let of = |genuine: bool| {
             pairs
@@ -109,8 +111,8 @@ impl Scores {
         Self::new(of(true), of(false), lost)
     }
 
-    /// Of every two faces, each with its person; one that was not found loses
-    /// its genuine pairs.
+    /// Scores of all pairs of faces; each face comes with its person. Genuine pairs with a
+    /// missing face count as lost.
     pub fn of_all_pairs<P: PartialEq>(faces: &[(P, Option<&Embedding>)]) -> Self {
         let (mut genuine, mut impostor, mut lost) = (Vec::new(), Vec::new(), 0);
         for (at, (person, embedding)) in faces.iter().enumerate() {
@@ -126,31 +128,32 @@ impl Scores {
         Self::new(genuine, impostor, lost)
     }
 
-    /// The lowest threshold at which at most the share `far` of impostor pairs
-    /// is accepted (similarity at or above it).
+    /// The lowest threshold at which the false accept rate is at most `far`. A pair is
+    /// accepted if its similarity is at or above the threshold.
     pub fn threshold_at(&self, far: f64) -> f32 {
         let allowed = (far * self.impostor.len() as f64).floor() as usize;
-        // The first impostor not allowed must stay below.
+        // The first impostor pair that is not allowed must be below the threshold.
         self.impostor.get(allowed).map_or(-1.0, |first| first.next_up())
     }
 
-    /// Share of genuine pairs accepted at the threshold for `far`.
+    /// True accept rate, 0..=1, at the threshold for the false accept rate `far`.
     pub fn true_accept_rate(&self, far: f64) -> f64 {
         self.true_accept_rate_above(self.threshold_at(far))
     }
 
-    /// Share of genuine pairs at or above a similarity.
+    /// True accept rate, 0..=1, at a similarity threshold.
     pub fn true_accept_rate_above(&self, similarity: f32) -> f64 {
         let accepted = count_at_least(&self.genuine, similarity);
         accepted as f64 / (self.genuine.len() + self.genuine_lost).max(1) as f64
     }
 
-    /// Share of impostor pairs at or above a similarity.
+    /// False accept rate, 0..=1, at a similarity threshold.
     pub fn false_accept_rate(&self, similarity: f32) -> f64 {
         count_at_least(&self.impostor, similarity) as f64 / self.impostor.len().max(1) as f64
     }
 
-    /// Where false accepts and false rejects are equally frequent, 0..=1.
+    /// Equal error rate, 0..=1: the rate at which false accepts and false rejects are
+    /// equally frequent.
     pub fn equal_error_rate(&self) -> f64 {
         let total = (self.genuine.len() + self.genuine_lost).max(1) as f64;
         let mut best = (f64::INFINITY, 1.0);
@@ -164,18 +167,18 @@ impl Scores {
         best.1
     }
 
-    /// Mean by which impostor similarities exceed a level, of those that do: the
-    /// scale of an exponential tail. 0 where none does.
+    /// Mean excess over `level` of the impostor similarities above it, which is the scale
+    /// of an exponential tail. 0 if none is above.
     pub fn mean_excess(&self, level: f64) -> f64 {
         let count = self.impostor.partition_point(|value| f64::from(*value) > level);
         let sum: f64 = self.impostor[..count].iter().map(|value| f64::from(*value) - level).sum();
         sum / count.max(1) as f64
     }
 
-    /// Fits the tail of impostor similarities above the level that the share
-    /// `far` of them exceeds, by probability-weighted moments (Hosking and
-    /// Wallis, "Parameter and quantile estimation for the generalized Pareto
-    /// distribution", 1987).
+    /// Fits a generalized Pareto distribution to the impostor similarities above the level
+    /// that the share `far` of them exceeds, by probability-weighted moments (Hosking and
+    /// Wallis, "Parameter and quantile estimation for the generalized Pareto distribution",
+    /// 1987). `None` if fewer than 20 pairs are above or the fit fails.
     pub fn fit_tail(&self, far: f64) -> Option<Tail> {
         let count = (far * self.impostor.len() as f64).floor() as usize;
         if count < 20 {
@@ -202,22 +205,22 @@ impl Scores {
     }
 }
 
-/// What a threshold of the manifest does to photos it was not made from.
+/// Rates at a threshold of the manifest, measured on other photos.
 #[derive(Clone, Debug, Serialize)]
 pub struct AtThreshold {
-    /// False accept rate a pair it was made for.
+    /// Nominal false accept rate per pair, from the manifest.
     pub far: f64,
-    /// Similarity asked for.
+    /// Similarity threshold (cosine).
     pub threshold: f32,
-    /// Whether it follows the tail.
+    /// Whether the threshold was extrapolated from the tail.
     pub extrapolated: bool,
-    /// False accept rate measured here.
+    /// False accept rate measured on these photos, 0..=1.
     pub measured_far: f64,
-    /// True accept rate measured here.
+    /// True accept rate measured on these photos, 0..=1.
     pub tar: f64,
 }
 
-/// Each threshold of a manifest on these scores.
+/// Measures each threshold of a manifest on these scores.
 pub fn at_thresholds(table: &ThresholdTable, scores: &Scores) -> Vec<AtThreshold> {
     let at = |(far, threshold): &(f64, f32)| AtThreshold {
         far: *far,
@@ -229,7 +232,7 @@ pub fn at_thresholds(table: &ThresholdTable, scores: &Scores) -> Vec<AtThreshold
     table.points().iter().map(at).collect()
 }
 
-/// How many of descending values are at or above a limit.
+/// Number of values at or above a limit; the values are in descending order.
 fn count_at_least(descending: &[f32], limit: f32) -> usize {
     descending.partition_point(|value| *value >= limit)
 }

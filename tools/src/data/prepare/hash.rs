@@ -1,32 +1,32 @@
-//! Photos that look the same, whatever their size and compression: difference hashes
-//! (dHash, Neal Krawetz, "Kind of Like That", 2013), one along the rows and one along
-//! the columns.
+//! Detection of duplicate photos regardless of size and compression, by difference hashes
+//! (dHash, Neal Krawetz, "Kind of Like That", 2013): one along the rows and one along the
+//! columns.
 
 use facelatch::vision::frame::Frame;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, HashMap};
 
-/// Differences a direction: eight a row or column, of eight.
+/// Comparisons per row and number of rows (and likewise for columns).
 const CELLS: usize = 8;
-/// Bits of 128 in which two files of one picture may differ. A portrait at half its size
-/// and a JPEG quality of 40 differs in up to 3. Of the 24 million pairs among 6,922
-/// photos of Labeled Faces in the Wild ten differ in up to 6, all of them one picture
-/// under two names; none in 7 to 9; and from 10 on they are other pictures, of one event
-/// at first.
+/// Largest distance, of 128 bits, at which two files count as the same picture. A portrait
+/// at half its size and JPEG quality 40 differs in up to 3 bits. Of the 24 million pairs
+/// among 6,922 photos of Labeled Faces in the Wild, ten differ in up to 6 bits, and each of
+/// them is one picture under two names. No pair differs in 7 to 9 bits. From 10 bits on,
+/// pairs are different pictures, at first of the same event.
 const SAME_PICTURE: u32 = 7;
-/// The bits are cut into one part more than may differ, so that two pictures alike have
-/// one of them in common and only those are compared.
+/// The bits are cut into one part more than bits may differ. Two similar hashes therefore
+/// have at least one part in common, and only hashes that share a part are compared.
 const PARTS: usize = SAME_PICTURE as usize + 1;
-/// Bits a part.
+/// Bits per part.
 const PART: usize = 128 / PARTS;
 
-/// Whether it grows brighter from each cell of a coarse grid to the next: 64 bits along
-/// rows, then 64 along columns.
+/// Difference hash of a picture, 128 bits: whether each cell of a coarse grid is darker
+/// than the next one. 64 bits compare along rows, then 64 along columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look(u128);
 
 impl Look {
-    /// Of a picture.
+    /// Computes the hash of a picture.
     pub fn of(frame: &Frame) -> Self {
         let (rows, columns) = (cells(frame, CELLS + 1, CELLS), cells(frame, CELLS, CELLS + 1));
         let mut bits = 0;
@@ -41,7 +41,7 @@ impl Look {
         Self(bits)
     }
 
-    /// Bits in which two pictures differ, 0..=128.
+    /// Hamming distance of two hashes, 0..=128 bits.
     pub fn distance(self, other: Self) -> u32 {
         (self.0 ^ other.0).count_ones()
     }
@@ -60,11 +60,10 @@ impl<'de> Deserialize<'de> for Look {
     }
 }
 
-/// Mean brightness of the cells of a grid, row by row, in 1/1000 of a byte: the sum of
-/// the three channels by their shares in luma (BT.601).
+/// Mean luma (BT.601) of the cells of a grid, row by row, in 1/1000 of a byte value.
 fn cells(frame: &Frame, across: usize, down: usize) -> Vec<u64> {
     let (width, height) = (frame.width(), frame.height());
-    // A picture narrower than the grid fills several cells with one pixel.
+    // In a picture narrower than the grid, several cells get the same pixel.
     let range = |at: usize, cells: usize, pixels: usize| {
         let from = (at * pixels / cells).min(pixels - 1);
         from..((at + 1) * pixels / cells).max(from + 1)
@@ -90,19 +89,20 @@ fn cells(frame: &Frame, across: usize, down: usize) -> Vec<u64> {
 /// A photo that looks like an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Duplicate {
-    /// Which.
+    /// Name of the photo.
     pub photo: String,
-    /// Like which.
+    /// Name of the earlier photo that it looks like.
     pub of: String,
-    /// Whether they are said to show two people: then one label is wrong, and both are
-    /// learned.
+    /// Whether the two are labelled as different people. One label is then wrong, and
+    /// training would learn both.
     pub different_people: bool,
-    /// Bits of 128 in which they differ.
+    /// Hamming distance of their hashes, of 128 bits.
     pub distance: u32,
 }
 
-/// Of photos, each with its name, its person and its look: each that looks like an
-/// earlier one, with the one most alike, of another person before one of the same.
+/// Finds each photo that looks like an earlier one. `photos` holds name, person and hash. A
+/// photo is reported once, with its most similar earlier photo; one of another person takes
+/// precedence. Duplicates across people come first in the result.
 pub fn duplicates(photos: &[(&str, &str, Look)]) -> Vec<Duplicate> {
     let mut parts: HashMap<(usize, u16), Vec<usize>> = HashMap::new();
     let mut found = Vec::new();
@@ -129,7 +129,7 @@ pub fn duplicates(photos: &[(&str, &str, Look)]) -> Vec<Duplicate> {
             });
         }
     }
-    // Those that poison training come first.
+    // Wrong labels spoil training, so they come first.
     found.sort_by_key(|duplicate| !duplicate.different_people);
     found
 }

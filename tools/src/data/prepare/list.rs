@@ -1,4 +1,4 @@
-//! Which photos there are, whose they are, and what their crops are called.
+//! Lists the photos with their people and the file names of their crops.
 
 use crate::data::dataset::{Listing, Row};
 use anyhow::{Result, bail};
@@ -8,49 +8,49 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
-/// A photo to look at.
+/// A photo to process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Photo {
-    /// The file.
+    /// Path of the file.
     pub file: PathBuf,
-    /// Its name in reports.
+    /// Name in reports: the path relative to the folder of photos.
     pub name: String,
-    /// Whose it is.
+    /// Name of the person.
     pub person: String,
-    /// The person's number, where one was given.
+    /// Label of the person, from 0, if a CSV gave one.
     pub label: Option<usize>,
-    /// What figures may be told apart by.
+    /// Group for separate evaluation figures, such as age or camera.
     pub group: Option<String>,
-    /// Line of the CSV that names it.
+    /// Line of the CSV that lists the photo, for error messages.
     line: Option<String>,
-    /// Sub-folder of crops and keypoints.
+    /// Subfolder for its crops and keypoints.
     pub folder: PathBuf,
-    /// Name of crops and keypoints, without an ending; no other photo's.
+    /// File name of its crops and keypoints without extension; unique in `folder`.
     pub stem: String,
 }
 
-/// What could not be read.
+/// A photo or CSV line that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unread {
-    /// A photo, or a line of a CSV.
+    /// Name of the photo, or the CSV file and line.
     pub photo: String,
-    /// What is wrong with it.
+    /// The fault, naming the file or line.
     pub reason: String,
 }
 
-/// What there is.
+/// The photos found, unusable entries, and other files.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// By name, or in the CSV's order.
+    /// Photos, sorted by name or in the CSV's order.
     pub photos: Vec<Photo>,
-    /// What is no photo although it should be.
+    /// Files and CSV lines that cannot be used.
     pub unreadable: Vec<Unread>,
-    /// Files that are no photos by their names, by ending.
+    /// Number of files with another extension than a photo's, by lowercase extension.
     pub other_files: BTreeMap<String, usize>,
 }
 
 impl Photo {
-    /// That it could not be read.
+    /// Reports this photo as unreadable, with its CSV line if it has one.
     pub fn unread(&self, reason: String) -> Unread {
         let reason = match &self.line {
             Some(line) => format!("{line}: {reason}"),
@@ -61,11 +61,17 @@ impl Photo {
 }
 
 impl Found {
-    /// The photos below `root/PERSON/`, through links. Hidden files and folders do not
-    /// count.
+    /// Lists the photos below `root/PERSON/`. Symbolic links are followed; hidden files and
+    /// folders are ignored. Unusable entries go to `unreadable`.
+    ///
+    /// # Errors
+    /// If `root` is not a folder.
     pub fn in_folders(root: &Path, every_face: bool) -> Result<Self> {
         if !root.is_dir() {
-            bail!("{}: no folder; name one that holds a folder of photos a person", root.display());
+            bail!(
+                "{}: not a folder; name a folder with one folder of photos per person",
+                root.display()
+            );
         }
         let mut found = Self::default();
         let hidden = |entry: &DirEntry| {
@@ -80,7 +86,7 @@ impl Found {
                     let photo = error.path().unwrap_or(root).display().to_string();
                     let reason = match (error.loop_ancestor(), error.io_error()) {
                         (Some(above), _) => {
-                            format!("leads back to {}; remove the link", above.display())
+                            format!("links back to {}; remove the link", above.display())
                         }
                         (None, Some(reason)) => reason.to_string(),
                         (None, None) => error.to_string(),
@@ -113,7 +119,9 @@ impl Found {
         };
         let mut folders = inside.parent().into_iter().flat_map(Path::components);
         let Some(Component::Normal(person)) = folders.next() else {
-            return unread("in no person's folder; move it into one that has the person's name");
+            return unread(
+                "not in a person's folder; move it into a folder named after the person",
+            );
         };
         self.photos.push(Photo {
             file: file.to_owned(),
@@ -127,8 +135,11 @@ impl Found {
         });
     }
 
-    /// The photos that somebody's CSV names, their paths relative to `root` or, without
-    /// one, to the CSV's folder.
+    /// Lists the photos of a CSV. Paths are relative to `root` or, without it, to the CSV's
+    /// folder. Faulty lines go to `unreadable`.
+    ///
+    /// # Errors
+    /// If the CSV cannot be read or lacks the header.
     pub fn in_csv(csv: &Path, root: Option<&Path>, every_face: bool) -> Result<Self> {
         let root = root.unwrap_or(csv.parent().unwrap_or(Path::new("")));
         let text = std::fs::read(csv);
@@ -159,16 +170,15 @@ impl Found {
     }
 }
 
-/// A person's name as that of a folder: somebody else's CSV must not lead out of the
-/// data set.
+/// Folder name for a person. It cannot lead out of the data set, whatever name a CSV gives.
 fn folder_of(person: &str) -> String {
     let plain = |c: char| if c.is_control() || "/\\:".contains(c) { '_' } else { c };
     let name: String = person.chars().map(plain).collect();
     if name.is_empty() || name.starts_with('.') { format!("_{name}") } else { name }
 }
 
-/// Gives each photo a stem of its own: `a.png` beside `a.jpg` keeps its ending, and so
-/// does `a-2.jpg` where `a-2` is the second face of `a.jpg`.
+/// Makes each photo's stem unique. `a.png` next to `a.jpg` keeps its extension as part of
+/// the stem, and so does `a-2.jpg` if `a-2` would be the second face of `a.jpg`.
 fn name_apart(photos: &mut [Photo], every_face: bool) {
     let file_name =
         |photo: &Photo| photo.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -227,7 +237,7 @@ mod tests {
         );
         assert_eq!(found.other_files, BTreeMap::from([("txt".to_owned(), 1)]));
         assert_eq!(found.unreadable.len(), 1);
-        assert!(found.unreadable[0].reason.contains("in no person's folder"));
+        assert!(found.unreadable[0].reason.contains("not in a person's folder"));
     }
 
     #[cfg(unix)]
@@ -244,7 +254,7 @@ mod tests {
         assert!(found.photos.iter().any(|photo| photo.name == "Ann/more/b.jpg"));
         let reasons: Vec<&str> = found.unreadable.iter().map(|u| u.reason.as_str()).collect();
         assert_eq!(reasons.len(), 2);
-        assert!(reasons[0].contains("Ann/back: leads back to"), "{reasons:?}");
+        assert!(reasons[0].contains("Ann/back: links back to"), "{reasons:?}");
         assert!(reasons[1].contains("Ann/gone.jpg: No such file"), "{reasons:?}");
     }
 

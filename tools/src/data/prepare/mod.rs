@@ -1,11 +1,11 @@
-//! Photos into a data set: faces found by the device's own detector, aligned and cut
-//! out, with the keypoints they were found by.
+//! Makes a data set from photos: the device's own detector finds the faces, which are
+//! aligned and cropped.
 //!
-//! Below the data set's folder each photo leaves `crops/PERSON/STEM.png`, of further
-//! faces `STEM-2.png` and on, and `keypoints/PERSON/STEM.json`; all together
-//! `labels.csv`, `report.json` and `contact.png`. Each file is there as a whole or not
-//! at all, and the keypoints remember what they were made from, so that a second run
-//! does only what is missing or changed.
+//! In the data set's folder each photo gets `crops/PERSON/STEM.png` (`STEM-2.png` and so on
+//! for further faces) and `keypoints/PERSON/STEM.json`. `labels.csv`, `report.json` and
+//! `contact.png` describe the whole set. Each file is written atomically. The keypoints
+//! file records what it was made from, so that a second run processes only missing or
+//! changed photos.
 
 mod hash;
 mod list;
@@ -30,78 +30,83 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// What is asked for.
+/// Input of [`prepare`].
 pub struct Task<'t> {
-    /// Finds the faces.
+    /// Model set whose detector finds the faces.
     pub models: &'t Models,
-    /// The data set's folder.
+    /// Folder of the data set.
     pub out: &'t Path,
-    /// What the crops depend on beside the photos.
+    /// Settings that the crops depend on.
     pub settings: Settings,
-    /// Photos looked at at once.
+    /// Photos processed in parallel.
     pub threads: usize,
 }
 
-/// `report.json`: what became of the photos. Names are as the command line's folder or
-/// CSV leads to them.
+/// `report.json`: the result for all photos. Names are paths relative to the folder of
+/// photos or to the CSV's folder.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
-    /// Photos looked for.
+    /// Number of photos listed.
     pub photos: usize,
-    /// People with a face in the data set.
+    /// Number of people with a face in the data set.
     pub people: usize,
-    /// Faces in the data set.
+    /// Number of faces in the data set.
     pub faces: usize,
     /// Photos in which no face was found.
     pub no_face: Vec<String>,
     /// Photos with several faces.
     pub several_faces: Vec<Several>,
-    /// Photos that could not be read, and lines of a CSV that are none.
+    /// Photos that could not be read, and faulty lines of a CSV.
     pub unreadable: Vec<Unread>,
-    /// Photos that look like another one.
+    /// Photos that look like an earlier one.
     pub duplicates: Vec<Duplicate>,
-    /// People whose photos gave no face.
+    /// People without a face in any photo; they are not in the data set.
     pub people_without_a_face: Vec<String>,
-    /// People with a single face, which no split can share out.
+    /// People with a single face, which cannot be divided among the parts of a split.
     pub people_with_one_face: Vec<String>,
-    /// Files that are no photos by their names, by ending.
+    /// Number of files with another extension than a photo's, by extension.
     pub other_files: BTreeMap<String, usize>,
-    /// Keypoints in the data set's folder whose photos are not among these.
+    /// Number of keypoints files in the data set's folder that belong to none of the
+    /// photos.
     pub left_over: usize,
-    /// What the crops depend on beside the photos.
+    /// Settings that the crops depend on.
     pub settings: Settings,
 }
 
 /// A photo with several faces.
 #[derive(Debug, Serialize)]
 pub struct Several {
-    /// Which.
+    /// Name of the photo.
     pub photo: String,
-    /// How many.
+    /// Number of faces found.
     pub faces: usize,
 }
 
 /// How a run ended.
 pub enum Ended {
-    /// All photos were looked at.
+    /// All photos were processed.
     Done {
-        /// What became of them.
+        /// The result, also written to `report.json`.
         report: Box<Report>,
-        /// Photos looked at now; the others were as they were.
+        /// Number of photos processed in this run; the others were unchanged.
         made: usize,
-        /// How long that took.
+        /// Duration of the processing.
         took: Duration,
     },
-    /// Somebody stopped it; what was done stays done.
+    /// The stop flag was set. Finished photos stay done.
     Stopped {
-        /// Photos that are done, in this run or before.
+        /// Number of photos that are done, in this run or before.
         done: usize,
-        /// All photos.
+        /// Number of all photos.
         photos: usize,
     },
 }
 
-/// Looks at the photos and writes the data set, until `stop` is set.
+/// Processes the photos and writes the data set. Ends early if `stop` is set.
+///
+/// # Errors
+/// If a file cannot be written, the detector fails, or no photo has a face. An unreadable
+/// photo is no error; it goes into the report.
 pub fn prepare(task: &Task, found: Found, stop: &AtomicBool) -> Result<Ended> {
     let photos = found.photos;
     let mut records =
@@ -147,7 +152,7 @@ pub fn prepare(task: &Task, found: Found, stop: &AtomicBool) -> Result<Ended> {
 }
 
 impl Task<'_> {
-    /// What an earlier run made of a photo, if that still holds.
+    /// The record of an earlier run, if photo, settings and crops are unchanged.
     fn kept(&self, photo: &Photo) -> Result<Option<Record>> {
         let path = self.keypoints(photo);
         let Some(mut record) = Record::read(&path) else { return Ok(None) };
@@ -159,7 +164,7 @@ impl Task<'_> {
             return Ok(None);
         }
         if record.source.modified != source.modified {
-            // Copied or touched; its bytes say whether it changed.
+            // The file was copied or touched; compare its bytes.
             match std::fs::read(&photo.file) {
                 Ok(bytes) if sha256_hex(&bytes) == record.source.sha256 => {}
                 _ => return Ok(None),
@@ -176,7 +181,7 @@ impl Task<'_> {
         })
     }
 
-    /// Finds a photo's faces and writes crops, then keypoints.
+    /// Finds a photo's faces, writes the crops and then the keypoints.
     fn look(&self, detector: &mut Detector, photo: &Photo) -> Result<Result<Record, Unread>> {
         let read = Source::read(&photo.file).and_then(|(source, bytes)| {
             Ok((source, picture::decode(&photo.file, &bytes).map_err(|e| e.to_string())?))
@@ -187,7 +192,8 @@ impl Task<'_> {
         };
         let found = detector.detect(&frame).with_context(|| photo.file.display().to_string())?;
         let mut faces: Vec<Face> = found.to_vec();
-        // Stable: of two as large as each other the likelier face comes first.
+        // The sort is stable: of two faces of the same size the one with the higher score
+        // comes first.
         faces.sort_by(|a, b| b.rect.area().total_cmp(&a.rect.area()));
         let path = self.keypoints(photo);
         let before = Record::read(&path).map_or(0, |record| record.crops().count());
@@ -225,7 +231,7 @@ impl Task<'_> {
         self.out.join("keypoints").join(&photo.folder).join(format!("{}.json", photo.stem))
     }
 
-    /// Where a photo's face goes, the largest being 0.
+    /// Path of a photo's crop; face 0 is the largest.
     fn crop(&self, photo: &Photo, face: usize) -> PathBuf {
         let name = match face {
             0 => format!("{}.png", photo.stem),
@@ -234,7 +240,7 @@ impl Task<'_> {
         self.out.join("crops").join(&photo.folder).join(name)
     }
 
-    /// Writes what belongs to all photos together.
+    /// Completes the report and writes `report.json`, `contact.png` and `labels.csv`.
     fn finish(
         &self,
         photos: &[Photo],
@@ -272,14 +278,15 @@ impl Task<'_> {
         files::replace(&self.out.join("report.json"), &serde_json::to_vec_pretty(&report)?)?;
         if rows.is_empty() {
             let why = report.unreadable.first().map(|unread| format!(": {}", unread.reason));
-            bail!("no face in any photo{}", why.unwrap_or_default());
+            bail!("no face found in any photo{}", why.unwrap_or_default());
         }
         let sheet = picture::encode_png(&sheet::sheet(&rows)?)?;
         files::replace(&self.out.join("contact.png"), &sheet)?;
         dataset::write(&rows, &self.out.join("labels.csv"))
     }
 
-    /// The faces in the photos' order, people numbered by name unless they have numbers.
+    /// The rows of `labels.csv` in the photos' order. People without a given label are
+    /// numbered from 0 in the order of their names.
     fn rows(&self, photos: &[Photo], records: &[Option<Record>]) -> Vec<Row> {
         let with_crops: Vec<(&Photo, usize)> = photos
             .iter()
@@ -304,7 +311,7 @@ impl Task<'_> {
         rows
     }
 
-    /// How many keypoints are of none of these photos.
+    /// Number of keypoints files that belong to none of these photos.
     fn left_over(&self, photos: &[Photo]) -> usize {
         let known: BTreeSet<PathBuf> = photos.iter().map(|photo| self.keypoints(photo)).collect();
         let files = walkdir::WalkDir::new(self.out.join("keypoints")).into_iter().flatten();

@@ -1,4 +1,5 @@
-//! `keypoints/PERSON/STEM.json`: what was found in a photo, and of which state of it.
+//! `keypoints/PERSON/STEM.json`: the faces found in a photo, and the state of the photo
+//! file.
 
 use super::hash::Look;
 use crate::files;
@@ -11,86 +12,87 @@ use std::io::Read;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-/// Changes when what is recorded or how crops are made does.
+/// Format version; increased when the record or the way crops are made changes.
 const FORMAT: u32 = 1;
-/// Larger files are no photos; the device's own reader draws the same line.
+/// Largest photo file, bytes; the same limit as that of the device's picture reader.
 const MAX_FILE: u64 = 256 << 20;
 
-/// What was found in a photo.
+/// The faces found in a photo.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its name, as the folder of photos or the CSV leads to it.
+    /// Name of the photo: its path relative to the folder of photos or to the CSV's folder.
     pub photo: String,
-    /// Columns, after the rotation that EXIF asks for.
+    /// Width in pixels, after the EXIF rotation.
     pub width: usize,
-    /// Rows.
+    /// Height in pixels, after the EXIF rotation.
     pub height: usize,
-    /// The largest first.
+    /// Faces, the largest bounding box first.
     pub faces: Vec<RecordedFace>,
-    /// What it looks like, to tell duplicates by.
+    /// Hash of the picture, to find duplicates.
     pub look: Look,
-    /// The file.
+    /// State of the photo file.
     pub source: Source,
-    /// How it was looked at.
+    /// Settings that the crops depend on.
     pub settings: Settings,
 }
 
-/// A face in a photo, in pixels of the photo.
+/// A face in a photo; coordinates are pixels of the photo.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecordedFace {
-    /// Left, top, right, bottom.
+    /// Bounding box: left, top, right, bottom.
     #[serde(rename = "box")]
     pub rect: [f32; 4],
-    /// The detector's probability, 0..=1.
+    /// Score of the detector, 0..=1.
     pub score: f32,
-    /// Five points.
+    /// The five landmarks.
     pub keypoints: Keypoints,
-    /// SHA-256 of the PNG file of the aligned face, where one was written.
+    /// SHA-256 of the crop's PNG file, if one was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crop_sha256: Option<String>,
 }
 
-/// `[x, y]` of pixel centres; left and right as seen in the picture.
+/// The five landmarks as `[x, y]` in pixels, measured to pixel centres. Left and right are
+/// as seen in the picture.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Keypoints {
-    /// Middle of the eye on the left.
+    /// Centre of the left eye.
     pub left_eye: [f32; 2],
-    /// Middle of the eye on the right.
+    /// Centre of the right eye.
     pub right_eye: [f32; 2],
-    /// Tip.
+    /// Tip of the nose.
     pub nose: [f32; 2],
-    /// Corner on the left.
+    /// Left corner of the mouth.
     pub mouth_left: [f32; 2],
-    /// Corner on the right.
+    /// Right corner of the mouth.
     pub mouth_right: [f32; 2],
 }
 
-/// A state of a file.
+/// State of a photo file, to notice changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// Its length.
+    /// Size in bytes.
     pub bytes: u64,
-    /// Nanoseconds since 1970; 0 where the file system keeps no times.
+    /// Modification time in nanoseconds since 1970; 0 if the file system has none.
     pub modified: u64,
-    /// SHA-256, lowercase hexadecimal.
+    /// SHA-256 of the content, lowercase hexadecimal; empty if it was not computed.
     pub sha256: String,
 }
 
-/// What crops depend on beside the photo.
+/// Settings that the crops depend on, in addition to the photo.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Of the record.
+    /// Format version of the record.
     pub format: u32,
-    /// Shorter side of the smallest face looked for, pixels.
+    /// Smallest face to detect: shorter side of its bounding box, pixels.
     pub minimum_face: f32,
-    /// Whether every face is cut out, and not the largest alone.
+    /// Whether every face is cropped instead of only the largest.
     pub every_face: bool,
-    /// SHA-256 of P-, R- and O-Net.
+    /// SHA-256 of P-Net, R-Net and O-Net.
     pub detector: [String; 3],
 }
 
 impl Settings {
-    /// With the detector of a set of models.
+    /// Settings with the detector of a model set.
     pub fn new(manifest: &Manifest, minimum_face: f32, every_face: bool) -> Self {
         let detector = &manifest.detector;
         let nets = [&detector.pnet, &detector.rnet, &detector.onet];
@@ -100,7 +102,7 @@ impl Settings {
 }
 
 impl RecordedFace {
-    /// A face and its crop's digest.
+    /// Records a face and the SHA-256 of its crop, if one was written.
     pub fn new(face: &Face, crop_sha256: Option<String>) -> Self {
         let [left_eye, right_eye, nose, mouth_left, mouth_right] = face.landmarks;
         Self {
@@ -113,19 +115,20 @@ impl RecordedFace {
 }
 
 impl Record {
-    /// What is there; a file that is missing or no record is nothing.
+    /// Reads a record; `None` if the file is missing or is not a valid record.
     pub fn read(path: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     }
 
-    /// As a whole or, after a power cut, as no record.
+    /// Writes the record without waiting for the disk. After a power cut the file may be
+    /// empty, which [`Self::read`] takes for missing.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
         files::replace_unsynced(path, &text)
     }
 
-    /// The faces that were cut out, with their crops' digests. They are the first ones.
+    /// Index and crop SHA-256 of the faces that were cropped; they come first in `faces`.
     pub fn crops(&self) -> impl Iterator<Item = (usize, &str)> {
         let digests = self.faces.iter().map_while(|face| face.crop_sha256.as_deref());
         digests.enumerate()
@@ -133,7 +136,7 @@ impl Record {
 }
 
 impl Source {
-    /// Length and time, without a digest.
+    /// Size and modification time, without a SHA-256.
     pub fn stat(path: &Path) -> std::io::Result<Self> {
         Ok(Self::from_metadata(&std::fs::metadata(path)?))
     }
@@ -144,20 +147,23 @@ impl Source {
         Self { bytes: metadata.len(), modified, sha256: String::new() }
     }
 
-    /// The file's bytes and their state; an error names the file.
+    /// Reads the state and the bytes of a file.
+    ///
+    /// # Errors
+    /// A message that names the file, if it is unreadable, too large or not a regular file.
     pub fn read(path: &Path) -> Result<(Self, Vec<u8>), String> {
         let failed = |reason: std::io::Error| format!("{}: {reason}", path.display());
-        // A pipe would be waited for.
+        // Reading a pipe would block.
         let metadata = std::fs::metadata(path).map_err(failed)?;
         if !metadata.is_file() {
-            return Err(format!("{}: no file; name a photo", path.display()));
+            return Err(format!("{}: not a regular file; name a photo", path.display()));
         }
-        // Before the bytes: a change between the two is noticed the next time.
+        // Read before the bytes, so that the next run notices a change in between.
         let mut source = Self::from_metadata(&metadata);
         if source.bytes > MAX_FILE {
-            // The reader of pictures says what it does not take.
+            // The picture reader gives the error message for files that are too large.
             return match picture::read(path) {
-                Ok(_) => Err(format!("{}: grew smaller while it was read", path.display())),
+                Ok(_) => Err(format!("{}: changed while it was read; try again", path.display())),
                 Err(error) => Err(error.to_string()),
             };
         }

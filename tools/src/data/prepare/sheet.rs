@@ -1,5 +1,5 @@
-//! The contact sheet: what is in a data set at a glance, each person's faces below the
-//! name, of bounded size.
+//! The contact sheet: a picture of bounded size that shows each person's faces below the
+//! name.
 
 use crate::data::dataset::{Row, read_crop};
 use anyhow::Result;
@@ -17,32 +17,32 @@ use std::convert::Infallible;
 
 /// Side of a face on the sheet, pixels: half a crop.
 const TILE: usize = CROP_SIDE / 2;
-/// Of names.
+/// Font of the names.
 const FONT: &MonoFont<'_> = &FONT_6X10;
 /// Width and height of a letter, pixels.
 const LETTER: (usize, usize) =
     (FONT.character_size.width as usize, FONT.character_size.height as usize);
-/// Between things, pixels.
+/// Space between faces and names, pixels.
 const GAP: usize = 4;
-/// Faces a row of the sheet, and of one person at most.
+/// Faces per row of the sheet, and the largest number of faces per person.
 const ACROSS: usize = 16;
-/// Faces on the sheet, at about 4 kB each in the file.
+/// Largest number of faces on the sheet; each takes about 4 kB in the file.
 const MOST_FACES: usize = 1024;
 
 const PAPER: [u8; 3] = [24, 24, 24];
 const INK: [u8; 3] = [230, 230, 230];
 
-/// A person's place on the sheet.
+/// A person's faces on the sheet.
 struct Block<'r> {
     person: String,
-    /// Those of the person's faces that are shown.
+    /// The faces shown.
     faces: Vec<&'r Row>,
-    /// Column and row of the first, in tiles.
+    /// Column and row of the first face, in tiles.
     place: (usize, usize),
 }
 
-/// Draws the people in the order of their labels, as many faces of each as there is room
-/// for, evenly taken.
+/// Draws the people in the order of their labels. If there is not enough room, each
+/// person's faces are sampled evenly.
 pub fn sheet(rows: &[Row]) -> Result<Frame> {
     let blocks = blocks(rows);
     let down = blocks.last().map_or(1, |block| block.place.1 + 1);
@@ -82,13 +82,13 @@ fn blocks(rows: &[Row]) -> Vec<Block<'_>> {
     blocks
 }
 
-/// At most so many of them, from all over.
+/// At most `most` elements, at equal distances.
 fn evenly<T>(all: &[T], most: usize) -> Vec<&T> {
     let count = all.len().min(most);
     (0..count).map(|at| &all[at * all.len() / count]).collect()
 }
 
-/// A crop at half its size, each pixel the mean of four.
+/// Draws a crop at half its size; each pixel is the mean of four.
 fn draw(sheet: &mut Frame, crop: &Frame, (left, top): (usize, usize)) {
     let width = sheet.width();
     for y in 0..TILE {
@@ -104,7 +104,8 @@ fn draw(sheet: &mut Frame, crop: &Frame, (left, top): (usize, usize)) {
     }
 }
 
-/// A name as far as there is room; letters that the font lacks are question marks.
+/// Writes a name, cut to `room` pixels. Letters missing from the font become question
+/// marks.
 fn write(sheet: &mut Frame, text: &str, (left, top): (usize, usize), room: usize) {
     let shown: String = text.chars().take(room / LETTER.0).collect();
     let [red, green, blue] = INK;
@@ -113,7 +114,7 @@ fn write(sheet: &mut Frame, text: &str, (left, top): (usize, usize), room: usize
     let Ok(_) = Text::with_baseline(&shown, at, look, Baseline::Top).draw(&mut Paper(sheet));
 }
 
-/// A sheet that is written on.
+/// The sheet as a draw target for text.
 struct Paper<'s>(&'s mut Frame);
 
 impl OriginDimensions for Paper<'_> {

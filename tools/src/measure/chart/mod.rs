@@ -1,9 +1,9 @@
 //! Plots as SVG and PNG: curves and bars over linear, logarithmic and probit axes, and
 //! shaded tables.
 //!
-//! Both forms are made of the same few shapes. SVG follows the reader's choice of light
-//! or dark; PNG is light. Nothing is told by colour alone: curves differ in their dashes,
-//! too.
+//! Both formats are drawn from the same few shapes. SVG follows the reader's light or dark
+//! theme; PNG is light. Colour is never the only distinction: curves also differ in their
+//! dashes.
 
 mod picture;
 
@@ -14,30 +14,30 @@ pub use picture::{Picture, STYLE, escape};
 const WIDTH: f64 = 640.0;
 /// Height of a plot, points.
 const HEIGHT: f64 = 400.0;
-/// Room for tick labels, title and the axes' names: left, top, right, bottom.
+/// Margins for tick labels, title and axis names, points: left, top, right, bottom.
 const MARGINS: [f64; 4] = [58.0, 56.0, 18.0, 46.0];
-/// What an axis makes of values.
+/// Scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scale {
-    /// Evenly, with a tick every so much.
+    /// Linear, with a tick at every multiple of `step` above `from`.
     Linear {
         /// First value.
         from: f64,
         /// Last value.
         to: f64,
-        /// Between ticks.
+        /// Distance between ticks.
         step: f64,
     },
-    /// By logarithm, with a tick a decade.
+    /// Logarithmic, with one tick per decade.
     Log {
         /// First value, a power of ten.
         from: f64,
         /// Last value, a power of ten.
         to: f64,
     },
-    /// By quantiles of a normal distribution, as detection error tradeoffs are drawn
-    /// (Martin et al., "The DET curve in assessment of detection task performance",
-    /// 1997): errors of normal scores become straight lines.
+    /// By quantiles of the normal distribution, as used for detection error tradeoff (DET)
+    /// curves (Martin et al., "The DET curve in assessment of detection task performance",
+    /// 1997). The errors of normally distributed scores become straight lines.
     Probit {
         /// First value, above 0.
         from: f64,
@@ -47,7 +47,7 @@ pub enum Scale {
 }
 
 impl Scale {
-    /// Where a value lies along the axis, 0..=1; what is beyond an end lies on it.
+    /// Position of a value along the axis, 0..=1; values beyond an end are clamped to it.
     fn at(&self, value: f64) -> f64 {
         let (from, to, value) = match *self {
             Self::Linear { from, to, .. } => (from, to, value),
@@ -84,13 +84,13 @@ impl Scale {
     }
 }
 
-/// A share in percent down to a thousandth, in powers of ten below.
+/// Formats a share: as a percentage from 0.001 upwards, in scientific notation below.
 fn share(value: f64) -> String {
     if value >= 1e-3 { format!("{}%", (value * 1e5).round() / 1e3) } else { format!("{value:.0e}") }
 }
 
-/// The value a standard normal variable stays below with probability `p`: Acklam's
-/// rational approximation, to about nine digits.
+/// Quantile of the standard normal distribution for the probability `p`, above 0 and below
+/// 1: Acklam's rational approximation, accurate to about nine digits.
 pub fn probit(p: f64) -> f64 {
     const A: [f64; 6] = [
         -3.969_683_028_665_376e1,
@@ -138,73 +138,73 @@ pub fn probit(p: f64) -> f64 {
     }
 }
 
-/// An axis.
+/// An axis of a plot.
 #[derive(Clone, Debug)]
 pub struct Axis {
-    /// What is along it, with its unit.
+    /// Quantity on the axis, with its unit.
     pub label: String,
-    /// How.
+    /// Scale and range.
     pub scale: Scale,
 }
 
-/// How values are shown.
+/// How a series is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Look {
     /// A curve through the points.
     Curve,
-    /// Dots apart.
+    /// Separate dots.
     Dots,
-    /// A bar of this width around each point, down to the axis.
+    /// A bar of this width, in units of x, centred on each point, down to the axis.
     Bars(f64),
 }
 
-/// Values that belong together.
+/// A series of points.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// For the legend.
+    /// Name in the legend.
     pub name: String,
-    /// How.
+    /// How it is drawn.
     pub look: Look,
-    /// Along x and y.
+    /// Points as `[x, y]`.
     pub points: Vec<[f64; 2]>,
 }
 
-/// Curves or bars over two axes.
+/// A plot of series over two axes.
 #[derive(Clone, Debug)]
 pub struct Chart {
-    /// Stem of its files and of its identifiers in a page.
+    /// Stem of the file names and of the element ids in a page.
     pub name: &'static str,
-    /// What it shows.
+    /// Title.
     pub title: String,
-    /// The same for those who do not see it: what there is to be learned.
+    /// Description for readers who cannot see the plot, with its main result.
     pub description: String,
-    /// To the right.
+    /// Horizontal axis.
     pub x: Axis,
-    /// Up.
+    /// Vertical axis.
     pub y: Axis,
-    /// Three at most have a look of their own.
+    /// Series; at most three can be told apart by colour.
     pub series: Vec<Series>,
-    /// Upright lines with a word each.
+    /// Vertical lines: x value and label.
     pub marks: Vec<(f64, String)>,
 }
 
-/// A table whose cells are shaded by shares, 0..=1.
+/// A table whose cells are shaded by a share, 0..=1, such as a confusion matrix.
 #[derive(Clone, Debug)]
 pub struct Shaded {
-    /// As for [`Chart`].
+    /// Stem of the file names; see [`Chart`].
     pub name: &'static str,
-    /// As for [`Chart`].
+    /// Title.
     pub title: String,
-    /// As for [`Chart`].
+    /// Description; see [`Chart`].
     pub description: String,
-    /// Names of rows and of columns.
+    /// Names of the rows and of the columns.
     pub names: [Vec<String>; 2],
-    /// Row by row.
+    /// Shares, row by row.
     pub shares: Vec<Vec<f64>>,
 }
 
 impl Chart {
-    /// Lays it out.
+    /// Lays out the shapes.
     pub fn picture(&self) -> Picture {
         let [left, top, right, bottom] = MARGINS;
         let (width, height) = (WIDTH - left - right, HEIGHT - top - bottom);
@@ -287,7 +287,7 @@ impl Chart {
 }
 
 impl Shaded {
-    /// Lays it out.
+    /// Lays out the shapes.
     pub fn picture(&self) -> Picture {
         let longest = self.names.iter().flatten().map(|name| name.chars().count()).max();
         let left = 16.0 + 6.5 * longest.unwrap_or(0).min(30) as f64;
@@ -305,7 +305,7 @@ impl Shaded {
                 }
             }
         }
-        // Smaller cells have no room for words.
+        // Smaller cells have no room for labels.
         if cell >= 12.0 {
             for (row, name) in self.names[0].iter().enumerate() {
                 let at = [left - 6.0, top + cell * (row as f64 + 0.5) + 4.0];
@@ -323,7 +323,7 @@ impl Shaded {
         shapes.push(word(
             [10.0, top - 24.0],
             Alignment::Left,
-            "row: who it is, column: taken for".to_owned(),
+            "row: actual person, column: classified as".to_owned(),
         ));
         shapes.push(heading(&self.title));
         let size = [(left + wide + 18.0).max(420.0), top + high + 18.0];

@@ -1,4 +1,4 @@
-//! Shapes as SVG and PNG.
+//! Writes shapes as SVG and PNG.
 
 use anyhow::Result;
 use embedded_graphics::Drawable;
@@ -14,14 +14,15 @@ use embedded_graphics::text::{Baseline, Text, TextStyleBuilder};
 use image::{ImageFormat, RgbImage, imageops};
 use std::fmt::Write;
 
-/// Pixels of a PNG a point.
+/// PNG pixels per point.
 const PNG_SCALE: u32 = 2;
-/// Shapes are drawn so much finer, then brought down, which smooths their edges.
+/// Supersampling factor: shapes are drawn larger and scaled down, which smooths their
+/// edges.
 const SMOOTHING: u32 = 2;
-/// A dash and the gap after it, points.
+/// Length of a dash and of the gap after it, points.
 const DASH: f64 = 6.0;
 
-/// What a shape is painted in.
+/// Colour role of a shape.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Tone {
     Ink,
@@ -38,8 +39,8 @@ impl Tone {
         }
     }
 
-    /// The same on paper. Series keep apart for those who see fewer colours (Okabe and
-    /// Ito's blue, vermilion and green).
+    /// Colour in a PNG. The series colours are distinct for colour-blind readers, too
+    /// (Okabe and Ito's blue, vermilion and green).
     fn rgb(self) -> Rgb888 {
         match self {
             Self::Ink => Rgb888::new(0x1b, 0x1f, 0x24),
@@ -53,7 +54,7 @@ impl Tone {
     }
 }
 
-/// Rules for the classes that shapes have, for a page or for a lone SVG.
+/// CSS for the classes of the shapes, for a page or a separate SVG file.
 pub const STYLE: &str = "\
 svg.plot{background:#fff;font:12px system-ui,sans-serif}\
 svg.plot text{fill:#1b1f24}\
@@ -73,7 +74,7 @@ svg.plot polyline.one{stroke:#56b4e9}svg.plot rect.one{fill:#56b4e9}\
 svg.plot polyline.two{stroke:#e69f00}svg.plot rect.two{fill:#e69f00}\
 svg.plot polyline.three{stroke:#2fc79b}svg.plot rect.three{fill:#2fc79b}}";
 
-/// Places in points from the upper left.
+/// A shape; coordinates are points from the upper left corner.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Shape {
     Line { points: Vec<[f64; 2]>, tone: Tone, width: f64, dashed: bool },
@@ -81,14 +82,12 @@ pub(super) enum Shape {
     Word { at: [f64; 2], align: Alignment, strong: bool, text: String },
 }
 
-/// Shapes, ready to be written.
+/// A plot as shapes, ready to be written.
 #[derive(Clone, Debug)]
 pub struct Picture {
-    /// Stem of its files.
+    /// Stem of the file names and of the element ids in a page.
     pub name: &'static str,
-    /// What it shows.
     pub(super) title: String,
-    /// The same in words.
     pub(super) description: String,
     /// Width and height, points.
     pub(super) size: [f64; 2],
@@ -96,12 +95,12 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// As SVG to be put into a page that has [`STYLE`].
+    /// SVG element for a page that includes [`STYLE`].
     pub fn svg(&self) -> String {
         self.write_svg("")
     }
 
-    /// As an SVG file.
+    /// Content of an SVG file.
     pub fn svg_file(&self) -> String {
         self.write_svg(&format!("<style>{STYLE}</style>\n")) + "\n"
     }
@@ -165,7 +164,7 @@ impl Picture {
         svg + "</svg>"
     }
 
-    /// As a PNG file, two pixels a point.
+    /// Content of a PNG file, two pixels per point.
     pub fn png(&self) -> Result<Vec<u8>> {
         let [width, height] = self.size.map(|side| side.ceil() as u32 * PNG_SCALE);
         let mut fine = Canvas::white(width * SMOOTHING, height * SMOOTHING);
@@ -189,7 +188,7 @@ impl Picture {
                 Shape::Block { at, size, tone, opacity } => {
                     fine.opacity = *opacity as f32;
                     let (from, size) = (point(*at, scale), point(*size, scale));
-                    // A sliver is still there.
+                    // Draw at least one pixel.
                     let size =
                         Size::new(size.x.max(1).cast_unsigned(), size.y.max(1).cast_unsigned());
                     let style = PrimitiveStyle::with_fill(tone.rgb());
@@ -218,7 +217,7 @@ impl Picture {
     }
 }
 
-/// Pixels that shapes are painted on.
+/// Picture to draw on, with the opacity of the next shape.
 struct Canvas {
     image: RgbImage,
     opacity: f32,
@@ -260,7 +259,7 @@ impl DrawTarget for Canvas {
     }
 }
 
-/// A line cut into dashes.
+/// Cuts a line into dashes.
 fn dashes(points: &[[f64; 2]]) -> Vec<Vec<[f64; 2]>> {
     let mut pieces: Vec<Vec<[f64; 2]>> = vec![vec![]];
     let (mut drawing, mut left) = (true, DASH);
@@ -290,12 +289,13 @@ fn dashes(points: &[[f64; 2]]) -> Vec<Vec<[f64; 2]>> {
     pieces
 }
 
-/// A tenth of a point is finer than anybody sees.
+/// Rounds to a tenth of a point, which is finer than the eye can see.
 fn short(value: f64) -> f64 {
     (value * 10.0).round() / 10.0 + 0.0
 }
 
-/// Text as HTML and XML take it, in content and in attributes.
+/// Escapes text for content and attributes of HTML and XML. Control characters that XML
+/// cannot express become U+FFFD.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -305,7 +305,7 @@ pub fn escape(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
-            // XML has no way to say these.
+            // XML cannot express these.
             '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' => escaped.push('\u{fffd}'),
             letter => escaped.push(letter),
         }

@@ -1,13 +1,14 @@
-//! Faces before a door's camera, made from photos: in person, printed, and on a screen.
+//! Simulated faces in front of a door's camera, made from photos: live, printed and on a
+//! screen.
 //!
-//! A head is the photo on the depth of an average head (a curved shell with a nose), which
-//! turns; a print or a screen is the photo on a plane, which is tilted in a hand. Ink and
-//! displays change its colours and lay their grids over it, which the camera's pixels
-//! alias; lamps mirror in it; its edges are seen or not. All go through the same camera:
-//! blur, noise, JPEG. Everything follows from the seed.
+//! A live face is the photo on the depth of an average head (a curved shell with a nose)
+//! that turns. A print or a screen is the photo on a plane that is tilted by hand. Ink and
+//! displays change the colours and add a grid of dots or stripes, which the camera's pixels
+//! alias. Lamps reflect in the surface, and the edges are visible or not. All frames pass
+//! through the same camera: blur, noise, JPEG. Everything random depends on the seed.
 //!
-//! This is geometry and optics as a program has them, not attacks that somebody carried
-//! out: paper, inks, displays and lenses differ from it in more ways than it knows.
+//! This is a simplified model of geometry and optics, not a real presentation attack: real
+//! paper, inks, displays and lenses differ from it in many ways.
 
 use crate::chance::Chance;
 use crate::data::augment::recompressed;
@@ -16,35 +17,35 @@ use facelatch::vision::frame::Frame;
 use serde::Serialize;
 use std::f64::consts::{PI, TAU};
 
-/// Sides of a frame, pixels.
+/// Width and height of a frame, pixels.
 pub const SIDE: usize = 200;
-/// Width of a face's box in it: somebody a good arm's length away.
+/// Width of a face's bounding box in a frame, pixels.
 const FACE: f64 = 80.0;
-/// Distance of the camera in its pixels: with a face of 15 cm, 94 cm.
+/// Distance of the camera in pixels; for a face 15 cm wide it corresponds to 94 cm.
 const DISTANCE: f64 = 500.0;
-/// How far a nose stands out, and how far the shell of a head falls back at a distance of
-/// the eyes, both in distances of the eyes.
+/// Height of the nose, and depth of the head's shell at one eye distance from the nose;
+/// both in units of the distance between the eyes.
 const NOSE: f64 = 0.4;
 const SHELL: f64 = 0.6;
 
-/// What is before the camera.
+/// What is presented to the camera: a live face or a species of presentation attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Species {
-    /// A person.
+    /// A live person.
     Live,
-    /// A photo on paper, its edges in the picture.
+    /// A photo on paper with visible edges.
     Print,
-    /// The same so close that they are not.
+    /// A photo on paper, so close that its edges are outside the frame.
     PrintClose,
-    /// A photo on a phone or tablet, its edges in the picture.
+    /// A photo on a phone or tablet with visible edges.
     Screen,
-    /// The same so close that they are not.
+    /// A photo on a phone or tablet, so close that its edges are outside the frame.
     ScreenClose,
 }
 
 impl Species {
-    /// All of them, people first.
+    /// All species, `Live` first.
     pub const ALL: [Self; 5] =
         [Self::Live, Self::Print, Self::PrintClose, Self::Screen, Self::ScreenClose];
 
@@ -73,35 +74,38 @@ impl std::fmt::Display for Species {
     }
 }
 
-/// Somebody, or something, before the camera for some frames.
+/// A presentation to the camera over some frames.
 pub struct Presentation<'p> {
     photo: Frame,
     background: &'p Frame,
     face: Face,
     species: Species,
-    /// Pixels of the frame for one of the photo.
+    /// Frame pixels per photo pixel.
     scale: f64,
     motion: Motion,
     medium: Medium,
-    /// Middle, radius and strength of what mirrors in it.
+    /// Centre and radius, both in pixels, and strength of a reflection.
     glare: Option<([f64; 2], f64, f64)>,
     light: f64,
     noise: f64,
     quality: u8,
 }
 
-/// Swings about three axes: amplitude and phase of each, and their pace a frame.
+/// Rotation about three axes (yaw, pitch, roll) and drift.
 struct Motion {
+    /// Amplitude and phase per axis, radians.
     swings: [[f64; 2]; 3],
+    /// Radians of phase per frame.
     pace: f64,
-    /// Where the middle of the face is, pixels from the frame's, and how far it drifts.
+    /// Offset of the face from the centre of the frame, and amplitude of its drift; pixels.
     place: [f64; 2],
     drift: f64,
 }
 
-/// What carries the photo; all as in the frame's pixels and shares of full brightness.
+/// Paper or screen that shows the photo. Lengths are frame pixels, brightnesses shares of
+/// full brightness.
 struct Medium {
-    /// Half the sides of what is seen of it.
+    /// Half width and half height of the visible part.
     half: [f64; 2],
     border: f64,
     border_light: f64,
@@ -110,14 +114,15 @@ struct Medium {
     gamma: f64,
     saturation: f64,
     cast: [f64; 3],
-    /// Distance between two dots or stripes, and how much they take away.
+    /// Distance between two dots or stripes, and strength of their modulation.
     pitch: f64,
     grid: f64,
     angle: f64,
 }
 
 impl<'p> Presentation<'p> {
-    /// A photo's face presented; `background` is what an attack's edges are seen against.
+    /// Sets up the presentation of a photo's face. `background` is visible beyond the edges
+    /// of a print or screen.
     pub fn new(
         photo: &Frame,
         face: &Face,
@@ -141,7 +146,7 @@ impl<'p> Presentation<'p> {
             let place = [chance.between(30.0, 170.0), chance.between(20.0, 150.0)];
             (place, chance.between(12.0, 45.0), chance.between(30.0, 130.0))
         });
-        // Whoever prints or shows a photo has it as a JPEG file.
+        // A photo for a print or screen is usually a JPEG file.
         let photo = match species.flat() {
             true => recompressed(photo.clone(), chance.between(60.0, 90.0) as u8),
             false => photo.clone(),
@@ -161,7 +166,7 @@ impl<'p> Presentation<'p> {
         }
     }
 
-    /// One frame of it.
+    /// Renders frame `number`: RGB, [`SIDE`] x [`SIDE`] pixels.
     pub fn frame(&self, number: usize, chance: &mut Chance) -> Frame {
         let Motion { swings, pace, place, drift } = &self.motion;
         let time = number as f64 * pace;
@@ -189,11 +194,12 @@ impl<'p> Presentation<'p> {
         self.through_camera(&values, chance)
     }
 
-    /// The photo's colours at a place in the frame's pixels from the face's middle.
+    /// Colours of the photo, 0..=255, at an offset in frame pixels from the centre of the
+    /// face.
     fn of_photo(&self, [x, y]: [f64; 2]) -> [f64; 3] {
         let (middle_x, middle_y) = self.face.rect.center();
         let last = |pixels: usize| pixels.saturating_sub(1) as f64;
-        // The outermost pixels go on and on.
+        // Beyond the photo its outermost pixels repeat.
         let x = (x / self.scale + f64::from(middle_x)).clamp(0.0, last(self.photo.width()));
         let y = (y / self.scale + f64::from(middle_y)).clamp(0.0, last(self.photo.height()));
         self.photo.sample(x as f32, y as f32).map(f64::from)
@@ -213,8 +219,8 @@ impl<'p> Presentation<'p> {
         medium.shown(self.of_photo([x, y]), [x, y], self.species.printed())
     }
 
-    /// Where a ray meets the head: by stepping to the depth found so far. Away from the
-    /// head nothing turns.
+    /// Where a ray meets the head, by iterating to the depth found so far. The background
+    /// does not turn with the head.
     fn on_head(&self, pose: &Pose, seen: [f64; 2]) -> [f64; 2] {
         let landmarks = self.face.landmarks;
         let (middle_x, middle_y) = self.face.rect.center();
@@ -226,7 +232,7 @@ impl<'p> Presentation<'p> {
         let depth = |[x, y]: [f64; 2]| {
             let (across, down) = ((x - nose[0]) / eyes, (y - nose[1]) / eyes);
             let shell = SHELL * (across * across + 0.6 * down * down).min(1.5);
-            // Its bridge runs up to the eyes.
+            // The bridge of the nose runs up to the eyes.
             let height = if down < 0.0 { 0.35 } else { 0.2 };
             let nose = NOSE * (-(across / 0.2).powi(2) - (down / height).powi(2)).exp();
             (shell - nose) * eyes
@@ -240,7 +246,7 @@ impl<'p> Presentation<'p> {
         [0, 1].map(|axis| seen[axis] + turns * (at[axis] - seen[axis]))
     }
 
-    /// Light, blur by neighbours, noise, whole values and JPEG.
+    /// Applies blur, light, noise, rounding to bytes and JPEG.
     fn through_camera(&self, values: &[[f64; 3]], chance: &mut Chance) -> Frame {
         let mut frame = Frame::filled(SIDE, SIDE, [0; 3]);
         let taps = [(0isize, 0.6), (-1, 0.2), (1, 0.2)];
@@ -255,7 +261,8 @@ impl<'p> Presentation<'p> {
                 }
             }
             for (channel, to) in pixel.iter_mut().enumerate() {
-                // Four even draws are nearly Gaussian, of variance 1/3.
+                // The sum of four uniform draws has a variance of 1/3 and is nearly
+                // Gaussian; the factor makes it 1.
                 let noise: f64 = (0..4).map(|_| chance.share() - 0.5).sum::<f64>() * 3f64.sqrt();
                 let value = sum[channel] * self.light + noise * self.noise;
                 *to = value.round().clamp(0.0, 255.0) as u8;
@@ -300,10 +307,10 @@ impl Medium {
         }
     }
 
-    /// Colours of the photo as this shows them at a place.
+    /// Colours of the photo as this medium shows them at a position.
     fn shown(&self, colours: [f64; 3], [x, y]: [f64; 2], printed: bool) -> [f64; 3] {
         let mean = colours.iter().sum::<f64>() / 3.0;
-        // A pixel of the camera takes the mean over itself.
+        // A camera pixel averages over its area, which weakens the grid.
         let kept = (PI / self.pitch).sin() / (PI / self.pitch);
         let (sin, cos) = self.angle.sin_cos();
         let (along, across) = (x * cos + y * sin, y * cos - x * sin);
@@ -314,11 +321,11 @@ impl Medium {
             let level = (self.black + (self.white - self.black) * share) * self.cast[channel];
             let third = channel as f64 * self.pitch / 3.0;
             let grid = if printed {
-                // Dots at an angle of their own for each ink.
+                // Dots at a different angle for each ink.
                 let (sin, cos) = (channel as f64 * PI / 6.0).sin_cos();
                 wave(along * cos + across * sin) + wave(across * cos - along * sin)
             } else {
-                // Stripes of three colours side by side, and rows.
+                // Stripes of three colours next to each other, and rows.
                 wave(along - third) + 0.5 * wave(across)
             };
             255.0 * level * (1.0 + self.grid * grid)
@@ -326,7 +333,7 @@ impl Medium {
     }
 }
 
-/// A turn: where the three axes go.
+/// A rotation, as the directions of the three rotated axes.
 struct Pose([[f64; 3]; 3]);
 
 impl Pose {
@@ -339,8 +346,8 @@ impl Pose {
         Self([axis([1.0, 0.0, 0.0]), axis([0.0, 1.0, 0.0]), axis([0.0, 0.0, 1.0])])
     }
 
-    /// Where the ray through a pixel meets the plane at this depth, in the plane's own
-    /// coordinates.
+    /// Where the ray through a pixel meets the plane at this depth, in coordinates of the
+    /// plane.
     fn plane(&self, [x, y]: [f64; 2], depth: f64) -> [f64; 2] {
         let Self([across, down, away]) = self;
         let along =
@@ -391,14 +398,14 @@ mod tests {
         let pose = Pose::new(0.0, 0.0, 0.0);
         let [x, y] = pose.plane([30.0, -20.0], 0.0);
         assert!((x - 30.0).abs() < 1e-9 && (y + 20.0).abs() < 1e-9);
-        // Half as far again away it is larger there.
+        // At one and a half times the distance, the same ray meets the plane further out.
         assert!((pose.plane([30.0, -20.0], DISTANCE / 2.0)[0] - 45.0).abs() < 1e-9);
     }
 
     #[test]
     fn a_plane_moves_by_a_homography_and_a_head_does_not() {
         use facelatch::vision::liveness::motion::Shape;
-        // Where the five points are seen: found by looking for them in the frame.
+        // Find by iteration where the five landmarks appear in the frame.
         let background = Frame::filled(250, 250, [60; 3]);
         let seen = |species, yaw: f64| {
             let chance = &mut Chance::new(5);

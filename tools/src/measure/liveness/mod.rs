@@ -1,4 +1,4 @@
-//! How liveness judges faces, prints and screens: error rates by ISO/IEC 30107-3.
+//! Error rates of the liveness check on live faces, prints and screens, by ISO/IEC 30107-3.
 
 pub mod attacks;
 
@@ -21,66 +21,70 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Frames of a presentation, and the time between two.
+/// Frames per presentation, and the time between two frames.
 pub const FRAMES: usize = 10;
 const BETWEEN: Duration = Duration::from_millis(100);
-/// Suspicion from which on a cue alone calls a face an attack.
+/// Suspicion, 0..=1, from which a single cue classifies a face as an attack.
 const SUSPICIOUS: f32 = 0.5;
 
-/// What became of one presentation.
+/// Result of one presentation.
 #[derive(Clone, Debug)]
 pub struct Presented {
-    /// What it was.
+    /// What was presented.
     pub species: Species,
-    /// What was held of it in the end; nothing where too few frames had a face.
+    /// Verdict after the last frame; `None` if too few frames showed a face.
     pub verdict: Option<Verdict>,
 }
 
-/// Error rates of one way to decide.
+/// Error rates of one decision rule.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rates {
-    /// A cue, or all of them together.
+    /// Decision rule: a cue, or a combination of cues.
     pub by: String,
-    /// Bona fide presentations classified as attacks.
+    /// BPCER: share of live (bona fide) presentations classified as attacks, 0..=1.
     pub bpcer: f64,
-    /// 95 % of it, by Wilson's formula.
+    /// 95 % interval of the BPCER (Wilson).
     pub bpcer_interval: [f64; 2],
-    /// Attacks of a species classified as bona fide.
+    /// APCER per species: share of attacks classified as live, 0..=1.
     pub apcer: Vec<(Species, f64)>,
-    /// The worst of them, which the standard asks for.
+    /// Highest APCER of all species, which the standard requires.
     pub apcer_worst: f64,
 }
 
-/// A number among the cues, where there is one.
+/// Reads one value from the cues, if it is present.
 type Value = fn(&Cues) -> Option<f32>;
 
-/// What was measured.
+/// Results of `liveness`; the JSON output.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Version of the models.
+    /// Version of the model set.
     pub models: String,
-    /// Whether they hold networks for liveness.
+    /// Whether the set has liveness networks.
     pub networks: bool,
-    /// Everything follows from it.
+    /// Seed of everything random.
     pub seed: i64,
-    /// Photos with a face.
+    /// Number of photos with a face.
     pub photos: usize,
-    /// Photos left out, with the reason.
+    /// Photos that were skipped, with the reason.
     pub left_out: Vec<String>,
-    /// Presentations of each species, and the share of them that got no verdict.
+    /// Species, number of presentations, and share of them without a verdict, 0..=1.
     pub presentations: Vec<(Species, usize, f64)>,
-    /// Score below which all cues together call a face an attack.
+    /// Liveness score, 0..=1, below which all cues together classify a face as an attack.
     pub threshold: f32,
-    /// All together first, then each cue alone.
+    /// Error rates of combinations of cues, then of each cue alone.
     pub rates: Vec<Rates>,
-    /// What each cue measured: name, species, and the quantiles of [`QUANTILES`].
+    /// Values of each cue: name, species, and the quantiles of [`QUANTILES`].
     pub measured: Vec<(String, Species, [f32; 5])>,
 }
 
-/// Shares of presentations that lie below what is told of them.
+/// Quantiles reported of each cue value.
 pub const QUANTILES: [f64; 5] = [0.01, 0.05, 0.5, 0.95, 0.99];
 
-/// Presents every photo's face in every way, and looks at it as the door does.
+/// Simulates each species from every photo's face and runs the liveness check on it as the
+/// door does. Returns the results and the photos that were skipped, with reasons.
+///
+/// # Errors
+/// If fewer than two photos are readable, or a network fails.
 pub fn present(
     models: &Models,
     paths: &[PathBuf],
@@ -95,7 +99,7 @@ pub fn present(
         }
     }
     if pictures.len() < 2 {
-        bail!("{} readable photos; at least two are needed", pictures.len());
+        bail!("{} readable photos, expected at least two; add photos", pictures.len());
     }
     let progress = photos::progress(pictures.len(), "presenting");
     let settings = DetectorSettings { minimum_face: 40.0, ..DetectorSettings::default() };
@@ -156,7 +160,7 @@ fn watch(
     Ok(verdict.filter(Verdict::counts))
 }
 
-/// Error rates over presentations.
+/// Computes error rates and quantiles over all presentations.
 pub fn report(
     models: &Models,
     seed: i64,

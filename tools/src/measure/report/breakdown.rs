@@ -1,88 +1,88 @@
-//! The same figures apart: by group, by person, and the pairs to look at.
+//! Open-set results broken down by group and by person, and the worst pairs.
 
 use super::open::Subjects;
 use crate::measure::comparisons::{Compared, Comparisons};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Pairs shown of the worst of each kind.
+/// Number of worst pairs shown of each kind.
 const WORST: usize = 12;
 
-/// A group, at the reference threshold of all.
+/// Results within a group, at the common reference threshold.
 #[derive(Clone, Debug, Serialize)]
 pub struct Group {
-    /// Name.
+    /// Name of the group.
     pub group: String,
-    /// People.
+    /// Number of people.
     pub people: usize,
-    /// Photos with a face.
+    /// Number of photos with a face.
     pub photos: usize,
-    /// Genuine pairs.
+    /// Number of genuine pairs, those with a missing face included.
     pub genuine: usize,
-    /// Pairs of two of its people.
+    /// Number of impostor pairs within the group.
     pub impostor: usize,
-    /// Share of genuine pairs accepted.
+    /// True accept rate, 0..=1.
     pub tar: f64,
-    /// Share of its impostor pairs accepted.
+    /// False accept rate within the group, 0..=1.
     pub far: f64,
-    /// Equal error rate, at a threshold of its own.
+    /// Equal error rate, 0..=1, at the group's own threshold.
     pub eer: f64,
 }
 
-/// Pairs of two people of two groups, at the reference threshold of all.
+/// Impostor pairs across two groups, at the common reference threshold.
 #[derive(Clone, Debug, Serialize)]
 pub struct Between {
-    /// Names.
+    /// Names of the groups.
     pub groups: [String; 2],
-    /// Pairs.
+    /// Number of impostor pairs.
     pub impostor: usize,
-    /// Share accepted.
+    /// False accept rate, 0..=1.
     pub far: f64,
 }
 
-/// A person, at the reference threshold.
+/// Errors of a person, at the reference threshold.
 #[derive(Clone, Debug, Serialize)]
 pub struct Person {
-    /// Name.
+    /// Name of the person.
     pub person: String,
-    /// Photos.
+    /// Number of photos.
     pub photos: usize,
-    /// Photos without a face.
+    /// Number of photos without a face.
     pub no_face: usize,
-    /// Pairs of two of their photos.
+    /// Number of genuine pairs.
     pub genuine: usize,
-    /// Rejected ones.
+    /// Number of genuine pairs rejected.
     pub false_rejects: usize,
-    /// Least similarity of two of their photos.
+    /// Lowest similarity of a genuine pair.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub least_alike: Option<f32>,
-    /// Pairs with others that are accepted.
+    /// Number of impostor pairs with this person that are accepted.
     pub false_accepts: usize,
-    /// Most similarity with somebody else's photo.
+    /// Highest similarity of an impostor pair with this person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub most_alike: Option<f32>,
-    /// Whose that is.
+    /// The other person of that pair.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub most_alike_to: Option<String>,
 }
 
-/// A pair to look at.
+/// One of the worst pairs.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorstPair {
-    /// Places of the faces.
+    /// Indices of the faces in [`Subjects::faces`].
     #[serde(skip)]
     pub faces: [usize; 2],
-    /// Files.
+    /// File names of the photos.
     pub photos: [String; 2],
-    /// Names.
+    /// Names of the people.
     pub people: [String; 2],
-    /// Cosine.
+    /// Cosine similarity, -1..=1.
     pub similarity: f32,
-    /// Whether it is told wrong at the reference threshold.
+    /// Whether the decision at the reference threshold is wrong.
     pub wrong: bool,
 }
 
-/// Figures within groups and between them, at a threshold.
+/// Results within groups and between them, at a common threshold.
 pub fn groups(
     subjects: &Subjects,
     all: &Comparisons,
@@ -120,7 +120,8 @@ pub fn groups(
     (alone, between)
 }
 
-/// Everybody at a threshold, the most troubled first.
+/// Errors of each person at a threshold. People with the most errors come first; ties are
+/// ordered by the highest impostor similarity.
 pub fn per_person(subjects: &Subjects, all: &Comparisons, threshold: f32) -> Vec<Person> {
     let mut people: BTreeMap<usize, Person> = BTreeMap::new();
     for (at, face) in subjects.faces.iter().enumerate() {
@@ -138,7 +139,8 @@ pub fn per_person(subjects: &Subjects, all: &Comparisons, threshold: f32) -> Vec
         person.photos += 1;
         person.no_face += usize::from(!all.found[at]);
     }
-    // The least alike genuine pair comes last, the most alike impostor pair first.
+    // Pairs are sorted by descending similarity: the least similar genuine pair comes last,
+    // the most similar impostor pair first.
     for pair in &all.genuine {
         if let Some(person) = people.get_mut(&all.people[pair.first as usize]) {
             person.genuine += 1;
@@ -173,8 +175,8 @@ pub fn per_person(subjects: &Subjects, all: &Comparisons, threshold: f32) -> Vec
     people
 }
 
-/// Pairs of two people that are most alike, one of any two people, and those of one
-/// person that are least alike.
+/// The most similar impostor pairs, at most one per two people, and the least similar
+/// genuine pairs.
 pub fn worst(
     subjects: &Subjects,
     all: &Comparisons,

@@ -1,77 +1,94 @@
-//! Closed set: everybody is one of those the head has learned, and it is asked whom it
-//! sees. Logits come without a margin: with it, the right answer would be part of the
-//! question.
+//! Closed set: classification of photos of people in the training data. The logits have no
+//! margin, because adding it requires the label that is to be predicted.
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Figures of a head.
+/// Results of a classification head.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Closed {
-    /// Photos told.
+    /// Number of photos classified.
     pub photos: usize,
-    /// People the head knows.
+    /// Number of people the head knows.
     pub classes: usize,
-    /// Mean cross-entropy, natural logarithm, without margin and smoothing.
+    /// Mean cross-entropy (natural logarithm), without margin and label smoothing.
     pub loss: f64,
-    /// What guessing evenly would lose.
+    /// Cross-entropy of a uniform guess: the logarithm of `classes`.
     pub loss_of_chance: f64,
-    /// Share of photos whose highest logit is the right one, 0..=1.
+    /// Top-1 accuracy, 0..=1.
     pub top1: f64,
-    /// 95 % of it, by Wilson's formula, which takes photos for independent: a bound from
-    /// below of what is not known.
+    /// 95 % interval of the top-1 accuracy (Wilson). It treats photos as independent, so it
+    /// is too narrow rather than too wide.
     pub top1_interval: [f64; 2],
-    /// Share of photos with the right one among the five highest logits.
+    /// Top-5 accuracy, 0..=1.
     pub top5: f64,
     /// Names by label.
     pub names: Vec<String>,
-    /// Each person with photos.
+    /// Results per person, for people with photos or false positives.
     pub people: Vec<Person>,
-    /// Who was taken for whom, and how often; right ones are among them. Sorted.
+    /// Non-zero cells of the confusion matrix, the diagonal included, sorted by row and
+    /// column.
     pub confusion: Vec<Confusion>,
 }
 
-/// How a person was told.
+/// Classification results of a person.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Person {
-    /// Name.
+    /// Name of the person.
     pub person: String,
-    /// Their photos.
+    /// Number of photos of the person.
     pub photos: usize,
-    /// Told right.
+    /// Number of photos classified correctly.
     pub right: usize,
-    /// Others' photos told as theirs.
+    /// Number of photos of other people classified as this person.
     pub others: usize,
-    /// Whom they are most often taken for, if for anybody.
+    /// The wrong person that these photos are most often classified as.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mistaken_for: Option<String>,
 }
 
-/// A cell of the confusion matrix that is not empty.
+/// A non-zero cell of the confusion matrix.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Confusion {
-    /// Label of who it is.
+    /// Label of the actual person.
     pub person: usize,
-    /// Label of whom it was taken for.
+    /// Label of the person that the photos were classified as.
     pub taken_for: usize,
-    /// Photos.
+    /// Number of photos.
     pub photos: usize,
 }
 
-/// Measures logits, a row a photo, against labels. `people` are names by label. Of equal
+/// Evaluates logits, photos x people, against labels. `people` are names by label. Of equal
 /// logits the lower label wins.
+///
+/// # Errors
+/// If there are no photos, the sizes do not match, or a logit is not finite.
 pub fn measure(logits: &[Vec<f32>], labels: &[usize], people: &[String]) -> Result<Closed> {
-    ensure!(logits.len() == labels.len(), "{} logits of {} photos", logits.len(), labels.len());
-    ensure!(!labels.is_empty(), "no photo to measure on");
+    ensure!(
+        logits.len() == labels.len(),
+        "{} rows of logits for {} photos, expected one per photo",
+        logits.len(),
+        labels.len()
+    );
+    ensure!(!labels.is_empty(), "no photos to measure; add photos");
     let (mut loss, mut first, mut fifth) = (0.0, 0, 0);
     let mut confusion: BTreeMap<(usize, usize), usize> = BTreeMap::new();
     for (row, label) in logits.iter().zip(labels) {
-        ensure!(row.len() == people.len(), "{} logits of {} people", row.len(), people.len());
-        ensure!(*label < people.len(), "label {label} of {} people", people.len());
+        ensure!(
+            row.len() == people.len(),
+            "{} logits for {} people, expected one per person",
+            row.len(),
+            people.len()
+        );
+        ensure!(
+            *label < people.len(),
+            "label {label} is out of range; expected less than {}, the number of people",
+            people.len()
+        );
         ensure!(
             row.iter().all(|value| value.is_finite()),
-            "a photo of {} has a logit that is not finite; the weights are no good",
+            "a photo of {} has a logit that is not finite; the weights are damaged, so train again",
             people[*label]
         );
         let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -124,8 +141,8 @@ pub fn measure(logits: &[Vec<f32>], labels: &[usize], people: &[String]) -> Resu
     })
 }
 
-/// 95 % of a share (Wilson, "Probable inference, the law of succession, and statistical
-/// inference", 1927).
+/// 95 % interval of a share of independent trials, 0..=1 (Wilson, "Probable inference, the
+/// law of succession, and statistical inference", 1927).
 pub fn wilson(events: usize, trials: usize) -> [f64; 2] {
     if trials == 0 {
         return [0.0, 1.0];

@@ -1,16 +1,16 @@
-//! Plots of a report.
+//! Plots of an evaluation report.
 
 use super::Report;
 use super::closed::Closed;
 use super::open::{BIN, Identification, LikelihoodFigures, Open, Verification};
 use crate::measure::chart::{Axis, Chart, Look, Picture, Scale, Series, Shaded};
 
-/// People whose confusions are drawn; more are a list.
+/// Largest number of people for which the confusion matrix is drawn.
 pub const MOST_DRAWN: usize = 60;
-/// Lowest share that error tradeoffs are drawn at.
+/// Lowest rate on the axes of the DET plot.
 const LEAST_SHARE: f64 = 1e-6;
 
-/// All that there is something for.
+/// All plots for which the report has data.
 pub fn pictures(report: &Report) -> Vec<Picture> {
     let mut pictures = Vec::new();
     if let Some(closed) = report.closed.as_ref().filter(|closed| closed.classes <= MOST_DRAWN) {
@@ -30,7 +30,7 @@ fn of_open(open: &Open) -> Vec<Chart> {
     charts
 }
 
-/// Names and shares of who was taken for whom.
+/// The confusion matrix, each row divided by its number of photos.
 fn confusion(closed: &Closed) -> Shaded {
     let mut shares = vec![vec![0.0; closed.classes]; closed.classes];
     let mut names: Vec<String> = (0..closed.classes).map(|at| (at + 1).to_string()).collect();
@@ -47,9 +47,9 @@ fn confusion(closed: &Closed) -> Shaded {
     let wrong = closed.photos - closed.people.iter().map(|person| person.right).sum::<usize>();
     Shaded {
         name: "confusion",
-        title: "Who was taken for whom".to_owned(),
+        title: "Confusion matrix".to_owned(),
         description: format!(
-            "Each row is a person, each column whom their photos were told as; {wrong} of {} photos lie off the diagonal.",
+            "Each row is a person, and each column is the person that the photos were classified as; {wrong} of {} photos are off the diagonal.",
             closed.photos
         ),
         names: [names.clone(), names],
@@ -66,9 +66,9 @@ fn roc(verification: &Verification) -> Chart {
     let reference = &verification.reference;
     Chart {
         name: "roc",
-        title: "True accepts by false accepts (ROC)".to_owned(),
+        title: "True accept rate by false accept rate (ROC)".to_owned(),
         description: format!(
-            "The share of pairs of one person accepted, over the share of pairs of two people accepted. At a false accept rate of {:.0e} it is {:.2} %.",
+            "The share of genuine pairs accepted, over the share of impostor pairs accepted. At a false accept rate of {:.0e} it is {:.2} %.",
             reference.far,
             reference.tar * 100.0
         ),
@@ -77,7 +77,7 @@ fn roc(verification: &Verification) -> Chart {
             label: "true accept rate".to_owned(),
             scale: Scale::Linear { from, to: 1.0, step: step(1.0 - from) },
         },
-        series: vec![curve("every two photos", points)],
+        series: vec![curve("every photo pair", points)],
         marks: vec![(reference.far, format!("{:.0e}", reference.far))],
     }
 }
@@ -95,14 +95,14 @@ fn det(verification: &Verification) -> Chart {
     };
     Chart {
         name: "det",
-        title: "False rejects by false accepts (DET)".to_owned(),
+        title: "False reject rate by false accept rate (DET)".to_owned(),
         description: format!(
-            "The share of pairs of one person rejected, over the share of pairs of two people accepted, both over quantiles of a normal distribution. They are equal at {:.2} %.",
+            "The share of genuine pairs rejected, over the share of impostor pairs accepted, both on a normal-quantile scale. They are equal at {:.2} %.",
             verification.eer * 100.0
         ),
         x: axis("false accept rate", least(verification.impostor), 0.5),
         y: axis("false reject rate", least(verification.genuine).max(1e-4), highest),
-        series: vec![curve("every two photos", points)],
+        series: vec![curve("every photo pair", points)],
         marks: vec![],
     }
 }
@@ -132,9 +132,9 @@ fn histogram(verification: &Verification) -> Chart {
     let reference = &verification.reference;
     Chart {
         name: "similarities",
-        title: "Similarities".to_owned(),
+        title: "Histogram of similarities".to_owned(),
         description: format!(
-            "Shares of pairs by similarity, in bins of {BIN}, of one person and of two people. At {:.3} one of {:.0} pairs of two people is accepted.",
+            "Shares of pairs of one person and of two people by similarity, in bins of {BIN}. At the threshold {:.3}, one in {:.0} pairs of two people is accepted.",
             reference.threshold,
             1.0 / reference.far
         ),
@@ -161,9 +161,9 @@ fn identification(found: &Identification) -> Chart {
     let each = step(highest);
     Chart {
         name: "identification",
-        title: "Misses by false alarms, gallery searched".to_owned(),
+        title: "Identification errors in a gallery (FNIR by FPIR)".to_owned(),
         description: format!(
-            "The share of searches by enrolled people that miss them, over the share of searches by others that find anybody, in a gallery of {}.",
+            "The share of probes of enrolled people that are not identified, over the share of probes of other people that find a match, in a gallery of {} people.",
             found.enrolled
         ),
         x: rates("false positive identification rate", 1.0 / found.non_mated as f64),
@@ -196,9 +196,9 @@ fn likelihood(figures: &LikelihoodFigures, verification: &Verification) -> Chart
     let high = (high / each).ceil() * each;
     Chart {
         name: "likelihood",
-        title: "What a similarity says".to_owned(),
+        title: "Likelihood ratio by similarity".to_owned(),
         description: format!(
-            "Logarithm of the likelihood ratio over similarity: even at {:.3}, and 10 to the power of {:.1} at most: pairs of two people bear out no more than it is at {:.3}.",
+            "Logarithm of the likelihood ratio over similarity. The ratio is 1 at {:.3} and at most 10 to the power of {:.1}, its value at {:.3}; the impostor pairs justify no higher ratio.",
             -line.offset / line.slope,
             ten(line.log_ratio(1.0)),
             line.highest
@@ -227,13 +227,13 @@ fn curve(name: &str, points: Vec<[f64; 2]>) -> Series {
     Series { name: name.to_owned(), look: Look::Curve, points }
 }
 
-/// Rates down to the decade of the least.
+/// A logarithmic axis from the decade of the lowest rate to 1.
 fn rates(label: &str, least: f64) -> Axis {
     let from = 10f64.powf(least.log10().floor().clamp(-8.0, -1.0));
     Axis { label: label.to_owned(), scale: Scale::Log { from, to: 1.0 } }
 }
 
-/// Between ticks, for about five of them.
+/// Distance between ticks that gives about five of them.
 fn step(range: f64) -> f64 {
     let decade = 10f64.powf((range / 5.0).max(1e-9).log10().floor());
     let of = [1.0, 2.0, 5.0].into_iter().find(|factor| factor * decade * 6.0 >= range);

@@ -1,4 +1,4 @@
-//! Photos to be measured on, from a data set or from a pairs file.
+//! Reads the photos to evaluate on, from a data set or from a pairs file.
 
 use super::Data;
 use super::open::Face;
@@ -11,19 +11,19 @@ use facelatch::vision::align::Crop;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Photos with what is known of them.
+/// Photos to evaluate on, with people and groups.
 pub struct Gathered {
-    /// Names, by [`Face::person`].
+    /// Names of people, indexed by [`Face::person`].
     pub people: Vec<String>,
-    /// Names, by [`Face::group`].
+    /// Names of groups, indexed by [`Face::group`].
     pub groups: Vec<String>,
-    /// Not yet embedded.
+    /// Photos, not embedded yet.
     pub faces: Vec<Face>,
-    /// None where no face was found.
+    /// Aligned faces in the same order; `None` if no face was found.
     pub crops: Vec<Option<Crop>>,
-    /// The same for the report.
+    /// Description of the data for the report.
     pub data: Data,
-    /// With the photos in the faces' order.
+    /// The pairs file, if there is one, and its photos in the order of `faces`.
     pub pairs: Option<(Pairs, Vec<Photo>)>,
 }
 
@@ -31,7 +31,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Aligned faces of a data set.
+/// Reads the aligned faces of a data set.
 pub fn crops(csv: &Path) -> Result<Gathered> {
     let dataset = Dataset::read(csv)?;
     let crops = dataset.crops()?;
@@ -65,7 +65,11 @@ pub fn crops(csv: &Path) -> Result<Gathered> {
     })
 }
 
-/// Photos that a pairs file names, through the device's own stages.
+/// Reads the photos named in a pairs file; the device's own detector and alignment crop the
+/// face nearest the centre.
+///
+/// # Errors
+/// If the pairs file is unreadable or has no pairs. Unreadable photos go into the report.
 pub fn photos(models: &Models, images: &Path, file: &Path) -> Result<Gathered> {
     let pairs = Pairs::read(file)?;
     for (line, fault) in &pairs.bad_rows {
@@ -73,7 +77,7 @@ pub fn photos(models: &Models, images: &Path, file: &Path) -> Result<Gathered> {
     }
     let photos = pairs.photos();
     if photos.is_empty() {
-        bail!("{}: no pair in it", file.display());
+        bail!("{}: no pairs; expected a pairs file in LFW's format", file.display());
     }
     let paths: Vec<PathBuf> = photos.iter().map(|photo| photo.path(images)).collect();
     let people: BTreeSet<&str> = photos.iter().map(|photo| photo.person.as_str()).collect();

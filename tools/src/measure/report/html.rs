@@ -1,5 +1,5 @@
-//! A report as one HTML page that needs nothing else: no script, no font, no picture from
-//! elsewhere, and nothing that a name could break.
+//! The report as one self-contained HTML page: no script, and no font or picture from
+//! elsewhere. All names are escaped.
 
 use super::breakdown::{Person, WorstPair};
 use super::closed::Closed;
@@ -11,10 +11,10 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use std::fmt::Write;
 
-/// Rows of a table in the page; `report.json` has them all.
+/// Largest number of rows of a table in the page; `report.json` has all rows.
 const ROWS: usize = 60;
 
-/// The page's own rules.
+/// Style sheet of the page.
 const PAGE_STYLE: &str = "\
 :root{color-scheme:light dark}\
 body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;padding:1rem;max-width:72rem;\
@@ -34,10 +34,10 @@ svg.plot{max-width:100%;height:auto}\
 .pair figcaption{font-size:.85rem;overflow-wrap:anywhere}\
 @media (prefers-color-scheme:dark){body{background:#14171b;color:#e4e7eb}}";
 
-/// PNG of a face, by its place among the photos.
+/// Function from a photo's index to the PNG file of its aligned face.
 pub type Faces<'f> = dyn Fn(usize) -> Option<Vec<u8>> + 'f;
 
-/// Writes the page. Without `faces` nobody's picture is in it.
+/// Renders the page. Without `faces` it has no face pictures.
 pub fn page(report: &Report, faces: Option<&Faces>) -> String {
     let title = format!("{} on {}", report.model, report.data.name);
     let mut page = Page(String::new());
@@ -62,14 +62,14 @@ pub fn page(report: &Report, faces: Option<&Faces>) -> String {
     }
     left_out(&mut page, &report.data);
     page.paragraph(&format!(
-        "Made by facelatch-tools {}. The same figures, all of them, are in report.json.",
+        "Made by facelatch-tools {}. report.json has the complete figures.",
         report.tools
     ));
     page.push("</main>\n</body>\n</html>\n");
     page.0
 }
 
-/// HTML as it grows.
+/// The HTML written so far.
 struct Page(String);
 
 impl Page {
@@ -91,8 +91,8 @@ impl Page {
         }
     }
 
-    /// A table whose first cell in a row heads it. Names of columns that hold words begin
-    /// with `=`.
+    /// Adds a table; the first cell of each row is its header. Column names that begin with
+    /// `=` mark columns of text, which are left-aligned.
     fn table(&mut self, caption: &str, columns: &[&str], rows: &[Vec<String>]) {
         if rows.is_empty() {
             return;
@@ -137,18 +137,21 @@ fn summary(page: &mut Page, report: &Report) {
         row(["Model", &report.model]),
         row(["Data", &format!("{}, sha256 {}", data.name, data.sha256)]),
         row(["People", &data.people.to_string()]),
-        row(["Photos", &format!("{}, a face in {} of them", data.photos, data.photos_with_a_face)]),
+        row([
+            "Photos",
+            &format!("{}, of which {} show a face", data.photos, data.photos_with_a_face),
+        ]),
     ];
     if let Some(closed) = &report.closed {
         let [low, high] = closed.top1_interval;
         rows.push(row([
-            "Told right",
+            "Top-1 accuracy",
             &format!("{} (95 %: {} to {})", percent(closed.top1), percent(low), percent(high)),
         ]));
-        rows.push(row(["Right one among five", &percent(closed.top5)]));
+        rows.push(row(["Top-5 accuracy", &percent(closed.top5)]));
         rows.push(row([
             "Loss",
-            &format!("{:.4} (guessing: {:.4})", closed.loss, closed.loss_of_chance),
+            &format!("{:.4} (by chance: {:.4})", closed.loss, closed.loss_of_chance),
         ]));
     }
     if let Some(open) = &report.open {
@@ -167,7 +170,7 @@ fn summary(page: &mut Page, report: &Report) {
         }
         let verification = &open.verification;
         let reference = &verification.reference;
-        rows.push(row(["EER, every two photos", &percent(verification.eer)]));
+        rows.push(row(["EER, all pairs of photos", &percent(verification.eer)]));
         rows.push(row([
             &format!("TAR at FAR {:.0e}", reference.far),
             &format!("{}{}", percent(reference.tar), within(reference.interval)),
@@ -182,7 +185,7 @@ fn summary(page: &mut Page, report: &Report) {
             rows.push(row(["Cllr", &format!("{:.4} bits", figures.line.cllr)]));
         }
     }
-    page.table("Summary", &["What", "=Figure"], &rows);
+    page.table("Summary", &["Item", "=Value"], &rows);
 }
 
 fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
@@ -190,12 +193,12 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
 }
 
 fn closed_set(page: &mut Page, closed: &Closed, pictures: &[Picture]) {
-    page.heading("Closed set: whom does it see?");
+    page.heading("Closed set: classification of known people");
     page.paragraph(
-        "Everybody is one of those the head has learned. The logits have no margin: with one, \
-         the right answer would be part of the question. The interval takes photos for \
-         independent, which those of one person are not quite; it is too narrow rather than too \
-         wide.",
+        "All people are in the training data. The logits are computed without the margin, \
+         because adding it requires the label that is to be predicted. The interval treats photos \
+         as independent. Photos of one person are not quite independent, so the interval may be \
+         too narrow.",
     );
     page.picture(pictures, "confusion");
     let mut confused: Vec<_> =
@@ -207,9 +210,9 @@ fn closed_set(page: &mut Page, closed: &Closed, pictures: &[Picture]) {
         .map(|cell| vec![name(cell.person), name(cell.taken_for), cell.photos.to_string()])
         .collect();
     if closed.classes > MOST_DRAWN {
-        page.paragraph("There are too many people to draw who was taken for whom.");
+        page.paragraph("There are too many people to draw the confusion matrix.");
     }
-    page.table("Confusions, the most frequent first", &["Who", "=Taken for", "Photos"], &rows);
+    page.table("Confusions, most frequent first", &["Person", "=Classified as", "Photos"], &rows);
     let rows: Vec<Vec<String>> = closed
         .people
         .iter()
@@ -225,19 +228,19 @@ fn closed_set(page: &mut Page, closed: &Closed, pictures: &[Picture]) {
         })
         .collect();
     let columns =
-        ["Person", "Photos", "Right", "Share", "Others taken for them", "=Most often taken for"];
+        ["Person", "Photos", "Correct", "Recall", "False positives", "=Most frequent error"];
     page.table("Each person", &columns, &rows);
 }
 
 fn open_set(page: &mut Page, open: &Open, pictures: &[Picture]) {
     let verification = &open.verification;
-    page.heading("Verification: are these two one person?");
+    page.heading("Verification: do two photos show the same person?");
     page.paragraph(&format!(
-        "Every two photos compared: {} pairs of one person, {} of two. A pair is accepted at or \
-         above a threshold of similarity; {} pairs in which a face was missing count as rejected. \
-         Intervals hold 95 % of what comes out when the people are drawn again, with all their \
-         photos. A rate for which fewer than 30 impostor pairs may pass is marked: it is little \
-         more than a guess.",
+        "All pairs of photos were compared: {} genuine pairs (one person) and {} impostor pairs \
+         (two people). A pair is accepted if its similarity reaches the threshold. {} genuine \
+         pairs with a missing face count as rejected. The 95 % intervals come from a bootstrap \
+         over people with all their photos. A false accept rate at which fewer than 30 impostor \
+         pairs may pass is marked (few) and is not reliable.",
         verification.genuine, verification.impostor, verification.lost
     ));
     let rows: Vec<Vec<String>> = verification
@@ -253,13 +256,13 @@ fn open_set(page: &mut Page, open: &Open, pictures: &[Picture]) {
             ]
         })
         .collect();
-    let columns = ["FAR", "TAR", "95 %", "Similarity", "Impostor pairs that may pass"];
-    page.table("True accept rate at false accept rate", &columns, &rows);
+    let columns = ["FAR", "TAR", "95 % interval", "Threshold", "Impostor pairs allowed"];
+    page.table("True accept rate by false accept rate", &columns, &rows);
     if !verification.not_measurable.is_empty() {
         let rates: Vec<String> =
             verification.not_measurable.iter().map(|far| format!("{far:.0e}")).collect();
         page.paragraph(&format!(
-            "Not measurable with so few impostor pairs: {} (of {} rates).",
+            "Not measurable, for lack of impostor pairs: {} (of {} rates).",
             rates.join(", "),
             RATES.len()
         ));
@@ -281,18 +284,18 @@ fn open_set(page: &mut Page, open: &Open, pictures: &[Picture]) {
         })
         .collect();
     page.table(
-        "The manifest's thresholds on these people",
-        &["Made for FAR", "Similarity", "FAR here", "TAR here"],
+        "Thresholds of the manifest on these people",
+        &["Nominal FAR", "Threshold", "Measured FAR", "Measured TAR"],
         &rows,
     );
     if let Some(found) = &open.identification {
-        page.heading("Identification: who of the gallery is this, if anybody?");
+        page.heading("Identification: search in a gallery");
         page.paragraph(&format!(
-            "{} people are enrolled with {} photos; {} of their other photos are searched for, and \
-             {} photos of {} people who are not enrolled. A search misses when the right one is not \
-             first or stays below the threshold, and alarms falsely when anybody comes out for \
-             somebody who is not enrolled (ISO/IEC 19795-1). Without a threshold the right one is \
-             first in {}.",
+            "{} people are enrolled with {} photos. The probes are {} of their other photos, and \
+             {} photos of {} people who are not enrolled. A search is a false negative if the \
+             right person is not the best match or is below the threshold. It is a false positive \
+             if it finds a match for a person who is not enrolled (ISO/IEC 19795-1). Without a \
+             threshold the right person is the best match in {} of the searches (rank-1 rate).",
             found.enrolled,
             found.templates,
             found.mated,
@@ -312,23 +315,24 @@ fn open_set(page: &mut Page, open: &Open, pictures: &[Picture]) {
                 ]
             })
             .collect();
-        let columns = ["FPIR", "FNIR", "95 %", "Similarity"];
-        page.table("False negatives at false positives", &columns, &rows);
+        let columns = ["FPIR", "FNIR", "95 % interval", "Threshold"];
+        page.table("False negative by false positive identification rate", &columns, &rows);
         page.picture(pictures, "identification");
     }
     if let Some(figures) = &open.likelihood {
-        page.heading("Likelihood: what does a similarity say?");
+        page.heading("Likelihood ratio of a similarity");
         let line = &figures.line;
         let others = figures.cllr_others.map_or(String::new(), |cost| {
-            format!(" Fitted on one half of the people, it costs {cost:.4} bits on the other.")
+            format!(" A line fitted on one half of the people costs {cost:.4} bits on the other.")
         });
         page.paragraph(&format!(
             "The natural logarithm of the likelihood ratio is {:.3} · similarity {} {:.3} between \
-             similarities of {:.3} and {:.3}, and what it is there beyond them. Its cost (Cllr) is \
-             {:.4} bits, where ratios that say nothing cost 1 and no rising function of the \
-             similarity costs less than {:.4}.{others} Fitted on these very photos, so that the \
-             first figure flatters; pairs of one person weigh as much as those of two. Where the \
-             dots lie above the line, faces speak more for one person than the line claims.",
+             similarities of {:.3} and {:.3}, and constant beyond them. Its cost (Cllr) is \
+             {:.4} bits. Uninformative ratios cost 1 bit, and no increasing function of the \
+             similarity costs less than {:.4} bits.{others} The line was fitted on the same \
+             photos, so the first cost is too optimistic. Genuine and impostor pairs have the same \
+             total weight. Where the dots are above the line, the evidence for the same person is \
+             stronger than the line claims.",
             line.slope,
             if line.offset < 0.0 { "−" } else { "+" },
             line.offset.abs(),
@@ -349,7 +353,7 @@ fn groups(page: &mut Page, open: &Open) {
     let reference = &open.verification.reference;
     page.heading("Groups");
     page.paragraph(&format!(
-        "All at one threshold, {:.4}, which accepts {:.0e} of all impostor pairs.",
+        "All groups are measured at the same threshold, {:.4} (FAR {:.0e} over all people).",
         reference.threshold, reference.far
     ));
     let rows: Vec<Vec<String>> = open
@@ -387,19 +391,19 @@ fn groups(page: &mut Page, open: &Open) {
 }
 
 fn worst(page: &mut Page, open: &Open, faces: Option<&Faces>) {
-    page.heading("The worst pairs");
+    page.heading("Worst pairs");
     let reference = &open.verification.reference;
     page.paragraph(&format!(
-        "Those told wrong at a similarity of {:.4} (FAR {:.0e}) are marked. A label may be wrong, \
-         too: look before blaming the model.",
+        "Pairs that are wrong at the threshold {:.4} (FAR {:.0e}) are marked. Check the photos \
+         first: the label may be wrong, not the model.",
         reference.threshold, reference.far
     ));
     if faces.is_none() {
-        page.paragraph("Pictures of people were left out.");
+        page.paragraph("This report was made without face pictures.");
     }
     let kinds = [
-        ("Two people, the most alike (one pair of any two)", "false accept", &open.false_accepts),
-        ("One person, the least alike", "false reject", &open.false_rejects),
+        ("Most similar impostor pairs (one per two people)", "false accept", &open.false_accepts),
+        ("Least similar genuine pairs", "false reject", &open.false_rejects),
     ];
     for (caption, fault, pairs) in kinds {
         match faces {
@@ -419,7 +423,7 @@ fn worst(page: &mut Page, open: &Open, faces: Option<&Faces>) {
                         vec![first, second, similarity, fault.to_owned()]
                     })
                     .collect();
-                page.table(caption, &["One", "=Other", "Similarity", "=Told"], &rows);
+                page.table(caption, &["Photo 1", "=Photo 2", "Similarity", "=Error"], &rows);
             }
         }
     }
@@ -453,7 +457,7 @@ fn face_pair(pair: &WorstPair, fault: &str, faces: &Faces) -> String {
 
 fn people(page: &mut Page, people: &[Person]) {
     page.heading("Each person");
-    page.paragraph("At the same threshold, those with the most errors first.");
+    page.paragraph("At the same threshold, people with the most errors first.");
     let similarity =
         |value: Option<f32>| value.map_or(String::new(), |value| format!("{value:.4}"));
     let rows: Vec<Vec<String>> = people
@@ -476,12 +480,12 @@ fn people(page: &mut Page, people: &[Person]) {
         "Person",
         "Photos",
         "Without a face",
-        "Own pairs",
-        "Rejected",
-        "Least alike",
-        "Others' accepted",
-        "Most alike",
-        "=To whom",
+        "Genuine pairs",
+        "False rejects",
+        "Lowest genuine",
+        "False accepts",
+        "Highest impostor",
+        "=Most similar person",
     ];
     page.table("Errors by person", &columns, &rows);
 }
@@ -491,12 +495,12 @@ fn left_out(page: &mut Page, data: &Data) {
         return;
     }
     page.heading("Photos that could not be used");
-    let kinds = [("no face", &data.no_face), ("not readable", &data.unreadable)];
+    let kinds = [("no face", &data.no_face), ("unreadable", &data.unreadable)];
     let rows: Vec<Vec<String>> = kinds
         .into_iter()
         .flat_map(|(fault, photos)| photos.iter().map(|photo| row([photo, fault])))
         .collect();
-    page.table("Photos without a face, or not readable", &["Photo", "=Fault"], &rows);
+    page.table("Photos without a face, or unreadable", &["Photo", "=Fault"], &rows);
 }
 
 fn percent(share: f64) -> String {

@@ -1,5 +1,5 @@
-//! What a recognizer is worth on people it was not trained on, or a classifier on photos
-//! it has not seen: figures to be read by programs, and by people ([`html`]).
+//! Evaluation of a recognizer on people it was not trained on, or of a classifier on photos
+//! it has not seen. The report is JSON for programs and HTML for people ([`html`]).
 
 pub mod breakdown;
 pub mod closed;
@@ -10,40 +10,40 @@ pub mod open;
 
 use serde::Serialize;
 
-/// What the form of `report.json` is counted by.
+/// Format version of `report.json`.
 pub const FORMAT: u32 = 1;
 
-/// Everything measured.
+/// All results; the content of `report.json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// [`FORMAT`].
+    /// Format version: [`FORMAT`].
     pub format: u32,
-    /// Which recognizer.
+    /// Identifier of the model set, or name of the training run.
     pub model: String,
-    /// Version of this program.
+    /// Version of facelatch-tools.
     pub tools: String,
-    /// On what.
+    /// Data measured on.
     pub data: Data,
-    /// People that the training knew.
+    /// Closed-set results, if the run was trained on these people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closed: Option<closed::Closed>,
-    /// People that it did not.
+    /// Open-set results, if the people are not in the training data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub open: Option<open::Open>,
 }
 
-/// What was measured on.
+/// Data measured on.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Data {
-    /// File that names the photos.
+    /// Name of the file that lists the photos.
     pub name: String,
-    /// SHA-256 of the data set, or of that file.
+    /// SHA-256 of the data set, or of the pairs file.
     pub sha256: String,
-    /// People.
+    /// Number of people.
     pub people: usize,
-    /// Photos.
+    /// Number of photos.
     pub photos: usize,
-    /// Photos with a face.
+    /// Number of photos with a face.
     pub photos_with_a_face: usize,
     /// Photos in which no face was found.
     pub no_face: Vec<String>,

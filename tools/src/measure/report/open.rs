@@ -1,6 +1,5 @@
-//! Open set: people nobody was trained on. Are two faces of one person (verification),
-//! who of a gallery is this, if anybody (identification), and what does a similarity say
-//! (likelihood)?
+//! Open set: evaluation on people who are not in the training data, by verification (do two
+//! faces show the same person?), identification (search in a gallery) and likelihood ratio.
 
 use super::breakdown::{Between, Group, Person, WorstPair, groups, per_person, worst};
 use crate::measure::comparisons::{Comparisons, MAX_FACES};
@@ -13,203 +12,208 @@ use facelatch::models::threshold::ThresholdTable;
 use facelatch::vision::embed::Embedding;
 use serde::Serialize;
 
-/// False accept rates told, where they can be measured.
+/// False accept rates in the report, if they can be measured.
 pub const RATES: [f64; 6] = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6];
-/// False positive identification rates told.
+/// False positive identification rates in the report.
 const SEARCH_RATES: [f64; 3] = [1e-1, 1e-2, 1e-3];
-/// So many events make a rate more than a guess (Doddington's "rule of 30").
+/// Number of events needed for a reliable rate (Doddington's "rule of 30").
 const FEWEST_EVENTS: f64 = 30.0;
-/// Points of a curve a decade of rates.
+/// Points of a curve per decade of rates.
 const A_DECADE: i32 = 24;
-/// Width of a histogram's bins, similarity.
+/// Width of the histogram's bins, in similarity.
 pub const BIN: f64 = 0.02;
 
-/// A photo.
+/// A photo with its person, group and embedding.
 #[derive(Clone, Debug)]
 pub struct Face {
-    /// File, for people to find it.
+    /// File name, for the report.
     pub name: String,
-    /// Place of the person.
+    /// Index of the person in [`Subjects::people`].
     pub person: usize,
-    /// Place of the group, where there is one.
+    /// Index of the group in [`Subjects::groups`], if the photo has one.
     pub group: Option<usize>,
-    /// None where no face was found.
+    /// Embedding; `None` if no face was found.
     pub embedding: Option<Embedding>,
 }
 
-/// People, and photos of them.
+/// People and their photos.
 #[derive(Clone, Debug, Default)]
 pub struct Subjects {
-    /// Names.
+    /// Names of people.
     pub people: Vec<String>,
     /// Names of groups.
     pub groups: Vec<String>,
-    /// Photos.
+    /// Photos of these people.
     pub faces: Vec<Face>,
 }
 
-/// Figures of a recognizer.
+/// Open-set results of a recognizer.
 #[derive(Clone, Debug, Serialize)]
 pub struct Open {
-    /// Over the folds of a pairs file.
+    /// LFW protocol over the folds of a pairs file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
-    /// Over every two photos.
+    /// Verification over all pairs of photos.
     pub verification: Verification,
     /// The manifest's thresholds on these photos.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub thresholds: Vec<AtThreshold>,
-    /// Searches of a gallery; none where nobody has photos enough, or all have.
+    /// Searches in a gallery; `None` if nobody can be enrolled or nobody is left outside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identification: Option<Identification>,
-    /// What a similarity says; none where no line rises.
+    /// Likelihood ratio; `None` if no increasing line can be fitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub likelihood: Option<LikelihoodFigures>,
-    /// Groups of people, where the data names them.
+    /// Results within groups, if the data has groups.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<Group>,
-    /// Impostors of two groups.
+    /// Impostor pairs between groups.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub between: Vec<Between>,
-    /// Everybody, the most troubled first.
+    /// Errors per person, those with the most errors first.
     pub people: Vec<Person>,
-    /// Pairs of two people that are most alike, one of any two people.
+    /// The most similar impostor pairs, at most one per two people.
     pub false_accepts: Vec<WorstPair>,
-    /// Pairs of one person that are least alike.
+    /// The least similar genuine pairs.
     pub false_rejects: Vec<WorstPair>,
 }
 
-/// LFW's protocol.
+/// Results of the LFW protocol.
 #[derive(Clone, Debug, Serialize)]
 pub struct Protocol {
-    /// Pairs told.
+    /// Number of pairs.
     pub pairs: usize,
-    /// Folds.
+    /// Number of folds for cross-validation.
     pub folds: usize,
-    /// Rows of the file that are no pair.
+    /// Number of malformed rows in the pairs file.
     pub bad_rows: usize,
-    /// Share of pairs told right, mean over folds.
+    /// Share of pairs classified correctly, 0..=1, mean over folds.
     pub accuracy: f64,
-    /// Standard deviation over folds.
+    /// Standard deviation of the accuracy over folds.
     pub accuracy_sd: f64,
-    /// Equal error rate of these pairs.
+    /// Equal error rate of these pairs, 0..=1.
     pub eer: f64,
 }
 
-/// Two faces compared once.
+/// Results of one-to-one comparisons.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verification {
-    /// Pairs of one person.
+    /// Number of genuine pairs, the `lost` ones included.
     pub genuine: usize,
-    /// Pairs of two people.
+    /// Number of impostor pairs.
     pub impostor: usize,
-    /// Genuine pairs in which a face was missing; they count as rejected.
+    /// Number of genuine pairs with a missing face; they count as rejected.
     pub lost: usize,
-    /// Equal error rate.
+    /// Equal error rate, 0..=1.
     pub eer: f64,
-    /// True accept rates.
+    /// True accept rates by false accept rate, the highest rate first.
     pub tar: Vec<TrueAccepts>,
-    /// Rates of [`RATES`] that no impostor pair stands for.
+    /// Rates of [`RATES`] at which less than one impostor pair would pass.
     pub not_measurable: Vec<f64>,
-    /// Where single pairs, people and groups are judged: the lowest of the rates that 30
-    /// impostor pairs stand for.
+    /// Reference point for single pairs, people and groups: the lowest rate at which at
+    /// least 30 impostor pairs may pass.
     pub reference: TrueAccepts,
-    /// From no impostor accepted to all.
+    /// ROC curve, from no impostor pair accepted to all.
     pub curve: Vec<CurvePoint>,
-    /// Genuine and impostor pairs by similarity, in bins of [`BIN`] from -1.
+    /// Numbers of genuine and of impostor pairs by similarity, in bins of [`BIN`] from -1.
     pub histogram: [Vec<u64>; 2],
 }
 
-/// A true accept rate.
+/// A true accept rate at a false accept rate.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrueAccepts {
-    /// False accept rate allowed.
+    /// Upper limit of the false accept rate per pair, 0..=1.
     pub far: f64,
-    /// True accept rate reached.
+    /// True accept rate at that limit, 0..=1.
     pub tar: f64,
-    /// 95 % of it over people.
+    /// 95 % bootstrap interval of `tar` over people; `None` if it could not be measured.
     pub interval: Option<[f64; 2]>,
-    /// Similarity there.
+    /// Similarity threshold (cosine).
     pub threshold: f32,
-    /// Impostor pairs that may pass; below 30 they are too few to rely on.
+    /// Number of impostor pairs that may pass; a rate with fewer than 30 is not reliable.
     pub impostors: usize,
 }
 
-/// A point of the curve.
+/// A point of the ROC curve.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct CurvePoint {
-    /// False accept rate.
+    /// False accept rate, 0..=1.
     pub far: f64,
-    /// True accept rate.
+    /// True accept rate, 0..=1.
     pub tar: f64,
-    /// Similarity.
+    /// Similarity threshold (cosine).
     pub threshold: f32,
 }
 
-/// A gallery searched.
+/// Results of searches in a gallery.
 #[derive(Clone, Debug, Serialize)]
 pub struct Identification {
-    /// People in it.
+    /// Number of people enrolled.
     pub enrolled: usize,
-    /// Templates in it.
+    /// Number of templates enrolled.
     pub templates: usize,
-    /// People outside.
+    /// Number of people not enrolled.
     pub outside: usize,
-    /// Searches by people in it.
+    /// Number of searches with probes of enrolled people.
     pub mated: usize,
-    /// Searches by people outside.
+    /// Number of searches with probes of people not enrolled.
     pub non_mated: usize,
-    /// Share of mated searches that find the right one first, whatever the similarity.
+    /// Rank-1 rate: share of mated searches whose best match is the right person, at any
+    /// similarity.
     pub rank_one: f64,
-    /// False negative by false positive identification rates.
+    /// False negative identification rates by false positive identification rate.
     pub fnir: Vec<FalseNegatives>,
-    /// False positive and false negative identification rate, threshold.
+    /// FNIR over FPIR, from the lowest FPIR to the highest.
     pub curve: Vec<SearchPoint>,
 }
 
-/// A false negative identification rate.
+/// A false negative identification rate (FNIR) at a false positive identification rate
+/// (FPIR).
 #[derive(Clone, Debug, Serialize)]
 pub struct FalseNegatives {
-    /// False positive identification rate allowed.
+    /// Upper limit of the FPIR, 0..=1.
     pub fpir: f64,
-    /// Share of mated searches that miss.
+    /// FNIR at that limit: share of mated searches that do not find the right person.
     pub fnir: f64,
-    /// 95 % of it over people.
+    /// 95 % bootstrap interval of `fnir` over people; `None` if it could not be measured.
     pub interval: Option<[f64; 2]>,
-    /// Similarity there.
+    /// Similarity threshold (cosine).
     pub threshold: f32,
 }
 
-/// A point of the curve.
+/// A point of the FNIR curve.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct SearchPoint {
-    /// False positive identification rate.
+    /// False positive identification rate, 0..=1.
     pub fpir: f64,
-    /// False negative identification rate.
+    /// False negative identification rate, 0..=1.
     pub fnir: f64,
-    /// Similarity.
+    /// Similarity threshold (cosine).
     pub threshold: f32,
 }
 
-/// What similarities say.
+/// Results of the likelihood ratio.
 #[derive(Clone, Debug, Serialize)]
 pub struct LikelihoodFigures {
-    /// As the manifest would have it.
+    /// The fitted line as a manifest holds it, with its Cllr.
     #[serde(flatten)]
     pub line: Likelihood,
-    /// The least cost any rising function could have, bits.
+    /// Lowest Cllr of any increasing function of the similarity, bits (minimum Cllr).
     pub cllr_least: f64,
-    /// Cost on one half of the people of a line fitted on the other, bits.
+    /// Mean Cllr on one half of the people of a line fitted on the other half, bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cllr_others: Option<f64>,
 }
 
 impl Subjects {
-    /// Compares every two faces; `data` appears in messages.
+    /// Compares all pairs of faces; `data` names the data in messages.
+    ///
+    /// # Errors
+    /// If there are more than [`MAX_FACES`] photos.
     pub fn compare(&self, data: &str) -> Result<Comparisons> {
         if self.faces.len() > MAX_FACES {
             bail!(
-                "{data}: {} photos; every two of at most {MAX_FACES} can be compared, so name fewer",
+                "{data}: {} photos are too many, because all pairs are compared; give at most {MAX_FACES}",
                 self.faces.len()
             );
         }
@@ -221,7 +225,11 @@ impl Subjects {
     }
 }
 
-/// Measures everything from the comparisons of these people.
+/// Computes all open-set results from the comparisons of these people. `table` has the
+/// thresholds to check; `data` names the data in messages.
+///
+/// # Errors
+/// If there are no genuine or no impostor pairs.
 pub fn measure(
     subjects: &Subjects,
     all: &Comparisons,
@@ -232,7 +240,7 @@ pub fn measure(
     let scores = all.scores();
     if scores.genuine.is_empty() || scores.impostor.is_empty() {
         bail!(
-            "{data}: {} pairs of one person and {} of two; verification needs both, so add photos of people with several",
+            "{data}: {} genuine and {} impostor pairs, but verification needs both; add photos, several per person",
             scores.genuine.len(),
             scores.impostor.len()
         );
@@ -260,7 +268,7 @@ pub fn measure(
 
 fn verification(all: &Comparisons, scores: &Scores, seed: i64) -> Verification {
     let pairs = scores.impostor.len() as f64;
-    // A rate that no impostor pair stands for cannot be measured.
+    // A rate at which less than one impostor pair would pass cannot be measured.
     let (rates, not_measurable): (Vec<f64>, Vec<f64>) =
         RATES.into_iter().partition(|far| far * pairs >= 1.0);
     let point = |far: f64, interval: Option<[f64; 2]>| TrueAccepts {
@@ -308,7 +316,7 @@ fn verification(all: &Comparisons, scores: &Scores, seed: i64) -> Verification {
     }
 }
 
-/// 0, and evenly by logarithm from one event of so many to all.
+/// Rates of a curve: 0, then from one event to all `events`, at equal logarithmic steps.
 fn rates_to_draw(events: f64) -> Vec<f64> {
     let decades = events.max(1.0).log10();
     let steps = (decades * f64::from(A_DECADE)).ceil() as i32;
@@ -316,7 +324,7 @@ fn rates_to_draw(events: f64) -> Vec<f64> {
         (0..=steps).map(|step| 10f64.powf(-f64::from(step) / f64::from(A_DECADE))).collect();
     rates.push(0.0);
     rates.reverse();
-    // Between one event and two there is no rate.
+    // Keep one rate per whole number of events.
     rates.dedup_by_key(|far| (*far * events).floor() as u64);
     rates
 }
@@ -353,7 +361,7 @@ fn identification(searches: &Searches, seed: i64) -> Identification {
 
 fn likelihood_figures(all: &Comparisons, scores: &Scores, data: &str) -> Result<LikelihoodFigures> {
     let line = likelihood::measured(all, scores, data)?;
-    // Fitted on every other person, asked about the rest.
+    // Cross-validation: fit on every other person, measure on the rest.
     let half =
         |odd: usize| all.scores_of(|a, b| all.people[a] % 2 == odd && all.people[b] % 2 == odd);
     let mut costs = Vec::new();
@@ -423,7 +431,7 @@ pub(crate) mod tests {
         let likelihood = open.likelihood.as_ref().expect("a line");
         assert!(likelihood.cllr_least <= likelihood.line.cllr);
         assert!(likelihood.cllr_others.is_some());
-        // People and pairs tell the same errors.
+        // People and pairs give the same number of errors.
         let rejects: usize = open.people.iter().map(|person| person.false_rejects).sum();
         assert_eq!(rejects as f64 / 180.0, 1.0 - verification.reference.tar);
         assert_eq!(
