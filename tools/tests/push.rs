@@ -291,8 +291,8 @@ fn sets_arrive() -> Result<(), Failed> {
     for expected in [
         "there     built-in is in use",
         "copied    8 files",
-        "self-test of 2 pictures passed",
-        "1 templates made anew",
+        "self-test passed on 2 pictures",
+        "1 templates re-embedded",
         "Grace Hopper: all templates are of another model",
         "in use    1+",
     ] {
