@@ -170,7 +170,7 @@ fn looking_begins_no_gallery() {
     succeeds(&["status", "--gallery", &gallery]);
     succeeds(&["people", "list", "--gallery", &gallery]);
     let message = fails(&["people", "import", &missing, "--gallery", &gallery]);
-    assert!(message.contains("missing.redb: not there"), "{message}");
+    assert!(message.contains("missing.redb: file not found"), "{message}");
     let message = fails(&["people", "remove", "A", "--gallery", &gallery]);
     assert!(message.contains("no gallery yet"), "{message}");
     assert!(!folder.path().join("none").exists());
@@ -239,7 +239,7 @@ fn people_come_and_go() {
     assert!(people(&["remove", "Commander Collins"]).status.success());
     let gone = people(&["remove", "Commander Collins"]);
     assert_eq!(gone.status.code(), Some(1));
-    assert!(stderr(&gone).contains("nobody of that name"));
+    assert!(stderr(&gone).contains("nobody with this name"));
     assert!(people(&["import", &exported]).status.success());
     let listed = stdout(&people(&["list"]));
     assert!(listed.contains("Commander Collins  1 template"), "{listed}");
@@ -599,8 +599,8 @@ fn odd_pictures_are_read_and_bad_ones_cost_only_themselves() {
     let face = &of("side.jpg")["faces"][0];
     assert!(face["quality"].as_f64().expect("a number") > 0.5, "{face}");
     for (name, expected) in [
-        ("cut.jpg", "cut short"),
-        ("half.jpg", "cut short"),
+        ("cut.jpg", "truncated"),
+        ("half.jpg", "truncated"),
         ("enormous.png", "12000x9000 is 108 megapixels"),
         ("text.jpg", "neither JPEG nor PNG"),
         ("zero.png", "neither JPEG nor PNG"),
