@@ -302,7 +302,7 @@ fn sets_arrive() -> Result<(), Failed> {
     device.expect("1")?;
     let output = device.push(&device.set("2")?, &[])?;
     check(output.status.success(), &text(&output))?;
-    check(text(&output).contains("before it 1+"), &text(&output))?;
+    check(text(&output).contains("previous 1+"), &text(&output))?;
     device.expect("2")?;
     device.local(&["models", "verify"], "facelatch.toml")?;
     device.local(&["models", "rollback"], "facelatch.toml")?;
@@ -331,7 +331,7 @@ fn transfers_break() -> Result<(), Failed> {
     let second = device.set("2")?;
     let line = device.stand_in(&cut("cat > /dev/null"))?;
     let output = device.push(&second, &["--facelatch", &line])?;
-    refused(&output, "cut short")?;
+    refused(&output, "truncated")?;
     device.expect("1")?;
 
     std::fs::remove_file(&mark)?;
