@@ -126,7 +126,7 @@ fn the_way_back_from_the_first_set_leads_to_the_built_in_models() {
     let store = ModelStore::new(&folder.path().join("models"));
     let nobody = folder.path().join("gallery.redb");
     let error = store.rollback(Precision::Int8, &nobody, &mut quiet).expect_err("nothing before");
-    assert!(error.to_string().contains("no way back"), "{error}");
+    assert!(error.to_string().contains("to roll back"), "{error}");
     let source = set(folder.path(), "1");
     store
         .install(Source::Folder(&source), Precision::Int8, &nobody, &mut quiet)
@@ -155,7 +155,7 @@ fn whatever_step_fails_the_old_set_and_its_people_stay() {
         let error = store
             .install(Source::Folder(&second), Precision::Int8, &people, &mut told)
             .expect_err("a full disk");
-        assert!(error.to_string().contains("make room"), "{error}");
+        assert!(error.to_string().contains("free some space"), "{error}");
         assert_eq!(store.pointer().expect("a pointer"), before, "step {step}");
         let models = store.open_current().expect("models");
         assert_eq!(models.manifest.version, "1");
