@@ -134,10 +134,10 @@ fn sets_come_and_go_and_everybody_stays() {
     let installed = door.install("2");
     assert!(installed.status.success(), "{}", stderr(&installed));
     let said = stdout(&installed);
-    assert!(said.contains("self-test of 1 pictures passed"), "{said}");
-    assert!(said.contains("1 templates made anew"), "{said}");
-    assert!(said.contains("in use    2+") && said.contains("before it built-in"), "{said}");
-    // People without a stored picture are named; the others are recognized as before.
+    assert!(said.contains("self-test passed on 1 pictures"), "{said}");
+    assert!(said.contains("1 templates re-embedded"), "{said}");
+    assert!(said.contains("in use    2+") && said.contains("previous built-in"), "{said}");
+    // Who has no picture is named; who has one is known as before.
     assert!(stderr(&installed).contains("Grace Hopper: all templates"), "{}", stderr(&installed));
     assert_eq!(door.identify(ASTRONAUT), "Eileen Collins");
     assert_eq!(door.identify(ADMIRAL), Value::Null);
@@ -181,12 +181,12 @@ fn what_is_damaged_is_named_and_the_set_before_it_used() {
     let lines = json_lines(&stdout(&output));
     assert!(lines[0]["error"].is_null());
     assert!(lines[1]["error"].as_str().expect("an error").contains("rnet.onnx: sha256"));
-    assert!(lines[2]["error"].as_str().expect("an error").contains("no such set"));
+    assert!(lines[2]["error"].as_str().expect("an error").contains("no such model set"));
     let message = door.fails(&["models", "verify"]);
     assert!(message.contains("rnet.onnx: sha256"), "{message}");
     let output = door.output(&["status", "--json"]);
     assert_eq!(json_lines(&stdout(&output))[0]["models"], "2");
-    assert!(stderr(&output).contains("going on with the set before it"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("using the previous set"), "{}", stderr(&output));
     std::fs::write(store.join("current.toml"), "current = 7").expect("written");
     let message = door.fails(&["status"]);
     assert!(message.contains("current.toml"), "{message}");

@@ -1,8 +1,7 @@
-//! Who may come in: people with several templates each, and the search for the
-//! one a probe looks like.
+//! The gallery: people with several templates each, and the search for the person most
+//! similar to a probe.
 //!
-//! [`Gallery`] is what the recognizer compares with, in memory; [`crate::storage::gallery`] keeps
-//! it on disk.
+//! [`Gallery`] is the gallery in memory, used for recognition; [`store`] keeps it on disk.
 
 use crate::access::schedule::DEFAULT_GROUP;
 use crate::models::ModelId;
@@ -10,20 +9,19 @@ use crate::models::threshold::Threshold;
 use crate::vision::embed::{Template, dot};
 use serde::{Deserialize, Serialize};
 
-/// A person's number. It is never given to another person, not even after the
-/// first has been removed.
+/// Number of a person, never reused, even after the person was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PersonId(pub u32);
 
-/// What sets a person apart from others, but for their face.
+/// Properties of a person apart from name and face.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Traits {
-    /// Whether they may let others be enrolled at the door.
+    /// Whether the person is an administrator, who may enroll others at the door.
     pub administrator: bool,
-    /// Whose hours are theirs.
+    /// Group, whose hours apply to the person.
     pub group: String,
-    /// How much more similarity they need than others: somebody else looks much like
-    /// them. 0 and up.
+    /// Similarity added to the threshold of this person, because somebody else looks very
+    /// similar. From 0 up.
     pub stricter: f32,
 }
 
@@ -33,11 +31,11 @@ impl Default for Traits {
     }
 }
 
-/// People and their templates, ready to be searched.
+/// People and their templates in memory.
 ///
-/// All templates lie in one matrix, `templates x embedding_size` row by row, so
-/// that a search reads memory once from front to back. Rows of one person are
-/// neighbours. All are of one model, and so must be what is looked up.
+/// All templates lie in one row-major matrix `templates x embedding_size`, so that a search
+/// reads memory sequentially. The rows of one person are contiguous. All templates are of
+/// one model, and probes must be of the same model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gallery {
     model: ModelId,
@@ -54,42 +52,42 @@ struct Person {
     templates: usize,
 }
 
-/// The person whose template is most like a probe.
+/// The person most similar to a probe.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Match<'g> {
-    /// Who.
+    /// Number of the person.
     pub id: PersonId,
-    /// Their name.
+    /// Name of the person.
     pub name: &'g str,
-    /// Cosine to the best of their templates, -1..=1.
+    /// Cosine similarity to the person's best template, -1..=1.
     pub similarity: f32,
-    /// Cosine to the best template of anybody else; -1 where there is nobody
+    /// Cosine similarity to the best template of all other people; -1 if there is nobody
     /// else.
     pub runner_up: f32,
-    /// How much more similarity this person needs than others.
+    /// Similarity added to the threshold; see [`Traits::stricter`].
     pub stricter: f32,
 }
 
 impl Match<'_> {
-    /// Whether the probe counts as this person.
+    /// Whether the similarity reaches the threshold plus [`Self::stricter`].
     pub fn reaches(&self, threshold: Threshold) -> bool {
         self.similarity >= threshold.similarity + self.stricter
     }
 }
 
 impl Gallery {
-    /// A gallery of nobody, for templates of this model.
+    /// An empty gallery for templates of this model and size.
     pub fn new(model: ModelId, embedding_size: usize) -> Self {
         Self { model, embedding_size, people: Vec::new(), rows: Vec::new() }
     }
 
-    /// The model whose templates these are.
+    /// The model of the templates.
     pub fn model(&self) -> &ModelId {
         &self.model
     }
 
-    /// Adds a person. Templates of another model than the gallery's, or of another
-    /// size, are left out and counted in the result.
+    /// Adds a person. Templates of another model or size are left out; returns their
+    /// number.
     pub fn add(&mut self, id: PersonId, name: &str, templates: &[Template]) -> usize {
         let mut count = 0;
         for values in templates.iter().filter_map(|t| t.of(&self.model).ok().map(|e| e.values())) {
@@ -103,16 +101,17 @@ impl Gallery {
         templates.len() - count
     }
 
-    /// Gives a person of the gallery other traits.
+    /// Sets the traits of a person. An invalid `stricter` means that the person is never
+    /// recognized.
     pub fn set_traits(&mut self, id: PersonId, traits: Traits) {
-        // A record of nonsense makes nobody easier to be taken for.
+        // An invalid record must not make a match easier.
         let stricter = if traits.stricter >= 0.0 { traits.stricter } else { f32::INFINITY };
         for person in self.people.iter_mut().filter(|person| person.id == id) {
             person.traits = Traits { stricter, ..traits.clone() };
         }
     }
 
-    /// A person's traits.
+    /// Traits of a person.
     pub fn traits(&self, id: PersonId) -> Option<&Traits> {
         self.people.iter().find(|person| person.id == id).map(|person| &person.traits)
     }
@@ -122,23 +121,24 @@ impl Gallery {
         self.people.len()
     }
 
-    /// Number of templates a probe is compared with.
+    /// Number of templates.
     pub fn templates(&self) -> usize {
         self.people.iter().map(|person| person.templates).sum()
     }
 
-    /// The name behind a number.
+    /// Name of the person with that number.
     pub fn name(&self, id: PersonId) -> Option<&str> {
         self.people.iter().find(|person| person.id == id).map(|person| person.name.as_str())
     }
 
-    /// The number behind a name.
+    /// Number of the person with that name.
     pub fn id(&self, name: &str) -> Option<PersonId> {
         self.people.iter().find(|person| person.name == name).map(|person| person.id)
     }
 
-    /// Cosine of a person's best template to the probe; nothing where nobody of
-    /// that name has a template.
+    /// Cosine similarity of the probe to the best template of the person with that name.
+    /// `None` if the person is unknown or has no template, or if the probe is of another
+    /// model or size.
     pub fn best_of(&self, name: &str, probe: &Template) -> Option<f32> {
         let mut only = Self::new(self.model.clone(), self.embedding_size);
         let mut from = 0;
@@ -153,8 +153,8 @@ impl Gallery {
         only.best(probe).map(|best| best.similarity)
     }
 
-    /// The person most like the probe, however unlike; nobody in an empty
-    /// gallery, or for a probe of another model or size.
+    /// The person most similar to the probe, however low the similarity. `None` if there is
+    /// no template, or if the probe is of another model or size.
     pub fn best(&self, probe: &Template) -> Option<Match<'_>> {
         let probe = probe.of(&self.model).ok()?.values();
         if probe.len() != self.embedding_size || self.embedding_size == 0 {

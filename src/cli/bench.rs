@@ -1,4 +1,4 @@
-//! `bench`: where the milliseconds go.
+//! `bench`: measures the time of each stage.
 
 use super::model_args::ModelArgs;
 use anyhow::{Context, Result, bail};
@@ -17,46 +17,47 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// People and templates each that `match` searches.
+/// People in the gallery that `match` searches.
 const PEOPLE: u32 = 10_000;
+/// Templates per person.
 const TEMPLATES: usize = 5;
 
 /// Measure the time of each stage on this machine
 ///
-/// With more than one thread so many pictures are looked at side by side, each
-/// by one thread, and the times are those of each. `match` searches 10,000
-/// people of 5 templates.
+/// With more than one thread, each thread processes a picture of its own at the same
+/// time, and the times are per picture. `match` searches 10,000 people with 5 templates
+/// per person.
 #[derive(Args)]
 pub struct Bench {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Picture to look at [default: a built-in portrait]
+    /// Picture to process [default: a built-in portrait]
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// Pictures to look at side by side
+    /// Threads that process pictures in parallel
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     threads: u8,
-    /// Let a second thread take a part of each detection
+    /// Use a second thread within each detection
     #[arg(long)]
     two_threads: bool,
-    /// Times each thread looks at the picture
+    /// Measured rounds per thread
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rounds: u32,
-    /// Shorter side of the smallest face to look for, pixels
+    /// Shorter side of the smallest face to find, pixels
     #[arg(long, default_value_t = 40.0, value_name = "PIXELS")]
     minimum_face: f32,
     #[command(flatten)]
     models: ModelArgs,
 }
 
-/// The times of one stage.
+/// Durations of every round, by stage.
 type Times = BTreeMap<&'static str, Vec<Duration>>;
 
-/// What a thread measured: times, and windows that R-Net and O-Net looked at.
+/// Result of one thread: durations, and the windows that R-Net and O-Net processed.
 type Measured = (Times, [usize; 2]);
 
-/// Stages in the order of the flow.
+/// Stages in the order in which they run.
 const STAGES: [&str; 8] = ["pnet", "rnet", "onet", "detect", "align", "embed", "match", "total"];
 
 impl Bench {
@@ -134,21 +135,21 @@ impl Bench {
         let mut embedder = Embedder::new(models.recognizer()?)?;
         let model = models.recognizer_id()?;
         let (mut times, mut windows) = (Times::new(), [0; 2]);
-        // The first rounds pay for caches and clocks.
+        // The first rounds are slower: caches are cold and the clock frequency is low.
         let warm_up = (self.rounds / 10).max(1);
         for round in 0..warm_up + self.rounds {
             let started = Instant::now();
             let faces = detector.detect(frame)?;
             let detected = Instant::now();
             let face = faces.first().context(
-                "no face in the picture, so only a part of the work could be measured; name another with --image",
+                "no face in the picture, so not every stage can be measured; name another picture with --image",
             )?;
             let crop = align(frame, &face.landmarks);
             let aligned = Instant::now();
             let template = Template::new(model.clone(), embedder.embed(&crop)?);
             let embedded = Instant::now();
             if gallery.best(&template).is_none() {
-                bail!("nobody in the gallery that was made up");
+                bail!("the generated gallery is empty");
             }
             let matched = Instant::now();
             if round < warm_up {
@@ -173,7 +174,7 @@ impl Bench {
     }
 }
 
-/// A gallery of noise.
+/// A gallery of pseudo-random embeddings.
 fn made_up(model: ModelId, size: usize) -> Gallery {
     let mut state = 1u32;
     let mut next = || {

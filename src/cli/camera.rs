@@ -1,4 +1,4 @@
-//! `camera`: which cameras there are, and what one sees.
+//! `camera`: lists cameras and takes pictures.
 
 use super::common_args::{CAMERA, CommonArgs, OF_CONFIGURATION, camera_uri};
 use super::image_args::FaceLine;
@@ -20,11 +20,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Of the pictures written: nothing is to be seen of the compression.
+/// Quality of the JPEG files written, 1 to 100.
 const JPEG_QUALITY: u8 = 95;
-/// All frames of a shot come within this, or never.
+/// Time limit for all frames of a shot.
 const TIME: Duration = Duration::from_secs(60);
-/// How often to look whether they still come.
+/// Longest wait for one frame before the time limit is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// List cameras, or take a picture
@@ -42,29 +42,29 @@ enum Action {
 
 /// List the cameras of this machine
 ///
-/// With name, USB socket, formats, sizes and frames a second, and the URI for the
-/// configuration that finds the camera again whatever its number.
+/// Shows name, USB socket, formats, sizes and frames per second, and a URI for the
+/// configuration that identifies the camera even if its device number changes.
 #[derive(Args)]
 struct List {
-    /// Print JSON Lines, one object a camera
+    /// Print JSON Lines, one object per camera
     #[arg(long)]
     json: bool,
 }
 
-/// Take a picture and say how good it is
+/// Take a picture and measure brightness, sharpness and faces
 ///
-/// Brightness is the mean, 0 to 255; sharpness is how much of the contrast is fine
-/// detail, 0 and up: compare it while you turn the lens.
+/// Brightness is the mean, from 0 to 255. Sharpness is the share of fine detail in the
+/// contrast, from 0 up: compare it while you focus the lens.
 #[derive(Args)]
 struct Shot {
     #[command(flatten)]
     site: CommonArgs,
     #[arg(long, value_name = "URI", help = format!("{CAMERA}{OF_CONFIGURATION}"))]
     camera: Option<String>,
-    /// Picture to write, .jpg, .jpeg or .png
+    /// File to write, .jpg, .jpeg or .png
     #[arg(value_name = "OUT")]
     out: PathBuf,
-    /// Take so many frames and write the last, for the exposure settles meanwhile
+    /// Number of frames to take; the last is written, after the exposure has settled
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     frames: u32,
     /// Print one JSON object
@@ -81,7 +81,7 @@ impl Camera {
     }
 }
 
-/// A camera as it is printed.
+/// A camera as printed.
 #[derive(Serialize)]
 struct CameraLine {
     device: PathBuf,
@@ -91,14 +91,14 @@ struct CameraLine {
     uri: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     formats: Vec<FormatLine>,
-    /// Formats that are not read.
+    /// Formats of the camera that Facelatch cannot read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_read: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
-/// A format in one size.
+/// A pixel format at one size, with its frame rates.
 #[derive(Serialize)]
 struct FormatLine {
     format: String,
@@ -158,10 +158,10 @@ impl CameraLine {
         writeln!(out, "{}  {}{place}", self.device.display(), self.name)?;
         writeln!(out, "  uri = {}", Value::from(self.uri.as_str()))?;
         for FormatLine { format, size, rates } in &self.formats {
-            writeln!(out, "  {format} {size}  {rates} a second")?;
+            writeln!(out, "  {format} {size}  {rates} frames per second")?;
         }
         if !self.not_read.is_empty() {
-            writeln!(out, "  not read: {}", self.not_read.join(", "))?;
+            writeln!(out, "  unsupported formats: {}", self.not_read.join(", "))?;
         }
         if let Some(error) = &self.error {
             writeln!(out, "  {error}")?;
@@ -189,12 +189,12 @@ impl List {
             }
         }
         if cameras.is_empty() {
-            log::warn!("no camera that the kernel knows; is one plugged in?");
+            log::warn!("the kernel lists no camera; check that one is plugged in");
         }
         if !cfg!(feature = "v4l") {
             log::warn!(
-                "this facelatch was built without cameras of the kernel, so it shows no formats \
-                 and opens none; build it with --features device"
+                "this facelatch was built without V4L2, so it lists no formats and cannot open \
+                 v4l: cameras; build it with --features device"
             );
         }
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -209,7 +209,7 @@ impl Shot {
         let models = self.site.models(&config)?;
         let mut detector = Detector::new(&models.detector, config.detector())?;
         let frame = last_of(&uri, self.frames)?;
-        let bytes = format.encode(&frame).context("the picture cannot be encoded")?;
+        let bytes = format.encode(&frame).context("cannot encode the picture")?;
         std::fs::write(&self.out, bytes).with_context(|| self.out.display().to_string())?;
         let faces: Vec<FaceLine> =
             detector.detect(&frame)?.iter().map(|face| FaceLine::new(&frame, face)).collect();
@@ -236,7 +236,10 @@ impl Shot {
     }
 }
 
-/// The last of so many frames; of fewer, where a recorded camera ends before.
+/// Takes `frames` frames and returns the last. A recorded camera may end earlier.
+///
+/// # Errors
+/// If the camera fails, gives no frame, or does not give `frames` frames within [`TIME`].
 fn last_of(uri: &str, frames: u32) -> Result<Frame> {
     let began = Instant::now();
     let camera = LiveCamera::start(uri, began)?;
@@ -260,7 +263,7 @@ fn last_of(uri: &str, frames: u32) -> Result<Frame> {
     last.with_context(|| format!("{}: no frame", redacted(uri)))
 }
 
-/// How a picture is written.
+/// File format of the picture.
 #[derive(Clone, Copy)]
 enum Format {
     Jpeg,
@@ -268,13 +271,13 @@ enum Format {
 }
 
 impl Format {
-    /// By the ending of its name.
+    /// The format for the extension of the file name.
     fn of(path: &Path) -> Result<Self> {
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
         match ending.to_ascii_lowercase().as_str() {
             "png" => Ok(Self::Png),
             "jpg" | "jpeg" => Ok(Self::Jpeg),
-            _ => bail!("{}: pictures end in .jpg, .jpeg or .png", path.display()),
+            _ => bail!("{}: the file name must end in .jpg, .jpeg or .png", path.display()),
         }
     }
 

@@ -1,4 +1,4 @@
-//! `check`: what is wrong with this board, and what to do about it.
+//! `check`: diagnoses the board and the configuration, and names a cure for each fault.
 
 mod board;
 mod devices;
@@ -20,34 +20,34 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Time for a frame with one face above which somebody waits too long.
+/// Time for a frame with one face above which people wait too long at the door.
 const SLOW_BOARD: Duration = Duration::from_millis(200);
-/// Another facelatch may be at the gallery for so long.
+/// Time limit for another process to release the gallery.
 const GALLERY_WITHIN: Duration = Duration::from_secs(2);
-/// A face to try the networks on.
+/// Picture with one face, to time the networks.
 const PORTRAIT: &[u8] = include_bytes!("../../assets/astronaut.jpg");
 
-/// Find what is wrong with this board, and say what to do about it
+/// Check this board for faults and show how to fix them
 ///
-/// Looks at configuration, models, gallery, camera, GPIO lines, relay, clock and the board
-/// itself; a service that runs is asked for what it holds. The relay is not switched. Exit
-/// code 1 if something is wrong.
+/// Checks configuration, models, gallery, camera, GPIO lines, relay, clock and the board
+/// itself. If the service runs, it reports the devices that it holds. The relay is not
+/// switched. Exit code 1 if something is wrong.
 #[derive(Args)]
 pub struct Check {
     #[command(flatten)]
     site: CommonArgs,
-    /// Print JSON Lines, one object a finding
+    /// Print JSON Lines, one object per finding
     #[arg(long)]
     json: bool,
 }
 
-/// How something is.
+/// The severity of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum State {
-    /// As it should be.
+    /// No fault.
     Good,
-    /// It works, but.
+    /// It works, with a limitation or a likely mistake.
     Odd,
     /// It does not work.
     Wrong,
@@ -60,7 +60,7 @@ struct Finding<'a> {
     text: &'a str,
 }
 
-/// What was found, told as it is found: some of it takes seconds.
+/// Prints findings one by one, because some checks take seconds, and counts the faults.
 struct Findings<W> {
     out: W,
     json: bool,
@@ -117,7 +117,7 @@ impl Check {
                 None
             }
         };
-        // What does not depend on it is told all the same.
+        // Checks that do not need the configuration still run.
         let is_read = config.is_some();
         let config = config.unwrap_or_default();
         advice(&config, &mut findings)?;
@@ -142,7 +142,7 @@ impl Check {
         Ok(if wrong > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
-    /// Whether the networks load and are quick enough.
+    /// Checks that the networks load and are fast enough.
     fn models(
         &self,
         config: &Config,
@@ -154,7 +154,7 @@ impl Check {
             let mut recognizer = Recognizer::new(&models, detector(config))?;
             let portrait = picture::decode(Path::new("the built-in portrait"), PORTRAIT)?;
             let mut took = Duration::MAX;
-            // The first one also asks for memory.
+            // The first run also allocates memory.
             for _ in 0..3 {
                 let began = Instant::now();
                 recognizer.look(&portrait, |_| true)?;
@@ -170,7 +170,7 @@ impl Check {
             Ok((recognizer, version, took)) => {
                 let text = format!("{version}, {:.1} ms for a portrait", took.as_secs_f64() * 1e3);
                 if took > SLOW_BOARD {
-                    let cure = "this board lets people wait; see facelatch bench";
+                    let cure = "this board is slow and people will wait; see facelatch bench";
                     findings.odd("models", &format!("{text}: {cure}"))?;
                 } else {
                     findings.good("models", &text)?;
@@ -181,7 +181,8 @@ impl Check {
     }
 }
 
-/// What is probably not meant. What hours need of the clock is told with the clock.
+/// Reports likely mistakes in the configuration. [`board::wall_clock`] reports those that
+/// concern the clock.
 fn advice(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
     for remark in config.advice() {
         findings.odd("advice", &remark.to_string())?;
@@ -189,14 +190,14 @@ fn advice(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
     Ok(())
 }
 
-/// Who is enrolled, and whether more can be.
+/// Checks that the gallery opens and that an administrator is enrolled.
 fn gallery(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
     let file = config.gallery_file();
     let name = file.display();
     if !is_begun(&file) {
         return findings.odd(
             "gallery",
-            &format!("{name}: nobody is enrolled yet; see facelatch enroll --help"),
+            &format!("{name}: no gallery, nobody is enrolled yet; see facelatch enroll --help"),
         );
     }
     let looked = Store::open_within(&file, GALLERY_WITHIN).and_then(|store| store.people());
@@ -210,26 +211,26 @@ fn gallery(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
         return findings.odd(
             "gallery",
             &format!(
-                "{name}: {count} people, none of whom may let others in with the button; see \
-                 facelatch people admin --help"
+                "{name}: {count} people but no administrator, so nobody can enroll others with \
+                 the button; see facelatch people admin --help"
             ),
         );
     }
     findings.good("gallery", &format!("{name}: {count} people, {administrators} administrators"))
 }
 
-/// What a door misses that works all the same.
+/// Reports optional wiring that is missing.
 fn wiring(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
     let gpio = &config.gpio;
     if gpio.door_contact.is_none() {
         findings.odd(
             "door contact",
-            "none: nobody is told of a door that is held open or forced, and it stays unlocked \
-             for its whole time",
+            "none: a door held open or forced goes undetected, and the door always stays \
+             unlocked for the full open_for",
         )?;
     }
     if gpio.button_outside.is_none() && gpio.button_inside.is_none() {
-        findings.odd("buttons", "none: staff are enrolled with facelatch enroll only")?;
+        findings.odd("buttons", "none: people can only be enrolled with facelatch enroll")?;
     }
     Ok(())
 }
@@ -248,7 +249,7 @@ mod tests {
     fn what_is_probably_not_meant_is_odd() {
         let mut config = Config::default();
         config.door.held_open_after = config.door.open_for;
-        let text = said(|findings| advice(&config, findings).expect("told"));
+        let text = said(|findings| advice(&config, findings).expect("findings"));
         assert!(text.contains("\"odd\"") && text.contains("door.held_open_after"), "{text}");
     }
 }

@@ -1,4 +1,5 @@
-//! What several commands share: which configuration, models and gallery.
+//! Shared by several commands: the arguments for configuration, models and gallery, and
+//! opening them.
 
 use super::model_args::ModelArgs;
 use anyhow::{Context, Result};
@@ -12,31 +13,33 @@ use facelatch::storage::models::ModelStore;
 use facelatch::vision::recognizer::Recognizer;
 use std::path::{Path, PathBuf};
 
-/// Where the package keeps the configuration.
+/// Path of the configuration installed by the package.
 const SYSTEM_CONFIG: &str = "/etc/facelatch/facelatch.toml";
 
-/// What --camera takes, for the help of all commands that have it.
+/// Help of `--camera`.
 pub const CAMERA: &str = "Camera: v4l:/dev/video0, v4l:name=PART OF ITS NAME, v4l:usb=SOCKET, \
     pipe:'COMMAND', images:DIR, images:'PATTERN?fps=10&loop' or nokhwa:0; facelatch config example \
     has their options";
-/// The same of --relay.
+/// Help of `--relay`.
 pub const RELAY: &str = "Relay: gpio:GPIO17, gpio:/dev/gpiochip0/17, serial:/dev/ttyUSB0?channel=1, \
     serial:/dev/ttyUSB0?protocol=modbus&unit=1&channel=1 or log:; facelatch config example has \
     their options";
-/// Behind either, where the configuration may have it.
-pub const OF_CONFIGURATION: &str = " [default: that of the configuration]";
+/// Appended to [`CAMERA`] or [`RELAY`] if the configuration supplies the default.
+pub const OF_CONFIGURATION: &str = " [default: from the configuration]";
 
-/// Configuration, models and gallery.
+/// Arguments for configuration, models and gallery.
 #[derive(Args)]
 pub struct CommonArgs {
-    /// Configuration file [default: /etc/facelatch/facelatch.toml where there is one, else every
-    /// setting's default]
+    /// Configuration file [default: /etc/facelatch/facelatch.toml if it exists, else the
+    /// default of every setting]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Gallery file [default: that of the configuration, else gallery.redb in the user's data folder]
+    /// Gallery file [default: from the configuration, else gallery.redb in the user's data
+    /// folder]
     #[arg(long, value_name = "FILE", global = true)]
     gallery: Option<PathBuf>,
-    /// Folder of installed models [default: that of the configuration, else models beside the gallery]
+    /// Folder of installed models [default: from the configuration, else models beside the
+    /// gallery]
     #[arg(long, value_name = "DIR", global = true)]
     store: Option<PathBuf>,
     #[command(flatten)]
@@ -44,7 +47,7 @@ pub struct CommonArgs {
 }
 
 impl CommonArgs {
-    /// The configuration, with gallery and models of the command line.
+    /// Reads the configuration. `--gallery` and `--store` override its values.
     pub fn config(&self) -> Result<Config> {
         let mut config = read_config(self.config.as_deref())?;
         if let Some(file) = &self.gallery {
@@ -56,26 +59,26 @@ impl CommonArgs {
         Ok(config)
     }
 
-    /// Where the configuration comes from, in words.
+    /// The path of the configuration file, or a text saying that there is none.
     pub fn config_name(&self) -> String {
         match config_file(self.config.as_deref()) {
             Some(path) => path.display().to_string(),
-            None => "none: every setting has its default".to_owned(),
+            None => "none; every setting has its default".to_owned(),
         }
     }
 
-    /// The models.
+    /// Opens the models chosen on the command line, or else the installed set.
     pub fn models(&self, config: &Config) -> Result<Models> {
         self.models.open_in(&config.model_store())
     }
 
-    /// The folder of models asked for, if one was.
+    /// The folder given with `--models`, if any.
     pub fn models_folder(&self) -> Option<&Path> {
         self.models.folder()
     }
 
-    /// Where models come from that another set may take the place of: nowhere, if a
-    /// folder was asked for.
+    /// The store whose current set may change while a service runs. `None` if `--models`
+    /// gave a folder.
     pub fn model_store(&self, config: &Config) -> Option<ModelStore> {
         self.models.folder().is_none().then(|| ModelStore::new(&config.model_store()))
     }
@@ -86,26 +89,26 @@ impl CommonArgs {
     }
 }
 
-/// The configuration's file: the one named, else the system's.
+/// The configuration file to read: `named`, else the system's if it exists.
 pub fn config_file(named: Option<&Path>) -> Option<&Path> {
     let system = Path::new(SYSTEM_CONFIG);
     named.or_else(|| system.exists().then_some(system))
 }
 
-/// The configuration in the file named, else in the system's, else every default.
+/// Reads the file of [`config_file`]; without one, every setting has its default.
 pub fn read_config(named: Option<&Path>) -> Result<Config, ConfigError> {
     config_file(named).map_or_else(|| Ok(Config::default()), Config::read)
 }
 
-/// The camera asked for, else the configuration's.
+/// The URI given with `--camera`, else that of the configuration.
 pub fn camera_uri(given: Option<String>, config: &Config) -> Result<String> {
     given.or_else(|| config.camera.uri.clone()).context(
         "no camera: name one with --camera, or with uri under [camera] in the configuration",
     )
 }
 
-/// The socket of the service that runs: as asked for or configured, else this user's
-/// own where there is one, else the system's.
+/// The socket of the running service: as given or configured, else this user's socket if
+/// it exists, else the system's.
 pub fn service_socket(given: Option<PathBuf>, config: &Config) -> PathBuf {
     let own = config.status_socket();
     let wanted = config.service.status_socket.is_some() || own.exists();
@@ -113,15 +116,16 @@ pub fn service_socket(given: Option<PathBuf>, config: &Config) -> PathBuf {
     given.unwrap_or_else(|| if wanted || !system.is_dir() { own } else { system.join(SOCKET) })
 }
 
-/// Why somebody is no longer let in.
-pub const MUST_ENROLL_AGAIN: &str = "all templates are of another model, and no picture is kept to make them anew from; enroll again";
+/// Warning about people who are no longer recognized after a change of models.
+pub const MUST_ENROLL_AGAIN: &str =
+    "all templates are of another model and no pictures are stored to re-embed; enroll again";
 
-/// Whether there is a gallery: the file, or the copy it is restored from.
+/// Whether a gallery exists: the file, or the copy from which it can be restored.
 pub fn is_begun(file: &Path) -> bool {
     file.exists() || copy_path(file).exists()
 }
 
-/// Opens the gallery and tells what was put right.
+/// Opens the gallery and logs a repair, if one was needed.
 pub fn open_store(file: &Path) -> Result<Store> {
     let store = Store::open(file)?;
     if let Some(repaired) = store.repaired() {
@@ -130,10 +134,11 @@ pub fn open_store(file: &Path) -> Result<Store> {
     Ok(store)
 }
 
-/// The gallery for these models. Templates of other models are made anew from
-/// their crops: for good if `keep`, so that a service starts quickly the next
-/// time, else only in memory, so that looking at a gallery with other models
-/// takes nothing from the service. Whoever has no crop is told of.
+/// Loads the gallery for these models. Templates of other models are re-embedded from
+/// their stored crops. With `keep` the new templates are saved, so that the service starts
+/// quickly the next time. Without it they stay in memory, so that reading a gallery with
+/// other models does not change it for the service. Templates without a crop are left out
+/// with a warning.
 pub fn load_gallery(
     store: &mut Store,
     models: &Models,
@@ -146,7 +151,7 @@ pub fn load_gallery(
         let done = store.re_embed(&id, |crop| recognizer.embed(crop).ok())?;
         let ReEmbedded { renewed, lost, .. } = done;
         if renewed > 0 {
-            log::info!("{renewed} templates of another model made anew from their pictures");
+            log::info!("{renewed} templates of another model re-embedded from stored pictures");
         }
         if !lost.is_empty() {
             log::warn!("{}: {MUST_ENROLL_AGAIN}", lost.join(", "));
@@ -155,8 +160,8 @@ pub fn load_gallery(
     let loaded = store.load_embedding(&id, size, |crop| recognizer.embed(crop).ok())?;
     if loaded.of_other_models > 0 {
         log::warn!(
-            "{} templates are of another model and have no picture to be made anew from; their \
-             people must enroll again (see facelatch people list)",
+            "{} templates are of another model and have no stored picture to re-embed; these \
+             people must be enrolled again (see facelatch people list)",
             loaded.of_other_models
         );
     }

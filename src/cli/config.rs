@@ -1,4 +1,4 @@
-//! `config`: what is configured, what is wrong with it, and what there is.
+//! `config`: prints, checks and documents the configuration.
 
 use super::common_args::config_file;
 use anyhow::Result;
@@ -9,10 +9,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Print, check or begin a configuration
+/// Print or check the configuration, or show an example
 ///
-/// A configuration is a TOML file for --config of all commands. Every setting has a
-/// default, so it has only what is to be otherwise.
+/// The configuration is a TOML file; every command takes it with --config. Every setting
+/// has a default, so the file needs only the settings that differ.
 #[derive(Args)]
 pub struct Config {
     #[command(subcommand)]
@@ -21,30 +21,30 @@ pub struct Config {
 
 #[derive(Subcommand)]
 enum What {
-    /// What holds, and where each setting came from
+    /// Print every effective setting and where it comes from
     Print {
-        /// Configuration file [default: /etc/facelatch/facelatch.toml where there is one, else
-        /// every setting's default]
+        /// Configuration file [default: /etc/facelatch/facelatch.toml if it exists, else
+        /// the default of every setting]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// Print one JSON object: file, config, set (line and column of what the file has)
-        /// and instead (what is used where nothing is set)
+        /// Print one JSON object: file, config, set (line and column of each setting in the
+        /// file) and instead (values used for settings that are not set)
         #[arg(long)]
         json: bool,
     },
-    /// Whether a configuration can be used, and what of it is probably not meant
+    /// Check that a configuration is valid, and warn of likely mistakes
     ///
-    /// Exit code 1 where it cannot be used; advice alone is no failure.
+    /// Exit code 1 if it is invalid; advice alone does not fail the check.
     Check {
-        /// Configuration file [default: /etc/facelatch/facelatch.toml where there is one, else
-        /// every setting's default]
+        /// Configuration file [default: /etc/facelatch/facelatch.toml if it exists, else
+        /// the default of every setting]
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
-        /// The same, as other commands have it
+        /// The same file, as an option like that of other commands
         #[arg(long, value_name = "FILE", conflicts_with = "file")]
         config: Option<PathBuf>,
     },
-    /// Every setting there is with what it means, its range and its default
+    /// Print an example with the meaning, range and default of every setting
     Example,
 }
 
@@ -85,7 +85,7 @@ fn check(out: &mut impl Write, file: Option<&Path>) -> Result<()> {
     };
     writeln!(
         out,
-        "{file}: can be used; {}, {}",
+        "{file}: valid; {}, {}",
         count(effective.set.len(), "setting", "settings"),
         count(advised.len(), "piece of advice", "pieces of advice")
     )?;

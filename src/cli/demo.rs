@@ -1,4 +1,4 @@
-//! `demo`: the main job with nothing attached.
+//! `demo`: the whole pipeline with a simulated camera and relay.
 
 mod scene;
 
@@ -27,31 +27,31 @@ const TITLE: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const FAINT: Style = Style::new().dimmed();
-/// After somebody has left, nobody stands at the door for so long.
+/// Simulated time with an empty scene after each visit.
 const PAUSE: Duration = Duration::from_secs(8);
 
-/// Show the whole of it with nothing attached
+/// Demonstrate the whole door without any hardware
 ///
-/// Two portraits walk up to a simulated camera, small and far, blurred, lit from
-/// one side, and near. Both are refused; one is enrolled and let in, the other, an
-/// impostor now, refused; the first is removed, and both are refused again. Detector, recognizer,
-/// gallery and door are the real ones; only camera and relay are simulated.
-/// Exit code 1 if the door did not do as it should.
+/// Two people, shown as portraits, walk up to a simulated camera: far away, blurred, lit
+/// from one side, and near. At first both are refused. Then one is enrolled and admitted,
+/// and the other is refused as an impostor. Then the first is removed, and both are refused
+/// again. Detector, recognizer, gallery and door are the real ones; only camera and relay
+/// are simulated. Exit code 1 if the door decided wrongly.
 #[derive(Args)]
 pub struct Demo {
-    /// Save what the camera sees as pictures in this folder
+    /// Save the simulated frames as pictures in this folder
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
 }
 
-/// The demo as it goes on.
+/// State of the running demo.
 struct Stage {
     keeper: Doorkeeper,
     now: Duration,
     save: Option<PathBuf>,
     visits: usize,
     slowest: Duration,
-    /// Whether somebody wants to stop: then the gallery goes, too.
+    /// Set by a signal. The demo then ends and deletes its gallery.
     stop: Arc<AtomicBool>,
 }
 
@@ -63,7 +63,7 @@ impl Demo {
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
         let done = self.play(&folder, stop);
-        // The gallery of a demo is nobody's.
+        // The gallery is temporary.
         let _ = std::fs::remove_dir_all(&folder);
         done
     }
@@ -122,7 +122,7 @@ impl Demo {
         )?;
 
         right &= stage.visit(&mut out, &astronaut, "walks up again", true)?;
-        right &= stage.visit(&mut out, &admiral, "tries, an impostor", false)?;
+        right &= stage.visit(&mut out, &admiral, "walks up, an impostor", false)?;
 
         writeln!(out, "\n{TITLE}{name} is removed{TITLE:#}")?;
         store.remove(name)?;
@@ -137,16 +137,16 @@ impl Demo {
             started.elapsed()
         )?;
         if right {
-            writeln!(out, "{GOOD}the door did as it should{GOOD:#}")?;
+            writeln!(out, "{GOOD}every decision was right{GOOD:#}")?;
             return Ok(ExitCode::SUCCESS);
         }
-        writeln!(out, "{BAD}the door did not do as it should{BAD:#}")?;
+        writeln!(out, "{BAD}a decision was wrong{BAD:#}")?;
         Ok(ExitCode::FAILURE)
     }
 }
 
 impl Stage {
-    /// Somebody walks up and leaves; whether the door did as it should.
+    /// Plays one visit. Returns whether the door decided as expected and is locked again.
     fn visit(
         &mut self,
         out: &mut impl Write,
@@ -180,7 +180,7 @@ impl Stage {
                 print(out, moment.at, event)?;
             }
         }
-        // The door locks behind them.
+        // Empty scene: the door must lock again.
         let left = self.now;
         while self.now < left + PAUSE {
             self.now += Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! `detect`: where the faces are.
+//! `detect`: finds the faces in pictures.
 
 use super::image_args::{FaceLine, Pictures};
 use super::model_args::ModelArgs;
@@ -7,10 +7,10 @@ use clap::Args;
 use facelatch::vision::detect::Detector;
 use std::process::ExitCode;
 
-/// Find the faces in pictures: box, score, five landmarks and quality
+/// Find the faces in pictures: bounding box, score, five landmarks and quality
 ///
-/// All in pixels of the picture. Quality is 0 (useless) to 1 (as good as it
-/// gets): that of the weakest of size, sharpness, light and pose.
+/// Coordinates are pixels of the picture. Quality is from 0 (useless) to 1 (perfect):
+/// the lowest of the scores for size, sharpness, brightness and pose.
 #[derive(Args)]
 pub struct Detect {
     #[command(flatten)]

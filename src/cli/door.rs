@@ -1,4 +1,4 @@
-//! `door`: what the running service is told to do.
+//! `door`: sends orders to the running service.
 
 use super::common_args::{read_config, service_socket};
 use anyhow::{Result, bail};
@@ -9,36 +9,37 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Open the door, or change what holds for it
+/// Open the door, change its mode, or give the service another order
 ///
-/// The running service is told through its socket, and who ordered it is in its log.
-/// Exit code 0 once it is done, 1 if the service refuses, with its reason.
+/// Sends the order to the running service through its socket. The service logs who gave
+/// it. Exit code 0 once the order is carried out, 1 with the reason if the service refuses.
 #[derive(Args)]
 pub struct Door {
     #[command(subcommand)]
     order: Order,
-    /// Configuration file of the service [default: /etc/facelatch/facelatch.toml where there is
-    /// one, else every setting's default]
+    /// Configuration file of the service [default: /etc/facelatch/facelatch.toml if it
+    /// exists, else the default of every setting]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Socket of the service [default: that of the configuration, the user's own or the system's]
+    /// Socket of the service [default: from the configuration, else the user's, else the
+    /// system's]
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Subcommand)]
 enum Order {
-    /// Open once, as if somebody known stood there
+    /// Open once, as for a recognized person
     Open,
-    /// Let nobody in, until "normal"; whoever wants to leave may
+    /// Admit nobody until "normal"; people inside can still leave
     Lockdown,
-    /// End lockdown and always open
+    /// Return to normal: end "lockdown" and "always-open"
     Normal,
-    /// Stay open, until "normal" or "lockdown"
+    /// Keep the door open until "normal" or "lockdown"
     AlwaysOpen,
-    /// Let the very first person enroll with the button, for some minutes
+    /// Let the first person enroll with the button, within enroll.first_within
     LocalReset,
-    /// Read the configuration anew
+    /// Reload the configuration
     Reload,
 }
 

@@ -1,4 +1,4 @@
-//! `embed`: faces as unit vectors.
+//! `embed`: prints the embeddings of faces.
 
 use super::image_args::{FaceLine, More, Pictures, chosen};
 use super::model_args::ModelArgs;
@@ -10,12 +10,12 @@ use facelatch::vision::embed::Embedder;
 use facelatch::vision::quality::Quality;
 use std::process::ExitCode;
 
-/// Turn the faces in pictures into embeddings of length one
+/// Compute the embeddings of the faces in pictures, unit vectors
 #[derive(Args)]
 pub struct Embed {
     #[command(flatten)]
     pictures: Pictures,
-    /// Only the face nearest the centre
+    /// Embed only the face nearest the centre of each picture
     #[arg(long)]
     nearest: bool,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `enroll`: somebody new.
+//! `enroll`: adds a person, or templates of a person, to the gallery.
 
 use super::common_args::{CAMERA, CommonArgs, load_gallery, open_store};
 use anyhow::{Context, Result, bail};
@@ -25,24 +25,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// A photo's face must be so many times larger than the next to be the one
-/// that is meant.
+/// The largest face in a photo is enrolled only if its area is at least this many times
+/// that of the second largest.
 const CLEARLY_LARGER: f32 = 2.0;
-/// Smallest face in a photo to look for, pixels: the quality asked for needs
-/// more anyway.
+/// Shorter side of the smallest face to find in a photo, pixels. Smaller faces would not
+/// reach the quality needed for enrolment.
 const SMALLEST_FACE: f32 = 40.0;
 
 /// Enroll somebody from photos or in front of the camera
 ///
-/// Of a name that is already there the new templates are added, if they are of
-/// the same person.
+/// If the name is already enrolled, the new templates are added to it, provided that they
+/// show the same person.
 #[derive(Args)]
 pub struct Enroll {
     /// The person's name
     name: String,
     #[command(flatten)]
     source: Source,
-    /// Views to take of somebody in front of the camera
+    /// Number of views to take in front of the camera
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=MAX_VIEWS as i64))]
     views: u8,
     #[command(flatten)]
@@ -52,20 +52,20 @@ pub struct Enroll {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Source {
-    /// Photos of the person, alone or clearly in front
+    /// Photos of the person, alone or clearly in the foreground
     #[arg(long = "image", value_name = "FILE", num_args = 1..)]
     images: Vec<PathBuf>,
     #[arg(long, value_name = "URI", help = CAMERA)]
     camera: Option<String>,
 }
 
-/// Time to get all views in.
+/// Time limit for taking all views.
 const TIME: Duration = Duration::from_secs(60);
-/// How often to look whether somebody wants to stop.
+/// Interval at which the signal flag is read.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Ends the camera, with whatever program it is, on a signal, or when it keeps
-/// silent beyond all patience.
+/// Interrupts the camera, and the program of a `pipe:` camera, on a signal or after twice
+/// [`TIME`].
 #[derive(Default)]
 struct Watch {
     done: Arc<AtomicBool>,
@@ -73,13 +73,13 @@ struct Watch {
 }
 
 impl Watch {
-    /// Listens to signals. To be called before the camera is opened: a signal in between
-    /// would end us and leave its program behind.
+    /// Registers the signal handlers. Call it before the camera is opened: a signal in
+    /// between would end this process and leave the camera's program running.
     fn begin() -> Result<Self> {
         let watch = Self::default();
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&watch.stop))
-                .context("cannot listen to signals")?;
+                .context("cannot register a signal handler")?;
         }
         Ok(watch)
     }
@@ -98,8 +98,8 @@ impl Watch {
         });
     }
 
-    /// Whether a signal came. Picture files do not wait for anything that could
-    /// be ended, so who takes them must ask.
+    /// Whether a signal came. An `images:` camera cannot be interrupted, so its reader
+    /// must check this.
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -111,7 +111,8 @@ impl Drop for Watch {
     }
 }
 
-/// What enrolling needs to know of everybody else.
+/// The people already enrolled, and the similarity from which two templates count as the
+/// same person.
 struct Known {
     gallery: Gallery,
     same_person: f32,
@@ -127,7 +128,7 @@ impl Enroll {
             None => DetectorSettings { minimum_face: SMALLEST_FACE, ..DetectorSettings::default() },
         };
         let mut recognizer = Recognizer::new(&models, detector)?;
-        // Closed again while the camera looks, so that the service can go on.
+        // The store is closed while the camera runs, so that the service can use it.
         let gallery = load_gallery(&mut open_store(&file)?, &models, &mut recognizer, false)?;
         let same_person = models.thresholds()?.for_pair(SAME_PERSON_RATE).similarity;
         let known = Known { gallery, same_person };
@@ -136,7 +137,7 @@ impl Enroll {
             None => self.of_images(&mut recognizer, &known)?,
         };
         if views.is_empty() {
-            bail!("{}: nothing to enroll from", self.name);
+            bail!("{}: no usable photo; nothing was enrolled", self.name);
         }
         self.keep(&file, &config, &models, &mut recognizer, known.same_person, views)?;
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -152,7 +153,7 @@ impl Enroll {
         views: Vec<(View, Template)>,
     ) -> Result<()> {
         let mut store = open_store(file)?;
-        // Somebody may have been enrolled while the camera looked.
+        // The service may have enrolled somebody in the meantime.
         let gallery = load_gallery(&mut store, models, recognizer, false)?;
         let known = Known { gallery, same_person };
         if let Some(fault) =
@@ -175,7 +176,8 @@ impl Enroll {
         Ok(())
     }
 
-    /// The good photos; one that will not do is told and costs only itself.
+    /// The views of usable photos, and whether any photo was rejected. A rejected photo is
+    /// logged and skipped.
     fn of_images(
         &self,
         recognizer: &mut Recognizer,
@@ -217,26 +219,26 @@ impl Enroll {
         {
             let count = views.len();
             return Ok(Err(format!(
-                "{shown}: {count} faces; cut the photo to the one that is meant"
+                "{shown}: {count} faces of similar size; crop the photo to the person to enroll"
             )));
         }
         let Some(view) = views.into_iter().next() else {
             return Ok(Err(format!(
-                "{shown}: no face found; take a photo of at least {SMALLEST_FACE} pixels of face"
+                "{shown}: no face found; use a photo in which the face is at least {SMALLEST_FACE} pixels wide"
             )));
         };
         let (aspect, score) = view.quality.weakest();
         let Some(template) = view.template.clone().filter(|_| score >= WORTH_ENROLLING) else {
             let (got, needed) = (score * 100.0, WORTH_ENROLLING * 100.0);
             return Ok(Err(format!(
-                "{shown}: quality {got:.0} %, at least {needed:.0} % is needed: {}",
+                "{shown}: quality {got:.0} %, but at least {needed:.0} % is needed: {}",
                 aspect.advice()
             )));
         };
         if !before.iter().all(|(_, other)| {
             other.similarity(&template).is_ok_and(|same| same >= known.same_person)
         }) {
-            return Ok(Err(format!("{shown}: shows somebody else than the photos before it")));
+            return Ok(Err(format!("{shown}: shows a different person than the photos before it")));
         }
         if let Some(fault) = self.stands_against(&template, known) {
             return Ok(Err(format!("{shown}: {fault}")));
@@ -244,19 +246,20 @@ impl Enroll {
         Ok(Ok((view, template)))
     }
 
-    /// Why this cannot be the person of that name.
+    /// Why the template cannot be enrolled under this name: it is similar to somebody else,
+    /// or not similar to the person already enrolled under it.
     fn stands_against(&self, template: &Template, known: &Known) -> Option<String> {
         let name = self.name.trim();
         let best = known.gallery.best(template)?;
         if best.name != name && best.similarity >= known.same_person {
             return Some(format!(
-                "looks like {}, who is already enrolled (similarity {:.3}); use that name, or remove them first",
+                "looks like {}, who is already enrolled (similarity {:.3}); use that name, or remove that person first",
                 best.name, best.similarity
             ));
         }
         let own = known.gallery.best_of(name, template)?;
         (own < known.same_person).then(|| {
-            format!("does not look like the {name} who is enrolled (similarity {own:.3}); use another name")
+            format!("does not look like {name} as already enrolled (similarity {own:.3}); use another name")
         })
     }
 
@@ -269,7 +272,7 @@ impl Enroll {
     ) -> Result<Vec<(View, Template)>> {
         let mut enrolment = Enrolment::new(EnrollSettings {
             views: usize::from(self.views),
-            // Whoever reads what is asked may turn as they like.
+            // No poses are required: the views may be of any pose.
             poses: Poses::new(),
             time: TIME,
             same_person: known.same_person,

@@ -1,4 +1,4 @@
-//! `identify`: who is in a picture.
+//! `identify`: finds the people in pictures by the gallery.
 
 use super::common_args::{CommonArgs, is_begun, load_gallery, open_store};
 use super::image_args::{FaceLine, More, Pictures};
@@ -8,10 +8,10 @@ use facelatch::access::gallery::Gallery;
 use facelatch::vision::recognizer::Recognizer;
 use std::process::ExitCode;
 
-/// Say who is in pictures, by the gallery
+/// Identify the people in pictures by the gallery
 ///
-/// The similarity is to the most similar person, whether or not it is enough
-/// for the false accept rate of the configuration.
+/// The similarity is that to the most similar person. The name is printed only if the
+/// similarity reaches the threshold for the false accept rate of the configuration.
 #[derive(Args)]
 pub struct Identify {
     #[command(flatten)]
@@ -26,7 +26,7 @@ impl Identify {
         let models = self.site.models(&config)?;
         let mut recognizer = Recognizer::new(&models, self.pictures.detector())?;
         let file = config.gallery_file();
-        // Looking must not begin a gallery.
+        // This command only reads: it must not create a gallery.
         let gallery = if is_begun(&file) {
             load_gallery(&mut open_store(&file)?, &models, &mut recognizer, false)?
         } else {

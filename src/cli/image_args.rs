@@ -1,5 +1,5 @@
-//! What `detect`, `embed` and `identify` share: which pictures to read and how
-//! results are printed.
+//! Shared by `detect`, `embed` and `identify`: arguments for pictures, reading them, and
+//! printing results.
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
@@ -18,16 +18,16 @@ use std::process::ExitCode;
 
 const NAME: Style = AnsiColor::Green.on_default().bold();
 
-/// Which pictures to look at, and for how small faces.
+/// The pictures to process, the output format and the smallest face.
 #[derive(Args)]
 pub struct Pictures {
-    /// JPEG or PNG files, or folders of them
+    /// JPEG or PNG files, or folders of such files
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
-    /// Print JSON Lines, one object an image
+    /// Print JSON Lines, one object per image
     #[arg(long)]
     json: bool,
-    /// Shorter side of the smallest face to look for, pixels
+    /// Shorter side of the smallest face to find, pixels
     #[arg(long, default_value_t = 40.0, value_parser = minimum_face, value_name = "PIXELS")]
     minimum_face: f32,
 }
@@ -35,11 +35,11 @@ pub struct Pictures {
 fn minimum_face(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(side) if (12.0..=10_000.0).contains(&side) => Ok(side),
-        _ => Err("expected pixels from 12 to 10000".to_owned()),
+        _ => Err("expected a number of pixels from 12 to 10000".to_owned()),
     }
 }
 
-/// A face as it is printed.
+/// A face as printed in text and JSON. Coordinates are pixels of the picture.
 #[derive(Serialize)]
 pub struct FaceLine {
     #[serde(rename = "box")]
@@ -51,26 +51,27 @@ pub struct FaceLine {
     more: More,
 }
 
-/// What a command adds to a face.
+/// The part of a face's output that depends on the command.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub enum More {
-    /// Nothing: `detect`.
+    /// `detect`: no further fields.
     Nothing {},
-    /// `embed`.
+    /// `embed`: a unit vector.
     Embedding { embedding: Vec<f32> },
-    /// `identify`: the person, or nobody; the similarity to the most similar.
+    /// `identify`: the name if the threshold is reached, and the cosine similarity to the
+    /// most similar person, if there is one.
     Name { name: Option<String>, similarity: Option<f32> },
 }
 
 impl FaceLine {
-    /// A face of the frame.
+    /// A face of `detect`. Measures the quality on the aligned face.
     pub fn new(frame: &Frame, face: &Face) -> Self {
         let quality = Quality::measure(face, &align(frame, &face.landmarks)).score();
         Self::with(face, quality, More::Nothing {})
     }
 
-    /// A face with what a command knows of it.
+    /// A face with a quality from 0 to 1 and the fields of one command.
     pub fn with(face: &Face, quality: f32, more: More) -> Self {
         let rect = face.rect;
         Self {
@@ -97,13 +98,16 @@ enum ImageLine<'a> {
 }
 
 impl Pictures {
-    /// How to look for faces.
+    /// Detector settings for the smallest face asked for.
     pub fn detector(&self) -> DetectorSettings {
         DetectorSettings { minimum_face: self.minimum_face, ..DetectorSettings::default() }
     }
 
-    /// Looks at each picture and prints what `look` finds. A picture that cannot
-    /// be read costs only itself, and exit code 1.
+    /// Calls `look` on each picture and prints the result. A picture that cannot be read
+    /// is reported and skipped; the exit code is then 1.
+    ///
+    /// # Errors
+    /// An error of `look`, or of writing to standard output.
     pub fn each(&self, mut look: impl FnMut(&Frame) -> Result<Vec<FaceLine>>) -> Result<ExitCode> {
         let mut failed = false;
         let mut out = anstream::stdout().lock();
@@ -157,8 +161,8 @@ impl Pictures {
     }
 }
 
-/// For those who wait while the results go elsewhere; where they are seen, they
-/// are progress enough.
+/// Shows a progress bar only if standard error is a terminal and standard output is not.
+/// On a terminal the results themselves show the progress.
 fn progress(pictures: usize) -> Result<ProgressBar> {
     if pictures < 2 || std::io::stdout().is_terminal() || !std::io::stderr().is_terminal() {
         return Ok(ProgressBar::hidden());
@@ -187,13 +191,14 @@ fn print_face(out: &mut impl Write, face: &FaceLine) -> std::io::Result<()> {
             writeln!(out, "  {NAME}{name}{NAME:#}  similarity {similarity:.3}")
         }
         More::Name { name: None, similarity: Some(similarity) } => {
-            writeln!(out, "  nobody known  similarity {similarity:.3}")
+            writeln!(out, "  unknown  similarity {similarity:.3}")
         }
-        More::Name { name: None, similarity: None } => writeln!(out, "  nobody known"),
+        More::Name { name: None, similarity: None } => writeln!(out, "  unknown"),
     }
 }
 
-/// A file as it is, or the pictures in a folder, in order.
+/// A file itself, or the pictures in a folder sorted by path. The second value is an error
+/// message for a folder that cannot be read or contains no picture.
 fn expand(given: &Path) -> (Vec<PathBuf>, Option<String>) {
     if !given.is_dir() {
         return (vec![given.to_owned()], None);
@@ -215,14 +220,14 @@ fn expand(given: &Path) -> (Vec<PathBuf>, Option<String>) {
     files.sort();
     let fault = files.is_empty().then(|| {
         format!(
-            "{}: no picture in this folder ({others} other files); pictures end in .jpg, .jpeg or .png",
+            "{}: no picture in this folder ({others} other files); picture files end in .jpg, .jpeg or .png",
             given.display()
         )
     });
     (files, fault)
 }
 
-/// The faces of a portrait: all, or only the one nearest the centre.
+/// All faces of a picture, or only the one nearest the centre.
 pub fn chosen<'f>(faces: &'f [Face], frame: &Frame, nearest: bool) -> Vec<&'f Face> {
     if nearest {
         nearest_center(faces, frame).into_iter().collect()

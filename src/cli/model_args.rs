@@ -1,4 +1,4 @@
-//! Which models a command works with, and in which arithmetic.
+//! Arguments that choose the models and their arithmetic.
 
 use anyhow::Result;
 use clap::Args;
@@ -9,13 +9,13 @@ use facelatch::nn::Precision;
 use facelatch::storage::models::{BUILT_IN, ModelStore};
 use std::path::{Path, PathBuf};
 
-/// A folder of models, those installed, or those built in.
+/// The model set to use: a folder, the installed set, or the built-in set.
 #[derive(Args)]
 pub struct ModelArgs {
-    /// Folder of models, or built-in [default: those installed, else those built in]
+    /// Folder of models, or built-in [default: the installed set, else the built-in set]
     #[arg(long = "models", value_name = "DIR", global = true)]
     folder: Option<PathBuf>,
-    /// Arithmetic of the networks; the models must be made for it
+    /// Arithmetic of the networks; the model set must support it
     #[arg(
         long,
         global = true,
@@ -26,13 +26,13 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// Reads them and holds each against its digest. Those installed are looked for
-    /// where the default configuration has them.
+    /// Reads the models and checks each against its digest. Installed sets are looked for
+    /// in the model store of the default configuration.
     pub fn open(&self) -> Result<Models> {
         self.open_in(&Config::default().model_store())
     }
 
-    /// The same with this folder of installed sets.
+    /// Like [`Self::open`], with `store` as the folder of installed sets.
     pub fn open_in(&self, store: &Path) -> Result<Models> {
         let models = match &self.folder {
             Some(folder) if folder.as_os_str() == BUILT_IN => Models::built_in()?,
@@ -42,12 +42,12 @@ impl ModelArgs {
         Ok(models.in_precision(self.precision))
     }
 
-    /// The folder asked for, if one was.
+    /// The folder given with `--models`, if any.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
     }
 
-    /// The arithmetic asked for.
+    /// The arithmetic given with `--precision`, or the default.
     pub fn precision(&self) -> Precision {
         self.precision
     }

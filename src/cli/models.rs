@@ -1,4 +1,4 @@
-//! `models`: the sets of models on this device.
+//! `models`: manages the model sets on this device.
 
 use super::common_args::{CommonArgs, MUST_ENROLL_AGAIN};
 use anyhow::{Context, Result, bail};
@@ -14,11 +14,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// List, verify, install or roll back sets of models
+/// List, verify, install or roll back model sets
 ///
-/// An installed set takes the place of the one in use, also under a `run` that goes
-/// on, and the one before is kept. Everybody enrolled is carried over by the pictures
-/// kept of them.
+/// `install` replaces the set in use, and a running service switches to it. The previous
+/// set is kept. Enrolled people are re-embedded from their stored pictures.
 #[derive(Args)]
 pub struct Models {
     #[command(subcommand)]
@@ -29,28 +28,29 @@ pub struct Models {
 
 #[derive(Subcommand)]
 enum What {
-    /// Every set: which is used, which was before
+    /// List every set and show which is current and which is previous
     List {
-        /// Print JSON Lines, one object a set
+        /// Print JSON Lines, one object per set
         #[arg(long)]
         json: bool,
     },
-    /// Check digests, shapes, thresholds and self-test of sets
+    /// Check the digests, shapes, thresholds and self-test of sets
     Verify {
-        /// As `list` shows them [default: the one in use; with --models that folder]
+        /// Names as shown by `list` [default: the set in use, or the folder given with
+        /// --models]
         sets: Vec<String>,
-        /// Print JSON Lines, one object a set
+        /// Print JSON Lines, one object per set
         #[arg(long)]
         json: bool,
     },
-    /// Check a set, make everybody's templates anew, and use it from now on
+    /// Check a set, re-embed all templates with it, and make it the current set
     ///
-    /// Whatever goes wrong, the set in use stays in use.
+    /// If anything fails, the set in use stays in use.
     Install {
-        /// A folder with manifest.toml, a tar of one, or - for a tar on standard input
+        /// Folder with manifest.toml, tar file of one, or - for a tar on standard input
         set: PathBuf,
     },
-    /// Go back to the set that was used before
+    /// Return to the previous set
     Rollback,
 }
 
@@ -82,7 +82,9 @@ impl Models {
         let config = self.site.config()?;
         let store = ModelStore::new(&config.model_store());
         if self.site.models_folder().is_some() && !matches!(self.what, What::Verify { .. }) {
-            bail!("--models says which folder to verify; name the installed sets with --store");
+            bail!(
+                "--models only works with verify; name the folder of installed sets with --store"
+            );
         }
         let gallery = config.gallery_file();
         let precision = self.site.precision();
@@ -138,7 +140,7 @@ impl Models {
                 verified(&folder.display().to_string(), check_folder(folder, precision))?;
             }
             Some(_) if sets.is_empty() => verified(BUILT_IN, store.check(BUILT_IN, precision))?,
-            Some(_) => bail!("name sets or a folder with --models, not both"),
+            Some(_) => bail!("name either sets or a folder with --models, not both"),
             None if sets.is_empty() => {
                 let current = store.pointer()?.current;
                 verified(&current, store.check(&current, precision))?;
@@ -157,7 +159,7 @@ fn list(out: &mut impl Write, store: &ModelStore, json: bool) -> Result<()> {
     let Pointer { current, previous } = store.pointer()?;
     let mut names = store.names()?;
     names.push(BUILT_IN.to_owned());
-    // One that is pointed to and gone must not go unseen.
+    // Also list a current or previous set whose folder is missing.
     for name in [Some(&current), previous.as_ref()].into_iter().flatten() {
         if !names.contains(name) {
             names.push(name.clone());
@@ -204,7 +206,7 @@ fn print_verified(out: &mut impl Write, line: &VerifyLine<'_>, json: bool) -> Re
     }
     match line {
         VerifyLine::Whole { set, files, selftest } => {
-            writeln!(out, "{set}  {files} files as they should be, {}", tested(selftest.as_ref()))?;
+            writeln!(out, "{set}  {files} files verified, {}", tested(selftest.as_ref()))?;
         }
         VerifyLine::Failed { set, error } => log::error!("{set}: {error}"),
     }
@@ -213,10 +215,10 @@ fn print_verified(out: &mut impl Write, line: &VerifyLine<'_>, json: bool) -> Re
 
 fn tested(report: Option<&Report>) -> String {
     report.map_or_else(
-        || "no self-test in it".to_owned(),
+        || "no self-test included".to_owned(),
         |Report { vectors, cosine, landmarks }| {
             format!(
-                "self-test of {vectors} pictures passed: cosine {cosine:.4}, landmarks within {landmarks:.2} px"
+                "self-test passed on {vectors} pictures: cosine {cosine:.4}, landmarks within {landmarks:.2} px"
             )
         },
     )
@@ -230,14 +232,14 @@ fn tell(out: &mut impl Write, told: &Told<'_>) -> std::io::Result<()> {
         }
         Told::Placed(_) => {}
         Told::ReEmbedded(ReEmbedded { renewed, lost, .. }) => {
-            writeln!(out, "gallery   {renewed} templates made anew from their pictures")?;
+            writeln!(out, "gallery   {renewed} templates re-embedded from stored pictures")?;
             if !lost.is_empty() {
                 log::warn!("{}: {MUST_ENROLL_AGAIN}", lost.join(", "));
             }
         }
         Told::Switched(Pointer { current, previous }) => {
             let before = previous.as_deref().unwrap_or(BUILT_IN);
-            writeln!(out, "in use    {current}; before it {before}")?;
+            writeln!(out, "in use    {current}; previous {before}")?;
         }
     }
     out.flush()

@@ -1,13 +1,14 @@
-//! What the running service shows of itself, in a form that people read.
+//! Prints the status of the running service as text.
 
 use facelatch::service::stage_times::Spread;
 use facelatch::service::status::{ClockNow, Snapshot};
 use std::io::{self, Write};
 
-/// A service refreshes what it shows every second; after so many it hangs.
+/// Age of the status, seconds, from which the service counts as hung. It refreshes its
+/// status every second.
 const STALE: f64 = 10.0;
 
-/// Shows it, the door first.
+/// Prints a status, the door first.
 pub fn print(out: &mut impl Write, now: &Snapshot) -> io::Result<()> {
     let door = &now.door;
     writeln!(out, "door         {}, mode {}, leaf {}", door.state, door.mode, door.leaf)?;
@@ -15,12 +16,12 @@ pub fn print(out: &mut impl Write, now: &Snapshot) -> io::Result<()> {
         writeln!(out, "  ALARM      {alarm}")?;
     }
     if now.age_s >= STALE {
-        writeln!(out, "  STALE      the service said this {} ago", time(now.age_s))?;
+        writeln!(out, "  STALE      the service last reported {} ago", time(now.age_s))?;
     }
     let camera = &now.camera;
     writeln!(
         out,
-        "camera       {} for {}; {} frames, {} passed over, {} not readable",
+        "camera       {} for {}; {} frames, {} dropped, {} unreadable",
         camera.state,
         time(camera.since_s),
         camera.frames,
@@ -34,7 +35,7 @@ pub fn print(out: &mut impl Write, now: &Snapshot) -> io::Result<()> {
         ClockNow::Unneeded => {}
         ClockNow::Trusted => writeln!(out, "clock        trusted")?,
         ClockNow::Unsure => {
-            writeln!(out, "clock        not trusted; schedules fall to their rules")?;
+            writeln!(out, "clock        not trusted; groups follow clock_unsure")?;
         }
     }
     let watchdog = &now.watchdog;
@@ -48,7 +49,7 @@ pub fn print(out: &mut impl Write, now: &Snapshot) -> io::Result<()> {
     let motion = &now.motion;
     writeln!(
         out,
-        "looked at    {:.1} % of {} frames; the rest showed nothing new",
+        "processed    {:.1} % of {} frames; the others showed no change",
         motion.share * 100.0,
         motion.frames
     )?;
@@ -84,9 +85,9 @@ pub fn print(out: &mut impl Write, now: &Snapshot) -> io::Result<()> {
     )
 }
 
-/// A time by its two largest units.
+/// A duration in seconds as text, in its two largest units.
 fn time(seconds: f64) -> String {
-    // Saturates; what is no number is 0.
+    // The cast saturates, and NaN becomes 0.
     let whole = seconds as u64;
     let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
     match (days, hours, minutes) {

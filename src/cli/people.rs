@@ -1,4 +1,4 @@
-//! `people`: who is enrolled.
+//! `people`: manages the people enrolled.
 
 use super::common_args::{CommonArgs, is_begun, open_store};
 use anyhow::{Context, Result, bail};
@@ -12,8 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// List, show, rename, remove, export or import the people enrolled, and say who is
-/// an administrator and in which group
+/// Manage the people enrolled: names, groups, administrators, export and import
 #[derive(Args)]
 pub struct People {
     #[command(subcommand)]
@@ -24,69 +23,69 @@ pub struct People {
 
 #[derive(Subcommand)]
 enum What {
-    /// Everybody, by name
+    /// List everybody, sorted by name
     List {
-        /// Print JSON Lines, one object a person
+        /// Print JSON Lines, one object per person
         #[arg(long)]
         json: bool,
     },
-    /// One person
+    /// Show one person
     Show {
-        /// As `list` shows it
+        /// Name as shown by `list`
         name: String,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
-        /// Write the pictures behind the templates into this folder
+        /// Write the stored pictures of the person to this folder
         #[arg(long, value_name = "DIR")]
         save: Option<PathBuf>,
     },
-    /// Give a person another name
+    /// Rename a person
     Rename {
-        /// As `list` shows it
+        /// Name as shown by `list`
         name: String,
-        /// The new one
+        /// New name
         new_name: String,
     },
-    /// Let a person have others enrolled at the door, or no longer
+    /// Make a person an administrator, who may enroll others at the door
     Admin {
-        /// As `list` shows it
+        /// Name as shown by `list`
         name: String,
-        /// No longer
+        /// Revoke it
         #[arg(long)]
         off: bool,
     },
-    /// Put a person into a group, whose hours are set under [groups] in the configuration
+    /// Move a person to a group; [groups] in the configuration sets its hours
     Group {
-        /// As `list` shows it
+        /// Name as shown by `list`
         name: String,
-        /// The group
+        /// Name of the group
         group: String,
     },
     /// Remove people with all their templates and pictures
     Remove {
-        /// As `list` shows them
+        /// Names as shown by `list`
         #[arg(required = true)]
         names: Vec<String>,
     },
-    /// Write people into a gallery file of their own
+    /// Write people to a new gallery file
     ///
-    /// It holds templates and pictures of faces in the clear: keep it as safe as
+    /// The file holds templates and pictures of faces unencrypted: keep it as safe as
     /// the gallery itself.
     Export {
-        /// The new file
+        /// File to create
         file: PathBuf,
-        /// Whom [default: everybody]
+        /// People to export [default: everybody]
         names: Vec<String>,
     },
-    /// Add the people of an exported file
+    /// Add the people of an exported file to the gallery
     Import {
-        /// What `export` wrote
+        /// File written by `export`
         file: PathBuf,
     },
 }
 
-/// A person as printed.
+/// A person as printed in JSON. `pictures` counts the templates with a stored picture.
 #[derive(Serialize)]
 struct PersonLine<'a> {
     id: u32,
@@ -118,12 +117,12 @@ impl<'a> From<&'a Person> for PersonLine<'a> {
 impl People {
     pub fn run(self) -> Result<ExitCode> {
         let file = self.site.config()?.gallery_file();
-        // Neither looking nor changing what is not there must begin a gallery.
+        // Only `import` may create a gallery.
         if !matches!(self.what, What::Import { .. }) && !is_begun(&file) {
             if matches!(self.what, What::List { .. }) {
                 return Ok(ExitCode::SUCCESS);
             }
-            bail!("{}: there is no gallery yet; enroll somebody first", file.display());
+            bail!("{}: no gallery yet; enroll somebody first", file.display());
         }
         let open = || open_store(&file);
         let mut out = anstream::stdout().lock();
@@ -145,8 +144,8 @@ impl People {
             What::Admin { name, off } => open()?.set_administrator(&name, !off)?,
             What::Group { name, group } => open()?.set_group(&name, &group)?,
             What::Remove { names } => {
-                // All of them before a word is said: nobody may stay because a
-                // reader has gone.
+                // Remove everybody before printing: a closed pipe must not leave somebody
+                // enrolled.
                 let mut store = open()?;
                 let done: Vec<_> = names.iter().map(|name| store.remove(name)).collect();
                 let mut code = ExitCode::SUCCESS;
@@ -154,7 +153,7 @@ impl People {
                     match result {
                         Ok(person) => {
                             let Person { name, templates, .. } = person;
-                            writeln!(out, "{name} removed, {templates} templates")?;
+                            writeln!(out, "{name}: removed with {templates} templates")?;
                         }
                         Err(error) => {
                             code = ExitCode::FAILURE;
@@ -169,12 +168,12 @@ impl People {
                 writeln!(out, "{count} people written to {}", file.display())?;
             }
             What::Import { file } => {
-                // First: one that is not there must not begin a gallery either.
+                // Open the file first: if it is missing, no gallery must be created.
                 let export = Export::open(&file)?;
                 let (added, taken) = open()?.import(&export)?;
                 writeln!(out, "{added} people added")?;
                 for name in &taken {
-                    log::error!("{name:?}: somebody of that name is already enrolled; left out");
+                    log::error!("{name:?}: this name is already enrolled; skipped");
                 }
                 if !taken.is_empty() {
                     return Ok(ExitCode::FAILURE);
@@ -209,7 +208,7 @@ fn save_pictures(store: &Store, person: &Person, folder: &Path) -> Result<()> {
     for (at, crop) in store.crops(person.id)?.iter().enumerate() {
         let path = folder.join(format!("person-{:04}-{:02}.png", person.id.0, at + 1));
         let png = picture::encode_png(crop.frame())?;
-        // Faces are nobody else's business.
+        // Pictures of faces are personal data: only the owner may read them.
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         options

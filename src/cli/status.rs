@@ -1,4 +1,4 @@
-//! `status`: what the door does now, and what it works with.
+//! `status`: shows the state of the door, models, thresholds and gallery.
 
 use super::common_args::{CommonArgs, is_begun, open_store, service_socket};
 use super::now;
@@ -11,14 +11,16 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Show what the door does now, models, thresholds and gallery
+/// Show the state of the door, models, thresholds and gallery
 ///
-/// The service is asked through its socket. Where none runs, the rest is shown.
+/// The state of the door comes from the running service through its socket. Without a
+/// service, the command shows the rest.
 #[derive(Args)]
 pub struct Status {
     #[command(flatten)]
     site: CommonArgs,
-    /// Socket of the service [default: that of the configuration, the user's own or the system's]
+    /// Socket of the service [default: from the configuration, else the user's, else the
+    /// system's]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Print one JSON object
@@ -28,9 +30,9 @@ pub struct Status {
 
 #[derive(Serialize)]
 struct Shown {
-    /// Nothing where no service answers.
+    /// `None` if no service answers.
     service: Option<Box<Snapshot>>,
-    /// Why it does not.
+    /// Why no service answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     service_error: Option<String>,
     version: &'static str,
@@ -71,7 +73,7 @@ impl Status {
         let file = config.gallery_file();
         let recognizer = models.recognizer_id()?;
         let embedding_size = models.recognizer()?.embedding_size;
-        // Looking must not begin a gallery.
+        // This command only reads: it must not create a gallery.
         let (people, templates, other) = if is_begun(&file) {
             let loaded = open_store(&file)?.load(&recognizer, embedding_size)?;
             (loaded.gallery.people(), loaded.gallery.templates(), loaded.of_other_models)
@@ -119,14 +121,14 @@ fn print(out: &mut impl Write, shown: &Shown) -> std::io::Result<()> {
     match &shown.service {
         Some(service) => now::print(out, service)?,
         None => {
-            let why = shown.service_error.as_deref().unwrap_or("it does not say how it is");
+            let why = shown.service_error.as_deref().unwrap_or("its reply holds no status");
             writeln!(out, "service      none: {why}")?;
         }
     }
     writeln!(out, "facelatch    {}", shown.version)?;
     writeln!(
         out,
-        "models       {}, recognizer {}, embeddings of {}",
+        "models       {}, recognizer {}, embedding size {}",
         shown.models, shown.recognizer, shown.embedding_size
     )?;
     writeln!(
@@ -146,7 +148,7 @@ fn print(out: &mut impl Write, shown: &Shown) -> std::io::Result<()> {
     }
     writeln!(
         out,
-        "this door    false accepts {:.0e} an attempt: similarity {:.3}{}",
+        "this door    false accept rate {:.0e} per attempt: similarity {:.3}{}",
         shown.false_accept_rate,
         shown.similarity,
         mark(shown.extrapolated)

@@ -1,5 +1,5 @@
-//! Output that never makes the door wait: a thread writes it, and what it cannot
-//! keep up with is dropped and counted.
+//! Output that never blocks the door: a thread writes it. If the thread cannot keep up,
+//! writes are dropped and counted.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-/// Lines that may wait for a reader who has stopped reading.
+/// Capacity of the queue, in writes.
 const WAITING: usize = 1024;
 
-/// The near end of an output.
+/// The sending end of an output. Its writes never block and never fail.
 #[derive(Clone)]
 pub struct StdoutWriter {
     sender: SyncSender<Message>,
@@ -23,7 +23,10 @@ enum Message {
 }
 
 impl StdoutWriter {
-    /// An output whose far end is written by a thread of its own.
+    /// Starts a thread that writes to `to`.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
     pub fn new(to: impl Write + Send + 'static) -> std::io::Result<Self> {
         let (sender, receiver) = sync_channel(WAITING);
         let lost = Arc::new(AtomicUsize::new(0));
@@ -34,7 +37,7 @@ impl StdoutWriter {
         Ok(Self { sender, lost })
     }
 
-    /// Waits until all is written, but not for ever.
+    /// Waits until everything is written and flushed, for at most `patience`.
     pub fn finish(&self, patience: Duration) {
         let (done, written) = sync_channel(1);
         if self.sender.try_send(Message::Flush(done)).is_ok() {
@@ -45,7 +48,7 @@ impl StdoutWriter {
 
 fn write_all(receiver: &Receiver<Message>, mut to: impl Write, lost: &AtomicUsize) {
     for message in receiver {
-        // Whoever read this may have gone; the door goes on.
+        // The reader may be gone: write errors are ignored, and the door keeps working.
         match message {
             Message::Text(text) => drop(to.write_all(&text)),
             Message::Flush(done) => {
@@ -55,7 +58,7 @@ fn write_all(receiver: &Receiver<Message>, mut to: impl Write, lost: &AtomicUsiz
         }
         let lost = lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            log::warn!("{lost} lines of output were lost: nobody read them in time");
+            log::warn!("{lost} lines of output were lost: the reader was too slow");
         }
     }
 }
@@ -78,7 +81,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// Blocks until it is let go, then keeps what it gets.
+    /// Blocks until the gate is released, then stores everything written.
     #[derive(Clone, Default)]
     struct Stalled {
         gate: Arc<Mutex<()>>,

@@ -1,65 +1,65 @@
-//! From the similarity of two faces to how much it speaks for one person: the
-//! logarithm of a likelihood ratio, by a straight line (Brümmer and du Preez,
-//! "Application-independent evaluation of speaker detection", 2006).
+//! Likelihood ratios: converts the similarity of two faces to the logarithm of the
+//! likelihood ratio "same person" to "different people", by a straight line (Brümmer and
+//! du Preez, "Application-independent evaluation of speaker detection", 2006).
 //!
-//! A ratio says nothing of how often strangers come to the door: whoever decides adds
-//! the logarithm of the odds before the comparison. [`Weighing`] does, from the false
-//! accept rate that is asked for and the number of templates compared with.
+//! The ratio does not depend on how often strangers come to the door. The decision has to
+//! add the logarithm of the prior odds. [`Weighing`] does this, from the requested false
+//! accept rate and the number of templates in the gallery.
 
 use crate::models::threshold::Threshold;
 use serde::{Deserialize, Serialize};
 
-/// To be told once where a set of models has no likelihood ratio.
-pub const NOT_MEASURED: &str = "these models have no likelihood ratio, so that votes alone decide; \
+/// Warning for a model set without a likelihood ratio, to be logged once.
+pub const NOT_MEASURED: &str = "these models have no likelihood ratio, so only votes decide; \
      measure it with facelatch-tools calibrate --select";
 
 /// `[recognizer.likelihood]` of the manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Likelihood {
-    /// Natural logarithm of the ratio gained a unit of similarity; positive.
+    /// Slope of the line: natural logarithm of the ratio per unit of similarity; positive.
     pub slope: f64,
     /// Natural logarithm of the ratio at similarity 0.
     pub offset: f64,
-    /// Below this similarity there were too few faces to say more, so that the ratio
-    /// is the one here.
+    /// Lower end of the line, a similarity. Below it there was too little data, so the
+    /// ratio stays the same.
     pub lowest: f64,
-    /// The same above this one, and above it the ratios of pairs of two people would be
-    /// more than 1 on average, so that they would promise too much.
+    /// Upper end of the line, a similarity. Above it there was too little data, and the
+    /// mean ratio of impostor pairs would exceed 1, which would overstate the evidence.
     pub highest: f64,
-    /// Which photos of whom.
+    /// Description of the data set.
     pub data: String,
-    /// People in it.
+    /// Number of people.
     pub people: usize,
-    /// Photos in it in which a face was found.
+    /// Number of photos in which a face was found.
     pub photos: usize,
-    /// Pairs of photos of one person.
+    /// Number of pairs of photos of one person.
     pub genuine_pairs: u64,
-    /// Pairs of photos of two people.
+    /// Number of pairs of photos of different people.
     pub impostor_pairs: u64,
-    /// Cost of the ratios on these pairs, bits: 0 for an oracle, 1 for ratios that
-    /// say nothing.
+    /// Cost of the ratios on these pairs (Cllr), bits: 0 for perfect ratios, 1 for
+    /// uninformative ones.
     pub cllr: f64,
 }
 
 impl Likelihood {
-    /// Natural logarithm of how many times more often one person's faces are as alike
-    /// as this than two people's. Never falls as the similarity rises; of no number it
-    /// is the lowest.
+    /// Natural logarithm of the likelihood ratio of a similarity: how many times more often
+    /// faces of one person than faces of two people have it. Never decreases with the
+    /// similarity. NaN gives the lowest value.
     pub fn log_ratio(&self, similarity: f32) -> f64 {
         self.slope * between([self.lowest, self.highest], similarity) + self.offset
     }
 
-    /// What a door that compares with so many templates makes of a similarity, and how
-    /// much evidence it asks for.
+    /// The log likelihood ratio and the evidence needed for a door with `templates`
+    /// templates and a false accept rate per attempt.
     ///
-    /// Of somebody else's face the ratio to a template is 1 on average; that it, or any
-    /// product of such ratios over frames, each given those before, ever reaches `t` has
-    /// a probability of at most `1 / t`, however long they try (Ville 1939; Wald,
-    /// "Sequential Tests of Statistical Hypotheses", 1945). Over `n` templates the false
-    /// accept rate an attempt `a` is so held by `t = n / a`. No more is asked than the
-    /// line can give, for ratios beyond it were not measured; and no less than what a
-    /// similarity at the door's threshold brings.
+    /// For an impostor the expected ratio to one template is 1. The probability that the
+    /// ratio, or the running product of such ratios over frames, each conditional on the
+    /// frames before, ever reaches `t` is therefore at most `1 / t`, however long the
+    /// impostor tries (Ville 1939; Wald, "Sequential Tests of Statistical Hypotheses",
+    /// 1945). With `n` templates, `t = n / a` keeps the false accept rate per attempt below
+    /// `a`. The evidence needed is at most the highest value of the line, because higher
+    /// ratios were not measured, and at least that of a similarity at the threshold.
     pub fn weighing(
         &self,
         threshold: Threshold,
@@ -67,31 +67,34 @@ impl Likelihood {
         templates: usize,
     ) -> Weighing {
         let highest = self.log_ratio(1.0);
-        // Written so that a rate of nonsense asks for all there is.
+        // Written so that an invalid rate needs the highest value.
         let odds = (templates.max(1) as f64).ln() - false_accept_rate.ln();
         let needed = odds.min(highest).max(self.log_ratio(threshold.similarity));
         let Self { slope, offset, lowest, highest, .. } = *self;
         Weighing { slope, offset, lowest, highest, needed }
     }
 
-    /// What is wrong with it, if anything is.
+    /// Checks the values of a manifest.
+    ///
+    /// # Errors
+    /// A message with the key that is invalid.
     pub(crate) fn check(&self) -> Result<(), String> {
         let Self { slope, offset, lowest, highest, cllr, .. } = self;
         if !(slope.is_finite() && *slope > 0.0 && offset.is_finite()) {
-            return Err("slope must be positive, and it and offset finite".to_owned());
+            return Err("slope must be positive, and slope and offset finite".to_owned());
         }
         let cosine = |value: &f64| (-1.0..=1.0).contains(value);
         if !(cosine(lowest) && cosine(highest) && lowest < highest) {
-            return Err("lowest must be below highest, both similarities in -1..=1".to_owned());
+            return Err("lowest must be below highest, and both within -1..=1".to_owned());
         }
         if !(cllr.is_finite() && *cllr >= 0.0) {
-            return Err(format!("cllr = {cllr} is no cost; it is 0 or more"));
+            return Err(format!("cllr = {cllr} is not a valid cost, which is 0 or more"));
         }
         Ok(())
     }
 }
 
-/// What similarities are worth at a door, and how much evidence it asks for.
+/// The likelihood line of a door, and the evidence that the door needs to open.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Weighing {
     slope: f64,
@@ -107,13 +110,13 @@ impl Weighing {
         self.slope * between([self.lowest, self.highest], similarity) + self.offset
     }
 
-    /// Natural logarithm of the likelihood ratio that opens.
+    /// Natural logarithm of the likelihood ratio needed to open.
     pub fn needed(&self) -> f64 {
         self.needed
     }
 }
 
-/// In this order a NaN becomes the lowest.
+/// Clamps a similarity. In this order of `max` and `min` NaN becomes `lowest`.
 fn between([lowest, highest]: [f64; 2], similarity: f32) -> f64 {
     f64::from(similarity).max(lowest).min(highest)
 }
@@ -123,7 +126,7 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A line for the tests of other stages, too.
+    /// A line, also for tests of other modules.
     pub(crate) fn line() -> Likelihood {
         Likelihood {
             slope: 30.0,
@@ -139,7 +142,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// What a door with that line asks for.
+    /// A door with that line.
     pub(crate) fn weighing() -> Weighing {
         line().weighing(threshold(0.4), 1e-3, 1)
     }
@@ -177,7 +180,7 @@ pub(crate) mod tests {
         fn a_frame_at_the_lines_end_brings_what_is_needed(
             rate in 1e-9f64..0.5, templates in 0usize..100_000, similarity in -1f32..1.5,
         ) {
-            // Else nobody could ever come in by one view, however often seen.
+            // Otherwise one view, however often repeated, could never open the door.
             let weighing = line().weighing(threshold(similarity), rate, templates);
             prop_assert!(weighing.needed() <= weighing.log_ratio(1.0));
             prop_assert!(weighing.needed() >= weighing.log_ratio(similarity));

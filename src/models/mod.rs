@@ -1,5 +1,5 @@
-//! The models and what is known about them: `manifest.toml` beside the ONNX
-//! files, read from a folder or built into the binary.
+//! Model sets: `manifest.toml` and the ONNX files that it names, read from a folder or
+//! built into the binary.
 
 mod calibration;
 pub mod likelihood;
@@ -18,59 +18,59 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Name of the manifest in a folder of models.
+/// File name of the manifest in a model folder.
 pub const MANIFEST: &str = "manifest.toml";
 
-/// Why a folder of models cannot be used.
+/// Why a model set cannot be used.
 #[derive(Debug, Error)]
 pub enum ModelsError {
-    /// A file is not there, or not readable.
-    #[error("{path}: {reason}; a folder of models holds manifest.toml and the ONNX files it names")]
+    /// A file is missing or unreadable.
+    #[error("{path}: {reason}; a model folder holds manifest.toml and the ONNX files it names")]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         reason: std::io::Error,
     },
-    /// The manifest is no manifest.
-    #[error("{path}: {reason}; write it again with facelatch-tools import")]
+    /// The manifest is invalid.
+    #[error("{path}: {reason}; create it again with facelatch-tools import")]
     Manifest {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// What is wrong, with the key.
         reason: String,
     },
-    /// A model is not the one the manifest speaks of.
+    /// The digest of a file differs from that in the manifest.
     #[error(
-        "{path}: sha256 is {got}, the manifest says {expected}; install the models that belong together"
+        "{path}: sha256 is {got}, but the manifest has {expected}; install a set whose files belong together"
     )]
     Digest {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Of the file.
+        /// SHA-256 of the file, lowercase hexadecimal.
         got: String,
-        /// In the manifest.
+        /// SHA-256 in the manifest.
         expected: String,
     },
-    /// A set of models with the detector alone.
+    /// The set has a detector but no recognizer.
     #[error(
-        "{path}: there is no recognizer in it; import one with facelatch-tools import mobilefacenet and name its folder with --models"
+        "{path}: the set has no recognizer; import one with facelatch-tools import mobilefacenet and name its folder with --models"
     )]
     NoRecognizer {
-        /// Which manifest.
+        /// The manifest.
         path: PathBuf,
     },
-    /// The recognizer has no thresholds yet.
+    /// The recognizer is not calibrated.
     #[error(
-        "{path}: the recognizer has no thresholds, so nobody can be told apart; measure them with facelatch-tools calibrate"
+        "{path}: the recognizer has no thresholds, so it cannot recognize anybody; measure them with facelatch-tools calibrate"
     )]
     NoThresholds {
-        /// Which manifest.
+        /// The manifest.
         path: PathBuf,
     },
 }
 
-/// Order of an input's axes.
+/// Order of the axes of a network's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Layout {
     /// Batch, channels, height, width.
@@ -78,7 +78,7 @@ pub enum Layout {
     Nchw,
 }
 
-/// Order of an input's channels.
+/// Order of the channels of a network's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Channels {
     /// Red, green, blue.
@@ -90,62 +90,62 @@ pub enum Channels {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Of this set of models; templates remember it.
+    /// Version of the set; part of the [`ModelId`] in every template.
     pub version: String,
     /// The face detector.
     pub detector: DetectorEntry,
-    /// The face recognizer; a set of models may hold the detector alone.
+    /// The face recognizer. A set may have only a detector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recognizer: Option<RecognizerEntry>,
-    /// What tells live faces from prints and screens; optional, too.
+    /// The liveness networks, optional.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub liveness: Option<LivenessEntry>,
-    /// On what terms the set may be used.
+    /// Licence of the set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
-    /// Faces with what the networks make of them, to try before the set is used.
+    /// Self-test: pictures with the expected results, run before the set is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selftest: Option<FileEntry>,
-    /// How the recognizer came about, the first step first.
+    /// The commands that produced the recognizer, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recipe: Vec<RecipeStep>,
-    /// What was measured on the way, by name.
+    /// Figures measured by these commands, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub figures: BTreeMap<String, f64>,
 }
 
-/// `[[recipe]]`: one command on the way from photos to this set of models.
+/// `[[recipe]]`: one command on the way from photos to this model set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecipeStep {
-    /// The command line.
+    /// Command line, one argument per entry.
     pub command: Vec<String>,
-    /// Everything random followed from it.
+    /// Random seed of the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<i64>,
-    /// ONNX's operator set, where the step wrote ONNX.
+    /// ONNX operator set version, if the command wrote ONNX.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opset: Option<i64>,
-    /// SHA-256 of the data sets by their part.
+    /// SHA-256 of the data sets, by their role.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub data: BTreeMap<String, String>,
-    /// Versions of the programs by their name.
+    /// Versions of the programs, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub versions: BTreeMap<String, String>,
 }
 
-/// Which recognizer this is: the set's version and the beginning of the network's
-/// digest. Templates remember it, for those of two models do not compare.
+/// Identity of a recognizer: the version of the set and the beginning of the network's
+/// digest. Every template stores it, because templates of two models cannot be compared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ModelId(Arc<str>);
 
 impl ModelId {
-    /// By its name.
+    /// An identity from its text, such as `2026.11+1f2e3d4c`.
     pub fn new(name: &str) -> Self {
         Self(name.into())
     }
 
-    /// Its name.
+    /// The identity as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -157,29 +157,29 @@ impl std::fmt::Display for ModelId {
     }
 }
 
-/// `[liveness]`: MiniFASNets, whose answers are averaged.
+/// `[liveness]`: MiniFASNets, whose outputs are averaged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LivenessEntry {
-    /// Axes of all inputs, `1 x 3 x 80 x 80`.
+    /// Axis order of all inputs, `1 x 3 x 80 x 80`.
     pub layout: Layout,
-    /// Channels of all inputs.
+    /// Channel order of all inputs.
     pub channels: Channels,
-    /// The same for all.
+    /// Normalization of all inputs.
     pub normalization: Normalization,
-    /// At least one.
+    /// The networks, 1 to 4.
     pub networks: Vec<LivenessFile>,
 }
 
-/// `[[liveness.networks]]`: a network and how much of the picture it sees.
+/// `[[liveness.networks]]`: a network and the scale of its crop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LivenessFile {
-    /// Name within the folder.
+    /// File name within the model folder.
     pub file: String,
     /// SHA-256, lowercase hexadecimal.
     pub sha256: String,
-    /// Sides of the crop in sides of the face's box.
+    /// Side of the crop divided by that of the bounding box, 1 to 10.
     pub scale: f64,
 }
 
@@ -187,11 +187,11 @@ pub struct LivenessFile {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DetectorEntry {
-    /// Axes of all three inputs.
+    /// Axis order of all three inputs.
     pub layout: Layout,
-    /// Channels of all three inputs.
+    /// Channel order of all three inputs.
     pub channels: Channels,
-    /// The same for all three, and for all channels.
+    /// Normalization of all three inputs, the same for all channels.
     pub normalization: Normalization,
     /// Proposal net, `1 x 3 x H x W`.
     pub pnet: FileEntry,
@@ -205,7 +205,7 @@ pub struct DetectorEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
-    /// Name within the folder.
+    /// File name within the model folder.
     pub file: String,
     /// SHA-256, lowercase hexadecimal.
     pub sha256: String,
@@ -215,32 +215,33 @@ pub struct FileEntry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecognizerEntry {
-    /// Name within the folder.
+    /// File name within the model folder.
     pub file: String,
     /// SHA-256, lowercase hexadecimal.
     pub sha256: String,
-    /// Axes of the input, `1 x 3 x 112 x 112`.
+    /// Axis order of the input, `1 x 3 x 112 x 112`.
     pub layout: Layout,
-    /// Channels of the input.
+    /// Channel order of the input.
     pub channels: Channels,
-    /// Of the input.
+    /// Normalization of the input.
     pub normalization: Normalization,
-    /// Components of an embedding.
+    /// Number of components of an embedding, 1 to 4096.
     pub embedding_size: usize,
-    /// Similarity at or above which two faces count as one person, by false
-    /// accept rate a pair. Absent until the model is calibrated.
+    /// Similarity at or above which two faces count as one person, by false accept rate per
+    /// pair, such as "1e-4". Empty until the model is calibrated.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub thresholds: BTreeMap<String, f32>,
-    /// The data behind the thresholds.
+    /// The data from which the thresholds were measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
-    /// What a similarity says, with the data behind it; absent where nobody measured.
+    /// Likelihood ratio of a similarity, and the data from which it was measured. `None` if
+    /// it was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub likelihood: Option<Likelihood>,
 }
 
 impl RecognizerEntry {
-    /// The thresholds, if the model is calibrated.
+    /// The thresholds. `None` if the model is not calibrated.
     fn threshold_table(&self) -> Result<Option<ThresholdTable>, String> {
         match (&self.calibration, self.thresholds.is_empty()) {
             (None, true) => Ok(None),
@@ -249,21 +250,21 @@ impl RecognizerEntry {
                     .map(Some)
                     .map_err(|fault| format!("recognizer.{fault}"))
             }
-            _ => Err("recognizer: thresholds and calibration come together".to_owned()),
+            _ => Err("recognizer: needs both thresholds and calibration, or neither".to_owned()),
         }
     }
 }
 
-/// A file's name, for messages, and its content.
+/// A model file: its content, and its name for error messages.
 #[derive(Clone, Debug)]
 pub struct ModelFile {
-    /// Path, or name of the built-in file.
+    /// Path of the file, also for a built-in one.
     pub name: String,
-    /// ONNX.
+    /// ONNX model.
     pub bytes: Cow<'static, [u8]>,
 }
 
-/// What the detector loads.
+/// The networks of the detector.
 #[derive(Clone, Debug)]
 pub struct DetectorModels {
     /// Proposal net.
@@ -272,50 +273,50 @@ pub struct DetectorModels {
     pub rnet: ModelFile,
     /// Output net.
     pub onet: ModelFile,
-    /// Of all three inputs.
+    /// Normalization of all three inputs.
     pub normalization: Normalization,
-    /// What they must be in; either where nothing is said.
+    /// Required arithmetic of the networks. `None` allows both.
     pub precision: Option<Precision>,
 }
 
-/// What the embedder loads.
+/// The network of the embedder.
 #[derive(Clone, Debug)]
 pub struct RecognizerModel {
     /// The network.
     pub file: ModelFile,
-    /// Of its input.
+    /// Normalization of the input.
     pub normalization: Normalization,
-    /// Components of an embedding.
+    /// Number of components of an embedding, 1 to 4096.
     pub embedding_size: usize,
-    /// What it must be in; either where nothing is said.
+    /// Required arithmetic of the network. `None` allows both.
     pub precision: Option<Precision>,
 }
 
-/// What liveness loads.
+/// The networks of liveness.
 #[derive(Clone, Debug)]
 pub struct LivenessModels {
-    /// Scale of the crop, and the network.
+    /// Scale of the crop (see [`LivenessFile::scale`]) and the network.
     pub networks: Vec<(f64, ModelFile)>,
-    /// Of all inputs.
+    /// Normalization of all inputs.
     pub normalization: Normalization,
 }
 
-/// A set of models that belong together.
+/// A model set, read and with all digests verified.
 #[derive(Clone, Debug)]
 pub struct Models {
-    /// Its manifest.
+    /// Manifest of the set.
     pub manifest: Manifest,
-    /// Where the manifest came from, for messages.
+    /// Path of the manifest, for error messages.
     pub source: PathBuf,
-    /// MTCNN.
+    /// The detector, MTCNN.
     pub detector: DetectorModels,
-    /// MobileFaceNet, where there is one.
+    /// MobileFaceNet, if the set has it.
     recognizer: Option<RecognizerModel>,
-    /// MiniFASNets, where there are any.
+    /// MiniFASNets, if the set has any.
     liveness: Option<LivenessModels>,
 }
 
-/// The models in the binary.
+/// The files of the built-in set.
 const BUILT_IN: [(&str, &[u8]); 5] = [
     (MANIFEST, include_bytes!("../../models/manifest.toml")),
     ("pnet.onnx", include_bytes!("../../models/pnet.onnx")),
@@ -325,7 +326,10 @@ const BUILT_IN: [(&str, &[u8]); 5] = [
 ];
 
 impl Models {
-    /// The models built into the binary.
+    /// The set built into the binary.
+    ///
+    /// # Errors
+    /// None in a correct build.
     pub fn built_in() -> Result<Self, ModelsError> {
         let folder = Path::new("built-in models");
         Self::read(folder, |name| {
@@ -337,12 +341,16 @@ impl Models {
         })
     }
 
-    /// The models in a folder, each held against its digest.
+    /// Reads the set in a folder and checks each file against its digest.
+    ///
+    /// # Errors
+    /// If a file is missing or unreadable, the manifest is invalid, or a digest differs.
     pub fn open(folder: &Path) -> Result<Self, ModelsError> {
         Self::read(folder, |name| std::fs::read(folder.join(name)).map(Cow::Owned))
     }
 
-    /// The models among some files by name; `folder` appears in messages.
+    /// Like [`Self::open`], from the content of files by name. `folder` only appears in
+    /// error messages.
     pub fn from_files(
         folder: &Path,
         files: &BTreeMap<String, Vec<u8>>,
@@ -353,7 +361,7 @@ impl Models {
         })
     }
 
-    /// The folder's models, or the built-in ones.
+    /// The set in a folder, or the built-in set.
     pub fn open_or_built_in(folder: Option<&Path>) -> Result<Self, ModelsError> {
         folder.map_or_else(Self::built_in, Self::open)
     }
@@ -413,7 +421,8 @@ impl Models {
         })
     }
 
-    /// The same set, whose networks must be in this precision.
+    /// Requires the detector and the recognizer to have this precision. Loading a network
+    /// of the other precision then fails.
     pub fn in_precision(mut self, precision: Precision) -> Self {
         self.detector.precision = Some(precision);
         if let Some(recognizer) = &mut self.recognizer {
@@ -422,19 +431,25 @@ impl Models {
         self
     }
 
-    /// MobileFaceNet, which embedding cannot do without.
+    /// The recognizer.
+    ///
+    /// # Errors
+    /// If the set has none.
     pub fn recognizer(&self) -> Result<&RecognizerModel, ModelsError> {
         self.recognizer
             .as_ref()
             .ok_or_else(|| ModelsError::NoRecognizer { path: self.source.clone() })
     }
 
-    /// The networks that tell live faces, where the set has any.
+    /// The liveness networks, if the set has any.
     pub fn liveness(&self) -> Option<&LivenessModels> {
         self.liveness.as_ref()
     }
 
-    /// Which recognizer this is.
+    /// Identity of the recognizer.
+    ///
+    /// # Errors
+    /// If the set has none.
     pub fn recognizer_id(&self) -> Result<ModelId, ModelsError> {
         let Some(recognizer) = &self.manifest.recognizer else {
             return Err(ModelsError::NoRecognizer { path: self.source.clone() });
@@ -443,19 +458,24 @@ impl Models {
         Ok(ModelId::new(&format!("{}+{digest}", self.manifest.version)))
     }
 
-    /// What similarities say, where it was measured.
+    /// The likelihood ratio of a similarity, if it was measured.
     pub fn likelihood(&self) -> Option<&Likelihood> {
         self.manifest.recognizer.as_ref()?.likelihood.as_ref()
     }
 
-    /// How similarities are judged: the thresholds, without which a door cannot run, and
-    /// the likelihood ratio, if it was measured.
+    /// The thresholds, and the likelihood ratio if it was measured.
+    ///
+    /// # Errors
+    /// If the set has no recognizer or no thresholds.
     pub fn calibration(&self) -> Result<ScoreCalibration, ModelsError> {
         let likelihood = self.likelihood().cloned();
         Ok(ScoreCalibration { thresholds: self.thresholds()?, likelihood })
     }
 
-    /// The thresholds, which a door cannot do without.
+    /// The thresholds of the recognizer.
+    ///
+    /// # Errors
+    /// If the set has no recognizer or no thresholds.
     pub fn thresholds(&self) -> Result<ThresholdTable, ModelsError> {
         let Some(recognizer) = &self.manifest.recognizer else {
             return Err(ModelsError::NoRecognizer { path: self.source.clone() });
@@ -469,7 +489,10 @@ impl Models {
 }
 
 impl Manifest {
-    /// Reads and checks a manifest; `path` appears in messages.
+    /// Parses and checks a manifest. `path` only appears in error messages.
+    ///
+    /// # Errors
+    /// If the text is not valid TOML or a value is out of range.
     pub fn parse(path: &Path, text: &[u8]) -> Result<Self, ModelsError> {
         let broken = |reason: String| ModelsError::Manifest { path: path.to_owned(), reason };
         let text = std::str::from_utf8(text).map_err(|error| broken(error.to_string()))?;
@@ -479,8 +502,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The files of the set, but for the manifest itself and what the self-test
-    /// names: name and SHA-256.
+    /// Name and SHA-256 of the files that the manifest names. Pictures named by the
+    /// self-test are not included.
     pub fn files(&self) -> Vec<(&str, &str)> {
         let DetectorEntry { pnet, rnet, onet, .. } = &self.detector;
         let mut files: Vec<(&str, &str)> = [Some(pnet), Some(rnet), Some(onet)]
@@ -518,7 +541,7 @@ impl Manifest {
             .map_err(|fault| format!("recognizer.normalization: {fault}"))?;
         if !(1..=MAX_EMBEDDING_SIZE).contains(&recognizer.embedding_size) {
             return Err(format!(
-                "recognizer.embedding_size: {} is not in 1..={MAX_EMBEDDING_SIZE}",
+                "recognizer.embedding_size: {} is outside 1..={MAX_EMBEDDING_SIZE}",
                 recognizer.embedding_size
             ));
         }
@@ -529,7 +552,7 @@ impl Manifest {
     }
 }
 
-/// Whether this names a file within a folder and leads nowhere else.
+/// Whether `name` is a plain file name, without any path separator or `..`.
 pub fn is_plain_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
@@ -540,13 +563,13 @@ impl LivenessEntry {
         self.normalization.check().map_err(|fault| format!("normalization: {fault}"))?;
         if !(1..=MAX_LIVENESS_NETWORKS).contains(&self.networks.len()) {
             return Err(format!(
-                "networks: {} of them, expected 1 to {MAX_LIVENESS_NETWORKS}",
+                "networks: {} given, expected 1 to {MAX_LIVENESS_NETWORKS}",
                 self.networks.len()
             ));
         }
         match self.networks.iter().find(|network| !(1.0..=10.0).contains(&network.scale)) {
             Some(network) => Err(format!(
-                "networks: {}: scale {} is not in 1 to 10",
+                "networks: {}: scale {} is outside 1 to 10",
                 network.file, network.scale
             )),
             None => Ok(()),
@@ -554,14 +577,15 @@ impl LivenessEntry {
     }
 }
 
-/// Two come from their authors; more would keep people waiting.
+/// Most liveness networks in a set. Their authors publish two; more would keep people
+/// waiting.
 const MAX_LIVENESS_NETWORKS: usize = 4;
 
-/// Larger than any face embedding in use; keeps a wrong manifest from asking
-/// for gigabytes.
+/// Largest embedding, components. Larger than any in use; it keeps a wrong manifest from
+/// allocating gigabytes.
 const MAX_EMBEDDING_SIZE: usize = 4096;
 
-/// SHA-256 as lowercase hexadecimal.
+/// SHA-256 of `bytes` as lowercase hexadecimal.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -612,8 +636,8 @@ mod tests {
     fn the_models_built_in_weigh_evidence() {
         let models = Models::built_in().expect("models");
         let line = models.likelihood().expect("a likelihood ratio");
-        // Ratios of up to a hundred thousand, with no more pairs of one person than those
-        // of the card.
+        // Likelihood ratios of up to about 100,000, which is what the genuine pairs in the
+        // model card can support.
         assert!((11.0..12.5).contains(&line.log_ratio(1.0)), "{line:?}");
         let threshold = models.thresholds().expect("thresholds").for_attempt(1e-4, 50);
         let needed = line.weighing(threshold, 1e-4, 50).needed();

@@ -1,10 +1,10 @@
-//! From the false accept rate a site wants to the similarity a match needs.
+//! Thresholds: from a false accept rate to the similarity that a match needs.
 //!
-//! Three things are kept apart: the rate for an *attempt* (one person at the
-//! door, compared with every template), the rate for a *pair* (two faces
-//! compared once), and the similarity that impostor pairs of the calibration
-//! data exceed at that rate. Below what the data can measure the similarity is
-//! extrapolated along a fitted tail, and says so.
+//! Three quantities are distinguished: the rate per attempt (one person at the door,
+//! compared with every template), the rate per pair (two faces compared once), and the
+//! similarity that impostor pairs of the calibration data exceed at that rate. Below the
+//! lowest rate that the data can measure, the similarity is extrapolated along a fitted
+//! tail and marked as extrapolated.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -12,51 +12,51 @@ use std::collections::BTreeMap;
 /// `[recognizer.thresholds]` and `[recognizer.calibration]` of the manifest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ThresholdTable {
-    /// False accept rate a pair and the similarity that reaches it, the highest
-    /// rate first.
+    /// False accept rate per pair and the similarity that reaches it, the highest rate
+    /// first.
     points: Vec<(f64, f32)>,
     calibration: Calibration,
 }
 
-/// Where the thresholds come from.
+/// The data from which the thresholds were measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// Which photos of whom.
+    /// Description of the data set.
     pub data: String,
-    /// People in it.
+    /// Number of people.
     pub people: usize,
-    /// Photos in it in which a face was found.
+    /// Number of photos in which a face was found.
     pub photos: usize,
-    /// Pairs of photos of two people.
+    /// Number of pairs of photos of different people.
     pub impostor_pairs: u64,
-    /// Lowest false accept rate that enough impostor pairs exceed to be
-    /// measured; below it thresholds follow the tail.
+    /// Lowest false accept rate per pair that is measured from enough impostor pairs. Below
+    /// it thresholds follow the tail.
     pub measured_down_to: f64,
     /// The rates of `[recognizer.thresholds]` that follow the tail.
     pub extrapolated: Vec<String>,
-    /// The tail.
+    /// The fitted tail.
     pub tail: Tail,
 }
 
-/// Generalized Pareto tail of impostor similarities over a high level (Coles,
-/// "An Introduction to Statistical Modeling of Extreme Values", chapter 4).
+/// Generalized Pareto tail of the impostor similarities above a high level (Coles, "An
+/// Introduction to Statistical Modeling of Extreme Values", chapter 4).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tail {
-    /// Similarity where the tail begins.
+    /// Similarity at which the tail begins.
     pub similarity: f64,
-    /// Rate of impostor pairs at or above it.
+    /// Share of impostor pairs at or above it.
     pub far: f64,
-    /// Scale of the exceedances, in similarity.
+    /// Scale of the exceedances, in units of similarity.
     pub scale: f64,
-    /// Shape; 0 is the exponential tail, below 0 the tail ends somewhere.
+    /// Shape, -1 to 1: 0 is an exponential tail, and below 0 the tail is bounded.
     pub shape: f64,
 }
 
 impl Tail {
-    /// The similarity that impostor pairs reach at `far`, where `far` is at most
-    /// the tail's own.
+    /// The similarity that impostor pairs reach at the rate `far`, which must be at most
+    /// that of the tail.
     pub fn similarity_at(&self, far: f64) -> f64 {
         let rarer = self.far / far;
         let beyond = if self.shape.abs() < 1e-9 {
@@ -68,24 +68,27 @@ impl Tail {
     }
 }
 
-/// A similarity to reach.
+/// A threshold for the similarity.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Threshold {
-    /// At or above it two faces count as one person.
+    /// Cosine similarity at or above which two faces count as one person. May be infinite.
     pub similarity: f32,
-    /// Whether it lies beyond what the calibration data can measure.
+    /// Whether it lies beyond the range that the calibration data can measure.
     pub extrapolated: bool,
 }
 
 impl ThresholdTable {
-    /// A table from its points, in any order.
+    /// A table from points `(false accept rate per pair, similarity)` in any order.
     pub fn new(points: impl IntoIterator<Item = (f64, f32)>, calibration: Calibration) -> Self {
         let mut points: Vec<_> = points.into_iter().collect();
         points.sort_by(|a, b| b.0.total_cmp(&a.0));
         Self { points, calibration }
     }
 
-    /// A table as the manifest holds it, or what is wrong with it.
+    /// The table of a manifest.
+    ///
+    /// # Errors
+    /// A message with the key that is invalid.
     pub(crate) fn from_manifest(
         thresholds: &BTreeMap<String, f32>,
         calibration: &Calibration,
@@ -93,16 +96,16 @@ impl ThresholdTable {
         let mut points = Vec::new();
         for (far, similarity) in thresholds {
             let rate = parse_rate(far).ok_or_else(|| {
-                format!("thresholds: \"{far}\" is no rate between 0 and 1; write it like \"1e-4\"")
+                format!("thresholds: \"{far}\" is not a rate between 0 and 1, such as \"1e-4\"")
             })?;
             if !(-1.0..=2.0).contains(similarity) {
-                return Err(format!("thresholds: \"{far}\" = {similarity} is no similarity"));
+                return Err(format!("thresholds: \"{far}\" = {similarity} is outside -1 to 2"));
             }
             points.push((rate, *similarity));
         }
         let table = Self::new(points, calibration.clone());
         if table.points.is_empty() {
-            return Err("thresholds: there is none".to_owned());
+            return Err("thresholds: the table is empty".to_owned());
         }
         if table.points.windows(2).any(|pair| pair[1].1 < pair[0].1) {
             return Err("thresholds: a lower rate must not have a lower similarity".to_owned());
@@ -124,21 +127,21 @@ impl ThresholdTable {
         Ok(table)
     }
 
-    /// The rates and similarities, the highest rate first.
+    /// The points `(false accept rate per pair, similarity)`, the highest rate first.
     pub fn points(&self) -> &[(f64, f32)] {
         &self.points
     }
 
-    /// Where they come from.
+    /// The data from which the thresholds were measured.
     pub fn calibration(&self) -> &Calibration {
         &self.calibration
     }
 
-    /// The similarity for a false accept rate a pair.
+    /// The threshold for a false accept rate per pair.
     ///
-    /// Between two measured rates it is interpolated over the logarithm of the
-    /// rate; above the highest rate of the table that rate's similarity holds,
-    /// which is stricter than asked.
+    /// Between two measured rates the similarity is interpolated over the logarithm of the
+    /// rate. Above the highest rate of the table the similarity of that rate is used, which
+    /// is stricter than requested. An invalid rate gives an infinite similarity.
     pub fn for_pair(&self, far: f64) -> Threshold {
         let measured = |far: f64| -> f32 {
             let above = self.points.iter().rev().find(|(rate, _)| *rate >= far);
@@ -152,12 +155,12 @@ impl ThresholdTable {
                 (None, None) => f32::INFINITY,
             }
         };
-        // The lowest rate of the table that was measured: between it and the next
-        // one lies a similarity that leans on the tail.
+        // The lowest rate of the table that was measured. Between it and the next lower
+        // point the similarity depends on the tail.
         let down_to = self.calibration.measured_down_to;
         let lowest = self.points.iter().rev().map(|(rate, _)| *rate).find(|rate| *rate >= down_to);
         let lowest = lowest.unwrap_or(1.0);
-        // Written so that a NaN is extrapolated, to infinity.
+        // Written so that NaN is extrapolated, to infinity.
         if far >= lowest {
             return Threshold { similarity: measured(far), extrapolated: false };
         }
@@ -167,20 +170,20 @@ impl ThresholdTable {
         Threshold { similarity, extrapolated: true }
     }
 
-    /// The similarity for a false accept rate an attempt in which a probe is
-    /// compared with `templates` templates.
+    /// The threshold for a false accept rate per attempt, in which a probe is compared with
+    /// `templates` templates.
     pub fn for_attempt(&self, far: f64, templates: usize) -> Threshold {
         self.for_pair(pair_rate(far, templates))
     }
 }
 
-/// The rate a pair that gives `attempt` over `templates` comparisons:
-/// `attempt = 1 - (1 - pair)^templates`, solved for `pair`.
+/// The false accept rate per pair that gives the rate `attempt` over `templates`
+/// comparisons: `attempt = 1 - (1 - pair)^templates`, solved for `pair`.
 pub fn pair_rate(attempt: f64, templates: usize) -> f64 {
     -((-attempt).ln_1p() / templates.max(1) as f64).exp_m1()
 }
 
-/// Reads `"1e-4"`; `None` unless it lies between 0 and 1.
+/// Parses a rate such as `"1e-4"`. `None` unless it lies between 0 and 1, both excluded.
 pub fn parse_rate(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|rate| *rate > 0.0 && *rate < 1.0)
 }
@@ -190,7 +193,7 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A table for the tests of other stages, too.
+    /// A table, also for tests of other modules.
     pub(crate) fn table() -> ThresholdTable {
         ThresholdTable::new(
             [(1e-2, 0.25), (1e-4, 0.45), (1e-3, 0.35)],
@@ -224,7 +227,8 @@ pub(crate) mod tests {
         assert!(rare.extrapolated);
         let expected = 0.35 + 0.05 * (1e6f64).ln();
         assert!((f64::from(rare.similarity) - expected).abs() < 1e-5);
-        // The tail at 1e-5 is below what was measured at 1e-4: that holds.
+        // The tail just below 1e-4 lies below the similarity measured at 1e-4, which then
+        // remains the minimum.
         assert!(table().for_pair(9.9e-5).similarity >= 0.45);
     }
 
@@ -232,7 +236,7 @@ pub(crate) mod tests {
     fn between_the_last_measured_rate_and_a_tail_one_is_extrapolated() {
         let mut table = table();
         table.calibration.measured_down_to = 2.5e-4;
-        // 1e-3 was measured, 1e-4 follows the tail, 5e-4 leans on it.
+        // 1e-3 was measured, 1e-4 follows the tail, and 5e-4 depends on it.
         let threshold = table.for_pair(5e-4);
         assert!(threshold.extrapolated);
         assert!(threshold.similarity >= table.for_pair(1e-3).similarity);

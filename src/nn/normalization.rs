@@ -2,30 +2,30 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How a picture's bytes become a network's input: `(v - mean) / std` a
-/// channel, `v` in 0..=255.
+/// Normalization of a network's input: `(v - mean) / std` per channel, with `v` in
+/// 0..=255.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Normalization {
-    /// Red, green, blue.
+    /// Mean of red, green and blue.
     pub mean: [f32; 3],
-    /// Red, green, blue; none is zero.
+    /// Divisor of red, green and blue, positive.
     pub std: [f32; 3],
 }
 
 impl Normalization {
-    /// What MTCNN and the ArcFace models use.
+    /// Normalization of MTCNN and the ArcFace models.
     pub const ARCFACE: Self = Self { mean: [127.5; 3], std: [128.0; 3] };
-    /// What networks of whole numbers take: a byte is its own number, with 128 in
-    /// the middle.
+    /// Normalization of quantized networks: the input is the byte minus 128, divided by
+    /// 128.
     pub const BYTES: Self = Self { mean: [128.0; 3], std: [128.0; 3] };
-    /// ImageNet's mean and standard deviation, on 0..=255.
+    /// Mean and standard deviation of ImageNet, on the scale 0..=255.
     pub const IMAGENET: Self =
         Self { mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375] };
 
-    /// Checks that all values are finite and no deviation is zero or negative.
+    /// Checks that all values are finite and each divisor is positive.
     pub fn check(&self) -> Result<(), String> {
         let fine = self.mean.iter().all(|v| v.is_finite())
             && self.std.iter().all(|v| v.is_finite() && *v > 0.0);
-        if fine { Ok(()) } else { Err("mean must be finite and std positive".to_owned()) }
+        if fine { Ok(()) } else { Err("mean must be finite, std finite and positive".to_owned()) }
     }
 }

@@ -1,20 +1,18 @@
-//! Faces turned upright and brought to one size.
+//! Alignment: rotates and scales a face to an upright crop of fixed size.
 //!
-//! Five landmarks are mapped onto the ArcFace template by the similarity
-//! transform (rotation, one scale, translation) with the least squared error:
-//! Umeyama, "Least-squares estimation of transformation parameters between two
-//! point patterns", 1991, which in the plane is a linear regression of complex
-//! numbers.
+//! A similarity transform (rotation, uniform scale, translation) maps the five landmarks
+//! onto the ArcFace template with the least squared error: Umeyama, "Least-squares
+//! estimation of transformation parameters between two point patterns", 1991. In two
+//! dimensions this is a linear regression of complex numbers.
 
 use crate::nn::Normalization;
 use crate::vision::frame::{Frame, FrameError, Landmarks};
 
-/// Sides of an aligned face, pixels.
+/// Side of an aligned face, pixels.
 pub const CROP_SIDE: usize = 112;
 
-/// Where the landmarks of an aligned face lie, pixel centres of a 112x112
-/// picture: the template of ArcFace (Deng et al. 2019), in the order of
-/// [`Landmarks`].
+/// Landmarks of an aligned face, in pixel-centre coordinates of a 112x112 picture: the
+/// template of ArcFace (Deng et al. 2019), in the order of [`Landmarks`].
 pub const TEMPLATE: Landmarks = [
     [38.2946, 51.6963],
     [73.5318, 51.5014],
@@ -23,7 +21,7 @@ pub const TEMPLATE: Landmarks = [
     [70.7299, 92.2041],
 ];
 
-/// An aligned face: 112x112 RGB.
+/// An aligned face: a frame of 112x112 pixels, RGB.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Crop(Frame);
 
@@ -35,11 +33,14 @@ impl std::fmt::Debug for Crop {
 
 impl Crop {
     /// An aligned face from `112 * 112 * 3` bytes, RGB row-major.
+    ///
+    /// # Errors
+    /// If the length is wrong.
     pub fn from_pixels(pixels: Vec<u8>) -> Result<Self, FrameError> {
         Frame::new(CROP_SIDE, CROP_SIDE, pixels).map(Self)
     }
 
-    /// The picture.
+    /// The pixels of the face.
     pub fn frame(&self) -> &Frame {
         &self.0
     }
@@ -58,7 +59,7 @@ impl Crop {
     }
 }
 
-/// A similarity transform: `(x, y)` goes to
+/// A similarity transform: maps `(x, y)` to
 /// `(a * x - b * y + x0, b * x + a * y + y0)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Similarity {
@@ -73,8 +74,8 @@ pub struct Similarity {
 }
 
 impl Similarity {
-    /// The transform that carries `from` closest to `to`. Five equal or
-    /// non-finite points give one that maps everything to one point.
+    /// The transform that maps `from` to `to` with the least squared error. If the points
+    /// of `from` are all equal or not finite, it maps everything to one point.
     pub fn fit(from: &Landmarks, to: &Landmarks) -> Self {
         let mean = |points: &Landmarks| {
             let sum = points
@@ -100,13 +101,13 @@ impl Similarity {
         }
     }
 
-    /// Where a point goes.
+    /// Maps a point `[x, y]`.
     pub fn apply(&self, [x, y]: [f32; 2]) -> [f32; 2] {
         [self.a * x - self.b * y + self.x0, self.b * x + self.a * y + self.y0]
     }
 
-    /// The way back. A transform that maps everything to one point has none, and
-    /// gives one that maps everything to the origin.
+    /// The inverse transform. A transform that maps everything to one point has none;
+    /// the result then maps everything to the origin.
     pub fn inverse(&self) -> Self {
         let square = self.a * self.a + self.b * self.b;
         if !square.is_normal() {
@@ -116,19 +117,18 @@ impl Similarity {
         Self { a, b, x0: b * self.y0 - a * self.x0, y0: -b * self.x0 - a * self.y0 }
     }
 
-    /// Factor by which lengths grow.
+    /// Factor by which lengths are scaled.
     pub fn scale(&self) -> f32 {
         self.a.hypot(self.b)
     }
 }
 
-/// Cuts the face out of `frame`, upright: 112x112, bilinear, black outside the
-/// frame. Faces much larger than the crop are brought near its size first, by the
-/// means of squares of pixels, so that fine texture does not alias.
+/// Cuts the face out of `frame`, upright, at 112x112 pixels with bilinear sampling. Pixels
+/// outside the frame are black. A face much larger than the crop is first reduced by
+/// averaging squares of pixels, so that fine texture does not alias.
 pub fn align(frame: &Frame, landmarks: &Landmarks) -> Crop {
-    // Each pixel of the crop asks where it comes from. The error is least in the
-    // crop, where the network was trained to expect the landmarks; fitting the
-    // way back instead would give another scale.
+    // Fit towards the crop and invert: this minimizes the error in the crop, where the
+    // network expects the landmarks. Fitting the inverse directly would give another scale.
     let back = Similarity::fit(landmarks, &TEMPLATE).inverse();
     let side = back.scale().round().clamp(1.0, LARGEST_SQUARE) as usize;
     Crop(if side > 1 {
@@ -139,7 +139,7 @@ pub fn align(frame: &Frame, landmarks: &Landmarks) -> Crop {
     })
 }
 
-/// A crop whose pixels come from where `back` says.
+/// Samples the crop from `frame`; `back` maps crop coordinates to frame coordinates.
 fn sampled(frame: &Frame, back: &Similarity) -> Frame {
     let mut crop = Frame::filled(CROP_SIDE, CROP_SIDE, [0; 3]);
     for (y, row) in crop.pixels_mut().chunks_exact_mut(CROP_SIDE * 3).enumerate() {
@@ -147,7 +147,7 @@ fn sampled(frame: &Frame, back: &Similarity) -> Frame {
             let [from_x, from_y] = back.apply([x as f32, y as f32]);
             let sample = frame.sample(from_x, from_y);
             for channel in 0..3 {
-                // Not below zero, so that this rounds.
+                // Samples are never negative, so that adding 0.5 rounds.
                 pixel[channel] = (sample[channel] + 0.5) as u8;
             }
         }
@@ -155,12 +155,12 @@ fn sampled(frame: &Frame, back: &Similarity) -> Frame {
     crop
 }
 
-/// The part of the frame that a crop comes from, `side` times smaller, with the way
-/// back to it.
+/// The part of the frame that the crop covers, reduced by the factor `side`, and the
+/// transform from crop coordinates to it.
 fn reduced(frame: &Frame, back: &Similarity, side: usize) -> (Frame, Similarity) {
     let last = (CROP_SIDE - 1) as f32;
     let corners = [[0.0, 0.0], [last, 0.0], [0.0, last], [last, last]].map(|p| back.apply(p));
-    // Bilinear samples reach one square further. Casts saturate at zero.
+    // Bilinear samples reach one square beyond the crop. Casts saturate at zero.
     let range = |axis: usize, pixels: usize| {
         let along = corners.map(|corner| corner[axis]);
         let least = along.iter().copied().fold(f32::INFINITY, f32::min);
@@ -181,7 +181,7 @@ fn reduced(frame: &Frame, back: &Similarity, side: usize) -> (Frame, Similarity)
         _ => means::<8>,
     };
     squares(frame, (left, top), &mut small);
-    // The centre of the first square is the origin.
+    // The origin of the reduced frame is the centre of its first square.
     let middle = (side - 1) as f32 / 2.0;
     let scale = 1.0 / side as f32;
     let back = Similarity {
@@ -193,8 +193,8 @@ fn reduced(frame: &Frame, back: &Similarity, side: usize) -> (Frame, Similarity)
     (small, back)
 }
 
-/// The means of squares of a frame, the first of which begins at `left, top`. What a
-/// square has beyond the frame is black.
+/// Fills `out` with the means of `SIDE x SIDE` squares of the frame, the first of which
+/// begins at `(left, top)`. Pixels beyond the frame count as black.
 fn means<const SIDE: usize>(frame: &Frame, (left, top): (usize, usize), out: &mut Frame) {
     let (pitch, width) = (frame.width() * 3, out.width());
     for (y, out) in out.pixels_mut().chunks_exact_mut(width.max(1) * 3).enumerate() {
@@ -208,7 +208,7 @@ fn means<const SIDE: usize>(frame: &Frame, (left, top): (usize, usize), out: &mu
                     (0..3).for_each(|channel| sums[channel] += u32::from(pixel[channel]));
                 };
                 if inside == SIDE * 3 {
-                    // Of a known length, so that it becomes a line of additions.
+                    // The fixed length lets the compiler unroll the loop.
                     (0..SIDE).for_each(|at| add(&pixels[3 * at..3 * at + 3]));
                 } else {
                     pixels.chunks_exact(3).for_each(add);
@@ -220,7 +220,8 @@ fn means<const SIDE: usize>(frame: &Frame, (left, top): (usize, usize), out: &mu
     }
 }
 
-/// Beyond a face of 1,000 pixels larger squares change nothing visible.
+/// Largest side of a square averaged, pixels. For faces above about 1,000 pixels larger
+/// squares make no visible difference.
 const LARGEST_SQUARE: f32 = 8.0;
 
 #[cfg(test)]
@@ -281,7 +282,7 @@ mod tests {
         assert!(most <= Some(1), "{most:?}");
     }
 
-    /// The mean of many samples a pixel, all of the frame as it is.
+    /// Oracle: the mean of 64 samples per pixel from the original frame.
     fn finely_sampled(frame: &Frame, landmarks: &Landmarks) -> Vec<f32> {
         const SAMPLES: usize = 8;
         let back = Similarity::fit(landmarks, &TEMPLATE).inverse();
@@ -308,7 +309,7 @@ mod tests {
         fn large_faces_are_the_mean_of_many_samples(
             angle in -0.5f32..0.5, scale in 1.5f32..6.0, x0 in -150.0f32..150.0, y0 in -150.0f32..150.0,
         ) {
-            // Slow waves of colour, and a border that part of the crop lies beyond.
+            // Slow waves of colour; part of the crop may lie outside the frame.
             let mut frame = Frame::filled(420, 400, [0; 3]);
             for (at, byte) in frame.pixels_mut().iter_mut().enumerate() {
                 let (x, y) = ((at / 3 % 420) as f32, (at / 3 / 420) as f32);

@@ -1,19 +1,19 @@
-//! Aligned faces turned into unit vectors whose angle tells people apart:
-//! MobileFaceNet (Chen et al. 2018) trained with the ArcFace loss (Deng et al.
-//! 2019).
+//! Embedding: converts an aligned face to a unit vector. The angle between two vectors
+//! tells whether they show one person. The network is MobileFaceNet (Chen et al. 2018),
+//! trained with the ArcFace loss (Deng et al. 2019).
 
 use crate::models::{ModelId, RecognizerModel};
 use crate::nn::{Network, NetworkError, Pictures, Side, Signature};
 use crate::vision::align::{CROP_SIDE, Crop};
 use thiserror::Error;
 
-/// A face as a unit-length vector.
+/// A face as a unit vector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embedding(Box<[f32]>);
 
 impl Embedding {
-    /// Scales `values` to length one. A vector without a direction (all zero,
-    /// or not finite) stays zero: its similarity to everything is 0.
+    /// Scales `values` to length one. A vector without a direction (all zero, or not
+    /// finite) becomes zero, and its similarity to everything is 0.
     pub fn normalized(values: &[f32]) -> Self {
         let length = values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
         let factor = if length.is_finite() && length > 0.0 { 1.0 / length } else { 0.0 };
@@ -22,12 +22,12 @@ impl Embedding {
         Self(scaled.collect())
     }
 
-    /// The components.
+    /// The components, `embedding_size` of them.
     pub fn values(&self) -> &[f32] {
         &self.0
     }
 
-    /// Cosine of the angle to `other`, -1..=1; 0 for vectors of different sizes.
+    /// Cosine similarity to `other`, -1..=1; 0 for vectors of different sizes.
     pub fn similarity(&self, other: &Embedding) -> f32 {
         if self.0.len() != other.0.len() {
             return 0.0;
@@ -36,28 +36,27 @@ impl Embedding {
     }
 }
 
-/// An embedding and the model that made it: what is kept of somebody enrolled, and
-/// what is made of somebody at the door. Numbers of two models say nothing about each
-/// other, so the way to the numbers leads past the question whose they are, and only
-/// templates go into a gallery or are looked up in one.
+/// An embedding and the model that made it, for people enrolled as well as for probes at
+/// the door. Embeddings of two models cannot be compared. So the embedding is only
+/// accessible by naming its model, and a gallery takes only templates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Template {
     model: ModelId,
     embedding: Embedding,
 }
 
-/// A template of a model other than the one it was to be compared by.
+/// Error: a template was made by another model than the one asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("a template of {made_by} means nothing to {asked}; make it anew from its picture")]
+#[error("a template of {made_by} cannot be compared by {asked}; re-embed it from its picture")]
 pub struct OtherModel {
     /// The model that made it.
     pub made_by: ModelId,
-    /// The model it was to be compared by.
+    /// The model asked for.
     pub asked: ModelId,
 }
 
 impl Template {
-    /// An embedding, signed by the model that made it.
+    /// A template from an embedding and the model that made it.
     pub fn new(model: ModelId, embedding: Embedding) -> Self {
         Self { model, embedding }
     }
@@ -67,7 +66,10 @@ impl Template {
         &self.model
     }
 
-    /// The embedding, for comparing by a model; refused unless that model made it.
+    /// The embedding, for comparison by `model`.
+    ///
+    /// # Errors
+    /// If another model made it.
     pub fn of(&self, model: &ModelId) -> Result<&Embedding, OtherModel> {
         if self.model == *model {
             Ok(&self.embedding)
@@ -76,14 +78,17 @@ impl Template {
         }
     }
 
-    /// Cosine of the angle to a template of the same model, -1..=1.
+    /// Cosine similarity to a template of the same model, -1..=1.
+    ///
+    /// # Errors
+    /// If the templates are of different models.
     pub fn similarity(&self, other: &Self) -> Result<f32, OtherModel> {
         Ok(self.embedding.similarity(other.of(&self.model)?))
     }
 }
 
-/// Inner product in sixteen running sums, which the compiler turns into vector
-/// instructions, enough of them to hide their latency.
+/// Inner product. Sixteen running sums let the compiler use vector instructions and hide
+/// their latency.
 #[inline]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
@@ -94,7 +99,7 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
-    // Halves upon halves: a sum one by one would wait for itself sixteen times.
+    // Add pairwise: a sequential sum would wait for sixteen additions.
     for half in [8, 4, 2, 1] {
         for lane in 0..half {
             sums[lane] += sums[lane + half];
@@ -103,7 +108,7 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums[0] + rest
 }
 
-/// The recognizer and its buffer.
+/// The embedding network and its input buffer.
 #[derive(Debug)]
 pub struct Embedder {
     network: Network,
@@ -112,6 +117,9 @@ pub struct Embedder {
 
 impl Embedder {
     /// Loads the network.
+    ///
+    /// # Errors
+    /// If the model is invalid, or has another shape or precision than required.
     pub fn new(model: &RecognizerModel) -> Result<Self, NetworkError> {
         let input =
             [Side::Fixed(1), Side::Fixed(3), Side::Fixed(CROP_SIDE), Side::Fixed(CROP_SIDE)];
@@ -122,12 +130,15 @@ impl Embedder {
         Ok(Self { network, pictures: Pictures::default() })
     }
 
-    /// What computes the network.
+    /// Name of the kernel that computes the network.
     pub fn kernel(&self) -> &'static str {
         self.network.kernel()
     }
 
-    /// The embedding of one aligned face.
+    /// The embedding of an aligned face.
+    ///
+    /// # Errors
+    /// If the network fails.
     pub fn embed(&mut self, crop: &Crop) -> Result<Embedding, NetworkError> {
         self.pictures.clear();
         let pixels =

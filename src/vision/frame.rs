@@ -1,43 +1,43 @@
-//! Pictures and the geometry on them.
+//! Pictures, bounding boxes and landmarks.
 //!
-//! Coordinates are continuous pixels: pixel `(column, row)` covers the square
-//! from `(column, row)` to `(column + 1, row + 1)`. Landmarks alone follow the
-//! field's habit of naming pixel centres, so `(10.0, 20.0)` is the middle of
-//! the pixel in column 10 of row 20.
+//! Coordinates are continuous pixels: pixel `(column, row)` covers the square from
+//! `(column, row)` to `(column + 1, row + 1)`. Only landmarks use pixel-centre
+//! coordinates, as is usual in the field: `(10.0, 20.0)` is the middle of the pixel in
+//! column 10 of row 20.
 
 use thiserror::Error;
 
-/// Why bytes do not make a picture.
+/// Why a buffer is not a valid frame.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum FrameError {
-    /// One side is zero.
+    /// Width or height is zero.
     #[error("a frame of {width}x{height} has no pixels")]
     Empty {
-        /// Columns.
+        /// Width, pixels.
         width: usize,
-        /// Rows.
+        /// Height, pixels.
         height: usize,
     },
     /// The buffer does not hold `width * height * 3` bytes.
     #[error("a frame of {width}x{height} needs {expected} bytes of RGB, got {got}")]
     Length {
-        /// Columns.
+        /// Width, pixels.
         width: usize,
-        /// Rows.
+        /// Height, pixels.
         height: usize,
-        /// Bytes that such a frame has.
+        /// Length needed, bytes.
         expected: usize,
-        /// Bytes that were given.
+        /// Length of the buffer, bytes.
         got: usize,
     },
 }
 
-/// Brightness of a colour by ITU-R BT.601, on the scale of its channels.
+/// Luma of a colour `[red, green, blue]` by ITU-R BT.601, on the scale of its channels.
 pub fn luma([red, green, blue]: [f32; 3]) -> f32 {
     0.299 * red + 0.587 * green + 0.114 * blue
 }
 
-/// A picture: RGB, 8 bits a channel, row-major `height x width x 3`.
+/// A picture: RGB, 8 bits per channel, row-major `height x width x 3`. Never empty.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
     width: usize,
@@ -53,6 +53,9 @@ impl std::fmt::Debug for Frame {
 
 impl Frame {
     /// Wraps `pixels`, RGB row-major, `width * height * 3` bytes.
+    ///
+    /// # Errors
+    /// If a side is zero or the length is wrong.
     pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Result<Self, FrameError> {
         if width == 0 || height == 0 {
             return Err(FrameError::Empty { width, height });
@@ -64,38 +67,41 @@ impl Frame {
         Ok(Self { width, height, pixels })
     }
 
-    /// A picture of one colour; sides of zero become one.
+    /// A frame of one colour `[red, green, blue]`. A side of zero becomes one.
     pub fn filled(width: usize, height: usize, colour: [u8; 3]) -> Self {
         let (width, height) = (width.max(1), height.max(1));
         Self { width, height, pixels: colour.repeat(width * height) }
     }
 
-    /// Columns.
+    /// Width, pixels.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Rows.
+    /// Height, pixels.
     pub fn height(&self) -> usize {
         self.height
     }
 
-    /// All bytes, RGB row-major.
+    /// All pixels, RGB row-major, `width * height * 3` bytes.
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
     }
 
-    /// All bytes, to draw on.
+    /// All pixels, mutable, in the same order as [`Self::pixels`].
     pub fn pixels_mut(&mut self) -> &mut [u8] {
         &mut self.pixels
     }
 
-    /// One row, `width * 3` bytes.
+    /// One row, RGB, `width * 3` bytes.
+    ///
+    /// # Panics
+    /// If `row` is not below the height.
     pub fn row(&self, row: usize) -> &[u8] {
         &self.pixels[row * self.width * 3..(row + 1) * self.width * 3]
     }
 
-    /// The pixel there, or black outside the picture.
+    /// The RGB pixel at a position, or black outside the frame.
     pub fn pixel(&self, column: isize, row: isize) -> [u8; 3] {
         if column < 0 || row < 0 || column >= self.width as isize || row >= self.height as isize {
             return [0; 3];
@@ -104,8 +110,8 @@ impl Frame {
         [self.pixels[at], self.pixels[at + 1], self.pixels[at + 2]]
     }
 
-    /// Bilinear sample at a point in pixel-centre coordinates, 0..=255 a
-    /// channel, black outside.
+    /// Bilinear RGB sample at a point in pixel-centre coordinates, 0..=255 per channel.
+    /// Pixels outside the frame are black.
     pub fn sample(&self, x: f32, y: f32) -> [f32; 3] {
         let inside = x >= 0.0
             && y >= 0.0
@@ -135,7 +141,7 @@ impl Frame {
         out
     }
 
-    /// The same where all four pixels are there, without asking for each.
+    /// Fast path for a point whose four pixels all lie inside the frame.
     #[inline]
     fn sample_inside(&self, x: f32, y: f32) -> Option<[f32; 3]> {
         let (column, row) = (x as usize, y as usize);
@@ -157,7 +163,7 @@ impl Frame {
         }))
     }
 
-    /// The whole picture as a rectangle.
+    /// The whole frame as a bounding box.
     pub fn bounds(&self) -> Rect {
         Rect { x1: 0.0, y1: 0.0, x2: self.width as f32, y2: self.height as f32 }
     }
@@ -166,38 +172,38 @@ impl Frame {
 /// A bounding box in continuous pixels; `x2` and `y2` are exclusive.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rect {
-    /// Left.
+    /// Left side.
     pub x1: f32,
-    /// Top.
+    /// Top side.
     pub y1: f32,
-    /// Right.
+    /// Right side, exclusive.
     pub x2: f32,
-    /// Bottom.
+    /// Bottom side, exclusive.
     pub y2: f32,
 }
 
 impl Rect {
-    /// Columns covered; never negative.
+    /// Width, pixels; never negative.
     pub fn width(&self) -> f32 {
         (self.x2 - self.x1).max(0.0)
     }
 
-    /// Rows covered; never negative.
+    /// Height, pixels; never negative.
     pub fn height(&self) -> f32 {
         (self.y2 - self.y1).max(0.0)
     }
 
-    /// Square pixels; zero for a box turned inside out.
+    /// Area, square pixels; zero if a side is inverted.
     pub fn area(&self) -> f32 {
         self.width() * self.height()
     }
 
-    /// Middle of the box.
+    /// Centre of the box as `(x, y)`.
     pub fn center(&self) -> (f32, f32) {
         ((self.x1 + self.x2) / 2.0, (self.y1 + self.y2) / 2.0)
     }
 
-    /// Area shared with `other`.
+    /// Area shared with `other`, square pixels.
     pub fn intersection(&self, other: &Rect) -> f32 {
         Rect {
             x1: self.x1.max(other.x1),
@@ -228,20 +234,20 @@ impl Rect {
         Rect { x1: x - half, y1: y - half, x2: x + half, y2: y + half }
     }
 
-    /// Whether the point lies inside.
+    /// Whether the point `(x, y)` lies inside.
     pub fn contains(&self, (x, y): (f32, f32)) -> bool {
         x >= self.x1 && x < self.x2 && y >= self.y1 && y < self.y2
     }
 
-    /// Whether all four numbers are finite.
+    /// Whether all four coordinates are finite.
     pub fn is_finite(&self) -> bool {
         [self.x1, self.y1, self.x2, self.y2].iter().all(|v| v.is_finite())
     }
 }
 
-/// Five landmarks as `[x, y]` in pixel-centre coordinates, in this order: left
-/// eye, right eye, nose, left and right mouth corner, left and right as seen in
-/// the picture.
+/// Five landmarks as `[x, y]` in pixel-centre coordinates, in this order: left eye, right
+/// eye, nose, left mouth corner, right mouth corner. Left and right are those of the
+/// picture.
 pub type Landmarks = [[f32; 2]; 5];
 
 #[cfg(test)]

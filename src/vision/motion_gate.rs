@@ -1,64 +1,67 @@
-//! Whether a frame is worth looking at: networks cost much, and an empty corridor
-//! should cost little.
+//! The motion gate: decides whether a frame is processed. Networks are expensive, and an
+//! empty corridor should cost little.
 //!
-//! A coarse grid of brightness is held against a background that follows slowly:
+//! A coarse grid of luma is compared with a background that follows slowly:
 //!
 //! ```text
 //!   cells      mean luma of 16 pixels each, 32 x 24 cells
-//!   shift      median of (cell - background): light on everything alike
+//!   shift      median of (cell - background): a change of light over the whole picture
 //!   rest       |cell - background - shift|
 //!   noise      the larger of: a low quantile of rest over all cells, and this cell's past
 //!   changed    rest > 6 standard deviations of that noise, and > 4 levels
-//!   moved      as many cells changed as are asked for
+//!   motion     at least `minimum_cells` cells changed
 //!   light      shift > 6 levels, or most cells changed: a lamp, another exposure;
-//!              counts as movement once, then it is the background
+//!              counts as motion once, then becomes the background
 //! ```
 //!
-//! It may be wrong: so it lets a frame through every second whatever it saw, and all
-//! of them while a face is followed. Pure: time is an argument.
+//! The gate may miss something. So it passes one frame per second in any case, and every
+//! frame while a face is followed. It is pure: time is an argument.
 
 use crate::vision::frame::Frame;
 use std::time::Duration;
 
-/// Cells in a row. With 40 pixels a cell at 1280x720, a face worth comparing covers
-/// several.
+/// Columns of cells. A cell is 40 pixels wide at 1280x720, so that a face large enough to
+/// compare covers several.
 const COLUMNS: usize = 32;
-/// Cells in a column.
+/// Rows of cells.
 const ROWS: usize = 24;
 const CELLS: usize = COLUMNS * ROWS;
-/// Pixels looked at in a cell, a side: 16 of them quarter the camera's noise.
+/// Pixels sampled per cell and axis: 16 samples reduce the camera's noise to a quarter.
 const SAMPLES: usize = 4;
-/// How slowly the background follows: whoever stands still for long becomes part of
-/// it, a chair that was moved within half a minute.
+/// Time constant of the background. A person who stands still for long becomes part of it,
+/// and a moved chair within half a minute.
 const FOLLOWS: Duration = Duration::from_secs(10);
-/// Standard deviations that noise does not reach: one cell in 500 million.
+/// Standard deviations above which a cell counts as changed. Normal noise exceeds them in
+/// one cell of 500 million.
 const SIGMAS: f32 = 6.0;
 /// Standard deviation of normal noise with a median absolute difference of 1.
 const SIGMA_OF_MEDIAN: f32 = 1.4826;
-/// The median of normal noise over its lower quartile. Of that it is told, for whoever
-/// stands close to the camera fills more than half of the picture.
+/// Ratio of the median to the lower quartile of the absolute value of normal noise. Noise
+/// is estimated from the quartile, because a person close to the camera fills more than
+/// half of the picture.
 const QUARTILE: f32 = 0.6745 / 0.3186;
-/// Levels of 255 that are never a change: compression alone makes some.
+/// Difference, levels of 255, up to which a cell never counts as changed: compression alone
+/// causes small differences.
 const LEAST_CHANGE: f32 = 4.0;
-/// Levels by which the whole picture has become lighter or darker.
+/// Shift of the whole picture, levels, above which the light has changed.
 const LIGHT: f32 = 6.0;
-/// Levels by which a cell's own noise is corrected a frame. A running median: what
-/// moves through a cell counts no more than what flickers in it.
+/// Correction of a cell's noise estimate per frame, levels. The estimate is a running
+/// median, so that a large difference counts no more than a small one.
 const NOISE_STEP: f32 = 0.02;
-/// Most noise, in levels, that a cell is given credit for.
+/// Upper limit of a noise estimate, levels.
 const MOST_NOISE: f32 = 8.0;
 
-/// Brightness of each cell, 0 to 255, row by row.
+/// One value per cell, row by row; a luma is from 0 to 255.
 type Cells = heapless::Vec<f32, CELLS>;
 
-/// How much is looked at.
+/// Settings of the motion gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MotionGateSettings {
-    /// A frame is looked at after so long whatever happens: what a mistake costs.
+    /// Longest time without processing a frame: the longest delay caused by missed motion.
     pub idle_look_every: Duration,
-    /// All frames are looked at for so long after a movement.
+    /// Time after motion during which every frame is processed.
     pub hold_on: Duration,
-    /// Cells of 768 that must change.
+    /// Changed cells, of 768, from which a frame has motion.
     pub minimum_cells: usize,
 }
 
@@ -72,40 +75,40 @@ impl Default for MotionGateSettings {
     }
 }
 
-/// Whether to look at a frame.
+/// Whether to process a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// Yes, and why.
+    /// Process it, with the reason.
     Yes(Why),
-    /// It shows what the last one showed.
+    /// Skip it: it shows no change.
     No,
 }
 
-/// Why a frame is looked at.
+/// Reason for processing a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// A face is followed.
     Followed,
-    /// The first one, or the first of this size.
+    /// It is the first frame, or the first of this size.
     First,
-    /// Something moves.
+    /// There is motion.
     Motion,
-    /// It has become lighter or darker.
+    /// The light has changed.
     Light,
-    /// Something moved a moment ago.
+    /// There was motion less than `hold_on` ago.
     HoldOn,
-    /// None was for long.
+    /// No frame was processed for `idle_look_every`.
     Idle,
 }
 
-/// Decides which frames are looked at.
+/// Decides which frames are processed.
 #[derive(Clone, Debug)]
 pub struct MotionGate {
     settings: MotionGateSettings,
-    /// Columns and rows of pixels that the background was made of.
+    /// Width and height of the frames in the background, pixels.
     sides: (usize, usize),
     background: Cells,
-    /// Median absolute difference of each cell's past, levels.
+    /// Running median of each cell's absolute difference, levels.
     noise: Cells,
     /// Time of the last frame.
     at: Duration,
@@ -114,17 +117,17 @@ pub struct MotionGate {
     share: Share,
 }
 
-/// How many frames were looked at.
+/// Counts of frames received and processed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
-    /// Frames that came.
+    /// Frames received.
     pub frames: u64,
-    /// Frames that were looked at.
+    /// Frames processed.
     pub looked: u64,
 }
 
 impl MotionGate {
-    /// A gate that has seen nothing.
+    /// A gate without a background.
     pub fn new(settings: MotionGateSettings) -> Self {
         Self {
             settings,
@@ -138,7 +141,7 @@ impl MotionGate {
         }
     }
 
-    /// Takes a frame of the time `now`, on a clock that does not run backwards, and
+    /// Decides about the frame of the time `now`, on a monotonic clock. `followed` says
     /// whether any face is followed.
     pub fn step(&mut self, now: Duration, frame: &Frame, followed: bool) -> Look {
         let moved = self.compare(now, frame, followed);
@@ -163,12 +166,13 @@ impl MotionGate {
         Look::Yes(why)
     }
 
-    /// How many frames were looked at so far.
+    /// Frames received and processed so far.
     pub fn share(&self) -> Share {
         self.share
     }
 
-    /// What has changed, and the background after it.
+    /// Compares a frame with the background and updates it. Returns the reason if the frame
+    /// has changed.
     fn compare(&mut self, now: Duration, frame: &Frame, followed: bool) -> Option<Why> {
         let passed = now.saturating_sub(self.at).as_secs_f32();
         self.at = now;
@@ -209,22 +213,22 @@ impl MotionGate {
         for (back, cell) in self.background.iter_mut().zip(&cells) {
             *back += share * (cell - *back);
         }
-        // A picture of a few pixels has few cells.
+        // A tiny picture has fewer cells.
         let wanted = self.settings.minimum_cells.min(cells.len() / 16).max(1);
         (changed >= wanted).then_some(Why::Motion)
     }
 }
 
-/// Mean luma (BT.601, full range) of a few pixels in each cell. A picture smaller
-/// than the grid has a cell a pixel.
+/// Mean luma (BT.601, full range) of up to 16 pixels in each cell. A picture smaller than
+/// the grid has one cell per pixel.
 fn measure(frame: &Frame) -> Cells {
     let columns = frame.width().min(COLUMNS);
-    // The cell and the first byte of every pixel looked at in a row.
+    // The column of cells and the byte offset of each pixel sampled in a row.
     let mut taken: heapless::Vec<(usize, usize), { COLUMNS * SAMPLES }> = heapless::Vec::new();
     let mut counts = [0; COLUMNS];
     for (column, count) in counts.iter_mut().enumerate().take(columns) {
         for at in samples(frame.width(), columns, column) {
-            // No more than fit are taken.
+            // The capacity suffices.
             let _ = taken.push((column, at * 3));
             *count += 1;
         }
@@ -244,21 +248,21 @@ fn measure(frame: &Frame) -> Cells {
             lines += 1;
         }
         for (sum, count) in sums.iter().zip(&counts).take(columns) {
-            // As many cells as fit are made.
+            // There are at most CELLS cells.
             let _ = cells.push(*sum as f32 / (256 * count * lines) as f32);
         }
     }
     cells
 }
 
-/// Which of `length` pixels are looked at in part `part` of `parts`; evenly spread.
+/// The pixels sampled in part `part` of `parts` of `length` pixels, evenly spread.
 fn samples(length: usize, parts: usize, part: usize) -> impl Iterator<Item = usize> {
     let (from, to) = (part * length / parts, (part + 1) * length / parts);
     let count = (to - from).min(SAMPLES);
     (0..count).map(move |i| from + (2 * i + 1) * (to - from) / (2 * count))
 }
 
-/// The value that such a share of them does not exceed; 0 of none.
+/// The quantile at `share`, 0..=1; 0 if there are no values.
 fn quantile(mut values: Cells, share: f32) -> f32 {
     let at = (values.len() as f32 * share) as usize;
     if at >= values.len() {
@@ -275,11 +279,11 @@ mod tests {
     const WIDTH: usize = 160;
     const HEIGHT: usize = 120;
 
-    /// Noise that repeats itself.
+    /// Pseudo-random noise.
     struct Noise(u32);
 
     impl Noise {
-        /// A grey picture by its brightness, each pixel off by up to `amplitude`.
+        /// A grey picture of the given levels, with noise of up to `amplitude` per pixel.
         fn picture(&mut self, amplitude: u8, level: impl Fn(usize, usize) -> u8) -> Frame {
             let mut frame = Frame::filled(WIDTH, HEIGHT, [0; 3]);
             for (at, pixel) in frame.pixels_mut().chunks_exact_mut(3).enumerate() {
@@ -302,7 +306,7 @@ mod tests {
         MotionGate::new(MotionGateSettings::default())
     }
 
-    /// A wall with some structure.
+    /// Levels of a wall with some structure.
     fn wall(x: usize, y: usize) -> u8 {
         80 + (x / 20 * 7 + y / 15 * 11) as u8 % 60
     }
@@ -313,7 +317,7 @@ mod tests {
         let looks = (0..200)
             .filter(|i| gate.step(ms(i * 100), &noise.picture(6, wall), false) != Look::No)
             .count();
-        // Two seconds after the first frame, then every second of eighteen.
+        // All frames for two seconds after the first, then one per second for 18 seconds.
         assert_eq!(looks, 20 + 18);
         assert_eq!(gate.share(), Share { frames: 200, looked: 38 });
     }
@@ -323,7 +327,7 @@ mod tests {
         let (mut gate, mut noise) = (gate(), Noise(2));
         let mut seen = vec![];
         for i in 0..100 {
-            // Twice as light near the lamp as far from it.
+            // The lamp adds twice as much light on its side of the picture.
             let lamp = move |x, y| wall(x, y) + if i < 50 { 0 } else { 20 + (x / 8) as u8 };
             if let Look::Yes(why) = gate.step(ms(i * 100), &noise.picture(4, lamp), false) {
                 seen.push((i, why));
@@ -350,7 +354,7 @@ mod tests {
         let (mut gate, mut noise) = (gate(), Noise(4));
         let mut last = 0;
         for i in 0..1500u64 {
-            // A screen in a corner, on a wall without any noise.
+            // A flickering screen in a corner, on a wall without noise.
             let lit = (i * 7 % 3) as u8 * 4;
             let screen = |x: usize, y: usize| wall(x, y) + if x < 20 && y < 20 { lit } else { 0 };
             if gate.step(ms(i * 100), &noise.picture(0, screen), false) == Look::Yes(Why::Motion) {
@@ -417,7 +421,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whatever comes whenever, no frame is passed over for longer than allowed.
+        /// For any frames at any times, processing never pauses for longer than allowed.
         #[test]
         fn a_frame_is_looked_at_in_time(
             frames in prop::collection::vec(
@@ -430,7 +434,7 @@ mod tests {
             let (mut now, mut looked) = (Duration::ZERO, None);
             for (later, width, height, level, followed) in frames {
                 now += ms(later);
-                // Mostly the same size.
+                // Most frames have the same size.
                 let (width, height) = if width < 50 { (40, 30) } else { (width, height) };
                 let frame = Frame::filled(width, height, [level / 32 * 32; 3]);
                 let look = gate.step(now, &frame, followed);
@@ -455,7 +459,7 @@ mod tests {
             }
         }
 
-        /// A face as small as an eighth of the picture's height.
+        /// Faces from an eighth of the picture's height up.
         #[test]
         fn a_face_that_moves_a_little_is_seen_at_once(
             seed: u32,

@@ -1,43 +1,44 @@
-//! Which way a head is turned, from the five landmarks alone.
+//! Head pose from the five landmarks.
 //!
-//! The tip of the nose stands before the plane of eyes and mouth. Turned by an angle
-//! and seen from afar (weak perspective: no part of the face is much nearer than
-//! another), the plane's lengths shrink by the cosine and the tip moves by the sine
-//! of its height over the plane. What is measured is one over the other:
+//! The tip of the nose lies in front of the plane of eyes and mouth. If the head turns by
+//! an angle and is seen from a distance (weak perspective: no part of the face is much
+//! nearer than another), lengths in the plane shrink by the cosine of the angle, and the
+//! tip moves by its height over the plane times the sine. The ratio of the two is measured:
 //!
 //! ```text
 //!   yaw   = nose beside the middle / distance of the eyes      = D tan(yaw angle)
 //!   pitch = nose below the eyes / distance of eyes from mouth  = P - E tan(pitch angle)
 //! ```
 //!
-//! with `D` and `E` the height of the nose over the distance of the eyes and over
-//! that of eyes and mouth. In the generic head of Mallick, "Head pose estimation
-//! using OpenCV and dlib", 2016 (eyes' corners 225 to the side and 170 above, mouth's
-//! 150 to the side and 150 below, 130 behind the tip; the eyes' middles lie near 160)
-//! `D` is 130 / 320 = 0.41 and `E` 130 / 320 = 0.41, too.
+//! `D` is the height of the nose divided by the distance between the eyes, and `E` the
+//! height divided by the distance between eyes and mouth. In the generic head of Mallick,
+//! "Head pose estimation using OpenCV and dlib", 2016, the corners of the eyes lie 225 to
+//! the side and 170 above, those of the mouth 150 to the side and 150 below, and all of
+//! them 130 behind the tip of the nose; the centres of the eyes lie near 160. So `D` and
+//! `E` are both 130 / 320 = 0.41.
 
 use crate::vision::frame::Landmarks;
 use serde::{Deserialize, Serialize};
 
-/// How far the nose is from where a frontal face has it.
+/// Turn of a head, measured as the position of the nose.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Turn {
-    /// How far the nose lies to one side of the middle of eyes and mouth, in
-    /// distances of the eyes; 0 is frontal, negative the picture's left.
+    /// Distance of the nose from the middle line of eyes and mouth, in units of the
+    /// distance between the eyes. 0 is frontal; negative is to the left in the picture.
     pub yaw: f32,
-    /// Where the nose lies between eyes (0) and mouth (1).
+    /// Position of the nose between eyes (0) and mouth (1).
     pub pitch: f32,
 }
 
-/// A view that is asked for. Left and right are those of the person.
+/// A pose requested at enrolment. Left and right are those of the person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pose {
-    /// Into the camera.
+    /// Looking into the camera.
     Front,
-    /// Turned to the person's left, which is the picture's right.
+    /// Turned to the person's left, the right of the picture.
     Left,
-    /// Turned to the person's right.
+    /// Turned to the person's right, the left of the picture.
     Right,
     /// Looking up.
     Up,
@@ -45,24 +46,25 @@ pub enum Pose {
     Down,
 }
 
-/// Where a frontal face has its nose: the median of 84 photos of LFW that are turned
-/// aside by no more than 10 degrees. Heads and cameras differ: four in five of the
-/// same lie within 0.42 and 0.67, so that every other pose is told by how far the
-/// nose has moved since the person looked into the camera.
+/// Turn of a frontal face: the median of 84 photos of LFW with a yaw of at most 10 degrees.
+/// Heads and cameras differ: four in five of these photos have a pitch from 0.42 to 0.67.
+/// So every other pose is measured relative to that of the person looking into the camera.
 const FRONTAL: Turn = Turn { yaw: 0.0, pitch: 0.53 };
-/// Up to here aside, and up or down, a face is frontal: 14 and 20 degrees.
+/// Largest difference in yaw and pitch from [`FRONTAL`] of a frontal face: 14 and 20
+/// degrees.
 const FRONTAL_WITHIN: [f32; 2] = [0.10, 0.15];
-/// From here on it is turned aside: 20 degrees. Before it is neither, so that two
-/// views differ.
+/// Smallest yaw of a head turned left or right: 20 degrees. A head turned less is neither
+/// frontal nor turned, so that the views differ.
 const TURNED: f32 = 0.15;
-/// From here on it looks up or down: 14 degrees, as far as most people do when they
-/// are asked to.
+/// Smallest pitch of a head tilted up or down: 14 degrees, as far as most people tilt it
+/// when asked.
 const TILTED: f32 = 0.10;
-/// Beyond this the far half of the face is hidden: 45 degrees.
+/// Largest turn or tilt: 45 degrees. Beyond it the far half of the face is hidden.
 const HIDDEN: f32 = 0.41;
 
 impl Turn {
-    /// Measures five landmarks, whatever the roll and the scale.
+    /// Measures five landmarks. Roll and scale do not matter. Landmarks that are not finite
+    /// give NaN.
     pub fn of(landmarks: &Landmarks) -> Self {
         let [left, right, nose, mouth_left, mouth_right] = *landmarks;
         let middle = |a: [f32; 2], b: [f32; 2]| [(a[0] + b[0]) / 2.0, (a[1] + b[1]) / 2.0];
@@ -72,7 +74,7 @@ impl Turn {
         let across = from(left, right);
         let down = from(eyes, mouth);
         let width = dot(across, across).max(1e-6);
-        // Where the line from eyes to mouth passes the height of the nose.
+        // Project the nose onto the line from eyes to mouth.
         let pitch = dot(from(eyes, nose), down) / dot(down, down).max(1e-6);
         let beside = [nose[0] - eyes[0] - pitch * down[0], nose[1] - eyes[1] - pitch * down[1]];
         Self { yaw: dot(beside, across) / width, pitch }
@@ -81,12 +83,13 @@ impl Turn {
     /// Whether the face looks into the camera.
     pub fn is_frontal(self) -> bool {
         let [aside, tilted] = self.since(FRONTAL);
-        // Written so that a NaN is not.
+        // Written so that NaN is not frontal.
         aside.abs() <= FRONTAL_WITHIN[0] && tilted.abs() <= FRONTAL_WITHIN[1]
     }
 
-    /// The view this is of somebody who looked into the camera like `front`; nothing
-    /// between two views, turned two ways at once, or turned too far.
+    /// The pose relative to `front`, the same person looking into the camera. `None`
+    /// between two poses, if the head is turned and tilted at once, or if it is turned too
+    /// far.
     pub fn pose(self, front: Self) -> Option<Pose> {
         let [aside, tilted] = self.since(front);
         if aside.abs() <= TURNED / 2.0 && tilted.abs() <= TILTED / 2.0 {
@@ -100,17 +103,17 @@ impl Turn {
         }
     }
 
-    /// How far the nose has moved, aside and down.
+    /// Differences in yaw and pitch.
     fn since(self, front: Self) -> [f32; 2] {
         [self.yaw - front.yaw, self.pitch - front.pitch]
     }
 }
 
 impl Pose {
-    /// All five, in the order they are asked for.
+    /// All five, in the order in which they are requested.
     pub const ALL: [Self; 5] = [Self::Front, Self::Left, Self::Right, Self::Up, Self::Down];
 
-    /// What to tell the person.
+    /// Advice for the person at the door.
     pub fn advice(self) -> &'static str {
         match self {
             Self::Front => "look into the camera",
@@ -121,7 +124,7 @@ impl Pose {
         }
     }
 
-    /// The middle of its range, for the tests of other stages.
+    /// The middle of its range, for tests of other modules.
     pub fn example(self) -> Turn {
         let (yaw, pitch) = match self {
             Self::Front => (0.0, 0.0),
@@ -140,8 +143,8 @@ mod tests {
     use crate::vision::align::TEMPLATE;
     use proptest::prelude::*;
 
-    /// The generic head, turned by two angles in degrees and seen from afar, as a
-    /// picture has it: x to the right, y down.
+    /// Landmarks of the generic head, turned by two angles in degrees and seen from a
+    /// distance: x to the right, y down.
     fn head(yaw: f32, pitch: f32) -> Landmarks {
         let points: [[f32; 3]; 5] = [
             [-160.0, -160.0, 0.0],
@@ -152,7 +155,7 @@ mod tests {
         ];
         let ((sy, cy), (sp, cp)) = (yaw.to_radians().sin_cos(), pitch.to_radians().sin_cos());
         points.map(|[x, y, z]| {
-            // Up first, about the axis through the ears, then aside.
+            // First the pitch, about the axis through the ears, then the yaw.
             let (y, z) = (y * cp - z * sp, y * sp + z * cp);
             [x * cy + z * sy, y]
         })
@@ -178,7 +181,7 @@ mod tests {
             let turn = Turn::of(&head(yaw, pitch));
             assert_eq!(turn.pose(Turn::of(&head(0.0, 0.0))), expected, "{yaw} {pitch}: {turn:?}");
         }
-        // Whoever holds their head higher than others moves it from there.
+        // A person who holds the head higher than others moves it from there.
         let front = Turn::of(&head(0.0, 15.0));
         assert!(front.is_frontal());
         assert_eq!(Turn::of(&head(0.0, 15.0)).pose(front), Some(Pose::Front));
@@ -234,8 +237,7 @@ mod tests {
             prop_assert_eq!(mirrored, expected);
         }
 
-        /// The further a head is turned, the further the nose has moved; by the
-        /// tangent of the angle, as the derivation says.
+        /// The nose moves by the tangent of the angle, as derived above.
         #[test]
         fn the_measure_is_the_tangent_of_the_angle(angle in -50f32..50.0) {
             let turn = Turn::of(&head(angle, 0.0));

@@ -1,5 +1,5 @@
-//! How much a face can be trusted to look like its owner: size, sharpness,
-//! light and pose, each measured, and the weakest deciding.
+//! Quality of a view of a face: size, sharpness, brightness and pose. Each is measured, and
+//! the weakest decides.
 
 use crate::vision::align::{CROP_SIDE, Crop};
 use crate::vision::detect::Face;
@@ -7,21 +7,21 @@ use crate::vision::frame::{Frame, luma};
 use crate::vision::pose::Turn;
 use std::ops::Range;
 
-/// What can be wrong with a view of a face.
+/// An aspect of quality in which a view of a face can be poor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Aspect {
-    /// Too far away.
+    /// Size: the face is too far away.
     Size,
-    /// Blurred: moving, or out of focus.
+    /// Sharpness: the face moves or is out of focus.
     Sharpness,
-    /// Too dark or too bright.
+    /// Brightness: too dark, too bright, or for enrolment too uneven.
     Brightness,
-    /// Turned or tilted away.
+    /// Pose: the head is turned or tilted away.
     Pose,
 }
 
 impl Aspect {
-    /// What to tell the person.
+    /// Advice for the person in front of the camera.
     pub fn advice(self) -> &'static str {
         match self {
             Self::Size => "come closer",
@@ -32,57 +32,58 @@ impl Aspect {
     }
 }
 
-/// The measurements.
+/// The quality measurements of one view.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quality {
-    /// Distance of the eyes in the frame, pixels.
+    /// Distance between the eyes in the frame, pixels.
     pub eye_distance: f32,
-    /// Variance of the Laplacian of the aligned face over the variance of its
-    /// brightness: how much of the contrast is fine detail. 0 and up.
+    /// Sharpness, from 0 up: the mean square of the Laplacian of the aligned face divided
+    /// by the variance of its luma, so the share of fine detail in the contrast.
     pub sharpness: f32,
-    /// Mean brightness (BT.601 luma) of the aligned face, 0..=255.
+    /// Mean luma (BT.601) of the aligned face, 0..=255.
     pub brightness: f32,
-    /// How differently its halves are lit: the difference of their mean brightness
-    /// over the sum, 0 (alike) to 1 (one half is black).
+    /// Difference in light between the left and the right half: the difference of their
+    /// mean luma divided by the sum, from 0 (equal) to 1 (one half is black).
     pub sides: f32,
-    /// Where the nose is.
+    /// Turn of the head, from the position of the nose.
     pub turn: Turn,
 }
 
-/// The part of the aligned crop that is face whatever the hair: columns and
-/// rows from eyebrows to chin.
+/// Columns of the aligned crop that show the face without hair.
 const FACE: Range<usize> = 24..88;
+/// Rows of the aligned crop from eyebrows to chin.
 const FACE_ROWS: Range<usize> = 36..100;
 
-/// Below this an embedding is not worth comparing. See the ramps for what it
-/// means: a face that has lost a fifth of its similarity to a clear view.
+/// Quality score below which a view is not compared with the gallery. By the ramps below,
+/// such a face has lost a fifth of its similarity to a clear view.
 pub const WORTH_COMPARING: f32 = 0.2;
-/// Below this a view is not worth enrolling: a template is compared with for
-/// years, so it should lose next to nothing.
+/// Quality score below which a view is not enrolled. A template is used for years, so it
+/// should lose almost no similarity.
 pub const WORTH_ENROLLING: f32 = 0.5;
 
-// Ramps from useless (0) to as good as it gets (1). Measured on 200 photos of
-// LFW, each made worse step by step and compared with itself unspoiled (median
-// cosine): eyes 21 pixels apart 0.96, 13 pixels 0.81, 9 pixels 0.53; sharpness
-// 0.047 0.98, 0.014 0.84, 0.006 0.56; brightness 65 0.97, 32 0.91, 15 0.71;
-// overexposed 192 0.94, 216 0.85, 229 0.63.
+// Ramps from useless (score 0) to perfect (score 1). Measured on 200 photos of LFW: each
+// was degraded step by step and compared with the original (median cosine).
+//   eye distance 21 pixels: 0.96, 13: 0.81, 9: 0.53
+//   sharpness 0.047: 0.98, 0.014: 0.84, 0.006: 0.56
+//   brightness 65: 0.97, 32: 0.91, 15: 0.71; overexposed 192: 0.94, 216: 0.85, 229: 0.63
 const EYE_DISTANCE: (f32, f32) = (10.0, 26.0);
 const SHARPNESS: (f32, f32) = (0.006, 0.045);
 const DARK: (f32, f32) = (10.0, 60.0);
 const BRIGHT: (f32, f32) = (240.0, 190.0);
-// 98 of 100 photos of LFW, which holds few profiles, lie within 0.45 and 0.22.
+// In LFW, which has few profile views, 98 of 100 photos have a yaw within 0.45 and a pitch
+// within 0.22.
 const YAW: (f32, f32) = (0.8, 0.35);
 const PITCH: (f32, f32) = (0.5, 0.22);
-/// Where the nose of a frontal face lies between eyes and mouth: by ArcFace's
-/// template, (71.7 - 51.6) / (92.3 - 51.6).
+/// Pitch of a frontal face, the position of the nose between eyes (0) and mouth (1), from
+/// the ArcFace template: (71.7 - 51.6) / (92.3 - 51.6).
 const FRONTAL_PITCH: f32 = 0.49;
-// Measured the same way, one half of the face darkened step by step: 0.20 0.96, 0.34
-// 0.91, 0.43 0.88, 0.54 0.82. Of the photos as they are half lie below 0.06, nine in
+// Measured the same way, with one half of the face darkened step by step: 0.20: 0.96,
+// 0.34: 0.91, 0.43: 0.88, 0.54: 0.82. Of the original photos half lie below 0.06, nine in
 // ten below 0.20, 98 in 100 below 0.37.
 const SIDES: (f32, f32) = (0.5, 0.16);
 
 impl Quality {
-    /// Measures a face in a frame and its aligned crop.
+    /// Measures a face, with landmarks in pixels of the frame, and its aligned crop.
     pub fn measure(face: &Face, crop: &Crop) -> Self {
         let turn = Turn::of(&face.landmarks);
         let [left, right, ..] = face.landmarks;
@@ -105,19 +106,20 @@ impl Quality {
         }
     }
 
-    /// 0 (useless) to 1 (as good as it gets): that of the weakest aspect.
+    /// Score of the weakest aspect, from 0 (useless) to 1 (perfect).
     pub fn score(&self) -> f32 {
         self.weakest().1
     }
 
-    /// The same for a view to be enrolled: light must be even, too.
+    /// The weakest aspect and its score for a view to be enrolled, which also needs even
+    /// light.
     pub fn weakest_to_enroll(&self) -> (Aspect, f32) {
         let even = ramp(self.sides, SIDES);
         let weakest = self.weakest();
         if even < weakest.1 { (Aspect::Brightness, even) } else { weakest }
     }
 
-    /// The weakest aspect and its score.
+    /// The weakest aspect and its score, 0..=1.
     pub fn weakest(&self) -> (Aspect, f32) {
         let aspects = [
             (Aspect::Size, ramp(self.eye_distance, EYE_DISTANCE)),
@@ -133,13 +135,14 @@ impl Quality {
     }
 }
 
-/// 0 at `none` to 1 at `full`, whichever is larger.
+/// Linear ramp from 0 at `none` to 1 at `full`, clamped; either bound may be the larger.
+/// NaN gives 0.
 fn ramp(value: f32, (none, full): (f32, f32)) -> f32 {
     let share = (value - none) / (full - none);
     if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) }
 }
 
-/// How differently the halves of the face are lit.
+/// See [`Quality::sides`]. `light` is the luma of the crop, row-major.
 fn sides(light: &[f32]) -> f32 {
     let half = |columns: Range<usize>| -> f32 {
         FACE_ROWS.map(|y| light[y * CROP_SIDE..][columns.clone()].iter().sum::<f32>()).sum()
@@ -149,13 +152,13 @@ fn sides(light: &[f32]) -> f32 {
     (left - right).abs() / (left + right).max(1.0)
 }
 
-/// Brightness of each pixel.
+/// Luma of each pixel, row-major, 0..=255.
 fn light(frame: &Frame) -> Vec<f32> {
     frame.pixels().as_chunks::<3>().0.iter().map(|pixel| luma(pixel.map(f32::from))).collect()
 }
 
-/// Brightness and Laplacian of each pixel of a part that has pixels all around it, row by
-/// row.
+/// Luma and Laplacian of each pixel in a range of columns and rows, row by row. The range
+/// must not touch the border.
 fn details(
     light: &[f32],
     width: usize,
@@ -169,8 +172,8 @@ fn details(
     })
 }
 
-/// Mean brightness of a whole picture, 0 to 255, and its sharpness, 0 and up, as those of
-/// faces are measured: for somebody who turns and focuses a camera.
+/// Mean luma of a whole picture, 0..=255, and its sharpness, from 0 up, measured as for
+/// faces. Helps to point and focus a camera.
 pub fn of_picture(frame: &Frame) -> (f64, f64) {
     let (light, width, height) = (light(frame), frame.width(), frame.height());
     let count = light.len() as f64;
@@ -202,7 +205,7 @@ mod tests {
         Crop::from_pixels(pixels).expect("112 x 112")
     }
 
-    /// Blobs some pixels wide: detail of the size that faces have.
+    /// Blobs a few pixels wide, like the detail of a face.
     fn textured(x: usize, y: usize) -> u8 {
         let wave = |v: usize, step: f32| (v as f32 / step).sin();
         (128.0 + 40.0 * wave(x, 2.0) * wave(y, 2.0) + 40.0 * wave(x, 14.0)) as u8

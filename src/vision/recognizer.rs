@@ -1,5 +1,4 @@
-//! The pure stages in a row: a frame in, its faces with quality and embedding
-//! out.
+//! The recognizer: detects, aligns, measures and embeds the faces of a frame.
 
 use crate::models::{ModelId, Models, ModelsError};
 use crate::nn::NetworkError;
@@ -11,68 +10,71 @@ use crate::vision::quality::{Quality, WORTH_COMPARING};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// Why the stages cannot be set up.
+/// Why the recognizer cannot be created.
 #[derive(Debug, Error)]
 pub enum RecognizerError {
-    /// The set of models is not complete.
+    /// The model set is incomplete.
     #[error(transparent)]
     Models(#[from] ModelsError),
-    /// A network does not load.
+    /// A network cannot be loaded.
     #[error(transparent)]
     Network(#[from] NetworkError),
 }
 
-/// A face with what the stages made of it.
+/// A face of a frame with the results of all stages.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// Where it is.
+    /// Bounding box, score and landmarks, pixels of the frame.
     pub face: Face,
-    /// Turned upright.
+    /// The aligned face.
     pub crop: Crop,
-    /// How good a view it is.
+    /// Quality of the view.
     pub quality: Quality,
-    /// Its embedding, signed by the model; nothing where the view is too poor to
-    /// compare.
+    /// Its template. `None` if the quality is too low to compare, or if it was not embedded
+    /// yet.
     pub template: Option<Template>,
 }
 
-/// Time spent in the stages of the last frame.
+/// Time spent in each stage for the last frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageTimes {
-    /// Finding faces, by net.
+    /// Detection, by net.
     pub detect: DetectTimes,
-    /// Turning them upright and measuring their quality.
+    /// Alignment and quality of all faces.
     pub align: Duration,
-    /// Embedding them.
+    /// Embedding of all faces.
     pub embed: Duration,
 }
 
-/// A frame in so many is searched everywhere while faces are followed. Evidence
-/// takes at least as many frames, so nobody is let in unless all faces were seen.
+/// While faces are followed, one frame in this many is searched completely. A grant needs
+/// at least as many frames, so nobody is admitted before a complete search.
 const SEARCH_EVERY: usize = 3;
 
-/// Detector and embedder.
+/// Detector and embedder of one model set.
 pub struct Recognizer {
     detector: Detector,
     embedder: Embedder,
     model: ModelId,
     times: StageTimes,
-    /// Of the frame that is looked at.
+    /// Wanted faces of the current frame.
     faces: Vec<Face>,
     followed: Followed,
 }
 
-/// The faces of the last frame.
+/// The faces of the last frame of a video.
 #[derive(Default)]
 struct Followed {
     faces: Vec<Rect>,
     sides: (usize, usize),
-    /// Frames since all of one was searched.
+    /// Frames since the last complete search.
     since: usize,
 }
 
 impl Recognizer {
-    /// Loads all networks.
+    /// Loads the networks of detector and recognizer.
+    ///
+    /// # Errors
+    /// If the set has no recognizer, or a network cannot be loaded.
     pub fn new(models: &Models, settings: DetectorSettings) -> Result<Self, RecognizerError> {
         Ok(Self {
             detector: Detector::new(&models.detector, settings)?,
@@ -84,7 +86,11 @@ impl Recognizer {
         })
     }
 
-    /// The faces of a frame that `wanted` wants, the highest score first.
+    /// Views of the faces of a single picture that `wanted` accepts, the highest score
+    /// first.
+    ///
+    /// # Errors
+    /// If a network fails.
     pub fn look(
         &mut self,
         frame: &Frame,
@@ -98,14 +104,14 @@ impl Recognizer {
         Ok(views)
     }
 
-    /// Whether the last frame of a video showed a face.
+    /// Whether the last frame of the video showed a face.
     pub fn followed(&self) -> bool {
         !self.followed.faces.is_empty()
     }
 
-    /// The same for the next frame of a video: while faces are in view, most frames
-    /// are searched around them only; one in three is searched everywhere, and each
-    /// in which one of them is not found again.
+    /// Like [`Self::look`], for the next frame of a video. While faces are in view, most
+    /// frames are searched only around them. One frame in three is searched completely, and
+    /// also every frame in which one of these faces is not found again.
     pub fn follow(
         &mut self,
         frame: &Frame,
@@ -116,7 +122,7 @@ impl Recognizer {
         Ok(views)
     }
 
-    /// The same, not embedded yet.
+    /// Like [`Self::follow`], without embedding the faces; see [`Self::compare`].
     pub fn find(
         &mut self,
         frame: &Frame,
@@ -145,7 +151,10 @@ impl Recognizer {
         (0..self.faces.len()).map(|at| self.upright(frame, self.faces[at])).collect()
     }
 
-    /// The view of a face already found.
+    /// The view of a face already detected, with its template.
+    ///
+    /// # Errors
+    /// If the network fails.
     pub fn view(&mut self, frame: &Frame, face: Face) -> Result<View, NetworkError> {
         let mut view = self.upright(frame, face);
         self.compare(&mut view)?;
@@ -160,7 +169,10 @@ impl Recognizer {
         View { face, crop, quality, template: None }
     }
 
-    /// Embeds a view, if it is good enough to compare.
+    /// Sets the template of a view, if its quality is high enough to compare.
+    ///
+    /// # Errors
+    /// If the network fails.
     pub fn compare(&mut self, view: &mut View) -> Result<(), NetworkError> {
         if view.quality.score() >= WORTH_COMPARING {
             let started = Instant::now();
@@ -170,17 +182,20 @@ impl Recognizer {
         Ok(())
     }
 
-    /// Whose templates these are.
+    /// The model that makes the templates.
     pub fn model(&self) -> &ModelId {
         &self.model
     }
 
     /// Embeds an aligned face, whatever its quality.
+    ///
+    /// # Errors
+    /// If the network fails.
     pub fn embed(&mut self, crop: &Crop) -> Result<Template, NetworkError> {
         Ok(Template::new(self.model.clone(), self.embedder.embed(crop)?))
     }
 
-    /// Where the time of the last frame went.
+    /// Times of the last frame.
     pub fn times(&self) -> StageTimes {
         self.times
     }

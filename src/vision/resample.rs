@@ -1,48 +1,49 @@
-//! Cutting a rectangle out of a frame at another size.
+//! Resampling: cuts a rectangle out of a frame at another size.
 //!
-//! Shrinking averages over the area each output pixel covers; growing
-//! interpolates bilinearly. What lies outside the frame is black. The axes are
-//! separable: rows are summed first, then columns, in 16-bit fixed point.
+//! Shrinking averages over the area that each output pixel covers; enlarging interpolates
+//! bilinearly. Pixels outside the frame are black. The axes are separable: rows are summed
+//! first, then columns, in 16-bit fixed point.
 
 use crate::nn::kernels::{ONE, SLACK, STEPS, Taps, weighted_pixels, weighted_rows};
 use crate::vision::frame::{Frame, Rect};
 
-/// Values of a pixel cut out: red, green, blue and one that has no meaning.
+/// Number of values per output pixel: red, green, blue and an unused one.
 pub const PIXEL: usize = 4;
-/// Steps of a value from one byte to the next.
+/// Steps of an output value per step of a byte.
 pub const ONE_BYTE: i16 = STEPS;
 
-/// Bytes of a frame's pixel.
+/// Bytes per pixel of a frame.
 const CHANNELS: usize = 3;
 
-/// What becomes of the fractions that resampling leaves.
+/// Rounding of the output values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Values {
-    /// Rounded away, as in a picture of 8 bits a channel.
+    /// Rounded to whole bytes, as in a picture with 8 bits per channel.
     Whole,
-    /// Kept, in steps of 1/128.
+    /// Rounded to steps of 1/128.
     Exact,
 }
 
-/// Bilinear or area weights of one axis: for each output pixel the first source
-/// pixel and the weights from there on.
+/// Bilinear or area weights of one axis: for each output pixel the first source pixel and
+/// the weights of the source pixels from there on.
 #[derive(Debug, Default)]
 struct Axis {
     starts: Vec<usize>,
     counts: Vec<usize>,
     weights: Vec<i16>,
-    /// The same, not rounded.
+    /// The weights before rounding.
     shares: Vec<f32>,
     taps: usize,
 }
 
 impl Axis {
-    /// Output pixel `i` of `outputs` looks at `[from + i * step, from + (i + 1) * step)`.
-    /// Weights of an output within the picture add up to [`ONE`].
+    /// Sets the weights for `outputs` pixels over `[from, to)`: output pixel `i` covers
+    /// `[from + i * step, from + (i + 1) * step)`. The weights of an output within the
+    /// picture add up to [`ONE`].
     fn set(&mut self, (from, to): (f32, f32), outputs: usize, sources: usize) {
         let step = (to - from) / outputs as f32;
         let limit = sources as f32;
-        // An area of `step` touches at most this many pixels, never more than there are.
+        // An area of length `step` touches at most this many pixels.
         self.taps = if step > 1.0 { (step.ceil() as usize + 1).min(sources) } else { 2 };
         self.taps = self.taps.next_multiple_of(2);
         self.starts.clear();
@@ -56,7 +57,7 @@ impl Axis {
             let (weights, shares) = (&mut self.weights[places.clone()], &mut self.shares[places]);
             let mut count = 0;
             let mut start = 0;
-            // Rounded as a running sum, so that the rounding does not add up.
+            // Round the running sum, so that rounding errors do not accumulate.
             let (mut share, mut given) = (0.0f32, 0.0f32);
             let mut add = |weight: f32| {
                 share += weight;
@@ -80,7 +81,7 @@ impl Axis {
                 }
             } else {
                 let center = from + (output as f32 + 0.5) * step - 0.5;
-                // The outermost half pixel repeats the border, as long as the
+                // Within half a pixel of the border the border pixel is repeated, if the
                 // point itself lies in the picture.
                 let inside = center >= -0.5 && center <= limit - 0.5;
                 let center = if inside { center.clamp(0.0, limit - 1.0) } else { center };
@@ -117,7 +118,7 @@ impl Axis {
         Taps { starts, counts, weights, pitch: *taps }
     }
 
-    /// The source pixels that any output looks at: the first, and one past the last.
+    /// The range of source pixels used by any output: the first, and one past the last.
     fn touched(&self) -> (usize, usize) {
         let ends = self.starts.iter().zip(&self.counts).filter(|(_, count)| **count > 0);
         ends.fold((usize::MAX, 0), |(first, last), (&start, &count)| {
@@ -126,7 +127,7 @@ impl Axis {
     }
 }
 
-/// Weights and sums of the last cut, kept for their memory.
+/// A resampler. It keeps its buffers, so that repeated cuts allocate no memory.
 #[derive(Debug, Default)]
 pub struct Resampler {
     columns: Axis,
@@ -137,18 +138,18 @@ pub struct Resampler {
 }
 
 impl Resampler {
-    /// Computes in floating point instead, which is slower and the oracle.
+    /// A resampler that computes in floating point. Slower; the oracle for the fixed-point
+    /// one.
     pub fn exact() -> Self {
         Self { exact: true, ..Self::default() }
     }
 
-    /// Writes `region` of the frame, in its pixels, as `height x width` pixels of
-    /// [`PIXEL`] values, row-major, 0 to 255 in steps of 1/128. A region that is not
-    /// finite or has no area comes out black.
+    /// Writes `region`, in pixels of the frame, to `out` as `height x width` pixels of
+    /// [`PIXEL`] values, row-major, from 0 to 255 in steps of 1/128. A region that is not
+    /// finite or has no area gives black.
     ///
     /// # Panics
-    ///
-    /// Where `out` is too short.
+    /// If `out` is too short.
     pub fn cut(
         &mut self,
         frame: &Frame,
@@ -168,8 +169,8 @@ impl Resampler {
         if first >= last {
             return;
         }
-        // Rows first: that is one long run over neighbouring bytes, and leaves the
-        // columns to be squeezed once an output row.
+        // Rows first: this reads long runs of neighbouring bytes, and the columns are then
+        // reduced once per output row.
         let (from, length) = (first * CHANNELS, (last - first) * CHANNELS);
         if self.exact {
             return self.cut_exactly(frame, (first, last), values, out);
@@ -224,7 +225,7 @@ impl Resampler {
     }
 }
 
-/// The frame at another size.
+/// The frame resampled to another size, in pixels. A side of zero becomes one.
 pub fn resize(frame: &Frame, width: usize, height: usize) -> Frame {
     let (width, height) = (width.max(1), height.max(1));
     let mut pixels = vec![0; width * height * PIXEL];
@@ -270,7 +271,7 @@ mod tests {
         }
     }
 
-    /// The definition, pixel by pixel: the mean over the area each output covers.
+    /// Oracle: the mean over the area that each output pixel covers, by definition.
     fn area_oracle(frame: &Frame, region: &Rect, width: usize, height: usize) -> Vec<[f32; 3]> {
         let mut out = vec![[0.0; 3]; width * height];
         let (sx, sy) = (region.width() / width as f32, region.height() / height as f32);

@@ -292,8 +292,8 @@ fn sets_arrive() -> Result<(), Failed> {
     for expected in [
         "there     built-in is in use",
         "copied    8 files",
-        "self-test of 2 pictures passed",
-        "1 templates made anew",
+        "self-test passed on 2 pictures",
+        "1 templates re-embedded",
         "Grace Hopper: all templates are of another model",
         "in use    1+",
     ] {
@@ -303,7 +303,7 @@ fn sets_arrive() -> Result<(), Failed> {
     device.expect("1")?;
     let output = device.push(&device.set("2")?, &[])?;
     check(output.status.success(), &text(&output))?;
-    check(text(&output).contains("before it 1+"), &text(&output))?;
+    check(text(&output).contains("previous 1+"), &text(&output))?;
     device.expect("2")?;
     device.local(&["models", "verify"], "facelatch.toml")?;
     device.local(&["models", "rollback"], "facelatch.toml")?;
@@ -332,7 +332,7 @@ fn transfers_break() -> Result<(), Failed> {
     let second = device.set("2")?;
     let line = device.stand_in(&cut("cat > /dev/null"))?;
     let output = device.push(&second, &["--facelatch", &line])?;
-    refused(&output, "cut short")?;
+    refused(&output, "truncated")?;
     device.expect("1")?;
 
     std::fs::remove_file(&mark)?;

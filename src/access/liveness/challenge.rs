@@ -1,8 +1,8 @@
-//! A challenge: turn your head to the side that is named.
+//! The challenge: the person is asked to turn the head to given sides.
 //!
-//! Which sides follows from a number that nobody can foresee, so that a recorded video
-//! would have to guess them: one in two a turn. A print that is turned about does not
-//! pass: its nose stays between its eyes.
+//! The sides follow from a random number, so that a recorded video has to guess them, with
+//! a chance of one in two per turn. A print that is turned does not pass, because its nose
+//! stays between its eyes.
 //!
 //! ```text
 //!             begin                 straight                 nose on that side
@@ -17,17 +17,17 @@
 //!    +------------------------ Passed <------- none left ----------------------+
 //! ```
 //!
-//! A face that is lost for longer than `lost_after` fails what has begun and ends what was
-//! passed: somebody else may stand there now.
+//! A face that is lost for longer than `lost_after` fails a running challenge and ends a
+//! passed one, because somebody else may stand there now.
 
 use std::time::Duration;
 
-/// A side, as the person before the camera has it.
+/// A side, as seen by the person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
-    /// The person's left, the picture's right.
+    /// The person's left, the right of the picture.
     Left,
-    /// The person's right, the picture's left.
+    /// The person's right, the left of the picture.
     Right,
 }
 
@@ -40,18 +40,18 @@ impl std::fmt::Display for Side {
     }
 }
 
-/// How much is asked, and for how long.
+/// Settings of a challenge.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ChallengeSettings {
-    /// Turns in a row, 1 to 8.
+    /// Number of turns, 1 to 8.
     pub turns: u32,
-    /// Time for each.
+    /// Time limit for each step: looking straight ahead, and each turn.
     pub each: Duration,
-    /// How long it counts once it is passed.
+    /// Duration for which a passed challenge counts.
     pub valid_for: Duration,
-    /// How long until another try.
+    /// Wait after a failure until the next challenge.
     pub again_after: Duration,
-    /// Time without a face after which it is another face.
+    /// Time without the face after which it counts as lost.
     pub lost_after: Duration,
 }
 
@@ -67,38 +67,38 @@ impl Default for ChallengeSettings {
     }
 }
 
-/// Yaw ([`crate::vision::pose::Turn::yaw`]) within which a face looks straight ahead: 98 of
-/// 100 photos of LFW, which are taken of people who look into cameras, lie within 0.45,
-/// half of them within 0.1.
+/// Largest yaw ([`crate::vision::pose::Turn::yaw`]) of a face that looks straight ahead. Of the
+/// photos of LFW, in which people look into the camera, 98 of 100 lie within 0.45 and half
+/// within 0.1.
 const STRAIGHT: f32 = 0.15;
-/// Yaw from which on a head is turned. The nose stands out by 0.4 distances of the eyes,
-/// so a head turned by 35 degrees reaches `0.4 * tan(35 degrees) = 0.28`.
+/// Smallest yaw of a turned head. The nose stands out by 0.4 times the distance between the
+/// eyes, so a head turned by 35 degrees reaches `0.4 * tan(35 degrees) = 0.28`.
 const TURNED: f32 = 0.28;
 
-/// What happened.
+/// Input of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event {
-    /// Somebody is to be asked; which sides follows from the number.
+    /// Begin a challenge. The bits of the number select the sides.
     Begin(u64),
-    /// The face in this frame, with its yaw: negative is the picture's left.
+    /// The yaw of the face in this frame; negative is the left of the picture.
     Face(f32),
     /// Time passed.
     Tick,
 }
 
-/// What to do.
+/// Output of the state machine: the message for the person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Tell them to look straight ahead.
+    /// Ask to look straight ahead.
     AskStraight,
-    /// Tell them to turn their head.
+    /// Ask to turn the head.
     AskTurn(Side),
-    /// Tell them to move their head a little: not part of a challenge, for
-    /// [`super::guard`] has to see the nose move.
+    /// Ask to move the head a little. Not part of a challenge: [`super::guard`] uses it to
+    /// see the nose move.
     AskMove,
-    /// Tell them that they are done.
+    /// The challenge is passed.
     Passed,
-    /// Tell them that they are not.
+    /// The challenge failed.
     Failed(Failure),
 }
 
@@ -119,15 +119,15 @@ impl std::fmt::Display for Action {
 /// Why a challenge failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Turned to the other side.
+    /// The head turned to the other side.
     WrongSide,
-    /// Did not turn in time.
+    /// A step took longer than its time limit.
     TooLate,
     /// The face went out of view.
     Lost,
 }
 
-/// Where a challenge stands.
+/// State of a challenge. `since` is its beginning, `seen` the last frame with the face.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Idle,
@@ -137,14 +137,14 @@ enum State {
     Failed { since: Duration },
 }
 
-/// The turns still to come: a bit each, the lowest first.
+/// The remaining turns, one bit per turn, the lowest first; 0 is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Turns {
     sides: u64,
     count: u32,
 }
 
-/// One person's challenge.
+/// The challenge of one track.
 #[derive(Clone, Debug)]
 pub struct Challenge {
     settings: ChallengeSettings,
@@ -152,12 +152,12 @@ pub struct Challenge {
 }
 
 impl Challenge {
-    /// Nothing asked yet.
+    /// An idle challenge.
     pub fn new(settings: ChallengeSettings) -> Self {
         Self { settings, state: State::Idle }
     }
 
-    /// Whether it is passed, and still counts at this time.
+    /// Whether the challenge is passed and still counts at `now`.
     pub fn passed(&self, now: Duration) -> bool {
         match self.state {
             State::Passed { since, seen } => {
@@ -167,7 +167,7 @@ impl Challenge {
         }
     }
 
-    /// Takes an event, on a clock that does not run backwards.
+    /// Processes an event at the time `now` on a monotonic clock.
     pub fn step(&mut self, now: Duration, event: Event) -> Option<Action> {
         let ChallengeSettings { each, valid_for, again_after, lost_after, turns } = self.settings;
         let late = |since: Duration| now >= since + each;
@@ -200,7 +200,7 @@ impl Challenge {
                 if on_side <= -TURNED {
                     return self.fail(now, Failure::WrongSide);
                 }
-                // False for what is not a number.
+                // False for NaN.
                 let turned = on_side >= TURNED;
                 let (state, action) = match (turned, left.count) {
                     (false, _) => (State::Turn { side, left, since, seen: now }, None),
@@ -212,7 +212,7 @@ impl Challenge {
                 self.state = state;
                 action
             }
-            // Already asked.
+            // A challenge is already running.
             (State::Centre { .. } | State::Turn { .. }, Event::Begin(_) | Event::Tick) => None,
             (State::Passed { since, seen }, event) => {
                 if now >= since + valid_for || lost(seen) {
@@ -249,7 +249,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Left, then right.
+    /// Seed of a challenge to the left, then to the right.
     const LEFT_RIGHT: u64 = 0b10;
 
     fn begun() -> Challenge {
@@ -315,7 +315,7 @@ mod tests {
         fn nobody_passes_without_turning_to_every_side(
             seed in any::<u64>(), yaws in prop::collection::vec(-0.6f32..0.27, 0..60),
         ) {
-            // Never to the left, and one left is asked.
+            // The first turn asked for is to the left, and no yaw reaches it.
             let mut challenge = Challenge::new(ChallengeSettings::default());
             challenge.step(ms(0), Event::Begin(seed & !1));
             prop_assert!(!play(&mut challenge, &yaws).contains(&Action::Passed));

@@ -1,4 +1,4 @@
-//! Liveness of all faces in view, and what it has to say when the door would open.
+//! The liveness guard: liveness of all tracks, and whether the door may open for one.
 
 pub mod challenge;
 
@@ -8,51 +8,53 @@ use crate::vision::track::{MAX_TRACKS, TrackId};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// How long the same refusal on a track is not told again.
+/// Shortest interval between two reports of a refusal, or two requests to move, per track.
 const TELL_EVERY: Duration = Duration::from_secs(3);
 
-/// What liveness may do at a door.
+/// Effect of liveness on the door.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Nothing is measured.
     #[default]
     Off,
-    /// A refusal is logged, and the door opens.
+    /// A refusal is only logged, and the door opens.
     Advise,
-    /// The door opens only for faces that are held live.
+    /// The door opens only for faces that count as live.
     Enforce,
 }
 
-/// How strict it is.
+/// Settings of the guard.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GuardSettings {
-    /// What it may do.
+    /// Effect on the door.
     pub mode: Mode,
-    /// Score below which a face is refused, 0 to 1.
+    /// Liveness score below which a face is refused, 0 to 1.
     pub threshold: f32,
-    /// Whether the nose must have been seen to move against the face, where it is enforced.
+    /// Whether a face must have shown parallax ([`super::Cues::solid`]). Only with
+    /// [`Mode::Enforce`].
     pub motion: bool,
-    /// What is asked of people; nothing by default. Only where it is enforced.
+    /// The challenge, if there is one. Only with [`Mode::Enforce`].
     pub challenge: Option<ChallengeSettings>,
-    /// Where the sides that are asked for come from; new and unknown at every start.
+    /// Random seed for the sides of challenges; must differ at every start and be secret.
     pub seed: u64,
 }
 
-/// What is to be done about somebody who may come in.
+/// Decision about a recognized person.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LivenessAdmission {
-    /// Nothing speaks against it.
+    /// The door may open.
     Open,
-    /// Not live, but only to be logged; the verdict where it is not told already.
+    /// Not live, but the door may open. The verdict to log, unless it was logged lately.
     Advised(Option<Verdict>),
-    /// Not yet: too few frames, or a challenge is on; what to tell them first.
+    /// Not yet: too few frames, a running challenge, or no motion. The message for the
+    /// person, if there is a new one.
     Wait(Option<Action>),
-    /// Not live; the verdict where it is not told already.
+    /// Not live. The verdict to log, unless it was logged lately.
     Refused(Option<Verdict>),
 }
 
-/// What is known of every track.
+/// Liveness and challenges of all tracks.
 #[derive(Clone, Debug)]
 pub struct LivenessGuard {
     settings: GuardSettings,
@@ -67,27 +69,26 @@ struct Watched {
     seen: Duration,
     liveness: Liveness,
     challenge: Option<Challenge>,
-    /// When a refusal was told last.
+    /// Time of the last report of a refusal.
     told: Option<Duration>,
-    /// When they were asked last to move their head.
+    /// Time of the last request to move the head.
     asked: Option<Duration>,
 }
 
 impl LivenessGuard {
-    /// Nothing seen yet.
+    /// A guard without tracks.
     pub fn new(settings: GuardSettings) -> Self {
         Self { settings, tracks: heapless::Vec::new(), chance: settings.seed }
     }
 
-    /// Is as strict as this from now on. What was seen is looked at anew, and what was
-    /// asked is asked again.
+    /// Changes the settings. All measurements and challenges start again.
     pub fn set_settings(&mut self, settings: GuardSettings) {
-        // The seed has been used.
+        // The seed was used; keep the state of the generator.
         *self = Self { chance: self.chance, ..Self::new(settings) };
     }
 
-    /// Takes a frame's faces: their tracks, what was measured of them and their yaw
-    /// ([`crate::vision::pose::Turn::yaw`]). Tells whom to say what.
+    /// Processes the faces of a frame: track, measurements and yaw
+    /// ([`crate::vision::pose::Turn::yaw`]) of each. Returns the messages for people, by track.
     pub fn step<'s>(
         &mut self,
         now: Duration,
@@ -99,12 +100,12 @@ impl LivenessGuard {
         }
         for (track, sample, yaw) in faces {
             if let Some(action) = self.take(now, track, sample, yaw) {
-                // Those of more than so many faces are not told.
+                // Messages beyond the capacity are dropped.
                 let _ = actions.push((track, action));
             }
         }
         for watched in &mut self.tracks {
-            // Those who are not in this frame.
+            // Tracks without a face in this frame.
             if watched.seen < now
                 && let Some(challenge) = &mut watched.challenge
                 && let Some(action) = challenge.step(now, Event::Tick)
@@ -115,7 +116,7 @@ impl LivenessGuard {
         actions
     }
 
-    /// Takes what was measured of a face.
+    /// Processes the measurements of one face.
     fn take(&mut self, now: Duration, id: TrackId, sample: &Sample, yaw: f32) -> Option<Action> {
         let at = match self.tracks.iter().position(|watched| watched.id == id) {
             Some(at) => at,
@@ -128,7 +129,7 @@ impl LivenessGuard {
                 let challenge = self.settings.challenge.map(Challenge::new);
                 let (liveness, told, asked) = (Liveness::default(), None, None);
                 let watched = Watched { id, seen: now, liveness, challenge, told, asked };
-                // Room was made.
+                // There is room now.
                 let _ = self.tracks.push(watched);
                 self.tracks.len() - 1
             }
@@ -139,13 +140,13 @@ impl LivenessGuard {
         watched.challenge.as_mut()?.step(now, Event::Face(yaw))
     }
 
-    /// What is held of a track at this time; nothing where it was not looked at.
+    /// The verdict on a track at `now`. `None` for an unknown track.
     pub fn verdict(&mut self, now: Duration, track: TrackId) -> Option<Verdict> {
         let watched = self.tracks.iter_mut().find(|watched| watched.id == track)?;
         Some(watched.liveness.at(now))
     }
 
-    /// Whether the door may open for a track that the gallery knows.
+    /// Decides whether the door may open for a track of a recognized person.
     pub fn admit(&mut self, now: Duration, track: TrackId) -> LivenessAdmission {
         let GuardSettings { mode, threshold, .. } = self.settings;
         if mode == Mode::Off {
@@ -159,7 +160,7 @@ impl LivenessGuard {
         if enforced && !verdict.counts() {
             return LivenessAdmission::Wait(None);
         }
-        // Also what is not a number is refused.
+        // NaN is refused, too.
         let live = verdict.score >= threshold;
         if verdict.counts() && !live {
             let new = watched.told.is_none_or(|at| now >= at + TELL_EVERY);
@@ -176,7 +177,7 @@ impl LivenessGuard {
         if !enforced {
             return LivenessAdmission::Open;
         }
-        // Whoever turns as asked moves enough to be seen to.
+        // The challenge comes before the motion: a person who turns as asked shows enough.
         if let Some(challenge) = &mut watched.challenge
             && !challenge.passed(now)
         {
@@ -196,7 +197,7 @@ impl LivenessGuard {
         LivenessAdmission::Open
     }
 
-    /// Whether the networks are to look at a track again: [`Liveness::network_due`].
+    /// Whether the networks should run on a track: [`Liveness::network_due`].
     pub fn network_due(&self, now: Duration, track: TrackId) -> bool {
         let watched = self.tracks.iter().find(|watched| watched.id == track);
         watched.is_none_or(|watched| watched.liveness.network_due(now))
@@ -250,7 +251,7 @@ mod tests {
         assert_eq!(guard.admit(ms(200), TRACK), LivenessAdmission::Wait(None));
         guard.take(ms(200), TRACK, &live(), 0.0);
         assert_eq!(guard.admit(ms(200), TRACK), LivenessAdmission::Open);
-        // What was seen is too old by then.
+        // The frames have expired by then.
         assert_eq!(guard.admit(ms(9000), TRACK), LivenessAdmission::Wait(None));
     }
 

@@ -1,4 +1,4 @@
-//! Clock, supply and temperature.
+//! Checks of the clock, the power supply and the temperature.
 
 use super::Findings;
 use anyhow::Result;
@@ -7,10 +7,10 @@ use facelatch::service::wall_clock;
 use std::io::Write;
 use std::path::Path;
 
-/// Degrees Celsius from which on a Raspberry Pi slows down.
+/// Temperature from which a Raspberry Pi throttles, degrees Celsius.
 const HOT: f64 = 80.0;
 
-/// Whether schedules have a clock to go by.
+/// Checks that the clock is synchronized if a schedule needs it.
 pub(super) fn wall_clock(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
     let needed = config.schedule().needs_clock();
     let vouched = config.schedule.clock == ClockSource::Trusted;
@@ -21,7 +21,7 @@ pub(super) fn wall_clock(config: &Config, findings: &mut Findings<impl Write>) -
         Some(reading) if needed => findings.wrong(
             "clock",
             format!(
-                "{}, not synchronized, and schedules need it: hours fall to clock_unsure, and \
+                "{}, not synchronized, but schedules need it: groups follow clock_unsure, and \
                  open_hours do not open; see timedatectl, or set clock = \"trusted\" under \
                  [schedule] if the board has a clock with a battery",
                 reading.local
@@ -29,11 +29,11 @@ pub(super) fn wall_clock(config: &Config, findings: &mut Findings<impl Write>) -
         ),
         Some(reading) => findings
             .good("clock", &format!("{}, not synchronized; no schedule needs it", reading.local)),
-        None => findings.wrong("clock", "shows no time that can be true; see timedatectl"),
+        None => findings.wrong("clock", "shows an impossible time; see timedatectl"),
     }
 }
 
-/// Supply and temperature, where the board tells.
+/// Checks supply voltage and temperature, if the board has sensors for them.
 pub(super) fn health(findings: &mut Findings<impl Write>) -> Result<()> {
     let text = |path: &Path| std::fs::read_to_string(path).ok();
     let monitors = std::fs::read_dir("/sys/class/hwmon").into_iter().flatten().flatten();
@@ -44,8 +44,8 @@ pub(super) fn health(findings: &mut Findings<impl Write>) -> Result<()> {
                 Some("0") => findings.good("supply", "5 V")?,
                 Some(_) => findings.wrong(
                     "supply",
-                    "its voltage is too low: use the board's own supply, and feed the lock from \
-                     another",
+                    "the voltage is too low: use the power supply made for the board, and power \
+                     the lock from another one",
                 )?,
                 None => {}
             }
@@ -56,7 +56,7 @@ pub(super) fn health(findings: &mut Findings<impl Write>) -> Result<()> {
         .map(|thousandths| thousandths / 1000.0);
     match degrees {
         Some(degrees) if degrees >= HOT => findings
-            .odd("temperature", &format!("{degrees:.0} °C: it slows down; give it a heat sink")),
+            .odd("temperature", &format!("{degrees:.0} °C: the board throttles; add a heat sink")),
         Some(degrees) => findings.good("temperature", &format!("{degrees:.0} °C")),
         None => Ok(()),
     }
@@ -73,8 +73,8 @@ mod tests {
         let text = "[groups.staff]\nhours = [\"07:00-19:00\"]\n[groups.owners]\n";
         let config = Config::parse(Path::new("facelatch.toml"), text).expect("a configuration");
         let text = said(|findings| {
-            advice(&config, findings).expect("told");
-            wall_clock(&config, findings).expect("told");
+            advice(&config, findings).expect("findings");
+            wall_clock(&config, findings).expect("findings");
         });
         assert_eq!(text.lines().count(), 1, "{text}");
     }

@@ -1,4 +1,4 @@
-//! Camera, GPIO lines and relay, where no service holds them.
+//! Checks of camera, GPIO lines and relay, for when no running service holds them.
 
 use super::Findings;
 use anyhow::Result;
@@ -12,14 +12,14 @@ use facelatch::vision::recognizer::Recognizer;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// A camera may take so long until its first frame.
+/// Time limit for the first frame.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
-/// Frames are counted for so long.
+/// Duration over which the frame rate is measured.
 const COUNTED: Duration = Duration::from_secs(2);
-/// Frames a second below which somebody waits too long for three of them.
+/// Frame rate, per second, below which people wait too long: a decision needs three frames.
 const SLOW_CAMERA: f64 = 5.0;
 
-/// Whether frames come, how often, and what is on them.
+/// Checks that frames arrive, at which rate, and whether they show a usable face.
 pub(super) fn camera(
     config: &Config,
     recognizer: Option<Recognizer>,
@@ -28,7 +28,7 @@ pub(super) fn camera(
     let Some(uri) = &config.camera.uri else {
         return findings.wrong(
             "camera",
-            "none is named; see facelatch camera list, and set uri under [camera]",
+            "not configured; see facelatch camera list, and set uri under [camera]",
         );
     };
     let name = redacted(uri);
@@ -41,10 +41,10 @@ pub(super) fn camera(
         Taken::Away { reason, .. } | Taken::Ended(Some(reason)) => {
             return findings.wrong("camera", reason);
         }
-        Taken::Ended(None) => return findings.wrong("camera", format!("{name}: has no frames")),
+        Taken::Ended(None) => return findings.wrong("camera", format!("{name}: gave no frame")),
         Taken::Nothing | Taken::Same => {
             let waited = FIRST_FRAME.as_secs();
-            return findings.wrong("camera", format!("{name}: no frame within {waited} s"));
+            return findings.wrong("camera", format!("{name}: no frame within {waited} seconds"));
         }
     };
     let began = Instant::now();
@@ -60,9 +60,9 @@ pub(super) fn camera(
     let rate = f64::from(frames) / began.elapsed().as_secs_f64();
     let frame = &last.frame;
     let mut text =
-        format!("{name}: {}x{}, {rate:.1} frames a second", frame.width(), frame.height());
+        format!("{name}: {}x{}, {rate:.1} frames per second", frame.width(), frame.height());
     if rate < SLOW_CAMERA {
-        text += "; that is slow: less resolution, more light, or another format";
+        text += "; this is slow: lower the resolution, add light, or choose another format";
         return findings.odd("camera", &text);
     }
     let Some(mut recognizer) = recognizer else { return findings.good("camera", &text) };
@@ -76,14 +76,14 @@ pub(super) fn camera(
                     return findings.odd("camera", &text);
                 }
             }
-            _ => text += ", a face that can be compared",
+            _ => text += ", a face good enough to compare",
         },
         views => text += &format!(", {} faces", views.len()),
     }
     findings.good("camera", &text)
 }
 
-/// Whether each GPIO line is there and free.
+/// Checks that each configured GPIO line exists and is free.
 pub(super) fn lines(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
     for (key, uri) in config.lines() {
         let (_, name) = key.split_once('.').unwrap_or(("", key));
@@ -96,7 +96,7 @@ pub(super) fn lines(config: &Config, findings: &mut Findings<impl Write>) -> Res
     Ok(())
 }
 
-/// Whether a GPIO line is there and nobody has it, or why not.
+/// Checks that a GPIO line exists and no process holds it.
 fn free(uri: &str) -> Result<(), String> {
     probe(&uri.parse().map_err(|error: LineError| error.to_string())?)
 }
@@ -111,20 +111,22 @@ fn probe(line: &Line) -> Result<(), String> {
     Err(format!("{line}: this facelatch was built without GPIO; build it with --features gpio"))
 }
 
-/// Whether the relay is there. It is not switched.
+/// Checks that the relay is present, without switching it.
 pub(super) fn relay(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
     let uri = &config.relay.uri;
     if uri == "log:" {
-        return findings.odd("relay", "log: only says what it would do; set uri under [relay]");
+        return findings
+            .odd("relay", "log: switches no relay, it only logs; set uri under [relay]");
     }
     if uri.starts_with("gpio:") {
-        // Taking it would move it.
+        // Requesting the line as an output would switch the relay, so only probe it.
         return match free(uri) {
             Ok(()) => findings.good("relay", uri),
             Err(error) => findings.wrong("relay", error),
         };
     }
-    // A Modbus board reads its coil; an LCUS-1 cannot answer, and only its port is there.
+    // A Modbus board is asked for its coil. An LCUS-1 cannot answer, so only its port is
+    // checked.
     let looked = Relay::open(uri).and_then(|mut relay| {
         relay.connect(false)?;
         relay.check(false)
@@ -147,7 +149,7 @@ mod tests {
         let port = serialport::SerialPort::name(&other_end).expect("a path");
         let mut config = Config::default();
         config.relay.uri = format!("serial:{port}?protocol=modbus");
-        let text = said(|findings| relay(&config, findings).expect("told"));
+        let text = said(|findings| relay(&config, findings).expect("findings"));
         assert!(text.contains("\"wrong\""), "{text}");
         let mut asked = [0; 8];
         std::io::Read::read_exact(&mut board, &mut asked).expect("a question");

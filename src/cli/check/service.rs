@@ -1,4 +1,4 @@
-//! A service that runs, by what it says of itself.
+//! Checks of a running service, from the status that it reports.
 
 use super::Findings;
 use anyhow::Result;
@@ -6,15 +6,16 @@ use facelatch::service::control::{AskError, Reply};
 use facelatch::service::status::{CameraNow, Snapshot};
 use std::io::Write;
 
-/// A service that has said nothing of itself for so many seconds hangs: it does twice a
-/// second.
+/// Age of the status, seconds, above which the service counts as hung. It refreshes its
+/// status twice per second.
 const HANGS: f64 = 5.0;
-/// Share of the frames from which on so many unreadable ones are a cable or its supply.
+/// Share of unreadable frames above which the cable or the supply is the likely cause.
 const MANY_BAD: f64 = 0.01;
-/// Share of the frames from which on so many passed over are a board that is too slow.
+/// Share of dropped frames above which the board is too slow.
 const MANY_DROPPED: f64 = 0.5;
 
-/// Whether a service holds camera, lines and relay, and what it says of them.
+/// Reports the findings about a running service. Returns whether a service runs, and so
+/// holds camera, lines and relay.
 pub(super) fn judge_answer(
     asked: &Result<Reply, AskError>,
     findings: &mut Findings<impl Write>,
@@ -25,8 +26,8 @@ pub(super) fn judge_answer(
             findings.wrong(
                 "service",
                 format!(
-                    "{}: this user may not ask it; run facelatch check as root or as the \
-                     service's own user",
+                    "{}: permission denied; run facelatch check as root or as the user of the \
+                     service",
                     path.display()
                 ),
             )?;
@@ -35,56 +36,56 @@ pub(super) fn judge_answer(
         Err(error) => findings.wrong("service", error).map(|()| true),
         Ok(Reply { status: Some(snapshot), .. }) => judge(snapshot, findings).map(|()| true),
         Ok(Reply { error, .. }) => {
-            let error = error.as_deref().unwrap_or("it says nothing of itself");
+            let error = error.as_deref().unwrap_or("its reply holds no status");
             findings.wrong("service", error).map(|()| true)
         }
     }
 }
 
-/// How a service is that runs.
+/// Reports the findings about the status of a service.
 fn judge(now: &Snapshot, findings: &mut Findings<impl Write>) -> Result<()> {
     let about = format!("version {}, process {}", now.version, now.pid);
     let watchdog = &now.watchdog;
     let late = || {
         let who = watchdog.who.as_deref().unwrap_or("a thread");
-        format!("{about}: {who} has said nothing for {:.1} s", watchdog.silent_s)
+        format!("{about}: {who} has been silent for {:.1} s", watchdog.silent_s)
     };
     if now.age_s > HANGS {
         let age = now.age_s;
         let cure = "it hangs; restart it, and see its log";
-        findings.wrong("service", format!("{about}: nothing new for {age:.0} s: {cure}"))?;
+        findings.wrong("service", format!("{about}: status is {age:.0} s old: {cure}"))?;
     } else if watchdog.state == "stuck" {
         findings.wrong("service", format!("{}; restart it, and see its log", late()))?;
     } else if watchdog.state == "late" {
         findings.odd("service", &late())?;
     } else {
-        findings.good("service", &format!("runs: {about}; it holds camera, lines and relay"))?;
+        findings.good("service", &format!("running: {about}; it holds camera, lines and relay"))?;
     }
     camera_now(&now.camera, findings)?;
     let relay = &now.relay;
     match &relay.state[..] {
         "answering" => findings.good("relay", "answers the service"),
-        "" | "opening" => findings.odd("relay", "the service opens it; look again in a moment"),
+        "" | "opening" => findings.odd("relay", "the service is opening it; check again shortly"),
         fault => findings.wrong("relay", format!("{fault} (for {:.0} s)", relay.since_s)),
     }
 }
 
-/// How the camera of a service is.
+/// Reports the findings about the camera of a service.
 fn camera_now(camera: &CameraNow, findings: &mut Findings<impl Write>) -> Result<()> {
     let CameraNow { state, since_s, frames, dropped, bad } = camera;
     match &state[..] {
         "running" => {}
         "" | "opening" => {
-            return findings.odd("camera", "the service opens it; look again in a moment");
+            return findings.odd("camera", "the service is opening it; check again shortly");
         }
         fault => return findings.wrong("camera", format!("{fault} (for {since_s:.0} s)")),
     }
-    let text = format!("gives the service frames: {frames}, {dropped} passed over, {bad} bad");
+    let text = format!("frames: {frames} delivered, {dropped} dropped, {bad} unreadable");
     let all = (frames + dropped + bad) as f64;
     if *bad as f64 > MANY_BAD * all {
-        findings.odd("camera", &format!("{text}; see to its cable and supply"))
+        findings.odd("camera", &format!("{text}; check its cable and supply"))
     } else if *dropped as f64 > MANY_DROPPED * all {
-        findings.odd("camera", &format!("{text}; this board is slow for so many"))
+        findings.odd("camera", &format!("{text}; this board is too slow for the frame rate"))
     } else {
         findings.good("camera", &text)
     }
@@ -116,14 +117,14 @@ mod tests {
         let judged = |change: Change| {
             let mut snapshot = well();
             change(&mut snapshot);
-            said(|findings| judge(&snapshot, findings).expect("told"))
+            said(|findings| judge(&snapshot, findings).expect("findings"))
         };
         let good = judged(|_| {});
         assert_eq!(good.matches("\"good\"").count(), 3, "{good}");
         let changes: [(Change, &str, &str); 7] = [
             (|now| now.age_s = 6.0, "wrong", "it hangs"),
             (|now| now.watchdog.state = "stuck".to_owned(), "wrong", "restart it"),
-            (|now| now.watchdog.state = "late".to_owned(), "odd", "has said nothing"),
+            (|now| now.watchdog.state = "late".to_owned(), "odd", "has been silent"),
             (|now| now.camera.state = "no such device".to_owned(), "wrong", "no such device"),
             (|now| now.camera.bad = 50, "odd", "cable"),
             (|now| now.camera.dropped = 5000, "odd", "slow"),
@@ -140,10 +141,10 @@ mod tests {
     fn a_socket_that_this_user_may_not_use_is_no_absent_service() {
         let path = PathBuf::from("/run/facelatch/control.sock");
         let denied = Err(AskError::Denied { path: path.clone() });
-        let text = said(|findings| assert!(judge_answer(&denied, findings).expect("told")));
+        let text = said(|findings| assert!(judge_answer(&denied, findings).expect("findings")));
         assert!(text.contains("\"wrong\"") && text.contains("as root"), "{text}");
         let nobody = Err(AskError::Nobody { path });
-        let text = said(|findings| assert!(!judge_answer(&nobody, findings).expect("told")));
+        let text = said(|findings| assert!(!judge_answer(&nobody, findings).expect("findings")));
         assert_eq!(text, "");
     }
 }

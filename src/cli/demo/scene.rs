@@ -1,4 +1,4 @@
-//! A simulated camera: somebody walks up to the door.
+//! A simulated camera that shows a person walking up to the door.
 
 use anyhow::Result;
 use facelatch::vision::frame::Frame;
@@ -6,7 +6,7 @@ use facelatch::vision::picture;
 use std::path::Path;
 use std::time::Duration;
 
-/// Frames a second, as a small board manages.
+/// Frames per second, as on a small board.
 const FRAMES_A_SECOND: u32 = 10;
 const WIDTH: usize = 640;
 const HEIGHT: usize = 480;
@@ -15,10 +15,10 @@ const FAR: usize = 6;
 const BLURRED: usize = 6;
 const SIDE_LIT: usize = 6;
 const NEAR: usize = 12;
-/// How large the portrait is shown far away and near, as shares of its size.
+/// Scale of the portrait far away and near.
 const SMALLEST: f32 = 0.35;
 const LARGEST: f32 = 1.1;
-/// Side of the box that blurs, pixels.
+/// Side of the blur box, pixels.
 const BLUR: usize = 7;
 
 /// A portrait to walk up with.
@@ -29,11 +29,11 @@ pub struct Portrait {
 
 /// One frame of an approach.
 pub struct Moment {
-    /// Since the beginning of the approach.
+    /// Time since the beginning of the approach.
     pub at: Duration,
-    /// What the camera sees.
+    /// The simulated frame, 640 x 480 pixels.
     pub frame: Frame,
-    /// Which part of the approach this is.
+    /// Part of the approach: "far", "blurred", "side-lit" or "near".
     pub part: &'static str,
 }
 
@@ -52,22 +52,22 @@ impl Portrait {
         Ok(Self { name, picture: picture::decode(Path::new(name), jpeg)? })
     }
 
-    /// Whose it is.
+    /// Name of the person shown.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The portrait itself.
+    /// The whole portrait.
     pub fn picture(&self) -> &Frame {
         &self.picture
     }
 
-    /// An approach: small and far, then blurred by walking, lit from one side,
-    /// and at last near, standing.
+    /// The frames of an approach: far away, then blurred by walking, then lit from one
+    /// side, and finally near and standing.
     pub fn approach(&self) -> impl Iterator<Item = Moment> {
         let all = FAR + BLURRED + SIDE_LIT + NEAR;
         (0..all).map(move |n| {
-            // Near, the last part stands still but for a sway.
+            // In the last part the person stands near and only sways.
             let way = (n as f32 / (all - NEAR) as f32).min(1.0);
             let size = SMALLEST + (LARGEST - SMALLEST) * way;
             let sway = 6.0 * (n as f32 * 0.9).sin();
@@ -85,11 +85,12 @@ impl Portrait {
         })
     }
 
-    /// The portrait at a size in front of a wall.
+    /// Draws the portrait in front of a wall, scaled by `size` and moved `sway` pixels to
+    /// the right.
     fn shown(&self, size: f32, sway: f32) -> Frame {
         let mut frame = Frame::filled(WIDTH, HEIGHT, [0; 3]);
         let (width, height) = (self.picture.width() as f32, self.picture.height() as f32);
-        // The face is in the upper half of the portrait; it stays at eye height.
+        // The face is in the upper half of the portrait. Keep it at the same height.
         let left = WIDTH as f32 / 2.0 - width * size / 2.0 + sway;
         let top = HEIGHT as f32 * 0.4 - height * size * 0.35;
         for (at, pixel) in frame.pixels_mut().chunks_exact_mut(3).enumerate() {
@@ -105,8 +106,8 @@ impl Portrait {
         frame
     }
 
-    /// The portrait around a point, averaged over what one pixel of the frame
-    /// covers.
+    /// The colour of the portrait at a point, averaged over the area that one pixel of the
+    /// frame covers.
     fn smooth(&self, u: f32, v: f32, size: f32) -> [f32; 3] {
         let samples = (1.0 / size).ceil() as usize;
         let mut sums = [0.0; 3];
@@ -123,7 +124,7 @@ impl Portrait {
     }
 }
 
-/// Each pixel the mean of those around it.
+/// Box blur with a side of [`BLUR`] pixels.
 fn blurred(frame: &Frame) -> Frame {
     let mut out = frame.clone();
     let reach = (BLUR / 2) as isize;
@@ -145,7 +146,7 @@ fn blurred(frame: &Frame) -> Frame {
     out
 }
 
-/// Light from the right only: the left of the picture lies in shadow.
+/// Simulates light from the right: darkens the left of the picture.
 fn side_lit(mut frame: Frame) -> Frame {
     for (at, pixel) in frame.pixels_mut().chunks_exact_mut(3).enumerate() {
         let across = (at % WIDTH) as f32 / WIDTH as f32;

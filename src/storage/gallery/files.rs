@@ -1,4 +1,4 @@
-//! EDGE: a gallery's files: beginning, opening, checking and restoring them.
+//! EDGE: the files of a gallery: creating, opening, checking and restoring them.
 
 use crate::storage::gallery::StoreError;
 use crate::storage::gallery::tables::{
@@ -10,13 +10,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long to wait for another facelatch to let go of the file.
+/// Longest wait for another process to release the file.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What the database may keep in memory; its own default suits servers.
+/// Cache size of the database, bytes; its default is meant for servers.
 pub(super) const CACHE: usize = 8 << 20;
 
-/// `gallery.redb` has its copy in `gallery.last-good.redb`.
+/// Path of the last good copy: `gallery.last-good.redb` for `gallery.redb`.
 pub fn copy_path(path: &Path) -> PathBuf {
     path.with_extension("last-good.redb")
 }
@@ -30,7 +30,7 @@ pub(super) fn draft_path(path: &Path) -> PathBuf {
 pub(super) fn error(path: &Path, fault: Fault) -> StoreError {
     let path = path.to_owned();
     match fault {
-        Fault::Absent => StoreError::Io { path, reason: "not there".to_owned() },
+        Fault::Absent => StoreError::Io { path, reason: "file not found".to_owned() },
         Fault::Busy => StoreError::Busy { path },
         Fault::Damaged(reason) => StoreError::Io { path, reason: format!("damaged: {reason}") },
         Fault::Newer(reason) => StoreError::Newer { path, reason },
@@ -44,8 +44,8 @@ pub(super) fn builder() -> Builder {
     builder
 }
 
-/// A new gallery, complete before it has its name: a power cut leaves none or a
-/// whole one. Where another facelatch was faster, that one's.
+/// Creates a gallery. It is complete before it gets its name, so that a power cut leaves
+/// either none or a complete one. If another process was faster, opens its gallery.
 pub(super) fn begin(path: &Path) -> Result<Database, StoreError> {
     create_folder(path)?;
     let failed = |fault| error(path, fault);
@@ -56,19 +56,19 @@ pub(super) fn begin(path: &Path) -> Result<Database, StoreError> {
     let first = [meta(REVISION, 1), meta(NEXT_PERSON, 1), meta(IDENTITY, random())];
     write(&database, &first).map_err(|reason| failed(Fault::Io(reason)))?;
     drop(database);
-    // A link, unlike a rename, replaces nothing.
+    // Unlike a rename, a link does not replace an existing file.
     match std::fs::hard_link(&draft, path) {
         Ok(()) => remove_file(&draft).map_err(failed)?,
         Err(reason) if reason.kind() == ErrorKind::AlreadyExists => {
             remove_file(&draft).map_err(failed)?;
         }
-        // Not every file system has links.
+        // The file system may have no links.
         Err(_) => std::fs::rename(&draft, path).map_err(io)?,
     }
     open_checked(path, PATIENCE).map_err(failed)
 }
 
-/// Different each time: the standard library seeds its hashers so.
+/// A random number, from the random seed of the standard library's hashers.
 pub(super) fn random() -> u64 {
     std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id())
 }
@@ -79,7 +79,7 @@ pub(super) fn create_folder(path: &Path) -> Result<(), StoreError> {
         .map_err(|reason| StoreError::Io { path: folder.to_owned(), reason: reason.to_string() })
 }
 
-/// A new file that only its owner can read: faces are nobody else's business.
+/// Creates a database file that only its owner can read, because it holds faces.
 pub(super) fn create(path: &Path) -> Result<Database, Fault> {
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).create_new(true);
@@ -97,8 +97,8 @@ pub(super) fn remove_file(path: &Path) -> Result<(), Fault> {
     }
 }
 
-/// Moves the damaged file aside and puts the copy in its place, if the copy is
-/// whole.
+/// Moves the damaged file aside and replaces it by the copy, if the copy is intact. Returns
+/// the path of the damaged file, if there was one.
 pub(super) fn restore(
     path: &Path,
     copy: &Path,
@@ -112,7 +112,7 @@ pub(super) fn restore(
         Err(fault) => {
             let copy_reason = match fault {
                 Fault::Damaged(reason) => reason,
-                _ => "it is not there".to_owned(),
+                _ => "it is missing".to_owned(),
             };
             return Err(StoreError::Lost {
                 path: path.to_owned(),
@@ -124,7 +124,7 @@ pub(super) fn restore(
     }
     let io = |reason: std::io::Error| StoreError::Io {
         path: path.to_owned(),
-        reason: format!("damaged, and its copy cannot take its place: {reason}"),
+        reason: format!("damaged, and cannot be restored from its copy: {reason}"),
     };
     let draft = draft_path(path);
     std::fs::copy(copy, &draft).map_err(io)?;
@@ -144,12 +144,12 @@ pub(super) fn restore(
     Ok(aside)
 }
 
-/// Opens an existing file and reads every record of it.
+/// Opens an existing file and checks every record.
 pub(super) fn open_checked(path: &Path, patience: Duration) -> Result<Database, Fault> {
     checked(path, patience, || builder().set_check_integrity_on_open(true).open(path))
 }
 
-/// Like [`open_checked`], but writes nothing: the file may be another's.
+/// Like [`open_checked`], but read-only, for a file that belongs to somebody else.
 pub(super) fn open_to_read(path: &Path, patience: Duration) -> Result<ReadOnlyDatabase, Fault> {
     checked(path, patience, || builder().open_read_only(path))
 }
@@ -161,12 +161,12 @@ fn checked<D: ReadableDatabase>(
 ) -> Result<D, Fault> {
     let length = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => metadata.len(),
-        Ok(_) => return Err(Fault::Io("not a file".to_owned())),
+        Ok(_) => return Err(Fault::Io("not a regular file".to_owned())),
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(Fault::Absent),
         Err(error) => return Err(Fault::Io(error.to_string())),
     };
     if length == 0 {
-        // The library would take it for a new one.
+        // The library would treat it as a new database.
         return Err(Fault::Damaged("it is empty".to_owned()));
     }
     let started = Instant::now();
@@ -184,8 +184,9 @@ fn checked<D: ReadableDatabase>(
     }
 }
 
-/// A damaged file can make the library panic; that, too, is only damage.
+/// Runs `work` and returns a panic as damage: the database library can panic on a damaged
+/// file.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(Fault::Damaged("its pages make no sense".to_owned())))
+        .unwrap_or_else(|_| Err(Fault::Damaged("its pages are inconsistent".to_owned())))
 }

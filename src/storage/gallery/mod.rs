@@ -1,8 +1,8 @@
 //! EDGE: the gallery on disk, in a redb file, with a last good copy beside it.
 //!
-//! Every change is one transaction on the main file and then the same one on the
-//! copy. On opening both are checked from end to end; a damaged main file is
-//! moved aside and the copy takes its place.
+//! Every change is one transaction on the main file and then the same transaction on the
+//! copy. On opening, every record of both is checked. A damaged main file is moved aside
+//! and replaced by the copy.
 
 use crate::access::gallery::{Gallery, PersonId, Traits};
 use crate::access::schedule::DEFAULT_GROUP;
@@ -32,33 +32,33 @@ use thiserror::Error;
 
 pub use files::copy_path;
 
-/// Longest name, characters: more does not fit a screen or a log line.
+/// Longest name, characters, so that it fits a screen and a log line.
 const LONGEST_NAME: usize = 100;
 
-/// Why the gallery cannot be used.
+/// Why an operation on the gallery failed.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// The system does not let us.
+    /// A file operation failed.
     #[error("{path}: {reason}")]
     Io {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Description of the error.
         reason: String,
     },
-    /// Another program has it open.
+    /// Another process has the file open.
     #[error("{path}: in use by another facelatch; wait until it is done and try again")]
     Busy {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
-    /// Main file and copy are both damaged.
+    /// The main file is damaged, and the copy is damaged or missing.
     #[error(
-        "{path}: damaged ({reason}), and so is its last good copy {copy} ({copy_reason}); \
+        "{path}: damaged ({reason}), and its last good copy {copy} is unusable ({copy_reason}); \
          restore one of them from a backup, or move both away to start with an empty gallery"
     )]
     Lost {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
@@ -67,95 +67,98 @@ pub enum StoreError {
         /// What is wrong with the copy.
         copy_reason: String,
     },
-    /// Written by a later version.
+    /// The file was written by a later version.
     #[error("{path}: {reason}; update facelatch")]
     Newer {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is newer.
+        /// The record that is newer.
         reason: String,
     },
-    /// A name nobody can have.
+    /// The name is invalid.
     #[error("{name:?}: {fault}; give a name of 1 to {LONGEST_NAME} printable characters")]
     Name {
-        /// As given.
+        /// Name as given.
         name: String,
         /// What is wrong with it.
         fault: &'static str,
     },
-    /// Nobody of that name.
-    #[error("{name:?}: nobody of that name is enrolled; see facelatch people list")]
+    /// Nobody has this name.
+    #[error("{name:?}: nobody with this name is enrolled; see facelatch people list")]
     Unknown {
-        /// As given.
+        /// Name as given.
         name: String,
     },
-    /// The name is somebody else's.
-    #[error("{name:?}: somebody of that name is already enrolled; choose another name")]
+    /// Somebody else has this name.
+    #[error("{name:?}: somebody with this name is already enrolled; choose another name")]
     Taken {
-        /// As given.
+        /// Name as given.
         name: String,
     },
 }
 
-/// Somebody enrolled.
+/// A person enrolled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Person {
-    /// Their number.
+    /// Number of the person.
     pub id: PersonId,
-    /// Their name.
+    /// Name, unique in the gallery.
     pub name: String,
-    /// When, in seconds since 1970.
+    /// Time of enrolment, seconds since 1970.
     pub enrolled_at: u64,
-    /// What sets them apart.
+    /// Administrator, group and stricter threshold.
     pub traits: Traits,
-    /// Templates they have.
+    /// Number of templates, of any model.
     pub templates: usize,
-    /// Templates whose aligned crop is kept, too.
+    /// Number of templates with a stored crop.
     pub crops: usize,
 }
 
-/// What the recognizer compares with, and what it cannot.
+/// A gallery loaded for one model.
 #[derive(Debug)]
 pub struct Loaded {
-    /// Everybody, with the templates of the model asked for.
+    /// Everybody, with the templates that the model can compare.
     pub gallery: Gallery,
-    /// Templates of other models, left out.
+    /// Number of templates left out, because they are of another model.
     pub of_other_models: usize,
-    /// Which state of which gallery this is.
+    /// Identity and revision of the gallery.
     pub revision: [u64; 2],
 }
 
-/// A new template and, where it is to be kept, the face it was made from.
+/// A template to be enrolled and, if it is to be stored, its crop.
 #[derive(Clone, Debug)]
 pub struct NewTemplate {
-    /// Signed by the model that made it.
+    /// The template.
     pub template: Template,
-    /// Aligned.
+    /// The aligned face from which it was made.
     pub crop: Option<Crop>,
 }
 
-/// A file that [`Store::export`] wrote, open for reading alone.
+/// A file written by [`Store::export`], open read-only.
 pub struct Export {
     path: PathBuf,
     database: ReadOnlyDatabase,
 }
 
 impl Export {
-    /// Opens the file and reads every record of it.
+    /// Opens the file and checks every record.
+    ///
+    /// # Errors
+    /// If the file is missing, damaged, in use or newer.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let database = open_to_read(path, PATIENCE).map_err(|fault| error(path, fault))?;
         Ok(Self { path: path.to_owned(), database })
     }
 }
 
-/// What a re-embedding did.
+/// Result of [`Store::re_embed`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReEmbedded {
-    /// Templates made anew from their crops.
+    /// Number of templates re-embedded from their crops.
     pub renewed: usize,
-    /// Templates of another model without a crop.
+    /// Number of templates of another model without a usable crop.
     pub without_crop: usize,
-    /// Those whom only such templates are left of, by name: they must enroll again.
+    /// Names of people who have only such templates and must be enrolled again.
     pub lost: Vec<String>,
 }
 
@@ -164,20 +167,24 @@ pub struct ReEmbedded {
 pub struct Store {
     path: PathBuf,
     main: Database,
-    /// Nothing after the copy failed; it is made anew on the next opening.
+    /// `None` after a write to the copy failed; the next opening creates it again.
     copy: Option<Database>,
-    /// What was found wrong and put right on opening.
+    /// Description of the repair on opening, if one was needed.
     repaired: Option<String>,
 }
 
 impl Store {
-    /// Opens the gallery, or begins one where there is none. Waits a moment for
-    /// another facelatch to let go of it.
+    /// Opens the gallery, or creates it if there is none. Waits up to three seconds for
+    /// another process to release it. Restores a damaged file from its copy.
+    ///
+    /// # Errors
+    /// If the gallery is in use, newer than this program, or damaged with no usable copy,
+    /// or if a file operation fails.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         Self::open_within(path, PATIENCE)
     }
 
-    /// Like [`Store::open`], but waits no longer than `patience`.
+    /// Like [`Store::open`], but waits for at most `patience`.
     pub fn open_within(path: &Path, patience: Duration) -> Result<Self, StoreError> {
         let copy_path = copy_path(path);
         let mut repaired = None;
@@ -187,18 +194,18 @@ impl Store {
             Err(fault @ (Fault::Absent | Fault::Damaged(_))) => {
                 let reason = match fault {
                     Fault::Damaged(reason) => reason,
-                    _ => "it is gone".to_owned(),
+                    _ => "it is missing".to_owned(),
                 };
                 let aside = restore(path, &copy_path, &reason)?;
                 repaired = Some(match aside {
                     Some(aside) => format!(
-                        "{}: was damaged ({reason}); the last good copy has taken its place, \
-                         the damaged file is kept as {}",
+                        "{}: was damaged ({reason}); restored from its last good copy; the \
+                         damaged file is kept as {}",
                         path.display(),
                         aside.display()
                     ),
                     None => {
-                        format!("{}: was gone; restored from its last good copy", path.display())
+                        format!("{}: was missing; restored from its last good copy", path.display())
                     }
                 });
                 open_checked(path, PATIENCE).map_err(|fault| error(path, fault))?
@@ -210,12 +217,12 @@ impl Store {
         Ok(store)
     }
 
-    /// What was found wrong on opening and put right, for the log.
+    /// Description of the repair on opening, for the log. `None` if none was needed.
     pub fn repaired(&self) -> Option<&str> {
         self.repaired.as_deref()
     }
 
-    /// The copy, made anew where it is not the same as the main file.
+    /// Opens the copy; creates it again if it is damaged or differs from the main file.
     fn current_copy(&self, path: &Path) -> Option<Database> {
         if let Ok(copy) = open_checked(path, PATIENCE)
             && state(&copy).is_ok_and(|copied| state(&self.main).is_ok_and(|own| own == copied))
@@ -234,8 +241,8 @@ impl Store {
         match made {
             Ok(copy) => Some(copy),
             Err(fault) => {
-                log::error!("{}; there is no last good copy until then", error(path, fault));
-                // Better none than one with people in it who were removed since.
+                log::error!("{}; until then there is no last good copy", error(path, fault));
+                // Better no copy than one with people who were removed since.
                 let _ = remove_file(path);
                 let _ = remove_file(&draft);
                 None
@@ -243,12 +250,12 @@ impl Store {
         }
     }
 
-    /// Which state of which gallery this is.
+    /// Identity and revision of the gallery.
     pub fn revision(&self) -> Result<[u64; 2], StoreError> {
         state(&self.main).map_err(|fault| error(&self.path, fault))
     }
 
-    /// Everybody, by name.
+    /// Everybody, sorted by name without regard to case.
     pub fn people(&self) -> Result<Vec<Person>, StoreError> {
         let people: BTreeMap<u64, PersonRecord> = self.all(PEOPLE)?;
         let mut templates: BTreeMap<u32, usize> = BTreeMap::new();
@@ -274,7 +281,10 @@ impl Store {
         Ok(people)
     }
 
-    /// The person of that name.
+    /// The person with this name.
+    ///
+    /// # Errors
+    /// If nobody has the name.
     pub fn find(&self, name: &str) -> Result<Person, StoreError> {
         let name = name.trim();
         self.people()?
@@ -283,8 +293,10 @@ impl Store {
             .ok_or_else(|| StoreError::Unknown { name: name.to_owned() })
     }
 
-    /// Adds templates to the person of that name, who is new where nobody has
-    /// it yet.
+    /// Adds templates to the person with this name, who is created if necessary.
+    ///
+    /// # Errors
+    /// If the name is invalid or the change cannot be written.
     pub fn enroll(&mut self, name: &str, templates: &[NewTemplate]) -> Result<Person, StoreError> {
         let name = checked_name(name)?;
         let mut edits = Vec::new();
@@ -300,9 +312,12 @@ impl Store {
         self.find(&name)
     }
 
-    /// Adds somebody whose name is not known yet, with all their templates and, where
-    /// they look much like somebody, more similarity asked for of both: all of it or
-    /// nothing. Their name is made of their number: "staff-0007".
+    /// Adds a person whose name is not known yet, in one transaction. The name is made from
+    /// the number, such as "staff-0007". `look_alike` is a similar person and the
+    /// [`Traits::stricter`] value that both get.
+    ///
+    /// # Errors
+    /// If the change cannot be written.
     pub fn enroll_unnamed(
         &mut self,
         templates: &[NewTemplate],
@@ -312,7 +327,7 @@ impl Store {
         let mut edits = Vec::new();
         let number = self.number(NEXT_PERSON)?.max(1);
         let mut name = format!("{DEFAULT_GROUP}-{number:04}");
-        // Somebody may have been renamed to it.
+        // Somebody may have been given this name.
         while self.find(&name).is_ok() {
             name.push('x');
         }
@@ -320,7 +335,7 @@ impl Store {
         let traits = Traits { administrator, stricter, ..Traits::default() };
         let person = self.new_person(&name, traits, &mut edits)?;
         self.add_templates(person, templates, &mut edits)?;
-        // Whom they are like may have been removed meanwhile.
+        // The similar person may have been removed in the meantime.
         if let Some((other, _)) = look_alike
             && let Some(mut record) = self.one::<PersonRecord>(PEOPLE, u64::from(other.0))?
         {
@@ -367,7 +382,11 @@ impl Store {
         Ok(())
     }
 
-    /// Gives a person another name.
+    /// Renames a person.
+    ///
+    /// # Errors
+    /// If nobody has the old name, the new name is invalid or taken, or the change cannot
+    /// be written.
     pub fn rename(&mut self, from: &str, to: &str) -> Result<(), StoreError> {
         let person = self.find(from)?;
         let name = checked_name(to)?;
@@ -377,13 +396,20 @@ impl Store {
         self.change(&person, |record| record.name = name)
     }
 
-    /// Makes a person an administrator, or no longer one.
+    /// Makes a person an administrator, or revokes it.
+    ///
+    /// # Errors
+    /// If nobody has the name or the change cannot be written.
     pub fn set_administrator(&mut self, name: &str, is: bool) -> Result<(), StoreError> {
         let person = self.find(name)?;
         self.change(&person, |record| record.traits.administrator = is)
     }
 
-    /// Puts a person into a group.
+    /// Moves a person to a group.
+    ///
+    /// # Errors
+    /// If nobody has the name, the name of the group is invalid, or the change cannot be
+    /// written.
     pub fn set_group(&mut self, name: &str, group: &str) -> Result<(), StoreError> {
         let person = self.find(name)?;
         let group = checked_name(group)?;
@@ -401,7 +427,10 @@ impl Store {
         self.commit(vec![put(PEOPLE, u64::from(id.0), &record)])
     }
 
-    /// Removes a person with all templates and crops.
+    /// Removes a person with all templates and crops. Returns the person.
+    ///
+    /// # Errors
+    /// If nobody has the name or the change cannot be written.
     pub fn remove(&mut self, name: &str) -> Result<Person, StoreError> {
         let person = self.find(name)?;
         let mut edits = vec![Edit { table: PEOPLE, key: u64::from(person.id.0), record: None }];
@@ -413,13 +442,16 @@ impl Store {
         Ok(person)
     }
 
-    /// The gallery for a model: only its own templates can be compared with.
+    /// Loads the gallery for a model. Templates of other models are left out.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
     pub fn load(&self, model: &ModelId, embedding_size: usize) -> Result<Loaded, StoreError> {
         self.load_embedding(model, embedding_size, |_| None)
     }
 
-    /// Like [`Store::load`], but makes templates of other models anew from their
-    /// crops, in memory only.
+    /// Like [`Store::load`], but re-embeds templates of other models from their crops, in
+    /// memory only. A crop for which `embed` returns `None` is left out.
     pub fn load_embedding(
         &self,
         model: &ModelId,
@@ -429,8 +461,11 @@ impl Store {
         load(&self.main, model, embedding_size, embed).map_err(|fault| error(&self.path, fault))
     }
 
-    /// Makes the templates of other models anew from their crops. A crop that
-    /// cannot be embedded counts as one that is not there.
+    /// Re-embeds the templates of other models from their crops and saves them. A crop that
+    /// cannot be embedded counts as missing.
+    ///
+    /// # Errors
+    /// If the file cannot be read or the change cannot be written.
     pub fn re_embed(
         &mut self,
         model: &ModelId,
@@ -465,14 +500,18 @@ impl Store {
         Ok(done)
     }
 
-    /// Writes some people into another, new gallery file, which `import` reads.
+    /// Writes people, or everybody if `names` is empty, to a new gallery file for
+    /// [`Store::import`]. Returns the number of people.
+    ///
+    /// # Errors
+    /// If a name is unknown, or the file exists or cannot be written.
     pub fn export(&self, names: &[String], to: &Path) -> Result<usize, StoreError> {
         let people = match names {
             [] => self.people()?,
             names => names.iter().map(|name| self.find(name)).collect::<Result<_, _>>()?,
         };
         if to.exists() {
-            let reason = "already there; name a new file".to_owned();
+            let reason = "already exists; name a new file".to_owned();
             return Err(StoreError::Io { path: to.to_owned(), reason });
         }
         create_folder(to)?;
@@ -490,8 +529,11 @@ impl Store {
         Ok(people.len())
     }
 
-    /// Adds the people of an exported file. Whoever has a name that is taken is
-    /// left out and returned.
+    /// Adds the people of an exported file. Returns the number of people added, and the
+    /// names of those left out because the name is taken.
+    ///
+    /// # Errors
+    /// If the file cannot be read or the change cannot be written.
     pub fn import(&mut self, from: &Export) -> Result<(usize, Vec<String>), StoreError> {
         let failed = |fault| error(&from.path, fault);
         let source = &from.database;
@@ -526,7 +568,7 @@ impl Store {
         Ok((added, taken))
     }
 
-    /// A person's crops, in the order of their templates.
+    /// Crops of a person, in the order of the templates.
     pub fn crops(&self, person: PersonId) -> Result<Vec<Crop>, StoreError> {
         let keys = self.keys(CROPS)?.into_iter().filter(|key| person_of(*key) == person);
         let mut crops = Vec::new();
@@ -544,14 +586,14 @@ impl Store {
             reason: format!("{reason}; nothing was changed"),
         };
         write(&self.main, &edits).map_err(|reason| failed(&self.path, reason))?;
-        // The change is safe from here on; the copy may follow later.
+        // The change is safe now; the copy may follow later.
         if let Some(copy) = &self.copy
             && let Err(reason) = write(copy, &edits)
         {
             let path = copy_path(&self.path);
-            log::error!("{}: {reason}; it will be made anew", path.display());
+            log::error!("{}: {reason}; the next start creates this copy again", path.display());
             self.copy = None;
-            // One that is behind could bring back people who were removed.
+            // An outdated copy could bring back people who were removed.
             let _ = remove_file(&path);
         }
         Ok(())
@@ -580,7 +622,8 @@ impl Store {
     }
 }
 
-/// Time and length of the file: they change when the gallery does.
+/// Modification time and length of the file, which change whenever the gallery does. `None`
+/// if the file cannot be read.
 pub fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
@@ -591,7 +634,7 @@ fn checked_name(name: &str) -> Result<String, StoreError> {
     let fault = if trimmed.is_empty() {
         "is empty"
     } else if trimmed.chars().any(char::is_control) {
-        "has control characters in it"
+        "contains control characters"
     } else if trimmed.chars().count() > LONGEST_NAME {
         "is too long"
     } else {
@@ -643,10 +686,12 @@ fn load(
     Ok(Loaded { gallery, of_other_models, revision: state(database)? })
 }
 
-/// The gallery for a model as it is on disk now, read without writing anything
-/// and without waiting; nothing while another facelatch works on it. Templates of
-/// other models are made anew from their crops, in memory only. Whatever is wrong
-/// with the file is left to [`Store::open`] to put right.
+/// Loads the gallery for a model, read-only and without waiting. `None` while another
+/// process has the file open. Templates of other models are re-embedded from their crops,
+/// in memory only. Damage is not repaired; [`Store::open`] does that.
+///
+/// # Errors
+/// If the file is missing, damaged or newer.
 pub fn peek(
     path: &Path,
     model: &ModelId,
@@ -714,7 +759,7 @@ mod tests {
         assert!(matches!(store.remove("Ada"), Err(StoreError::Unknown { .. })));
         let loaded = store.load(&model(), 4).expect("loaded");
         assert_eq!((loaded.gallery.people(), loaded.gallery.templates()), (1, 1));
-        // A number is never given twice.
+        // Numbers are never reused.
         let ada = store.enroll("Ada", &[]).expect("enrolled");
         assert_eq!(ada.id, PersonId(3));
     }
@@ -755,7 +800,7 @@ mod tests {
         let traits = Traits { administrator: true, stricter: 0.07, ..Traits::default() };
         assert_eq!(new.traits, traits);
         assert_eq!(store.find("Grace").expect("Grace").traits.stricter, 0.07);
-        // One who is gone meanwhile hinders nobody.
+        // A similar person removed in the meantime does no harm.
         store.remove("Grace").expect("removed");
         let next = store.enroll_unnamed(&templates, false, Some((grace, 0.2)));
         let next = next.expect("enrolled");
@@ -799,7 +844,7 @@ mod tests {
         let other = ModelId::new("other");
         let loaded = store.load(&other, 4).expect("loaded");
         assert_eq!((loaded.gallery.templates(), loaded.of_other_models), (0, 4));
-        // What a third model makes is not taken for the wanted one's.
+        // Templates of a third model are not accepted as those of the wanted model.
         let third = signed(&ModelId::new("third"), 7.0);
         let done = store.re_embed(&other, |_| Some(third.clone())).expect("nothing done");
         assert_eq!((done.renewed, done.without_crop), (0, 4));
@@ -852,7 +897,7 @@ mod tests {
             let store = Store::open(&path).expect("the copy");
             assert_eq!(names(&store), ["Ada", "Grace"]);
             let aside = format!("{}.damaged-{}", path.display(), n + 1);
-            assert!(store.repaired().expect("told").contains(&aside));
+            assert!(store.repaired().expect("a repair").contains(&aside));
             assert_eq!(&std::fs::read(aside).expect("kept"), broken);
         }
         std::fs::remove_file(&path).expect("removed");
@@ -921,8 +966,8 @@ mod tests {
         assert_eq!(std::fs::read(&path).expect("kept"), b"x");
     }
 
-    /// The database's header and both its commit slots, where single bits mean the
-    /// most: one bit of every byte, all of those that hold a slot's version.
+    /// Flips one bit of every byte of the database's header and its commit slots, and all
+    /// bits of the bytes that hold the version of a slot.
     #[test]
     fn a_flipped_bit_of_the_header_is_put_right() {
         const HEADER: usize = 320;
@@ -954,7 +999,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
-        /// Wherever a byte flips, everybody is still there afterwards.
+        /// Whichever byte is damaged, everybody is still present afterwards.
         #[test]
         fn a_flipped_byte_loses_nobody(at in any::<prop::sample::Index>(), bit in 0u8..8) {
             let folder = TempDir::new().expect("a folder");

@@ -1,16 +1,17 @@
-//! What one record of the store looks like on disk: a format version, the
-//! content, and a checksum over both and the record's place, so that neither a
-//! flipped bit nor a record in a wrong place goes unseen.
+//! Format of one record on disk: a format version, the content, and a checksum over both
+//! and the place of the record. So a flipped bit and a record in the wrong place are both
+//! detected.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What a record holds. Older formats stay readable; a newer one is refused by name.
+/// Content of a record. Older formats stay readable; a newer format is an error.
 pub trait Content: Serialize + DeserializeOwned {
-    /// Format of the records written.
+    /// Format version of the records written.
     const FORMAT: u8 = 1;
 
-    /// Reads content of an older format; nothing where there was none such.
+    /// Reads content of an older format. `None` if it is invalid or the format never
+    /// existed.
     fn older(_format: u8, _content: &[u8]) -> Option<Self> {
         None
     }
@@ -19,39 +20,42 @@ pub trait Content: Serialize + DeserializeOwned {
 impl Content for u64 {}
 impl Content for Vec<u8> {}
 
-/// Bytes of the checksum at the end.
+/// Size of the CRC-32 at the end, bytes.
 const CHECKSUM: usize = 4;
 
-/// Why bytes are no record.
+/// Why bytes are not a valid record.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// Cut short, or its checksum is wrong.
+    /// The record is truncated or its checksum is wrong.
     #[error("is damaged")]
     Damaged,
-    /// Of a later version.
-    #[error("has format {0}, newer than this program knows")]
+    /// The record was written by a later version.
+    #[error("has format {0}, newer than this program supports")]
     Newer(u8),
 }
 
-/// A record's place in the store.
+/// The place of a record in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place<'t> {
-    /// Which table.
+    /// Name of the table.
     pub table: &'t str,
-    /// Which key.
+    /// Key within the table.
     pub key: u64,
 }
 
-/// Content as the bytes of a record.
+/// Encodes content as a record.
 pub fn encode<T: Content>(place: Place<'_>, content: &T) -> Vec<u8> {
     let mut bytes = vec![T::FORMAT];
-    // Postcard fails only on sequences of unknown length, of which we have none.
+    // Postcard fails only on sequences of unknown length, and no content has one.
     bytes.extend(postcard::to_stdvec(content).unwrap_or_default());
     bytes.extend(checksum(place, &bytes).to_le_bytes());
     bytes
 }
 
-/// The content of a record.
+/// Decodes the content of a record.
+///
+/// # Errors
+/// If the record is damaged or newer than this program.
 pub fn decode<T: Content>(place: Place<'_>, bytes: &[u8]) -> Result<T, RecordError> {
     let (body, sum) = bytes.split_last_chunk::<CHECKSUM>().ok_or(RecordError::Damaged)?;
     if checksum(place, body) != u32::from_le_bytes(*sum) {
@@ -86,7 +90,7 @@ mod tests {
     impl Content for (String, Vec<u32>) {}
     impl Content for (String, Vec<f32>) {}
 
-    /// A number that was a shorter one in format 1.
+    /// A number that was shorter in format 1.
     #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
     struct Longer(u64);
 

@@ -1,5 +1,4 @@
-//! EDGE: what is in a gallery's file: its tables, their records, and changes as
-//! transactions.
+//! EDGE: the content of a gallery file: tables, records and transactions.
 
 use crate::access::gallery::{PersonId, Traits};
 use crate::models::ModelId;
@@ -13,24 +12,25 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
-/// Key: the person's number. Content: [`PersonRecord`].
+/// Key: number of the person. Content: [`PersonRecord`].
 pub(super) const PEOPLE: Table = TableDefinition::new("people");
 
-/// Key: the person's number in the upper half, a running number in the lower.
+/// Key: number of the person in the upper 32 bits, running number in the lower 32.
 /// Content: [`TemplateRecord`].
 pub(super) const TEMPLATES: Table = TableDefinition::new("templates");
 
-/// Key: the template's. Content: the aligned crop as a PNG file.
+/// Key: that of the template. Content: the aligned crop as a PNG file.
 pub(super) const CROPS: Table = TableDefinition::new("crops");
 
-/// Key: what it is. Content: a number.
+/// Key: [`NEXT_PERSON`], [`REVISION`] or [`IDENTITY`]. Content: a number.
 pub(super) const META: Table = TableDefinition::new("meta");
 
 pub(super) const NEXT_PERSON: u64 = 1;
 
 pub(super) const REVISION: u64 = 2;
 
-/// A random number: which gallery this is, for revisions of two do not compare.
+/// Random number that identifies the gallery. Revisions of different galleries cannot be
+/// compared.
 pub(super) const IDENTITY: u64 = 3;
 
 pub(super) type Table = TableDefinition<'static, u64, &'static [u8]>;
@@ -45,7 +45,7 @@ pub(super) struct PersonRecord {
     pub(super) traits: Traits,
 }
 
-/// Before people had traits.
+/// Format 1, without traits.
 #[derive(Deserialize)]
 struct PersonRecord1 {
     name: String,
@@ -66,7 +66,7 @@ impl Content for PersonRecord {
 
 impl Content for TemplateRecord {}
 
-/// The numbers come out of it only together with the model that made them.
+/// A template on disk. Its values are only accessible together with its model.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct TemplateRecord {
     model: String,
@@ -74,7 +74,7 @@ pub(super) struct TemplateRecord {
 }
 
 impl TemplateRecord {
-    /// Whether this model made it.
+    /// Whether `model` made it.
     pub(super) fn is_of(&self, model: &ModelId) -> bool {
         self.model == model.as_str()
     }
@@ -83,7 +83,7 @@ impl TemplateRecord {
         Template::new(ModelId::new(&self.model), Embedding::normalized(&self.values))
     }
 
-    /// Nothing where another model made it.
+    /// `None` if another model made the template.
     pub(super) fn new(template: &Template, model: &ModelId) -> Option<Self> {
         let values = template.of(model).ok()?.values().to_vec();
         Some(Self { model: model.as_str().to_owned(), values })
@@ -97,7 +97,7 @@ pub(super) struct Edit {
     pub(super) record: Option<Vec<u8>>,
 }
 
-/// How opening a file failed.
+/// Why a file cannot be opened or read.
 pub(super) enum Fault {
     Absent,
     Busy,
@@ -136,7 +136,7 @@ pub(super) fn read_record<T: Content>(table: Table, key: u64, bytes: &[u8]) -> R
     })
 }
 
-/// The content of every record of a table, by key.
+/// The content of all records of a table, by key.
 pub(super) fn all<T: Content>(
     database: &impl ReadableDatabase,
     table: Table,
@@ -149,7 +149,7 @@ pub(super) fn all<T: Content>(
     Ok(found)
 }
 
-/// Every record of a table, by key; a table that is not there has none.
+/// Visits the records of a table in the order of their keys. A missing table is empty.
 pub(super) fn each(
     database: &impl ReadableDatabase,
     table: Table,
@@ -188,12 +188,12 @@ pub(super) fn number(database: &impl ReadableDatabase, key: u64) -> Result<u64, 
     Ok(one(database, META, key)?.unwrap_or(0))
 }
 
-/// Which gallery this is and how often it has changed.
+/// Identity and revision of the gallery.
 pub(super) fn state(database: &impl ReadableDatabase) -> Result<[u64; 2], Fault> {
     Ok([number(database, IDENTITY)?, number(database, REVISION)?])
 }
 
-/// Writes the wanted records into another, empty file, in one transaction.
+/// Copies the wanted records to another, empty file in one transaction.
 pub(super) fn copy_records(
     from: &impl ReadableDatabase,
     to: &Database,
@@ -213,7 +213,7 @@ pub(super) fn copy_records(
     transaction.commit().map_err(|error| failed(error.into()))
 }
 
-/// One transaction: all edits or none.
+/// Applies all edits or none, in one transaction.
 pub(super) fn write(database: &Database, edits: &[Edit]) -> Result<(), String> {
     let work = || -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
@@ -237,17 +237,17 @@ pub(super) fn fault_of(error: DatabaseError) -> Fault {
         DatabaseError::DatabaseAlreadyOpen => Fault::Busy,
         DatabaseError::Storage(error) => storage_fault(error),
         DatabaseError::LockProtocolMismatch => Fault::Newer(error.to_string()),
-        // Only where nothing may be written, so that nothing can be put right.
-        DatabaseError::RepairAborted => Fault::Damaged("it was not written to its end".to_owned()),
-        // An upgrade among them: no older version of the format was ever written,
-        // so that it takes a flipped bit to ask for one.
+        // Only for a read-only file, which cannot be repaired.
+        DatabaseError::RepairAborted => Fault::Damaged("its last write is incomplete".to_owned()),
+        // This includes a required upgrade: no older file format was ever written, so only
+        // a flipped bit can require one.
         error => Fault::Damaged(error.to_string()),
     }
 }
 
 pub(super) fn storage_fault(error: StorageError) -> Fault {
     match &error {
-        // A sector that cannot be read is damage like any other.
+        // An unreadable sector counts as damage.
         StorageError::Io(io)
             if io.raw_os_error() != Some(rustix::io::Errno::IO.raw_os_error())
                 && !matches!(io.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) =>

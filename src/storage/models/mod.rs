@@ -1,17 +1,17 @@
-//! EDGE: the sets of models on a device. A store is a folder:
+//! EDGE: the model sets installed on a device. A store is a folder:
 //!
 //! ```text
-//!   STORE/current.toml            which set is used, and which was before
+//!   STORE/current.toml            the pointer: names of the current and the previous set
 //!   STORE/2026.11-int8+1f2e3d4c/  a set: manifest.toml and the files it names
 //! ```
 //!
-//! A set's folder is named by its version and the beginning of its manifest's digest,
-//! which through the digests in it speaks for every byte of the set. It is written
-//! under another name, checked, tried and only then given its own; what is used
-//! changes by one rename of a small file. That is a file and not a symbolic link
-//! because both names, the one in use and the one to go back to, must change at once,
-//! because a file can be brought to the disk before it gets its name, and because not
-//! every file system that boards boot from has links.
+//! The folder of a set is named by its version and the beginning of the digest of its
+//! manifest, which through the digests in the manifest covers every byte of the set. A set
+//! is written under a temporary name, checked and tested, and only then renamed. The set in
+//! use changes by one rename of a small file, the pointer. The pointer is a file and not a
+//! symbolic link for three reasons: the current and the previous name must change at once,
+//! a file can be synced to the disk before it is renamed, and not every file system that
+//! boards boot from has links.
 
 pub mod self_test;
 #[cfg(test)]
@@ -32,85 +32,86 @@ use thiserror::Error;
 
 pub use unpack::Source;
 
-/// Name of the models in the binary, where no set is installed.
+/// Name of the set built into the binary, which is used if no set is installed.
 pub const BUILT_IN: &str = "built-in";
-/// Name of the file that says which set is used.
+/// File name of the pointer.
 const POINTER: &str = "current.toml";
-/// Held while a store is changed.
+/// Lock file, held while a store is changed.
 const LOCK: &str = ".lock";
-/// A set that is not yet complete, or no longer.
+/// Folder of a set that is being installed.
 const DRAFT: &str = ".draft";
+/// Folder of a damaged set that is being replaced.
 const REPLACED: &str = ".replaced";
-/// Longest part of a version that goes into a folder's name.
+/// Longest part of a version in the name of a folder, characters.
 const LONGEST_VERSION: usize = 64;
 
-/// Why a store cannot be read or changed. What was used is still used.
+/// Why a store cannot be read or changed. The set in use stays in use.
 #[derive(Debug, Error)]
 pub enum ModelStoreError {
-    /// The system does not let us.
+    /// A file operation failed.
     #[error("{path}: {reason}{}", cure(reason))]
     Io {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         reason: std::io::Error,
     },
-    /// What should be installed is no set of models.
+    /// The source is not a model set.
     #[error("{from}: {reason}")]
     Source {
-        /// Where it comes from.
+        /// Name of the source.
         from: String,
-        /// What is wrong, and what to do.
+        /// What is wrong, and the cure.
         reason: String,
     },
-    /// Somebody else is changing it.
-    #[error("{path}: another facelatch is changing these models; wait until it is done")]
+    /// Another process is changing the store.
+    #[error("{path}: another facelatch is changing these models; try again when it is done")]
     Busy {
         /// The store.
         path: PathBuf,
     },
-    /// The pointer makes no sense.
+    /// The pointer is invalid.
     #[error(
         "{path}: {reason}; remove it to use the built-in models, or install a set again with facelatch models install"
     )]
     Pointer {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         reason: String,
     },
-    /// No such set.
-    #[error("{name:?}: there is no such set of models in {path}; see facelatch models list")]
+    /// The set does not exist.
+    #[error("{name:?}: no such model set in {path}; see facelatch models list")]
     Unknown {
-        /// As given.
+        /// Name as given.
         name: String,
         /// The store.
         path: PathBuf,
     },
-    /// Nothing to go back to.
-    #[error("{path}: no set of models was in use before this one, so there is no way back")]
+    /// There is no previous set.
+    #[error("{path}: there is no previous model set to roll back to; see facelatch models list")]
     NoPrevious {
         /// The store.
         path: PathBuf,
     },
-    /// The set in use is damaged, and so is the one before it.
+    /// The current set is damaged, and the previous set is damaged or missing.
     #[error(
-        "{reason}; nor can the set before it be used; install one with facelatch models install"
+        "{reason}; no previous set can be used either; install one with facelatch models install"
     )]
     Lost {
-        /// What is wrong with the set in use.
+        /// What is wrong with the current set.
         reason: String,
     },
-    /// The set is not whole, or not fit for a door.
+    /// The set is incomplete or has no thresholds.
     #[error(transparent)]
     Models(#[from] ModelsError),
-    /// A network does not load.
+    /// A network cannot be loaded.
     #[error(transparent)]
     Recognizer(#[from] RecognizerError),
-    /// It gives something else here than where it was made.
+    /// The self-test failed.
     #[error(transparent)]
     SelfTest(#[from] SelfTestError),
-    /// The people could not be carried over.
+    /// The gallery could not be re-embedded.
     #[error(transparent)]
     Gallery(#[from] StoreError),
 }
@@ -118,10 +119,10 @@ pub enum ModelStoreError {
 fn cure(reason: &std::io::Error) -> &'static str {
     match reason.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "; make room on this disk and try again"
+            "; free some space on this disk and try again"
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "; run this as the user the door runs as, or name another folder with --store"
+            "; run this as the user of the service, or name another folder with --store"
         }
         _ => "",
     }
@@ -132,13 +133,13 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ModelStoreError {
     move |reason| ModelStoreError::Io { path, reason }
 }
 
-/// `current.toml`.
+/// The content of `current.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pointer {
-    /// The set in use: its folder's name, or [`BUILT_IN`].
+    /// The set in use: the name of its folder, or [`BUILT_IN`].
     pub current: String,
-    /// The one before it.
+    /// The set used before, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
 }
@@ -149,37 +150,37 @@ impl Default for Pointer {
     }
 }
 
-/// A set that was checked from end to end.
+/// A set that passed all checks.
 pub struct Checked {
-    /// Each file as its digest says.
+    /// The models, with verified digests.
     pub models: Models,
-    /// Its networks, loaded.
+    /// The loaded networks.
     pub recognizer: Recognizer,
-    /// How the self-test went, where the set has one.
+    /// Result of the self-test, if the set has one.
     pub report: Option<Report>,
-    /// Names of its files, the manifest among them.
+    /// Names of the files, including the manifest.
     pub files: Vec<String>,
 }
 
-/// What happened so far; the last one comes after the switch.
+/// A step of an installation or rollback that was completed.
 pub enum Told<'t> {
-    /// All files are here.
+    /// The files were copied; the number of files.
     Unpacked(usize),
-    /// The set is whole, its networks load and give what they should.
+    /// The set of that name passed all checks.
     Checked(&'t str, &'t Checked),
-    /// The gallery's templates are the new set's.
+    /// The gallery was re-embedded with the new set.
     ReEmbedded(&'t ReEmbedded),
-    /// The set has its place.
+    /// The set of that name is in the store.
     Placed(&'t str),
-    /// It is used from now on.
+    /// The pointer was written: the set is used from now on.
     Switched(&'t Pointer),
 }
 
-/// Hears of each step; an error, before the switch, ends the work and leaves all as
-/// it was.
+/// Callback for each step. An error before the switch ends the work, and the set in use
+/// stays in use.
 pub type Telling<'t> = dyn FnMut(&Told<'_>) -> std::io::Result<()> + 't;
 
-/// The sets of models of a device.
+/// The model sets of a device.
 #[derive(Clone, Debug)]
 pub struct ModelStore {
     folder: PathBuf,
@@ -189,38 +190,40 @@ pub struct ModelStore {
 struct Lock(File);
 
 impl Drop for Lock {
-    /// Closing is not enough: a program that another thread is starting has the file, too,
-    /// for as long as it takes to begin.
+    /// Unlocks explicitly. Closing is not enough: a program that another thread is starting
+    /// inherits the file until it executes.
     fn drop(&mut self) {
-        // Where that fails, the file is closed in a moment.
+        // If this fails, closing the file releases the lock.
         let _ = self.0.unlock();
     }
 }
 
 impl ModelStore {
-    /// The store in a folder, which need not be there: then the built-in models are
-    /// used.
+    /// The store in a folder. If the folder does not exist, the built-in set is used.
     pub fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned() }
     }
 
-    /// Where it is.
+    /// The folder of the store.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Where a set is.
+    /// The folder of a set.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// Which set is used.
+    /// Reads the pointer. Without one the built-in set is current.
+    ///
+    /// # Errors
+    /// If the pointer cannot be read or is invalid.
     pub fn pointer(&self) -> Result<Pointer, ModelStoreError> {
         let path = self.folder.join(POINTER);
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Pointer::default()),
-            // So says a file in the place of the folder.
+            // There is a file in place of the folder.
             Err(error) if error.kind() == ErrorKind::NotADirectory => {
                 return Err(io(&self.folder)(error));
             }
@@ -231,13 +234,16 @@ impl ModelStore {
             toml::from_str(&text).map_err(|error| broken(error.to_string().trim_end().into()))?;
         for name in [Some(&pointer.current), pointer.previous.as_ref()].into_iter().flatten() {
             if !is_set_name(name) {
-                return Err(broken(format!("{name:?} is no set's name")));
+                return Err(broken(format!("{name:?} is not a valid set name")));
             }
         }
         Ok(pointer)
     }
 
-    /// Names of the sets in it, in order; the built-in one is not among them.
+    /// Names of the installed sets, sorted, without the built-in one.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
     pub fn names(&self) -> Result<Vec<String>, ModelStoreError> {
         let entries = match std::fs::read_dir(&self.folder) {
             Ok(entries) => entries,
@@ -246,7 +252,7 @@ impl ModelStore {
         };
         let mut names: Vec<String> = entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            // What is named otherwise is something else's, like a plain set of models.
+            // Other folders do not belong to the store.
             .filter(|name| is_set_name(name) && name.contains('+'))
             .filter(|name| self.path(name).join(MANIFEST).is_file())
             .collect();
@@ -254,7 +260,10 @@ impl ModelStore {
         Ok(names)
     }
 
-    /// A set by its name, each file held against its digest.
+    /// Opens a set by its name and checks each file against its digest.
+    ///
+    /// # Errors
+    /// If there is no such set, or it cannot be used.
     pub fn open(&self, name: &str) -> Result<Models, ModelStoreError> {
         if name == BUILT_IN {
             return Ok(Models::built_in()?);
@@ -268,8 +277,11 @@ impl ModelStore {
         Ok(Models::open(&self.path(name))?)
     }
 
-    /// The set in use. Where it is damaged the one before it, which once was good
-    /// enough for the same door: that is told, and better than a door that stays shut.
+    /// Opens the current set. If it is damaged, opens the previous set and logs the error:
+    /// the previous set served the same door, which is better than a door that stays shut.
+    ///
+    /// # Errors
+    /// If the pointer is invalid or neither set can be used.
     pub fn open_current(&self) -> Result<Models, ModelStoreError> {
         let Pointer { current, previous } = self.pointer()?;
         let reason = match self.open(&current) {
@@ -278,17 +290,17 @@ impl ModelStore {
         };
         match previous.map(|previous| self.open(&previous)) {
             Some(Ok(models)) => {
-                log::error!(
-                    "{reason}; going on with the set before it, {}",
-                    models.manifest.version
-                );
+                log::error!("{reason}; using the previous set, {}", models.manifest.version);
                 Ok(models)
             }
             _ => Err(ModelStoreError::Lost { reason }),
         }
     }
 
-    /// Checks a set: digests, shapes, thresholds, self-test.
+    /// Checks the digests, shapes, thresholds and self-test of a set.
+    ///
+    /// # Errors
+    /// If a check fails.
     pub fn check(&self, name: &str, precision: Precision) -> Result<Checked, ModelStoreError> {
         if name == BUILT_IN {
             return check_models(Models::built_in()?, Path::new(BUILT_IN), precision);
@@ -296,10 +308,12 @@ impl ModelStore {
         check_models(self.open(name)?, &self.path(name), precision)
     }
 
-    /// Installs a set and carries the people over: copies it, checks it and tries it,
-    /// makes the gallery's templates anew, and then switches. Whatever goes wrong
-    /// before that, the set in use stays in use; people whose templates were made
-    /// anew already are made anew again from the same pictures by who needs it.
+    /// Installs a set and makes it current: copies it, checks it, re-embeds the gallery,
+    /// and then writes the pointer. Returns the new pointer.
+    ///
+    /// # Errors
+    /// If a step fails. The set in use then stays in use. Templates that were already
+    /// re-embedded are re-embedded again from the same pictures when they are needed.
     pub fn install(
         &self,
         source: Source<'_>,
@@ -326,8 +340,11 @@ impl ModelStore {
         Ok(after)
     }
 
-    /// Goes back to the set before, checked and with the people carried over. What was
-    /// in use is then the one before.
+    /// Makes the previous set current, after checking it and re-embedding the gallery. The
+    /// set used so far becomes the previous one. Returns the new pointer.
+    ///
+    /// # Errors
+    /// If there is no previous set or a step fails.
     pub fn rollback(
         &self,
         precision: Precision,
@@ -346,7 +363,8 @@ impl ModelStore {
         Ok(after)
     }
 
-    /// The gallery first, the pointer last: all that can fail is before the rename.
+    /// Re-embeds the gallery, then writes the pointer. Everything that can fail comes
+    /// before the rename of the pointer.
     fn switch(
         &self,
         checked: &mut Checked,
@@ -365,7 +383,7 @@ impl ModelStore {
             self.tell(told, &Told::ReEmbedded(&done))?;
         }
         self.point(after)?;
-        // Whoever no longer listens cannot undo it.
+        // An error of the callback cannot undo the switch.
         let _ = told(&Told::Switched(after));
         Ok(())
     }
@@ -374,7 +392,8 @@ impl ModelStore {
         told(what).map_err(io(&self.folder))
     }
 
-    /// Gives a complete draft its name. One of that name is the same, if it is whole.
+    /// Renames a complete draft to the name of its set. An existing set of that name is
+    /// identical and stays, unless it is damaged.
     fn place(&self, draft: &Draft, name: &str) -> Result<(), ModelStoreError> {
         let target = self.path(name);
         let replaced = self.folder.join(REPLACED);
@@ -389,7 +408,7 @@ impl ModelStore {
         remove(&replaced)
     }
 
-    /// The switch: one rename of a file that is on the disk already.
+    /// Writes the pointer: syncs a draft to the disk, then renames it.
     fn point(&self, pointer: &Pointer) -> Result<(), ModelStoreError> {
         let path = self.folder.join(POINTER);
         let broken = |reason: String| ModelStoreError::Pointer { path: path.clone(), reason };
@@ -400,12 +419,12 @@ impl ModelStore {
         sync_folder(&self.folder)
     }
 
-    /// Removes the sets that are neither used nor the way back, so that a disk does
-    /// not fill up over the years.
+    /// Removes the sets that are neither current nor previous, so that the disk does not
+    /// fill up.
     fn forget(&self, pointer: &Pointer) {
         for name in self.names().unwrap_or_default() {
             if name != pointer.current && Some(&name) != pointer.previous.as_ref() {
-                // It is only in the way.
+                // Not an error: the set only occupies space.
                 if let Err(error) = remove(&self.path(&name)) {
                     log::warn!("{error}");
                 }
@@ -427,13 +446,13 @@ impl ModelStore {
     }
 }
 
-/// A folder that goes away unless it gets a name.
+/// Folder of a set that is being installed, removed on drop unless it was renamed.
 struct Draft {
     path: PathBuf,
 }
 
 impl Draft {
-    /// A new one; whatever a killed installation left goes first.
+    /// Creates the folder, after removing those left by an interrupted installation.
     fn begin(store: &Path) -> Result<Self, ModelStoreError> {
         for left in [DRAFT, REPLACED] {
             remove(&store.join(left))?;
@@ -443,8 +462,7 @@ impl Draft {
         Ok(Self { path })
     }
 
-    /// Removes what came along and belongs to nobody, and brings the folder to the
-    /// disk.
+    /// Removes files that do not belong to the set, and syncs the folder.
     fn keep_only(&self, files: &[String]) -> Result<(), ModelStoreError> {
         for entry in std::fs::read_dir(&self.path).map_err(io(&self.path))? {
             let entry = entry.map_err(io(&self.path))?;
@@ -458,12 +476,15 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // Once it has its name there is nothing here.
+        // After the rename there is nothing to remove.
         let _ = remove(&self.path);
     }
 }
 
-/// Checks a set that is not in a store.
+/// Checks a set in a folder outside a store, like [`ModelStore::check`].
+///
+/// # Errors
+/// If a check fails.
 pub fn check_folder(folder: &Path, precision: Precision) -> Result<Checked, ModelStoreError> {
     check_models(Models::open(folder)?, folder, precision)
 }
@@ -488,7 +509,8 @@ fn check_models(
     Ok(Checked { models, recognizer, report, files })
 }
 
-/// Whether all files of a set are there as their digests say, without loading it.
+/// Checks that all files of a set are present and match their digests, without loading the
+/// networks.
 fn open_whole(folder: &Path) -> Result<(), ModelStoreError> {
     let models = Models::open(folder)?;
     let read = |name: &str| std::fs::read(folder.join(name));
@@ -500,14 +522,14 @@ fn open_whole(folder: &Path) -> Result<(), ModelStoreError> {
     Ok(())
 }
 
-/// Version and beginning of the manifest's digest.
+/// Name of the folder of a set: version and beginning of the manifest's digest.
 fn name_of(folder: &Path, models: &Models) -> Result<String, ModelStoreError> {
     let path = folder.join(MANIFEST);
     let digest = sha256_hex(&std::fs::read(&path).map_err(io(&path))?);
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     let version: String =
         models.manifest.version.chars().map(plain).take(LONGEST_VERSION).collect();
-    // A folder that begins with a dot is hidden, and a draft.
+    // Names that begin with a dot are reserved for drafts.
     let version = version.trim_start_matches('.');
     Ok(format!("{version}+{}", digest.get(..8).unwrap_or(&digest)))
 }
@@ -522,7 +544,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), ModelStoreError> {
         .map_err(io(path))
 }
 
-/// A name is on the disk only when its folder is.
+/// Syncs a folder, without which a rename in it is not on the disk.
 fn sync_folder(folder: &Path) -> Result<(), ModelStoreError> {
     File::open(folder).and_then(|file| file.sync_all()).map_err(io(folder))
 }

@@ -1,6 +1,6 @@
-//! Self-test vectors: pictures of faces, and what a set of models made of them where
-//! it was made. A board looks at them before it uses the set, and so knows that its
-//! own arithmetic gives the same.
+//! Self-test of a model set: pictures of faces with the results recorded where the set was
+//! made. A board runs the self-test before it uses the set, to verify that its arithmetic
+//! gives the same results.
 
 use crate::models::{FileEntry, Manifest, Models, ModelsError, is_plain_name, sha256_hex};
 use crate::nn::NetworkError;
@@ -14,49 +14,50 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 use thiserror::Error;
 
-/// Name of the file in a folder of models.
+/// File name of the self-test in a model folder.
 pub const SELF_TEST: &str = "selftest.json";
-/// What the file's form is counted by.
+/// Version of the file format.
 const FORMAT: u32 = 1;
-/// More would make installing slow and prove nothing more.
+/// Most pictures in a self-test. More would make the installation slow without proving
+/// more.
 const MOST_VECTORS: usize = 16;
 
 /// Why a self-test failed.
 #[derive(Debug, Error)]
 pub enum SelfTestError {
-    /// A file is missing, or not the one that is named.
+    /// A file is missing, or its digest differs.
     #[error(transparent)]
     Models(#[from] ModelsError),
-    /// A picture is none.
+    /// A picture cannot be read.
     #[error(transparent)]
     Picture(#[from] PictureError),
     /// A network failed.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// The file makes no sense.
-    #[error("{path}: {reason}; write it again with facelatch-tools export")]
+    /// The file is invalid.
+    #[error("{path}: {reason}; create it again with facelatch-tools export")]
     Format {
-        /// Which file.
+        /// The file.
         path: String,
-        /// What is wrong, and where.
+        /// What is wrong, with the key.
         reason: String,
     },
-    /// A recognizer of another set.
+    /// The recognizer belongs to another set.
     #[error(transparent)]
     Other(#[from] OtherModel),
-    /// The set gives something else here.
+    /// The results on this machine differ from those recorded.
     #[error(
-        "{picture}: {what}; these models do not do here what they did where they were made, so they are not used"
+        "{picture}: {what}; the models give other results here than where they were made, so they are not used"
     )]
     Differs {
-        /// Which picture.
+        /// The picture.
         picture: String,
-        /// What differs, and how much.
+        /// The result that differs, with the limit.
         what: String,
     },
 }
 
-/// `selftest.json`.
+/// The content of `selftest.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SelfTest {
@@ -64,56 +65,60 @@ pub struct SelfTest {
     vectors: Vec<Vector>,
 }
 
-/// One picture and what is seen in it: of the face nearest the centre.
+/// A picture and the expected results for the face nearest its centre.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Vector {
-    /// Beside the file.
+    /// Picture in the same folder.
     picture: FileEntry,
-    /// Left, top, right, bottom, pixels.
+    /// Bounding box: left, top, right, bottom, pixels.
     #[serde(rename = "box")]
     rect: [f32; 4],
-    /// Pixels.
+    /// Landmarks, pixels.
     landmarks: Landmarks,
-    /// Of length one, of the crop at these landmarks: it owes nothing to the detector.
+    /// Unit vector of the crop aligned at these landmarks, so independent of the detector.
     embedding: Vec<f32>,
     tolerance: Tolerance,
 }
 
-/// How far a board may be off.
+/// Largest differences allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Tolerance {
-    /// Least overlap of the boxes, as intersection over union.
+    /// Least intersection over union of the bounding boxes.
     iou: f32,
     /// Largest mean distance of the landmarks, pixels.
     landmarks: f32,
-    /// Least cosine of the embeddings.
+    /// Least cosine similarity of the embeddings.
     cosine: f32,
 }
 
-/// Networks of whole numbers are the same to the bit on all kernels; floating point
-/// through another order of sums is off by 1e-5 of a cosine. What is left over is for
-/// windows that a rounding tips over a threshold: it moves a mean of several windows
-/// by a fraction of a pixel.
+/// Tolerances of a new self-test. Quantized networks are bit-exact on all kernels. Floating
+/// point with another order of summation changes a cosine by 1e-5. The remaining tolerance
+/// is for windows that rounding moves across a threshold, which shifts the mean of several
+/// windows by a fraction of a pixel.
 const TOLERANCE: Tolerance = Tolerance { iou: 0.95, landmarks: 0.5, cosine: 0.999 };
 
-/// How near the set came to what it should give.
+/// Result of a passed self-test.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// Pictures looked at.
+    /// Number of pictures.
     pub vectors: usize,
-    /// The least cosine of an embedding to the one it should be.
+    /// Least cosine similarity of an embedding to the expected one.
     pub cosine: f32,
-    /// The largest mean distance of five landmarks to where they should be, pixels.
+    /// Largest mean distance of the five landmarks from the expected ones, pixels.
     pub landmarks: f32,
 }
 
-/// Gives a file of the set by its name.
+/// Reads a file of the set by its name.
 pub type Files<'f> = dyn Fn(&str) -> std::io::Result<Vec<u8>> + 'f;
 
 impl SelfTest {
-    /// What a set makes of pictures: names and bytes of JPEG or PNG files.
+    /// Creates a self-test from the results of a set on pictures, given as names and bytes
+    /// of JPEG or PNG files.
+    ///
+    /// # Errors
+    /// If a picture cannot be read or shows no face, or a network fails.
     pub fn measure(models: &Models, pictures: &[(&str, &[u8])]) -> Result<Self, SelfTestError> {
         let mut recognizer = recognizer(models)?;
         let vectors = pictures.iter().map(|(name, bytes)| -> Result<Vector, SelfTestError> {
@@ -132,7 +137,11 @@ impl SelfTest {
         Ok(Self { format: FORMAT, vectors: vectors.collect::<Result<_, _>>()? })
     }
 
-    /// The self-test that a manifest names, if it names one.
+    /// Reads the self-test that a manifest names, if it names one. `folder` only appears in
+    /// error messages.
+    ///
+    /// # Errors
+    /// If the file cannot be read, its digest differs, or it is invalid.
     pub fn read(
         folder: &Path,
         manifest: &Manifest,
@@ -161,7 +170,7 @@ impl SelfTest {
             if !is_plain_name(file) {
                 return Err(format!("{file:?}: expected the name of a file in the same folder"));
             }
-            // Wider ones would let anything pass.
+            // Wider tolerances would let anything pass.
             if !((0.5..=1.0).contains(&iou)
                 && (0.0..=5.0).contains(&landmarks)
                 && (0.9..=1.0).contains(&cosine))
@@ -174,12 +183,17 @@ impl SelfTest {
         Ok(())
     }
 
-    /// Names of the pictures.
+    /// File names of the pictures.
     pub fn pictures(&self) -> impl Iterator<Item = &str> {
         self.vectors.iter().map(|vector| vector.picture.file.as_str())
     }
 
-    /// Looks at every picture with the networks of the set.
+    /// Runs the networks of the set on every picture. `folder` only appears in error
+    /// messages.
+    ///
+    /// # Errors
+    /// If a picture cannot be read, a network fails, or a result differs by more than its
+    /// tolerance.
     pub fn run(
         &self,
         recognizer: &mut Recognizer,
@@ -203,13 +217,13 @@ impl SelfTest {
             let tolerance = &vector.tolerance;
             if iou < tolerance.iou || apart > tolerance.landmarks || !(iou + apart).is_finite() {
                 return differs(format!(
-                    "the face is found {apart:.2} pixels away, its box with an overlap of {iou:.2}; expected at most {} and at least {}",
+                    "the landmarks are {apart:.2} pixels away and the box overlaps by {iou:.2}; expected at most {} and at least {}",
                     tolerance.landmarks, tolerance.iou
                 ));
             }
             if cosine < tolerance.cosine || cosine.is_nan() {
                 return differs(format!(
-                    "the embedding's cosine to the one it should be is {cosine:.4}, expected at least {}",
+                    "the embedding's cosine to the expected one is {cosine:.4}; expected at least {}",
                     tolerance.cosine
                 ));
             }
@@ -219,7 +233,10 @@ impl SelfTest {
         Ok(report)
     }
 
-    /// As a file's bytes.
+    /// The content of the file.
+    ///
+    /// # Errors
+    /// If serialization fails.
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec(self)
     }
@@ -258,7 +275,7 @@ fn find(
         Some(face) => Ok((face.rect, face.landmarks)),
         None => Err(SelfTestError::Differs {
             picture: name.to_owned(),
-            what: "no face is found in it".to_owned(),
+            what: "no face was found".to_owned(),
         }),
     }
 }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 const PORTRAIT: &[u8] = include_bytes!("../../../assets/astronaut.jpg");
 
-/// The models of the project as a set of another version, with a self-test.
+/// The built-in models as a set of another version, with a self-test.
 fn set(folder: &Path, version: &str) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let to = folder.join(version);
@@ -36,7 +36,7 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) {
     std::fs::write(folder.join(name), bytes).expect("written");
 }
 
-/// A gallery of the built-in models: Eileen with a picture, Grace without.
+/// A gallery embedded with the built-in models: Eileen with a picture, Grace without.
 fn gallery(folder: &Path) -> PathBuf {
     let path = folder.join("gallery.redb");
     let models = Models::built_in().expect("models");
@@ -52,7 +52,7 @@ fn gallery(folder: &Path) -> PathBuf {
     path
 }
 
-/// Names a probe would be compared with by these models, pictures used.
+/// Names of the people whom these models can compare, with stored pictures re-embedded.
 fn comparable(models: &Models, path: &Path) -> usize {
     let id = models.recognizer_id().expect("a recognizer");
     let mut recognizer = Recognizer::new(models, DetectorSettings::default()).expect("loads");
@@ -109,7 +109,7 @@ fn installing_carries_people_over_and_keeps_one_way_back() {
     let models = store.open_current().expect("models");
     assert_eq!(models.manifest.version, "2");
     assert_eq!(comparable(&models, &people), 1);
-    // Once more is the way forward again.
+    // A second rollback returns to the newer set.
     let pointer = store.rollback(Precision::Int8, &people, &mut quiet).expect("rolled back");
     assert_eq!(pointer.current, names[2]);
     // The same set again changes nothing.
@@ -126,7 +126,7 @@ fn the_way_back_from_the_first_set_leads_to_the_built_in_models() {
     let store = ModelStore::new(&folder.path().join("models"));
     let nobody = folder.path().join("gallery.redb");
     let error = store.rollback(Precision::Int8, &nobody, &mut quiet).expect_err("nothing before");
-    assert!(error.to_string().contains("no way back"), "{error}");
+    assert!(error.to_string().contains("to roll back"), "{error}");
     let source = set(folder.path(), "1");
     store
         .install(Source::Folder(&source), Precision::Int8, &nobody, &mut quiet)
@@ -136,7 +136,7 @@ fn the_way_back_from_the_first_set_leads_to_the_built_in_models() {
     assert!(!nobody.exists(), "installing begins no gallery");
 }
 
-/// The listener fails at each step in turn, as a full disk or a kill would.
+/// The callback fails at each step in turn, like a full disk or a killed process.
 #[test]
 fn whatever_step_fails_the_old_set_and_its_people_stay() {
     let folder = TempDir::new().expect("a folder");
@@ -155,14 +155,14 @@ fn whatever_step_fails_the_old_set_and_its_people_stay() {
         let error = store
             .install(Source::Folder(&second), Precision::Int8, &people, &mut told)
             .expect_err("a full disk");
-        assert!(error.to_string().contains("make room"), "{error}");
+        assert!(error.to_string().contains("free some space"), "{error}");
         assert_eq!(store.pointer().expect("a pointer"), before, "step {step}");
         let models = store.open_current().expect("models");
         assert_eq!(models.manifest.version, "1");
         assert_eq!(comparable(&models, &people), 1, "step {step}");
         assert!(left_over(store.folder()).is_empty(), "step {step}");
     }
-    // After the switch nothing can be undone.
+    // After the switch an error has no effect.
     let mut told = |told: &Told<'_>| match told {
         Told::Switched(_) => Err(ErrorKind::BrokenPipe.into()),
         _ => Ok(()),
@@ -200,7 +200,7 @@ fn a_store_that_cannot_be_written_is_named() {
         .install(Source::Folder(&source), Precision::Int8, &people, &mut quiet)
         .expect_err("no folder");
     assert!(error.to_string().contains("models"), "{error}");
-    // The pointer alone cannot be written: all but the switch was done.
+    // Only the pointer cannot be written: everything but the switch was done.
     let store = ModelStore::new(&folder.path().join("store"));
     std::fs::create_dir_all(store.folder().join("current.toml.draft")).expect("a folder");
     let error = store
@@ -267,7 +267,7 @@ fn a_set_that_is_not_fit_for_a_door_is_refused() {
         toml::to_string(&manifest).expect("TOML")
     };
     fault(&edited(&without_thresholds), "no thresholds");
-    // A test that other models made.
+    // A self-test made by other models.
     let other_test = |source: &Path| {
         let path = source.join("selftest.json");
         let text = std::fs::read_to_string(&path).expect("a self-test");
@@ -319,7 +319,7 @@ fn a_tar_writes_nothing_outside_its_folder() {
     let mut header = tar::Header::new_gnu();
     header.set_size(1);
     header.set_mode(0o644);
-    // Written by hand: the library refuses to.
+    // Written by hand, because the library refuses to.
     header.as_gnu_mut().expect("a header").name[..9].copy_from_slice(b"../../bad");
     header.set_cksum();
     builder.append(&header, &b"x"[..]).expect("appended");
@@ -352,7 +352,7 @@ fn a_damaged_set_gives_way_to_the_one_before_it() {
     write(&store.path(&pointer.current), "onet.onnx", b"damaged");
     assert_eq!(store.open_current().expect("the one before").manifest.version, "1");
     assert!(store.check(&pointer.current, Precision::Int8).is_err());
-    // The same set again puts it right.
+    // Installing the same set again repairs it.
     let source = set(folder.path(), "2");
     store
         .install(Source::Folder(&source), Precision::Int8, &nobody, &mut quiet)

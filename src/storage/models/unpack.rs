@@ -1,4 +1,4 @@
-//! What is to be installed: a folder of models, or a tar of one.
+//! Sources of an installation: a model folder, or a tar of one.
 
 use super::{ModelStoreError, io};
 use crate::models::{MANIFEST, Manifest, ModelsError, is_plain_name};
@@ -7,23 +7,23 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path};
 
-/// A set has half a dozen files; more are something else.
+/// Most files in a tar. A set has about half a dozen.
 const MOST_FILES: usize = 64;
-/// Bytes of all files together: a hundred times those of the shipped set, and a bound
-/// for who sends what is none.
+/// Most bytes of all files together: a hundred times the size of the shipped set. Bounds
+/// the memory and disk used for something that is not a model set.
 const MOST_BYTES: u64 = 256 << 20;
 
-/// Where a set comes from.
+/// Source of a set to install.
 pub enum Source<'s> {
-    /// A folder with manifest.toml in it.
+    /// A folder with manifest.toml.
     Folder(&'s Path),
-    /// A tar with manifest.toml at its top; the name is for messages.
+    /// A tar with manifest.toml at its top level. The name only appears in error messages.
     Tar(&'s str, &'s mut dyn Read),
 }
 
 impl Source<'_> {
-    /// Copies the files into an empty folder, each brought to the disk. The number of
-    /// files.
+    /// Copies the files to an empty folder and syncs each to the disk. Returns the number
+    /// of files.
     pub(super) fn unpack(self, to: &Path) -> Result<usize, ModelStoreError> {
         match self {
             Self::Folder(folder) => copy(folder, to),
@@ -32,7 +32,7 @@ impl Source<'_> {
     }
 }
 
-/// The files that the manifest names, and nothing else that may lie there.
+/// Copies the manifest and the files that it names, and no other file in the folder.
 fn copy(from: &Path, to: &Path) -> Result<usize, ModelStoreError> {
     let path = from.join(MANIFEST);
     let read = |name: &str| std::fs::read(from.join(name));
@@ -48,7 +48,7 @@ fn copy(from: &Path, to: &Path) -> Result<usize, ModelStoreError> {
         let mut file = File::open(&source).map_err(io(&source))?;
         let length = file.metadata().map_err(io(&source))?.len();
         if length > MOST_BYTES {
-            let reason = format!("larger than {} MB", MOST_BYTES >> 20);
+            let reason = format!("larger than {} MB; this is not a model set", MOST_BYTES >> 20);
             return Err(ModelStoreError::Source { from: source.display().to_string(), reason });
         }
         write(&mut file, &to.join(name))?;
@@ -57,11 +57,11 @@ fn copy(from: &Path, to: &Path) -> Result<usize, ModelStoreError> {
     Ok(count)
 }
 
-/// The regular files at the top of a tar.
+/// Extracts the regular files at the top level of a tar.
 fn untar(name: &str, tar: &mut dyn Read, to: &Path) -> Result<usize, ModelStoreError> {
     let fault = |reason: String| ModelStoreError::Source { from: name.to_owned(), reason };
     let broken =
-        |error: std::io::Error| fault(format!("cut short or no tar ({error}); send it again"));
+        |error: std::io::Error| fault(format!("truncated or not a tar ({error}); send it again"));
     let mut archive = tar::Archive::new(tar);
     let (mut count, mut bytes) = (0, 0);
     for entry in archive.entries().map_err(broken)? {
@@ -77,7 +77,7 @@ fn untar(name: &str, tar: &mut dyn Read, to: &Path) -> Result<usize, ModelStoreE
         bytes += entry.size();
         if count > MOST_FILES || bytes > MOST_BYTES {
             return Err(fault(format!(
-                "more than {MOST_FILES} files or {} MB; that is no set of models",
+                "more than {MOST_FILES} files or {} MB; this is not a model set",
                 MOST_BYTES >> 20
             )));
         }
@@ -86,19 +86,19 @@ fn untar(name: &str, tar: &mut dyn Read, to: &Path) -> Result<usize, ModelStoreE
         let written = write(&mut entry, &target)?;
         if written != expected {
             return Err(fault(format!(
-                "cut short within {file}, after {written} of {expected} bytes; send it again"
+                "truncated in {file}, after {written} of {expected} bytes; send it again"
             )));
         }
     }
     if !to.join(MANIFEST).is_file() {
         return Err(fault(format!(
-            "no {MANIFEST} at its top, or cut short before it; make it with tar -cf SET.tar -C FOLDER ."
+            "no {MANIFEST} at the top level, or truncated before it; create it with tar -cf SET.tar -C FOLDER ."
         )));
     }
     Ok(count)
 }
 
-/// Writes a new file and brings it to the disk.
+/// Writes a new file and syncs it to the disk. Returns the number of bytes.
 fn write(from: &mut impl Read, to: &Path) -> Result<u64, ModelStoreError> {
     let mut work = || -> std::io::Result<u64> {
         let mut file = File::create_new(to)?;

@@ -1,10 +1,10 @@
-//! Faces in a frame: the multi-task cascaded network (MTCNN) of Zhang, Zhang,
-//! Li and Qiao, "Joint Face Detection and Alignment using Multi-task Cascaded
-//! Convolutional Networks", 2016.
+//! Face detection with the multi-task cascaded network (MTCNN) of Zhang, Zhang, Li and
+//! Qiao, "Joint Face Detection and Alignment using Multi-task Cascaded Convolutional
+//! Networks", 2016.
 //!
-//! P-Net proposes windows at every scale of an image pyramid, R-Net rejects
-//! most of them, O-Net rejects the rest and places five landmarks. Between the
-//! nets overlapping boxes are merged and regressed boxes are squared.
+//! P-Net proposes windows at every scale of an image pyramid. R-Net rejects most of them.
+//! O-Net rejects more and places five landmarks. After each net overlapping boxes are
+//! suppressed, and regressed boxes are made square.
 
 mod nets;
 mod pyramid;
@@ -20,51 +20,51 @@ use pyramid::{Area, Strip};
 use std::time::{Duration, Instant};
 use windows::{Candidate, Overlap, landmarks, suppress, whole};
 
-/// Side of the window that P-Net sees, pixels.
+/// Side of P-Net's window, pixels.
 const P_NET_WINDOW: usize = 12;
-/// Step between two P-Net windows: its only pooling layer halves the picture.
+/// Step between two P-Net windows, pixels: its only pooling layer halves the picture.
 const P_NET_STRIDE: usize = 2;
-/// Sides of the R-Net and O-Net inputs, pixels.
+/// Side of R-Net's input, pixels.
 const R_NET_SIDE: usize = 24;
+/// Side of O-Net's input, pixels.
 const O_NET_SIDE: usize = 48;
-/// P-Net looks at this many pixels at once: all levels of the pyramid of most
-/// pictures. Its activations take up to 200 bytes a pixel, so this bounds them to
-/// some 50 MB on a huge picture.
+/// Most pixels per run of P-Net: enough for all pyramid levels of most pictures. Its
+/// activations take up to 200 bytes per pixel, so this bounds them to about 50 MB on a huge
+/// picture.
 const P_NET_PIXELS: usize = 1 << 18;
-/// Windows that go on from P-Net, the best first. A crowd of a hundred faces
-/// leaves some hundred windows; more are a sign of texture, not of people.
+/// Most windows passed from P-Net to R-Net, the best first. A crowd of a hundred faces
+/// gives a few hundred windows; more indicate texture rather than people.
 const MAX_PROPOSALS: usize = 1024;
-/// Crops in one R-Net or O-Net run; bounds the batch's activations.
+/// Most crops per run of R-Net or O-Net; bounds the memory for activations.
 const BATCH: usize = 64;
 
-/// Overlap from which two windows of O-Net's show one face.
+/// Intersection over union at or above which two O-Net windows show one face.
 const SAME_FACE: f32 = 0.5;
 
-/// What a face found looks like.
+/// A detected face.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Face {
-    /// Bounding box, pixels of the original frame; may reach over its border.
+    /// Bounding box, pixels of the frame; may extend beyond its border.
     pub rect: Rect,
     /// O-Net's probability that this is a face, 0..=1.
     pub score: f32,
-    /// Five landmarks, pixels of the original frame.
+    /// Five landmarks, pixels of the frame.
     pub landmarks: Landmarks,
 }
 
-/// Knobs of the cascade.
+/// Settings of the detector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DetectorSettings {
-    /// Shorter side of the smallest face looked for, pixels; at least 12.
+    /// Shorter side of the smallest face to find, pixels; at least 12.
     pub minimum_face: f32,
-    /// Scores below which P-, R- and O-Net reject, 0..=1. The paper's code uses
-    /// 0.6, 0.7 and 0.7.
+    /// Scores below which P-Net, R-Net and O-Net reject a window, 0..=1. The paper's code
+    /// uses 0.6, 0.7 and 0.7.
     pub thresholds: [f32; 3],
-    /// Whether a face is the mean of all windows that found it, by their scores
-    /// (box voting, Gidaris and Komodakis 2015, section 5), and not the best one
-    /// alone, as in the paper's code: which of several good windows is the best is
-    /// a matter of noise.
+    /// Whether a face is the mean of all windows that found it, weighted by score (box
+    /// voting, Gidaris and Komodakis 2015, section 5), or only the best window, as in the
+    /// paper's code. Noise decides which of several good windows is the best.
     pub vote: bool,
-    /// Whether a second thread takes a part of the pictures. The faces are the same.
+    /// Whether a second thread shares the work. The result is the same.
     pub two_threads: bool,
 }
 
@@ -74,23 +74,23 @@ impl Default for DetectorSettings {
     }
 }
 
-/// Time spent in the parts of one detection.
+/// Time spent in each net during one detection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DetectTimes {
-    /// P-Net with its pyramid.
+    /// P-Net, with the pyramid.
     pub pnet: Duration,
-    /// R-Net with its crops.
+    /// R-Net, with its crops.
     pub rnet: Duration,
-    /// O-Net with its crops.
+    /// O-Net, with its crops.
     pub onet: Duration,
-    /// Windows that R-Net looked at.
+    /// Number of windows that R-Net processed.
     pub rnet_windows: usize,
-    /// Windows that O-Net looked at.
+    /// Number of windows that O-Net processed.
     pub onet_windows: usize,
 }
 
 impl DetectTimes {
-    /// Of all three.
+    /// Total time of the three nets.
     pub fn total(&self) -> Duration {
         self.pnet + self.rnet + self.onet
     }
@@ -99,19 +99,20 @@ impl DetectTimes {
 /// One of the three nets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Net {
-    /// Proposal.
+    /// Proposal net.
     Pnet,
-    /// Refinement.
+    /// Refinement net.
     Rnet,
-    /// Output.
+    /// Output net.
     Onet,
 }
 
-/// Sees what a net is fed. Quantization learns its ranges from that.
+/// Callback that receives the input of a net before it runs. Quantization measures its
+/// ranges with it.
 pub type Watch<'w> = dyn FnMut(Net, &Pictures) + 'w;
 
-/// The three nets and their buffers, which are kept: once they have grown to what
-/// frames of one size need, detecting allocates nothing.
+/// The three nets and their buffers. The buffers are reused: once they have grown to the
+/// size of the frames, detection allocates no memory.
 pub struct Detector {
     nets: Nets,
     settings: DetectorSettings,
@@ -119,8 +120,9 @@ pub struct Detector {
     resampler: Resampler,
     areas: Vec<Area>,
     strips: Vec<Strip>,
-    /// Candidates of one level, and of all.
+    /// Candidates of one pyramid level.
     found: Vec<Candidate>,
+    /// Candidates of all levels.
     all: Vec<Candidate>,
     windows: Vec<Rect>,
     landmarks: Vec<Landmarks>,
@@ -130,6 +132,9 @@ pub struct Detector {
 
 impl Detector {
     /// Loads the three nets.
+    ///
+    /// # Errors
+    /// If a model is invalid, or has another shape or precision than required.
     pub fn new(models: &DetectorModels, settings: DetectorSettings) -> Result<Self, NetworkError> {
         let load = |file: &crate::models::ModelFile, input, outputs: &[usize]| {
             let signature = Signature { input, outputs: outputs.to_vec() };
@@ -149,7 +154,7 @@ impl Detector {
         let nets = Nets::new(nets()?, second);
         let resampler = match nets.first().precision() {
             Precision::Int8 => Resampler::default(),
-            // All the way: the oracle is not to owe anything to rounding.
+            // The float networks are the oracle, so resample without rounding, too.
             Precision::Float => Resampler::exact(),
         };
         Ok(Self {
@@ -168,12 +173,15 @@ impl Detector {
         })
     }
 
-    /// All faces of the frame, the highest score first. No face is an empty list.
+    /// All faces of the frame, the highest score first. Empty if there is none.
+    ///
+    /// # Errors
+    /// If a network fails.
     pub fn detect(&mut self, frame: &Frame) -> Result<&[Face], NetworkError> {
         self.detect_watched(frame, &mut |_, _| ())
     }
 
-    /// The same, while `watch` sees every input of every net before it is run.
+    /// Like [`Self::detect`]. Calls `watch` with every input of every net before it runs.
     pub fn detect_watched(
         &mut self,
         frame: &Frame,
@@ -184,8 +192,8 @@ impl Detector {
         self.cascade(frame, watch)
     }
 
-    /// Faces near where some were a moment ago, of about their size: a fraction of
-    /// the work of looking everywhere, and blind for everything else.
+    /// Finds faces near those of the previous frame and of about their size. Much faster
+    /// than [`Self::detect`], but does not find any other face.
     pub fn detect_near(&mut self, frame: &Frame, faces: &[Rect]) -> Result<&[Face], NetworkError> {
         let sides = (frame.width(), frame.height());
         self.areas.clear();
@@ -221,12 +229,13 @@ impl Detector {
         Ok(&self.faces)
     }
 
-    /// Where the time of the last `detect` went.
+    /// Times of the last detection.
     pub fn times(&self) -> DetectTimes {
         self.times
     }
 
-    /// P-Net over the pyramids, as many levels at once as fit; leaves squared windows.
+    /// Runs P-Net over the pyramids, as many strips per run as fit. Sets `windows`,
+    /// squared.
     fn propose(&mut self, frame: &Frame, watch: &mut Watch) -> Result<(), NetworkError> {
         self.strips.clear();
         for area in &self.areas {
@@ -248,14 +257,14 @@ impl Detector {
                 let strip: &Strip = &batch[at];
                 let (height, width) = strip.sides();
                 let out = pictures.add(height, width);
-                // P-Net learned on pictures scaled down, which have whole values.
+                // P-Net was trained on scaled pictures with whole pixel values.
                 resampler.cut(frame, &strip.region(), (height, width), Values::Whole, out);
             };
             let outputs = self.nets.run(Net::Pnet, batch.len(), halfway(batch), fill, watch)?;
             let mut places = outputs.places(0).zip(outputs.places(1));
             for (at, strip) in batch.iter().enumerate() {
                 strip.collect(&mut places, self.settings.thresholds[0], &mut self.found);
-                // The strips of a level are judged together.
+                // Suppress over all strips of a level together.
                 let next = batch.get(at + 1).or(after.first());
                 if next.is_none_or(|next| next.level != strip.level) {
                     suppress(&mut self.found, 0.5, Overlap::Union);
@@ -275,7 +284,7 @@ impl Detector {
         self.windows.extend(self.all.iter().map(|candidate| candidate.regressed().squared()));
     }
 
-    /// R-Net over the windows; leaves those that it keeps, squared.
+    /// Runs R-Net over `windows`. Keeps the accepted ones, squared.
     fn refine(&mut self, frame: &Frame, watch: &mut Watch) -> Result<(), NetworkError> {
         self.all.clear();
         for batch in self.windows.chunks(BATCH) {
@@ -294,7 +303,7 @@ impl Detector {
         Ok(())
     }
 
-    /// O-Net over the windows; leaves faces.
+    /// Runs O-Net over `windows`. Sets `faces`.
     fn output(&mut self, frame: &Frame, watch: &mut Watch) -> Result<(), NetworkError> {
         self.all.clear();
         self.landmarks.clear();
@@ -326,7 +335,7 @@ impl Detector {
     }
 }
 
-/// The mean of all windows of a face, each with its landmarks, by their scores.
+/// The mean of all windows of a face and their landmarks, weighted by score.
 fn voted(face: &Face, windows: &[Candidate], landmarks: &[Landmarks]) -> Face {
     let (mut rect, mut points, mut total) = ([0.0; 4], [[0.0; 2]; 5], 0.0);
     for (window, landmarks) in windows.iter().zip(landmarks) {
@@ -342,14 +351,14 @@ fn voted(face: &Face, windows: &[Candidate], landmarks: &[Landmarks]) -> Face {
             *sum += point * window.score;
         }
     }
-    // The face's own window is among them, with a score above the threshold.
+    // `total` is positive unless the threshold is 0: the face's own window counts, too.
     let mean = |sum: f32| if total > 0.0 { sum / total } else { 0.0 };
     let [x1, y1, x2, y2] = rect.map(mean);
     let landmarks = points.map(|point| point.map(mean));
     if total > 0.0 { Face { rect: Rect { x1, y1, x2, y2 }, landmarks, ..*face } } else { *face }
 }
 
-/// The first strips that have half of the pixels.
+/// Number of strips, from the first, that hold about half of the pixels.
 fn halfway(strips: &[Strip]) -> usize {
     let pixels = |strip: &Strip| {
         let (height, width) = strip.sides();
@@ -365,8 +374,8 @@ fn halfway(strips: &[Strip]) -> usize {
     first.count()
 }
 
-/// One picture a box, of whole pixels; the box itself keeps its fractions for what
-/// the nets say of it.
+/// Returns a function that cuts out box number `at` at `side x side` pixels. The box is
+/// rounded to whole pixels for the crop only; the regression uses the exact box.
 fn crops(
     resampler: &mut Resampler,
     frame: &Frame,
@@ -379,7 +388,7 @@ fn crops(
     }
 }
 
-/// The face nearest the middle of the picture: the subject of a portrait.
+/// The face nearest the centre of the frame: the subject of a portrait.
 pub fn nearest_center<'f>(faces: &'f [Face], frame: &Frame) -> Option<&'f Face> {
     let (x, y) = frame.bounds().center();
     let distance = |face: &Face| {
@@ -408,7 +417,7 @@ mod tests {
     fn a_picture_cut_into_strips_has_the_same_faces() {
         let (frame, mut detector) = (portrait(), detector(20.0));
         let whole = detector.detect(&frame).expect("faces").to_vec();
-        // Strips of 48 rows, the fewest there are.
+        // Strips of 48 rows, the minimum.
         detector.most_pixels = 1;
         let strips = detector.detect(&frame).expect("faces");
         assert_eq!((whole.len(), strips.len()), (1, 1));
@@ -421,7 +430,7 @@ mod tests {
         let models = crate::models::Models::built_in().expect("models");
         let settings = DetectorSettings { two_threads: true, ..alone.settings };
         let mut both = Detector::new(&models.detector, settings).expect("a detector");
-        // Loose thresholds, so that all nets have batches to share.
+        // Low thresholds, so that all nets have batches to share.
         alone.settings.thresholds = [0.3, 0.2, 0.2];
         both.settings.thresholds = alone.settings.thresholds;
         for _ in 0..2 {

@@ -1,18 +1,18 @@
-//! The three nets, on one thread or on two.
+//! The three nets of the detector, run on one or two threads.
 
 use super::Net;
 use super::Watch;
 use crate::nn::worker::Second;
 use crate::nn::{Network, NetworkError, Pictures, Values};
 
-/// The nets, and copies of them on a second thread if there is one.
+/// The nets, and copies of them for a second thread if there is one.
 pub(super) struct Nets {
     own: [Network; 3],
     second: Option<Second>,
     pictures: Pictures,
 }
 
-/// What a net said of a batch, whichever thread it was run on.
+/// The outputs of a net for a batch, from both threads.
 #[derive(Clone, Copy)]
 pub(super) struct Outputs<'n> {
     here: &'n [Values],
@@ -20,7 +20,7 @@ pub(super) struct Outputs<'n> {
 }
 
 impl<'n> Outputs<'n> {
-    /// The places of output number `at`, in the pictures' order.
+    /// The places of output number `at`, in the order of the pictures.
     pub fn places(&self, at: usize) -> impl Iterator<Item = &'n [f32]> + use<'n> {
         let of = |outputs: &'n [Values]| outputs.get(at).map(Values::places);
         of(self.here).into_iter().chain(of(self.there)).flatten()
@@ -28,19 +28,19 @@ impl<'n> Outputs<'n> {
 }
 
 impl Nets {
-    /// P-, R- and O-Net; `second` has the same ones in the same order.
+    /// `own` are P-Net, R-Net and O-Net; `second` has the same nets in the same order.
     pub fn new(own: [Network; 3], second: Option<Second>) -> Self {
         Self { own, second, pictures: Pictures::default() }
     }
 
-    /// P-Net.
+    /// Returns P-Net.
     pub fn first(&self) -> &Network {
         &self.own[0]
     }
 
-    /// Runs a net on `count` pictures, which `fill` adds one by one. From number
-    /// `split` on they are a second thread's, if there is one; these are filled first,
-    /// so that both run while the rest is filled.
+    /// Runs a net on `count` pictures, which `fill` adds one by one. Pictures from number
+    /// `split` on go to the second thread, if there is one. They are filled first, so that
+    /// the second thread runs while the rest is filled.
     pub fn run(
         &mut self,
         net: Net,
@@ -63,7 +63,7 @@ impl Nets {
         (0..own).for_each(|at| fill(at, &mut self.pictures));
         watch(net, &self.pictures);
         let here = self.own[number].run(&self.pictures);
-        // Both have ended before either's fault is told.
+        // Wait for both threads before an error of either is returned.
         let there = second.map_or(Ok(&[][..]), Second::finish);
         Ok(Outputs { here: here?, there: there? })
     }

@@ -1,54 +1,55 @@
-//! Where P-Net looks: parts of the frame, each at several scales, cut into strips
-//! where they are large.
+//! Inputs of P-Net: areas of the frame at several scales, cut into strips if they are
+//! large.
 
 use super::windows::Candidate;
 use super::{P_NET_STRIDE, P_NET_WINDOW};
 use crate::vision::frame::Rect;
 
-/// Ratio of two neighbouring scales: about the square root of one half, so that
-/// the area halves from one to the next (section 3.1 of the paper's code).
+/// Ratio of two neighbouring scales: about the square root of one half, so that the area
+/// halves from level to level, as in the paper's code.
 const PYRAMID_FACTOR: f64 = 0.709;
-/// A face is looked for in a square of so many times its side: between two frames
-/// it moves by less than half of it, or is a new one.
+/// Side of the square searched around a face of the last frame, in sides of the face.
+/// Between two frames a face moves by less than half its side, or it is a new one.
 const AROUND: f32 = 2.0;
-/// What it may have become smaller by.
+/// Factor by which a face may have become smaller since the last frame.
 const SMALLER: f32 = 0.7;
 
-/// A part of the frame, whole pixels.
+/// An area of the frame, in whole pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Area {
     pub x: usize,
     pub y: usize,
     pub width: usize,
     pub height: usize,
-    /// Shorter side of the smallest face looked for in it.
+    /// Shorter side of the smallest face to find in it, pixels.
     pub minimum_face: f32,
 }
 
-/// One level of the pyramid: its size and its scales, which differ by the
-/// rounding of the size to whole pixels.
+/// One pyramid level: its size in whole pixels, and its scale before and after rounding to
+/// that size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Scale {
     width: usize,
     height: usize,
+    /// Vertical scale after rounding.
     y: f32,
-    /// Before the rounding; windows go back to the picture by it.
+    /// Scale before rounding. Maps windows back to the frame.
     nominal: f64,
 }
 
-/// A part of a level that P-Net looks at: whole rows of it.
+/// A range of rows of a level, one input of P-Net.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Strip {
     area: Area,
     scale: Scale,
-    /// Number of the level, of all levels of all areas.
+    /// Number of the level, counted over all areas.
     pub level: usize,
     top: usize,
     bottom: usize,
 }
 
 impl Area {
-    /// Around a face of the last frame; nothing where that leaves the frame.
+    /// The area around a face of the last frame. `None` if it lies outside the frame.
     pub fn around(face: &Rect, (width, height): (usize, usize), minimum_face: f32) -> Option<Self> {
         if !face.is_finite() {
             return None;
@@ -73,12 +74,13 @@ impl Area {
         self.width * self.height
     }
 
-    /// Adds the strips of all levels, of at most `most_pixels` where that can be.
+    /// Adds the strips of all levels, each of about `most_pixels` pixels or less, but of at
+    /// least 48 rows or the whole level.
     pub fn cut(&self, most_pixels: usize, strips: &mut Vec<Strip>) {
         let first = strips.last().map_or(0, |strip| strip.level + 1);
         for (at, scale) in scales(self.width, self.height, self.minimum_face).enumerate() {
-            // Strips overlap by what a window needs beyond the stride, so every
-            // window lies whole in one of them.
+            // Strips overlap by a window less the stride, so that every window lies whole
+            // in one of them.
             let rows = (most_pixels / scale.width).max(4 * P_NET_WINDOW);
             let (rows, overlap) = (rows / P_NET_STRIDE * P_NET_STRIDE, P_NET_WINDOW - P_NET_STRIDE);
             let mut top = 0;
@@ -95,12 +97,12 @@ impl Area {
 }
 
 impl Strip {
-    /// Height and width at its scale.
+    /// Height and width at its scale, pixels.
     pub fn sides(&self) -> (usize, usize) {
         (self.bottom - self.top, self.scale.width)
     }
 
-    /// What it covers of the frame.
+    /// The region of the frame that it covers.
     pub fn region(&self) -> Rect {
         let (x, y) = (self.area.x as f32, self.area.y as f32);
         Rect {
@@ -111,8 +113,8 @@ impl Strip {
         }
     }
 
-    /// Takes this strip's cells off P-Net's scores and offsets, row by row, and
-    /// keeps those that may be faces.
+    /// Reads this strip's cells from P-Net's scores and offsets, row by row, and adds those
+    /// at or above `threshold` to `found`.
     pub fn collect<'v>(
         &self,
         places: &mut impl Iterator<Item = (&'v [f32], &'v [f32])>,
@@ -132,8 +134,8 @@ impl Strip {
             }
             let column = cell % columns * P_NET_STRIDE;
             let row = cell / columns * P_NET_STRIDE + self.top;
-            // First and last pixel of the window, counted from one as the paper's
-            // code does, and whole, as the nets were trained.
+            // First and last pixel of the window, counted from one as in the paper's code,
+            // and rounded to whole pixels, as the nets were trained.
             let (first, last) = (1, P_NET_WINDOW);
             let back = |pixel: usize| (pixel as f64 / self.scale.nominal).round_ties_even() as f32;
             let rect = Rect {
@@ -147,10 +149,10 @@ impl Strip {
     }
 }
 
-/// From the scale at which the smallest face fills a window down to the one at
-/// which the picture does.
+/// The pyramid levels, from the scale at which the smallest face fills a window down to the
+/// scale at which the picture does.
 fn scales(width: usize, height: usize, minimum_face: f32) -> impl Iterator<Item = Scale> {
-    // In double precision, so that sizes and windows round as they are meant to.
+    // Double precision, so that sizes and windows round correctly.
     let window = P_NET_WINDOW as f64;
     let first = window / f64::from(minimum_face).max(window);
     std::iter::successors(Some(first), |scale| Some(scale * PYRAMID_FACTOR))

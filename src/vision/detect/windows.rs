@@ -1,15 +1,15 @@
-//! Boxes on their way through the cascade: regression, squaring, suppression.
+//! Candidate boxes of the cascade: regression, landmarks and non-maximum suppression.
 
 use crate::vision::frame::{Landmarks, Rect};
 
-/// A box with what a net says of it.
+/// A box with its score and regression.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Candidate {
     pub rect: Rect,
     pub score: f32,
-    /// Offsets of the four sides, as shares of the box.
+    /// Offsets of left, top, right and bottom, as shares of the width or height.
     pub regression: [f32; 4],
-    /// Place in the list that was given to [`suppress`].
+    /// Index in the list given to [`suppress`].
     pub order: usize,
 }
 
@@ -19,9 +19,9 @@ pub(super) enum Overlap {
     Minimum,
 }
 
-/// The nets were trained on boxes that name their last pixel, so that a side is
-/// one longer than the difference of its ends. Offsets, landmarks and overlaps
-/// are shares of that length.
+/// The nets were trained on boxes whose last pixel is inclusive, so that a side is one
+/// pixel longer than the difference of its ends. Offsets, landmarks and overlaps are shares
+/// of that length.
 const INCLUSIVE: f32 = 1.0;
 
 impl Candidate {
@@ -42,7 +42,7 @@ impl Candidate {
     }
 }
 
-/// The box on whole pixels.
+/// The box rounded to whole pixels.
 pub(super) fn whole(rect: &Rect) -> Rect {
     Rect {
         x1: rect.x1.round_ties_even(),
@@ -52,12 +52,13 @@ pub(super) fn whole(rect: &Rect) -> Rect {
     }
 }
 
-/// The box with its last pixels counted in.
+/// The box with its last pixel included.
 fn inclusive(rect: &Rect) -> Rect {
     Rect { x2: rect.x2 + INCLUSIVE, y2: rect.y2 + INCLUSIVE, ..*rect }
 }
 
-/// O-Net gives five x, then five y, as shares of its square window.
+/// Landmarks in pixels of the frame from O-Net's output: five x, then five y, as shares of
+/// the square window.
 pub(super) fn landmarks(window: &Rect, points: &[f32]) -> Landmarks {
     let window = inclusive(window);
     std::array::from_fn(|i| {
@@ -65,15 +66,15 @@ pub(super) fn landmarks(window: &Rect, points: &[f32]) -> Landmarks {
     })
 }
 
-/// Non-maximum suppression, in place: keeps the best of boxes that overlap by more
-/// than `limit`, and leaves the survivors sorted, the best first, each with its
-/// place in the list as it was.
+/// Non-maximum suppression, in place: of boxes that overlap by more than `limit` it keeps
+/// the best. The remaining boxes are sorted, the best first, each with its index in the
+/// original list.
 pub(super) fn suppress(candidates: &mut Vec<Candidate>, limit: f32, overlap: Overlap) {
     for (order, candidate) in candidates.iter_mut().enumerate() {
         candidate.order = order;
     }
-    // Softmax saturates, so equal scores are common: of those the later one, from a
-    // coarser scale or further down, goes first, as in the detector's usual code.
+    // Softmax saturates, so equal scores are common. The later one, from a coarser scale or
+    // further down, then goes first, as in the common implementation of MTCNN.
     candidates
         .sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then_with(|| b.order.cmp(&a.order)));
     let mut kept = 0;

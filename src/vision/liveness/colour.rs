@@ -1,35 +1,36 @@
-//! Colours of skin that went through ink or a display.
+//! Colour statistics, which differ between skin and its picture in ink or on a display.
 //!
-//! Inks and displays reach fewer colours than skin has, lift what is black and wash out
-//! what is between (Wen, Han and Jain, "Face spoof detection with image distortion
-//! analysis", 2015, whose chromatic moments, colour diversity and specular share these
-//! are).
+//! Inks and displays reproduce fewer colours than skin has, raise the black level and
+//! reduce the saturation. The statistics are the chromatic moments, colour diversity and
+//! specular share of Wen, Han and Jain, "Face spoof detection with image distortion
+//! analysis", 2015.
 
 use crate::vision::align::Crop;
 use crate::vision::frame::luma;
 
-/// The part of the aligned crop that is face whatever the hair.
+/// Columns of the aligned crop that show the face without hair.
 const COLUMNS: std::ops::Range<usize> = 24..88;
+/// Rows of the aligned crop from eyebrows to chin.
 const ROWS: std::ops::Range<usize> = 36..100;
-/// Levels of a channel that count as different colours.
+/// Levels per channel by which colours are counted.
 const LEVELS: usize = 32;
-/// From here on a pixel is a highlight.
+/// Luma at or above which a pixel is a highlight.
 const HIGHLIGHT: f32 = 245.0;
 
-/// Statistics of a face's colours.
+/// Colour statistics of an aligned face.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Colours {
-    /// Mean saturation, `1 - least / greatest` channel, 0 to 1.
+    /// Mean saturation, `1 - min / max` over the channels, 0 to 1.
     pub saturation: f32,
     /// Standard deviation of saturation, 0 to 0.5.
     pub saturation_spread: f32,
-    /// Mean of `(red - blue) / (red + green + blue)`, -1 to 1: warm or cold.
+    /// Mean of `(red - blue) / (red + green + blue)`, from -1 (cold) to 1 (warm).
     pub warmth: f32,
-    /// Brightness that 2 of 100 pixels are darker than, 0 to 255.
+    /// 2nd percentile of the luma, 0 to 255.
     pub black: f32,
-    /// Different colours, of 32 levels a channel, as a share of the pixels.
+    /// Number of different colours, at 32 levels per channel, divided by that of pixels.
     pub diversity: f32,
-    /// Share of pixels that are highlights.
+    /// Share of pixels that are highlights, 0 to 1.
     pub glare: f32,
 }
 
@@ -73,7 +74,7 @@ impl Colours {
         }
     }
 
-    /// All of them, in the order of the fields.
+    /// All statistics, in the order of the fields.
     pub fn values(&self) -> [f32; 6] {
         [
             self.saturation,

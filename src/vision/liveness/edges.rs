@@ -1,28 +1,28 @@
-//! The edge of a print or a screen: straight lines beside the face.
+//! Edges of a print or a screen: straight lines beside the face.
 //!
-//! What is held before a camera ends somewhere, and ends straight. A door frame or a shelf
-//! does so too, so that such lines are asked for on three sides of the face; over the
-//! fourth the hand may lie.
+//! A print or a screen in front of the camera has straight edges. A door frame or a shelf
+//! has them, too, so edges are required on three sides of the face. A hand may hide the
+//! fourth.
 
 use crate::vision::frame::{Frame, Rect, luma};
 
-/// Sides of the neighbourhood looked at, in sides of the face's box: a photo or phone
-/// that fills more of the picture shows no edge anyway.
+/// Side of the neighbourhood, in sides of the bounding box. The edges of a larger photo or
+/// phone are out of view anyway.
 const REACH: f32 = 2.6;
-/// The neighbourhood is looked at in so many pixels each way; the face takes 37 of them.
+/// Side of the grid onto which the neighbourhood is sampled, pixels; the face covers 37.
 const GRID: usize = 96;
-/// Rows and columns of the grid that the face's box covers.
+/// Rows and columns of the grid that the bounding box covers.
 const INNER: std::ops::Range<usize> = 30..66;
-/// The length of line that is asked for, pixels of the grid: somewhat more than a face.
+/// Length of a line, pixels of the grid: somewhat longer than the face.
 const LINE: usize = 52;
-/// Pixels that a line may lean over its length, either way: 13 degrees.
+/// Largest lean of a line over its length to either side, pixels of the grid: 13 degrees.
 const LEAN: isize = 12;
-/// Step of brightness from one pixel of the grid to the second next that makes an edge.
+/// Least difference in luma between two pixels of the grid, one pixel apart, at an edge.
 const STEP: f32 = 16.0;
 
-/// How straight and long the edges beside the face are, 0 to 1: for each side of the face
-/// the share of the best line on which brightness steps the same way, and of the four
-/// sides the third largest. Parts of the neighbourhood outside the frame have no edges.
+/// Strength of straight edges beside the face, 0 to 1. For each of the four sides it takes
+/// the share of the best line along which the luma changes in the same direction; the
+/// result is the third largest. Parts of the neighbourhood outside the frame have no edges.
 pub fn straight_edges(frame: &Frame, face: &Rect) -> f32 {
     if !face.is_finite() || face.area() <= 0.0 {
         return 0.0;
@@ -41,14 +41,14 @@ pub fn straight_edges(frame: &Frame, face: &Rect) -> f32 {
     sorted[2]
 }
 
-/// Brightness (BT.601) around the face, row-major; not a number outside the frame.
+/// Luma (BT.601) around the face, `GRID x GRID` row-major; NaN outside the frame.
 fn neighbourhood(frame: &Frame, face: &Rect) -> Vec<f32> {
     let (x, y) = face.center();
     let (width, height) = (face.width() * REACH, face.height() * REACH);
     let mut light = Vec::with_capacity(GRID * GRID);
     for row in 0..GRID {
         for column in 0..GRID {
-            // Pixel centres of both.
+            // Pixel centres of the grid and of the frame.
             let along = |at: usize| (at as f32 + 0.5) / GRID as f32 - 0.5;
             let (x, y) = (x + along(column) * width - 0.5, y + along(row) * height - 0.5);
             let inside = x >= 0.0
@@ -61,14 +61,14 @@ fn neighbourhood(frame: &Frame, face: &Rect) -> Vec<f32> {
     light
 }
 
-/// The best line down the grid within these columns, somewhere beside the face.
+/// The share of the best line down the grid within these columns, beside the face.
 fn best_line(light: &impl Fn(usize, usize) -> f32, columns: std::ops::Range<usize>) -> f32 {
     let first = (GRID - LINE) / 2;
-    // 1 where it grows brighter, -1 where darker, once a pixel.
+    // 1 for a step to brighter, -1 for a step to darker, at each pixel.
     let mut steps = vec![0i8; LINE * GRID];
     for row in 0..LINE {
         for x in columns.clone() {
-            // False for what is not a number.
+            // NaN gives no step.
             let step = light(x + 1, first + row) - light(x - 1, first + row);
             steps[row * GRID + x] = i8::from(step >= STEP) - i8::from(step <= -STEP);
         }
@@ -99,7 +99,7 @@ mod tests {
 
     const FACE: Rect = Rect { x1: 80.0, y1: 70.0, x2: 160.0, y2: 170.0 };
 
-    /// A wall with a sheet of paper between these columns and rows.
+    /// A wall with a sheet of paper in these columns and rows.
     fn sheet(columns: std::ops::Range<usize>, rows: std::ops::Range<usize>) -> Frame {
         let mut frame = Frame::filled(240, 240, [90; 3]);
         for (at, pixel) in frame.pixels_mut().chunks_exact_mut(3).enumerate() {

@@ -1,14 +1,15 @@
-//! Whether a face is there in person: a first line against prints and screens.
+//! Liveness: a first defence against presentation attacks with prints and screens.
 //!
-//! Cues that need no pictures of attacks, each a pure function of a frame or of a track's
-//! landmarks: how the nose moves against eyes and mouth ([`motion`]), waves of screens and
-//! dots of prints ([`spectrum`]), straight edges beside the face ([`edges`]), sharpness
-//! ([`crate::vision::quality`]) and colours ([`colour`]). What is suspicious is what live faces
-//! hardly show, by the ramps below. Beside them networks that learned from attacks, where
-//! the models have any ([`network`]), and a challenge ([`challenge`]).
+//! The cues need no pictures of attacks. Each is a pure function of a frame or of the
+//! landmarks of a track: movement of the nose relative to eyes and mouth ([`motion`]),
+//! moiré of screens and dots of prints ([`spectrum`]), straight edges beside the face
+//! ([`edges`]), sharpness ([`crate::vision::quality`]) and colours ([`colour`]). A value is
+//! suspicious if live faces rarely show it, by the ramps below. There are also networks
+//! trained on attacks, if the model set has any ([`network`]), and a challenge
+//! ([`challenge`]).
 //!
-//! None of this stops somebody who means it: a good screen close to the camera, a video
-//! of a head that turns, a mask.
+//! None of this stops a determined attacker with a good screen close to the camera, a video
+//! of a head that turns, or a mask.
 
 pub mod colour;
 pub mod edges;
@@ -22,43 +23,44 @@ use colour::Colours;
 use motion::{Motion, Shape};
 use std::time::Duration;
 
-/// Frames a track remembers: two seconds at 12 frames a second, which is more than a
-/// board manages. Older ones make room.
+/// Most frames kept per track: two seconds at 12 frames per second, which is more than a
+/// board reaches. The oldest frame is dropped first.
 const MAX_SAMPLES: usize = 24;
-/// Age at which a frame is forgotten: who stays longer has moved meanwhile.
+/// Age at which a frame is dropped: a person who stays longer has moved in the meantime.
 const EXPIRES: Duration = Duration::from_secs(3);
-/// The networks look at a face so often at most: their answers hardly change between, and
-/// they cost more than all else.
+/// Shortest interval between two runs of the networks on a track: their results change
+/// slowly, and they cost more than everything else.
 pub const NETWORK_EVERY: Duration = Duration::from_millis(500);
-/// Frames without which nothing is said: one may be a bad moment.
+/// Least number of frames for a verdict: a single frame may be a bad moment.
 pub const LEAST_FRAMES: usize = 3;
 
-// Ramps from unsuspicious (0) to suspicious (1). They begin where 95 to 99 of 100 live
-// faces end: 119 photos of LFW on an average head that turns, through a camera's blur,
-// noise and JPEG (facelatch-tools liveness --photos 119 --seed 1). Of those 1, 50 and 99 of
-// 100 lie below: moiré 3.5, 4.3, 5.9 dB; edges 0.38, 0.53, 0.93; sharpness 0.021, 0.067,
-// 0.177. Screens made from them reach a median of 13 dB, prints and screens with their
-// edges in view 0.96. Another camera has other ends.
+// Ramps from unsuspicious (0) to suspicious (1). They begin at the 95th to 99th percentile
+// of live faces, measured on 119 photos of LFW on an average head that turns, with the
+// blur, noise and JPEG of a camera (facelatch-tools liveness --photos 119 --seed 1). The
+// 1st, 50th and 99th percentiles are: moiré 3.5, 4.3, 5.9 dB; edges 0.38, 0.53, 0.93;
+// sharpness 0.021, 0.067, 0.177. Simulated screens have a median moiré of 13 dB, and prints
+// and screens with their edges in view have median edges of 0.96. Other cameras have other
+// percentiles.
 const MOIRE: (f32, f32) = (6.0, 9.0);
 const EDGES: (f32, f32) = (0.75, 0.95);
 const BLURRED: (f32, f32) = (0.02, 0.01);
 const COLOUR: (f32, f32) = (1.8, 2.6);
-/// Squeeze of eyes and mouth from which on a nose that has not moved is flat: more than
-/// heads and prints in motion show that turn by less than 25 degrees (0.02).
+/// Ramp of [`Motion::turn`] above which a nose that does not move is suspicious. Heads and
+/// prints that turn by less than 25 degrees stay below 0.02.
 const TURN: (f32, f32) = (0.02, 0.04);
-/// Parallax that a head which turned so far would show at least.
+/// Ramp of the parallax that a head with such a turn shows at least.
 const SOLID: (f32, f32) = (0.015, 0.035);
-/// Parallax from which on a face has been seen to be solid: 95 of 100 heads that turn by 4
-/// to 14 degrees show more, 95 of 100 tilted prints less.
+/// Parallax at or above which a face counts as solid: 95 of 100 heads that turn by 4 to 14
+/// degrees show more, 95 of 100 tilted prints less.
 pub const SOLID_FROM: f32 = 0.023;
-/// Mean and standard deviation of each of [`Colours::values`], of the same faces.
+/// Mean and standard deviation of each of [`Colours::values`] over the same faces.
 const COLOURS: [(f32, f32); 6] =
     [(0.41, 0.1), (0.1, 0.033), (0.18, 0.06), (45.0, 23.0), (0.094, 0.03), (0.0, 0.008)];
 
-/// What one frame says of a face.
+/// Measurements of a face in one frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
-    /// The five points; nothing where they make no sense.
+    /// Shape of the five landmarks. `None` if they are degenerate.
     pub shape: Option<Shape>,
     /// [`spectrum::moire`], decibels.
     pub moire: f32,
@@ -66,14 +68,14 @@ pub struct Sample {
     pub edges: f32,
     /// [`crate::vision::quality::Quality::sharpness`].
     pub sharpness: f32,
-    /// Of the aligned face.
+    /// Colour statistics of the aligned face.
     pub colours: Colours,
-    /// What the networks say, 0 to 1, where there are any.
+    /// Output of the networks, from 0 (attack) to 1 (live). `None` if they did not run.
     pub network: Option<f32>,
 }
 
 impl Sample {
-    /// Measures a face in its frame, without the networks.
+    /// Measures a face in its frame, without running the networks.
     pub fn measure(frame: &Frame, view: &View) -> Self {
         let face = &view.face;
         Self {
@@ -87,25 +89,26 @@ impl Sample {
     }
 }
 
-/// Something that may speak against a face.
+/// A cue for a presentation attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cue {
-    /// The nose keeps its place in the plane of eyes and mouth while that turns.
+    /// The nose does not move in the plane of eyes and mouth while that plane turns.
     Flat,
-    /// A lone wave in the spectrum.
+    /// An isolated peak in the spectrum.
     Moire,
-    /// Straight edges on two sides.
+    /// Straight edges on three sides of the face.
     Edges,
-    /// Hardly any fine detail. More than LFW has is no sign: a crisp portrait has it, too.
+    /// Hardly any fine detail. High sharpness is no cue, because sharp portraits have it,
+    /// too.
     Sharpness,
-    /// Colours that skin hardly has.
+    /// Colours that are rare in skin.
     Colours,
-    /// The networks.
+    /// The output of the networks.
     Network,
 }
 
 impl Cue {
-    /// All of them.
+    /// All cues.
     pub const ALL: [Self; 6] =
         [Self::Flat, Self::Moire, Self::Edges, Self::Sharpness, Self::Colours, Self::Network];
 }
@@ -123,12 +126,12 @@ impl std::fmt::Display for Cue {
     }
 }
 
-/// What a track's frames say together.
+/// Measurements of the recent frames of a track, combined.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cues {
-    /// Frames counted.
+    /// Number of frames.
     pub frames: usize,
-    /// Motion of the five points; nothing where there are too few frames.
+    /// Motion of the five landmarks. `None` with fewer than four frames.
     pub motion: Option<Motion>,
     /// Mean of [`Sample::moire`].
     pub moire: f32,
@@ -143,8 +146,8 @@ pub struct Cues {
 }
 
 impl Cues {
-    /// How far the colours lie from those of live faces: the root of the mean square over
-    /// all statistics, in standard deviations. 0 and up, 1 is usual.
+    /// Distance of the colours from those of live faces: the root mean square over all
+    /// statistics, in standard deviations. From 0 up; 1 is usual.
     pub fn colour(&self) -> f32 {
         let apart = COLOURS
             .iter()
@@ -153,12 +156,12 @@ impl Cues {
         (apart.sum::<f32>() / COLOURS.len() as f32).sqrt()
     }
 
-    /// Whether the nose has been seen to stand out of the face.
+    /// Whether the parallax shows that the face is solid.
     pub fn solid(&self) -> bool {
         self.motion.is_some_and(|motion| motion.parallax >= SOLID_FROM)
     }
 
-    /// How suspicious a cue is, 0 to 1; 0 where nothing is known.
+    /// Suspicion of a cue, 0..=1; 0 if it was not measured.
     pub fn suspicion(&self, cue: Cue) -> f32 {
         match cue {
             Cue::Flat => self.motion.map_or(0.0, |motion| {
@@ -172,7 +175,7 @@ impl Cues {
         }
     }
 
-    /// How live a face is, 0 to 1: what each suspicion leaves of what the others left.
+    /// Liveness score, 0..=1: the product of `1 - suspicion` over all cues.
     pub fn score(&self) -> f32 {
         Cue::ALL.iter().map(|cue| 1.0 - self.suspicion(*cue)).product()
     }
@@ -184,55 +187,56 @@ impl Cues {
     }
 }
 
-/// 0 at `from`, 1 at `to`; what is not a number is suspicious.
+/// Linear ramp from 0 at `from` to 1 at `to`, clamped. NaN gives 1, suspicious.
 fn ramp(value: f32, (from, to): (f32, f32)) -> f32 {
     let share = (value - from) / (to - from);
     if share.is_nan() { 1.0 } else { share.clamp(0.0, 1.0) }
 }
 
-/// What is held of a face.
+/// The liveness verdict on a track.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Verdict {
     /// 0 (an attack) to 1 (live): [`Cues::score`].
     pub score: f32,
-    /// Why.
+    /// The measurements behind the score.
     pub cues: Cues,
 }
 
 impl Verdict {
-    /// Whether there are frames enough for it to count.
+    /// Whether there are enough frames ([`LEAST_FRAMES`]) for the verdict to count.
     pub fn counts(&self) -> bool {
         self.cues.frames >= LEAST_FRAMES
     }
 }
 
-/// A track's frames of the last seconds.
+/// Measurements of a track over the last three seconds.
 #[derive(Clone, Debug, Default)]
 pub struct Liveness {
     samples: heapless::Deque<(Duration, Sample), MAX_SAMPLES>,
 }
 
 impl Liveness {
-    /// Takes a frame, on a clock that does not run backwards.
+    /// Adds the measurements of a frame at the time `now` on a monotonic clock. Returns the
+    /// verdict.
     pub fn step(&mut self, now: Duration, sample: &Sample) -> Verdict {
         self.forget(now);
         if self.samples.is_full() {
             self.samples.pop_front();
         }
-        // Room was made.
+        // There is room now.
         let _ = self.samples.push_back((now, *sample));
         self.verdict()
     }
 
-    /// What the frames so far say at this time.
+    /// The verdict at a time, from the frames that have not expired.
     pub fn at(&mut self, now: Duration) -> Verdict {
         self.forget(now);
         self.verdict()
     }
 
-    /// Whether the networks are to look again, at a time not before the last frame's: what
-    /// they said last is forgotten, or [`NETWORK_EVERY`] old. Whatever is decided on frames
-    /// for which this was asked rests on an answer of theirs.
+    /// Whether the networks should run again at `now`, a time not before the last frame:
+    /// their last result has been dropped or is [`NETWORK_EVERY`] old. If they run whenever
+    /// this is true, every decision rests on a result of theirs.
     pub fn network_due(&self, now: Duration) -> bool {
         let last = self.samples.iter().rev().find(|(_, sample)| sample.network.is_some());
         last.is_none_or(|(at, _)| now >= *at + NETWORK_EVERY)
@@ -273,7 +277,7 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A face with nothing to be said against it.
+    /// A face without any suspicion.
     pub fn live() -> Sample {
         let value = |at: usize| COLOURS[at].0;
         let colours = Colours {
@@ -342,7 +346,7 @@ pub(crate) mod tests {
         assert!(track.network_due(ms(100)));
         track.step(ms(100), &answered);
         assert!(!track.network_due(ms(599)) && track.network_due(ms(600)));
-        // Of a fast camera newer frames may have taken the answer's place before that.
+        // With a fast camera newer frames may displace the result before that time.
         for at in 0..MAX_SAMPLES as u64 {
             track.step(ms(110 + at), &live());
         }

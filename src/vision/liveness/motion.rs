@@ -1,45 +1,46 @@
-//! Solid or flat: how the nose moves against eyes and mouth.
+//! Parallax: tells a solid face from a flat one by the movement of the nose relative to
+//! eyes and mouth.
 //!
-//! Eyes and mouth corners lie nearly in a plane; the nose stands out of it by about
-//! four tenths of the distance of the eyes. Any two pictures of a plane differ by a
-//! homography (Hartley and Zisserman, "Multiple View Geometry in Computer Vision",
-//! 2004, section 2.3). So the homography that carries eyes and mouth corners onto a
-//! fixed square carries the nose of a print or a tablet always onto the same place,
-//! however it is tilted, while that of a head that turns wanders: plane plus parallax
-//! (Irani and Anandan, "Parallax geometry of pairs of points for 3D scene analysis",
-//! 1996), tried on faces by De Marsico, Nappi, Riccio and Dugelay, "Moving face spoofing
-//! detection via 3D projective invariants", 2012.
+//! Eyes and mouth corners lie nearly in a plane, and the nose stands out of it by about 0.4
+//! times the distance between the eyes. Any two pictures of a plane differ by a homography
+//! (Hartley and Zisserman, "Multiple View Geometry in Computer Vision", 2004, section 2.3).
+//! So the homography that maps eyes and mouth corners to a fixed square maps the nose of a
+//! print or a tablet always to the same point, however it is tilted. With a head that turns
+//! this point moves. The method is plane plus parallax (Irani and Anandan, "Parallax
+//! geometry of pairs of points for 3D scene analysis", 1996), applied to faces by De
+//! Marsico, Nappi, Riccio and Dugelay, "Moving face spoofing detection via 3D projective
+//! invariants", 2012.
 //!
-//! It sees nothing in a head that keeps still, and a video of a head that turns is as
-//! solid to it as the head.
+//! Limits: a head that keeps still shows no parallax, and a video of a head that turns
+//! shows the same parallax as the head.
 
 use crate::vision::frame::Landmarks;
 
-/// What one frame says of the five points' shape.
+/// Shape of the five landmarks in one frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shape {
-    /// Where the nose lies in the square that eyes and mouth corners are carried onto:
-    /// `(0, 0)` the left eye, `(1, 1)` the right corner of the mouth.
+    /// Position of the nose in the unit square to which eyes and mouth corners are mapped:
+    /// `(0, 0)` is the left eye, `(1, 1)` the right corner of the mouth.
     pub nose: [f32; 2],
-    /// How eyes and mouth corners are squeezed against an upright square, whatever their
-    /// size and roll: a complex number, whose size is `(s - t) / (s + t)` for an affine map
-    /// that stretches one way by `s` and across it by `t`.
+    /// Anisotropic scaling of eyes and mouth corners relative to an upright square,
+    /// independent of size and roll: a complex number with the absolute value `(s - t) / (s
+    /// + t)` for an affine map that stretches by `s` along one axis and by `t` across it.
     pub squeeze: [f32; 2],
 }
 
-/// What a track's frames say together.
+/// Motion of the landmarks over the frames of a track.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Motion {
-    /// How far the nose wanders in the plane of eyes and mouth, in distances of the eyes:
-    /// the root of what two frames in turn have in common, for a detector's error is new
-    /// in each frame and a head's turn is not. 0 and up.
+    /// Movement of [`Shape::nose`], in units of the distance between the eyes, from 0 up:
+    /// the root of the covariance of successive frames. The detector's error is independent
+    /// from frame to frame, and the turn of a head is not.
     pub parallax: f32,
-    /// How far the plane of eyes and mouth is squeezed, in the same way. 0 to 1.
+    /// Movement of [`Shape::squeeze`], computed in the same way, 0 to 1.
     pub turn: f32,
 }
 
 impl Shape {
-    /// The shape of five points; nothing where eyes and mouth corners are no convex
+    /// The shape of five landmarks. `None` if eyes and mouth corners are not a convex
     /// quadrilateral.
     pub fn of(landmarks: &Landmarks) -> Option<Self> {
         let [eye_left, eye_right, nose, mouth_left, mouth_right] =
@@ -52,18 +53,18 @@ impl Shape {
     }
 }
 
-/// Clockwise in a picture, with an area.
+/// Whether the corners are convex, clockwise in the picture and of positive area.
 fn convex(corners: &[[f64; 2]; 4]) -> bool {
     (0..4).all(|at| {
         let [a, b, c] = [corners[at], corners[(at + 1) % 4], corners[(at + 2) % 4]];
-        // False for what is not a number, too.
+        // False for NaN, too.
         (b[0] - a[0]) * (c[1] - b[1]) - (b[1] - a[1]) * (c[0] - b[0]) > 1e-6
     })
 }
 
-/// Where a point lies in the unit square whose corners, clockwise from the upper left,
-/// are seen at these places: Heckbert, "Fundamentals of texture mapping and image
-/// warping", 1989, section 2.2.3.
+/// Maps a point to the unit square by the homography that maps the four corners, clockwise
+/// from the upper left, to those of the square: Heckbert, "Fundamentals of texture mapping
+/// and image warping", 1989, section 2.2.3.
 fn in_square(&[p, q, r, s]: &[[f64; 2]; 4], [x, y]: [f64; 2]) -> Option<[f64; 2]> {
     let (across, down) = ([q[0] - r[0], q[1] - r[1]], [s[0] - r[0], s[1] - r[1]]);
     let sum = [p[0] - q[0] + r[0] - s[0], p[1] - q[1] + r[1] - s[1]];
@@ -72,17 +73,17 @@ fn in_square(&[p, q, r, s]: &[[f64; 2]; 4], [x, y]: [f64; 2]) -> Option<[f64; 2]
     let h = (across[0] * sum[1] - sum[0] * across[1]) / area;
     let (a, b, c) = (q[0] - p[0] + g * q[0], s[0] - p[0] + h * s[0], p[0]);
     let (d, e, f) = (q[1] - p[1] + g * q[1], s[1] - p[1] + h * s[1], p[1]);
-    // The way back is the adjugate, for a factor is of no matter.
+    // The inverse is the adjugate, since a common factor does not matter.
     let depth = (d * h - e * g) * x + (b * g - a * h) * y + (a * e - b * d);
     let u = ((e - f * h) * x + (c * h - b) * y + (b * f - c * e)) / depth;
     let v = ((f * g - d) * x + (a - c * g) * y + (c * d - a * f)) / depth;
     (u.is_finite() && v.is_finite()).then_some([u, v])
 }
 
-/// The affine map from the square's corners with the least squared error, as
-/// `z -> α z + β z̄` in complex numbers: `β / α`, with the roll taken out.
+/// The affine map from the corners of the square with the least squared error, written as
+/// `z -> α z + β z̄` in complex numbers. Returns `β / α` with the roll removed.
 fn squeeze(&[p, q, r, s]: &[[f64; 2]; 4]) -> Option<[f64; 2]> {
-    // Images of the two sides: the mean of opposite ones.
+    // Images of the two sides of the square: means of opposite sides.
     let along = [(q[0] - p[0] + r[0] - s[0]) / 2.0, (q[1] - p[1] + r[1] - s[1]) / 2.0];
     let down = [(s[0] - p[0] + r[0] - q[0]) / 2.0, (s[1] - p[1] + r[1] - q[1]) / 2.0];
     // α = (along - i down) / 2, β = (along + i down) / 2.
@@ -90,7 +91,7 @@ fn squeeze(&[p, q, r, s]: &[[f64; 2]; 4]) -> Option<[f64; 2]> {
         [(along[0] + down[1]) / 2.0, (along[1] - down[0]) / 2.0],
         [(along[0] - down[1]) / 2.0, (along[1] + down[0]) / 2.0],
     );
-    // Rolled back by the angle of α, a roll of the picture turns β by itself and back.
+    // Dividing by α removes the roll of the picture, which rotates α and β alike.
     let size = alpha[0] * alpha[0] + alpha[1] * alpha[1];
     let ratio = [
         (beta[0] * alpha[0] + beta[1] * alpha[1]) / size,
@@ -100,7 +101,7 @@ fn squeeze(&[p, q, r, s]: &[[f64; 2]; 4]) -> Option<[f64; 2]> {
 }
 
 impl Motion {
-    /// Of a track's shapes in their order; fewer than four say nothing.
+    /// The motion over the shapes of a track, in order. `None` for fewer than four.
     pub fn of(shapes: impl ExactSizeIterator<Item = Shape> + Clone) -> Option<Self> {
         if shapes.len() < 4 {
             return None;
@@ -112,8 +113,8 @@ impl Motion {
     }
 }
 
-/// Root of the mean product of each deviation with the next one; 0 where neighbours
-/// have nothing in common.
+/// Root of the mean product of each deviation with the next one; 0 if neighbours are not
+/// positively correlated.
 fn kept(points: impl ExactSizeIterator<Item = [f32; 2]> + Clone) -> f32 {
     let count = points.len() as f32;
     let sum = points.clone().fold([0.0; 2], |sum, point| [sum[0] + point[0], sum[1] + point[1]]);
@@ -128,7 +129,8 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Eyes and mouth in a plane, the nose before it, in distances of the eyes.
+    /// Eyes and mouth in a plane, the nose in front of it, in units of the distance between
+    /// the eyes.
     const HEAD: [[f64; 3]; 5] = [
         [-0.5, -0.55, 0.0],
         [0.5, -0.55, 0.0],
@@ -137,7 +139,7 @@ pub(crate) mod tests {
         [0.42, 0.6, 0.0],
     ];
 
-    /// Five points, turned and seen from ten distances of the eyes away.
+    /// Five landmarks, turned and seen from ten times the distance between the eyes.
     pub fn seen(flat: bool, yaw: f64, pitch: f64, roll: f64) -> Landmarks {
         HEAD.map(|[x, y, z]| {
             let z = if flat { 0.0 } else { z };

@@ -1,19 +1,18 @@
-//! MiniFASNet (Minivision, "Silent-Face-Anti-Spoofing", 2020): networks that were
-//! trained to tell live faces from prints and screens, each on a wider neighbourhood of
-//! the face than the last.
+//! MiniFASNet (Minivision, "Silent-Face-Anti-Spoofing", 2020): networks trained to tell
+//! live faces from prints and screens, each on a crop of another scale around the face.
 
 use crate::models::LivenessModels;
 use crate::nn::{Network, NetworkError, Pictures, Side, Signature};
 use crate::vision::frame::{Frame, Rect};
 
-/// Side of the networks' input, pixels.
+/// Side of the input of the networks, pixels.
 pub const INPUT_SIDE: usize = 80;
-/// Classes: a flat attack, a live face, an attack of another kind.
+/// Number of output classes: a flat attack, a live face, an attack of another kind.
 pub const CLASSES: usize = 3;
 /// The class of live faces.
 const LIVE: usize = 1;
 
-/// The networks and their buffer.
+/// The networks and their input buffer.
 #[derive(Debug)]
 pub struct LivenessNets {
     networks: Vec<(f64, Network)>,
@@ -22,6 +21,9 @@ pub struct LivenessNets {
 
 impl LivenessNets {
     /// Loads all networks.
+    ///
+    /// # Errors
+    /// If a model is invalid or has another shape than required.
     pub fn new(models: &LivenessModels) -> Result<Self, NetworkError> {
         let side = Side::Fixed(INPUT_SIDE);
         let signature = Signature {
@@ -37,7 +39,11 @@ impl LivenessNets {
         Ok(Self { networks, pictures: Pictures::default() })
     }
 
-    /// How live a face looks, 0 to 1: the mean of what the networks say.
+    /// Mean of the networks' outputs for a live face, 0 to 1. `face` is the bounding box in
+    /// pixels of the frame.
+    ///
+    /// # Errors
+    /// If a network fails.
     pub fn judge(&mut self, frame: &Frame, face: &Rect) -> Result<f32, NetworkError> {
         let mut sum = 0.0;
         for (scale, network) in &mut self.networks {
@@ -52,25 +58,25 @@ impl LivenessNets {
     }
 }
 
-/// First and last column and row of a crop, all of them within it.
+/// First and last column and row of a crop, pixels, all inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
-    /// First column.
+    /// First column, inclusive.
     pub left: usize,
-    /// First row.
+    /// First row, inclusive.
     pub top: usize,
-    /// Last column.
+    /// Last column, inclusive.
     pub right: usize,
-    /// Last row.
+    /// Last row, inclusive.
     pub bottom: usize,
 }
 
-/// What is cut out around a face, as the networks' authors do it: the box in whole pixels,
-/// grown about its centre by `scale`, or by as much as the picture's sides allow; then
-/// moved into the picture where it reaches past it.
+/// The crop around a face, as the authors of the networks cut it: the bounding box in whole
+/// pixels is scaled about its centre by `scale`, or by as much as the size of the picture
+/// allows, and then moved into the picture if it extends beyond it.
 pub fn crop_region((width, height): (usize, usize), face: &Rect, scale: f64) -> Region {
     let (picture_width, picture_height) = (width as f64, height as f64);
-    // Their detector's box: whole numbers towards zero, and sides with one pixel more.
+    // Box of the authors' detector: rounded towards zero, with sides one pixel longer.
     let (x, y) = (f64::from(face.x1).trunc(), f64::from(face.y1).trunc());
     let box_width = (f64::from(face.x2 - face.x1) + 1.0).trunc().max(1.0);
     let box_height = (f64::from(face.y2 - face.y1) + 1.0).trunc().max(1.0);
@@ -87,7 +93,7 @@ pub fn crop_region((width, height): (usize, usize), face: &Rect, scale: f64) -> 
             low -= high - pixels + 1.0;
             high = pixels - 1.0;
         }
-        // Casts saturate: what is not a number is 0.
+        // Casts saturate, and NaN becomes 0.
         (low.max(0.0) as usize, high.max(0.0) as usize)
     };
     let (left, right) = placed(x, box_width, picture_width);
@@ -95,9 +101,9 @@ pub fn crop_region((width, height): (usize, usize), face: &Rect, scale: f64) -> 
     Region { left, top, right, bottom }
 }
 
-/// Writes a region as 80 x 80 pixels: bilinear between the nearest four, also where it
-/// shrinks, and never from outside the region; as OpenCV's `resize` does it, within half a
-/// step of a byte.
+/// Writes a region as 80 x 80 pixels. Interpolates bilinearly between the nearest four
+/// pixels, also when shrinking, and never from outside the region. Matches OpenCV's
+/// `resize` within half a step of a byte.
 fn cut(frame: &Frame, region: Region, out: &mut [i16]) {
     let Region { left, top, right, bottom } = region;
     let along = |at: usize, from: usize, to: usize| {
@@ -148,7 +154,7 @@ mod tests {
         assert_eq!(near, region(0, 0, 200, 200));
         let far = crop_region((1000, 800), &rect(900.0, 700.0, 99.0, 99.0), 2.0);
         assert_eq!(far, region(799, 599, 999, 799));
-        // Boxes may begin outside.
+        // A box may begin outside the picture.
         let outside = crop_region((1000, 800), &rect(-30.7, 10.0, 99.0, 99.0), 2.0);
         assert_eq!(outside.left, 0);
     }

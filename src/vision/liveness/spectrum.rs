@@ -1,37 +1,38 @@
-//! Moiré: lone peaks in the spectrum of a face.
+//! Moiré: isolated peaks in the spectrum of a face.
 //!
-//! A camera that looks at a screen samples one grid with another, and prints are made of
-//! dots: both leave waves over the picture that skin never has (Garcia and de Queiroz,
-//! "Face-spoofing 2D-detection based on moiré-pattern analysis", 2015). A wave is one
-//! point in the spectrum; a natural picture's falls off smoothly, or along lines where it
-//! has edges.
+//! A camera that looks at a screen samples one grid with another, and prints consist of
+//! dots. Both leave waves in the picture that skin never has (Garcia and de Queiroz,
+//! "Face-spoofing 2D-detection based on moiré-pattern analysis", 2015). A wave is a single
+//! point in the spectrum. The spectrum of a natural picture falls off smoothly, or along
+//! lines if it has edges.
 //!
-//! Looked at in the frame itself: bringing the face to another size would smooth it away.
+//! The spectrum is computed from the original frame, because resampling would smooth the
+//! waves away.
 
 use crate::vision::frame::{Frame, Rect, luma};
 use std::f32::consts::TAU;
 
-/// Side of a window, pixels: the smallest in which waves of ten pixels repeat often
-/// enough to be told, and faces are hardly smaller.
+/// Side of a window, pixels: the smallest in which waves of ten pixels repeat often enough
+/// to be detected. Faces are rarely smaller.
 const SIDE: usize = 64;
-/// Windows along each axis at most: more cost time and add little.
+/// Most windows along each axis: more cost time and add little.
 const WINDOWS: usize = 3;
-/// Waves a window from which on peaks count: longer than ten pixels is what faces
-/// are made of.
+/// Lowest frequency of a peak, waves per window: the face itself has waves longer than ten
+/// pixels.
 const LOWEST: i32 = 6;
-/// Blocks of JPEG begin every eight pixels: so many waves a window, and their
-/// multiples, are the camera's own.
+/// Frequency of JPEG blocks, which begin every eight pixels, in waves per window. Its
+/// multiples come from the camera and do not count.
 const JPEG_WAVES: i32 = SIDE as i32 / 8;
-/// Waves apart at which a wave's neighbours are compared with it: further than Hann's
-/// window smears it.
+/// Distance in the spectrum, waves, of the neighbours with which a peak is compared:
+/// further than the Hann window spreads it.
 const APART: i32 = 3;
-/// Power of half a step of brightness in each pixel, under Hann's window: below it is
-/// rounding.
+/// Power of half a level of luma per pixel under the Hann window: the power of rounding
+/// errors.
 const FLOOR: f32 = 0.25 * (SIDE * SIDE) as f32 * 0.375 * 0.375;
 
-/// How far the strongest lone wave of a face stands above its surroundings in the
-/// spectrum, decibels, 0 to about 40; the greater of brightness and of red against
-/// green, for fringes of screens are coloured. 0 for a face outside the frame.
+/// Height of the strongest isolated peak above its surroundings in the spectrum of a face,
+/// decibels, 0 to about 40. It is the larger value of luma and of red minus green, because
+/// the fringes of screens are coloured. 0 for a face outside the frame.
 pub fn moire(frame: &Frame, face: &Rect) -> f32 {
     if !face.is_finite() || face.intersection(&frame.bounds()) <= 0.0 {
         return 0.0;
@@ -50,20 +51,20 @@ pub fn moire(frame: &Frame, face: &Rect) -> f32 {
     power.iter().map(|power| prominence(power, windows * FLOOR)).fold(0.0, f32::max)
 }
 
-/// Where windows begin that cover an axis of the face evenly. One that is larger than
-/// the face reaches beyond it; one larger than the frame, beyond the frame.
+/// First pixels of the windows that cover an axis of the face evenly. A window larger than
+/// the face or the frame extends beyond it.
 fn starts(from: f32, to: f32, pixels: usize) -> heapless::Vec<isize, WINDOWS> {
     let last = pixels.saturating_sub(SIDE) as f32;
     let spare = (to - from - SIDE as f32).max(0.0);
-    // Half overlapping, as Welch has it.
+    // Windows overlap by half, as in Welch's method.
     let count = ((spare / (SIDE as f32 / 2.0)) as usize + 1).min(WINDOWS);
     let first = if spare > 0.0 { from } else { (from + to - SIDE as f32) / 2.0 };
     let step = if count > 1 { spare / (count - 1) as f32 } else { 0.0 };
     (0..count).map(|at| (first + at as f32 * step).clamp(0.0, last) as isize).collect()
 }
 
-/// Adds the spectra of one window: brightness as the real part and red against green as
-/// the imaginary part of one transform, told apart by their symmetry.
+/// Adds the power spectra of one window to `power`. Luma is the real part and red minus
+/// green the imaginary part of one transform; their symmetry separates the two spectra.
 fn add_window(
     frame: &Frame,
     (left, top): (isize, isize),
@@ -103,7 +104,8 @@ fn add_window(
     }
 }
 
-/// The greatest power over that of the strongest wave [`APART`] from it, decibels.
+/// The largest ratio of a power to the strongest power at distance [`APART`] from it,
+/// decibels.
 fn prominence(power: &[f32], floor: f32) -> f32 {
     let half = SIDE as i32 / 2;
     let wrapped = |waves: i32| waves.rem_euclid(SIDE as i32) as usize;
@@ -113,7 +115,7 @@ fn prominence(power: &[f32], floor: f32) -> f32 {
         beside <= 1 || beside == JPEG_WAVES - 1
     };
     let mut most = 1.0f32;
-    // The other half plane is the same, mirrored.
+    // The other half plane is a mirror image.
     for y in 0..=half - APART {
         for x in -half + APART..=half - APART {
             if x * x + y * y < LOWEST * LOWEST || of_jpeg(x) && of_jpeg(y) {
@@ -133,7 +135,7 @@ fn hann() -> [f32; SIDE] {
     std::array::from_fn(|at| 0.5 - 0.5 * (TAU * (at as f32 + 0.5) / SIDE as f32).cos())
 }
 
-/// `e^(-2πi k / SIDE)`.
+/// The factors `e^(-2πi k / SIDE)`.
 fn turns() -> [[f32; 2]; SIDE / 2] {
     std::array::from_fn(|k| {
         let (sin, cos) = (TAU * k as f32 / SIDE as f32).sin_cos();
@@ -141,8 +143,7 @@ fn turns() -> [[f32; 2]; SIDE / 2] {
     })
 }
 
-/// The discrete Fourier transform of `SIDE` complex numbers, by halves (Cooley and
-/// Tukey, 1965).
+/// Fast Fourier transform of `SIDE` complex numbers, in place (Cooley and Tukey, 1965).
 fn transform(values: &mut [[f32; 2]], turns: &[[f32; 2]; SIDE / 2]) {
     let bits = SIDE.trailing_zeros();
     for at in 0..SIDE {
@@ -184,7 +185,7 @@ mod tests {
         Rect { x1: 30.0, y1: 30.0, x2: 130.0, y2: 130.0 }
     }
 
-    /// Light from one side, an edge, and noise as of a sensor.
+    /// Light from one side, an edge, and noise like that of a sensor.
     fn plain(x: f32, y: f32) -> f32 {
         let mixed = ((x as u32 * 160 + y as u32) ^ 0x9e37).wrapping_mul(0x85eb_ca6b);
         let mixed = (mixed ^ mixed >> 13).wrapping_mul(0xc2b2_ae35);
@@ -204,7 +205,7 @@ mod tests {
 
     #[test]
     fn blocks_of_eight_pixels_are_the_cameras() {
-        // Each block of JPEG is off by something of its own.
+        // Each JPEG block has an offset of its own.
         let block = |x: f32, y: f32| {
             let number = (x as u32 / 8) * 20 + y as u32 / 8;
             (number.wrapping_mul(2_654_435_761) >> 30) as f32 * 3.0

@@ -1,4 +1,4 @@
-//! EDGE: image files into frames.
+//! EDGE: reads image files as frames.
 
 mod jpeg;
 
@@ -8,69 +8,74 @@ use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// More would take over 300 MB as RGB, which a board of 1 GB cannot spare.
+/// Most pixels of a picture. Larger ones take over 300 MB as RGB, too much for a board with
+/// 1 GB of memory.
 const MAX_PIXELS: u64 = 100_000_000;
-/// What a decoder may allocate: the largest picture at 16 bits with alpha.
+/// Memory limit of the general decoder, bytes: the largest picture at 16 bits per channel
+/// with alpha.
 const MAX_ALLOCATION: u64 = MAX_PIXELS * 8;
-/// The same where all coefficients are kept: those of the largest picture whose
-/// colours have half its columns and rows. The general decoder needs less.
+/// Memory limit of the JPEG decoder, bytes, which keeps all coefficients: those of the
+/// largest picture with 4:2:0 subsampling. The general decoder needs less.
 const MAX_COEFFICIENTS: u64 = MAX_PIXELS * 9 / 2;
 
-/// Largest file read, bytes; a picture of that many pixels is far smaller.
+/// Largest file read, bytes. Files of pictures within [`MAX_PIXELS`] are far smaller.
 const MAX_FILE: u64 = 256 << 20;
 
-/// Endings of the image files that are read.
+/// Extensions of the image files that are read, lowercase.
 pub const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
 
-/// Why a file is no picture.
+/// Why a file cannot be read as a picture.
 #[derive(Debug, Error)]
 pub enum PictureError {
-    /// Not there, or not readable.
+    /// The file is missing, unreadable or larger than 256 MB.
     #[error("{path}: {reason}")]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         reason: std::io::Error,
     },
-    /// Neither JPEG nor PNG.
+    /// The file is neither JPEG nor PNG.
     #[error("{path}: neither JPEG nor PNG; convert it to one of them")]
     Format {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
-    /// Too many pixels.
+    /// The picture has too many pixels.
     #[error(
-        "{path}: {width}x{height} is {} megapixels, at most {} are read; scale it down",
+        "{path}: {width}x{height} is {} megapixels, more than the limit of {}; scale it down",
         u64::from(*width) * u64::from(*height) / 1_000_000,
         MAX_PIXELS / 1_000_000
     )]
     Size {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Columns.
+        /// Width, pixels.
         width: u32,
-        /// Rows.
+        /// Height, pixels.
         height: u32,
     },
-    /// A JPEG without its end.
-    #[error("{path}: cut short, its end is missing; copy it again")]
+    /// A JPEG without its end marker.
+    #[error("{path}: truncated, its end is missing; copy it again")]
     Cut {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
-    /// Damaged.
-    #[error("{path}: damaged or cut short ({reason}); copy it again")]
+    /// The decoder failed.
+    #[error("{path}: damaged or truncated ({reason}); copy it again")]
     Damaged {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the decoder said.
+        /// Error of the decoder.
         reason: ImageError,
     },
 }
 
-/// Reads a JPEG or PNG file: EXIF rotation honoured, alpha over black, 16 bits
-/// and CMYK brought to RGB8.
+/// Reads a JPEG or PNG file. Applies the EXIF orientation, blends alpha over black, and
+/// converts 16 bits per channel and CMYK to 8-bit RGB.
+///
+/// # Errors
+/// If the file cannot be read or decoded, or is too large.
 pub fn read(path: &Path) -> Result<Frame, PictureError> {
     let failed = |reason| PictureError::Read { path: path.to_owned(), reason };
     let file = std::fs::File::open(path).map_err(failed)?;
@@ -83,7 +88,7 @@ pub fn read(path: &Path) -> Result<Frame, PictureError> {
     decode(path, &bytes)
 }
 
-/// Like [`read`], from bytes; `path` appears in messages.
+/// Like [`read`], from the bytes of a file. `path` only appears in error messages.
 pub fn decode(path: &Path, bytes: &[u8]) -> Result<Frame, PictureError> {
     let damaged = |reason| PictureError::Damaged { path: path.to_owned(), reason };
     let format = || PictureError::Format { path: path.to_owned() };
@@ -93,8 +98,8 @@ pub fn decode(path: &Path, bytes: &[u8]) -> Result<Frame, PictureError> {
     if reader.format().is_none() {
         return Err(format());
     }
-    // The decoder paints over what is missing; a face that was painted in part
-    // is nobody's.
+    // The decoder fills in missing data, and a face filled in could match anybody. So
+    // truncated files are refused.
     let is_jpeg = reader.format() == Some(ImageFormat::Jpeg);
     if is_jpeg && !jpeg_has_its_end(bytes) {
         return Err(PictureError::Cut { path: path.to_owned() });
@@ -110,7 +115,7 @@ pub fn decode(path: &Path, bytes: &[u8]) -> Result<Frame, PictureError> {
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(PictureError::Size { path: path.to_owned(), width, height });
     }
-    // A picture without a readable orientation is taken as it lies.
+    // Without a readable orientation the picture is not rotated.
     let orientation = decoder.orientation().ok();
     let mut picture = match is_jpeg.then(|| jpeg::decode(bytes, MAX_COEFFICIENTS)).flatten() {
         Some((width, height, pixels)) => RgbImage::from_raw(width as u32, height as u32, pixels)
@@ -126,12 +131,12 @@ pub fn decode(path: &Path, bytes: &[u8]) -> Result<Frame, PictureError> {
     Frame::new(width as usize, height as usize, rgb.into_raw()).map_err(|_| format())
 }
 
-/// Whether the end mark follows the picture's data (ITU-T T.81, annex B). Others
-/// may stand before it, of thumbnails within segments.
+/// Whether the JPEG has its end marker (ITU-T T.81, annex B). Segments are skipped, since
+/// a thumbnail inside one has an end marker of its own.
 fn jpeg_has_its_end(bytes: &[u8]) -> bool {
     let mut at = 2;
     loop {
-        // To the next marker: 0xff and neither a stuffed zero nor a restart.
+        // Find the next marker: 0xff followed by neither a stuffed zero nor a restart.
         let Some(found) = bytes.get(at..).and_then(|rest| {
             rest.windows(2).position(|pair| {
                 pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff | 0x01 | 0xd0..=0xd7)
@@ -148,7 +153,8 @@ fn jpeg_has_its_end(bytes: &[u8]) -> bool {
     }
 }
 
-/// Transparent pixels hide arbitrary colours, so alpha is laid over black.
+/// Converts to RGB8 and blends alpha over black, because transparent pixels may hold any
+/// colour.
 fn over_black(picture: DynamicImage) -> RgbImage {
     if !picture.color().has_alpha() {
         return picture.into_rgb8();
@@ -161,7 +167,10 @@ fn over_black(picture: DynamicImage) -> RgbImage {
     })
 }
 
-/// The frame as a PNG file's bytes.
+/// Encodes the frame as a PNG file.
+///
+/// # Errors
+/// If the encoder fails.
 pub fn encode_png(frame: &Frame) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Cursor::new(Vec::new());
     image::write_buffer_with_format(
@@ -175,7 +184,7 @@ pub fn encode_png(frame: &Frame) -> Result<Vec<u8>, ImageError> {
     Ok(bytes.into_inner())
 }
 
-/// Whether the name ends like an image file.
+/// Whether the file name has one of the [`EXTENSIONS`], in any case.
 pub fn looks_like_a_picture(path: &Path) -> bool {
     path.extension()
         .and_then(|ending| ending.to_str())

@@ -2,24 +2,24 @@
 
 use super::{Block, Spectrum, ZIGZAG};
 
-/// Codes up to this length are looked up at once.
+/// Longest code, bits, that is decoded by a single table look-up.
 const FAST: u32 = 9;
 
 /// A Huffman table.
 pub(super) struct Huffman {
-    /// By the next [`FAST`] bits: length of the code in the upper byte, symbol in
-    /// the lower one; 0 where the code is longer.
+    /// Indexed by the next [`FAST`] bits: length of the code in the upper byte, symbol in
+    /// the lower byte; 0 if the code is longer.
     fast: [u16; 1 << FAST],
-    /// By length of the code: the first code beyond it, left-aligned to 16 bits.
+    /// Indexed by the length of a code: the first code beyond it, left-aligned to 16 bits.
     beyond: [u32; 17],
-    /// By length: the code less this is the index of its symbol.
+    /// Indexed by the length of a code: the code minus this is the index of its symbol.
     offsets: [i32; 17],
     symbols: Vec<u8>,
 }
 
 impl Huffman {
-    /// Of the number of codes of each length from 1 to 16 and their symbols in
-    /// order; nothing where there are more codes than bits can tell apart.
+    /// A table from the number of codes of each length from 1 to 16 and their symbols in
+    /// order. `None` if there are more codes than the lengths allow.
     pub(super) fn new(counts: &[u8; 16], symbols: &[u8]) -> Option<Self> {
         let mut table = Self {
             fast: [0; 1 << FAST],
@@ -50,7 +50,7 @@ impl Huffman {
     }
 }
 
-/// The bits of a scan: zeros stuffed behind 0xff left out, up to the next marker.
+/// Reads the bits of a scan up to the next marker, without the zeros stuffed after 0xff.
 pub(super) struct BitReader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -83,13 +83,13 @@ impl<'a> BitReader<'a> {
     }
 
     fn skip(&mut self, count: u32) -> Option<()> {
-        // What is missing would be made up.
+        // `None` at the end of the data; missing bits must not be read as zeros.
         self.count = self.count.checked_sub(count)?;
         self.waiting <<= count;
         Some(())
     }
 
-    /// The next bits, at most 16, as a number.
+    /// The next `count` bits, at most 16, as an unsigned number.
     fn bits(&mut self, count: u32) -> Option<u32> {
         if count == 0 {
             return Some(0);
@@ -118,14 +118,14 @@ impl<'a> BitReader<'a> {
         table.symbols.get(usize::try_from(index).ok()?).copied()
     }
 
-    /// A number of so many bits, at most 16, the upper half of which are positive.
+    /// The next `count` bits, at most 16, as a signed number (T.81, EXTEND).
     fn signed(&mut self, count: u32) -> Option<i32> {
         let bits = self.bits(count)? as i32;
         let positive = count == 0 || bits >> (count - 1) != 0;
         Some(if positive { bits } else { bits - (1 << count) + 1 })
     }
 
-    /// Goes on behind the restart marker of that number, which must be next.
+    /// Continues after the restart marker with this number. `None` if another follows.
     pub(super) fn restart(&mut self, number: usize) -> Option<()> {
         let (marker, after) = super::marker(self.rest()?)?;
         if usize::from(marker) != 0xd0 + number {
@@ -135,15 +135,14 @@ impl<'a> BitReader<'a> {
         Some(())
     }
 
-    /// The next marker and what follows; nothing where more than a byte's padding
-    /// is left before it.
+    /// The bytes from the next marker on. `None` if a byte or more is left before it.
     pub(super) fn rest(&mut self) -> Option<&'a [u8]> {
         self.fill();
         if self.count >= 8 { None } else { self.bytes.get(self.at..) }
     }
 }
 
-/// A block of a sequential scan.
+/// Decodes a block of a sequential scan. `None` if the data is damaged.
 pub(super) fn sequential(
     bits: &mut BitReader<'_>,
     [dc, ac]: &[Option<&Huffman>; 2],
@@ -172,8 +171,8 @@ pub(super) fn sequential(
     Some(())
 }
 
-/// A block of a progressive scan. `end_of_band`: so many blocks, this one first,
-/// have nothing new in the band.
+/// Decodes a block of a progressive scan. `end_of_band` is the number of blocks, including
+/// this one, without new coefficients in the band. `None` if the data is damaged.
 pub(super) fn progressive(
     bits: &mut BitReader<'_>,
     [dc, ac]: &[Option<&Huffman>; 2],
@@ -199,7 +198,7 @@ fn run_of_ends(bits: &mut BitReader<'_>, size: usize) -> Option<u32> {
     Some((1 << size) + bits.bits(size as u32)?)
 }
 
-/// Figure G.3: the upper bits of a band.
+/// First scan of a band (T.81, figure G.3).
 fn first_of_band(
     bits: &mut BitReader<'_>,
     ac: &Huffman,
@@ -232,7 +231,7 @@ fn first_of_band(
     Some(())
 }
 
-/// Figure G.7: one more bit of a band.
+/// Refinement scan of a band, one more bit (T.81, figure G.7).
 fn more_of_band(
     bits: &mut BitReader<'_>,
     ac: &Huffman,
@@ -256,8 +255,8 @@ fn more_of_band(
                 (_, 1) => -one,
                 _ => return None,
             };
-            // Past `run` coefficients that are still zero to the one that is new;
-            // each that is not gets its bit on the way.
+            // Skip `run` coefficients that are still zero, up to the new one. Nonzero
+            // coefficients in between get one more bit.
             while at <= last {
                 let value = &mut block[ZIGZAG[at]];
                 at += 1;
@@ -294,7 +293,7 @@ fn refine(bits: &mut BitReader<'_>, value: &mut i16, one: i16) -> Option<()> {
 mod tests {
     use super::*;
 
-    /// Codes 0, 10, 110 and, of eleven bits, 11100000000.
+    /// Codes 0, 10, 110 and 11100000000 (eleven bits).
     fn table() -> Huffman {
         let mut counts = [0; 16];
         (counts[0], counts[1], counts[2], counts[10]) = (1, 1, 1, 1);

@@ -1,11 +1,9 @@
-//! Ordinary JPEG photos, to the value as libjpeg decodes them: what published
-//! networks learned from and were measured on went through it. Other decoders
-//! round the transform and the colours otherwise, which moves one face in twenty
-//! by a pixel.
+//! JPEG decoder with exactly the values of libjpeg, which decoded the training and test
+//! data of published networks. Other decoders round the transform and the colour conversion
+//! differently, which moves one face in twenty by a pixel.
 //!
-//! Ordinary is: 8 bits, Huffman coded, sequential or progressive, grey or YCbCr
-//! with every common subsampling. Everything else, and everything damaged, is
-//! left to the general decoder.
+//! Decodes 8-bit, Huffman-coded pictures, sequential or progressive, grey or YCbCr with all
+//! common subsampling. Other and damaged pictures are left to the general decoder.
 
 mod entropy;
 mod samples;
@@ -13,46 +11,47 @@ mod samples;
 use entropy::{BitReader, Huffman};
 use samples::Plane;
 
-/// Coefficients of a block, row by row.
+/// The 8x8 coefficients of a block, row by row.
 type Block = [i16; 64];
 
-/// Where the n-th coefficient of the zigzag lies in a block.
+/// Position in a block of the n-th coefficient in zigzag order.
 const ZIGZAG: [usize; 64] = [
     0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20,
     13, 6, 7, 14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59,
     52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
-/// Encoders write some ten; each costs a pass over all blocks.
+/// Most scans of a picture. Encoders write about ten, and each costs a pass over all
+/// blocks.
 const MOST_SCANS: usize = 100;
 
-/// One colour of the picture.
+/// One colour component of the picture.
 struct Component {
     id: u8,
     /// Sampling factors.
     h: usize,
     v: usize,
     table: usize,
-    /// Its quantization, in the order of a block, once a scan has begun with it.
+    /// Quantization table in the order of a block; `None` before its first scan.
     quantization: Option<[u16; 64]>,
-    /// Samples of its own that matter.
+    /// Size of the component in samples, without padding.
     width: usize,
     height: usize,
-    /// Blocks a row, whole MCUs.
+    /// Blocks per row, padded to whole MCUs.
     stride: usize,
     blocks: Vec<Block>,
 }
 
-/// The picture as its header tells it.
+/// The frame header.
 struct Header {
     width: usize,
     height: usize,
     progressive: bool,
-    /// MCUs across and down.
+    /// Number of MCUs across and down.
     mcus: [usize; 2],
     components: Vec<Component>,
 }
 
-/// What a scan holds: which coefficients of the zigzag, and which bits of them.
+/// Content of a scan: its range of coefficients in zigzag order, and its bits of them.
 #[derive(Clone, Copy)]
 struct Spectrum {
     first: usize,
@@ -61,8 +60,8 @@ struct Spectrum {
     shift: u32,
 }
 
-/// Width, height and RGB pixels; nothing where the picture is not an ordinary
-/// one, is damaged, or would take more than `memory` bytes.
+/// Decodes a JPEG file to width, height and RGB pixels, row-major. `None` if the picture is
+/// of another kind, is damaged, or would take more than `memory` bytes.
 pub(super) fn decode(bytes: &[u8], memory: u64) -> Option<(usize, usize, Vec<u8>)> {
     let mut decoder = Decoder::default();
     let mut rest = bytes.strip_prefix(&[0xff, 0xd8])?;
@@ -88,17 +87,17 @@ pub(super) fn decode(bytes: &[u8], memory: u64) -> Option<(usize, usize, Vec<u8>
             0xdb => decoder.quantization_tables(segment)?,
             0xdd => decoder.restart_interval = usize::from(word(segment, 0)?),
             0xe0 => decoder.jfif |= segment.starts_with(b"JFIF\0"),
-            // Adobe's: anything but YCbCr is left to others.
+            // Adobe's segment: colour spaces other than YCbCr are not decoded.
             0xee if segment.starts_with(b"Adobe") && *segment.get(11)? != 1 => return None,
             0xe1..=0xef | 0xfe => {}
-            // Arithmetic coding, lossless and hierarchical pictures, late heights.
+            // Arithmetic coding, lossless and hierarchical pictures, DNL segments.
             _ => return None,
         }
     }
     decoder.finish()
 }
 
-/// The next marker, and what follows it.
+/// The next marker and the bytes after it.
 fn marker(bytes: &[u8]) -> Option<(u8, &[u8])> {
     let fill = bytes.iter().position(|byte| *byte != 0xff)?;
     (fill > 0).then(|| (bytes[fill], &bytes[fill + 1..]))
@@ -112,7 +111,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u16> {
 struct Decoder {
     header: Option<Header>,
     quantization: [Option<[u16; 64]>; 4],
-    /// Of DC and AC coefficients.
+    /// Huffman tables of DC and AC coefficients.
     huffman: [[Option<Huffman>; 4]; 2],
     restart_interval: usize,
     jfif: bool,
@@ -162,7 +161,7 @@ impl Decoder {
         let factors: Vec<[usize; 2]> =
             list.chunks_exact(3).map(|one| [one[1] >> 4, one[1] & 15].map(usize::from)).collect();
         let [across, down] = match factors[..] {
-            // The factors of a single component mean nothing.
+            // The sampling factors of a single component have no effect.
             [_] => [1, 1],
             [most @ ([1 | 2, 1] | [1 | 2, 2]), [1, 1], [1, 1]] => most,
             _ => return None,
@@ -186,7 +185,8 @@ impl Decoder {
                 blocks: Vec::new(),
             });
         }
-        // Two bytes a coefficient become one a sample, and then the pixels.
+        // Peak memory: two bytes per coefficient plus one per sample, or samples plus
+        // pixels.
         if (3 * samples).max(samples + 3 * width as u64 * height as u64) > memory {
             return None;
         }
@@ -197,7 +197,7 @@ impl Decoder {
         Some(())
     }
 
-    /// One scan; what follows it.
+    /// Decodes one scan. Returns the bytes after it.
     fn scan<'a>(&mut self, segment: &[u8], data: &'a [u8]) -> Option<&'a [u8]> {
         let header = self.header.as_mut()?;
         let (count, list) = segment.split_first()?;
@@ -216,7 +216,7 @@ impl Decoder {
             _ => false,
         };
         let fits = if header.progressive { part && bits & 15 < 14 } else { whole };
-        // Which component with which tables, in the order of the scan.
+        // Index of each component and its tables, in the order of the scan.
         let mut parts: Vec<(usize, [Option<&Huffman>; 2])> = Vec::new();
         for one in list[..2 * count].chunks_exact(2) {
             let index = header.components.iter().position(|component| component.id == one[0])?;
@@ -237,7 +237,7 @@ impl Decoder {
         let mut bits = BitReader::new(data);
         let mut state = Running::default();
         let [across, down] = match parts[..] {
-            // A scan of one component holds its own blocks alone.
+            // A scan of one component is not interleaved and has no padding blocks.
             [(index, _)] => {
                 let component = &header.components[index];
                 [component.width.div_ceil(8), component.height.div_ceil(8)]
@@ -272,15 +272,14 @@ impl Decoder {
 
     fn finish(self) -> Option<(usize, usize, Vec<u8>)> {
         let Header { width, height, components, .. } = self.header?;
-        // Without a word on what they are, three components called R, G and B are
-        // those.
+        // Without a JFIF segment, components with the ids R, G and B are RGB.
         if !self.jfif && components.iter().map(|component| component.id).eq(*b"RGB") {
             return None;
         }
         let shared = components.first().map_or([1, 1], |first| [first.h, first.v]);
         let mut planes = Vec::new();
         for component in components {
-            // One that no scan held is not there.
+            // A component without a scan is missing.
             let quantization = component.quantization?;
             let Component { width, height, stride, blocks, .. } = component;
             planes.push(Plane::new(width, height, stride, &blocks, &quantization));
@@ -294,12 +293,12 @@ impl Decoder {
     }
 }
 
-/// What one block of a scan leaves for the next.
+/// State carried from block to block of a scan.
 #[derive(Default)]
 struct Running {
     /// The last DC coefficient of each component.
     predictions: [i32; 3],
-    /// Blocks whose band has ended already.
+    /// Number of blocks left whose band has ended.
     end_of_band: u32,
 }
 
@@ -312,7 +311,7 @@ mod tests {
 
     const PORTRAIT: &[u8] = include_bytes!("../../../../assets/astronaut.jpg");
 
-    /// A small picture as the general encoder writes it.
+    /// A small picture written by the general encoder.
     fn small() -> Vec<u8> {
         let picture = RgbImage::from_fn(19, 11, |x, y| {
             image::Rgb([(x * 13) as u8, (y * 23) as u8, ((x * y) % 256) as u8])
@@ -337,8 +336,8 @@ mod tests {
 
     #[test]
     fn restarts_begin_anew_and_come_in_order() {
-        // Three grey blocks of an interval each; the table for DC knows numbers of
-        // four bits alone, that for AC the end of the block, both by the code 0.
+        // Three grey blocks with a restart interval of one. The DC table has only the
+        // symbol for 4-bit numbers and the AC table only the end of block, both as code 0.
         let with_marker = |second: u8| {
             let mut bytes = vec![0xff, 0xd8, 0xff, 0xdb, 0, 67, 0];
             bytes.extend([8; 64]);
@@ -379,7 +378,7 @@ mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
             }
-            // A header that lies costs no more than is allowed.
+            // A false header costs no more memory than the limit.
             let _ = decode(&bytes, 1 << 22);
             let _ = decode(&bytes[..cut.index(bytes.len())], 1 << 22);
         }

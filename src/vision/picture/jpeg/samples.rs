@@ -1,13 +1,13 @@
-//! Coefficients into samples, and samples into pixels, rounded as libjpeg does.
+//! Converts coefficients to samples and samples to pixels, with the rounding of libjpeg.
 
 use super::Block;
 
-/// Fraction bits of the transform's factors.
+/// Fractional bits of the factors of the transform.
 const FACTOR_BITS: u32 = 13;
-/// Bits kept between its two passes.
+/// Extra bits kept between its two passes.
 const EXTRA_BITS: u32 = 2;
 
-/// One colour's samples.
+/// The samples of one colour component.
 pub(super) struct Plane {
     width: usize,
     height: usize,
@@ -16,8 +16,8 @@ pub(super) struct Plane {
 }
 
 impl Plane {
-    /// The samples of all blocks, `across` of them a row. Those beyond `width` and
-    /// `height` only fill the last blocks up and are never looked at.
+    /// Transforms all blocks, `across` of them per row. Samples beyond `width` and `height`
+    /// are padding and never used.
     pub(super) fn new(
         width: usize,
         height: usize,
@@ -44,8 +44,8 @@ impl Plane {
     }
 }
 
-/// The inverse cosine transform of Loeffler, Ligtenberg and Moschytz in fixed
-/// point, columns first.
+/// Inverse discrete cosine transform of Loeffler, Ligtenberg and Moschytz in fixed point,
+/// columns first.
 fn transformed(block: &Block, quantization: &[u16; 64]) -> [u8; 64] {
     if block[1..].iter().all(|coefficient| *coefficient == 0) {
         let flat = i32::from(block[0]).wrapping_mul(i32::from(quantization[0]));
@@ -70,8 +70,8 @@ fn transformed(block: &Block, quantization: &[u16; 64]) -> [u8; 64] {
     samples
 }
 
-/// Eight numbers at a time. Sums beyond 32 bits come only of coefficients that no
-/// picture has; whatever they wrap to is cut to a sample in the end.
+/// Eight numbers at a time. Only invalid coefficients give sums beyond 32 bits; these wrap,
+/// and the result is clamped to a sample.
 #[derive(Clone, Copy, Default)]
 struct Lanes([i32; 8]);
 
@@ -108,7 +108,7 @@ impl std::ops::Sub for Lanes {
     }
 }
 
-/// Rows for columns.
+/// Transposes eight rows.
 #[inline(always)]
 fn turned(rows: &[Lanes; 8]) -> [Lanes; 8] {
     let mut columns = [Lanes::default(); 8];
@@ -120,7 +120,7 @@ fn turned(rows: &[Lanes; 8]) -> [Lanes; 8] {
     columns
 }
 
-/// One pass over each lane, rounded by so many bits.
+/// One pass over each lane; the result is rounded and shifted right by `bits`.
 #[inline(always)]
 fn pass(c: &mut [Lanes; 8], bits: u32) {
     let both = (c[2] + c[6]).times(4433);
@@ -150,7 +150,7 @@ fn sample(value: i32) -> u8 {
     value.saturating_add(128).clamp(0, 255) as u8
 }
 
-/// A grey picture's pixels.
+/// RGB pixels of a grey picture.
 pub(super) fn grey(width: usize, height: usize, plane: &Plane) -> Vec<u8> {
     let mut pixels = Vec::with_capacity(3 * width * height);
     for y in 0..height {
@@ -159,8 +159,8 @@ pub(super) fn grey(width: usize, height: usize, plane: &Plane) -> Vec<u8> {
     pixels
 }
 
-/// The pixels of luma, blue and red; so many columns and rows of pixels share a
-/// sample of blue and red.
+/// RGB pixels from the planes Y, Cb and Cr. `shared` is the number of columns and rows of
+/// pixels that share a sample of Cb and Cr.
 pub(super) fn rgb(width: usize, height: usize, planes: [&Plane; 3], shared: [usize; 2]) -> Vec<u8> {
     let [luma, blue, red] = planes;
     let mut pixels = vec![0; 3 * width * height];
@@ -174,7 +174,7 @@ pub(super) fn rgb(width: usize, height: usize, planes: [&Plane; 3], shared: [usi
     pixels
 }
 
-/// BT.601 over the full range, in 1/65536.
+/// YCbCr to RGB by BT.601, full range, with factors in units of 1/65536.
 fn colour(light: u8, blue: u8, red: u8) -> [u8; 3] {
     let (light, blue, red) = (i32::from(light), i32::from(blue) - 128, i32::from(red) - 128);
     let cut = |value: i32| (light + (value >> 16)).clamp(0, 255) as u8;
@@ -185,9 +185,10 @@ fn colour(light: u8, blue: u8, red: u8) -> [u8; 3] {
     ]
 }
 
-/// Rows of a plane at the size of the picture: between two samples three quarters
-/// of the nearer and one of the farther, both ways summed before they are rounded
-/// once. Halves go up and down in turn, so that the picture gets no brighter.
+/// Upsamples the rows of a plane to the size of the picture: each pixel is three quarters
+/// of the nearer sample and one quarter of the farther. Both axes are summed before
+/// rounding once. Halves are rounded up and down alternately, so that the picture gets no
+/// brighter.
 struct Upsampler<'p> {
     plane: &'p Plane,
     shared: [usize; 2],
@@ -203,7 +204,7 @@ impl<'p> Upsampler<'p> {
     fn row(&mut self, y: usize) -> &[u8] {
         let Self { plane, shared, sums, out } = self;
         let near = plane.row(y / shared[1]);
-        // The picture's last row goes on beyond its edge.
+        // Beyond the edge the last row is repeated.
         let far = match y % 2 {
             0 => (y / 2).saturating_sub(1),
             _ => (y / 2 + 1).min(plane.height - 1),
@@ -215,7 +216,7 @@ impl<'p> Upsampler<'p> {
         }
         match shared {
             [1, 1] => return near,
-            // Too narrow for neighbours on both sides: libjpeg copies.
+            // Too narrow for neighbours on both sides: libjpeg copies the sample.
             [2, _] if plane.width <= 2 => {
                 for (pair, value) in out.as_chunks_mut::<2>().0.iter_mut().zip(near) {
                     *pair = [*value; 2];
@@ -238,8 +239,8 @@ impl<'p> Upsampler<'p> {
     }
 }
 
-/// Twice as many values: the two between each pair of neighbours, and the first
-/// and the last at the edges.
+/// Doubles the width: two values between each pair of neighbours, and the first and the
+/// last sample at the edges.
 fn widened(row: &[i32], out: &mut [u8], bias: [i32; 2], bits: u32) {
     let part = |near: i32, far: i32, bias: i32| ((3 * near + far + bias) >> bits) as u8;
     if let ([first, .., last], [start, between @ .., end]) = (row, out) {
@@ -260,7 +261,7 @@ mod tests {
         Plane { width, height, stride: width, samples: samples.to_vec() }
     }
 
-    /// The transform by its definition (T.81, A.3.3).
+    /// Oracle: the transform by its definition (T.81, A.3.3).
     fn defined(block: &Block, quantization: &[u16; 64]) -> [f64; 64] {
         let wave = |u: usize, x: usize| {
             let scale = if u == 0 { 0.5f64.sqrt() } else { 1.0 };
