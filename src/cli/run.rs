@@ -8,22 +8,17 @@ use super::stdout::StdoutWriter;
 use super::watch::{Watched, detector};
 use anyhow::{Context, Result};
 use clap::Args;
-use facelatch::access::decide::Evidence;
-use facelatch::access::door::{Note, Refusal};
 use facelatch::access::event::Event;
-use facelatch::access::schedule::{Admission, TrustNote};
 use facelatch::hardware::camera::Kind;
 use facelatch::hardware::camera::live::LiveCamera;
 use facelatch::hardware::relay::Relay;
 use facelatch::models::likelihood::NOT_MEASURED;
-use facelatch::models::threshold::Threshold;
 use facelatch::service::neighbours::Neighbours;
 use facelatch::service::peripherals::{EXIT_STUCK, Reload, Secured};
 use facelatch::service::pipeline::{Doorkeeper, ModelSet};
 use facelatch::service::run::{Moment, Plan, run};
 use facelatch::vision::motion_gate::{MotionGate, MotionGateSettings};
 use facelatch::vision::recognizer::Recognizer;
-use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::Write;
 use std::process::ExitCode;
@@ -107,7 +102,7 @@ impl Run {
             if let Event::Passed { name, role } = event {
                 neighbours.tell(name, *role);
             }
-            tell(at, event, out.as_mut());
+            report(at, event, out.as_mut());
         };
         let models = ModelSet { recognizer, liveness, calibration, gallery };
         let started = Instant::now();
@@ -189,96 +184,12 @@ fn last_line(reason: &str) -> String {
     format!("[ERROR] {reason}; ending, to be started anew\n")
 }
 
-/// Into the log, and to whoever reads standard output, if anybody does.
-fn tell(at: Duration, event: &Event, out: Option<&mut StdoutWriter>) {
-    match event {
-        Event::RelayFailed(_)
-        | Event::NotKept(_)
-        | Event::CameraAway { .. }
-        | Event::LineAway { .. }
-        | Event::Door(Note::NoAnswer) => {
-            log::error!("{event}");
-        }
-        Event::Clock(TrustNote::NotSynchronized | TrustNote::Jumped(_))
-        | Event::Door(Note::Alarm(_))
-        | Event::Duress { .. }
-        | Event::Stale { .. } => log::warn!("{event}"),
-        _ => log::info!("{event}"),
-    }
+/// Logs an event, and prints it for the reader of standard output.
+fn report(at: Duration, event: &Event, out: Option<&mut StdoutWriter>) {
+    log::log!(event.severity(), "{event}");
     if let Some(out) = out {
-        // An outlet neither fails nor waits.
-        let _ = out.write_all(format!("{}\n", line(at, event)).as_bytes());
-    }
-}
-
-/// An event as one JSON object.
-fn line(at: Duration, event: &Event) -> Value {
-    let evidence = |evidence: &Evidence, threshold: &Threshold| {
-        json!({
-            "person": evidence.person.0, "track": evidence.track.0,
-            "similarity": evidence.similarity, "frames": evidence.frames, "of": evidence.of,
-            "threshold": threshold.similarity, "extrapolated": threshold.extrapolated,
-            "log_ratio": evidence.weight.map(|weight| weight.log_ratio),
-            "log_ratio_needed": evidence.weight.map(|weight| weight.needed),
-        })
-    };
-    let mut object = Map::new();
-    object.insert("at".to_owned(), json!(at.as_secs_f64()));
-    object.insert("event".to_owned(), json!(event.kind()));
-    let mut add = |more: Value| {
-        if let Value::Object(more) = more {
-            object.extend(more);
-        }
-    };
-    match event {
-        Event::Granted { name, evidence: why, threshold, admission, again } => {
-            add(json!({"name": name}));
-            add(evidence(why, threshold));
-            add(json!({"schedule": admission.reason(), "again": again}));
-        }
-        Event::NotGranted { name, evidence: seen, threshold, why } => {
-            add(json!({"reason": reason(why), "name": name}));
-            add(evidence(seen, threshold));
-        }
-        Event::Stranger { track, similarity, frames, threshold } => add(json!({
-            "reason": "stranger", "track": track.0, "similarity": similarity,
-            "frames": frames, "threshold": threshold.similarity,
-            "extrapolated": threshold.extrapolated,
-        })),
-        Event::TwoFaces { faces } => add(json!({"reason": "two faces", "faces": faces})),
-        Event::Poor(aspect) => add(json!({"advice": aspect.advice()})),
-        Event::NotLive { track, verdict, .. } => add(json!({
-            "reason": "liveness", "track": track.0, "score": verdict.score,
-            "cue": verdict.cues.worst().to_string(), "frames": verdict.cues.frames,
-        })),
-        Event::Challenge { track, action } => {
-            add(json!({"track": track.0, "action": action.to_string()}));
-        }
-        Event::Stale { age } => add(json!({"age": age.as_secs_f64()})),
-        Event::Duress { name } | Event::Enrolled { name } => add(json!({"name": name})),
-        Event::Passed { name, role } => add(json!({"name": name, "role": role})),
-        Event::Unlocked | Event::Locked => {}
-        Event::CameraBack => {}
-        Event::CameraAway { reason } => add(json!({"error": reason})),
-        Event::LineAway { name, reason } => add(json!({"line": name, "error": reason})),
-        Event::LineBack { name } => add(json!({"line": name})),
-        Event::RelayFailed(message) | Event::NotKept(message) => add(json!({"error": message})),
-        Event::Door(_) | Event::Clock(_) => add(json!({"text": event.to_string()})),
-        Event::Enroll { name, .. } => add(json!({"text": event.to_string(), "name": name})),
-    }
-    Value::Object(object)
-}
-
-/// A word for why somebody known is not let in.
-fn reason(why: &Refusal) -> &'static str {
-    match why {
-        Refusal::Lockdown => "lockdown",
-        Refusal::LockedOut { .. } => "locked out",
-        Refusal::Schedule(Admission::UnknownGroup) => "unknown group",
-        Refusal::Schedule(Admission::ClockUnsureRefused) => "clock",
-        Refusal::Schedule(_) => "hours",
-        Refusal::PassedAlready => "passed already",
-        Refusal::Stopped => "stopped",
+        // This writer neither fails nor waits.
+        let _ = out.write_all(format!("{}\n", event.to_json(at)).as_bytes());
     }
 }
 

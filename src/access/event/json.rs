@@ -1,0 +1,152 @@
+//! An event as one JSON object, for `run --json`. Fields are only added, never renamed.
+
+use super::Event;
+use crate::access::decide::Evidence;
+use crate::access::door::{Alarm, Mode, Note, Refusal};
+use crate::access::enroll::at_door::{self, Failure};
+use crate::access::schedule::{Admission, TrustNote};
+use crate::models::threshold::Threshold;
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+impl Event {
+    /// The event with its kind and its time on the service's clock, in seconds.
+    pub fn to_json(&self, at: Duration) -> Value {
+        let mut object = Map::new();
+        object.insert("at".to_owned(), json!(at.as_secs_f64()));
+        object.insert("event".to_owned(), json!(self.kind()));
+        let mut add = |more: Value| {
+            if let Value::Object(more) = more {
+                object.extend(more);
+            }
+        };
+        match self {
+            Self::Granted { name, evidence: why, threshold, admission, again } => {
+                add(json!({"name": name}));
+                add(evidence(why, threshold));
+                add(json!({"schedule": admission.reason(), "again": again}));
+            }
+            Self::NotGranted { name, evidence: seen, threshold, why } => {
+                add(json!({"reason": reason(why), "name": name}));
+                add(evidence(seen, threshold));
+            }
+            Self::Stranger { track, similarity, frames, threshold } => add(json!({
+                "reason": "stranger", "track": track.0, "similarity": similarity,
+                "frames": frames, "threshold": threshold.similarity,
+                "extrapolated": threshold.extrapolated,
+            })),
+            Self::TwoFaces { faces } => add(json!({"reason": "two faces", "faces": faces})),
+            Self::Poor(aspect) => add(json!({"advice": aspect.advice()})),
+            Self::NotLive { track, verdict, .. } => add(json!({
+                "reason": "liveness", "track": track.0, "score": verdict.score,
+                "cue": verdict.cues.worst().to_string(), "frames": verdict.cues.frames,
+            })),
+            Self::Challenge { track, action } => {
+                add(json!({"track": track.0, "action": action.to_string()}));
+            }
+            Self::Stale { age } => add(json!({"age": age.as_secs_f64()})),
+            Self::Duress { name } | Self::Enrolled { name } => add(json!({"name": name})),
+            Self::Passed { name, role } => add(json!({"name": name, "role": role})),
+            Self::Unlocked | Self::Locked | Self::CameraBack => {}
+            Self::CameraAway { reason } => add(json!({"error": reason})),
+            Self::LineAway { name, reason } => add(json!({"line": name, "error": reason})),
+            Self::LineBack { name } => add(json!({"line": name})),
+            Self::RelayFailed(message) | Self::NotKept(message) => add(json!({"error": message})),
+            Self::Door(note) => {
+                add(json!({"text": self.to_string()}));
+                add(of_note(note));
+            }
+            Self::Clock(note) => {
+                add(json!({"text": self.to_string()}));
+                add(match note {
+                    TrustNote::Trusted => json!({"clock": "trusted"}),
+                    TrustNote::NotSynchronized => json!({"clock": "not synchronized"}),
+                    TrustNote::Jumped(by) => json!({"clock": "jumped", "by_s": by}),
+                });
+            }
+            Self::Enroll { note, name } => {
+                add(json!({"text": self.to_string(), "name": name}));
+                add(of_enrolment(note));
+            }
+        }
+        Value::Object(object)
+    }
+}
+
+fn evidence(evidence: &Evidence, threshold: &Threshold) -> Value {
+    json!({
+        "person": evidence.person.0, "track": evidence.track.0,
+        "similarity": evidence.similarity, "frames": evidence.frames, "of": evidence.of,
+        "threshold": threshold.similarity, "extrapolated": threshold.extrapolated,
+        "log_ratio": evidence.weight.map(|weight| weight.log_ratio),
+        "log_ratio_needed": evidence.weight.map(|weight| weight.needed),
+    })
+}
+
+/// One word for why a known person is refused.
+fn reason(why: &Refusal) -> &'static str {
+    match why {
+        Refusal::Lockdown => "lockdown",
+        Refusal::LockedOut { .. } => "locked out",
+        Refusal::Schedule(Admission::UnknownGroup) => "unknown group",
+        Refusal::Schedule(Admission::ClockUnsureRefused) => "clock",
+        Refusal::Schedule(_) => "hours",
+        Refusal::PassedAlready => "passed already",
+        Refusal::Stopped => "stopped",
+    }
+}
+
+fn of_note(note: &Note) -> Value {
+    match note {
+        Note::NotGranted { why, .. } | Note::NotOpenedByCommand(why) => {
+            json!({"reason": reason(why)})
+        }
+        Note::Mode(mode) => json!({"mode": match mode {
+            Mode::Normal => "normal",
+            Mode::Lockdown => "lockdown",
+            Mode::AlwaysOpen { by_schedule: false } => "always open",
+            Mode::AlwaysOpen { by_schedule: true } => "open hours",
+        }}),
+        Note::Alarm(alarm) | Note::AlarmEnded(alarm) => json!({"alarm": match alarm {
+            Alarm::HeldTooLong => "held open",
+            Alarm::Forced => "forced",
+        }}),
+        Note::LockedOut(lasts) => json!({"for_s": lasts.as_secs()}),
+        Note::Granted { .. }
+        | Note::Duress { .. }
+        | Note::Exit
+        | Note::OpenedByCommand
+        | Note::Unlocked
+        | Note::Locked
+        | Note::Released
+        | Note::NoAnswer
+        | Note::RelayBack
+        | Note::Passed { .. }
+        | Note::LockoutEnded => json!({}),
+    }
+}
+
+fn of_enrolment(note: &at_door::Note) -> Value {
+    let failure = match note {
+        at_door::Note::Begun(_) => return json!({"step": "awaiting administrator"}),
+        at_door::Note::First(_) => return json!({"step": "awaiting first person"}),
+        at_door::Note::NotReset(_) => return json!({"reason": "no administrator, not reset"}),
+        at_door::Note::Administrator(_) => return json!({"step": "awaiting newcomer"}),
+        at_door::Note::LookAlike(like) => {
+            return json!({"step": "look-alike", "similarity": like.similarity});
+        }
+        at_door::Note::Failed(failure) => failure,
+    };
+    match failure {
+        Failure::Cancelled => json!({"reason": "cancelled"}),
+        Failure::NoAdministrator => json!({"reason": "no administrator"}),
+        Failure::NoViews(hindrance) => {
+            json!({"reason": "too few views", "advice": hindrance.advice()})
+        }
+        Failure::AlreadyEnrolled(like) => {
+            json!({"reason": "already enrolled", "similarity": like.similarity})
+        }
+        Failure::NotKept => json!({"reason": "not written"}),
+        Failure::ModelsChanged => json!({"reason": "models changed"}),
+    }
+}
