@@ -344,19 +344,19 @@ impl Doorkeeper {
                 self.input(now, Input::RelayBack)
             }
             Told::Drifted { on } => {
-                let was = if on { "off" } else { "on" };
+                let (was, should) = if on { ("off", "on") } else { ("on", "off") };
                 vec![Event::RelayFailed(format!(
-                    "found {was}, which it was not told; told again; does something else switch it?"
+                    "was {was} but should be {should}; set again; does something else switch it?"
                 ))]
             }
             Told::Abandoned => {
-                let reason = "switched off, for it heard nothing of the service for too long";
+                let reason = "switched off: the service gave no sign of life for too long";
                 let mut events = vec![Event::RelayFailed(reason.to_owned())];
                 events.extend(self.input(now, Input::RelayBack));
                 events
             }
             Told::Expired => {
-                let reason = "locked by itself, for the service did not say so in time";
+                let reason = "locked at its maximum on-time: the service did not order it in time";
                 let mut events = vec![Event::RelayFailed(reason.to_owned())];
                 events.extend(self.input(now, Input::RelayBack));
                 events

@@ -13,9 +13,9 @@ SERIAL = f"serial:/dev/facelatch/relay?protocol=modbus&channel=1&flash={FLASH}s"
 
 # Log lines that show a scene when to act. Assertions do not depend on them.
 READY = r"\d+ people, \d+ templates"
-STRANGER = r"refused: nobody"
-ADMINISTRATOR_AWAITED = r"enrolling: an administrator is waited for"
-FIRST_AWAITED = r"enrolling: the first person is waited for"
+STRANGER = r"refused: (nobody is enrolled|unknown person)"
+ADMINISTRATOR_AWAITED = r"enrolling: waiting for an administrator"
+FIRST_AWAITED = r"enrolling: waiting for the first person"
 NEWCOMER_AWAITED = r"enrolling: allowed by"
 ENROLLED = r"enrolled: "
 LOCKED_DOWN = r"refused: .*, lockdown"

@@ -28,6 +28,9 @@ impl Event {
             }
             Self::NotGranted { name, evidence: seen, threshold, why } => {
                 add(json!({"reason": reason(why), "name": name}));
+                if let Refusal::LockedOut { left } = why {
+                    add(json!({"left_s": left.as_secs_f64().round() as u64}));
+                }
                 add(evidence(seen, threshold));
             }
             Self::Stranger { track, similarity, frames, threshold } => add(json!({

@@ -24,20 +24,25 @@ impl fmt::Display for Event {
                 Ok(())
             }
             Self::NotGranted { name, evidence, threshold, why } => {
-                write!(f, "refused: {name}, {}, though {}", Because(why), Why(evidence, threshold))
+                write!(
+                    f,
+                    "refused: {name}, {}; recognized with {}",
+                    Because(why),
+                    Why(evidence, threshold)
+                )
             }
             Self::Stranger { track, similarity, frames, .. } if *similarity <= -1.0 => {
                 write!(f, "refused: nobody is enrolled, in {frames} frames, track {}", track.0)
             }
             Self::Stranger { track, similarity, frames, threshold } => write!(
                 f,
-                "refused: nobody known, similarity {similarity:.3} < {:.3}{}, in {frames} frames, track {}",
+                "refused: unknown person, similarity {similarity:.3} < {:.3}{}, in {frames} frames, track {}",
                 threshold.similarity,
                 how(threshold),
                 track.0,
             ),
             Self::TwoFaces { faces } => write!(f, "refused: {faces} faces; one at a time"),
-            Self::Poor(aspect) => write!(f, "cannot tell: {}", aspect.advice()),
+            Self::Poor(aspect) => write!(f, "advice: {}", aspect.advice()),
             Self::NotLive { track, verdict, enforced } => write!(
                 f,
                 "{}: does not look live, score {:.2} ({}), in {} frames, track {}",
@@ -51,13 +56,9 @@ impl fmt::Display for Event {
                 write!(f, "challenge: {action}, track {}", track.0)
             }
             Self::Stale { age } => {
-                write!(
-                    f,
-                    "not used: a frame of {:.1} s ago; the board is too busy",
-                    age.as_secs_f32()
-                )
+                write!(f, "frame dropped: {:.1} s old; the board is too busy", age.as_secs_f32())
             }
-            Self::Duress { name } => write!(f, "duress: {name}; a silent alarm"),
+            Self::Duress { name } => write!(f, "duress: {name}, silent alarm"),
             Self::Passed { name, role } => write!(f, "passed: {name}, {}", way(*role)),
             Self::Unlocked => write!(f, "door unlocked"),
             Self::Locked => write!(f, "door locked"),
@@ -67,17 +68,17 @@ impl fmt::Display for Event {
             Self::LineAway { name, reason } => write!(f, "{name} away: {reason}"),
             Self::LineBack { name } => write!(f, "{name} back"),
             Self::Door(note) => Told(note).fmt(f),
-            Self::Clock(TrustNote::Trusted) => write!(f, "clock: trusted from now on"),
+            Self::Clock(TrustNote::Trusted) => write!(f, "clock: trusted"),
             Self::Clock(TrustNote::NotSynchronized) => {
-                write!(f, "clock: no longer synchronized; schedules fall to their rules")
+                write!(f, "clock: no longer synchronized; groups now follow clock_unsure")
             }
             Self::Clock(TrustNote::Jumped(by)) => write!(
                 f,
-                "clock: jumped by {by} s; not trusted for a while, schedules fall to their rules"
+                "clock: jumped by {by} s; not trusted for a while, groups now follow clock_unsure"
             ),
             Self::Enroll { note, name } => enrolling(f, note, name.as_deref().unwrap_or("nobody")),
             Self::Enrolled { name } => {
-                write!(f, "enrolled: {name}; give them their name with facelatch people rename")
+                write!(f, "enrolled: {name}; enter the real name with facelatch people rename")
             }
             Self::NotKept(reason) => write!(f, "not enrolled: {reason}"),
         }
@@ -137,21 +138,23 @@ impl fmt::Display for Told<'_> {
             Note::NotGranted { person, why } => {
                 write!(f, "refused: person {}, {}", person.0, Because(why))
             }
-            Note::Duress { person } => write!(f, "duress: person {}; a silent alarm", person.0),
+            Note::Duress { person } => write!(f, "duress: person {}, silent alarm", person.0),
             Note::Exit => write!(f, "request to exit"),
             Note::OpenedByCommand => write!(f, "opened by command"),
             Note::NotOpenedByCommand(why) => {
                 write!(f, "not opened by command: {}; end that first", Because(why))
             }
             Note::Mode(Mode::Normal) => write!(f, "mode: normal"),
-            Note::Mode(Mode::Lockdown) => write!(f, "mode: lockdown, nobody comes in"),
+            Note::Mode(Mode::Lockdown) => write!(f, "mode: lockdown, nobody is admitted"),
             Note::Mode(Mode::AlwaysOpen { by_schedule: false }) => write!(f, "mode: always open"),
             Note::Mode(Mode::AlwaysOpen { by_schedule: true }) => write!(f, "mode: open hours"),
             Note::Unlocked => write!(f, "door unlocked"),
             Note::Locked => write!(f, "door locked"),
-            Note::Released => write!(f, "relay off for good: a fail-safe lock is open"),
-            Note::NoAnswer => write!(f, "relay silent: it has not said whether it opened"),
-            Note::RelayBack => write!(f, "relay back: told again what to do"),
+            Note::Released => {
+                write!(f, "relay de-energised for shutdown; a fail-safe lock is now open")
+            }
+            Note::NoAnswer => write!(f, "relay silent: no answer to the order to open"),
+            Note::RelayBack => write!(f, "relay back: the current order was sent again"),
             Note::Passed { person, role } => {
                 write!(f, "passed: person {}, {}", person.0, way(*role))
             }
@@ -161,7 +164,7 @@ impl fmt::Display for Told<'_> {
             Note::AlarmEnded(Alarm::Forced) => write!(f, "alarm ended: forced"),
             Note::LockedOut(lasts) => write!(
                 f,
-                "locked out: too many refused tries; nobody is let in for {:.0} s",
+                "locked out: too many refused attempts; nobody is admitted for {:.0} s",
                 lasts.as_secs_f32()
             ),
             Note::LockoutEnded => write!(f, "lockout ended"),
@@ -178,19 +181,19 @@ fn way(role: Role) -> &'static str {
 
 fn enrolling(f: &mut fmt::Formatter<'_>, note: &at_door::Note, name: &str) -> fmt::Result {
     match note {
-        at_door::Note::Begun(_) => write!(f, "enrolling: an administrator is waited for"),
-        at_door::Note::First(_) => write!(f, "enrolling: the first person is waited for"),
+        at_door::Note::Begun(_) => write!(f, "enrolling: waiting for an administrator"),
+        at_door::Note::First(_) => write!(f, "enrolling: waiting for the first person"),
         at_door::Note::NotReset(_) => write!(
             f,
-            "not enrolling: nobody is enrolled who could allow it; reset the device first, or \
-             use facelatch enroll"
+            "not enrolling: no administrator is enrolled who could allow it; reset the device \
+             first, or use facelatch enroll"
         ),
         at_door::Note::Administrator(_) => {
-            write!(f, "enrolling: allowed by {name}; the newcomer is waited for")
+            write!(f, "enrolling: allowed by {name}; waiting for the newcomer")
         }
         at_door::Note::LookAlike(like) => write!(
             f,
-            "enrolling: looks much like {name} (similarity {:.3}); more is asked of both",
+            "enrolling: looks like {name} (similarity {:.3}); the thresholds of both are raised",
             like.similarity
         ),
         at_door::Note::Failed(failure) => match failure {
@@ -204,9 +207,9 @@ fn enrolling(f: &mut fmt::Formatter<'_>, note: &at_door::Note, name: &str) -> fm
                 "not enrolled: this is {name}, who is already enrolled (similarity {:.3})",
                 like.similarity
             ),
-            Failure::NotKept => write!(f, "not enrolled: the gallery was not written"),
+            Failure::NotKept => write!(f, "not enrolled: the gallery could not be written"),
             Failure::ModelsChanged => {
-                write!(f, "not enrolled: other models came between; begin again")
+                write!(f, "not enrolled: the models were replaced meanwhile; start again")
             }
         },
     }
