@@ -737,7 +737,7 @@ fn a_shot_is_written_and_measured() {
     }
     for (out, camera, expected) in [
         ("shot.gif", "pipe:true", "must end in .jpg"),
-        (&*out, "pipe:echo hello", "no YUV4MPEG2 stream"),
+        (&*out, "pipe:echo hello", "not a YUV4MPEG2 stream"),
         (&*out, "images:/no/such/folder", "/no/such/folder"),
         (&*out, "v4l:video0", "names no device"),
         (&*out, "v4l:/dev/no-such-video", "no-such-video"),

@@ -5,7 +5,7 @@ use facelatch::access::door;
 use facelatch::service::control::{
     AskError, Command, Control, ControlError, MAX_REQUEST, Order, Request, ask,
 };
-use facelatch::service::status::Snapshot;
+use facelatch::service::status::Status;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -25,7 +25,7 @@ const LONG: Duration = Duration::from_secs(60);
 struct Service {
     folder: TempDir,
     path: PathBuf,
-    snapshot: Arc<Mutex<Snapshot>>,
+    snapshot: Arc<Mutex<Status>>,
     orders: Receiver<Order>,
     control: Control,
 }
@@ -44,7 +44,7 @@ fn service() -> Service {
 fn service_that_waits(patience: Duration) -> Service {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("run/control.sock");
-    let snapshot = Arc::new(Mutex::new(Snapshot::default()));
+    let snapshot = Arc::new(Mutex::new(Status::default()));
     let (control, orders) =
         Control::listen_patiently(&path, Arc::clone(&snapshot), patience).expect("a socket");
     Service { folder, path, snapshot, orders, control }

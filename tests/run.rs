@@ -190,16 +190,16 @@ fn orders_reloads_and_systemd_are_served_while_the_door_is_watched() {
     // An invalid configuration changes nothing, nor does a change that needs a restart.
     door.configure("[door]\nopen_fro = \"40s\"\n");
     service.signal("HUP");
-    service.says("did you mean door.open_for?; going on with the one used so far");
+    service.says("did you mean door.open_for?; keeping the one in use");
     door.hears_of_reading();
     door.configure("[door]\nlock = \"fail-safe\"\n");
     service.signal("HUP");
-    service.says("door.lock is another, which takes a restart");
+    service.says("door.lock has changed, which needs a restart");
     door.hears_of_reading();
     // A valid one is applied, and lockdown stays.
     door.configure("[door]\nopen_for = \"1s\"\n");
     service.signal("HUP");
-    service.says("configuration: read anew");
+    service.says("configuration: reloaded");
     door.hears_of_reading();
     assert_eq!(door.status()["service"]["door"]["mode"], "lockdown");
     assert!(door.order("normal").status.success());

@@ -8,8 +8,9 @@ use facelatch::config::{Config, LivenessConfig};
 use facelatch::hardware::camera::live::LiveCamera;
 use facelatch::hardware::relay::Relay;
 use facelatch::models::{ModelId, Models};
-use facelatch::service::pipeline::{Change, Doorkeeper, Hand, ModelSet};
-use facelatch::service::run::{Moment, Plan, RunError, Summary, run};
+use facelatch::service::models::ModelSet;
+use facelatch::service::pipeline::{Change, Pipeline, RelayHandle};
+use facelatch::service::run::{BetweenFrames, RunError, RunOptions, Summary, run};
 use facelatch::vision::picture;
 use facelatch::vision::recognizer::Recognizer;
 use serialport::{SerialPort, TTYPort};
@@ -22,11 +23,11 @@ use std::time::{Duration, Instant};
 const ASTRONAUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
 
 /// A doorkeeper with the astronaut in its gallery, and this relay.
-fn keeper(relay: &str) -> Doorkeeper {
+fn pipeline(relay: &str) -> Pipeline {
     keeper_of(relay, &Config::default())
 }
 
-fn keeper_of(relay: &str, config: &Config) -> Doorkeeper {
+fn keeper_of(relay: &str, config: &Config) -> Pipeline {
     let models = Models::built_in().expect("the built-in models");
     let mut recognizer = Recognizer::new(&models, config.detector()).expect("a recognizer");
     let portrait = picture::read(Path::new(ASTRONAUT)).expect("a portrait");
@@ -39,7 +40,7 @@ fn keeper_of(relay: &str, config: &Config) -> Doorkeeper {
     let relay = Relay::open(relay).expect("a relay");
     let calibration = models.calibration().expect("thresholds");
     let models = ModelSet { recognizer, liveness: None, calibration, gallery };
-    Doorkeeper::new(models, config, Hand::Direct(relay), Duration::ZERO).0
+    Pipeline::new(models, config, RelayHandle::Direct(relay), Duration::ZERO).0
 }
 
 /// A recording that repeats one portrait, ten frames per second.
@@ -50,15 +51,15 @@ fn camera() -> LiveCamera {
 
 /// Runs the door for `max_frames` frames; `between` runs between two frames.
 fn pass(
-    keeper: &mut Doorkeeper,
+    pipeline: &mut Pipeline,
     max_frames: usize,
     told: impl FnMut(Duration, &Event),
-    between: impl FnMut(&mut Doorkeeper, &Moment<'_>) -> Vec<Event>,
+    between: impl FnMut(&mut Pipeline, &BetweenFrames<'_>) -> Vec<Event>,
 ) -> Result<Summary, RunError> {
     let stop = AtomicBool::new(false);
-    let plan =
-        Plan { started: Instant::now(), max_frames, stop: &stop, distinct: true, gate: None };
-    run(keeper, camera(), plan, told, between)
+    let options =
+        RunOptions { started: Instant::now(), max_frames, stop: &stop, distinct: true, gate: None };
+    run(pipeline, camera(), options, told, between)
 }
 
 fn board() -> (TTYPort, String) {
@@ -71,12 +72,12 @@ fn board() -> (TTYPort, String) {
 #[test]
 fn a_panic_while_the_door_is_open_locks_it() {
     let (mut board, relay) = board();
-    let mut keeper = keeper(&relay);
+    let mut pipeline = pipeline(&relay);
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let told = |_: Duration, event: &Event| {
             assert_ne!(event, &Event::Unlocked, "the reader of this event breaks down");
         };
-        pass(&mut keeper, 100, told, |_, _| vec![])
+        pass(&mut pipeline, 100, told, |_, _| vec![])
     }));
     assert!(ended.is_err());
     let mut sent = [0; 12];
@@ -87,10 +88,10 @@ fn a_panic_while_the_door_is_open_locks_it() {
 
 #[test]
 fn a_relay_that_does_not_answer_is_told_and_asked_again() {
-    let mut keeper = keeper("serial:/dev/no-such-port");
+    let mut pipeline = pipeline("serial:/dev/no-such-port");
     let mut events = vec![];
     let told = |_: Duration, event: &Event| events.push(event.clone());
-    let error = pass(&mut keeper, 40, told, |_, _| vec![]).expect_err("no relay");
+    let error = pass(&mut pipeline, 40, told, |_, _| vec![]).expect_err("no relay");
     assert!(error.to_string().contains("could not be released"), "{error}");
     assert!(error.to_string().contains("/dev/no-such-port"), "{error}");
     assert!(!events.contains(&Event::Unlocked));
@@ -100,7 +101,7 @@ fn a_relay_that_does_not_answer_is_told_and_asked_again() {
 
 #[test]
 fn a_gallery_that_changes_takes_its_evidence_with_it() {
-    let mut keeper = keeper("log:");
+    let mut pipeline = pipeline("log:");
     let mut looks = 0;
     let mut granted = vec![];
     let told = |at: Duration, event: &Event| {
@@ -109,15 +110,15 @@ fn a_gallery_that_changes_takes_its_evidence_with_it() {
         }
     };
     // Everybody is removed before the third frame, which would open the door.
-    let between = |keeper: &mut Doorkeeper, _: &Moment<'_>| {
+    let between = |pipeline: &mut Pipeline, _: &BetweenFrames<'_>| {
         looks += 1;
         if looks == 3 {
             let nobody = Gallery::new(ModelId::new("none"), 128);
-            return keeper.change(Duration::ZERO, Change::Gallery(nobody));
+            return pipeline.change(Duration::ZERO, Change::Gallery(nobody));
         }
         vec![]
     };
-    let summary = pass(&mut keeper, 20, told, between).expect("a run");
+    let summary = pass(&mut pipeline, 20, told, between).expect("a run");
     assert_eq!((summary.frames, summary.granted), (20, 0));
     assert_eq!(granted, []);
 }
@@ -125,10 +126,10 @@ fn a_gallery_that_changes_takes_its_evidence_with_it() {
 /// Runs the portrait past a door whose liveness threshold no face can reach.
 fn with_liveness(mode: Mode) -> (usize, Vec<Event>) {
     let liveness = LivenessConfig { mode, threshold: 1.1, ..LivenessConfig::default() };
-    let mut keeper = keeper_of("log:", &Config { liveness, ..Config::default() });
+    let mut pipeline = keeper_of("log:", &Config { liveness, ..Config::default() });
     let mut events = vec![];
     let told = |_: Duration, event: &Event| events.push(event.clone());
-    let summary = pass(&mut keeper, 20, told, |_, _| vec![]).expect("a run");
+    let summary = pass(&mut pipeline, 20, told, |_, _| vec![]).expect("a run");
     (summary.granted, events)
 }
 

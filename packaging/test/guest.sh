@@ -106,7 +106,7 @@ CONFIGURATION
     echo "    memory: $(($(property MemoryCurrent) / 1048576)) MiB"
     if grep -q NOTIFY_SOCKET /usr/bin/facelatch; then
         is "it is told to read its configuration anew" systemctl reload facelatch.service
-        is "it does" within 120 told "configuration: read anew"
+        is "it does" within 120 told "configuration: reloaded"
         equal "and goes on" "$(property MainPID)" "$process"
     fi
     chown root:root $gallery

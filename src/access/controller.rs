@@ -2,20 +2,20 @@
 //! camera, networks, devices or clock: the service passes inputs in and carries outputs
 //! out, so that the same scenes run at a door and in a simulator.
 
+use crate::access::Settings;
 use crate::access::decide::{
     DecideSettings, Decider, Decision, Evidence, Look, Observation, SAME_VIEW, Seen,
 };
-use crate::access::door::{self, Command, Door, Note, Order, Role, State};
+use crate::access::door::{self, Door, Order, State};
 use crate::access::enroll::Shot;
-use crate::access::enroll::at_door::{self, ByButton, Failure, Like, Newcomer};
+use crate::access::enroll::at_door::{self, DoorEnrolment, Failure, Like, Newcomer};
 use crate::access::event::Event;
-use crate::access::gallery::{Gallery, PersonId};
+use crate::access::gallery::{Candidate, Gallery, PersonId, Probe};
 use crate::access::gesture::{Button, Side};
-use crate::access::liveness::challenge::Action;
+use crate::access::liveness::challenge;
 use crate::access::liveness::{LivenessAdmission, LivenessGuard};
-use crate::access::schedule::{Clock, Reading, Schedule, WallClock};
+use crate::access::schedule::{Clock, Reading, WallClock};
 use crate::access::signal::Signal;
-use crate::config::{Config, DuressGesture};
 use crate::models::ScoreCalibration;
 use crate::models::threshold::Threshold;
 use crate::vision::embed::Template;
@@ -44,8 +44,8 @@ pub struct FaceSeen<'a> {
     pub turn: Turn,
     /// Sample for the liveness check; `None` if liveness is not checked.
     pub sample: Option<Sample>,
-    /// `None` if the view is too poor to compare.
-    pub template: Option<&'a Template>,
+    /// The template and its search; `None` for a view that is too poor to compare.
+    pub probe: Option<Probe<'a>>,
 }
 
 /// What happened.
@@ -65,38 +65,12 @@ pub enum Input<'a> {
         /// Down.
         pressed: bool,
     },
-    /// A request to exit.
-    Exit,
-    /// The contact: the door was opened.
-    Opened,
-    /// The contact: the door was closed.
-    Closed,
-    /// An order.
-    Command(Command),
-    /// Somebody passed at another door.
-    Passed {
-        /// The person who passed.
-        person: PersonId,
-        /// Into the area or out of it.
-        role: Role,
-        /// Age of the passage.
-        ago: Duration,
-    },
+    /// An input of the door.
+    Door(door::Input),
     /// Somebody with the device in hand has reset it.
     LocalReset,
     /// What the wall clock shows.
     Clock(Reading),
-    /// The relay has answered.
-    Answer {
-        /// [`Order::number`] of that order.
-        order: u32,
-        /// Whether the relay carried it out.
-        taken: bool,
-    },
-    /// The relay is unreachable.
-    RelayAway,
-    /// The relay is reachable again.
-    RelayBack,
     /// Another model makes templates from now on.
     ModelsChanged,
     /// A newcomer was written to the gallery, or could not be.
@@ -108,8 +82,6 @@ pub enum Input<'a> {
     },
     /// Nothing but time.
     Tick,
-    /// The service ends.
-    Stop,
 }
 
 /// What the service must do after a step.
@@ -135,19 +107,15 @@ pub struct Controller {
     calibration: ScoreCalibration,
     /// Whether frames come from a live camera.
     live: bool,
-    false_accept_rate: f64,
-    /// A frame older than this shows nobody who stands there now.
-    frame_expires: Duration,
-    duress: DuressGesture,
+    settings: Settings,
     gallery: Gallery,
     threshold: Threshold,
-    schedule: Schedule,
     wall: WallClock,
     open_hours: bool,
     decider: Decider,
     liveness: LivenessGuard,
     door: Door,
-    enrolment: ByButton,
+    enrolment: DoorEnrolment,
     inside: Button,
     outside: Button,
     /// Track of the grant that the relay has not answered yet.
@@ -163,27 +131,24 @@ impl Controller {
     /// must be unpredictable.
     pub fn new(
         calibration: ScoreCalibration,
-        config: &Config,
+        settings: Settings,
         gallery: Gallery,
         chance: u64,
         now: Duration,
     ) -> (Self, Output) {
-        let (door, actions) = Door::new(now, config.door());
-        let false_accept_rate = config.recognition.false_accept_rate;
+        let (door, actions) = Door::new(now, settings.door.clone());
+        let (rate, templates) = (settings.false_accept_rate, gallery.templates());
         let mut controller = Self {
-            threshold: calibration.thresholds.for_attempt(false_accept_rate, gallery.templates()),
-            enrolment: ByButton::new(config.enroll_by_button(&calibration.thresholds)),
+            threshold: calibration.thresholds.for_attempt(rate, templates),
+            enrolment: DoorEnrolment::new(settings.enroll.calibrated(&calibration.thresholds)),
             calibration,
             live: false,
-            false_accept_rate,
-            frame_expires: config.recognition.evidence_expires,
-            duress: config.door.duress,
+            decider: Decider::new(settings.decide.clone()),
+            liveness: LivenessGuard::new(settings.liveness.clone(), chance),
+            settings,
             gallery,
-            schedule: config.schedule(),
             wall: WallClock::default(),
             open_hours: false,
-            decider: Decider::new(config.decide()),
-            liveness: LivenessGuard::new(config.liveness(chance)),
             door,
             inside: Button::default(),
             outside: Button::default(),
@@ -196,17 +161,17 @@ impl Controller {
         (controller, Output { relay: actions.relay, ..Output::default() })
     }
 
-    /// Frames come from a live camera, whose views differ at least by noise; recorded ones
-    /// may well be the same.
-    pub fn watches_live(&mut self, config: &Config) {
+    /// Frames come from a live camera, where two views differ at least by noise. Recorded
+    /// frames may repeat.
+    pub fn watches_live(&mut self) {
         self.live = true;
-        self.set_decider(config);
+        self.set_decider();
     }
 
-    fn set_decider(&mut self, config: &Config) {
-        let distinct = self.live && config.recognition.distinct_views;
+    fn set_decider(&mut self) {
+        let distinct = self.live && self.settings.distinct_views;
         let same_view = if distinct { SAME_VIEW } else { f32::INFINITY };
-        self.decider = Decider::new(DecideSettings { same_view, ..config.decide() });
+        self.decider = Decider::new(DecideSettings { same_view, ..self.settings.decide.clone() });
         self.weigh();
     }
 
@@ -214,18 +179,28 @@ impl Controller {
     /// false accept rate. Drops all evidence.
     fn weigh(&mut self) {
         let templates = self.gallery.templates();
-        self.threshold = self.calibration.thresholds.for_attempt(self.false_accept_rate, templates);
-        let weighing = self.calibration.likelihood.as_ref().map(|likelihood| {
-            likelihood.weighing(self.threshold, self.false_accept_rate, templates)
-        });
+        let rate = self.settings.false_accept_rate;
+        self.threshold = self.calibration.thresholds.for_attempt(rate, templates);
+        let likelihood = self.calibration.likelihood.as_ref();
+        let weighing =
+            likelihood.map(|likelihood| likelihood.weighing(self.threshold, rate, templates));
         self.decider.weigh(weighing);
     }
 
-    /// Whether the liveness networks should check the face of this track and template: the
+    /// Searches the gallery for a template: once per view and frame.
+    pub fn probe<'t>(&self, template: &'t Template) -> Probe<'t> {
+        let best = self.gallery.best(template).map(|best| Candidate {
+            person: best.id,
+            similarity: best.similarity,
+            reaches: best.reaches(self.threshold),
+        });
+        Probe { template, best }
+    }
+
+    /// Whether the liveness networks should check the face of this track and probe: the
     /// person is known, and the networks have no recent result for the track.
-    pub fn asks_network(&self, captured: Duration, track: TrackId, template: &Template) -> bool {
-        self.liveness.network_due(captured, track)
-            && self.gallery.best(template).is_some_and(|best| best.reaches(self.threshold))
+    pub fn asks_network(&self, captured: Duration, track: TrackId, probe: &Probe<'_>) -> bool {
+        probe.best.is_some_and(|best| best.reaches) && self.liveness.network_due(captured, track)
     }
 
     /// Whether a track is decided and no enrolment is under way.
@@ -249,13 +224,13 @@ impl Controller {
     }
 
     /// The enrolment.
-    pub fn enrolment(&self) -> &ByButton {
+    pub fn enrolment(&self) -> &DoorEnrolment {
         &self.enrolment
     }
 
     /// Whether the wall clock is of any use here.
     pub fn needs_clock(&self) -> bool {
-        self.schedule.needs_clock()
+        self.settings.schedule.needs_clock()
     }
 
     /// Whether the wall clock is known to be right.
@@ -278,15 +253,13 @@ impl Controller {
 
     /// Another configuration from now on. The door stays as it is, lockdown, refused
     /// tries and who has passed included; evidence gathered before is forgotten.
-    pub fn reconfigure(&mut self, config: &Config) {
-        self.false_accept_rate = config.recognition.false_accept_rate;
-        self.frame_expires = config.recognition.evidence_expires;
-        self.duress = config.door.duress;
-        self.schedule = config.schedule();
-        self.set_decider(config);
-        self.liveness.set_settings(config.liveness(0));
-        self.door.set_settings(config.door());
-        self.enrolment.set_settings(config.enroll_by_button(&self.calibration.thresholds));
+    pub fn reconfigure(&mut self, settings: Settings) {
+        self.settings = settings;
+        self.set_decider();
+        self.liveness.set_settings(self.settings.liveness.clone());
+        self.door.set_settings(self.settings.door.clone());
+        let enroll = self.settings.enroll.calibrated(&self.calibration.thresholds);
+        self.enrolment.set_settings(enroll);
     }
 
     /// Takes one input at a time on a clock that does not run backwards.
@@ -306,37 +279,23 @@ impl Controller {
                     self.gesture(now, side, gesture, &mut output);
                 }
             }
-            Input::Exit => self.at_door(now, door::Event::Exit, None, &mut output),
-            Input::Opened => self.at_door(now, door::Event::Opened, None, &mut output),
-            Input::Closed => self.at_door(now, door::Event::Closed, None, &mut output),
-            Input::Command(command) => {
-                self.at_door(now, door::Event::Command(command), None, &mut output);
-            }
-            Input::Passed { person, role, ago } => {
-                self.at_door(now, door::Event::Passed { person, role, ago }, None, &mut output);
-            }
-            Input::LocalReset => self.enroll(now, at_door::Event::LocalReset, &mut output),
+            Input::Door(input) => self.at_door(now, input, None, &mut output),
+            Input::LocalReset => self.enroll(now, at_door::Input::LocalReset, &mut output),
             Input::Clock(reading) => {
                 let note = self.wall.step(now, reading);
                 output.events.extend(note.map(Event::Clock));
                 self.open_hours(now, &mut output);
             }
-            Input::Answer { order, taken } => {
-                self.at_door(now, door::Event::Answer { order, taken }, None, &mut output);
-            }
-            Input::RelayAway => self.at_door(now, door::Event::RelayAway, None, &mut output),
-            Input::RelayBack => self.at_door(now, door::Event::RelayBack, None, &mut output),
-            Input::ModelsChanged => self.enroll(now, at_door::Event::ModelsChanged, &mut output),
+            Input::ModelsChanged => self.enroll(now, at_door::Input::ModelsChanged, &mut output),
             Input::Kept { number, done: Ok(name) } => {
                 output.events.push(Event::Enrolled { name });
-                self.enroll(now, at_door::Event::Kept { number }, &mut output);
+                self.enroll(now, at_door::Input::Kept { number }, &mut output);
             }
             Input::Kept { number, done: Err(reason) } => {
                 output.events.push(Event::NotKept(reason));
-                self.enroll(now, at_door::Event::NotKept { number }, &mut output);
+                self.enroll(now, at_door::Input::NotKept { number }, &mut output);
             }
             Input::Tick => {}
-            Input::Stop => self.at_door(now, door::Event::Stop, None, &mut output),
         }
         if self.enrolment.busy() != busy {
             // Evidence from before does not count for the new purpose.
@@ -347,7 +306,7 @@ impl Controller {
 
     /// What time alone brings about.
     fn elapse(&mut self, now: Duration, output: &mut Output) {
-        self.at_door(now, door::Event::Tick, None, output);
+        self.at_door(now, door::Input::Tick, None, output);
         for side in [Side::Inside, Side::Outside] {
             let button = match side {
                 Side::Inside => &mut self.inside,
@@ -357,7 +316,7 @@ impl Controller {
                 self.gesture(now, side, gesture, output);
             }
         }
-        self.enroll(now, at_door::Event::Tick, output);
+        self.enroll(now, at_door::Input::Tick, output);
         self.open_hours(now, output);
     }
 
@@ -366,10 +325,10 @@ impl Controller {
     }
 
     fn open_hours(&mut self, now: Duration, output: &mut Output) {
-        let open = self.schedule.open_now(self.clock(now));
+        let open = self.settings.schedule.open_now(self.clock(now));
         if open != self.open_hours {
             self.open_hours = open;
-            self.at_door(now, door::Event::OpenHours(open), None, output);
+            self.at_door(now, door::Input::OpenHours(open), None, output);
         }
     }
 
@@ -381,12 +340,12 @@ impl Controller {
         output: &mut Output,
     ) {
         use crate::access::gesture::Gesture;
-        if self.duress.is(gesture) {
-            self.at_door(now, door::Event::Duress, None, output);
+        if self.settings.duress.is(gesture) {
+            self.at_door(now, door::Input::Duress, None, output);
         }
         let event = match gesture {
-            Gesture::Hold => at_door::Event::Hold { side, empty: self.gallery.people() == 0 },
-            Gesture::Presses(_) => at_door::Event::Press,
+            Gesture::Hold => at_door::Input::Hold { side, empty: self.gallery.people() == 0 },
+            Gesture::Presses(_) => at_door::Input::Press,
         };
         self.enroll(now, event, output);
     }
@@ -400,7 +359,7 @@ impl Controller {
     ) {
         let faces = &faces[..faces.len().min(MAX_TRACKS)];
         let age = now.saturating_sub(captured);
-        if age >= self.frame_expires {
+        if age >= self.settings.decide.evidence_expires {
             if self.stale.is_none_or(|told| now >= told + ADVICE_EVERY) {
                 self.stale = Some(now);
                 output.events.push(Event::Stale { age });
@@ -414,12 +373,12 @@ impl Controller {
             challenged(track, action, output);
         }
         if let at_door::State::Newcomer { .. } = self.enrolment.state() {
-            let (shot, like) = self.shot(faces);
-            self.enroll(now, at_door::Event::Frame { shot: &shot, like }, output);
+            let (shot, like) = Self::shot(faces);
+            self.enroll(now, at_door::Input::Frame { shot: &shot, like }, output);
             return;
         }
         let observations: heapless::Vec<Observation<'_>, MAX_TRACKS> =
-            faces.iter().map(|face| self.observed(face)).collect();
+            faces.iter().map(Self::observed).collect();
         let decisions = self.decider.result(now, captured, &observations);
         for decision in &decisions {
             self.decided(now, captured, decision, output);
@@ -429,31 +388,31 @@ impl Controller {
         }
     }
 
-    fn observed<'f>(&self, face: &FaceSeen<'f>) -> Observation<'f> {
+    fn observed<'f>(face: &FaceSeen<'f>) -> Observation<'f> {
         let track = face.track;
-        let Some(template) = face.template else {
+        let Some(Probe { template, best }) = face.probe else {
             return Observation { track, seen: Seen::Poor, look: None };
         };
-        let best = self.gallery.best(template);
-        let seen = match &best {
-            Some(best) if best.reaches(self.threshold) => Seen::Person(best.id, best.similarity),
-            best => Seen::Nobody(best.as_ref().map_or(-1.0, |best| best.similarity)),
+        let seen = match best {
+            Some(best) if best.reaches => Seen::Person(best.person, best.similarity),
+            best => Seen::Nobody(best.map_or(-1.0, |best| best.similarity)),
         };
-        let most_alike = best.map(|best| best.id);
+        let most_alike = best.map(|best| best.person);
         let look = Some(Look { template, quality: face.weakest.1, most_alike });
         Observation { track, seen, look }
     }
 
-    fn shot(&self, faces: &[FaceSeen<'_>]) -> (Shot, Option<Like>) {
+    fn shot(faces: &[FaceSeen<'_>]) -> (Shot, Option<Like>) {
         match faces {
             [] => (Shot::Empty, None),
             [face] => {
-                let best = face.template.and_then(|template| self.gallery.best(template));
-                let like = best.map(|best| Like { person: best.id, similarity: best.similarity });
+                let best = face.probe.and_then(|probe| probe.best);
+                let like =
+                    best.map(|Candidate { person, similarity, .. }| Like { person, similarity });
                 let shot = Shot::Face {
                     weakest: face.weakest_to_enroll,
                     turn: face.turn,
-                    template: face.template.cloned(),
+                    template: face.probe.map(|probe| probe.template.clone()),
                 };
                 (shot, like)
             }
@@ -483,7 +442,7 @@ impl Controller {
                 if !self.enrolment.busy() {
                     output.signals.push(Signal::Refused);
                 }
-                self.at_door(now, door::Event::Refused, None, output);
+                self.at_door(now, door::Input::Refused, None, output);
             }
             Decision::TwoFaces { faces } => {
                 output.events.push(Event::TwoFaces { faces });
@@ -512,11 +471,11 @@ impl Controller {
         if !allows && now < self.grants_from || self.not_live(now, captured, track, output) {
             self.decider.not_opened(track);
         } else if allows {
-            self.enroll(now, at_door::Event::Administrator(person), output);
+            self.enroll(now, at_door::Input::Administrator(person), output);
         } else {
             let group = self.gallery.traits(person).map_or("", |traits| traits.group.as_str());
-            let admission = self.schedule.admits(group, self.clock(now));
-            let event = door::Event::Known { person, admission };
+            let admission = self.settings.schedule.admits(group, self.clock(now));
+            let event = door::Input::Known { person, admission };
             self.at_door(now, event, Some(evidence), output);
             if matches!(self.door.state(), State::Granting { .. }) {
                 self.asked = Some(track);
@@ -549,7 +508,7 @@ impl Controller {
                 if let Some(verdict) = verdict {
                     output.events.push(refusal(verdict, true));
                     output.signals.push(Signal::Refused);
-                    self.at_door(now, door::Event::Refused, None, output);
+                    self.at_door(now, door::Input::Refused, None, output);
                 }
                 true
             }
@@ -558,7 +517,7 @@ impl Controller {
 
     /// What to tell somebody who stands alone and cannot be compared.
     fn advice(&mut self, now: Duration, faces: &[FaceSeen<'_>], output: &mut Output) {
-        let [FaceSeen { template: None, weakest: (aspect, score), .. }] = faces else { return };
+        let [FaceSeen { probe: None, weakest: (aspect, score), .. }] = faces else { return };
         if *score >= WORTH_COMPARING {
             // It could be compared, and its track is decided.
             return;
@@ -580,17 +539,17 @@ impl Controller {
     fn at_door(
         &mut self,
         now: Duration,
-        event: door::Event,
+        input: door::Input,
         evidence: Option<Evidence>,
         output: &mut Output,
     ) {
         let granting = matches!(self.door.state(), State::Granting { .. });
-        let actions = self.door.step(now, event);
+        let done = self.door.step(now, input);
         // A later order counts instead of an earlier one.
-        output.relay = actions.relay.or(output.relay);
-        for note in &actions.notes {
-            output.signals.extend(Signal::of_note(note));
-            output.events.push(self.told(*note, evidence));
+        output.relay = done.relay.or(output.relay);
+        for event in &done.events {
+            output.signals.extend(Signal::of_door(event));
+            output.events.push(self.from_door(*event, evidence));
         }
         if granting && !matches!(self.door.state(), State::Granting { .. }) {
             let track = self.asked.take();
@@ -603,56 +562,58 @@ impl Controller {
         }
     }
 
-    fn told(&self, note: Note, evidence: Option<Evidence>) -> Event {
+    fn from_door(&self, event: door::Event, evidence: Option<Evidence>) -> Event {
         let threshold = |person: PersonId| {
             let stricter = self.gallery.traits(person).map_or(0.0, |traits| traits.stricter);
             Threshold { similarity: self.threshold.similarity + stricter, ..self.threshold }
         };
-        match (note, evidence) {
-            (Note::Granted { person, admission, again }, Some(evidence)) => Event::Granted {
+        match (event, evidence) {
+            (door::Event::Granted { person, admission, again }, Some(evidence)) => Event::Granted {
                 name: self.name(person),
                 evidence,
                 threshold: threshold(person),
                 admission,
                 again,
             },
-            (Note::NotGranted { person, why }, Some(evidence)) => {
+            (door::Event::NotGranted { person, why }, Some(evidence)) => {
                 let (name, threshold) = (self.name(person), threshold(person));
                 Event::NotGranted { name, evidence, threshold, why }
             }
-            (Note::Duress { person }, _) => Event::Duress { name: self.name(person) },
-            (Note::Passed { person, role }, _) => Event::Passed { name: self.name(person), role },
-            (Note::Unlocked, _) => Event::Unlocked,
-            (Note::Locked, _) => Event::Locked,
-            (note, _) => Event::Door(note),
+            (door::Event::Duress { person }, _) => Event::Duress { name: self.name(person) },
+            (door::Event::Passed { person, role }, _) => {
+                Event::Passed { name: self.name(person), role }
+            }
+            (door::Event::Unlocked, _) => Event::Unlocked,
+            (door::Event::Locked, _) => Event::Locked,
+            (event, _) => Event::Door(event),
         }
     }
 
-    fn enroll(&mut self, now: Duration, event: at_door::Event<'_>, output: &mut Output) {
-        let actions = self.enrolment.step(now, event);
-        for note in actions.notes {
-            let person = match note {
-                at_door::Note::Administrator(person) => Some(person),
-                at_door::Note::LookAlike(like)
-                | at_door::Note::Failed(Failure::AlreadyEnrolled(like)) => Some(like.person),
-                at_door::Note::Begun(_)
-                | at_door::Note::First(_)
-                | at_door::Note::NotReset(_)
-                | at_door::Note::Failed(_) => None,
+    fn enroll(&mut self, now: Duration, input: at_door::Input<'_>, output: &mut Output) {
+        let done = self.enrolment.step(now, input);
+        for event in done.events {
+            let person = match event {
+                at_door::Event::Administrator(person) => Some(person),
+                at_door::Event::LookAlike(like)
+                | at_door::Event::Failed(Failure::AlreadyEnrolled(like)) => Some(like.person),
+                at_door::Event::Begun(_)
+                | at_door::Event::First(_)
+                | at_door::Event::NotReset(_)
+                | at_door::Event::Failed(_) => None,
             };
             output
                 .events
-                .push(Event::Enroll { note, name: person.map(|person| self.name(person)) });
+                .push(Event::Enroll { event, name: person.map(|person| self.name(person)) });
         }
-        output.signals.extend(actions.signal);
-        output.take |= actions.take;
-        output.discard |= actions.discard;
-        output.keep = actions.keep.or(output.keep);
+        output.signals.extend(done.signal);
+        output.take |= done.take;
+        output.discard |= done.discard;
+        output.keep = done.keep.or(output.keep);
     }
 }
 
 /// Reports and shows a step of a liveness challenge.
-fn challenged(track: TrackId, action: Action, output: &mut Output) {
+fn challenged(track: TrackId, action: challenge::Output, output: &mut Output) {
     output.events.push(Event::Challenge { track, action });
     output.signals.extend(Signal::of_challenge(action));
 }

@@ -68,6 +68,27 @@ pub struct Match<'g> {
     pub stricter: f32,
 }
 
+/// A template from the door with the result of its search in the gallery, which is done
+/// once per frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe<'t> {
+    /// The template.
+    pub template: &'t Template,
+    /// The most similar person; `None` if nobody is enrolled.
+    pub best: Option<Candidate>,
+}
+
+/// The person most similar to a probe.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// Number of the person.
+    pub person: PersonId,
+    /// Cosine similarity to the person's best template, -1..=1.
+    pub similarity: f32,
+    /// Whether the similarity reaches the person's threshold.
+    pub reaches: bool,
+}
+
 impl Match<'_> {
     /// Whether the similarity reaches the threshold plus [`Self::stricter`].
     pub fn reaches(&self, threshold: Threshold) -> bool {

@@ -10,6 +10,7 @@
 //!    +---------------------------------------------+
 //! ```
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A button held down for this time is a hold, not a press.
@@ -35,6 +36,30 @@ pub enum Gesture {
     Presses(u8),
     /// The button was held for 3 seconds; it may still be down.
     Hold,
+}
+
+/// Button gesture that reports duress.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DuressGesture {
+    /// No gesture reports duress.
+    #[default]
+    Off,
+    /// Two short presses.
+    Double,
+    /// Three short presses.
+    Triple,
+}
+
+impl DuressGesture {
+    /// Whether `gesture` is the configured one.
+    pub fn is(self, gesture: Gesture) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Double => gesture == Gesture::Presses(2),
+            Self::Triple => gesture == Gesture::Presses(3),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,4 +10,7 @@ pub mod gallery;
 pub mod gesture;
 pub mod liveness;
 pub mod schedule;
+mod settings;
 pub mod signal;
+
+pub use settings::{DoorEnrolmentSettings, Settings};

@@ -5,12 +5,12 @@ mod devices;
 mod service;
 
 use super::common_args::{CommonArgs, is_begun, service_socket};
-use super::watch::detector;
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use clap::Args;
 use facelatch::config::Config;
 use facelatch::service::control::{Request, ask};
+use facelatch::service::models::detector;
 use facelatch::storage::gallery::Store;
 use facelatch::vision::picture;
 use facelatch::vision::recognizer::Recognizer;

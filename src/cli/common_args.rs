@@ -4,13 +4,11 @@
 use super::model_args::ModelArgs;
 use anyhow::{Context, Result};
 use clap::Args;
-use facelatch::access::gallery::Gallery;
 use facelatch::config::{Config, ConfigError, SOCKET, SYSTEM_FOLDER};
 use facelatch::models::Models;
 use facelatch::nn::Precision;
-use facelatch::storage::gallery::{ReEmbedded, Store, copy_path};
+use facelatch::storage::gallery::copy_path;
 use facelatch::storage::models::ModelStore;
-use facelatch::vision::recognizer::Recognizer;
 use std::path::{Path, PathBuf};
 
 /// Path of the configuration installed by the package.
@@ -28,7 +26,7 @@ pub const RELAY: &str = "Relay: gpio:GPIO17, gpio:/dev/gpiochip0/17, serial:/dev
 pub const OF_CONFIGURATION: &str = " [default: from the configuration]";
 
 /// Arguments for configuration, models and gallery.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct CommonArgs {
     /// Configuration file [default: /etc/facelatch/facelatch.toml if it exists, else the
     /// default of every setting]
@@ -116,56 +114,9 @@ pub fn service_socket(given: Option<PathBuf>, config: &Config) -> PathBuf {
     given.unwrap_or_else(|| if wanted || !system.is_dir() { own } else { system.join(SOCKET) })
 }
 
-/// Warning about people who are no longer recognized after a change of models.
-pub const MUST_ENROLL_AGAIN: &str =
-    "all templates are of another model and no pictures are stored to re-embed; enroll again";
-
 /// Whether a gallery exists: the file, or the copy from which it can be restored.
 pub fn is_begun(file: &Path) -> bool {
     file.exists() || copy_path(file).exists()
-}
-
-/// Opens the gallery and logs a repair, if one was needed.
-pub fn open_store(file: &Path) -> Result<Store> {
-    let store = Store::open(file)?;
-    if let Some(repaired) = store.repaired() {
-        log::error!("{repaired}");
-    }
-    Ok(store)
-}
-
-/// Loads the gallery for these models. Templates of other models are re-embedded from
-/// their stored crops. With `keep` the new templates are saved, so that the service starts
-/// quickly the next time. Without it they stay in memory, so that reading a gallery with
-/// other models does not change it for the service. Templates without a crop are left out
-/// with a warning.
-pub fn load_gallery(
-    store: &mut Store,
-    models: &Models,
-    recognizer: &mut Recognizer,
-    keep: bool,
-) -> Result<Gallery> {
-    let id = models.recognizer_id()?;
-    let size = models.recognizer()?.embedding_size;
-    if keep {
-        let done = store.re_embed(&id, |crop| recognizer.embed(crop).ok())?;
-        let ReEmbedded { renewed, lost, .. } = done;
-        if renewed > 0 {
-            log::info!("{renewed} templates of another model re-embedded from stored pictures");
-        }
-        if !lost.is_empty() {
-            log::warn!("{}: {MUST_ENROLL_AGAIN}", lost.join(", "));
-        }
-    }
-    let loaded = store.load_embedding(&id, size, |crop| recognizer.embed(crop).ok())?;
-    if loaded.of_other_models > 0 {
-        log::warn!(
-            "{} templates are of another model and have no stored picture to re-embed; these \
-             people must be enrolled again (see facelatch people list)",
-            loaded.of_other_models
-        );
-    }
-    Ok(loaded.gallery)
 }
 
 #[cfg(test)]

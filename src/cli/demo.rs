@@ -10,7 +10,8 @@ use facelatch::config::Config;
 use facelatch::hardware::relay::Relay;
 use facelatch::models::Models;
 use facelatch::nn::Precision;
-use facelatch::service::pipeline::{Doorkeeper, Hand, ModelSet};
+use facelatch::service::models::ModelSet;
+use facelatch::service::pipeline::{Pipeline, RelayHandle};
 use facelatch::storage::gallery::{NewTemplate, Store};
 use facelatch::vision::picture;
 use facelatch::vision::recognizer::Recognizer;
@@ -46,7 +47,7 @@ pub struct Demo {
 
 /// State of the running demo.
 struct Stage {
-    keeper: Doorkeeper,
+    pipeline: Pipeline,
     now: Duration,
     save: Option<PathBuf>,
     visits: usize,
@@ -84,11 +85,11 @@ impl Demo {
             calibration: models.calibration()?,
             gallery: store.load(&model, size)?.gallery,
         };
-        let (keeper, _) =
-            Doorkeeper::new(set, &config, Hand::Direct(Relay::open("log:")?), Duration::ZERO);
+        let (pipeline, _) =
+            Pipeline::new(set, &config, RelayHandle::Direct(Relay::open("log:")?), Duration::ZERO);
         let save = self.save.clone();
         let mut stage =
-            Stage { keeper, now: Duration::ZERO, save, visits: 0, slowest: Duration::ZERO, stop };
+            Stage { pipeline, now: Duration::ZERO, save, visits: 0, slowest: Duration::ZERO, stop };
         writeln!(
             out,
             "{FAINT}models {} ready in {:.1?}{FAINT:#}",
@@ -102,7 +103,7 @@ impl Demo {
         right &= stage.visit(&mut out, &admiral, "walks up, another stranger", false)?;
 
         writeln!(out, "\n{TITLE}{name} is enrolled from a photo{TITLE:#}")?;
-        let mut views = stage.keeper.recognizer().look(astronaut.picture(), |_| true)?;
+        let mut views = stage.pipeline.recognizer().look(astronaut.picture(), |_| true)?;
         let view = views.pop().context("no face in the built-in photo")?;
         let Some(template) = view.template else { bail!("the built-in photo cannot be embedded") };
         let person = store.enroll(name, &[NewTemplate { template, crop: Some(view.crop) }])?;
@@ -112,8 +113,8 @@ impl Demo {
             person.templates,
             view.quality.score() * 100.0
         )?;
-        stage.keeper.set_gallery(store.load(&model, size)?.gallery);
-        let threshold = stage.keeper.threshold();
+        stage.pipeline.set_gallery(store.load(&model, size)?.gallery);
+        let threshold = stage.pipeline.threshold();
         writeln!(
             out,
             "  similarity needed for one false accept in {:.0} attempts: {:.3}",
@@ -126,7 +127,7 @@ impl Demo {
 
         writeln!(out, "\n{TITLE}{name} is removed{TITLE:#}")?;
         store.remove(name)?;
-        stage.keeper.set_gallery(store.load(&model, size)?.gallery);
+        stage.pipeline.set_gallery(store.load(&model, size)?.gallery);
         right &= stage.visit(&mut out, &astronaut, "comes back", false)?;
         right &= stage.visit(&mut out, &admiral, "comes back", false)?;
 
@@ -172,7 +173,7 @@ impl Stage {
                 save(folder, self.visits, number, part, &moment.frame)?;
             }
             let looked = Instant::now();
-            let events = self.keeper.frame(self.now, &moment.frame)?;
+            let events = self.pipeline.frame(self.now, &moment.frame)?;
             self.slowest = self.slowest.max(looked.elapsed());
             for event in &events {
                 granted |= matches!(event, Event::Granted { .. });
@@ -184,11 +185,11 @@ impl Stage {
         let left = self.now;
         while self.now < left + PAUSE {
             self.now += Duration::from_millis(100);
-            for event in self.keeper.tick(self.now) {
+            for event in self.pipeline.tick(self.now) {
                 print(out, self.now - began, &event)?;
             }
         }
-        Ok(granted == welcome && unlocked == welcome && self.keeper.locked())
+        Ok(granted == welcome && unlocked == welcome && self.pipeline.locked())
     }
 }
 

@@ -1,6 +1,6 @@
 //! `enroll`: adds a person, or templates of a person, to the gallery.
 
-use super::common_args::{CAMERA, CommonArgs, load_gallery, open_store};
+use super::common_args::{CAMERA, CommonArgs};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::access::enroll::{
@@ -10,6 +10,7 @@ use facelatch::access::gallery::Gallery;
 use facelatch::config::Config;
 use facelatch::hardware::camera::Camera;
 use facelatch::models::Models;
+use facelatch::service::files::{load_gallery, open_store};
 use facelatch::storage::gallery::NewTemplate;
 use facelatch::vision::detect::DetectorSettings;
 use facelatch::vision::embed::Template;

@@ -1,10 +1,11 @@
 //! `identify`: finds the people in pictures by the gallery.
 
-use super::common_args::{CommonArgs, is_begun, load_gallery, open_store};
+use super::common_args::{CommonArgs, is_begun};
 use super::image_args::{FaceLine, More, Pictures};
 use anyhow::Result;
 use clap::Args;
 use facelatch::access::gallery::Gallery;
+use facelatch::service::files::{load_gallery, open_store};
 use facelatch::vision::recognizer::Recognizer;
 use std::process::ExitCode;
 

@@ -14,22 +14,17 @@ mod identify;
 mod image_args;
 mod model_args;
 mod models;
-mod now;
 mod people;
 mod run;
 mod status;
 mod stdout;
-mod watch;
 
 use clap::{Parser, Subcommand};
 use env_logger::{Target, WriteStyle};
+use facelatch::service::LAST_WORDS;
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::Duration;
 use stdout::StdoutWriter;
-
-/// How long the end waits for somebody to read the log, on a machine that is busy.
-const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Opens a door for the people it knows.
 ///

@@ -10,7 +10,7 @@ use facelatch::storage::models::{BUILT_IN, ModelStore};
 use std::path::{Path, PathBuf};
 
 /// The model set to use: a folder, the installed set, or the built-in set.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct ModelArgs {
     /// Folder of models, or built-in [default: the installed set, else the built-in set]
     #[arg(long = "models", value_name = "DIR", global = true)]

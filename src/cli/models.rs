@@ -1,8 +1,9 @@
 //! `models`: manages the model sets on this device.
 
-use super::common_args::{CommonArgs, MUST_ENROLL_AGAIN};
+use super::common_args::CommonArgs;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use facelatch::service::files::MUST_ENROLL_AGAIN;
 use facelatch::storage::gallery::ReEmbedded;
 use facelatch::storage::models::self_test::Report;
 use facelatch::storage::models::{

@@ -1,9 +1,10 @@
 //! `people`: manages the people enrolled.
 
-use super::common_args::{CommonArgs, is_begun, open_store};
+use super::common_args::{CommonArgs, is_begun};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use facelatch::access::schedule::DEFAULT_GROUP;
+use facelatch::service::files::open_store;
 use facelatch::storage::gallery::{Export, Person, Store};
 use facelatch::vision::picture;
 use serde::Serialize;

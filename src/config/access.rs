@@ -2,16 +2,15 @@
 //! opening hours and enrolment.
 
 use super::fault::{Fault, seconds, within};
-use super::unit::{duration_text, rate, time};
+use super::unit::{rate, time};
+use crate::access::DoorEnrolmentSettings;
 use crate::access::door::{
     AntiPassback, DoorSettings, LockKind, LockoutSettings, PassbackSettings, Role,
 };
-use crate::access::enroll::at_door::ButtonSettings;
-use crate::access::enroll::{EnrollSettings, MAX_VIEWS, Poses, SAME_PERSON_RATE};
-use crate::access::gesture::Gesture;
+use crate::access::enroll::{MAX_VIEWS, Poses};
+use crate::access::gesture::DuressGesture;
 use crate::access::schedule::{ClockUnsure, Group, Holiday, Hours, Schedule, Span};
-use crate::models::threshold::ThresholdTable;
-use crate::service::neighbours;
+use crate::hardware::uri::duration_text;
 use crate::vision::pose::Pose;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,6 +20,8 @@ use std::time::Duration;
 /// Range of the unlocked time, seconds: a minute is enough for everybody, and a lock needs
 /// a moment to release.
 const OPEN_FOR: (f64, f64) = (0.2, 60.0);
+/// Doors of one area that learn of a passage here: each takes a thread of the service.
+const MOST_NEIGHBOURS: usize = 8;
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 24.0 * HOUR;
 const WEEK: f64 = 7.0 * DAY;
@@ -62,30 +63,6 @@ pub struct DoorConfig {
     pub open_hours: Vec<Span>,
     /// Open hours on the days of [`ScheduleConfig::holidays`], whatever the weekday.
     pub open_hours_on_holidays: Vec<Span>,
-}
-
-/// Button gesture that reports duress.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DuressGesture {
-    /// No gesture reports duress.
-    #[default]
-    Off,
-    /// Two short presses.
-    Double,
-    /// Three short presses.
-    Triple,
-}
-
-impl DuressGesture {
-    /// Whether `gesture` is the configured one.
-    pub fn is(self, gesture: Gesture) -> bool {
-        match self {
-            Self::Off => false,
-            Self::Double => gesture == Gesture::Presses(2),
-            Self::Triple => gesture == Gesture::Presses(3),
-        }
-    }
 }
 
 /// `[lockout]`: after too many refused tries nobody is let in by face for a while.
@@ -176,7 +153,7 @@ impl Default for DoorConfig {
             exit_for: door.exit_for,
             lock: door.lock,
             lock_when_closed: door.lock_when_closed,
-            held_open_after: door.held_after,
+            held_open_after: door.held_open_after,
             duress: DuressGesture::Off,
             duress_within: door.duress_within,
             role: door.passback.role,
@@ -191,8 +168,8 @@ impl Default for DoorConfig {
 
 impl Default for LockoutConfig {
     fn default() -> Self {
-        let LockoutSettings { tries, first, longest, forget } = LockoutSettings::default();
-        Self { tries, first, longest, forget_after: forget }
+        let LockoutSettings { tries, first, longest, forget_after } = LockoutSettings::default();
+        Self { tries, first, longest, forget_after }
     }
 }
 
@@ -222,11 +199,11 @@ impl super::Config {
         if door.anti_passback != AntiPassback::Off && door.role.is_none() {
             return Err(Fault::of("door.anti_passback", "needs door.role = \"in\" or \"out\""));
         }
-        if door.neighbours.len() > neighbours::MOST {
+        if door.neighbours.len() > MOST_NEIGHBOURS {
             let text = format!(
                 "has {} paths: expected {} at most",
                 door.neighbours.len(),
-                neighbours::MOST
+                MOST_NEIGHBOURS
             );
             return Err(Fault::of("door.neighbours", &text));
         }
@@ -281,13 +258,13 @@ impl super::Config {
             open_for: door.open_for,
             exit_for: door.exit_for,
             lock_when_closed: door.lock_when_closed,
-            held_after: door.held_open_after,
+            held_open_after: door.held_open_after,
             duress_within: door.duress_within,
             lockout: LockoutSettings {
                 tries: lockout.tries,
                 first: lockout.first,
                 longest: lockout.longest,
-                forget: lockout.forget_after,
+                forget_after: lockout.forget_after,
             },
             passback: PassbackSettings {
                 rule: door.anti_passback,
@@ -316,22 +293,18 @@ impl super::Config {
         }
     }
 
-    /// Settings for [`crate::access::enroll::at_door`]; `thresholds` turn rates into similarities.
-    pub fn enroll_by_button(&self, thresholds: &ThresholdTable) -> ButtonSettings {
+    /// Settings for an enrolment with the button.
+    pub fn enroll_at_door(&self) -> DoorEnrolmentSettings {
         let enroll = &self.enroll;
-        // `check_access` holds: no more poses than views, no more views than MAX_VIEWS.
-        let poses = Poses::from_slice(&enroll.poses).unwrap_or_default();
-        ButtonSettings {
+        DoorEnrolmentSettings {
             administrator_within: enroll.administrator_within,
             first_within: enroll.first_within,
-            views: EnrollSettings {
-                views: enroll.views,
-                poses,
-                time: enroll.views_within,
-                same_person: thresholds.for_pair(SAME_PERSON_RATE).similarity,
-            },
-            duplicate: thresholds.for_pair(enroll.duplicate_rate).similarity,
-            look_alike: thresholds.for_pair(enroll.look_alike_rate).similarity,
+            views: enroll.views,
+            // `check_access` holds: no more poses than views, no more views than MAX_VIEWS.
+            poses: Poses::from_slice(&enroll.poses).unwrap_or_default(),
+            views_within: enroll.views_within,
+            duplicate_rate: enroll.duplicate_rate,
+            look_alike_rate: enroll.look_alike_rate,
         }
     }
 }
@@ -373,7 +346,7 @@ mod tests {
         assert_eq!((schedule.groups.len(), schedule.holidays.len()), (2, 2));
         assert!(schedule.groups["owners"].hours.is_none() && schedule.needs_clock());
         let thresholds = crate::models::threshold::tests::table();
-        let enroll = config.enroll_by_button(&thresholds);
+        let enroll = config.enroll_at_door().calibrated(&thresholds);
         assert_eq!((enroll.views.views, enroll.views.poses.len()), (6, 3));
         assert!(enroll.look_alike < enroll.duplicate);
     }

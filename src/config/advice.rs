@@ -1,14 +1,15 @@
 //! Advice: valid settings that are probably a mistake.
 
+use super::ClockSource;
 use super::Config;
 use super::devices::wired_to;
 use super::fault::Fault;
-use super::unit::duration_text;
-use super::{ClockSource, DuressGesture};
 use crate::access::door::LockKind;
+use crate::access::gesture::DuressGesture;
 use crate::access::liveness::Mode;
 use crate::access::schedule::ClockUnsure;
 use crate::hardware::gpio::Place;
+use crate::hardware::uri::duration_text;
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
@@ -37,7 +38,8 @@ impl Config {
     fn advise_wiring(&self, advice: &mut Vec<Fault>) {
         let mut taken: HashMap<Place, &'static str> = HashMap::new();
         let relay = ("relay.uri", self.relay.uri.as_str());
-        for (key, uri) in std::iter::once(relay).chain(self.lines()) {
+        for (key, uri) in std::iter::once(relay).chain(self.lines().map(|(key, _, uri)| (key, uri)))
+        {
             let Some(line) = wired_to(uri) else { continue };
             if let Some(first) = taken.get(&line) {
                 advice.push(Fault::of(

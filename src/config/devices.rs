@@ -3,7 +3,8 @@
 use super::fault::{Fault, seconds};
 use super::unit::time;
 use crate::hardware::camera::{self, CameraError};
-use crate::hardware::gpio::{self, Chip, Line, Place};
+use crate::hardware::gpio::{self, Chip, Line, Name, Place};
+use crate::hardware::lights::Lamp;
 use crate::hardware::relay::{Relay, RelayError};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -61,6 +62,15 @@ pub struct LightsConfig {
     pub buzzer: Option<String>,
 }
 
+/// The purpose of a GPIO line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// An input.
+    Input(Name),
+    /// An output of the lights or the buzzer.
+    Lamp(Lamp),
+}
+
 impl Default for RelayConfig {
     fn default() -> Self {
         Self { uri: "log:".to_owned() }
@@ -81,22 +91,22 @@ impl Default for GpioConfig {
 }
 
 impl super::Config {
-    /// Key and URI of every configured GPIO line except the relay's.
-    pub fn lines(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    /// Key, purpose and URI of every configured GPIO line except the relay's.
+    pub fn lines(&self) -> impl Iterator<Item = (&'static str, Wire, &str)> {
         let (gpio, lights) = (&self.gpio, &self.lights);
         [
-            ("gpio.button_outside", &gpio.button_outside),
-            ("gpio.button_inside", &gpio.button_inside),
-            ("gpio.door_contact", &gpio.door_contact),
-            ("gpio.exit", &gpio.exit),
-            ("gpio.reset", &gpio.reset),
-            ("lights.red", &lights.red),
-            ("lights.green", &lights.green),
-            ("lights.blue", &lights.blue),
-            ("lights.buzzer", &lights.buzzer),
+            ("gpio.button_outside", Wire::Input(Name::ButtonOutside), &gpio.button_outside),
+            ("gpio.button_inside", Wire::Input(Name::ButtonInside), &gpio.button_inside),
+            ("gpio.door_contact", Wire::Input(Name::Contact), &gpio.door_contact),
+            ("gpio.exit", Wire::Input(Name::Exit), &gpio.exit),
+            ("gpio.reset", Wire::Input(Name::Reset), &gpio.reset),
+            ("lights.red", Wire::Lamp(Lamp::Red), &lights.red),
+            ("lights.green", Wire::Lamp(Lamp::Green), &lights.green),
+            ("lights.blue", Wire::Lamp(Lamp::Blue), &lights.blue),
+            ("lights.buzzer", Wire::Lamp(Lamp::Buzzer), &lights.buzzer),
         ]
         .into_iter()
-        .filter_map(|(key, uri)| Some((key, uri.as_deref()?)))
+        .filter_map(|(key, wire, uri)| Some((key, wire, uri.as_deref()?)))
     }
 
     /// Checks the ranges and URIs of these tables.
@@ -113,7 +123,7 @@ impl super::Config {
             camera(uri).map_err(wrong("camera.uri"))?;
         }
         relay(&self.relay.uri).map_err(wrong("relay.uri"))?;
-        self.lines().try_for_each(|(key, uri)| line(uri).map_err(wrong(key)))
+        self.lines().try_for_each(|(key, _, uri)| line(uri).map_err(wrong(key)))
     }
 }
 

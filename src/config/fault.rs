@@ -1,6 +1,6 @@
 //! Faults and advice about a setting, and its place in the text.
 
-use super::unit::duration_text;
+use crate::hardware::uri::duration_text;
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;

@@ -17,24 +17,19 @@ pub(crate) mod tests;
 mod unit;
 
 pub use access::{
-    ClockSource, DoorConfig, DuressGesture, EnrollConfig, GroupConfig, Groups, LockoutConfig,
-    ScheduleConfig,
+    ClockSource, DoorConfig, EnrollConfig, GroupConfig, Groups, LockoutConfig, ScheduleConfig,
 };
-pub use devices::{CameraConfig, GpioConfig, LightsConfig, RelayConfig};
+pub use devices::{CameraConfig, GpioConfig, LightsConfig, RelayConfig, Wire};
 pub use effective::Effective;
 pub use fault::{Fault, Position};
 pub use reload::{KEYS, Key};
 pub use service::{SOCKET, SYSTEM_FOLDER, ServiceConfig};
-pub(crate) use unit::in_words;
-pub use unit::{duration_text, parse_duration};
 
+use crate::access::Settings;
 use crate::access::decide::{DecideSettings, TwoFaces, Zone};
 use crate::access::liveness::challenge::ChallengeSettings;
 use crate::access::liveness::{GuardSettings, Mode};
-use crate::models::Models;
-use crate::nn::NetworkError;
 use crate::vision::detect::DetectorSettings;
-use crate::vision::liveness::network::LivenessNets;
 use fault::{seconds, within};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -187,15 +182,6 @@ pub struct LivenessConfig {
     pub turns: u32,
 }
 
-impl LivenessConfig {
-    /// Loads the liveness networks of `models`. `None` if liveness is off or the models
-    /// have none; an error if a network cannot be loaded.
-    pub fn nets(&self, models: &Models) -> Result<Option<LivenessNets>, NetworkError> {
-        let wanted = models.liveness().filter(|_| self.mode != Mode::Off);
-        wanted.map(LivenessNets::new).transpose()
-    }
-}
-
 impl Default for LivenessConfig {
     fn default() -> Self {
         Self { mode: Mode::Off, threshold: 0.5, motion: false, turns: 0 }
@@ -215,7 +201,7 @@ impl Default for RecognitionConfig {
         Self {
             false_accept_rate: 1e-4,
             frames: decide.frames,
-            evidence_expires: decide.expires,
+            evidence_expires: decide.evidence_expires,
             two_faces: decide.two_faces,
             again_after: decide.again_after,
             distinct_views: true,
@@ -270,12 +256,26 @@ impl Config {
         Ok(())
     }
 
+    /// Settings for the decisions at the door.
+    pub fn access(&self) -> Settings {
+        Settings {
+            false_accept_rate: self.recognition.false_accept_rate,
+            distinct_views: self.recognition.distinct_views,
+            decide: self.decide(),
+            liveness: self.liveness(),
+            door: self.door(),
+            duress: self.door.duress,
+            schedule: self.schedule(),
+            enroll: self.enroll_at_door(),
+        }
+    }
+
     /// Settings for [`crate::access::decide`].
     pub fn decide(&self) -> DecideSettings {
         let recognition = &self.recognition;
         DecideSettings {
             frames: recognition.frames,
-            expires: recognition.evidence_expires,
+            evidence_expires: recognition.evidence_expires,
             two_faces: recognition.two_faces,
             again_after: recognition.again_after,
             ..DecideSettings::default()
@@ -288,9 +288,8 @@ impl Config {
         Zone { area: recognition.zone, minimum_face: recognition.minimum_face }
     }
 
-    /// Settings for [`crate::vision::liveness`]; `seed` determines the sides that a challenge asks
-    /// for.
-    pub fn liveness(&self, seed: u64) -> GuardSettings {
+    /// Settings for [`crate::access::liveness`].
+    pub fn liveness(&self) -> GuardSettings {
         let LivenessConfig { mode, threshold, motion, turns } = self.liveness;
         let challenge = (turns > 0).then(|| {
             let default = ChallengeSettings::default();
@@ -298,7 +297,7 @@ impl Config {
             let lost_after = default.lost_after.max(self.recognition.evidence_expires);
             ChallengeSettings { turns, lost_after, ..default }
         });
-        GuardSettings { mode, threshold, motion, challenge, seed }
+        GuardSettings { mode, threshold, motion, challenge }
     }
 
     /// Settings for [`crate::vision::detect`]. It does not search for faces that are too small to

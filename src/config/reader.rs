@@ -257,10 +257,13 @@ mod tests {
             ("[camera]\nuri = \"webcam\"", "2:1: camera.uri = \"webcam\": no such kind of camera"),
             ("[relay]\nuri = \"usb:\"", "2:1: relay.uri = \"usb:\": no such kind of relay"),
             ("[gpio]\nexit = \"17\"", "2:1: gpio.exit = \"17\": is not a GPIO line; write gpio:"),
-            ("[service]\nwatchdog = \"1s\"", "expected \"2s\" to \"10m\", or \"0s\" for none"),
-            ("[door", "1:6: is no TOML: "),
-            ("[door]\n[door]", "2:2: is no TOML: "),
-            ("a = 'x\n", "1:7: is no TOML: "),
+            (
+                "[service]\nwatchdog = \"1s\"",
+                "expected \"2s\" to \"10m\", or \"0s\" to turn it off",
+            ),
+            ("[door", "1:6: not valid TOML: "),
+            ("[door]\n[door]", "2:2: not valid TOML: "),
+            ("a = 'x\n", "1:7: not valid TOML: "),
         ] {
             let message = fault(text);
             assert!(message.contains(expected), "{text}: {message}");

@@ -1,6 +1,7 @@
 //! Compares the example with the code, and written configurations with those read back.
 
 use super::*;
+use crate::hardware::uri::{duration_text, parse_duration};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -3,6 +3,6 @@
 pub(crate) mod backoff;
 pub mod camera;
 pub mod gpio;
-#[cfg(feature = "gpio")]
 pub mod lights;
 pub mod relay;
+pub mod uri;

@@ -1,13 +1,194 @@
-//! The running process: the loop over frames, the threads, the socket, the watchdog,
-//! reloading and the status.
+//! The running process: the loop over frames, the threads, the control socket, the
+//! watchdog, reloading and the status. [`serve`] says what is started in which order.
 
+mod actuator;
 pub mod control;
+mod exit;
+pub mod files;
+mod message;
+pub mod models;
 pub mod neighbours;
+mod orders;
 pub mod peripherals;
 pub mod pipeline;
 pub mod process_usage;
+mod reload;
 pub mod run;
 pub mod stage_times;
 pub mod status;
 pub mod wall_clock;
 pub mod watchdog;
+#[cfg(feature = "gpio")]
+mod wiring;
+
+pub use exit::{EXIT_STUCK, LAST_WORDS};
+
+use crate::access::event::Event;
+use crate::config::Config;
+use crate::hardware::camera::Kind;
+use crate::hardware::camera::live::LiveCamera;
+use crate::hardware::relay::Relay;
+use crate::models::Models;
+use crate::models::likelihood::NOT_MEASURED;
+use crate::nn::Precision;
+use crate::storage::models::ModelStore;
+use crate::vision::motion_gate::{MotionGate, MotionGateSettings};
+use anyhow::{Context, Result};
+use exit::{CLOSES_WITHIN, end_stuck};
+use files::{FileWorker, Files, ReadConfig, load_gallery, open_store};
+use models::Networks;
+use neighbours::Neighbours;
+use peripherals::Startup;
+use pipeline::Pipeline;
+use reload::Reload;
+use run::{BetweenFrames, RunOptions, Summary, run};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// What a door is run with.
+pub struct DoorOptions {
+    /// The configuration.
+    pub config: Config,
+    /// Reads it again, for a reload.
+    pub read_config: ReadConfig,
+    /// Reads the models. Called after the door is locked.
+    pub read_models: Box<dyn FnOnce(&Config) -> Result<Models>>,
+    /// The store whose current set may change; `None` if the models are from another
+    /// folder.
+    pub store: Option<ModelStore>,
+    /// Arithmetic of the networks.
+    pub precision: Precision,
+    /// Camera URI.
+    pub camera: String,
+    /// Relay URI.
+    pub relay: String,
+    /// Number of frames after which the service ends.
+    pub max_frames: usize,
+}
+
+/// How a service ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// At the end of its input or on request, with the relay released.
+    Regularly {
+        /// Counters of the run.
+        summary: Summary,
+        /// Whether the frames were a recording.
+        recorded: bool,
+    },
+    /// Because a thread was stuck; see [`EXIT_STUCK`].
+    Stuck,
+}
+
+/// Runs the service of one door until it ends. `report` gets every event with its time.
+///
+/// The order of the start: lock the door, then read models and people, then open the other
+/// devices, and the camera last. At the end the door is locked before anything else.
+pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> Result<Ended> {
+    let DoorOptions { config, read_config, read_models, store, precision, camera, .. } = options;
+    let relay = Relay::open(&options.relay)?;
+    let (relay_name, frames) = (relay.to_string(), Kind::of(&camera)?);
+    // First: a request to reload while models are read must not end the service.
+    let reload = Arc::<Reload>::default();
+    signal_hook::flag::register(SIGHUP, Arc::clone(&reload.wanted))
+        .context("cannot listen to signals")?;
+    let startup = Startup::begin(&config, relay, frames)?;
+
+    let store = store.map(|store| store.pointer().map(|now| (store, now.current))).transpose()?;
+    let models = read_models(&config)?;
+    let mut networks = Networks::load(&config, &models)?;
+    if networks.calibration.likelihood.is_none() {
+        log::warn!("{NOT_MEASURED}");
+    }
+    let file = config.gallery_file();
+    let (gallery, revision) = {
+        let mut store = open_store(&file)?;
+        let gallery = load_gallery(&mut store, &models, &mut networks.recognizer, true)?;
+        (gallery, store.revision()?)
+    };
+    if gallery.people() == 0 {
+        log::warn!("{}: nobody is enrolled yet; see facelatch enroll --help", file.display());
+    }
+    let version = models.manifest.version.clone();
+    let files = FileWorker::start(Files {
+        read_config,
+        config: config.clone(),
+        revision,
+        store,
+        models,
+        precision,
+        reload: Arc::clone(&reload),
+    })?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // Repeated signals change nothing: the relay is released first.
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .context("cannot listen to signals")?;
+    }
+    log::info!(
+        "{} people, {} templates; relay {relay_name}",
+        gallery.people(),
+        gallery.templates()
+    );
+    let neighbours = Neighbours::start(&config.door.neighbours)
+        .context("cannot start the threads that report passages to other doors")?;
+    let mut report = |at: Duration, event: &Event| {
+        if let Event::Passed { name, role } = event {
+            neighbours.tell(name, *role);
+        }
+        report(at, event);
+    };
+
+    let started = Instant::now();
+    let stuck = Arc::new(AtomicBool::new(false));
+    let on_stuck = {
+        let (stuck, stop) = (Arc::clone(&stuck), Arc::clone(&stop));
+        move |reason: &str| {
+            stuck.store(true, Ordering::Relaxed);
+            stop.store(true, Ordering::Relaxed);
+            end_stuck(reason, CLOSES_WITHIN);
+        }
+    };
+    let (mut peripherals, relay) = startup.open(&config, started, &version, reload, on_stuck)?;
+    let (mut pipeline, mut events) =
+        Pipeline::new(networks.with(gallery), &config, relay, Duration::ZERO);
+    events.extend(peripherals.restore(&mut pipeline));
+    for event in &events {
+        report(Duration::ZERO, event);
+    }
+    // After the relay, so that a door left open is locked whatever the camera does.
+    let camera = LiveCamera::start(&camera, started)?;
+    let gate = config.service.power_saving.then(|| {
+        let idle_look_every = config.service.idle_look_every;
+        MotionGate::new(MotionGateSettings { idle_look_every, ..Default::default() })
+    });
+    let between = |pipeline: &mut Pipeline, between: &BetweenFrames<'_>| {
+        let mut events = peripherals.visit(pipeline, between);
+        if !between.in_frame {
+            events.extend(files.visit(pipeline, between.now));
+        }
+        events
+    };
+    let distinct = config.recognition.distinct_views;
+    let options =
+        RunOptions { started, max_frames: options.max_frames, stop: &stop, distinct, gate };
+    let summary = run(&mut pipeline, camera, options, &mut report, between);
+    peripherals.stopping();
+    if stuck.load(Ordering::Relaxed) {
+        if let Err(error) = &summary {
+            log::error!("{error}");
+        }
+        return Ok(Ended::Stuck);
+    }
+    let summary = summary?;
+    log::info!(
+        "{} frames, {} unreadable, {} grants",
+        summary.frames,
+        summary.bad_frames,
+        summary.granted
+    );
+    Ok(Ended::Regularly { summary, recorded: frames == Kind::Recorded })
+}

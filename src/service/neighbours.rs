@@ -13,8 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Most neighbours: the doors of one area.
-pub const MOST: usize = 8;
 /// Capacity of the queue to a thread, and of its list for an unreachable neighbour; a
 /// full list drops its oldest passage.
 const WAITING: usize = 64;
@@ -111,7 +109,7 @@ fn tell(socket: &Path, Passed { who, way, at }: &Passed) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::service::control::{self, Control};
-    use crate::service::status::Snapshot;
+    use crate::service::status::Status;
     use std::os::unix::net::UnixListener;
     use std::sync::{Arc, Mutex};
 
@@ -127,7 +125,7 @@ mod tests {
         neighbours.tell("Grace \"Amazing\" Hopper", Role::Out);
         // The neighbour starts only now, and refuses the first passage.
         std::thread::sleep(Duration::from_millis(50));
-        let snapshot = Arc::new(Mutex::new(Snapshot::default()));
+        let snapshot = Arc::new(Mutex::new(Status::default()));
         let (_control, orders) = Control::listen(&socket, snapshot).expect("a socket");
         let next = || orders.recv_timeout(PATIENCE).expect("an order").begin().expect("in time");
         next().answer(Err("not yet".to_owned()));

@@ -1,25 +1,25 @@
-//! The stages and the controller together: frames and whatever else happens at the
-//! door go in, the relay is told what follows.
+//! The way of a frame: from the picture to the order for the relay.
 //!
-//! [`Doorkeeper`] does that for one frame at a time at a time it is told;
-//! [`crate::service::run`] feeds it.
+//! [`Pipeline::look`] runs the stages on a frame, [`Pipeline::decide`] gives what they found
+//! to the controller, and whatever else happens at the door enters by [`Pipeline::input`].
+//! Orders leave by the actuator. [`super::run`] calls all of them.
 
+use super::actuator::Actuator;
+use super::models::ModelSet;
+use super::wall_clock;
 use crate::access::controller::{Controller, FaceSeen, Input, Output};
 use crate::access::decide::Zone;
-use crate::access::door::{Door, Order, State};
+use crate::access::door::{self, Door, State};
 use crate::access::enroll::MAX_VIEWS;
 use crate::access::enroll::at_door::Newcomer;
 use crate::access::event::Event;
-use crate::access::gallery::{Gallery, PersonId};
+use crate::access::gallery::{Candidate, Gallery, PersonId, Probe};
 use crate::access::liveness::Mode;
 use crate::access::signal::Signal;
 use crate::config::{ClockSource, Config};
 use crate::hardware::relay::link::Told;
-use crate::hardware::relay::{Relay, RelayLink};
-use crate::models::ScoreCalibration;
 use crate::models::threshold::Threshold;
 use crate::nn::NetworkError;
-use crate::service::wall_clock;
 use crate::storage::gallery::NewTemplate;
 use crate::vision::frame::Frame;
 use crate::vision::liveness::Sample;
@@ -30,120 +30,98 @@ use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// How often the wall clock is read where a schedule needs it.
-const CLOCK_EVERY: Duration = Duration::from_secs(1);
-/// Signals that wait to be shown.
-const MAX_SIGNALS: usize = 8;
+pub use super::actuator::RelayHandle;
 
-/// A relay that is open locks by itself so long after the door should have told it to.
-const LATE: Duration = Duration::from_secs(2);
+/// How often the wall clock is read if a schedule needs it.
+const CLOCK_EVERY: Duration = Duration::from_secs(1);
+/// Most signals that wait to be shown.
+const MAX_SIGNALS: usize = 8;
 
 /// What may change while the door is watched.
 pub enum Change {
-    /// Somebody was enrolled, renamed or removed.
+    /// People were enrolled, renamed or removed.
     Gallery(Gallery),
     /// Another set of models was installed.
     Models(Box<ModelSet>),
-    /// Another configuration holds, with the models as it wants them.
+    /// The configuration was reloaded, with the models as it wants them.
     Config(Box<(Config, ModelSet)>),
 }
 
-/// A set of models with all that depends on it.
-pub struct ModelSet {
-    /// Its networks.
-    pub recognizer: Recognizer,
-    /// Those that tell live faces, where there are any and liveness is asked for.
-    pub liveness: Option<LivenessNets>,
-    /// Thresholds and likelihood of its similarities.
-    pub calibration: ScoreCalibration,
-    /// Everybody, by its templates.
-    pub gallery: Gallery,
-}
-
-/// What a frame showed.
+/// What a frame shows. The vectors have one entry per face.
 pub struct Looked {
     captured: Duration,
     tracks: heapless::Vec<TrackId, MAX_TRACKS>,
     views: Vec<View>,
+    /// Results of the gallery search, for views with a template.
+    best: heapless::Vec<Option<Candidate>, MAX_TRACKS>,
     samples: heapless::Vec<Option<Sample>, MAX_TRACKS>,
 }
 
-/// What moves the lock.
-pub enum Hand {
-    /// It has answered before it returns: for recorded frames.
-    Direct(Relay),
-    /// It answers later, on a thread of its own; its answers come back by
-    /// [`Doorkeeper::relay_told`].
-    Link(RelayLink),
-}
-
 /// Everything between a frame and the relay.
-pub struct Doorkeeper {
+pub struct Pipeline {
     recognizer: Recognizer,
-    /// Whether liveness is asked for.
+    /// Whether liveness is measured.
     measures_life: bool,
     liveness: Option<LivenessNets>,
     zone: Zone,
     tracker: Tracker,
     controller: Controller,
-    hand: Hand,
-    /// The relay has said that it is away.
-    away: bool,
-    /// What it said last was wrong.
-    said: Option<String>,
-    /// Of the newest order.
-    order: Option<Order>,
-    /// Until when the relay was told that the lock is wanted open; nothing is without end.
-    until: Option<Duration>,
+    actuator: Actuator,
+    /// Time that liveness took in the last frame.
     judged_in: Duration,
+    /// Time for the search of the last frame's probes, and for its decision.
+    searched_in: Duration,
     decided_in: Duration,
     /// Time of the last step.
     last: Duration,
     keep_crops: bool,
     clock: Option<ClockSource>,
     clock_read: Option<Duration>,
-    /// Views of somebody who is being enrolled.
+    /// Views of the person who is being enrolled.
     views: heapless::Vec<NewTemplate, MAX_VIEWS>,
     newcomer: Option<NewPerson>,
     signals: heapless::Vec<Signal, MAX_SIGNALS>,
 }
 
-/// Somebody enrolled at the door, to be written into the gallery in one transaction.
+/// A person enrolled at the door, to be written to the gallery in one transaction.
 #[derive(Clone, Debug)]
 pub struct NewPerson {
-    /// As [`Newcomer`] has it.
+    /// [`Newcomer::number`].
     pub number: u32,
-    /// All their views.
+    /// All views.
     pub templates: Vec<NewTemplate>,
-    /// Whether they are the first, who may let others in.
+    /// Whether this is the first person, who becomes an administrator.
     pub administrator: bool,
-    /// Whom they look like, and by how much both thresholds rise.
+    /// A known person who looks alike, and the amount by which both thresholds rise.
     pub look_alike: Option<(PersonId, f32)>,
 }
 
-impl Doorkeeper {
-    /// Begins by locking the door; the events tell whether the relay answered.
-    pub fn new(models: ModelSet, config: &Config, hand: Hand, now: Duration) -> (Self, Vec<Event>) {
+impl Pipeline {
+    /// Starts by locking the door. The events say whether the relay answered.
+    pub fn new(
+        models: ModelSet,
+        config: &Config,
+        relay: RelayHandle,
+        now: Duration,
+    ) -> (Self, Vec<Event>) {
         let ModelSet { recognizer, liveness, calibration, gallery } = models;
         let (mut controller, output) =
-            Controller::new(calibration, config, gallery, unforeseen(), now);
-        if matches!(hand, Hand::Link(_)) {
-            controller.watches_live(config);
+            Controller::new(calibration, config.access(), gallery, unpredictable(), now);
+        let actuator = Actuator::new(relay);
+        if actuator.is_link() {
+            controller.watches_live();
         }
         let clock = controller.needs_clock().then_some(config.schedule.clock);
-        let mut keeper = Self {
+        let mut pipeline = Self {
             recognizer,
             measures_life: config.liveness.mode != Mode::Off,
             liveness,
             zone: config.zone(),
             tracker: Tracker::new(config.recognition.evidence_expires),
             controller,
-            hand,
-            away: false,
-            said: None,
-            order: None,
-            until: None,
+            actuator,
             judged_in: Duration::ZERO,
+            searched_in: Duration::ZERO,
             decided_in: Duration::ZERO,
             last: now,
             keep_crops: config.gallery.keep_crops,
@@ -154,11 +132,11 @@ impl Doorkeeper {
             signals: heapless::Vec::new(),
         };
         let mut events = Vec::new();
-        keeper.carry_out(now, output, &mut events);
-        (keeper, events)
+        pipeline.carry_out(now, output, &mut events);
+        (pipeline, events)
     }
 
-    /// The similarity asked for now.
+    /// The current threshold.
     pub fn threshold(&self) -> Threshold {
         self.controller.threshold()
     }
@@ -168,7 +146,7 @@ impl Doorkeeper {
         &mut self.recognizer
     }
 
-    /// Whether somebody is in view, or was a moment ago.
+    /// Whether a face is in view, or was a moment ago.
     pub fn followed(&self) -> bool {
         self.recognizer.followed()
     }
@@ -183,28 +161,27 @@ impl Doorkeeper {
         self.recognizer.times()
     }
 
-    /// Time that liveness took in the last frame; nothing where it is not asked for.
+    /// Time that liveness took in the last frame; `None` if it is off.
     pub fn judged_in(&self) -> Option<Duration> {
         self.measures_life.then_some(self.judged_in)
     }
 
-    /// Time from the last frame's faces to what follows of them: searching the gallery
-    /// and deciding.
+    /// Time for the gallery search and the decision of the last frame.
     pub fn decided_in(&self) -> Duration {
         self.decided_in
     }
 
-    /// The people known.
+    /// The gallery.
     pub fn gallery(&self) -> &Gallery {
         self.controller.gallery()
     }
 
-    /// Whether the wall clock can be trusted; nothing where no schedule asks for it.
+    /// Whether the wall clock is trusted; `None` if no schedule needs it.
     pub fn clock_trusted(&self, now: Duration) -> Option<bool> {
         self.controller.needs_clock().then(|| self.controller.clock_trusted(now))
     }
 
-    /// Another gallery or other models: evidence gathered before is forgotten.
+    /// Applies a change. Drops all evidence.
     pub fn change(&mut self, now: Duration, change: Change) -> Vec<Event> {
         match change {
             Change::Gallery(gallery) => {
@@ -215,11 +192,11 @@ impl Doorkeeper {
             Change::Config(both) => {
                 let (config, models) = *both;
                 self.zone = config.zone();
-                self.tracker.set_apart(config.recognition.evidence_expires);
+                self.tracker.set_evidence_expires(config.recognition.evidence_expires);
                 self.keep_crops = config.gallery.keep_crops;
                 self.measures_life = config.liveness.mode != Mode::Off;
                 let events = self.set_models(now, models);
-                self.controller.reconfigure(&config);
+                self.controller.reconfigure(config.access());
                 self.clock = self.controller.needs_clock().then_some(config.schedule.clock);
                 self.clock_read = None;
                 events
@@ -233,28 +210,28 @@ impl Doorkeeper {
         self.recognizer = recognizer;
         self.liveness = liveness;
         self.controller.set_models(calibration, gallery);
-        // Views of one person are of one model.
+        // The views of one person must come from one model.
         if other { self.input(now, Input::ModelsChanged) } else { Vec::new() }
     }
 
-    /// Another gallery: evidence gathered with the old one is forgotten. One of
-    /// another model's templates lets nobody in.
+    /// Replaces the gallery and drops all evidence. A gallery with templates of another
+    /// model admits nobody.
     pub fn set_gallery(&mut self, gallery: Gallery) {
         self.controller.set_gallery(gallery);
     }
 
-    /// Looks at a frame and decides at once: [`Self::look`], then [`Self::decide`].
+    /// Processes a frame: [`Self::look`], then [`Self::decide`].
     pub fn frame(&mut self, now: Duration, frame: &Frame) -> Result<Vec<Event>, NetworkError> {
         let looked = self.look(now, frame)?;
         Ok(self.decide(now, &looked))
     }
 
-    /// Looks at a frame that was captured at this time, on a clock that does not run
+    /// Runs the stages on a frame. `captured` is its time, on a clock that never runs
     /// backwards.
     pub fn look(&mut self, captured: Duration, frame: &Frame) -> Result<Looked, NetworkError> {
         let (width, height) = (frame.width(), frame.height());
         let zone = self.zone;
-        // A poster of a hundred faces must not hold up the door.
+        // A poster with a hundred faces must not delay the door.
         let count = Cell::new(0);
         let mut views = self.recognizer.find(frame, |face| {
             let wanted = zone.contains(&face.rect, width, height) && count.get() < MAX_TRACKS;
@@ -272,32 +249,39 @@ impl Doorkeeper {
                 }
             }
         }
-        let samples = self.samples(captured, frame, &tracks, &views)?;
-        Ok(Looked { captured, tracks, views, samples })
+        let began = Instant::now();
+        let best: heapless::Vec<Option<Candidate>, MAX_TRACKS> = views
+            .iter()
+            .map(|view| view.template.as_ref().and_then(|found| self.controller.probe(found).best))
+            .collect();
+        self.searched_in = began.elapsed();
+        let samples = self.samples(captured, frame, &tracks, &views, &best)?;
+        Ok(Looked { captured, tracks, views, best, samples })
     }
 
-    /// Decides on what a frame showed. Whatever else happened meanwhile is to be told
-    /// before, at its own time.
+    /// Decides on what a frame showed. Inputs that came in meanwhile must be given first,
+    /// with their own times.
     pub fn decide(&mut self, now: Duration, looked: &Looked) -> Vec<Event> {
-        let Looked { captured, tracks, views, samples } = looked;
+        let Looked { captured, tracks, views, best, samples } = looked;
         let faces: heapless::Vec<FaceSeen<'_>, MAX_TRACKS> = tracks
             .iter()
             .zip(views)
+            .zip(best)
             .zip(samples)
-            .map(|((track, view), sample)| FaceSeen {
+            .map(|(((track, view), best), sample)| FaceSeen {
                 track: *track,
                 weakest: view.quality.weakest(),
                 weakest_to_enroll: view.quality.weakest_to_enroll(),
                 turn: view.quality.turn,
                 sample: *sample,
-                template: view.template.as_ref(),
+                probe: view.template.as_ref().map(|template| Probe { template, best: *best }),
             })
             .collect();
         let mut events = self.tick(now);
         let (now, captured) = (self.last, *captured);
         let began = Instant::now();
         let output = self.controller.step(now, Input::Faces { captured, faces: &faces });
-        self.decided_in = began.elapsed();
+        self.decided_in = self.searched_in + began.elapsed();
         if output.take {
             self.hold_on(views);
         }
@@ -305,7 +289,7 @@ impl Doorkeeper {
         events
     }
 
-    /// Anything but frames that happens at the door. What comes late counts from now.
+    /// Takes any input except frames. A late input counts from the last step.
     pub fn input(&mut self, now: Duration, input: Input<'_>) -> Vec<Event> {
         let mut events = Vec::new();
         let now = self.advance(now);
@@ -314,54 +298,15 @@ impl Doorkeeper {
         events
     }
 
-    /// What a relay with a thread of its own has told.
-    pub fn relay_told(&mut self, now: Duration, told: Told) -> Vec<Event> {
-        match told {
-            Told::Answer { order, taken, error } => {
-                let newest = self.order.filter(|last| last.number == order);
-                let opens =
-                    newest.is_some_and(|last| last.energise != self.controller.door().idle());
-                // That an order was given up for a later one is no fault, and that it does
-                // not lock either while it is away goes without saying.
-                let error = error.filter(|_| newest.is_some() && (opens || !self.away));
-                self.said.clone_from(&error);
-                let mut events: Vec<Event> = error.map(Event::RelayFailed).into_iter().collect();
-                events.extend(self.input(now, Input::Answer { order, taken }));
-                events
-            }
-            Told::Away { error } => {
-                self.away = true;
-                let mut events = self.input(now, Input::RelayAway);
-                // The order that found it out has said so.
-                if self.said.as_ref() != Some(&error) {
-                    events.push(Event::RelayFailed(error));
-                }
-                events
-            }
-            Told::Back { .. } => {
-                self.away = false;
-                self.said = None;
-                self.input(now, Input::RelayBack)
-            }
-            Told::Drifted { on } => {
-                let (was, should) = if on { ("off", "on") } else { ("on", "off") };
-                vec![Event::RelayFailed(format!(
-                    "was {was} but should be {should}; set again; does something else switch it?"
-                ))]
-            }
-            Told::Abandoned => {
-                let reason = "switched off: the service gave no sign of life for too long";
-                let mut events = vec![Event::RelayFailed(reason.to_owned())];
-                events.extend(self.input(now, Input::RelayBack));
-                events
-            }
-            Told::Expired => {
-                let reason = "locked at its maximum on-time: the service did not order it in time";
-                let mut events = vec![Event::RelayFailed(reason.to_owned())];
-                events.extend(self.input(now, Input::RelayBack));
-                events
-            }
+    /// Takes a report of the relay's thread.
+    pub fn relay_report(&mut self, now: Duration, told: Told) -> Vec<Event> {
+        let reaction = self.actuator.report(told, self.controller.door());
+        let mut events: Vec<Event> = reaction.before.into_iter().collect();
+        if let Some(input) = reaction.input {
+            events.extend(self.input(now, input));
         }
+        events.extend(reaction.after);
+        events
     }
 
     fn advance(&mut self, now: Duration) -> Duration {
@@ -371,9 +316,7 @@ impl Doorkeeper {
 
     /// Lets time pass.
     pub fn tick(&mut self, now: Duration) -> Vec<Event> {
-        if let Hand::Link(link) = &self.hand {
-            link.alive();
-        }
+        self.actuator.alive();
         match self.clock {
             Some(source) if self.clock_read.is_none_or(|at| now >= at + CLOCK_EVERY) => {
                 self.clock_read = Some(now);
@@ -386,23 +329,23 @@ impl Doorkeeper {
         }
     }
 
-    /// Switches the relay off for good.
+    /// De-energises the relay for good.
     pub fn stop(&mut self, now: Duration) -> Vec<Event> {
-        self.input(now, Input::Stop)
+        self.input(now, Input::Door(door::Input::Stop))
     }
 
-    /// Whether the lock is known to be closed.
+    /// Whether the relay has confirmed that the door is locked.
     pub fn locked(&self) -> bool {
         matches!(self.controller.door().state(), State::Locked { .. })
     }
 
-    /// Whether the relay is known to be off for good.
+    /// Whether the relay has confirmed that it is de-energised for good.
     pub fn stopped(&self) -> bool {
         self.controller.door().state() == State::Stopped
     }
 
-    /// Somebody to be written into the gallery. How that went is to be told as
-    /// [`Input::Kept`].
+    /// The person to be written to the gallery, if there is one. The result must be given
+    /// back as [`Input::Kept`].
     pub fn newcomer(&mut self) -> Option<NewPerson> {
         self.newcomer.take()
     }
@@ -412,26 +355,27 @@ impl Doorkeeper {
         if self.signals.is_empty() { None } else { Some(self.signals.remove(0)) }
     }
 
-    /// What says whether the faces are there in person. The networks look at those alone
-    /// that the door may open for: a poster of strangers must not hold it up.
+    /// Liveness measurements of all faces. The networks run only on faces for which the door
+    /// may open, so that a poster of strangers does not delay it.
     fn samples(
         &mut self,
         captured: Duration,
         frame: &Frame,
         tracks: &[TrackId],
         views: &[View],
+        best: &[Option<Candidate>],
     ) -> Result<heapless::Vec<Option<Sample>, MAX_TRACKS>, NetworkError> {
         let began = Instant::now();
         let mut samples = heapless::Vec::new();
-        for (track, view) in tracks.iter().zip(views) {
+        for ((track, view), best) in tracks.iter().zip(views).zip(best) {
             let mut sample = self.measures_life.then(|| Sample::measure(frame, view));
             if let (Some(sample), Some(nets), Some(template)) =
                 (&mut sample, &mut self.liveness, &view.template)
-                && self.controller.asks_network(captured, *track, template)
+                && self.controller.asks_network(captured, *track, &Probe { template, best: *best })
             {
                 sample.network = Some(nets.judge(frame, &view.face.rect)?);
             }
-            // No more views than tracks are asked for.
+            // There are no more views than tracks.
             let _ = samples.push(sample);
         }
         self.judged_in = began.elapsed();
@@ -441,39 +385,16 @@ impl Doorkeeper {
     fn hold_on(&mut self, views: &[View]) {
         let [View { crop, template: Some(template), .. }] = views else { return };
         let crop = self.keep_crops.then(|| crop.clone());
-        // No more are taken than are wanted.
+        // The enrolment takes no more views than fit.
         let _ = self.views.push(NewTemplate { template: template.clone(), crop });
     }
 
-    /// Until when an order counts: one that opens only as long as the door is wanted open.
-    fn wanted_until(&self, order: Order) -> Option<Duration> {
-        let door = self.controller.door();
-        let stops = matches!(door.state(), State::Stopping { .. } | State::Stopped);
-        if stops || order.energise == door.idle() { None } else { door.open_until() }
-    }
-
-    /// Whoever wants a lock open that is open already gives no order, but more time.
-    fn renew(&mut self, now: Duration) {
-        let (Hand::Link(link), Some(order), State::Open) =
-            (&self.hand, self.order, self.controller.door().state())
-        else {
-            return;
-        };
-        let until = self.wanted_until(order);
-        // One that is busy is told with the next tick.
-        if until != self.until && link.order(order.number, order.energise, late(now, until)).is_ok()
-        {
-            self.until = until;
-        }
-    }
-
-    /// Carries out what the controller says and tells it how that went, until it has
-    /// nothing more to say. A failure is tried again only after some time, so this
-    /// ends.
+    /// Carries out the controller's output and gives it the results, until there is nothing
+    /// left to do. A failure is retried only after some time, so this ends.
     fn carry_out(&mut self, now: Duration, mut output: Output, events: &mut Vec<Event>) {
         loop {
             for signal in output.signals {
-                // Whoever shows them is late: the newest count, and alarms with their ends.
+                // The reader is late: keep the newest signals, and alarms with their ends.
                 if self.signals.is_full() {
                     let passing = |signal: &Signal| !signal.stands() && *signal != Signal::Quiet;
                     let oldest = self.signals.iter().position(passing).unwrap_or(0);
@@ -494,35 +415,19 @@ impl Doorkeeper {
                 self.views.clear();
             }
             events.extend(output.events);
-            let Some(order) = output.relay else { return self.renew(now) };
-            self.order = Some(order);
-            let until = self.wanted_until(order);
-            let error = match &mut self.hand {
-                Hand::Direct(relay) => relay.switch(order.energise).err().map(|e| e.to_string()),
-                Hand::Link(link) => {
-                    match link.order(order.number, order.energise, late(now, until)) {
-                        Ok(()) => {
-                            self.until = until;
-                            return;
-                        }
-                        Err(reason) => Some(reason.to_string()),
-                    }
-                }
-            };
-            let taken = error.is_none();
-            events.extend(error.map(Event::RelayFailed));
-            output = self.controller.step(now, Input::Answer { order: order.number, taken });
+            let door = self.controller.door();
+            let Some(order) = output.relay else { return self.actuator.renew(now, door) };
+            let Some(done) = self.actuator.order(now, order, door) else { return };
+            let taken = done.is_ok();
+            events.extend(done.err().map(Event::RelayFailed));
+            let answer = door::Input::Answer { order: order.number, taken };
+            output = self.controller.step(now, Input::Door(answer));
         }
     }
 }
 
-/// For how long after `now` the relay may be so.
-fn late(now: Duration, until: Option<Duration>) -> Option<Duration> {
-    until.map(|until| until.saturating_sub(now) + LATE)
-}
-
-/// A number that nobody can foresee: the standard library's hashers are seeded by the
-/// system.
-fn unforeseen() -> u64 {
+/// A number that nobody can predict: the standard library seeds its hashers from the
+/// system's random numbers.
+fn unpredictable() -> u64 {
     RandomState::new().hash_one(0)
 }

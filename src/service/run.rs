@@ -1,32 +1,32 @@
-//! The door's service: feeds the doorkeeper from a camera until the camera ends or it is
-//! stopped, and locks the door then.
+//! The loop: runs the pipeline on camera frames until the camera ends or the service is
+//! stopped, then locks the door.
 
 use crate::access::event::{Counts, Event};
 use crate::hardware::camera::live::{LiveCamera, Taken};
 use crate::hardware::camera::{Captured, Kind};
 use crate::nn::NetworkError;
-use crate::service::pipeline::Doorkeeper;
-use crate::vision::motion_gate::{Look, MotionGate};
+use crate::service::pipeline::Pipeline;
+use crate::vision::motion_gate::{Gate, MotionGate};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// The door's clock ticks at least so often, frames or not.
+/// Longest time between two ticks of the door's clock, with or without frames.
 const TICK: Duration = Duration::from_millis(50);
-/// Tries to release the relay at the end, and the time between two.
+/// Attempts to release the relay at the end, and the time between two.
 const LAST_TRIES: usize = 20;
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
-/// Frames in a row that the networks may fail on before the service gives up.
+/// Consecutive frames on which the networks may fail before the service gives up.
 const MOST_FAILURES: usize = 10;
 
-/// Why the service ended other than by its end of input.
+/// Why the loop ended, other than by the end of its input or on request.
 #[derive(Debug, Error)]
 pub enum RunError {
     /// A network failed.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// The camera ended, and not because a recording was over.
+    /// The camera ended, and it was not the end of a recording.
     #[error("camera: {0}")]
     Camera(String),
     /// The relay could not be released at the end.
@@ -34,71 +34,70 @@ pub enum RunError {
     Relay(String),
 }
 
-/// What a run saw.
+/// Counters of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Frames that came.
+    /// Frames from the camera.
     pub frames: usize,
-    /// Of these, those that were looked at: the others showed that nothing moved.
+    /// Frames that were processed; the motion gate skipped the others.
     pub looked: usize,
-    /// Frames that could not be read, or that the networks failed on.
+    /// Frames that could not be decoded, or on which a network failed.
     pub bad_frames: usize,
-    /// Times somebody was let in.
+    /// Number of grants.
     pub granted: usize,
 }
 
-/// How a run begins and ends.
-pub struct Plan<'a> {
-    /// Where the service's clock begins.
+/// When a run starts and ends, and which frames it skips.
+pub struct RunOptions<'a> {
+    /// Time zero of the service's clock.
     pub started: Instant,
-    /// Frames after which it ends.
+    /// Number of frames after which the run ends.
     pub max_frames: usize,
-    /// Ends it once it is set.
+    /// Ends the run once it is set.
     pub stop: &'a AtomicBool,
-    /// Whether a frame of a live camera that is the last one once more, to the last bit,
-    /// shows nothing, and one that gives no others hangs.
+    /// Whether a live frame that repeats the previous one bit by bit is ignored, and a camera
+    /// that only repeats frames counts as hung.
     pub distinct: bool,
-    /// Passes over frames in which nothing moves; not those of a recording.
+    /// Skips live frames without motion.
     pub gate: Option<MotionGate>,
 }
 
-/// The time between two frames.
-pub struct Moment<'a> {
-    /// On the service's clock.
+/// What the edges see between two frames.
+pub struct BetweenFrames<'a> {
+    /// Time on the service's clock.
     pub now: Duration,
-    /// Where frames come from.
+    /// The camera.
     pub camera: &'a LiveCamera,
-    /// What was seen so far.
+    /// Counters so far.
     pub summary: &'a Summary,
-    /// How often each kind of event was told.
+    /// Number of events by kind.
     pub counts: &'a Counts,
-    /// What the last frame took, if it was looked at.
+    /// Processing time of the last frame, if it was not skipped.
     pub took: Option<Duration>,
-    /// A frame was looked at and is not decided on yet: neither people nor models may
-    /// change now.
+    /// A frame was processed but is not decided yet: people and models must not change.
     pub in_frame: bool,
 }
 
-/// Feeds the doorkeeper until the camera ends, as many frames came as planned, or it is
-/// stopped; then locks the door before anything else.
+/// Runs the pipeline until the camera ends, the number of frames is reached, or the run is
+/// stopped. Then locks the door before anything else.
 ///
-/// `told` gets every event with its time; `between` is called between frames, at least
-/// twenty times a second, to bring what has changed or what else has happened, and gives
-/// the events that follow. At the end it is called until the relay has answered.
+/// `report` gets every event with its time. `between` is called between frames, at least
+/// twenty times per second, to deliver changes and inputs; it returns the events that
+/// follow. At the end it is called until the relay has answered.
 pub fn run(
-    keeper: &mut Doorkeeper,
+    pipeline: &mut Pipeline,
     camera: LiveCamera,
-    plan: Plan<'_>,
-    told: impl FnMut(Duration, &Event),
-    between: impl FnMut(&mut Doorkeeper, &Moment<'_>) -> Vec<Event>,
+    options: RunOptions<'_>,
+    report: impl FnMut(Duration, &Event),
+    between: impl FnMut(&mut Pipeline, &BetweenFrames<'_>) -> Vec<Event>,
 ) -> Result<Summary, RunError> {
     let recorded = camera.kind() == Kind::Recorded;
-    camera.expect_distinct(plan.distinct);
-    let mut watch = Watch {
-        keeper,
+    camera.expect_distinct(options.distinct);
+    let mut run = Run {
+        pipeline,
         camera,
-        plan,
-        told,
+        options,
+        report,
         between,
         recorded,
         now: Duration::ZERO,
@@ -109,51 +108,52 @@ pub fn run(
         counts: Counts::default(),
         failures: 0,
     };
-    let watched = guarded(|| watch.watch());
-    // Whatever came before, even a panic; and only then is the camera let go, which may
-    // take its time.
-    let closed = guarded(|| watch.close());
-    let bad = watch.camera.health().bad_frames;
-    watch.camera.stop();
-    watch.summary.bad_frames += usize::try_from(bad).unwrap_or(usize::MAX);
+    let watched = guarded(|| run.watch());
+    // After anything, even a panic. The camera is released afterwards, because that may
+    // take time.
+    let closed = guarded(|| run.close());
+    let bad = run.camera.health().bad_frames;
+    run.camera.stop();
+    run.summary.bad_frames += usize::try_from(bad).unwrap_or(usize::MAX);
     match (watched, closed) {
         (Err(panic), _) | (_, Err(panic)) => resume_unwind(panic),
-        (Ok(watched), Ok(closed)) => watched.and(closed).map(|()| watch.summary),
+        (Ok(watched), Ok(closed)) => watched.and(closed).map(|()| run.summary),
     }
 }
 
-/// One run.
-struct Watch<'a, T, B> {
-    keeper: &'a mut Doorkeeper,
+/// A run in progress.
+struct Run<'a, T, B> {
+    pipeline: &'a mut Pipeline,
     camera: LiveCamera,
-    plan: Plan<'a>,
-    told: T,
+    options: RunOptions<'a>,
+    report: T,
     between: B,
-    /// Time is that of the frames.
+    /// Frames come from a recording, and so does the time.
     recorded: bool,
     now: Duration,
-    /// When the last frame was.
+    /// Time of the last frame.
     captured: Duration,
     took: Option<Duration>,
-    /// The camera is away, and that is told.
+    /// The camera is unreachable, which was reported.
     away: bool,
     summary: Summary,
     counts: Counts,
     failures: usize,
 }
 
-impl<T, B> Watch<'_, T, B>
+impl<T, B> Run<'_, T, B>
 where
     T: FnMut(Duration, &Event),
-    B: FnMut(&mut Doorkeeper, &Moment<'_>) -> Vec<Event>,
+    B: FnMut(&mut Pipeline, &BetweenFrames<'_>) -> Vec<Event>,
 {
     fn watch(&mut self) -> Result<(), RunError> {
-        while self.summary.frames < self.plan.max_frames && !self.plan.stop.load(Ordering::Relaxed)
+        while self.summary.frames < self.options.max_frames
+            && !self.options.stop.load(Ordering::Relaxed)
         {
             match self.camera.next(TICK) {
                 Taken::Frame(captured) => self.frame(&captured)?,
                 Taken::Away { reason, .. } => {
-                    self.tell_away(&reason);
+                    self.report_away(&reason);
                     self.pass();
                 }
                 Taken::Same => {
@@ -167,20 +167,20 @@ where
         Ok(())
     }
 
-    /// A moment without a frame.
+    /// Lets time pass without a frame.
     fn pass(&mut self) {
-        // A recording has no time between its frames.
+        // In a recording no time passes between frames.
         if !self.recorded {
-            self.visit(self.plan.started.elapsed());
-            let events = self.keeper.tick(self.now);
-            self.tell(&events);
+            self.visit(self.options.started.elapsed());
+            let events = self.pipeline.tick(self.now);
+            self.report_all(&events);
         }
     }
 
-    fn tell_away(&mut self, reason: &str) {
+    fn report_away(&mut self, reason: &str) {
         if !self.away {
             self.away = true;
-            self.tell(&[Event::CameraAway { reason: reason.to_owned() }]);
+            self.report_all(&[Event::CameraAway { reason: reason.to_owned() }]);
         }
     }
 
@@ -188,32 +188,32 @@ where
         self.summary.frames += 1;
         if self.away {
             self.away = false;
-            self.tell(&[Event::CameraBack]);
+            self.report_all(&[Event::CameraBack]);
         }
-        // The clock of a camera may stand still, but not run backwards.
+        // The time of a camera may repeat, but must not run backwards.
         self.captured = self.captured.max(captured.at);
         let at = self.captured;
-        self.visit(if self.recorded { at } else { self.plan.started.elapsed() });
-        let gate = self.plan.gate.as_mut().filter(|_| !self.recorded);
-        if gate
-            .is_some_and(|gate| gate.step(at, &captured.frame, self.keeper.followed()) == Look::No)
-        {
-            let events = self.keeper.tick(self.now);
-            self.tell(&events);
+        self.visit(if self.recorded { at } else { self.options.started.elapsed() });
+        let gate = self.options.gate.as_mut().filter(|_| !self.recorded);
+        if gate.is_some_and(|gate| {
+            gate.step(at, &captured.frame, self.pipeline.followed()) == Gate::Skip
+        }) {
+            let events = self.pipeline.tick(self.now);
+            self.report_all(&events);
             return Ok(());
         }
         self.summary.looked += 1;
         let began = Instant::now();
-        let looked = self.keeper.look(at, &captured.frame);
-        // Recorded frames are looked at in no time.
+        let looked = self.pipeline.look(at, &captured.frame);
+        // Recorded time does not pass during processing.
         if !self.recorded {
-            // What happened meanwhile, each at its own time, before time passes.
-            self.visit_in(self.plan.started.elapsed(), true);
+            // Before the decision: what happened meanwhile, each with its own time.
+            self.visit_in(self.options.started.elapsed(), true);
         }
         let events = match looked {
             Ok(looked) => {
                 self.failures = 0;
-                let events = self.keeper.decide(self.now, &looked);
+                let events = self.pipeline.decide(self.now, &looked);
                 self.took = Some(began.elapsed());
                 events
             }
@@ -224,14 +224,14 @@ where
                     return Err(error.into());
                 }
                 log::error!("{error}");
-                self.keeper.tick(self.now)
+                self.pipeline.tick(self.now)
             }
         };
-        self.tell(&events);
+        self.report_all(&events);
         Ok(())
     }
 
-    /// Lets the rest of the door have its moment.
+    /// Visits the edges.
     fn visit(&mut self, now: Duration) {
         self.visit_in(now, false);
     }
@@ -239,11 +239,11 @@ where
     fn visit_in(&mut self, now: Duration, frame: bool) {
         self.now = self.now.max(now);
         let events = self.between(frame);
-        self.tell(&events);
+        self.report_all(&events);
     }
 
     fn between(&mut self, in_frame: bool) -> Vec<Event> {
-        let moment = Moment {
+        let between = BetweenFrames {
             now: self.now,
             camera: &self.camera,
             summary: &self.summary,
@@ -251,51 +251,51 @@ where
             took: self.took.take(),
             in_frame,
         };
-        (self.between)(self.keeper, &moment)
+        (self.between)(self.pipeline, &between)
     }
 
-    fn tell(&mut self, events: &[Event]) {
+    fn report_all(&mut self, events: &[Event]) {
         for event in events {
             self.counts.add(event);
             self.summary.granted += usize::from(matches!(event, Event::Granted { .. }));
-            (self.told)(self.now, event);
+            (self.report)(self.now, event);
         }
     }
 
-    /// Locks the door; tries for a while where the relay does not answer.
+    /// Locks the door. Retries for a while if the relay does not answer.
     fn close(&mut self) -> Result<(), RunError> {
-        let mut last = "it does not answer".to_owned();
-        let mut events = self.keeper.stop(self.now);
+        let mut last = "no answer".to_owned();
+        let mut events = self.pipeline.stop(self.now);
         for _ in 0..=LAST_TRIES {
-            self.tell(&events);
+            self.report_all(&events);
             for event in events.drain(..) {
                 if let Event::RelayFailed(message) = event {
                     last = message;
                 }
             }
-            if self.keeper.stopped() {
+            if self.pipeline.stopped() {
                 return Ok(());
             }
             std::thread::sleep(BETWEEN_TRIES);
             self.now += BETWEEN_TRIES;
             events = self.between(false);
-            events.extend(self.keeper.tick(self.now));
+            events.extend(self.pipeline.tick(self.now));
         }
-        self.tell(&events);
-        if self.keeper.stopped() { Ok(()) } else { Err(RunError::Relay(last)) }
+        self.report_all(&events);
+        if self.pipeline.stopped() { Ok(()) } else { Err(RunError::Relay(last)) }
     }
 }
 
-/// What it means that no frame will ever come again.
+/// Result of a run whose camera has ended.
 fn ended(recorded: bool, fault: Option<&str>) -> Result<(), RunError> {
     match fault {
         Some(fault) => Err(RunError::Camera(fault.to_owned())),
         None if recorded => Ok(()),
-        None => Err(RunError::Camera("its threads have ended; start the service anew".to_owned())),
+        None => Err(RunError::Camera("its threads have ended; restart the service".to_owned())),
     }
 }
 
-/// Runs work that the door must be locked after, panic or not.
+/// Runs work after which the door must be locked, even if it panics.
 fn guarded<T>(
     work: impl FnOnce() -> Result<T, RunError>,
 ) -> std::thread::Result<Result<T, RunError>> {

@@ -46,7 +46,7 @@ pub struct Spread {
 
 /// The latest measurements of all stages.
 #[derive(Clone, Debug)]
-pub struct Timings {
+pub struct StageTimes {
     detect: Ring,
     embed: Ring,
     liveness: Ring,
@@ -71,7 +71,7 @@ pub struct Spreads {
     pub frame: Spread,
 }
 
-impl Default for Timings {
+impl Default for StageTimes {
     fn default() -> Self {
         let ring = Ring { values: [0; KEPT], count: 0 };
         Self {
@@ -84,7 +84,7 @@ impl Default for Timings {
     }
 }
 
-impl Timings {
+impl StageTimes {
     /// Adds a measurement.
     pub fn add(&mut self, stage: Stage, took: Duration) {
         let ring = match stage {
@@ -138,12 +138,12 @@ mod tests {
 
     #[test]
     fn nothing_measured_is_nothing() {
-        assert_eq!(Timings::default().spreads(), Spreads::default());
+        assert_eq!(StageTimes::default().spreads(), Spreads::default());
     }
 
     #[test]
     fn only_the_last_ones_count() {
-        let mut timings = Timings::default();
+        let mut timings = StageTimes::default();
         timings.add(Stage::Frame, Duration::MAX);
         for i in 1..=KEPT as u64 {
             timings.add(Stage::Frame, Duration::from_millis(i));
@@ -156,7 +156,7 @@ mod tests {
     proptest! {
         #[test]
         fn as_many_lie_below_as_are_said_to(times in prop::collection::vec(0u32..5000, 1..600)) {
-            let mut timings = Timings::default();
+            let mut timings = StageTimes::default();
             for time in &times {
                 timings.add(Stage::Embed, Duration::from_micros(u64::from(*time)));
             }

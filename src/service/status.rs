@@ -4,19 +4,25 @@
 use crate::access::door::{Alarm, Door, Leaf, Mode, State};
 use crate::access::event::Counts;
 use crate::access::gallery::Gallery;
-use crate::service::process_usage::Usage;
-use crate::service::stage_times::Spreads;
+use crate::hardware::camera::live::CameraState;
+use crate::service::pipeline::Pipeline;
+use crate::service::process_usage::{Meter, Usage};
+use crate::service::run::BetweenFrames;
+use crate::service::stage_times::{Spreads, Stage, StageTimes};
 use crate::service::watchdog::judge::Verdict;
-use crate::vision::motion_gate::Share;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Maximum age of the status while the service runs.
+const REFRESH_EVERY: Duration = Duration::from_millis(500);
 
 /// State of the service. Times are in seconds. Fields that another version of the service
 /// does not send keep their defaults.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Snapshot {
+pub struct Status {
     /// Version of the running program.
     pub version: String,
     /// Process id.
@@ -139,8 +145,8 @@ pub struct MotionNow {
     pub share: f64,
 }
 
-impl Snapshot {
-    /// The snapshot with its age filled in, for sending.
+impl Status {
+    /// The status with its age filled in, for sending.
     pub fn aged(mut self) -> Self {
         let age = self.refreshed.map_or(Duration::ZERO, |at| at.elapsed());
         self.age_s = age.as_secs_f64();
@@ -213,18 +219,166 @@ impl WatchdogNow {
     }
 }
 
-impl MotionNow {
-    /// Share of frames that the motion gate let through.
-    pub fn of(Share { frames, looked }: Share) -> Self {
-        let share = if frames == 0 { 0.0 } else { looked as f64 / frames as f64 };
-        Self { frames, looked, share }
+/// Refreshes the status while the service runs.
+pub(super) struct StatusBoard {
+    shared: Arc<Mutex<Status>>,
+    refreshed: Option<Instant>,
+    /// The line for systemd.
+    line: String,
+    started: Instant,
+    models: String,
+    meter: Meter,
+    stage_times: StageTimes,
+    relay: RelayNow,
+    /// Since when the relay has been in this state.
+    relay_since: Duration,
+}
+
+impl StatusBoard {
+    /// `models` is the version of the set, `relay` the first state of the relay.
+    pub fn new(
+        shared: Arc<Mutex<Status>>,
+        started: Instant,
+        models: &str,
+        relay: &'static str,
+    ) -> Self {
+        Self {
+            shared,
+            refreshed: None,
+            line: String::new(),
+            started,
+            models: models.to_owned(),
+            meter: Meter::default(),
+            stage_times: StageTimes::default(),
+            relay: RelayNow { state: relay.to_owned(), since_s: 0.0 },
+            relay_since: Duration::ZERO,
+        }
+    }
+
+    /// When the service's clock started.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// State of the relay, in words.
+    pub fn relay(&self) -> &str {
+        &self.relay.state
+    }
+
+    /// Notes the state of the relay at this time.
+    pub fn set_relay(&mut self, at: Duration, state: &str) {
+        if state != self.relay.state {
+            state.clone_into(&mut self.relay.state);
+            self.relay_since = at;
+        }
+    }
+
+    /// Counts the times of a frame that took this long in all.
+    pub fn add(&mut self, pipeline: &Pipeline, took: Duration) {
+        let times = pipeline.times();
+        self.stage_times.add(Stage::Detect, times.detect.total());
+        self.stage_times.add(Stage::Embed, times.embed);
+        if let Some(took) = pipeline.judged_in() {
+            self.stage_times.add(Stage::Liveness, took);
+        }
+        self.stage_times.add(Stage::Match, pipeline.decided_in());
+        self.stage_times.add(Stage::Frame, took);
+    }
+
+    /// Whether the status is older than it may be, by the time of this machine: that of a
+    /// recording may stand still.
+    pub fn is_due(&self) -> bool {
+        self.refreshed.is_none_or(|at| at.elapsed() >= REFRESH_EVERY)
+    }
+
+    /// Refreshes the status. Returns the line for systemd if it has changed.
+    pub fn refresh(
+        &mut self,
+        pipeline: &Pipeline,
+        between: &BetweenFrames<'_>,
+        verdict: Verdict,
+    ) -> Option<String> {
+        self.refreshed = Some(Instant::now());
+        let status = self.status(pipeline, between, verdict);
+        let line = status.line();
+        *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        if line == self.line {
+            return None;
+        }
+        self.line.clone_from(&line);
+        Some(line)
+    }
+
+    fn status(
+        &mut self,
+        pipeline: &Pipeline,
+        between: &BetweenFrames<'_>,
+        verdict: Verdict,
+    ) -> Status {
+        let BetweenFrames { now, camera, summary, .. } = between;
+        let health = camera.health();
+        let state = match &health.state {
+            CameraState::Opening => "opening".to_owned(),
+            CameraState::Streaming => "running".to_owned(),
+            CameraState::Away { reason, .. } => reason.to_string(),
+            CameraState::Ended { .. } => "ended".to_owned(),
+        };
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let (frames, looked) = (count(summary.frames), count(summary.looked));
+        let since = |at: Duration| now.saturating_sub(at).as_secs_f64();
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs_f64(),
+            door: DoorNow::of(pipeline.door()),
+            camera: CameraNow {
+                state,
+                since_s: since(health.since),
+                frames,
+                dropped: health.frames.saturating_sub(frames),
+                bad: health.bad_frames,
+            },
+            relay: RelayNow { since_s: since(self.relay_since), ..self.relay.clone() },
+            gallery: GalleryNow::of(pipeline.gallery()),
+            models: self.models.clone(),
+            clock: match pipeline.clock_trusted(*now) {
+                None => ClockNow::Unneeded,
+                Some(true) => ClockNow::Trusted,
+                Some(false) => ClockNow::Unsure,
+            },
+            watchdog: WatchdogNow::of(verdict),
+            timings: self.stage_times.spreads(),
+            motion: MotionNow {
+                frames,
+                looked,
+                share: if frames == 0 { 0.0 } else { looked as f64 / frames as f64 },
+            },
+            process: self.meter.measure(self.started.elapsed()),
+            refreshed: Some(Instant::now()),
+            ..Status::default()
+        };
+        status.count(between.counts);
+        status
+    }
+}
+
+impl Status {
+    /// One line for `systemctl status`, which changes seldom.
+    fn line(&self) -> String {
+        let Self { door, camera, relay, gallery, .. } = self;
+        let alarm =
+            door.alarm.as_ref().map(|alarm| format!(", alarm: {alarm}")).unwrap_or_default();
+        format!(
+            "door {}, mode {}{alarm}; camera {}; relay {}; {} people",
+            door.state, door.mode, camera.state, relay.state, gallery.people
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::door::{Command, DoorSettings, Event};
+    use crate::access::door::{Command, DoorSettings, Input};
     use crate::service::watchdog::judge::Who;
 
     #[test]
@@ -232,11 +386,11 @@ mod tests {
         let now = Duration::ZERO;
         let (mut door, actions) = Door::new(now, DoorSettings::default());
         let order = actions.relay.expect("an order").number;
-        door.step(now, Event::Answer { order, taken: true });
+        door.step(now, Input::Answer { order, taken: true });
         let later = Duration::from_secs(10);
-        door.step(later, Event::Closed);
-        door.step(later, Event::Command(Command::Lockdown));
-        door.step(later, Event::Opened);
+        door.step(later, Input::Closed);
+        door.step(later, Input::Command(Command::Lockdown));
+        door.step(later, Input::Opened);
         let shown = DoorNow::of(&door);
         assert_eq!((shown.state.as_str(), shown.mode.as_str()), ("locked", "lockdown"));
         assert_eq!((shown.leaf.as_str(), shown.alarm.as_deref()), ("forced", Some("forced")));
@@ -244,15 +398,15 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_the_same_after_a_journey() {
-        let mut snapshot = Snapshot { pid: 7, uptime_s: 1.5, ..Snapshot::default() };
-        snapshot.clock = ClockNow::Unsure;
-        snapshot.events.insert("granted".to_owned(), 3);
+        let mut status = Status { pid: 7, uptime_s: 1.5, ..Status::default() };
+        status.clock = ClockNow::Unsure;
+        status.events.insert("granted".to_owned(), 3);
         let silent = Duration::from_millis(9500);
-        snapshot.watchdog = WatchdogNow::of(Verdict::Late { who: Who::Camera, silent });
-        let text = serde_json::to_string(&snapshot).expect("text");
-        assert_eq!(serde_json::from_str::<Snapshot>(&text).expect("a snapshot"), snapshot);
-        // A snapshot of another version.
+        status.watchdog = WatchdogNow::of(Verdict::Late { who: Who::Camera, silent });
+        let text = serde_json::to_string(&status).expect("text");
+        assert_eq!(serde_json::from_str::<Status>(&text).expect("a status"), status);
+        // A status of another version.
         let other = r#"{"pid":7,"lift":"second floor"}"#;
-        assert_eq!(serde_json::from_str::<Snapshot>(other).expect("a snapshot").pid, 7);
+        assert_eq!(serde_json::from_str::<Status>(other).expect("a status").pid, 7);
     }
 }

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 /// The file that exists while lockdown holds.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct LockdownFile {
     file: PathBuf,
 }
 
-impl Standing {
+impl LockdownFile {
     /// The file of the door with this gallery: beside the gallery and named after it,
     /// because two doors may keep theirs in one folder.
     pub fn beside(gallery: &Path) -> Self {
@@ -23,12 +23,12 @@ impl Standing {
     }
 
     /// Path of the file.
-    pub fn file(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.file
     }
 
     /// Whether lockdown holds. It also holds if the file cannot be checked.
-    pub fn lockdown(&self) -> bool {
+    pub fn holds(&self) -> bool {
         match self.file.symlink_metadata() {
             Ok(_) => true,
             Err(error) => error.kind() != ErrorKind::NotFound,
@@ -37,7 +37,7 @@ impl Standing {
 
     /// Starts or ends lockdown, synced to disk so that it survives a power cut. On an
     /// error while ending it, lockdown holds.
-    pub fn set_lockdown(&self, holds: bool) -> io::Result<()> {
+    pub fn set(&self, holds: bool) -> io::Result<()> {
         if holds {
             self.write()?;
             return self.sync_folder();
@@ -75,36 +75,36 @@ const END_WITHIN: Duration = Duration::from_secs(3);
 /// Writes the file on its own thread: a card may take seconds, and the relay switches off
 /// when the service is silent for too long.
 #[derive(Debug)]
-pub struct StandingWriter {
-    standing: Standing,
+pub struct LockdownWriter {
+    lockdown: LockdownFile,
     orders: Option<SyncSender<bool>>,
     done: Receiver<io::Result<()>>,
 }
 
-impl StandingWriter {
+impl LockdownWriter {
     /// Starts the thread. It ends when this is dropped, after pending orders are written;
     /// that is waited for up to three seconds. An error if the thread cannot be started.
-    pub fn start(standing: Standing) -> io::Result<Self> {
+    pub fn start(lockdown: LockdownFile) -> io::Result<Self> {
         let (orders, to_write) = sync_channel::<bool>(WAITING);
         // Room for the result of every order.
         let (written, done) = sync_channel(2 * WAITING);
-        let file = standing.clone();
+        let file = lockdown.clone();
         std::thread::Builder::new().name("lockdown".to_owned()).spawn(move || {
             for holds in to_write {
                 // The order is written even if its result is no longer wanted.
-                let _ = written.send(file.set_lockdown(holds));
+                let _ = written.send(file.set(holds));
             }
         })?;
-        Ok(Self { standing, orders: Some(orders), done })
+        Ok(Self { lockdown, orders: Some(orders), done })
     }
 
     /// The file being written.
-    pub fn standing(&self) -> &Standing {
-        &self.standing
+    pub fn file(&self) -> &LockdownFile {
+        &self.lockdown
     }
 
     /// Queues a change; false if the queue is full.
-    pub fn set_lockdown(&self, holds: bool) -> bool {
+    pub fn set(&self, holds: bool) -> bool {
         self.orders.as_ref().is_some_and(|orders| orders.try_send(holds).is_ok())
     }
 
@@ -115,7 +115,7 @@ impl StandingWriter {
     }
 }
 
-impl Drop for StandingWriter {
+impl Drop for LockdownWriter {
     fn drop(&mut self) {
         self.orders = None;
         let until = Instant::now() + END_WITHIN;
@@ -131,38 +131,39 @@ mod tests {
     #[test]
     fn it_holds_until_it_is_ended_and_where_nobody_can_tell() {
         let folder = tempfile::TempDir::new().expect("a folder");
-        let standing = Standing::beside(&folder.path().join("gallery.redb"));
-        assert!(!standing.lockdown());
-        standing.set_lockdown(false).expect("nothing to end");
+        let lockdown = LockdownFile::beside(&folder.path().join("gallery.redb"));
+        assert!(!lockdown.holds());
+        lockdown.set(false).expect("nothing to end");
         for _ in 0..2 {
-            standing.set_lockdown(true).expect("written");
-            assert!(standing.clone().lockdown());
+            lockdown.set(true).expect("written");
+            assert!(lockdown.clone().holds());
         }
-        standing.set_lockdown(false).expect("removed");
-        assert!(!standing.lockdown());
-        let other = Standing::beside(&folder.path().join("yard.redb"));
-        other.set_lockdown(true).expect("written");
-        assert!(!standing.lockdown(), "another door in the same folder");
-        let unreadable = Standing::beside(&folder.path().join("x\0y/gallery.redb"));
-        assert!(unreadable.lockdown());
-        assert!(unreadable.set_lockdown(false).is_err());
+        lockdown.set(false).expect("removed");
+        assert!(!lockdown.holds());
+        let other = LockdownFile::beside(&folder.path().join("yard.redb"));
+        other.set(true).expect("written");
+        assert!(!lockdown.holds(), "another door in the same folder");
+        let unreadable = LockdownFile::beside(&folder.path().join("x\0y/gallery.redb"));
+        assert!(unreadable.holds());
+        assert!(unreadable.set(false).is_err());
     }
 
     #[test]
     fn what_is_ordered_is_written_in_turn() {
         let folder = tempfile::TempDir::new().expect("a folder");
-        let writer = StandingWriter::start(Standing::beside(&folder.path().join("gallery.redb")));
+        let writer =
+            LockdownWriter::start(LockdownFile::beside(&folder.path().join("gallery.redb")));
         let writer = writer.expect("a thread");
-        assert!([true, false, true].into_iter().all(|holds| writer.set_lockdown(holds)));
+        assert!([true, false, true].into_iter().all(|holds| writer.set(holds)));
         for _ in 0..3 {
             let done = writer.done.recv_timeout(Duration::from_secs(60));
             done.expect("an answer").expect("written");
         }
-        assert!(writer.standing().lockdown() && writer.written().is_none());
+        assert!(writer.file().holds() && writer.written().is_none());
         // The last order is written, too.
-        let standing = writer.standing().clone();
-        assert!(writer.set_lockdown(false));
+        let lockdown = writer.file().clone();
+        assert!(writer.set(false));
         drop(writer);
-        assert!(!standing.lockdown());
+        assert!(!lockdown.holds());
     }
 }

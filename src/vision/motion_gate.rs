@@ -77,11 +77,11 @@ impl Default for MotionGateSettings {
 
 /// Whether to process a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum Gate {
     /// Process it, with the reason.
-    Yes(Why),
+    Pass(Why),
     /// Skip it: it shows no change.
-    No,
+    Skip,
 }
 
 /// Reason for processing a frame.
@@ -143,7 +143,7 @@ impl MotionGate {
 
     /// Decides about the frame of the time `now`, on a monotonic clock. `followed` says
     /// whether any face is followed.
-    pub fn step(&mut self, now: Duration, frame: &Frame, followed: bool) -> Look {
+    pub fn step(&mut self, now: Duration, frame: &Frame, followed: bool) -> Gate {
         let moved = self.compare(now, frame, followed);
         if followed || moved.is_some() {
             self.hold_until = now.saturating_add(self.settings.hold_on);
@@ -160,10 +160,10 @@ impl MotionGate {
             due.then_some(Why::Idle)
         };
         self.share.frames += 1;
-        let Some(why) = why else { return Look::No };
+        let Some(why) = why else { return Gate::Skip };
         self.looked = Some(now);
         self.share.looked += 1;
-        Look::Yes(why)
+        Gate::Pass(why)
     }
 
     /// Frames received and processed so far.
@@ -315,7 +315,7 @@ mod tests {
     fn an_empty_corridor_is_looked_at_once_a_second() {
         let (mut gate, mut noise) = (gate(), Noise(1));
         let looks = (0..200)
-            .filter(|i| gate.step(ms(i * 100), &noise.picture(6, wall), false) != Look::No)
+            .filter(|i| gate.step(ms(i * 100), &noise.picture(6, wall), false) != Gate::Skip)
             .count();
         // All frames for two seconds after the first, then one per second for 18 seconds.
         assert_eq!(looks, 20 + 18);
@@ -329,7 +329,7 @@ mod tests {
         for i in 0..100 {
             // The lamp adds twice as much light on its side of the picture.
             let lamp = move |x, y| wall(x, y) + if i < 50 { 0 } else { 20 + (x / 8) as u8 };
-            if let Look::Yes(why) = gate.step(ms(i * 100), &noise.picture(4, lamp), false) {
+            if let Gate::Pass(why) = gate.step(ms(i * 100), &noise.picture(4, lamp), false) {
                 seen.push((i, why));
             }
         }
@@ -345,7 +345,7 @@ mod tests {
         for i in 0..300u64 {
             let creeping = |x, y| wall(x, y) + (i / 10) as u8;
             let look = gate.step(ms(i * 100), &noise.picture(4, creeping), false);
-            assert_ne!(look, Look::Yes(Why::Motion), "frame {i}");
+            assert_ne!(look, Gate::Pass(Why::Motion), "frame {i}");
         }
     }
 
@@ -357,7 +357,7 @@ mod tests {
             // A flickering screen in a corner, on a wall without noise.
             let lit = (i * 7 % 3) as u8 * 4;
             let screen = |x: usize, y: usize| wall(x, y) + if x < 20 && y < 20 { lit } else { 0 };
-            if gate.step(ms(i * 100), &noise.picture(0, screen), false) == Look::Yes(Why::Motion) {
+            if gate.step(ms(i * 100), &noise.picture(0, screen), false) == Gate::Pass(Why::Motion) {
                 last = i;
             }
         }
@@ -372,7 +372,7 @@ mod tests {
             let chair = |x: usize, y: usize| {
                 if i >= 50 && (60..100).contains(&x) && y > 80 { 20 } else { wall(x, y) }
             };
-            if gate.step(ms(i * 100), &noise.picture(4, chair), false) == Look::Yes(Why::Motion) {
+            if gate.step(ms(i * 100), &noise.picture(4, chair), false) == Gate::Pass(Why::Motion) {
                 last = i;
             }
         }
@@ -384,13 +384,13 @@ mod tests {
         let (mut gate, mut noise) = (gate(), Noise(6));
         for i in 0..50 {
             let look = gate.step(ms(i * 100), &noise.picture(4, wall), true);
-            assert_eq!(look, Look::Yes(Why::Followed));
+            assert_eq!(look, Gate::Pass(Why::Followed));
         }
         for i in 50..69 {
             let look = gate.step(ms(i * 100), &noise.picture(4, wall), false);
-            assert_eq!(look, Look::Yes(Why::HoldOn), "frame {i}");
+            assert_eq!(look, Gate::Pass(Why::HoldOn), "frame {i}");
         }
-        assert_eq!(gate.step(ms(6900), &noise.picture(4, wall), false), Look::No);
+        assert_eq!(gate.step(ms(6900), &noise.picture(4, wall), false), Gate::Skip);
     }
 
     #[test]
@@ -405,7 +405,7 @@ mod tests {
                 false => wall(x, y),
             };
             let look = gate.step(ms(10_000), &noise.picture(4, person), false);
-            assert!(matches!(look, Look::Yes(Why::Motion | Why::Light)), "{width}: {look:?}");
+            assert!(matches!(look, Gate::Pass(Why::Motion | Why::Light)), "{width}: {look:?}");
         }
     }
 
@@ -414,7 +414,7 @@ mod tests {
         let mut gate = gate();
         for (at, side) in [(0, 1), (10, 2), (20, 700), (30, 1)] {
             let frame = Frame::filled(side, side, [9; 3]);
-            assert_eq!(gate.step(ms(at), &frame, false), Look::Yes(Why::First));
+            assert_eq!(gate.step(ms(at), &frame, false), Gate::Pass(Why::First));
         }
     }
 
@@ -438,7 +438,7 @@ mod tests {
                 let (width, height) = if width < 50 { (40, 30) } else { (width, height) };
                 let frame = Frame::filled(width, height, [level / 32 * 32; 3]);
                 let look = gate.step(now, &frame, followed);
-                if look == Look::No {
+                if look == Gate::Skip {
                     prop_assert!(!followed);
                     let last: Duration = looked.expect("the first frame is looked at");
                     prop_assert!(now < last + settings.idle_look_every);
@@ -454,7 +454,7 @@ mod tests {
             for i in 0..60u64 {
                 let frame = noise.picture(amplitude, |x, y| level.max(wall(x, y)));
                 let look = gate.step(ms(i * 100), &frame, false);
-                let quiet = [Look::No, Look::Yes(Why::HoldOn), Look::Yes(Why::Idle)];
+                let quiet = [Gate::Skip, Gate::Pass(Why::HoldOn), Gate::Pass(Why::Idle)];
                 prop_assert!(i == 0 || quiet.contains(&look), "{i}: {look:?}");
             }
         }
@@ -470,7 +470,7 @@ mod tests {
             right: bool,
         ) {
             let (mut gate, mut noise) = (gate(), Noise(seed));
-            let mut last = Look::No;
+            let mut last = Gate::Skip;
             for i in 0..40u64 {
                 let step = WIDTH / 20;
                 let left = match (i == 39, right) {
@@ -484,7 +484,7 @@ mod tests {
                 };
                 last = gate.step(ms(i * 100), &noise.picture(amplitude, face), false);
             }
-            prop_assert_eq!(last, Look::Yes(Why::Motion));
+            prop_assert_eq!(last, Gate::Pass(Why::Motion));
         }
     }
 }

@@ -50,7 +50,7 @@ pub struct Tracker {
     tracks: heapless::Vec<Track, MAX_TRACKS>,
     next: u64,
     /// Maximum gap between two successive frames of one track.
-    apart: Duration,
+    evidence_expires: Duration,
     /// Time of the last frame.
     last: Option<Duration>,
 }
@@ -87,16 +87,16 @@ pub fn worth_embedding(
 }
 
 impl Tracker {
-    /// A tracker without tracks. `apart` is the maximum gap between two successive frames
-    /// of one track: the maximum age of evidence, because frames further apart are never
+    /// A tracker without tracks. `evidence_expires` is the maximum gap between two successive frames
+    /// of one track: the maximum age of evidence, because frames further evidence_expires are never
     /// combined.
-    pub fn new(apart: Duration) -> Self {
-        Self { apart, ..Self::default() }
+    pub fn new(evidence_expires: Duration) -> Self {
+        Self { evidence_expires, ..Self::default() }
     }
 
     /// Sets the maximum gap between two successive frames of one track.
-    pub fn set_apart(&mut self, apart: Duration) {
-        self.apart = apart;
+    pub fn set_evidence_expires(&mut self, evidence_expires: Duration) {
+        self.evidence_expires = evidence_expires;
     }
 
     /// Returns the track of each face, in the same order. `now` is the time of the frame on
@@ -104,7 +104,8 @@ impl Tracker {
     pub fn step(&mut self, now: Duration, faces: &[Face]) -> heapless::Vec<TrackId, MAX_TRACKS> {
         let last = self.last.replace(now);
         self.tracks.retain(|track| {
-            let within = if Some(track.seen) == last { self.apart } else { Duration::ZERO };
+            let within =
+                if Some(track.seen) == last { self.evidence_expires } else { Duration::ZERO };
             now.saturating_sub(track.seen) <= within.max(LOST_AFTER)
         });
         let faces = &faces[..faces.len().min(MAX_TRACKS)];

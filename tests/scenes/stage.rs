@@ -3,7 +3,7 @@
 use crate::cast::{CHANCE, SIZE, calibration, live, model, template};
 use crate::script::{Expected, Scene};
 use facelatch::access::controller::{Controller, FaceSeen, Input, Output};
-use facelatch::access::door::{Command, LockKind, Role};
+use facelatch::access::door::{self, Command, LockKind, Role};
 use facelatch::access::event::Event;
 use facelatch::access::gallery::{Gallery, PersonId, Traits};
 use facelatch::access::gesture::Side;
@@ -75,7 +75,7 @@ impl Stage {
         }
         let gallery = gallery(&people);
         let (controller, first) =
-            Controller::new(calibration(), &config, gallery, CHANCE, Duration::ZERO);
+            Controller::new(calibration(), config.access(), gallery, CHANCE, Duration::ZERO);
         let mut stage = Self {
             text: scene.config.clone(),
             config,
@@ -132,7 +132,7 @@ impl Stage {
             if taken {
                 self.energised = order.energise;
             }
-            let answer = Input::Answer { order: order.number, taken };
+            let answer = Input::Door(door::Input::Answer { order: order.number, taken });
             output = self.controller.step(self.time(), answer);
         }
     }
@@ -204,7 +204,7 @@ impl Stage {
                 weakest_to_enroll: *weakest_to_enroll,
                 turn: *turn,
                 sample: Some(*sample),
-                template: template.as_ref(),
+                probe: template.as_ref().map(|template| self.controller.probe(template)),
             })
             .collect();
         let captured = Duration::from_millis(self.now.saturating_sub(self.lag));
@@ -229,7 +229,7 @@ impl Stage {
             match later {
                 Later::Answer(order, energise) => {
                     self.energised = energise;
-                    self.input(Input::Answer { order, taken: true });
+                    self.input(Input::Door(door::Input::Answer { order, taken: true }));
                 }
                 Later::Edge(side, pressed) => self.input(Input::Button { side, pressed }),
             }
@@ -296,13 +296,17 @@ impl Stage {
                 }
                 self.later.sort_by_key(|(at, _)| *at);
             }
-            ["exit"] => self.input(Input::Exit),
-            ["opened"] => self.input(Input::Opened),
-            ["closed"] => self.input(Input::Closed),
-            ["command", "open"] => self.input(Input::Command(Command::Open)),
-            ["command", "lockdown"] => self.input(Input::Command(Command::Lockdown)),
-            ["command", "always-open"] => self.input(Input::Command(Command::AlwaysOpen)),
-            ["command", "normal"] => self.input(Input::Command(Command::Normal)),
+            ["exit"] => self.input(Input::Door(door::Input::Exit)),
+            ["opened"] => self.input(Input::Door(door::Input::Opened)),
+            ["closed"] => self.input(Input::Door(door::Input::Closed)),
+            ["command", "open"] => self.input(Input::Door(door::Input::Command(Command::Open))),
+            ["command", "lockdown"] => {
+                self.input(Input::Door(door::Input::Command(Command::Lockdown)))
+            }
+            ["command", "always-open"] => {
+                self.input(Input::Door(door::Input::Command(Command::AlwaysOpen)))
+            }
+            ["command", "normal"] => self.input(Input::Door(door::Input::Command(Command::Normal))),
             ["relay", "works"] => self.relay = Relay::Works,
             ["relay", "broken"] => self.relay = Relay::Broken,
             ["relay", "silent"] => self.relay = Relay::Silent,
@@ -310,12 +314,12 @@ impl Stage {
             ["relay", "away"] => {
                 // It has no power and accepts no order.
                 (self.relay, self.energised) = (Relay::Broken, false);
-                self.input(Input::RelayAway);
+                self.input(Input::Door(door::Input::RelayAway));
             }
             ["relay", "back"] => {
                 // A board that lost power comes back de-energised.
                 (self.relay, self.energised) = (Relay::Works, false);
-                self.input(Input::RelayBack);
+                self.input(Input::Door(door::Input::RelayBack));
             }
             ["store", "works"] => self.store = Relay::Works,
             ["store", "broken"] => self.store = Relay::Broken,
@@ -334,14 +338,18 @@ impl Stage {
             ["elsewhere", name, way] => {
                 let role = if way == "in" { Role::In } else { Role::Out };
                 let ago = Duration::ZERO;
-                self.input(Input::Passed { person: person(self, name)?, role, ago });
+                self.input(Input::Door(door::Input::Passed {
+                    person: person(self, name)?,
+                    role,
+                    ago,
+                }));
             }
             ["configure", ..] => {
                 self.text += words.trim_start_matches("configure");
                 self.text.push('\n');
                 self.config = Config::parse(Path::new("scene"), &self.text)
                     .map_err(|error| error.to_string())?;
-                self.controller.reconfigure(&self.config);
+                self.controller.reconfigure(self.config.access());
             }
             ["models"] => self.input(Input::ModelsChanged),
             ["reset"] => self.input(Input::LocalReset),
@@ -352,8 +360,13 @@ impl Stage {
             }
             ["restart"] => {
                 let gallery = gallery(&self.people);
-                let (controller, first) =
-                    Controller::new(calibration(), &self.config, gallery, CHANCE, self.time());
+                let (controller, first) = Controller::new(
+                    calibration(),
+                    self.config.access(),
+                    gallery,
+                    CHANCE,
+                    self.time(),
+                );
                 self.controller = controller;
                 // Everything in memory is lost, and the relay is de-energised.
                 self.views.clear();
@@ -361,7 +374,7 @@ impl Stage {
                 self.energised = false;
                 self.carry_out(first);
             }
-            ["stop"] => self.input(Input::Stop),
+            ["stop"] => self.input(Input::Door(door::Input::Stop)),
             _ => return Err(format!("what is {words:?}?")),
         }
         Ok(())

@@ -3,7 +3,7 @@
 use crate::cast::{CHANCE, SIZE, calibration, model, template};
 use crate::script::Expected;
 use facelatch::access::controller::{Controller, FaceSeen, Input};
-use facelatch::access::door::Role;
+use facelatch::access::door::{self, Role};
 use facelatch::access::event::Event;
 use facelatch::access::gallery::{Gallery, PersonId};
 use facelatch::config::Config;
@@ -24,22 +24,23 @@ pub fn two_doors() -> Result<(), String> {
     let mut doors: Vec<Controller> = vec![];
     for _ in 0..2 {
         let (mut door, first) =
-            Controller::new(calibration(), &config, people.clone(), CHANCE, Duration::ZERO);
+            Controller::new(calibration(), config.access(), people.clone(), CHANCE, Duration::ZERO);
         let order = first.relay.ok_or("no order to lock")?.number;
-        door.step(Duration::ZERO, Input::Answer { order, taken: true });
+        door.step(Duration::ZERO, Input::Door(door::Input::Answer { order, taken: true }));
         doors.push(door);
     }
     let visit = |doors: &mut Vec<Controller>, door: usize, from: u64| {
         let mut told = vec![];
         for frame in 0..5 {
             let now = Duration::from_millis(from + frame * 100);
+            let probe = doors[door].probe(&face);
             let seen = FaceSeen {
                 track: TrackId(from),
                 weakest: (Aspect::Size, 1.0),
                 weakest_to_enroll: (Aspect::Size, 1.0),
                 turn: Pose::Front.example(),
                 sample: None,
-                template: Some(&face),
+                probe: Some(probe),
             };
             let mut output = doors[door].step(now, Input::Faces { captured: now, faces: &[seen] });
             loop {
@@ -47,12 +48,13 @@ pub fn two_doors() -> Result<(), String> {
                     told.push(event.clone());
                     if event.kind() == "passed" {
                         let (role, ago) = (Role::In, Duration::ZERO);
-                        let passed = Input::Passed { person: PersonId(1), role, ago };
+                        let passed =
+                            Input::Door(door::Input::Passed { person: PersonId(1), role, ago });
                         doors[1 - door].step(now, passed);
                     }
                 }
                 let Some(order) = output.relay else { break };
-                let answer = Input::Answer { order: order.number, taken: true };
+                let answer = Input::Door(door::Input::Answer { order: order.number, taken: true });
                 output = doors[door].step(now, answer);
             }
         }

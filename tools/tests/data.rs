@@ -133,7 +133,7 @@ fn a_bad_photo_costs_only_itself_and_exit_code_1() {
     let grey = picture::encode_png(&facelatch::vision::frame::Frame::filled(90, 90, [99; 3]));
     std::fs::write(ann.join("wall.png"), grey.expect("PNG")).expect("written");
     let (out, error) = fails(folder.path(), &PREPARE, 1);
-    assert!(error.contains("4 photos could not be read; all else is done"), "{error}");
+    assert!(error.contains("4 photos could not be read; all others are done"), "{error}");
     for told in ["cut.jpg: truncated", "notes.jpg: neither JPEG nor PNG", "empty.png: "] {
         assert!(out.contains(told), "{told}: {out}");
     }

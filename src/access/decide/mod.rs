@@ -2,7 +2,7 @@
 //!
 //! One frame proves little. A person is granted once enough recent frames of one track
 //! match them, more frames match them than match nobody, and the combined evidence is
-//! strong enough. Old evidence expires.
+//! strong enough. Old evidence evidence_expires.
 //!
 //! ```text
 //!   frame: faces in the zone, each with its track and best match
@@ -12,7 +12,7 @@
 //!     too poor to compare, or
 //!       a frame or a view that
 //!       has voted already  --> no vote
-//!   a track's votes of the last `expires`:
+//!   a track's votes of the last `evidence_expires`:
 //!     votes for two people         --> all dropped: a face does not change
 //!     `frames` for one person,
 //!       more than for nobody, and
@@ -62,7 +62,7 @@ pub struct DecideSettings {
     /// Frames of one track that must agree, 1..=32.
     pub frames: usize,
     /// Age at which a frame no longer counts as evidence.
-    pub expires: Duration,
+    pub evidence_expires: Duration,
     /// Rule for more than one face in the zone.
     pub two_faces: TwoFaces,
     /// Minimum time between two grants on one track.
@@ -82,7 +82,7 @@ impl Default for DecideSettings {
     fn default() -> Self {
         Self {
             frames: 3,
-            expires: Duration::from_millis(1500),
+            evidence_expires: Duration::from_millis(1500),
             two_faces: TwoFaces::Refuse,
             again_after: Duration::from_secs(5),
             same_view: f32::INFINITY,
@@ -158,7 +158,7 @@ pub struct Evidence {
     pub similarity: f32,
     /// Number of votes for the person.
     pub frames: usize,
-    /// Number of all votes of the track within [`DecideSettings::expires`].
+    /// Number of all votes of the track within [`DecideSettings::evidence_expires`].
     pub of: usize,
     /// Combined likelihood ratio of the votes; `None` if the recognizer has none.
     pub weight: Option<Weight>,
@@ -259,7 +259,7 @@ impl Decider {
     }
 
     /// Takes at `now` the faces of a frame captured at `captured`, the start of its age as
-    /// evidence. A frame older than [`DecideSettings::expires`] is ignored.
+    /// evidence. A frame older than [`DecideSettings::evidence_expires`] is ignored.
     pub fn result(
         &mut self,
         now: Duration,
@@ -269,7 +269,7 @@ impl Decider {
         let mut decisions = Decisions::new();
         self.forget(now);
         let captured = captured.min(now);
-        if now >= captured + self.settings.expires {
+        if now >= captured + self.settings.evidence_expires {
             return decisions;
         }
         let crowded = observations.len() > 1;
@@ -281,7 +281,7 @@ impl Decider {
             if self.crowded_until.is_none_or(|until| now >= until) {
                 let _ = decisions.push(Decision::TwoFaces { faces: observations.len() });
             }
-            self.crowded_until = Some(now + self.settings.expires);
+            self.crowded_until = Some(now + self.settings.evidence_expires);
             return decisions;
         }
         for observation in observations {
@@ -298,7 +298,7 @@ impl Decider {
         let known = |observation: &Observation<'_>| matches!(observation.seen, Seen::Person(..));
         if crowded && !observations.iter().all(known) {
             // A stranger who is missing in one frame may still be there.
-            self.stranger_until = Some(now + self.settings.expires);
+            self.stranger_until = Some(now + self.settings.evidence_expires);
         }
         let stranger = self.stranger_until.is_some_and(|until| now < until);
         let waits = self.settings.two_faces == TwoFaces::All && (stranger || !everybody);
@@ -354,9 +354,9 @@ impl Decider {
 
     /// Drops expired votes, and tracks without votes that were not granted lately.
     fn forget(&mut self, now: Duration) {
-        let DecideSettings { expires, again_after, .. } = self.settings;
+        let DecideSettings { evidence_expires, again_after, .. } = self.settings;
         for track in &mut self.tracks {
-            while track.votes.front().is_some_and(|vote| now >= vote.at + expires) {
+            while track.votes.front().is_some_and(|vote| now >= vote.at + evidence_expires) {
                 track.votes.pop_front();
             }
             if track.votes.is_empty() {

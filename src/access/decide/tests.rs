@@ -225,7 +225,7 @@ fn observation() -> impl Strategy<Value = Observation<'static>> {
 
 proptest! {
     /// Nobody is ever granted without `frames` votes for them on that track within
-    /// `expires`.
+    /// `evidence_expires`.
     #[test]
     fn no_grant_without_its_evidence(
         frames in prop::collection::vec((prop::collection::vec(observation(), 0..4), 0u64..900), 0..60),
@@ -437,7 +437,7 @@ fn counted(history: &[(u64, Observation<'_>)], now: u64, evidence: &Evidence) ->
 
 proptest! {
     /// With the likelihood ratio the votes are needed all the same: a granted person has,
-    /// on that track and within `expires`, at least `frames` distinct frames over the
+    /// on that track and within `evidence_expires`, at least `frames` distinct frames over the
     /// threshold and none for somebody else. Results may come late, twice, or both.
     #[test]
     fn whoever_is_let_in_by_weight_has_the_votes(

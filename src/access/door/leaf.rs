@@ -9,7 +9,7 @@ pub(super) const LAST_PULL: Duration = Duration::from_secs(1);
 /// State of the door leaf.
 ///
 /// ```text
-///            opened while unlocked     after `held_after`
+///            opened while unlocked     after `held_open_after`
 ///   Closed ----------------------> Ajar ------------> HeldTooLong (alarm)
 ///    |  ^                           | ^                |       |
 ///    |  +---------- closed ---------+ +- always open --+       |
@@ -38,7 +38,7 @@ pub enum Leaf {
     Forced,
 }
 
-/// An audible alarm of the leaf. The silent duress alarm is [`super::Note::Duress`].
+/// An audible alarm of the leaf. The silent duress alarm is [`super::Event::Duress`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Alarm {
     /// The door is held open for too long.
@@ -75,10 +75,15 @@ impl Leaf {
     }
 
     /// Time passes. While the door is always open, held-open time does not count.
-    pub(super) fn elapse(self, now: Duration, held_after: Duration, always_open: bool) -> Self {
+    pub(super) fn elapse(
+        self,
+        now: Duration,
+        held_open_after: Duration,
+        always_open: bool,
+    ) -> Self {
         match self {
             Self::Ajar { .. } | Self::HeldTooLong if always_open => Self::Ajar { since: now },
-            Self::Ajar { since } if now >= since + held_after => Self::HeldTooLong,
+            Self::Ajar { since } if now >= since + held_open_after => Self::HeldTooLong,
             leaf => leaf,
         }
     }

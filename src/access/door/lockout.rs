@@ -14,7 +14,7 @@ pub struct LockoutSettings {
     pub longest: Duration,
     /// After this time without a refused attempt the count starts over. A grant resets it,
     /// too.
-    pub forget: Duration,
+    pub forget_after: Duration,
 }
 
 impl Default for LockoutSettings {
@@ -23,7 +23,7 @@ impl Default for LockoutSettings {
             tries: 0,
             first: Duration::from_secs(30),
             longest: Duration::from_secs(15 * 60),
-            forget: Duration::from_secs(60 * 60),
+            forget_after: Duration::from_secs(60 * 60),
         }
     }
 }
@@ -44,7 +44,7 @@ impl Lockout {
         if settings.tries == 0 || self.until.is_some() {
             return None;
         }
-        if now.saturating_sub(self.last) >= settings.forget {
+        if now.saturating_sub(self.last) >= settings.forget_after {
             (self.tries, self.level) = (0, 0);
         }
         self.last = now;

@@ -14,8 +14,8 @@
 //!   each counts from the relay's answer, or from now if the lock is open already
 //! ```
 
-mod event;
 mod hold_open;
+mod interface;
 mod leaf;
 mod lock;
 mod lockout;
@@ -25,7 +25,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Actions, Command, Event, Mode, Note, Refusal};
+pub use interface::{Command, Event, Input, Mode, Output, Refusal};
 pub use leaf::{Alarm, Leaf};
 pub use lock::{LockKind, Order, State};
 pub use lockout::LockoutSettings;
@@ -33,8 +33,8 @@ pub use passback::{AntiPassback, PassbackSettings, Role};
 
 use crate::access::gallery::PersonId;
 use crate::access::schedule::Admission;
-use event::MAX_PASSING;
 use hold_open::Claim;
+use interface::MAX_PASSING;
 use leaf::LAST_PULL;
 use lock::{Answered, Lock};
 use lockout::Lockout;
@@ -57,7 +57,7 @@ pub struct DoorSettings {
     /// Whether to lock as soon as the door has closed behind somebody.
     pub lock_when_closed: bool,
     /// Time after which an open door counts as held open.
-    pub held_after: Duration,
+    pub held_open_after: Duration,
     /// A duress gesture applies to a person recognized within this time before or after it.
     pub duress_within: Duration,
     /// Lockout after refused attempts.
@@ -73,7 +73,7 @@ impl Default for DoorSettings {
             open_for: Duration::from_secs(3),
             exit_for: Duration::from_secs(3),
             lock_when_closed: true,
-            held_after: Duration::from_secs(30),
+            held_open_after: Duration::from_secs(30),
             duress_within: Duration::from_secs(10),
             lockout: LockoutSettings::default(),
             passback: PassbackSettings::default(),
@@ -108,7 +108,7 @@ pub struct Door {
 
 impl Door {
     /// Starts with an order to lock: the state that the relay was left in is unknown.
-    pub fn new(now: Duration, settings: DoorSettings) -> (Self, Actions) {
+    pub fn new(now: Duration, settings: DoorSettings) -> (Self, Output) {
         let mut door = Self {
             settings,
             lock: Lock::new(now, settings.lock),
@@ -127,7 +127,7 @@ impl Door {
             last: None,
         };
         let relay = door.lock.drive(now, false);
-        (door, Actions { relay, ..Actions::default() })
+        (door, Output { relay, ..Output::default() })
     }
 
     /// Applies new settings. The state of the door stays, lockdown and refused attempts
@@ -172,30 +172,30 @@ impl Door {
     }
 
     /// Takes one event. `now` is on a clock that never runs backwards.
-    pub fn step(&mut self, now: Duration, event: Event) -> Actions {
-        let mut actions = Actions::default();
+    pub fn step(&mut self, now: Duration, input: Input) -> Output {
+        let mut output = Output::default();
         let (mode, alarm) = (self.mode(), self.leaf.alarm());
-        self.elapse(now, &mut actions);
+        self.elapse(now, &mut output);
         if matches!(self.state(), State::Stopping { .. } | State::Stopped) {
-            self.step_stopped(now, event, &mut actions);
+            self.step_stopped(now, input, &mut output);
         } else {
-            self.take(now, event, &mut actions);
+            self.take(now, input, &mut output);
         }
         // Again: the event may have changed the mode.
         self.elapse_leaf(now);
         if self.mode() != mode {
-            tell(&mut actions, Note::Mode(self.mode()));
+            report(&mut output, Event::Mode(self.mode()));
         }
         if self.leaf.alarm() != alarm {
             if let Some(alarm) = alarm {
-                tell(&mut actions, Note::AlarmEnded(alarm));
+                report(&mut output, Event::AlarmEnded(alarm));
             }
             if let Some(alarm) = self.leaf.alarm() {
-                tell(&mut actions, Note::Alarm(alarm));
+                report(&mut output, Event::Alarm(alarm));
             }
         }
-        actions.relay = self.lock.drive(now, self.wanted_open(now));
-        actions
+        output.relay = self.lock.drive(now, self.wanted_open(now));
+        output
     }
 
     fn wanted_open(&self, now: Duration) -> bool {
@@ -205,13 +205,13 @@ impl Door {
     }
 
     /// Applies timeouts.
-    fn elapse(&mut self, now: Duration, actions: &mut Actions) {
+    fn elapse(&mut self, now: Duration, output: &mut Output) {
         if self.lockout.elapse(now) {
-            tell(actions, Note::LockoutEnded);
+            report(output, Event::LockoutEnded);
         }
         match self.state() {
             State::Granting { .. } if self.lock.overdue(now) => {
-                tell(actions, Note::NoAnswer);
+                report(output, Event::NoAnswer);
                 self.lock.not_opened(now);
                 self.give_up(now);
             }
@@ -224,59 +224,59 @@ impl Door {
 
     fn elapse_leaf(&mut self, now: Duration) {
         let always = matches!(self.mode(), Mode::AlwaysOpen { .. });
-        self.leaf = self.leaf.elapse(now, self.settings.held_after, always);
+        self.leaf = self.leaf.elapse(now, self.settings.held_open_after, always);
     }
 
-    fn take(&mut self, now: Duration, event: Event, actions: &mut Actions) {
-        match event {
-            Event::Known { person, admission } => self.known(now, person, admission, actions),
-            Event::Refused => {
+    fn take(&mut self, now: Duration, input: Input, output: &mut Output) {
+        match input {
+            Input::Known { person, admission } => self.known(now, person, admission, output),
+            Input::Refused => {
                 if let Some(until) = self.lockout.refused(now, &self.settings.lockout) {
-                    tell(actions, Note::LockedOut(until - now));
+                    report(output, Event::LockedOut(until - now));
                 }
             }
-            Event::Exit => {
-                tell(actions, Note::Exit);
+            Input::Exit => {
+                report(output, Event::Exit);
                 self.exit = self.claim(now, self.settings.exit_for);
             }
-            Event::Duress => self.duress(now, actions),
-            Event::Opened => self.opened(now, actions),
-            Event::Closed => self.closed(),
-            Event::Command(command) => self.command(now, command, actions),
-            Event::OpenHours(open) => self.open_hours = open,
-            Event::Passed { person, role, ago } => {
+            Input::Duress => self.duress(now, output),
+            Input::Opened => self.opened(now, output),
+            Input::Closed => self.closed(),
+            Input::Command(command) => self.command(now, command, output),
+            Input::OpenHours(open) => self.open_hours = open,
+            Input::Passed { person, role, ago } => {
                 self.passback.passed(now, ago, person, role);
             }
-            Event::Answer { order, taken } => self.answer(now, order, taken, actions),
-            Event::RelayAway => {
+            Input::Answer { order, taken } => self.answer(now, order, taken, output),
+            Input::RelayAway => {
                 if self.lock.away(now) {
                     self.give_up(now);
                 }
             }
-            Event::RelayBack => {
-                tell(actions, Note::RelayBack);
+            Input::RelayBack => {
+                report(output, Event::RelayBack);
                 self.lock.back(now);
             }
-            Event::Tick => {}
-            Event::Stop => self.lock.stop(now),
+            Input::Tick => {}
+            Input::Stop => self.lock.stop(now),
         }
     }
 
     /// The service is ending: only de-energising the relay still matters.
-    fn step_stopped(&mut self, now: Duration, event: Event, actions: &mut Actions) {
-        match event {
-            Event::Answer { order, taken } => self.answer(now, order, taken, actions),
-            Event::RelayBack => self.lock.back(now),
-            Event::Known { person, .. } => {
-                tell(actions, Note::NotGranted { person, why: Refusal::Stopped });
+    fn step_stopped(&mut self, now: Duration, input: Input, output: &mut Output) {
+        match input {
+            Input::Answer { order, taken } => self.answer(now, order, taken, output),
+            Input::RelayBack => self.lock.back(now),
+            Input::Known { person, .. } => {
+                report(output, Event::NotGranted { person, why: Refusal::Stopped });
             }
-            Event::Command(Command::Open) => {
-                tell(actions, Note::NotOpenedByCommand(Refusal::Stopped));
+            Input::Command(Command::Open) => {
+                report(output, Event::NotOpenedByCommand(Refusal::Stopped));
             }
-            Event::Refused | Event::Exit | Event::Duress | Event::Opened | Event::Closed => {}
-            Event::RelayAway => {}
-            Event::Command(_) | Event::OpenHours(_) | Event::Passed { .. } => {}
-            Event::Tick | Event::Stop => {}
+            Input::Refused | Input::Exit | Input::Duress | Input::Opened | Input::Closed => {}
+            Input::RelayAway => {}
+            Input::Command(_) | Input::OpenHours(_) | Input::Passed { .. } => {}
+            Input::Tick | Input::Stop => {}
         }
     }
 
@@ -285,7 +285,7 @@ impl Door {
         now: Duration,
         person: PersonId,
         admission: Admission,
-        actions: &mut Actions,
+        output: &mut Output,
     ) {
         let forced = self.duress_until.take().is_some_and(|until| now < until);
         self.last = Some((person, now));
@@ -303,15 +303,15 @@ impl Door {
         } else {
             None
         };
-        tell(
-            actions,
+        report(
+            output,
             match why {
-                Some(why) => Note::NotGranted { person, why },
-                None => Note::Granted { person, admission, again },
+                Some(why) => Event::NotGranted { person, why },
+                None => Event::Granted { person, admission, again },
             },
         );
         if forced {
-            tell(actions, Note::Duress { person });
+            report(output, Event::Duress { person });
         }
         if why.is_some() {
             return;
@@ -326,17 +326,17 @@ impl Door {
             let _ = self.passing.push(person);
         }
         if self.state() == State::Open && self.leaf != Leaf::Closed {
-            self.passed(now, actions);
+            self.passed(now, output);
         }
     }
 
-    fn command(&mut self, now: Duration, command: Command, actions: &mut Actions) {
+    fn command(&mut self, now: Duration, command: Command, output: &mut Output) {
         match command {
             Command::Open if self.lockdown => {
-                tell(actions, Note::NotOpenedByCommand(Refusal::Lockdown));
+                report(output, Event::NotOpenedByCommand(Refusal::Lockdown));
             }
             Command::Open => {
-                tell(actions, Note::OpenedByCommand);
+                report(output, Event::OpenedByCommand);
                 self.grant = self.claim(now, self.settings.open_for);
             }
             Command::Lockdown => {
@@ -347,7 +347,7 @@ impl Door {
             }
             // Only the command "normal" ends lockdown.
             Command::AlwaysOpen if self.lockdown => {
-                tell(actions, Note::NotOpenedByCommand(Refusal::Lockdown));
+                report(output, Event::NotOpenedByCommand(Refusal::Lockdown));
             }
             Command::AlwaysOpen => {
                 self.always_open = true;
@@ -363,22 +363,22 @@ impl Door {
         if self.state() == State::Open { claim.answered(made) } else { claim }
     }
 
-    fn answer(&mut self, now: Duration, order: u32, taken: bool, actions: &mut Actions) {
+    fn answer(&mut self, now: Duration, order: u32, taken: bool, output: &mut Output) {
         match self.lock.answer(now, order, taken) {
             Answered::Opened => {
-                tell(actions, Note::Unlocked);
+                report(output, Event::Unlocked);
                 self.grant = self.grant.answered(now);
                 self.exit = self.exit.answered(now);
                 if self.leaf != Leaf::Closed {
-                    self.passed(now, actions);
+                    self.passed(now, output);
                 }
             }
             Answered::Locked
                 if self.state() == State::Stopped && self.settings.lock == LockKind::FailSafe =>
             {
-                tell(actions, Note::Released);
+                report(output, Event::Released);
             }
-            Answered::Locked => tell(actions, Note::Locked),
+            Answered::Locked => report(output, Event::Locked),
             Answered::NotOpened => self.give_up(now),
             Answered::Nothing => {}
         }
@@ -391,7 +391,7 @@ impl Door {
         self.open_again = now + OPEN_AGAIN_AFTER;
     }
 
-    fn opened(&mut self, now: Duration, actions: &mut Actions) {
+    fn opened(&mut self, now: Duration, output: &mut Output) {
         // The relay may have opened without answering, or may not have locked yet.
         let rightly = self.lock.shut().is_none_or(|since| now < since + LAST_PULL);
         if !self.leaf.is_open() {
@@ -399,7 +399,7 @@ impl Door {
         }
         self.leaf = self.leaf.opened(now, rightly);
         if rightly {
-            self.passed(now, actions);
+            self.passed(now, output);
         }
     }
 
@@ -418,29 +418,29 @@ impl Door {
     }
 
     /// Everybody who was admitted has passed.
-    fn passed(&mut self, now: Duration, actions: &mut Actions) {
+    fn passed(&mut self, now: Duration, output: &mut Output) {
         let passing = core::mem::take(&mut self.passing);
         let Some(role) = self.settings.passback.role else { return };
         for person in passing {
             self.passback.passed(now, Duration::ZERO, person, role);
-            tell(actions, Note::Passed { person, role });
+            report(output, Event::Passed { person, role });
         }
     }
 
-    fn duress(&mut self, now: Duration, actions: &mut Actions) {
+    fn duress(&mut self, now: Duration, output: &mut Output) {
         let within = self.settings.duress_within;
         match self.last {
             Some((person, at)) if now < at + within => {
                 self.last = None;
-                tell(actions, Note::Duress { person });
+                report(output, Event::Duress { person });
             }
             _ => self.duress_until = Some(now + within),
         }
     }
 }
 
-fn tell(actions: &mut Actions, note: Note) {
+fn report(output: &mut Output, event: Event) {
     // `MAX_NOTES` is enough for any step.
-    let pushed = actions.notes.push(note);
-    debug_assert!(pushed.is_ok(), "no room for another note in this step: {note:?}");
+    let pushed = output.events.push(event);
+    debug_assert!(pushed.is_ok(), "no room for another event in this step: {event:?}");
 }

@@ -14,7 +14,7 @@ const FORGET: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 enum Happens {
     /// An event at the door.
-    Event(Event),
+    Input(Input),
     /// The relay answers the last order: carried out or not.
     Answers(bool),
     /// An answer to an arbitrary order.
@@ -38,25 +38,25 @@ fn happens() -> impl Strategy<Value = Happens> {
         Command::Normal,
     ]);
     let plain = prop::sample::select(vec![
-        Event::Refused,
-        Event::Exit,
-        Event::Duress,
-        Event::Opened,
-        Event::Closed,
-        Event::RelayAway,
-        Event::RelayBack,
-        Event::Tick,
+        Input::Refused,
+        Input::Exit,
+        Input::Duress,
+        Input::Opened,
+        Input::Closed,
+        Input::RelayAway,
+        Input::RelayBack,
+        Input::Tick,
     ]);
     prop_oneof![
         4 => (person(), admission)
-            .prop_map(|(person, admission)| Happens::Event(Event::Known { person, admission })),
-        4 => plain.prop_map(Happens::Event),
-        2 => command.prop_map(|command| Happens::Event(Event::Command(command))),
-        1 => any::<bool>().prop_map(|open| Happens::Event(Event::OpenHours(open))),
+            .prop_map(|(person, admission)| Happens::Input(Input::Known { person, admission })),
+        4 => plain.prop_map(Happens::Input),
+        2 => command.prop_map(|command| Happens::Input(Input::Command(command))),
+        1 => any::<bool>().prop_map(|open| Happens::Input(Input::OpenHours(open))),
         1 => (person(), role, prop_oneof![Just(0), 0u64..2 * FORGET.as_secs()]).prop_map(
             |(person, role, ago)| {
                 let ago = Duration::from_secs(ago);
-                Happens::Event(Event::Passed { person, role, ago })
+                Happens::Input(Input::Passed { person, role, ago })
             }
         ),
         8 => prop::bool::weighted(0.7).prop_map(Happens::Answers),
@@ -92,8 +92,8 @@ struct Record {
 
 impl Record {
     fn new(settings: DoorSettings) -> Self {
-        let (door, actions) = Door::new(Duration::ZERO, settings);
-        let last = actions.relay.expect("an order to lock");
+        let (door, output) = Door::new(Duration::ZERO, settings);
+        let last = output.relay.expect("an order to lock");
         assert_eq!(last.energise, settings.lock == LockKind::FailSafe);
         Self {
             settings,
@@ -138,41 +138,41 @@ impl Record {
     }
 
     fn step(&mut self, happens: Happens) -> Result<(), TestCaseError> {
-        let event = match happens {
-            Happens::Event(event) => event,
-            Happens::Answers(taken) => Event::Answer { order: self.last.number, taken },
-            Happens::Noise(order, taken) => Event::Answer { order, taken },
+        let input = match happens {
+            Happens::Input(input) => input,
+            Happens::Answers(taken) => Input::Answer { order: self.last.number, taken },
+            Happens::Noise(order, taken) => Input::Answer { order, taken },
         };
         let (before, leaf) = (self.door.state(), self.door.leaf());
         let opening = self.told_to_open();
         let unanswered = self.answered.is_none();
-        let refused = matches!(event, Event::Answer { order, taken: false }
+        let refused = matches!(input, Input::Answer { order, taken: false }
             if order == self.last.number && unanswered);
-        if let Event::Answer { order, taken } = event
+        if let Input::Answer { order, taken } = input
             && order == self.last.number
             && unanswered
         {
             self.answered = Some(taken);
         }
-        match event {
-            Event::Command(Command::Lockdown) => {
+        match input {
+            Input::Command(Command::Lockdown) => {
                 (self.lockdown, self.always_open, self.granted) = (true, false, None);
             }
-            Event::Command(Command::AlwaysOpen) if !self.lockdown => self.always_open = true,
-            Event::Command(Command::Normal) => (self.lockdown, self.always_open) = (false, false),
-            Event::OpenHours(open) => self.open_hours = open,
-            Event::Duress => self.duress = Some(self.now),
+            Input::Command(Command::AlwaysOpen) if !self.lockdown => self.always_open = true,
+            Input::Command(Command::Normal) => (self.lockdown, self.always_open) = (false, false),
+            Input::OpenHours(open) => self.open_hours = open,
+            Input::Duress => self.duress = Some(self.now),
             _ => {}
         }
         if self.locked_out_until.is_some_and(|until| self.now >= until) {
             self.locked_out_until = None;
         }
-        let actions = self.door.step(self.now, event);
+        let output = self.door.step(self.now, input);
 
         let mut decided = 0;
-        for note in &actions.notes {
-            match *note {
-                Note::Granted { person, admission, again } => {
+        for event in &output.events {
+            match *event {
+                Event::Granted { person, admission, again } => {
                     decided += 1;
                     prop_assert!(!self.lockdown, "a grant during lockdown");
                     prop_assert!(self.locked_out_until.is_none(), "a grant during a lockout");
@@ -188,60 +188,60 @@ impl Record {
                     }
                     self.granted = Some(self.now);
                 }
-                Note::NotGranted { .. } => decided += 1,
-                Note::OpenedByCommand => {
+                Event::NotGranted { .. } => decided += 1,
+                Event::OpenedByCommand => {
                     prop_assert!(!self.lockdown, "the command \"open\" worked in lockdown");
                     self.granted = Some(self.now);
                 }
-                Note::Exit => self.exit = Some(self.now),
-                Note::Duress { .. } => {
+                Event::Exit => self.exit = Some(self.now),
+                Event::Duress { .. } => {
                     let within = self.settings.duress_within;
                     let lately = self.duress.take().is_some_and(|at| self.now < at + within);
                     prop_assert!(lately, "a duress alarm without the gesture");
                 }
-                Note::Passed { person, role } => {
+                Event::Passed { person, role } => {
                     self.passed.insert(person, (role, self.now.as_millis() as i64));
                 }
-                Note::LockedOut(lasts) => self.locked_out_until = Some(self.now + lasts),
-                Note::Unlocked => prop_assert!(
-                    opening && matches!(event, Event::Answer { taken: true, .. }),
+                Event::LockedOut(lasts) => self.locked_out_until = Some(self.now + lasts),
+                Event::Unlocked => prop_assert!(
+                    opening && matches!(input, Input::Answer { taken: true, .. }),
                     "unlocked without the relay's answer"
                 ),
-                Note::Alarm(Alarm::Forced) => {
+                Event::Alarm(Alarm::Forced) => {
                     let since = self.shut.expect("a forced door was locked before");
-                    prop_assert!(event == Event::Opened && self.now >= since + LAST_PULL);
+                    prop_assert!(input == Input::Opened && self.now >= since + LAST_PULL);
                 }
                 _ => {}
             }
         }
-        if let Event::Passed { person, role, ago } = event {
+        if let Input::Passed { person, role, ago } = input {
             let at = self.now.as_millis() as i64 - ago.as_millis() as i64;
             if self.passed.get(&person).is_none_or(|(_, last)| *last <= at) {
                 self.passed.insert(person, (role, at));
             }
         }
-        prop_assert_eq!(decided, usize::from(matches!(event, Event::Known { .. })));
+        prop_assert_eq!(decided, usize::from(matches!(input, Input::Known { .. })));
 
-        if let Some(order) = actions.relay {
+        if let Some(order) = output.relay {
             prop_assert_eq!(order.number, self.last.number.wrapping_add(1));
             (self.last, self.answered, self.void) = (order, None, false);
         }
         let moved = matches!(before, State::Granting { .. } | State::Open | State::Locked { .. });
-        if event == Event::RelayAway && moved {
-            (self.answered, self.void) = (Some(false), actions.relay.is_none());
+        if input == Input::RelayAway && moved {
+            (self.answered, self.void) = (Some(false), output.relay.is_none());
         }
         let shut = self.shut.is_some_and(|since| self.now >= since + LAST_PULL);
-        if event == Event::Opened && leaf == Leaf::Closed && shut && !self.always() {
+        if input == Input::Opened && leaf == Leaf::Closed && shut && !self.always() {
             prop_assert_eq!(self.door.leaf(), Leaf::Forced, "relay reachable or not");
         }
         if refused && opening && matches!(before, State::Granting { .. }) {
-            let locks = actions.relay.is_some_and(|_| !self.told_to_open());
+            let locks = output.relay.is_some_and(|_| !self.told_to_open());
             prop_assert!(locks, "a relay that refused to open was not ordered to lock");
         }
         if self.told_to_open() {
             prop_assert!(self.may_be_open(), "open without a reason, or for too long");
         }
-        if event == Event::Exit {
+        if input == Input::Exit {
             prop_assert!(self.told_to_open(), "a request to exit did not open");
         }
         match self.door.state() {
@@ -256,16 +256,16 @@ impl Record {
             State::Locking { .. } => prop_assert!(!self.told_to_open() || self.answered.is_some()),
             State::Stopping { .. } | State::Stopped => prop_assert!(false, "stopped unasked"),
         }
-        let falls_open = event == Event::RelayAway && self.settings.lock == LockKind::FailSafe;
+        let falls_open = input == Input::RelayAway && self.settings.lock == LockKind::FailSafe;
         if self.told_to_open() || falls_open {
             self.shut = None;
         }
         if let State::Locked { since } = self.door.state() {
             self.shut.get_or_insert(since);
         }
-        match event {
-            Event::Opened => self.contact_open = true,
-            Event::Closed => self.contact_open = false,
+        match input {
+            Input::Opened => self.contact_open = true,
+            Input::Closed => self.contact_open = false,
             _ => {}
         }
         prop_assert!(self.door.leaf().is_open() == self.contact_open);
@@ -278,7 +278,7 @@ impl Record {
         let end = self.now + time;
         while self.now < end {
             self.now = end.min(self.now + Duration::from_millis(250));
-            self.step(Happens::Event(Event::Tick))?;
+            self.step(Happens::Input(Input::Tick))?;
         }
         Ok(())
     }
@@ -294,7 +294,7 @@ fn settings() -> impl Strategy<Value = DoorSettings> {
             open_for: OPEN_FOR,
             exit_for: EXIT_FOR,
             lock_when_closed,
-            held_after: Duration::from_secs(6),
+            held_open_after: Duration::from_secs(6),
             lockout: LockoutSettings {
                 tries,
                 first: Duration::from_secs(5),
@@ -338,8 +338,8 @@ proptest! {
             record.wait(Duration::from_millis(later))?;
             record.step(happens)?;
         }
-        for event in [Event::Command(Command::Normal), Event::OpenHours(false), Event::RelayBack] {
-            record.step(Happens::Event(event))?;
+        for event in [Input::Command(Command::Normal), Input::OpenHours(false), Input::RelayBack] {
+            record.step(Happens::Input(event))?;
         }
         record.wait(ANSWER_WITHIN + EXIT_FOR)?;
         let mut asked = 0;
@@ -377,26 +377,26 @@ proptest! {
             record.step(happens)?;
         }
         let (mut door, mut now) = (record.door, record.now);
-        let mut last = door.step(now, Event::Stop).relay.expect("an order");
+        let mut last = door.step(now, Input::Stop).relay.expect("an order");
         prop_assert!(!last.energise);
         for (happens, later) in after {
             now += Duration::from_millis(later);
-            let event = match happens {
-                Happens::Event(event) => event,
-                Happens::Answers(taken) => Event::Answer { order: last.number, taken },
-                Happens::Noise(order, taken) => Event::Answer { order, taken },
+            let input = match happens {
+                Happens::Input(input) => input,
+                Happens::Answers(taken) => Input::Answer { order: last.number, taken },
+                Happens::Noise(order, taken) => Input::Answer { order, taken },
             };
-            let actions = door.step(now, event);
-            if let Some(order) = actions.relay {
+            let output = door.step(now, input);
+            if let Some(order) = output.relay {
                 prop_assert!(!order.energise);
                 last = order;
             }
-            let granted = |note: &Note| matches!(note, Note::Granted { .. } | Note::Unlocked);
-            prop_assert!(!actions.notes.iter().any(granted));
+            let granted = |event: &Event| matches!(event, Event::Granted { .. } | Event::Unlocked);
+            prop_assert!(!output.events.iter().any(granted));
         }
-        door.step(now, Event::Answer { order: last.number, taken: true });
+        door.step(now, Input::Answer { order: last.number, taken: true });
         let stopped = door.state() == State::Stopped
-            || door.step(now + ANSWER_WITHIN, Event::Tick).relay.is_some();
+            || door.step(now + ANSWER_WITHIN, Input::Tick).relay.is_some();
         prop_assert!(stopped);
     }
 }

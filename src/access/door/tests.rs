@@ -1,4 +1,4 @@
-//! Timelines of events and the notes and orders that follow.
+//! Timelines of events and the events and orders that follow.
 
 use super::lock::ANSWER_WITHIN;
 use super::*;
@@ -11,12 +11,12 @@ fn s(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-fn known(person: PersonId) -> Event {
-    Event::Known { person, admission: Admission::Always }
+fn known(person: PersonId) -> Input {
+    Input::Known { person, admission: Admission::Always }
 }
 
-fn granted(person: PersonId) -> Note {
-    Note::Granted { person, admission: Admission::Always, again: false }
+fn granted(person: PersonId) -> Event {
+    Event::Granted { person, admission: Admission::Always, again: false }
 }
 
 /// A door with a relay that carries out each order at once, unless it is broken: then it
@@ -27,39 +27,39 @@ struct Site {
     /// Whether the relay is energised.
     on: bool,
     orders: Vec<bool>,
-    notes: Vec<Note>,
+    events: Vec<Event>,
 }
 
 impl Site {
     fn new(settings: DoorSettings) -> Self {
-        let (door, actions) = Door::new(s(0.0), settings);
-        let (orders, notes) = (vec![], vec![]);
-        let mut site = Self { door, broken: false, on: true, orders, notes };
-        site.carry_out(s(0.0), actions);
+        let (door, output) = Door::new(s(0.0), settings);
+        let (orders, events) = (vec![], vec![]);
+        let mut site = Self { door, broken: false, on: true, orders, events };
+        site.carry_out(s(0.0), output);
         assert!(matches!(site.door.state(), State::Locked { .. }));
         site.orders.clear();
-        site.notes.clear();
+        site.events.clear();
         site
     }
 
-    fn carry_out(&mut self, now: Duration, mut actions: Actions) {
+    fn carry_out(&mut self, now: Duration, mut output: Output) {
         loop {
-            self.notes.extend(actions.notes);
-            let Some(order) = actions.relay else { return };
+            self.events.extend(output.events);
+            let Some(order) = output.relay else { return };
             self.orders.push(order.energise);
             if !self.broken {
                 self.on = order.energise;
             }
-            let answer = Event::Answer { order: order.number, taken: !self.broken };
-            actions = self.door.step(now, answer);
+            let answer = Input::Answer { order: order.number, taken: !self.broken };
+            output = self.door.step(now, answer);
         }
     }
 
-    /// Takes one event at this time in seconds and returns the notes.
-    fn at(&mut self, seconds: f64, event: Event) -> Vec<Note> {
-        let actions = self.door.step(s(seconds), event);
-        self.carry_out(s(seconds), actions);
-        std::mem::take(&mut self.notes)
+    /// Takes one event at this time in seconds and returns the events.
+    fn at(&mut self, seconds: f64, event: Input) -> Vec<Event> {
+        let output = self.door.step(s(seconds), event);
+        self.carry_out(s(seconds), output);
+        std::mem::take(&mut self.events)
     }
 }
 
@@ -72,10 +72,10 @@ fn a_grant_opens_for_the_time_set() {
     for (lock, open) in [(LockKind::FailSecure, true), (LockKind::FailSafe, false)] {
         let mut site = Site::new(DoorSettings { lock, ..DoorSettings::default() });
         assert_eq!(site.on, !open);
-        assert_eq!(site.at(1.0, known(ADA)), [granted(ADA), Note::Unlocked]);
+        assert_eq!(site.at(1.0, known(ADA)), [granted(ADA), Event::Unlocked]);
         assert_eq!((site.on, site.door.state()), (open, State::Open));
-        assert_eq!(site.at(3.9, Event::Tick), []);
-        assert_eq!(site.at(4.0, Event::Tick), [Note::Locked]);
+        assert_eq!(site.at(3.9, Input::Tick), []);
+        assert_eq!(site.at(4.0, Input::Tick), [Event::Locked]);
         assert_eq!((site.on, site.door.state()), (!open, State::Locked { since: s(4.0) }));
     }
 }
@@ -85,8 +85,8 @@ fn whoever_comes_while_it_is_open_gets_the_whole_time() {
     let mut site = plain();
     site.at(1.0, known(ADA));
     assert_eq!(site.at(3.0, known(GRACE)), [granted(GRACE)]);
-    assert_eq!(site.at(5.9, Event::Tick), []);
-    assert_eq!(site.at(6.0, Event::Tick), [Note::Locked]);
+    assert_eq!(site.at(5.9, Input::Tick), []);
+    assert_eq!(site.at(6.0, Input::Tick), [Event::Locked]);
 }
 
 #[test]
@@ -94,17 +94,17 @@ fn it_counts_as_open_only_after_the_relay_answered_and_from_then_on() {
     let (mut door, first) = Door::new(s(0.0), DoorSettings::default());
     let first = first.relay.expect("an order to lock");
     assert!(!first.energise);
-    door.step(s(0.1), Event::Answer { order: first.number, taken: true });
+    door.step(s(0.1), Input::Answer { order: first.number, taken: true });
     let order = door.step(s(1.0), known(ADA)).relay.expect("an order to open");
     assert_eq!(door.state(), State::Granting { told: s(1.0) });
     assert_eq!(door.step(s(1.5), known(ADA)).relay, None);
     // An answer to an earlier order is ignored.
-    door.step(s(1.6), Event::Answer { order: first.number, taken: true });
+    door.step(s(1.6), Input::Answer { order: first.number, taken: true });
     assert_eq!(door.state(), State::Granting { told: s(1.0) });
-    door.step(s(1.8), Event::Answer { order: order.number, taken: true });
+    door.step(s(1.8), Input::Answer { order: order.number, taken: true });
     assert_eq!(door.state(), State::Open);
-    assert_eq!(door.step(s(4.7), Event::Tick).relay, None);
-    let lock = door.step(s(4.8), Event::Tick).relay.expect("an order to lock");
+    assert_eq!(door.step(s(4.7), Input::Tick).relay, None);
+    let lock = door.step(s(4.8), Input::Tick).relay.expect("an order to lock");
     assert!(!lock.energise && lock.number == order.number + 1);
 }
 
@@ -112,15 +112,15 @@ fn it_counts_as_open_only_after_the_relay_answered_and_from_then_on() {
 fn a_relay_that_says_nothing_is_told_to_lock() {
     let (mut door, first) = Door::new(s(0.0), DoorSettings::default());
     let first = first.relay.expect("an order to lock");
-    door.step(s(0.1), Event::Answer { order: first.number, taken: true });
+    door.step(s(0.1), Input::Answer { order: first.number, taken: true });
     door.step(s(1.0), known(ADA));
-    assert_eq!(door.step(s(2.9), Event::Tick), Actions::default());
-    let actions = door.step(s(3.0), Event::Tick);
-    assert_eq!(actions.notes[..], [Note::NoAnswer]);
-    assert!(actions.relay.is_some_and(|order| !order.energise));
+    assert_eq!(door.step(s(2.9), Input::Tick), Output::default());
+    let output = door.step(s(3.0), Input::Tick);
+    assert_eq!(output.events[..], [Event::NoAnswer]);
+    assert!(output.relay.is_some_and(|order| !order.energise));
     // Repeated, because the lock may be open.
-    assert_eq!(door.step(s(4.9), Event::Tick).relay, None);
-    assert!(door.step(s(5.0), Event::Tick).relay.is_some_and(|order| !order.energise));
+    assert_eq!(door.step(s(4.9), Input::Tick).relay, None);
+    assert!(door.step(s(5.0), Input::Tick).relay.is_some_and(|order| !order.energise));
 }
 
 #[test]
@@ -130,21 +130,21 @@ fn a_relay_that_fails_to_lock_is_told_again_and_again() {
     site.broken = true;
     site.orders.clear();
     for round in 0..40 {
-        site.at(4.0 + 0.25 * f64::from(round), Event::Tick);
+        site.at(4.0 + 0.25 * f64::from(round), Input::Tick);
     }
     assert_eq!(site.orders, vec![false; 20]);
     assert!(matches!(site.door.state(), State::Locking { .. }));
     site.broken = false;
-    assert_eq!(site.at(20.0, Event::Tick), [Note::Locked]);
+    assert_eq!(site.at(20.0, Input::Tick), [Event::Locked]);
 }
 
 #[test]
 fn a_request_to_exit_opens_whatever_the_mode() {
     let mut site = plain();
     for (command, at) in [(Command::Normal, 1.0), (Command::Lockdown, 11.0)] {
-        site.at(at, Event::Command(command));
-        assert_eq!(site.at(at + 1.0, Event::Exit), [Note::Exit, Note::Unlocked]);
-        assert_eq!(site.at(at + 4.0, Event::Tick), [Note::Locked]);
+        site.at(at, Input::Command(command));
+        assert_eq!(site.at(at + 1.0, Input::Exit), [Event::Exit, Event::Unlocked]);
+        assert_eq!(site.at(at + 4.0, Input::Tick), [Event::Locked]);
     }
 }
 
@@ -152,154 +152,154 @@ fn a_request_to_exit_opens_whatever_the_mode() {
 fn lockdown_ends_a_grant_at_once_but_not_an_exit() {
     let mut site = plain();
     site.at(1.0, known(ADA));
-    let notes = site.at(1.5, Event::Command(Command::Lockdown));
-    assert_eq!(notes, [Note::Mode(Mode::Lockdown), Note::Locked]);
-    site.at(2.0, Event::Exit);
-    let refused = Note::NotGranted { person: ADA, why: Refusal::Lockdown };
+    let events = site.at(1.5, Input::Command(Command::Lockdown));
+    assert_eq!(events, [Event::Mode(Mode::Lockdown), Event::Locked]);
+    site.at(2.0, Input::Exit);
+    let refused = Event::NotGranted { person: ADA, why: Refusal::Lockdown };
     assert_eq!(site.at(3.0, known(ADA)), [refused]);
-    assert_eq!(site.at(4.0, Event::Command(Command::Lockdown)), []);
+    assert_eq!(site.at(4.0, Input::Command(Command::Lockdown)), []);
     assert_eq!(site.door.state(), State::Open);
-    assert_eq!(site.at(5.0, Event::Tick), [Note::Locked]);
-    let refused = Note::NotOpenedByCommand(Refusal::Lockdown);
-    assert_eq!(site.at(6.0, Event::Command(Command::Open)), [refused]);
-    assert_eq!(site.at(6.5, Event::Command(Command::AlwaysOpen)), [refused]);
-    assert_eq!(site.at(7.0, Event::OpenHours(true)), []);
+    assert_eq!(site.at(5.0, Input::Tick), [Event::Locked]);
+    let refused = Event::NotOpenedByCommand(Refusal::Lockdown);
+    assert_eq!(site.at(6.0, Input::Command(Command::Open)), [refused]);
+    assert_eq!(site.at(6.5, Input::Command(Command::AlwaysOpen)), [refused]);
+    assert_eq!(site.at(7.0, Input::OpenHours(true)), []);
     // The open hours count only after lockdown has ended.
     let open = Mode::AlwaysOpen { by_schedule: true };
-    let notes = site.at(8.0, Event::Command(Command::Normal));
-    assert_eq!(notes, [Note::Mode(open), Note::Unlocked]);
-    assert_eq!(site.at(9.0, Event::OpenHours(false)), [Note::Mode(Mode::Normal), Note::Locked]);
+    let events = site.at(8.0, Input::Command(Command::Normal));
+    assert_eq!(events, [Event::Mode(open), Event::Unlocked]);
+    assert_eq!(site.at(9.0, Input::OpenHours(false)), [Event::Mode(Mode::Normal), Event::Locked]);
 }
 
 #[test]
 fn always_open_stays_open_and_comes_back_after_the_relay_was_away() {
     let mut site = plain();
-    site.at(1.0, Event::Command(Command::AlwaysOpen));
-    assert_eq!(site.at(9000.0, Event::Tick), []);
+    site.at(1.0, Input::Command(Command::AlwaysOpen));
+    assert_eq!(site.at(9000.0, Input::Tick), []);
     assert_eq!(site.door.state(), State::Open);
     site.orders.clear();
-    assert_eq!(site.at(9001.0, Event::RelayBack), [Note::RelayBack, Note::Unlocked]);
+    assert_eq!(site.at(9001.0, Input::RelayBack), [Event::RelayBack, Event::Unlocked]);
     assert_eq!(site.orders, [true]);
     site.broken = true;
-    site.at(9002.0, Event::RelayBack);
+    site.at(9002.0, Input::RelayBack);
     assert_eq!(site.orders, [true, true, false]);
     site.broken = false;
-    assert_eq!(site.at(9003.0, Event::Tick), [Note::Locked]);
-    assert_eq!(site.at(9006.9, Event::Tick), []);
-    assert_eq!(site.at(9007.0, Event::Tick), [Note::Unlocked]);
+    assert_eq!(site.at(9003.0, Input::Tick), [Event::Locked]);
+    assert_eq!(site.at(9006.9, Input::Tick), []);
+    assert_eq!(site.at(9007.0, Input::Tick), [Event::Unlocked]);
 }
 
 #[test]
 fn a_door_held_open_and_a_door_forced_are_alarmed_about_until_closed() {
     let mut site = plain();
-    site.at(0.5, Event::Closed);
+    site.at(0.5, Input::Closed);
     site.at(1.0, known(ADA));
-    assert_eq!(site.at(2.0, Event::Opened), []);
-    assert_eq!(site.at(4.0, Event::Tick), [Note::Locked]);
-    assert_eq!(site.at(31.9, Event::Tick), []);
-    assert_eq!(site.at(32.0, Event::Tick), [Note::Alarm(Alarm::HeldTooLong)]);
-    assert_eq!(site.at(40.0, Event::Closed), [Note::AlarmEnded(Alarm::HeldTooLong)]);
-    assert_eq!(site.at(41.0, Event::Opened), [Note::Alarm(Alarm::Forced)]);
+    assert_eq!(site.at(2.0, Input::Opened), []);
+    assert_eq!(site.at(4.0, Input::Tick), [Event::Locked]);
+    assert_eq!(site.at(31.9, Input::Tick), []);
+    assert_eq!(site.at(32.0, Input::Tick), [Event::Alarm(Alarm::HeldTooLong)]);
+    assert_eq!(site.at(40.0, Input::Closed), [Event::AlarmEnded(Alarm::HeldTooLong)]);
+    assert_eq!(site.at(41.0, Input::Opened), [Event::Alarm(Alarm::Forced)]);
     assert_eq!(site.door.leaf(), Leaf::Forced);
-    assert_eq!(site.at(42.0, Event::Closed), [Note::AlarmEnded(Alarm::Forced)]);
+    assert_eq!(site.at(42.0, Input::Closed), [Event::AlarmEnded(Alarm::Forced)]);
     // Opened within the grace time after locking.
     site.at(50.0, known(ADA));
-    site.at(53.0, Event::Tick);
-    assert_eq!(site.at(53.9, Event::Opened), []);
+    site.at(53.0, Input::Tick);
+    assert_eq!(site.at(53.9, Input::Opened), []);
 }
 
 #[test]
 fn a_door_is_forced_whether_its_relay_is_there_or_not() {
     for (lock, forced) in [(LockKind::FailSecure, true), (LockKind::FailSafe, false)] {
         let mut site = Site::new(DoorSettings { lock, ..DoorSettings::default() });
-        site.at(0.5, Event::Closed);
+        site.at(0.5, Input::Closed);
         site.broken = true;
         // A fail-safe lock is open without power.
-        site.at(10.0, Event::RelayAway);
-        let told = site.at(20.0, Event::Opened);
-        assert_eq!(told.contains(&Note::Alarm(Alarm::Forced)), forced, "{lock:?}");
+        site.at(10.0, Input::RelayAway);
+        let told = site.at(20.0, Input::Opened);
+        assert_eq!(told.contains(&Event::Alarm(Alarm::Forced)), forced, "{lock:?}");
     }
 }
 
 #[test]
 fn who_comes_in_does_not_keep_in_whoever_asked_to_leave() {
     let mut site = plain();
-    site.at(0.5, Event::Closed);
+    site.at(0.5, Input::Closed);
     site.at(1.0, known(ADA));
-    site.at(1.2, Event::Exit);
-    site.at(2.0, Event::Opened);
-    site.at(2.5, Event::Closed);
+    site.at(1.2, Input::Exit);
+    site.at(2.0, Input::Opened);
+    site.at(2.5, Input::Closed);
     assert_eq!(site.door.state(), State::Open);
     // The second passage uses up the exit.
-    site.at(3.0, Event::Opened);
-    site.at(3.5, Event::Closed);
+    site.at(3.0, Input::Opened);
+    site.at(3.5, Input::Closed);
     assert!(matches!(site.door.state(), State::Locked { .. }));
 }
 
 #[test]
 fn a_door_that_has_closed_behind_somebody_locks() {
     let mut site = plain();
-    site.at(0.5, Event::Closed);
+    site.at(0.5, Input::Closed);
     site.at(1.0, known(ADA));
-    site.at(1.5, Event::Opened);
-    assert_eq!(site.at(2.5, Event::Closed), [Note::Locked]);
+    site.at(1.5, Input::Opened);
+    assert_eq!(site.at(2.5, Input::Closed), [Event::Locked]);
     // A grant after the opening keeps the door unlocked.
     site.at(10.0, known(ADA));
-    site.at(10.5, Event::Opened);
+    site.at(10.5, Input::Opened);
     site.at(11.0, known(GRACE));
-    assert_eq!(site.at(11.5, Event::Closed), []);
-    assert_eq!(site.at(14.0, Event::Tick), [Note::Locked]);
+    assert_eq!(site.at(11.5, Input::Closed), []);
+    assert_eq!(site.at(14.0, Input::Tick), [Event::Locked]);
 }
 
 #[test]
 fn refused_tries_lock_out_for_longer_and_longer() {
     let lockout =
-        LockoutSettings { tries: 3, first: s(30.0), longest: s(100.0), forget: s(1000.0) };
+        LockoutSettings { tries: 3, first: s(30.0), longest: s(100.0), forget_after: s(1000.0) };
     let mut site = Site::new(DoorSettings { lockout, ..DoorSettings::default() });
     let mut now = 0.0;
     for lasts in [30.0, 60.0, 100.0, 100.0] {
         for _ in 0..2 {
             now += 1.0;
-            assert_eq!(site.at(now, Event::Refused), []);
+            assert_eq!(site.at(now, Input::Refused), []);
         }
         now += 1.0;
-        assert_eq!(site.at(now, Event::Refused), [Note::LockedOut(s(lasts))]);
+        assert_eq!(site.at(now, Input::Refused), [Event::LockedOut(s(lasts))]);
         let why = Refusal::LockedOut { left: s(lasts - 1.0) };
-        assert_eq!(site.at(now + 1.0, known(ADA)), [Note::NotGranted { person: ADA, why }]);
+        assert_eq!(site.at(now + 1.0, known(ADA)), [Event::NotGranted { person: ADA, why }]);
         // An attempt during the lockout does not prolong it.
-        assert_eq!(site.at(now + 2.0, Event::Refused), []);
-        assert_eq!(site.at(now + 3.0, Event::Exit), [Note::Exit, Note::Unlocked]);
-        assert_eq!(site.at(now + 6.0, Event::Tick), [Note::Locked]);
+        assert_eq!(site.at(now + 2.0, Input::Refused), []);
+        assert_eq!(site.at(now + 3.0, Input::Exit), [Event::Exit, Event::Unlocked]);
+        assert_eq!(site.at(now + 6.0, Input::Tick), [Event::Locked]);
         now += lasts;
-        assert_eq!(site.at(now, Event::Tick), [Note::LockoutEnded]);
+        assert_eq!(site.at(now, Input::Tick), [Event::LockoutEnded]);
     }
-    assert_eq!(site.at(now + 1.0, known(ADA)), [granted(ADA), Note::Unlocked]);
+    assert_eq!(site.at(now + 1.0, known(ADA)), [granted(ADA), Event::Unlocked]);
     for later in [10.0, 11.0] {
-        site.at(now + later, Event::Refused);
+        site.at(now + later, Input::Refused);
     }
     // The grant has reset the count, so the lockout has its first duration again.
-    assert_eq!(site.at(now + 12.0, Event::Refused), [Note::LockedOut(s(30.0))]);
+    assert_eq!(site.at(now + 12.0, Input::Refused), [Event::LockedOut(s(30.0))]);
 }
 
 #[test]
 fn duress_opens_and_is_told_silently() {
     let mut site = plain();
-    assert_eq!(site.at(1.0, Event::Duress), []);
-    let notes = site.at(5.0, known(ADA));
-    assert_eq!(notes, [granted(ADA), Note::Duress { person: ADA }, Note::Unlocked]);
-    site.at(8.0, Event::Tick);
-    assert_eq!(site.at(20.0, known(ADA)), [granted(ADA), Note::Unlocked]);
+    assert_eq!(site.at(1.0, Input::Duress), []);
+    let events = site.at(5.0, known(ADA));
+    assert_eq!(events, [granted(ADA), Event::Duress { person: ADA }, Event::Unlocked]);
+    site.at(8.0, Input::Tick);
+    assert_eq!(site.at(20.0, known(ADA)), [granted(ADA), Event::Unlocked]);
     // The gesture just after recognition.
-    assert_eq!(site.at(21.0, Event::Duress), [Note::Duress { person: ADA }]);
-    site.at(23.0, Event::Tick);
+    assert_eq!(site.at(21.0, Input::Duress), [Event::Duress { person: ADA }]);
+    site.at(23.0, Input::Tick);
     // The gesture alone opens nothing, and it expires.
-    assert_eq!(site.at(40.0, Event::Duress), []);
-    assert_eq!(site.at(50.0, known(GRACE)), [granted(GRACE), Note::Unlocked]);
+    assert_eq!(site.at(40.0, Input::Duress), []);
+    assert_eq!(site.at(50.0, known(GRACE)), [granted(GRACE), Event::Unlocked]);
     // In lockdown the door stays locked, but the alarm is raised.
-    site.at(60.0, Event::Command(Command::Lockdown));
-    site.at(61.0, Event::Duress);
-    let refused = Note::NotGranted { person: ADA, why: Refusal::Lockdown };
-    assert_eq!(site.at(62.0, known(ADA)), [refused, Note::Duress { person: ADA }]);
+    site.at(60.0, Input::Command(Command::Lockdown));
+    site.at(61.0, Input::Duress);
+    let refused = Event::NotGranted { person: ADA, why: Refusal::Lockdown };
+    assert_eq!(site.at(62.0, known(ADA)), [refused, Event::Duress { person: ADA }]);
 }
 
 #[test]
@@ -308,25 +308,25 @@ fn anti_passback_keeps_whoever_is_in_from_coming_in_again() {
         let role = Some(Role::In);
         let passback = PassbackSettings { rule, role, ..PassbackSettings::default() };
         let mut site = Site::new(DoorSettings { passback, ..DoorSettings::default() });
-        site.at(0.5, Event::Closed);
+        site.at(0.5, Input::Closed);
         site.at(1.0, known(ADA));
         // Nobody opened the door: she has not passed.
-        site.at(4.0, Event::Tick);
-        assert_eq!(site.at(10.0, known(ADA)), [granted(ADA), Note::Unlocked]);
-        let passed = Note::Passed { person: ADA, role: Role::In };
-        assert_eq!(site.at(10.5, Event::Opened), [passed]);
-        site.at(12.0, Event::Closed);
-        let notes = site.at(20.0, known(ADA));
-        let again = Note::Granted { person: ADA, admission: Admission::Always, again: true };
-        let not = Note::NotGranted { person: ADA, why: Refusal::PassedAlready };
-        assert_eq!(notes[0], if refused { not } else { again });
+        site.at(4.0, Input::Tick);
+        assert_eq!(site.at(10.0, known(ADA)), [granted(ADA), Event::Unlocked]);
+        let passed = Event::Passed { person: ADA, role: Role::In };
+        assert_eq!(site.at(10.5, Input::Opened), [passed]);
+        site.at(12.0, Input::Closed);
+        let events = site.at(20.0, known(ADA));
+        let again = Event::Granted { person: ADA, admission: Admission::Always, again: true };
+        let not = Event::NotGranted { person: ADA, why: Refusal::PassedAlready };
+        assert_eq!(events[0], if refused { not } else { again });
         // Under duress the door opens all the same.
-        site.at(30.0, Event::Duress);
+        site.at(30.0, Input::Duress);
         assert_eq!(site.at(31.0, known(ADA))[0], again);
-        site.at(32.0, Event::Opened);
-        site.at(33.0, Event::Closed);
+        site.at(32.0, Input::Opened);
+        site.at(33.0, Input::Closed);
         // A late report from another door: she came in after that passage.
-        let out = |ago| Event::Passed { person: ADA, role: Role::Out, ago: s(ago) };
+        let out = |ago| Input::Passed { person: ADA, role: Role::Out, ago: s(ago) };
         site.at(40.0, out(10.0));
         assert_eq!(site.at(40.5, known(ADA))[0], if refused { not } else { again });
         site.at(50.0, out(2.0));
@@ -340,14 +340,14 @@ fn what_was_before_the_service_counts_from_its_own_time() {
     let passback = PassbackSettings { rule, role, ..PassbackSettings::default() };
     let mut site = Site::new(DoorSettings { passback, ..DoorSettings::default() });
     let hours = |hours: f64| hours * 3600.0;
-    let passed = |role, ago| Event::Passed { person: ADA, role, ago: s(ago) };
+    let passed = |role, ago| Input::Passed { person: ADA, role, ago: s(ago) };
     site.at(1.0, passed(Role::Out, hours(1.0)));
     // An earlier passage that is reported later.
     site.at(2.0, passed(Role::In, hours(2.0)));
     assert_eq!(site.at(3.0, known(ADA))[0], granted(ADA));
     // Passages are forgotten after twelve hours.
-    site.at(19.0, Event::Passed { person: GRACE, role: Role::In, ago: Duration::MAX });
-    site.at(20.0, Event::Passed { person: GRACE, role: Role::In, ago: s(hours(13.0)) });
+    site.at(19.0, Input::Passed { person: GRACE, role: Role::In, ago: Duration::MAX });
+    site.at(20.0, Input::Passed { person: GRACE, role: Role::In, ago: s(hours(13.0)) });
     assert_eq!(site.at(21.0, known(GRACE))[0], granted(GRACE));
 }
 
@@ -356,8 +356,8 @@ fn the_schedule_is_heard() {
     let mut site = plain();
     let admission = Admission::OutsideHours;
     let why = Refusal::Schedule(admission);
-    let notes = site.at(1.0, Event::Known { person: ADA, admission });
-    assert_eq!(notes, [Note::NotGranted { person: ADA, why }]);
+    let events = site.at(1.0, Input::Known { person: ADA, admission });
+    assert_eq!(events, [Event::NotGranted { person: ADA, why }]);
     assert_eq!(site.orders, Vec::<bool>::new());
 }
 
@@ -365,20 +365,20 @@ fn the_schedule_is_heard() {
 fn the_end_takes_the_power_off_for_good() {
     for lock in [LockKind::FailSecure, LockKind::FailSafe] {
         let mut site = Site::new(DoorSettings { lock, ..DoorSettings::default() });
-        site.at(1.0, Event::Command(Command::AlwaysOpen));
+        site.at(1.0, Input::Command(Command::AlwaysOpen));
         site.broken = true;
         site.orders.clear();
-        site.at(2.0, Event::Stop);
-        site.at(2.5, Event::Tick);
+        site.at(2.0, Input::Stop);
+        site.at(2.5, Input::Tick);
         assert_eq!(site.orders, [false, false]);
         site.broken = false;
-        site.at(3.0, Event::Tick);
+        site.at(3.0, Input::Tick);
         assert_eq!((site.on, site.door.state()), (false, State::Stopped));
         site.orders.clear();
         let why = Refusal::Stopped;
-        assert_eq!(site.at(4.0, known(ADA)), [Note::NotGranted { person: ADA, why }]);
-        site.at(5.0, Event::Exit);
-        site.at(6.0, Event::Command(Command::AlwaysOpen));
+        assert_eq!(site.at(4.0, known(ADA)), [Event::NotGranted { person: ADA, why }]);
+        site.at(5.0, Input::Exit);
+        site.at(6.0, Input::Command(Command::AlwaysOpen));
         assert_eq!(site.orders, Vec::<bool>::new());
     }
 }
@@ -389,17 +389,17 @@ fn how_long_it_is_wanted_open_is_known_from_the_beginning() {
     assert_eq!(site.door.open_until(), Some(s(0.0)));
     site.broken = true;
     // Before the relay's answer, its timeout counts in full.
-    let actions = site.door.step(s(1.0), known(ADA));
-    assert!(actions.relay.is_some());
+    let output = site.door.step(s(1.0), known(ADA));
+    assert!(output.relay.is_some());
     assert_eq!(site.door.open_until(), Some(s(1.0) + ANSWER_WITHIN + s(3.0)));
     site.broken = false;
-    site.carry_out(s(1.5), actions);
+    site.carry_out(s(1.5), output);
     assert_eq!(site.door.open_until(), Some(s(4.5)));
     site.at(3.0, known(GRACE));
     assert_eq!(site.door.open_until(), Some(s(6.0)));
-    site.at(4.0, Event::Command(Command::AlwaysOpen));
+    site.at(4.0, Input::Command(Command::AlwaysOpen));
     assert_eq!(site.door.open_until(), None);
-    site.at(5.0, Event::Exit);
-    site.at(5.5, Event::Command(Command::Lockdown));
+    site.at(5.0, Input::Exit);
+    site.at(5.5, Input::Command(Command::Lockdown));
     assert_eq!(site.door.open_until(), Some(s(8.0)));
 }

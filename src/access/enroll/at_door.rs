@@ -58,7 +58,7 @@ pub struct Like {
 
 /// An input of the enrolment.
 #[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
+pub enum Input<'a> {
     /// A button was held.
     Hold {
         /// Place of the button.
@@ -114,7 +114,7 @@ pub enum Failure {
 
 /// Something to log and report.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Note {
+pub enum Event {
     /// A button was held: the enrolment waits for an administrator.
     Begun(Side),
     /// A button was held soon after a local reset: the first person needs no administrator.
@@ -143,21 +143,21 @@ pub struct Newcomer {
 
 /// Output of one step.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Actions {
+pub struct Output {
     /// Signal to show and sound.
     pub signal: Option<Signal>,
     /// Notes in the order in which they happened.
-    pub notes: heapless::Vec<Note, 2>,
+    pub events: heapless::Vec<Event, 2>,
     /// Store the view of this frame in memory.
     pub take: bool,
     /// Drop all views in memory.
     pub discard: bool,
     /// Write the newcomer and all views to the gallery. The result comes back as
-    /// [`Event::Kept`] or [`Event::NotKept`].
+    /// [`Input::Kept`] or [`Input::NotKept`].
     pub keep: Option<Newcomer>,
 }
 
-/// State of the enrolment. Times are on the clock of [`ByButton::step`].
+/// State of the enrolment. Times are on the clock of [`DoorEnrolment::step`].
 #[derive(Clone, Debug)]
 pub enum State {
     /// No enrolment.
@@ -189,7 +189,7 @@ pub enum State {
 
 /// State machine of the enrolment at one door.
 #[derive(Clone, Debug)]
-pub struct ByButton {
+pub struct DoorEnrolment {
     settings: ButtonSettings,
     state: State,
     /// Time of the last local reset.
@@ -203,7 +203,7 @@ pub struct ByButton {
 /// Minimum time before the same hint is repeated.
 const HINT_EVERY: Duration = Duration::from_secs(2);
 
-impl ByButton {
+impl DoorEnrolment {
     /// Starts idle.
     pub fn new(settings: ButtonSettings) -> Self {
         Self { settings, state: State::Idle, reset: None, number: 0, hint: None }
@@ -225,13 +225,13 @@ impl ByButton {
     }
 
     /// Takes one event. `now` is on a clock that never runs backwards.
-    pub fn step(&mut self, now: Duration, event: Event<'_>) -> Actions {
-        if let Event::LocalReset = event {
+    pub fn step(&mut self, now: Duration, event: Input<'_>) -> Output {
+        if let Input::LocalReset = event {
             self.reset = Some(now);
-            return Actions::default();
+            return Output::default();
         }
         match (&mut self.state, event) {
-            (State::Idle, Event::Hold { side, empty }) => self.begin(now, side, empty),
+            (State::Idle, Input::Hold { side, empty }) => self.begin(now, side, empty),
             (State::Administrator { until } | State::Keeping { until }, _) if now >= *until => {
                 let waited = matches!(self.state, State::Administrator { .. });
                 self.fail(if waited { Failure::NoAdministrator } else { Failure::NotKept })
@@ -240,84 +240,84 @@ impl ByButton {
                 let hindered = views.hindered_most();
                 self.fail(Failure::NoViews(hindered))
             }
-            (State::Administrator { .. } | State::Newcomer { .. }, Event::Press) => {
+            (State::Administrator { .. } | State::Newcomer { .. }, Input::Press) => {
                 self.fail(Failure::Cancelled)
             }
-            (State::Administrator { .. }, Event::Administrator(person)) => {
-                self.newcomer(now, Some(person), Note::Administrator(person))
+            (State::Administrator { .. }, Input::Administrator(person)) => {
+                self.newcomer(now, Some(person), Event::Administrator(person))
             }
-            (State::Newcomer { .. }, Event::Frame { shot, like }) => self.frame(now, shot, like),
-            (State::Keeping { .. }, Event::Kept { number }) if number == self.number => {
+            (State::Newcomer { .. }, Input::Frame { shot, like }) => self.frame(now, shot, like),
+            (State::Keeping { .. }, Input::Kept { number }) if number == self.number => {
                 self.state = State::Idle;
                 // The next person needs an administrator.
                 self.reset = None;
-                Actions { signal: Some(Signal::Enrolled), discard: true, ..Actions::default() }
+                Output { signal: Some(Signal::Enrolled), discard: true, ..Output::default() }
             }
-            (State::Keeping { .. }, Event::NotKept { number }) if number == self.number => {
+            (State::Keeping { .. }, Input::NotKept { number }) if number == self.number => {
                 self.fail(Failure::NotKept)
             }
-            (State::Newcomer { .. }, Event::ModelsChanged) => self.fail(Failure::ModelsChanged),
+            (State::Newcomer { .. }, Input::ModelsChanged) => self.fail(Failure::ModelsChanged),
             // Ignored: a press while the newcomer is being written (too late to cancel); a
             // second hold; an answer after the timeout; frames and administrators that
             // nobody waits for; new models while no views are being taken (those that are
             // being written are all of one model).
-            (State::Keeping { .. }, Event::Press)
-            | (State::Idle, Event::Press)
+            (State::Keeping { .. }, Input::Press)
+            | (State::Idle, Input::Press)
             | (
                 State::Idle | State::Administrator { .. } | State::Keeping { .. },
-                Event::ModelsChanged,
+                Input::ModelsChanged,
             )
-            | (_, Event::Kept { .. } | Event::NotKept { .. })
+            | (_, Input::Kept { .. } | Input::NotKept { .. })
             | (
                 State::Administrator { .. } | State::Newcomer { .. } | State::Keeping { .. },
-                Event::Hold { .. },
+                Input::Hold { .. },
             )
             | (
                 State::Idle | State::Administrator { .. } | State::Keeping { .. },
-                Event::Frame { .. },
+                Input::Frame { .. },
             )
             | (
                 State::Idle | State::Newcomer { .. } | State::Keeping { .. },
-                Event::Administrator(_),
+                Input::Administrator(_),
             )
-            | (_, Event::Tick | Event::LocalReset) => Actions::default(),
+            | (_, Input::Tick | Input::LocalReset) => Output::default(),
         }
     }
 
-    fn begin(&mut self, now: Duration, side: Side, empty: bool) -> Actions {
+    fn begin(&mut self, now: Duration, side: Side, empty: bool) -> Output {
         if !empty {
             self.state = State::Administrator { until: now + self.settings.administrator_within };
             let signal = Some(Signal::Administrator);
-            let mut actions = Actions { signal, discard: true, ..Actions::default() };
-            note(&mut actions, Note::Begun(side));
-            return actions;
+            let mut output = Output { signal, discard: true, ..Output::default() };
+            event(&mut output, Event::Begun(side));
+            return output;
         }
         match self.reset {
             Some(reset) if now < reset + self.settings.first_within => {
-                self.newcomer(now, None, Note::First(side))
+                self.newcomer(now, None, Event::First(side))
             }
             _ => {
-                let mut actions = Actions { signal: Some(Signal::Refused), ..Actions::default() };
-                note(&mut actions, Note::NotReset(side));
-                actions
+                let mut output = Output { signal: Some(Signal::Refused), ..Output::default() };
+                event(&mut output, Event::NotReset(side));
+                output
             }
         }
     }
 
-    fn newcomer(&mut self, now: Duration, by: Option<PersonId>, told: Note) -> Actions {
+    fn newcomer(&mut self, now: Duration, by: Option<PersonId>, told: Event) -> Output {
         let views = Box::new(Enrolment::new(self.settings.views.clone()));
         let until = now + self.settings.views.time;
         self.state = State::Newcomer { by, views, until, known: (None, 0), closest: None };
         self.hint = None;
         let signal = Some(Signal::Newcomer);
-        let mut actions = Actions { signal, discard: true, ..Actions::default() };
-        note(&mut actions, told);
-        actions
+        let mut output = Output { signal, discard: true, ..Output::default() };
+        event(&mut output, told);
+        output
     }
 
-    fn frame(&mut self, now: Duration, shot: &Shot, like: Option<Like>) -> Actions {
+    fn frame(&mut self, now: Duration, shot: &Shot, like: Option<Like>) -> Output {
         let State::Newcomer { by, views, known, closest, .. } = &mut self.state else {
-            return Actions::default();
+            return Output::default();
         };
         if let Some(like) = like
             && like.similarity >= self.settings.duplicate
@@ -332,7 +332,7 @@ impl ByButton {
             if count >= KNOWN_FRAMES {
                 return self.fail(Failure::AlreadyEnrolled(like));
             }
-            return Actions::default();
+            return Output::default();
         }
         let by = *by;
         let step = views.step(now, shot);
@@ -349,16 +349,16 @@ impl ByButton {
                 // Both are at most MAX_VIEWS.
                 let signal = Some(Signal::View { taken: taken as u8, of: of as u8 });
                 self.hint = None;
-                Actions { signal, take: true, ..Actions::default() }
+                Output { signal, take: true, ..Output::default() }
             }
             Step::Done => {
                 let (_, of) = views.progress();
                 let closest = *closest;
                 self.state = State::Keeping { until: now + KEEP_WITHIN };
-                let mut actions = Actions {
+                let mut output = Output {
                     signal: Some(Signal::View { taken: of as u8, of: of as u8 }),
                     take: true,
-                    ..Actions::default()
+                    ..Output::default()
                 };
                 let look_alike = closest
                     .filter(|like| like.similarity >= self.settings.look_alike)
@@ -367,42 +367,53 @@ impl ByButton {
                         (like, beyond.clamp(0.0, MOST_STRICTER))
                     });
                 if let Some((like, _)) = look_alike {
-                    note(&mut actions, Note::LookAlike(like));
+                    event(&mut output, Event::LookAlike(like));
                 }
                 self.number = self.number.wrapping_add(1);
-                actions.keep = Some(Newcomer { number: self.number, by, look_alike });
-                actions
+                output.keep = Some(Newcomer { number: self.number, by, look_alike });
+                output
             }
-            Step::Wait(hindrance) => match Signal::of_hindrance(hindrance) {
+            Step::Wait(hindrance) => match signal_of(hindrance) {
                 Some(signal) => self.hint(now, signal),
-                None => Actions::default(),
+                None => Output::default(),
             },
-            Step::Early => Actions::default(),
+            Step::Early => Output::default(),
             Step::Failed(hindrance) => self.fail(Failure::NoViews(hindrance)),
         }
     }
 
-    fn hint(&mut self, now: Duration, signal: Signal) -> Actions {
+    fn hint(&mut self, now: Duration, signal: Signal) -> Output {
         if self.hint.is_some_and(|(last, at)| last == signal && now < at + HINT_EVERY) {
-            return Actions::default();
+            return Output::default();
         }
         self.hint = Some((signal, now));
-        Actions { signal: Some(signal), ..Actions::default() }
+        Output { signal: Some(signal), ..Output::default() }
     }
 
-    fn fail(&mut self, failure: Failure) -> Actions {
+    fn fail(&mut self, failure: Failure) -> Output {
         self.state = State::Idle;
         let signal = Some(Signal::NotEnrolled);
-        let mut actions = Actions { signal, discard: true, ..Actions::default() };
-        note(&mut actions, Note::Failed(failure));
-        actions
+        let mut output = Output { signal, discard: true, ..Output::default() };
+        event(&mut output, Event::Failed(failure));
+        output
     }
 }
 
-fn note(actions: &mut Actions, told: Note) {
-    // No step has more than two notes.
-    let pushed = actions.notes.push(told);
+fn event(output: &mut Output, told: Event) {
+    // No step has more than two events.
+    let pushed = output.events.push(told);
     debug_assert!(pushed.is_ok(), "{told:?}");
+}
+
+/// Signal for a newcomer whose view cannot be used; `None` if the last signal still
+/// applies.
+fn signal_of(hindrance: Hindrance) -> Option<Signal> {
+    match hindrance {
+        Hindrance::Crowd => Some(Signal::OneAtATime),
+        Hindrance::Poor(aspect) => Some(Signal::of_aspect(aspect)),
+        Hindrance::SomebodyElse => Some(Signal::Refused),
+        Hindrance::NoFace | Hindrance::Same | Hindrance::Turn(_) => None,
+    }
 }
 
 #[cfg(test)]
@@ -422,9 +433,9 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
-    fn enrolment() -> ByButton {
+    fn enrolment() -> DoorEnrolment {
         let poses = Poses::from_slice(&[Pose::Front, Pose::Left]).expect("two");
-        ByButton::new(ButtonSettings {
+        DoorEnrolment::new(ButtonSettings {
             administrator_within: s(20.0),
             first_within: s(600.0),
             views: EnrollSettings { views: 2, poses, time: s(60.0), same_person: 0.4 },
@@ -439,35 +450,35 @@ mod tests {
         Shot::Face { weakest: (Aspect::Size, 1.0), turn: pose.example(), template }
     }
 
-    fn hold(empty: bool) -> Event<'static> {
-        Event::Hold { side: Side::Outside, empty }
+    fn hold(empty: bool) -> Input<'static> {
+        Input::Hold { side: Side::Outside, empty }
     }
 
     fn like(person: PersonId, similarity: f32) -> Option<Like> {
         Some(Like { person, similarity })
     }
 
-    fn in_front(at: f64, by: &mut ByButton) {
+    fn in_front(at: f64, by: &mut DoorEnrolment) {
         by.step(s(at), hold(false));
-        let administrator = by.step(s(at), Event::Administrator(ADA));
-        assert_eq!(administrator.notes[..], [Note::Administrator(ADA)]);
+        let administrator = by.step(s(at), Input::Administrator(ADA));
+        assert_eq!(administrator.events[..], [Event::Administrator(ADA)]);
         assert_eq!(administrator.signal, Some(Signal::Newcomer));
     }
 
     #[test]
     fn an_answer_about_another_newcomer_says_nothing() {
         let mut by = enrolment();
-        by.step(s(0.0), Event::LocalReset);
+        by.step(s(0.0), Input::LocalReset);
         by.step(s(1.0), hold(true));
         for (at, pose, angle) in [(2.0, Pose::Front, 0.0), (3.0, Pose::Left, 0.3)] {
-            by.step(s(at), Event::Frame { shot: &shot(pose, angle), like: None });
+            by.step(s(at), Input::Frame { shot: &shot(pose, angle), like: None });
         }
         assert!(matches!(by.state(), State::Keeping { .. }), "{:?}", by.state());
-        for late in [Event::Kept { number: 0 }, Event::NotKept { number: 7 }] {
-            assert_eq!(by.step(s(4.0), late), Actions::default());
+        for late in [Input::Kept { number: 0 }, Input::NotKept { number: 7 }] {
+            assert_eq!(by.step(s(4.0), late), Output::default());
             assert!(matches!(by.state(), State::Keeping { .. }));
         }
-        by.step(s(5.0), Event::Kept { number: 1 });
+        by.step(s(5.0), Input::Kept { number: 1 });
         assert!(!by.busy());
     }
 
@@ -475,29 +486,29 @@ mod tests {
     fn button_administrator_newcomer() {
         let mut by = enrolment();
         let begun = by.step(s(0.0), hold(false));
-        assert_eq!(begun.notes[..], [Note::Begun(Side::Outside)]);
-        by.step(s(2.0), Event::Administrator(ADA));
+        assert_eq!(begun.events[..], [Event::Begun(Side::Outside)]);
+        by.step(s(2.0), Input::Administrator(ADA));
         // Ada takes a moment to step aside.
         for at in [2.1, 2.2, 2.3, 2.4] {
             let shot = shot(Pose::Front, 2.0);
-            let waits = by.step(s(at), Event::Frame { shot: &shot, like: like(ADA, 0.9) });
-            assert!(!waits.take && waits.notes.is_empty(), "{waits:?}");
+            let waits = by.step(s(at), Input::Frame { shot: &shot, like: like(ADA, 0.9) });
+            assert!(!waits.take && waits.events.is_empty(), "{waits:?}");
         }
-        let frame = |by: &mut ByButton, at, pose, angle, like| {
-            by.step(s(at), Event::Frame { shot: &shot(pose, angle), like })
+        let frame = |by: &mut DoorEnrolment, at, pose, angle, like| {
+            by.step(s(at), Input::Frame { shot: &shot(pose, angle), like })
         };
         let first = frame(&mut by, 4.0, Pose::Front, 0.0, like(GRACE, 0.3));
         assert_eq!((first.take, first.signal), (true, Some(Signal::View { taken: 1, of: 2 })));
         assert!(!frame(&mut by, 5.0, Pose::Front, 0.3, None).take);
         let last = frame(&mut by, 6.0, Pose::Left, 0.3, like(GRACE, 0.45));
         assert!(last.take);
-        assert_eq!(last.notes[..], [Note::LookAlike(Like { person: GRACE, similarity: 0.45 })]);
+        assert_eq!(last.events[..], [Event::LookAlike(Like { person: GRACE, similarity: 0.45 })]);
         let newcomer = last.keep.expect("somebody to keep");
         assert_eq!(newcomer.by, Some(ADA));
         let (_, stricter) = newcomer.look_alike.expect("a look-alike");
         assert!((stricter - 0.05).abs() < 1e-6);
         assert!(by.busy());
-        let kept = by.step(s(6.1), Event::Kept { number: 1 });
+        let kept = by.step(s(6.1), Input::Kept { number: 1 });
         assert_eq!((kept.signal, kept.discard), (Some(Signal::Enrolled), true));
         assert!(!by.busy());
     }
@@ -505,28 +516,28 @@ mod tests {
     #[test]
     fn the_first_person_needs_a_reset_and_uses_it_up_once_enrolled() {
         let mut by = enrolment();
-        assert_eq!(by.step(s(0.0), hold(true)).notes[..], [Note::NotReset(Side::Outside)]);
-        by.step(s(1.0), Event::LocalReset);
-        assert_eq!(by.step(s(601.0), hold(true)).notes[..], [Note::NotReset(Side::Outside)]);
-        by.step(s(700.0), Event::LocalReset);
-        assert_eq!(by.step(s(1299.0), hold(true)).notes[..], [Note::First(Side::Outside)]);
+        assert_eq!(by.step(s(0.0), hold(true)).events[..], [Event::NotReset(Side::Outside)]);
+        by.step(s(1.0), Input::LocalReset);
+        assert_eq!(by.step(s(601.0), hold(true)).events[..], [Event::NotReset(Side::Outside)]);
+        by.step(s(700.0), Input::LocalReset);
+        assert_eq!(by.step(s(1299.0), hold(true)).events[..], [Event::First(Side::Outside)]);
         // After a cancelled enrolment the reset still counts.
-        by.step(s(1299.2), Event::Press);
-        assert_eq!(by.step(s(1299.5), hold(true)).notes[..], [Note::First(Side::Outside)]);
+        by.step(s(1299.2), Input::Press);
+        assert_eq!(by.step(s(1299.5), hold(true)).events[..], [Event::First(Side::Outside)]);
         for (at, pose, angle) in [(1300.0, Pose::Front, 0.0), (1301.0, Pose::Left, 0.3)] {
-            by.step(s(at), Event::Frame { shot: &shot(pose, angle), like: None });
+            by.step(s(at), Input::Frame { shot: &shot(pose, angle), like: None });
         }
-        by.step(s(1301.5), Event::NotKept { number: 1 });
-        by.step(s(1301.6), Event::LocalReset);
+        by.step(s(1301.5), Input::NotKept { number: 1 });
+        by.step(s(1301.6), Input::LocalReset);
         by.step(s(1301.7), hold(true));
         for (at, pose, angle) in [(1302.0, Pose::Front, 0.0), (1303.0, Pose::Left, 0.3)] {
-            by.step(s(at), Event::Frame { shot: &shot(pose, angle), like: None });
+            by.step(s(at), Input::Frame { shot: &shot(pose, angle), like: None });
         }
-        by.step(s(1304.0), Event::Kept { number: 2 });
-        assert_eq!(by.step(s(1305.0), hold(true)).notes[..], [Note::NotReset(Side::Outside)]);
+        by.step(s(1304.0), Input::Kept { number: 2 });
+        assert_eq!(by.step(s(1305.0), hold(true)).events[..], [Event::NotReset(Side::Outside)]);
         // With people in the gallery a reset does not replace the administrator.
-        by.step(s(1306.0), Event::LocalReset);
-        assert_eq!(by.step(s(1307.0), hold(false)).notes[..], [Note::Begun(Side::Outside)]);
+        by.step(s(1306.0), Input::LocalReset);
+        assert_eq!(by.step(s(1307.0), hold(false)).events[..], [Event::Begun(Side::Outside)]);
     }
 
     #[test]
@@ -535,39 +546,39 @@ mod tests {
         in_front(0.0, &mut by);
         for at in [1.0, 2.0] {
             let shot = shot(Pose::Front, 0.0);
-            let step = by.step(s(at), Event::Frame { shot: &shot, like: like(GRACE, 0.7) });
-            assert_eq!(step, Actions::default());
+            let step = by.step(s(at), Input::Frame { shot: &shot, like: like(GRACE, 0.7) });
+            assert_eq!(step, Output::default());
         }
         let shot = shot(Pose::Front, 0.0);
-        let step = by.step(s(3.0), Event::Frame { shot: &shot, like: like(GRACE, 0.7) });
+        let step = by.step(s(3.0), Input::Frame { shot: &shot, like: like(GRACE, 0.7) });
         let known = Failure::AlreadyEnrolled(Like { person: GRACE, similarity: 0.7 });
-        assert_eq!(step.notes[..], [Note::Failed(known)]);
+        assert_eq!(step.events[..], [Event::Failed(known)]);
         assert!(step.discard && !by.busy());
     }
 
     #[test]
     fn every_step_ends_by_a_press_or_by_time() {
-        let failed = |actions: Actions| match actions.notes[..] {
-            [Note::Failed(failure)] => failure,
-            _ => panic!("{actions:?}"),
+        let failed = |output: Output| match output.events[..] {
+            [Event::Failed(failure)] => failure,
+            _ => panic!("{output:?}"),
         };
         let mut by = enrolment();
         by.step(s(0.0), hold(false));
-        assert_eq!(failed(by.step(s(1.0), Event::Press)), Failure::Cancelled);
+        assert_eq!(failed(by.step(s(1.0), Input::Press)), Failure::Cancelled);
         by.step(s(2.0), hold(false));
-        assert_eq!(by.step(s(21.9), Event::Tick), Actions::default());
-        assert_eq!(failed(by.step(s(22.0), Event::Tick)), Failure::NoAdministrator);
+        assert_eq!(by.step(s(21.9), Input::Tick), Output::default());
+        assert_eq!(failed(by.step(s(22.0), Input::Tick)), Failure::NoAdministrator);
         in_front(30.0, &mut by);
-        assert_eq!(failed(by.step(s(31.0), Event::Press)), Failure::Cancelled);
+        assert_eq!(failed(by.step(s(31.0), Input::Press)), Failure::Cancelled);
         in_front(40.0, &mut by);
         let nobody = Failure::NoViews(Hindrance::NoFace);
-        assert_eq!(failed(by.step(s(100.0), Event::Tick)), nobody);
-        for (at, answer) in [(200.0, Event::NotKept { number: 1 }), (300.0, Event::Tick)] {
+        assert_eq!(failed(by.step(s(100.0), Input::Tick)), nobody);
+        for (at, answer) in [(200.0, Input::NotKept { number: 1 }), (300.0, Input::Tick)] {
             in_front(at, &mut by);
-            by.step(s(at), Event::Frame { shot: &shot(Pose::Front, 0.0), like: None });
-            by.step(s(at + 1.0), Event::Frame { shot: &shot(Pose::Left, 0.3), like: None });
+            by.step(s(at), Input::Frame { shot: &shot(Pose::Front, 0.0), like: None });
+            by.step(s(at + 1.0), Input::Frame { shot: &shot(Pose::Left, 0.3), like: None });
             // Too late.
-            assert_eq!(by.step(s(at + 2.0), Event::Press), Actions::default());
+            assert_eq!(by.step(s(at + 2.0), Input::Press), Output::default());
             assert_eq!(failed(by.step(s(at + 31.0), answer)), Failure::NotKept);
         }
     }
@@ -587,14 +598,14 @@ mod tests {
                 let shot = shot(if angle > 0.0 { Pose::Left } else { Pose::Front }, angle);
                 let event = match what {
                     0 => hold(empty),
-                    1 => Event::Press,
-                    3 => Event::Kept { number: 1 },
-                    4 if !empty => Event::LocalReset,
-                    5 => Event::Tick,
-                    _ => Event::Frame { shot: &shot, like: None },
+                    1 => Input::Press,
+                    3 => Input::Kept { number: 1 },
+                    4 if !empty => Input::LocalReset,
+                    5 => Input::Tick,
+                    _ => Input::Frame { shot: &shot, like: None },
                 };
-                let actions = by.step(now, event);
-                prop_assert!(!actions.take && actions.keep.is_none(), "{actions:?}");
+                let output = by.step(now, event);
+                prop_assert!(!output.take && output.keep.is_none(), "{output:?}");
             }
         }
 
@@ -612,23 +623,23 @@ mod tests {
                 let shot = shot(if angle > 0.0 { Pose::Left } else { Pose::Front }, angle);
                 let event = match what {
                     0 => hold(false),
-                    1 if angle > 0.3 => Event::Press,
-                    2 | 3 => Event::Administrator(ADA),
-                    4 => Event::Frame { shot: &shot, like: like(GRACE, 0.8) },
-                    5 if angle > 0.0 => Event::Kept { number: 1 },
-                    _ => Event::Frame { shot: &shot, like: None },
+                    1 if angle > 0.3 => Input::Press,
+                    2 | 3 => Input::Administrator(ADA),
+                    4 => Input::Frame { shot: &shot, like: like(GRACE, 0.8) },
+                    5 if angle > 0.0 => Input::Kept { number: 1 },
+                    _ => Input::Frame { shot: &shot, like: None },
                 };
-                let actions = by.step(now, event);
-                if actions.discard {
+                let output = by.step(now, event);
+                if output.discard {
                     taken = 0;
                 }
-                administrator |= actions.notes.contains(&Note::Administrator(ADA));
-                if actions.take {
-                    let known = matches!(event, Event::Frame { like: Some(_), .. });
+                administrator |= output.events.contains(&Event::Administrator(ADA));
+                if output.take {
+                    let known = matches!(event, Input::Frame { like: Some(_), .. });
                     prop_assert!(administrator && !known);
                     taken += 1;
                 }
-                if actions.keep.is_some() {
+                if output.keep.is_some() {
                     prop_assert_eq!(taken, 2);
                 }
                 if !by.busy() {

@@ -2,7 +2,7 @@
 
 use super::Event;
 use crate::access::decide::Evidence;
-use crate::access::door::{Alarm, Mode, Note, Refusal};
+use crate::access::door::{self, Alarm, Mode, Refusal};
 use crate::access::enroll::at_door::{self, Failure};
 use crate::access::schedule::{Admission, TrustNote};
 use crate::models::threshold::Threshold;
@@ -67,9 +67,9 @@ impl Event {
                     TrustNote::Jumped(by) => json!({"clock": "jumped", "by_s": by}),
                 });
             }
-            Self::Enroll { note, name } => {
+            Self::Enroll { event, name } => {
                 add(json!({"text": self.to_string(), "name": name}));
-                add(of_enrolment(note));
+                add(of_enrolment(event));
             }
         }
         Value::Object(object)
@@ -99,46 +99,46 @@ fn reason(why: &Refusal) -> &'static str {
     }
 }
 
-fn of_note(note: &Note) -> Value {
+fn of_note(note: &door::Event) -> Value {
     match note {
-        Note::NotGranted { why, .. } | Note::NotOpenedByCommand(why) => {
+        door::Event::NotGranted { why, .. } | door::Event::NotOpenedByCommand(why) => {
             json!({"reason": reason(why)})
         }
-        Note::Mode(mode) => json!({"mode": match mode {
+        door::Event::Mode(mode) => json!({"mode": match mode {
             Mode::Normal => "normal",
             Mode::Lockdown => "lockdown",
             Mode::AlwaysOpen { by_schedule: false } => "always open",
             Mode::AlwaysOpen { by_schedule: true } => "open hours",
         }}),
-        Note::Alarm(alarm) | Note::AlarmEnded(alarm) => json!({"alarm": match alarm {
+        door::Event::Alarm(alarm) | door::Event::AlarmEnded(alarm) => json!({"alarm": match alarm {
             Alarm::HeldTooLong => "held open",
             Alarm::Forced => "forced",
         }}),
-        Note::LockedOut(lasts) => json!({"for_s": lasts.as_secs()}),
-        Note::Granted { .. }
-        | Note::Duress { .. }
-        | Note::Exit
-        | Note::OpenedByCommand
-        | Note::Unlocked
-        | Note::Locked
-        | Note::Released
-        | Note::NoAnswer
-        | Note::RelayBack
-        | Note::Passed { .. }
-        | Note::LockoutEnded => json!({}),
+        door::Event::LockedOut(lasts) => json!({"for_s": lasts.as_secs()}),
+        door::Event::Granted { .. }
+        | door::Event::Duress { .. }
+        | door::Event::Exit
+        | door::Event::OpenedByCommand
+        | door::Event::Unlocked
+        | door::Event::Locked
+        | door::Event::Released
+        | door::Event::NoAnswer
+        | door::Event::RelayBack
+        | door::Event::Passed { .. }
+        | door::Event::LockoutEnded => json!({}),
     }
 }
 
-fn of_enrolment(note: &at_door::Note) -> Value {
-    let failure = match note {
-        at_door::Note::Begun(_) => return json!({"step": "awaiting administrator"}),
-        at_door::Note::First(_) => return json!({"step": "awaiting first person"}),
-        at_door::Note::NotReset(_) => return json!({"reason": "no administrator, not reset"}),
-        at_door::Note::Administrator(_) => return json!({"step": "awaiting newcomer"}),
-        at_door::Note::LookAlike(like) => {
+fn of_enrolment(event: &at_door::Event) -> Value {
+    let failure = match event {
+        at_door::Event::Begun(_) => return json!({"step": "awaiting administrator"}),
+        at_door::Event::First(_) => return json!({"step": "awaiting first person"}),
+        at_door::Event::NotReset(_) => return json!({"reason": "no administrator, not reset"}),
+        at_door::Event::Administrator(_) => return json!({"step": "awaiting newcomer"}),
+        at_door::Event::LookAlike(like) => {
             return json!({"step": "look-alike", "similarity": like.similarity});
         }
-        at_door::Note::Failed(failure) => failure,
+        at_door::Event::Failed(failure) => failure,
     };
     match failure {
         Failure::Cancelled => json!({"reason": "cancelled"}),

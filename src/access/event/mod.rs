@@ -5,9 +5,9 @@ mod json;
 mod text;
 
 use crate::access::decide::Evidence;
-use crate::access::door::{Note, Refusal, Role};
+use crate::access::door::{self, Refusal, Role};
 use crate::access::enroll::at_door;
-use crate::access::liveness::challenge::Action;
+use crate::access::liveness::challenge;
 use crate::access::schedule::{Admission, TrustNote};
 use crate::models::threshold::Threshold;
 use crate::vision::liveness::Verdict;
@@ -75,7 +75,7 @@ pub enum Event {
         /// Who.
         track: TrackId,
         /// What.
-        action: Action,
+        action: challenge::Output,
     },
     /// A frame that was looked at for too long to say who stands there now.
     Stale {
@@ -120,13 +120,13 @@ pub enum Event {
         name: String,
     },
     /// Anything else that the door tells.
-    Door(Note),
+    Door(door::Event),
     /// The wall clock.
     Clock(TrustNote),
     /// Of an enrolment with the button.
     Enroll {
         /// What.
-        note: at_door::Note,
+        event: at_door::Event,
         /// Whom it names.
         name: Option<String>,
     },
@@ -159,26 +159,26 @@ impl Event {
             Self::LineAway { .. } => "line away",
             Self::LineBack { .. } => "line back",
             Self::Door(note) => match note {
-                Note::Granted { .. } => "granted",
-                Note::NotGranted { .. } => "refused",
-                Note::Duress { .. } => "duress",
-                Note::Exit => "exit",
-                Note::OpenedByCommand => "opened by command",
-                Note::NotOpenedByCommand(_) => "command refused",
-                Note::Mode(_) => "mode",
-                Note::Unlocked => "unlocked",
-                Note::Locked => "locked",
-                Note::Released => "released",
-                Note::NoAnswer => "relay silent",
-                Note::RelayBack => "relay back",
-                Note::Passed { .. } => "passed",
-                Note::Alarm(_) => "alarm",
-                Note::AlarmEnded(_) => "alarm ended",
-                Note::LockedOut(_) => "locked out",
-                Note::LockoutEnded => "lockout ended",
+                door::Event::Granted { .. } => "granted",
+                door::Event::NotGranted { .. } => "refused",
+                door::Event::Duress { .. } => "duress",
+                door::Event::Exit => "exit",
+                door::Event::OpenedByCommand => "opened by command",
+                door::Event::NotOpenedByCommand(_) => "command refused",
+                door::Event::Mode(_) => "mode",
+                door::Event::Unlocked => "unlocked",
+                door::Event::Locked => "locked",
+                door::Event::Released => "released",
+                door::Event::NoAnswer => "relay silent",
+                door::Event::RelayBack => "relay back",
+                door::Event::Passed { .. } => "passed",
+                door::Event::Alarm(_) => "alarm",
+                door::Event::AlarmEnded(_) => "alarm ended",
+                door::Event::LockedOut(_) => "locked out",
+                door::Event::LockoutEnded => "lockout ended",
             },
             Self::Clock(_) => "clock",
-            Self::Enroll { note: at_door::Note::Failed(_), .. } | Self::NotKept(_) => {
+            Self::Enroll { event: at_door::Event::Failed(_), .. } | Self::NotKept(_) => {
                 "not enrolled"
             }
             Self::Enroll { .. } => "enrolling",
@@ -193,9 +193,9 @@ impl Event {
             | Self::NotKept(_)
             | Self::CameraAway { .. }
             | Self::LineAway { .. }
-            | Self::Door(Note::NoAnswer) => log::Level::Error,
+            | Self::Door(door::Event::NoAnswer) => log::Level::Error,
             Self::Clock(TrustNote::NotSynchronized | TrustNote::Jumped(_))
-            | Self::Door(Note::Alarm(_))
+            | Self::Door(door::Event::Alarm(_))
             | Self::Duress { .. }
             | Self::Stale { .. } => log::Level::Warn,
             _ => log::Level::Info,

@@ -2,7 +2,7 @@
 
 use super::Event;
 use crate::access::decide::{Evidence, Weight};
-use crate::access::door::{Alarm, Mode, Note, Refusal, Role};
+use crate::access::door::{self, Alarm, Mode, Refusal, Role};
 use crate::access::enroll::at_door::{self, Failure};
 use crate::access::schedule::{Admission, TrustNote};
 use crate::models::threshold::Threshold;
@@ -76,7 +76,9 @@ impl fmt::Display for Event {
                 f,
                 "clock: jumped by {by} s; not trusted for a while, groups now follow clock_unsure"
             ),
-            Self::Enroll { note, name } => enrolling(f, note, name.as_deref().unwrap_or("nobody")),
+            Self::Enroll { event, name } => {
+                enrolling(f, event, name.as_deref().unwrap_or("nobody"))
+            }
             Self::Enrolled { name } => {
                 write!(f, "enrolled: {name}; enter the real name with facelatch people rename")
             }
@@ -129,45 +131,53 @@ impl fmt::Display for Because<'_> {
 }
 
 /// A note of the door, in words.
-struct Told<'n>(&'n Note);
+struct Told<'n>(&'n door::Event);
 
 impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Note::Granted { person, .. } => write!(f, "granted: person {}", person.0),
-            Note::NotGranted { person, why } => {
+            door::Event::Granted { person, .. } => write!(f, "granted: person {}", person.0),
+            door::Event::NotGranted { person, why } => {
                 write!(f, "refused: person {}, {}", person.0, Because(why))
             }
-            Note::Duress { person } => write!(f, "duress: person {}, silent alarm", person.0),
-            Note::Exit => write!(f, "request to exit"),
-            Note::OpenedByCommand => write!(f, "opened by command"),
-            Note::NotOpenedByCommand(why) => {
+            door::Event::Duress { person } => {
+                write!(f, "duress: person {}, silent alarm", person.0)
+            }
+            door::Event::Exit => write!(f, "request to exit"),
+            door::Event::OpenedByCommand => write!(f, "opened by command"),
+            door::Event::NotOpenedByCommand(why) => {
                 write!(f, "not opened by command: {}; end that first", Because(why))
             }
-            Note::Mode(Mode::Normal) => write!(f, "mode: normal"),
-            Note::Mode(Mode::Lockdown) => write!(f, "mode: lockdown, nobody is admitted"),
-            Note::Mode(Mode::AlwaysOpen { by_schedule: false }) => write!(f, "mode: always open"),
-            Note::Mode(Mode::AlwaysOpen { by_schedule: true }) => write!(f, "mode: open hours"),
-            Note::Unlocked => write!(f, "door unlocked"),
-            Note::Locked => write!(f, "door locked"),
-            Note::Released => {
+            door::Event::Mode(Mode::Normal) => write!(f, "mode: normal"),
+            door::Event::Mode(Mode::Lockdown) => write!(f, "mode: lockdown, nobody is admitted"),
+            door::Event::Mode(Mode::AlwaysOpen { by_schedule: false }) => {
+                write!(f, "mode: always open")
+            }
+            door::Event::Mode(Mode::AlwaysOpen { by_schedule: true }) => {
+                write!(f, "mode: open hours")
+            }
+            door::Event::Unlocked => write!(f, "door unlocked"),
+            door::Event::Locked => write!(f, "door locked"),
+            door::Event::Released => {
                 write!(f, "relay de-energised for shutdown; a fail-safe lock is now open")
             }
-            Note::NoAnswer => write!(f, "relay silent: no answer to the order to open"),
-            Note::RelayBack => write!(f, "relay back: the current order was sent again"),
-            Note::Passed { person, role } => {
+            door::Event::NoAnswer => write!(f, "relay silent: no answer to the order to open"),
+            door::Event::RelayBack => write!(f, "relay back: the current order was sent again"),
+            door::Event::Passed { person, role } => {
                 write!(f, "passed: person {}, {}", person.0, way(*role))
             }
-            Note::Alarm(Alarm::HeldTooLong) => write!(f, "alarm: the door is held open too long"),
-            Note::Alarm(Alarm::Forced) => write!(f, "alarm: the door was forced"),
-            Note::AlarmEnded(Alarm::HeldTooLong) => write!(f, "alarm ended: held open"),
-            Note::AlarmEnded(Alarm::Forced) => write!(f, "alarm ended: forced"),
-            Note::LockedOut(lasts) => write!(
+            door::Event::Alarm(Alarm::HeldTooLong) => {
+                write!(f, "alarm: the door is held open too long")
+            }
+            door::Event::Alarm(Alarm::Forced) => write!(f, "alarm: the door was forced"),
+            door::Event::AlarmEnded(Alarm::HeldTooLong) => write!(f, "alarm ended: held open"),
+            door::Event::AlarmEnded(Alarm::Forced) => write!(f, "alarm ended: forced"),
+            door::Event::LockedOut(lasts) => write!(
                 f,
                 "locked out: too many refused attempts; nobody is admitted for {:.0} s",
                 lasts.as_secs_f32()
             ),
-            Note::LockoutEnded => write!(f, "lockout ended"),
+            door::Event::LockoutEnded => write!(f, "lockout ended"),
         }
     }
 }
@@ -179,24 +189,24 @@ fn way(role: Role) -> &'static str {
     }
 }
 
-fn enrolling(f: &mut fmt::Formatter<'_>, note: &at_door::Note, name: &str) -> fmt::Result {
-    match note {
-        at_door::Note::Begun(_) => write!(f, "enrolling: waiting for an administrator"),
-        at_door::Note::First(_) => write!(f, "enrolling: waiting for the first person"),
-        at_door::Note::NotReset(_) => write!(
+fn enrolling(f: &mut fmt::Formatter<'_>, event: &at_door::Event, name: &str) -> fmt::Result {
+    match event {
+        at_door::Event::Begun(_) => write!(f, "enrolling: waiting for an administrator"),
+        at_door::Event::First(_) => write!(f, "enrolling: waiting for the first person"),
+        at_door::Event::NotReset(_) => write!(
             f,
             "not enrolling: no administrator is enrolled who could allow it; reset the device \
              first, or use facelatch enroll"
         ),
-        at_door::Note::Administrator(_) => {
+        at_door::Event::Administrator(_) => {
             write!(f, "enrolling: allowed by {name}; waiting for the newcomer")
         }
-        at_door::Note::LookAlike(like) => write!(
+        at_door::Event::LookAlike(like) => write!(
             f,
             "enrolling: looks like {name} (similarity {:.3}); the thresholds of both are raised",
             like.similarity
         ),
-        at_door::Note::Failed(failure) => match failure {
+        at_door::Event::Failed(failure) => match failure {
             Failure::Cancelled => write!(f, "not enrolled: cancelled"),
             Failure::NoAdministrator => write!(f, "not enrolled: no administrator came in time"),
             Failure::NoViews(hindrance) => {

@@ -24,14 +24,14 @@ use std::time::Duration;
 
 /// A side, as seen by the person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Side {
+pub enum Direction {
     /// The person's left, the right of the picture.
     Left,
     /// The person's right, the left of the picture.
     Right,
 }
 
-impl std::fmt::Display for Side {
+impl std::fmt::Display for Direction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Left => "left",
@@ -77,7 +77,7 @@ const TURNED: f32 = 0.28;
 
 /// Input of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Event {
+pub enum Input {
     /// Begin a challenge. The bits of the number select the sides.
     Begin(u64),
     /// The yaw of the face in this frame; negative is the left of the picture.
@@ -88,11 +88,11 @@ pub enum Event {
 
 /// Output of the state machine: the message for the person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum Output {
     /// Ask to look straight ahead.
     AskStraight,
     /// Ask to turn the head.
-    AskTurn(Side),
+    AskTurn(Direction),
     /// Ask to move the head a little. Not part of a challenge: [`super::guard`] uses it to
     /// see the nose move.
     AskMove,
@@ -102,7 +102,7 @@ pub enum Action {
     Failed(Failure),
 }
 
-impl std::fmt::Display for Action {
+impl std::fmt::Display for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::AskStraight => write!(f, "look straight ahead"),
@@ -132,7 +132,7 @@ pub enum Failure {
 enum State {
     Idle,
     Centre { left: Turns, since: Duration, seen: Duration },
-    Turn { side: Side, left: Turns, since: Duration, seen: Duration },
+    Turn { side: Direction, left: Turns, since: Duration, seen: Duration },
     Passed { since: Duration, seen: Duration },
     Failed { since: Duration },
 }
@@ -168,35 +168,35 @@ impl Challenge {
     }
 
     /// Processes an event at the time `now` on a monotonic clock.
-    pub fn step(&mut self, now: Duration, event: Event) -> Option<Action> {
+    pub fn step(&mut self, now: Duration, event: Input) -> Option<Output> {
         let ChallengeSettings { each, valid_for, again_after, lost_after, turns } = self.settings;
         let late = |since: Duration| now >= since + each;
         let lost = |seen: Duration| now > seen + lost_after;
         match (self.state, event) {
-            (State::Idle, Event::Begin(sides)) => {
+            (State::Idle, Input::Begin(sides)) => {
                 let left = Turns { sides, count: turns.clamp(1, 8) };
                 self.state = State::Centre { left, since: now, seen: now };
-                Some(Action::AskStraight)
+                Some(Output::AskStraight)
             }
-            (State::Idle, Event::Face(_) | Event::Tick) => None,
+            (State::Idle, Input::Face(_) | Input::Tick) => None,
             (State::Centre { seen, .. } | State::Turn { seen, .. }, _) if lost(seen) => {
                 self.fail(now, Failure::Lost)
             }
             (State::Centre { since, .. } | State::Turn { since, .. }, _) if late(since) => {
                 self.fail(now, Failure::TooLate)
             }
-            (State::Centre { left, .. }, Event::Face(yaw)) if yaw.abs() <= STRAIGHT => {
-                let side = if left.sides & 1 == 0 { Side::Left } else { Side::Right };
+            (State::Centre { left, .. }, Input::Face(yaw)) if yaw.abs() <= STRAIGHT => {
+                let side = if left.sides & 1 == 0 { Direction::Left } else { Direction::Right };
                 let left = Turns { sides: left.sides >> 1, count: left.count - 1 };
                 self.state = State::Turn { side, left, since: now, seen: now };
-                Some(Action::AskTurn(side))
+                Some(Output::AskTurn(side))
             }
-            (State::Centre { left, since, .. }, Event::Face(_)) => {
+            (State::Centre { left, since, .. }, Input::Face(_)) => {
                 self.state = State::Centre { left, since, seen: now };
                 None
             }
-            (State::Turn { side, left, since, .. }, Event::Face(yaw)) => {
-                let on_side = if side == Side::Left { yaw } else { -yaw };
+            (State::Turn { side, left, since, .. }, Input::Face(yaw)) => {
+                let on_side = if side == Direction::Left { yaw } else { -yaw };
                 if on_side <= -TURNED {
                     return self.fail(now, Failure::WrongSide);
                 }
@@ -204,22 +204,22 @@ impl Challenge {
                 let turned = on_side >= TURNED;
                 let (state, action) = match (turned, left.count) {
                     (false, _) => (State::Turn { side, left, since, seen: now }, None),
-                    (true, 0) => (State::Passed { since: now, seen: now }, Some(Action::Passed)),
+                    (true, 0) => (State::Passed { since: now, seen: now }, Some(Output::Passed)),
                     (true, _) => {
-                        (State::Centre { left, since: now, seen: now }, Some(Action::AskStraight))
+                        (State::Centre { left, since: now, seen: now }, Some(Output::AskStraight))
                     }
                 };
                 self.state = state;
                 action
             }
             // A challenge is already running.
-            (State::Centre { .. } | State::Turn { .. }, Event::Begin(_) | Event::Tick) => None,
+            (State::Centre { .. } | State::Turn { .. }, Input::Begin(_) | Input::Tick) => None,
             (State::Passed { since, seen }, event) => {
                 if now >= since + valid_for || lost(seen) {
                     self.state = State::Idle;
                     return self.step(now, event);
                 }
-                if let Event::Face(_) = event {
+                if let Input::Face(_) = event {
                     self.state = State::Passed { since, seen: now };
                 }
                 None
@@ -234,9 +234,9 @@ impl Challenge {
         }
     }
 
-    fn fail(&mut self, now: Duration, failure: Failure) -> Option<Action> {
+    fn fail(&mut self, now: Duration, failure: Failure) -> Option<Output> {
         self.state = State::Failed { since: now };
-        Some(Action::Failed(failure))
+        Some(Output::Failed(failure))
     }
 }
 
@@ -254,14 +254,14 @@ mod tests {
 
     fn begun() -> Challenge {
         let mut challenge = Challenge::new(ChallengeSettings::default());
-        assert_eq!(challenge.step(ms(0), Event::Begin(LEFT_RIGHT)), Some(Action::AskStraight));
+        assert_eq!(challenge.step(ms(0), Input::Begin(LEFT_RIGHT)), Some(Output::AskStraight));
         challenge
     }
 
-    fn play(challenge: &mut Challenge, yaws: &[f32]) -> Vec<Action> {
+    fn play(challenge: &mut Challenge, yaws: &[f32]) -> Vec<Output> {
         let steps = yaws.iter().enumerate();
         steps
-            .filter_map(|(at, yaw)| challenge.step(ms(100 * at as u64 + 100), Event::Face(*yaw)))
+            .filter_map(|(at, yaw)| challenge.step(ms(100 * at as u64 + 100), Input::Face(*yaw)))
             .collect()
     }
 
@@ -269,12 +269,13 @@ mod tests {
     fn who_turns_as_asked_passes_for_some_seconds() {
         let mut challenge = begun();
         let actions = play(&mut challenge, &[0.3, 0.05, 0.2, 0.35, 0.3, 0.0, -0.1, -0.4]);
-        let turn = Action::AskTurn;
-        let expected = [turn(Side::Left), Action::AskStraight, turn(Side::Right), Action::Passed];
+        let turn = Output::AskTurn;
+        let expected =
+            [turn(Direction::Left), Output::AskStraight, turn(Direction::Right), Output::Passed];
         assert_eq!(actions, expected);
         assert!(challenge.passed(ms(900)) && !challenge.passed(ms(1500)));
         for at in 9..80 {
-            challenge.step(ms(at * 100), Event::Face(0.0));
+            challenge.step(ms(at * 100), Input::Face(0.0));
         }
         assert!(!challenge.passed(ms(7900)));
     }
@@ -283,18 +284,18 @@ mod tests {
     fn the_other_side_fails_and_another_try_waits() {
         let mut challenge = begun();
         let actions = play(&mut challenge, &[0.0, -0.4]);
-        assert_eq!(actions.last(), Some(&Action::Failed(Failure::WrongSide)));
-        assert_eq!(challenge.step(ms(1000), Event::Begin(1)), None);
-        assert_eq!(challenge.step(ms(4000), Event::Begin(1)), Some(Action::AskStraight));
+        assert_eq!(actions.last(), Some(&Output::Failed(Failure::WrongSide)));
+        assert_eq!(challenge.step(ms(1000), Input::Begin(1)), None);
+        assert_eq!(challenge.step(ms(4000), Input::Begin(1)), Some(Output::AskStraight));
     }
 
     #[test]
     fn time_and_a_lost_face_fail() {
         let mut challenge = begun();
         let mut actions = play(&mut challenge, &[0.0; 60]);
-        assert_eq!(actions.pop(), Some(Action::Failed(Failure::TooLate)));
+        assert_eq!(actions.pop(), Some(Output::Failed(Failure::TooLate)));
         let mut challenge = begun();
-        assert_eq!(challenge.step(ms(700), Event::Tick), Some(Action::Failed(Failure::Lost)));
+        assert_eq!(challenge.step(ms(700), Input::Tick), Some(Output::Failed(Failure::Lost)));
     }
 
     #[test]
@@ -307,7 +308,7 @@ mod tests {
                 crate::vision::pose::Turn::of(&landmarks).yaw
             })
             .collect();
-        assert!(!play(&mut challenge, &yaws).contains(&Action::Passed), "{yaws:?}");
+        assert!(!play(&mut challenge, &yaws).contains(&Output::Passed), "{yaws:?}");
     }
 
     proptest! {
@@ -317,8 +318,8 @@ mod tests {
         ) {
             // The first turn asked for is to the left, and no yaw reaches it.
             let mut challenge = Challenge::new(ChallengeSettings::default());
-            challenge.step(ms(0), Event::Begin(seed & !1));
-            prop_assert!(!play(&mut challenge, &yaws).contains(&Action::Passed));
+            challenge.step(ms(0), Input::Begin(seed & !1));
+            prop_assert!(!play(&mut challenge, &yaws).contains(&Output::Passed));
         }
 
         #[test]
@@ -329,8 +330,8 @@ mod tests {
             let (mut now, mut said) = (0, false);
             for (wait, yaw) in steps {
                 now += wait;
-                let event = if wait.is_multiple_of(5) { Event::Begin(seed) } else { Event::Face(yaw) };
-                said |= challenge.step(ms(now), event) == Some(Action::Passed);
+                let event = if wait.is_multiple_of(5) { Input::Begin(seed) } else { Input::Face(yaw) };
+                said |= challenge.step(ms(now), event) == Some(Output::Passed);
                 prop_assert!(said || !challenge.passed(ms(now)));
             }
         }

@@ -2,9 +2,9 @@
 
 pub mod challenge;
 
-use crate::access::liveness::challenge::{Action, Challenge, ChallengeSettings, Event};
 use crate::vision::liveness::{Liveness, Sample, Verdict};
 use crate::vision::track::{MAX_TRACKS, TrackId};
+use challenge::{Challenge, ChallengeSettings, Input};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -36,8 +36,6 @@ pub struct GuardSettings {
     pub motion: bool,
     /// The challenge, if there is one. Only with [`Mode::Enforce`].
     pub challenge: Option<ChallengeSettings>,
-    /// Random seed for the sides of challenges; must differ at every start and be secret.
-    pub seed: u64,
 }
 
 /// Decision about a recognized person.
@@ -49,7 +47,7 @@ pub enum LivenessAdmission {
     Advised(Option<Verdict>),
     /// Not yet: too few frames, a running challenge, or no motion. The message for the
     /// person, if there is a new one.
-    Wait(Option<Action>),
+    Wait(Option<challenge::Output>),
     /// Not live. The verdict to log, unless it was logged lately.
     Refused(Option<Verdict>),
 }
@@ -77,14 +75,16 @@ struct Watched {
 
 impl LivenessGuard {
     /// A guard without tracks.
-    pub fn new(settings: GuardSettings) -> Self {
-        Self { settings, tracks: heapless::Vec::new(), chance: settings.seed }
+    ///
+    /// `seed` determines the sides of challenges; it must differ at every start and be
+    /// secret.
+    pub fn new(settings: GuardSettings, seed: u64) -> Self {
+        Self { settings, tracks: heapless::Vec::new(), chance: seed }
     }
 
     /// Changes the settings. All measurements and challenges start again.
     pub fn set_settings(&mut self, settings: GuardSettings) {
-        // The seed was used; keep the state of the generator.
-        *self = Self { chance: self.chance, ..Self::new(settings) };
+        *self = Self::new(settings, self.chance);
     }
 
     /// Processes the faces of a frame: track, measurements and yaw
@@ -93,7 +93,7 @@ impl LivenessGuard {
         &mut self,
         now: Duration,
         faces: impl IntoIterator<Item = (TrackId, &'s Sample, f32)>,
-    ) -> heapless::Vec<(TrackId, Action), MAX_TRACKS> {
+    ) -> heapless::Vec<(TrackId, challenge::Output), MAX_TRACKS> {
         let mut actions = heapless::Vec::new();
         if self.settings.mode == Mode::Off {
             return actions;
@@ -108,7 +108,7 @@ impl LivenessGuard {
             // Tracks without a face in this frame.
             if watched.seen < now
                 && let Some(challenge) = &mut watched.challenge
-                && let Some(action) = challenge.step(now, Event::Tick)
+                && let Some(action) = challenge.step(now, Input::Tick)
             {
                 let _ = actions.push((watched.id, action));
             }
@@ -117,7 +117,13 @@ impl LivenessGuard {
     }
 
     /// Processes the measurements of one face.
-    fn take(&mut self, now: Duration, id: TrackId, sample: &Sample, yaw: f32) -> Option<Action> {
+    fn take(
+        &mut self,
+        now: Duration,
+        id: TrackId,
+        sample: &Sample,
+        yaw: f32,
+    ) -> Option<challenge::Output> {
         let at = match self.tracks.iter().position(|watched| watched.id == id) {
             Some(at) => at,
             None => {
@@ -137,7 +143,7 @@ impl LivenessGuard {
         let watched = &mut self.tracks[at];
         watched.seen = now;
         watched.liveness.step(now, sample);
-        watched.challenge.as_mut()?.step(now, Event::Face(yaw))
+        watched.challenge.as_mut()?.step(now, Input::Face(yaw))
     }
 
     /// The verdict on a track at `now`. `None` for an unknown track.
@@ -185,14 +191,14 @@ impl LivenessGuard {
             let mixed = (self.chance ^ self.chance >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
             let sides = mixed ^ mixed >> 31;
-            return LivenessAdmission::Wait(challenge.step(now, Event::Begin(sides)));
+            return LivenessAdmission::Wait(challenge.step(now, Input::Begin(sides)));
         }
         if self.settings.motion && !verdict.cues.solid() {
             let new = watched.asked.is_none_or(|at| now >= at + TELL_EVERY);
             if new {
                 watched.asked = Some(now);
             }
-            return LivenessAdmission::Wait(new.then_some(Action::AskMove));
+            return LivenessAdmission::Wait(new.then_some(challenge::Output::AskMove));
         }
         LivenessAdmission::Open
     }
@@ -218,8 +224,8 @@ mod tests {
 
     fn guard(mode: Mode, challenge: bool) -> LivenessGuard {
         let challenge = challenge.then(ChallengeSettings::default);
-        let settings = GuardSettings { mode, threshold: 0.5, motion: false, challenge, seed: 1 };
-        LivenessGuard::new(settings)
+        let settings = GuardSettings { mode, threshold: 0.5, motion: false, challenge };
+        LivenessGuard::new(settings, 1)
     }
 
     fn fed(guard: &mut LivenessGuard, frames: u64, sample: &Sample) {
@@ -259,19 +265,24 @@ mod tests {
     fn a_challenge_is_asked_once_and_opens_when_passed() {
         let mut guard = guard(Mode::Enforce, true);
         fed(&mut guard, 4, &live());
-        assert_eq!(guard.admit(ms(400), TRACK), LivenessAdmission::Wait(Some(Action::AskStraight)));
+        assert_eq!(
+            guard.admit(ms(400), TRACK),
+            LivenessAdmission::Wait(Some(challenge::Output::AskStraight))
+        );
         assert_eq!(guard.admit(ms(500), TRACK), LivenessAdmission::Wait(None));
         let mut yaw = 0.0;
         for at in 6..30 {
             match guard.take(ms(100 * at), TRACK, &live(), yaw) {
-                Some(Action::AskTurn(super::challenge::Side::Left)) => yaw = 0.4,
-                Some(Action::AskTurn(super::challenge::Side::Right)) => yaw = -0.4,
-                Some(Action::AskStraight) => yaw = 0.0,
-                Some(Action::Passed) => {
+                Some(challenge::Output::AskTurn(super::challenge::Direction::Left)) => yaw = 0.4,
+                Some(challenge::Output::AskTurn(super::challenge::Direction::Right)) => yaw = -0.4,
+                Some(challenge::Output::AskStraight) => yaw = 0.0,
+                Some(challenge::Output::Passed) => {
                     assert_eq!(guard.admit(ms(100 * at), TRACK), LivenessAdmission::Open);
                     return;
                 }
-                Some(other @ (Action::Failed(_) | Action::AskMove)) => panic!("{other:?}"),
+                Some(other @ (challenge::Output::Failed(_) | challenge::Output::AskMove)) => {
+                    panic!("{other:?}")
+                }
                 None => {}
             }
         }
@@ -292,7 +303,7 @@ mod tests {
             guard.admit(ms(1200), TRACK)
         };
         assert_eq!(opened(false), LivenessAdmission::Open);
-        assert_eq!(opened(true), LivenessAdmission::Wait(Some(Action::AskMove)));
+        assert_eq!(opened(true), LivenessAdmission::Wait(Some(challenge::Output::AskMove)));
     }
 
     #[test]
@@ -302,7 +313,8 @@ mod tests {
         let asked: Vec<u64> = (0..70)
             .filter(|at| {
                 guard.take(ms(100 * at), TRACK, &live(), 0.0);
-                guard.admit(ms(100 * at), TRACK) == LivenessAdmission::Wait(Some(Action::AskMove))
+                guard.admit(ms(100 * at), TRACK)
+                    == LivenessAdmission::Wait(Some(challenge::Output::AskMove))
             })
             .collect();
         assert_eq!(asked, [2, 32, 62]);
@@ -313,7 +325,10 @@ mod tests {
         let mut guard = guard(Mode::Enforce, true);
         guard.settings.motion = true;
         fed(&mut guard, 4, &live());
-        assert_eq!(guard.admit(ms(400), TRACK), LivenessAdmission::Wait(Some(Action::AskStraight)));
+        assert_eq!(
+            guard.admit(ms(400), TRACK),
+            LivenessAdmission::Wait(Some(challenge::Output::AskStraight))
+        );
     }
 
     proptest! {

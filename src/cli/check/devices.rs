@@ -85,7 +85,7 @@ pub(super) fn camera(
 
 /// Checks that each configured GPIO line exists and is free.
 pub(super) fn lines(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
-    for (key, uri) in config.lines() {
+    for (key, _, uri) in config.lines() {
         let (_, name) = key.split_once('.').unwrap_or(("", key));
         let name = name.replace('_', " ");
         match free(uri) {

@@ -3,7 +3,7 @@
 use super::Findings;
 use anyhow::Result;
 use facelatch::service::control::{AskError, Reply};
-use facelatch::service::status::{CameraNow, Snapshot};
+use facelatch::service::status::{CameraNow, Status};
 use std::io::Write;
 
 /// Age of the status, seconds, above which the service counts as hung. It refreshes its
@@ -43,7 +43,7 @@ pub(super) fn judge_answer(
 }
 
 /// Reports the findings about the status of a service.
-fn judge(now: &Snapshot, findings: &mut Findings<impl Write>) -> Result<()> {
+fn judge(now: &Status, findings: &mut Findings<impl Write>) -> Result<()> {
     let about = format!("version {}, process {}", now.version, now.pid);
     let watchdog = &now.watchdog;
     let late = || {
@@ -98,7 +98,7 @@ mod tests {
     use facelatch::service::status::{RelayNow, WatchdogNow};
     use std::path::PathBuf;
 
-    fn well() -> Snapshot {
+    fn well() -> Status {
         let camera = CameraNow {
             state: "running".to_owned(),
             frames: 990,
@@ -107,10 +107,10 @@ mod tests {
         };
         let relay = RelayNow { state: "answering".to_owned(), ..RelayNow::default() };
         let watchdog = WatchdogNow { state: "healthy".to_owned(), ..WatchdogNow::default() };
-        Snapshot { camera, relay, watchdog, ..Snapshot::default() }
+        Status { camera, relay, watchdog, ..Status::default() }
     }
 
-    type Change = fn(&mut Snapshot);
+    type Change = fn(&mut Status);
 
     #[test]
     fn a_service_that_runs_is_judged_by_what_it_says() {

@@ -1,7 +1,7 @@
 //! EDGE: a camera that plays image files.
 
 use super::{CameraError, Captured};
-use crate::config::in_words;
+use crate::hardware::uri;
 use crate::vision::picture;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,19 +34,14 @@ impl Images {
             repeat: false,
             read: 0,
         };
-        for option in options.split('&').filter(|option| !option.is_empty()) {
-            match option.split_once('=') {
-                None if option == "loop" => images.repeat = true,
-                Some(("fps", number)) => match number.parse::<f64>() {
-                    Ok(fps) if (0.01..=1000.0).contains(&fps) => {
-                        images.period = Duration::from_secs_f64(1.0 / fps);
-                    }
-                    _ => return Err(wrong(format!("fps={number}: expected 0.01 to 1000"))),
-                },
-                _ => {
-                    let known = in_words(&OPTIONS);
-                    return Err(wrong(format!("{option}: unknown; the options are {known}")));
-                }
+        for option in uri::options(options, &OPTIONS).map_err(wrong)? {
+            if option.key == "fps" {
+                let fps = option.number(0.01..=1000.0, "0.01 to 1000").map_err(wrong)?;
+                images.period = Duration::from_secs_f64(1.0 / fps);
+            } else if option.value.is_empty() {
+                images.repeat = true;
+            } else {
+                return Err(wrong(option.expected("loop alone")));
             }
         }
         images.files = files(Path::new(path))?;

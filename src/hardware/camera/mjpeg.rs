@@ -204,7 +204,7 @@ mod tests {
             assert_eq!(decode(bytes, SIZE), Err(expected));
         }
         let error = decode(&bare, (640, 480)).expect_err("another size");
-        assert_eq!(error.to_string(), "the JPEG is of 40x24 pixels, expected 640x480");
+        assert_eq!(error.to_string(), "the JPEG has 40x24 pixels, expected 640x480");
     }
 
     proptest! {

@@ -1,10 +1,10 @@
 //! EDGE: desktop cameras, by number. The library waits for a frame without a timeout, so
 //! a separate thread calls it.
 
-use super::v4l::uri::{RATE, SIDE, rate, side};
+use super::v4l::uri::{RATE, RATES, SIDE, SIDES};
 use super::yuv::{self, Chroma, Colours};
 use super::{CameraError, Captured, STALLED_AFTER, mjpeg};
-use crate::config::in_words;
+use crate::hardware::uri;
 use crate::vision::frame::Frame;
 use ::nokhwa::Buffer;
 use ::nokhwa::Camera;
@@ -42,20 +42,14 @@ pub(super) struct Wish {
 
 /// Parses number and options; an error names the fault and the allowed values.
 pub(super) fn parse(rest: &str) -> Result<Wish, String> {
-    let (index, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let (index, options) = uri::split(rest);
     let index = index.parse().map_err(|_| format!("{index:?} is not a camera number, like 0"))?;
     let mut wish = Wish { index, width: 1280, height: 720, fps: 15 };
-    for option in options.split('&').filter(|option| !option.is_empty()) {
-        let (key, value) = option.split_once('=').unwrap_or((option, ""));
-        let bad = |expected: &str| format!("{option}: expected {expected}");
-        match key {
-            "width" => wish.width = side(value).ok_or_else(|| bad(SIDE))?,
-            "height" => wish.height = side(value).ok_or_else(|| bad(SIDE))?,
-            "fps" => {
-                let fps = rate(value).ok_or_else(|| bad(RATE))?;
-                wish.fps = fps.round().max(1.0) as u32;
-            }
-            _ => return Err(format!("{option}: unknown; the options are {}", in_words(&OPTIONS))),
+    for option in uri::options(options, &OPTIONS)? {
+        match option.key {
+            "width" => wish.width = option.number(SIDES, SIDE)?,
+            "height" => wish.height = option.number(SIDES, SIDE)?,
+            _ => wish.fps = option.number(RATES, RATE)?.round().max(1.0) as u32,
         }
     }
     Ok(wish)

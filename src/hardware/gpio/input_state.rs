@@ -1,51 +1,12 @@
 //! State of an input line: its level, the levels to report, and their times.
 
 use super::debounce::Debounce;
-use std::fmt;
+use super::line::Name;
 use std::time::Duration;
-
-/// The device wired to an input line. Its name says what an active level means: pressed,
-/// closed, requested.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Name {
-    /// The button in the secured area; active means pressed.
-    ButtonInside,
-    /// The button outside; active means pressed.
-    ButtonOutside,
-    /// The door contact; active means closed.
-    Contact,
-    /// The request to exit; active means that somebody wants to leave.
-    Exit,
-    /// The jumper or button in the case; active means local reset.
-    Reset,
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ButtonInside => "button inside",
-            Self::ButtonOutside => "button outside",
-            Self::Contact => "door contact",
-            Self::Exit => "request to exit",
-            Self::Reset => "local reset",
-        })
-    }
-}
-
-impl Name {
-    /// Whether every edge counts, so that a pulse too short to be reported in time is
-    /// reported late. Otherwise only the level counts.
-    fn counts_edges(self) -> bool {
-        match self {
-            Self::ButtonInside | Self::ButtonOutside | Self::Exit | Self::Reset => true,
-            Self::Contact => false,
-        }
-    }
-}
 
 /// An event of an input line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum LineEvent {
     /// The level changed. The first level is reported too.
     Edge {
         /// The input.
@@ -93,7 +54,7 @@ const MAX_OWED: usize = 4;
 
 /// State of one line.
 #[derive(Clone, Debug)]
-pub(super) struct Watch {
+pub(super) struct InputState {
     counts_edges: bool,
     contact: Option<Debounce>,
     told: Option<bool>,
@@ -102,7 +63,7 @@ pub(super) struct Watch {
     owed: heapless::Deque<(bool, Duration), MAX_OWED>,
 }
 
-impl Watch {
+impl InputState {
     /// A line that is not open yet.
     pub fn new(name: Name) -> Self {
         let counts_edges = name.counts_edges();
@@ -182,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_first_level_is_told_and_then_changes() {
-        let mut watch = Watch::new(Name::Contact);
+        let mut watch = InputState::new(Name::Contact);
         watch.begin(ms(5), ms(10), true);
         assert_eq!(watch.owed(), Some((true, ms(5))));
         watch.paid();
@@ -197,7 +158,7 @@ mod tests {
     }
 
     /// All levels that are reported.
-    fn told(watch: &mut Watch) -> Vec<(bool, Duration)> {
+    fn told(watch: &mut InputState) -> Vec<(bool, Duration)> {
         let told = std::iter::from_fn(|| {
             let owed = watch.owed();
             watch.paid();
@@ -208,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_queue_that_is_full_loses_no_level() {
-        let mut watch = Watch::new(Name::Contact);
+        let mut watch = InputState::new(Name::Contact);
         watch.begin(ms(0), Duration::ZERO, false);
         watch.paid();
         watch.edge(ms(1), true);
@@ -221,7 +182,7 @@ mod tests {
     #[test]
     fn a_press_too_short_to_be_told_in_time_is_told_late() {
         for name in [Name::ButtonInside, Name::ButtonOutside, Name::Exit, Name::Reset] {
-            let mut watch = Watch::new(name);
+            let mut watch = InputState::new(name);
             watch.begin(ms(0), Duration::ZERO, false);
             watch.paid();
             watch.edge(ms(1), true);
@@ -256,7 +217,7 @@ mod tests {
             period in 0u64..20,
             steps in prop::collection::vec((0u64..30, any::<bool>(), 0u8..4), 0..80),
         ) {
-            let mut watch = Watch::new(if edges { Name::Exit } else { Name::Contact });
+            let mut watch = InputState::new(if edges { Name::Exit } else { Name::Contact });
             let (mut now, mut level, mut told) = (0, false, vec![]);
             watch.begin(ms(0), ms(period), level);
             for (later, active, what) in steps {

@@ -2,8 +2,9 @@
 
 use super::DEBOUNCE;
 use super::chip::{GpioError, request};
-use super::input_state::{Clock, Event, Name, Watch};
+use super::input_state::{Clock, InputState, LineEvent};
 use super::line::Line;
+use super::line::Name;
 use crate::hardware::backoff::Retry;
 use gpiocdev::Request;
 use gpiocdev::line::{EdgeDetection, EdgeKind, Value};
@@ -32,7 +33,7 @@ impl Inputs {
     /// Watches these lines. The first level of each is reported, then every change; times
     /// count from `started`. A line that cannot be used is reported and retried. An error
     /// if a thread cannot be started.
-    pub fn open<E: From<Event> + Send + 'static>(
+    pub fn open<E: From<LineEvent> + Send + 'static>(
         lines: &[(Name, Line)],
         started: Instant,
         events: &SyncSender<E>,
@@ -47,7 +48,7 @@ impl Inputs {
                 started,
                 events,
                 held: None,
-                watch: Watch::new(name),
+                watch: InputState::new(name),
                 clock: Clock::default(),
                 retry: Retry::default(),
                 untold: None,
@@ -75,14 +76,14 @@ struct Watcher<E> {
     started: Instant,
     events: SyncSender<E>,
     held: Option<Request>,
-    watch: Watch,
+    watch: InputState,
     clock: Clock,
     retry: Retry,
     /// An away or back event that is not delivered yet.
-    untold: Option<Event>,
+    untold: Option<LineEvent>,
 }
 
-impl<E: From<Event>> Watcher<E> {
+impl<E: From<LineEvent>> Watcher<E> {
     fn run(mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             match self.held.take() {
@@ -139,7 +140,7 @@ impl<E: From<Event>> Watcher<E> {
                 self.watch.begin(self.now(), period, active);
                 self.held = Some(request);
                 if self.retry.succeeded() {
-                    self.untold = Some(Event::Back { name: self.name });
+                    self.untold = Some(LineEvent::Back { name: self.name });
                 }
             }
             Err(error) => self.away(&error),
@@ -171,7 +172,7 @@ impl<E: From<Event>> Watcher<E> {
     fn away(&mut self, error: &GpioError) {
         let error = error.to_string();
         if self.retry.failed(self.now(), &error) {
-            self.untold = Some(Event::Away { name: self.name, error });
+            self.untold = Some(LineEvent::Away { name: self.name, error });
         }
     }
 
@@ -186,7 +187,7 @@ impl<E: From<Event>> Watcher<E> {
             }
         }
         while let Some((active, at)) = self.watch.owed() {
-            let event = Event::Edge { name: self.name, active, at };
+            let event = LineEvent::Edge { name: self.name, active, at };
             match self.events.try_send(E::from(event)) {
                 Ok(()) => self.watch.paid(),
                 Err(TrySendError::Full(_)) => break,
@@ -204,14 +205,14 @@ mod tests {
 
     #[test]
     fn a_line_that_is_not_there_is_told_once_and_the_rest_goes_on() {
-        let (events, heard) = sync_channel::<Event>(1);
+        let (events, heard) = sync_channel::<LineEvent>(1);
         let line: Line = "gpio:/dev/no-such-chip/4".parse().expect("a line");
         let lines = [(Name::Contact, line.clone()), (Name::Exit, line)];
         let inputs = Inputs::open(&lines, Instant::now(), &events).expect("threads");
         let mut away = vec![];
         for _ in 0..2 {
             match heard.recv_timeout(Duration::from_secs(10)).expect("an event") {
-                Event::Away { name, error } => {
+                LineEvent::Away { name, error } => {
                     assert!(error.contains("no such GPIO chip"), "{error}");
                     away.push(name);
                 }

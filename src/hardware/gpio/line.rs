@@ -11,7 +11,7 @@
 //! inputs `debounce=5ms`. Labels and names stay the same across kernels, chip numbers may
 //! not.
 
-use crate::config::{in_words, parse_duration};
+use crate::hardware::uri;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -69,6 +69,45 @@ pub enum Bias {
     None,
 }
 
+/// The device wired to an input line. Its name says what an active level means: pressed,
+/// closed, requested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Name {
+    /// The button in the secured area; active means pressed.
+    ButtonInside,
+    /// The button outside; active means pressed.
+    ButtonOutside,
+    /// The door contact; active means closed.
+    Contact,
+    /// The request to exit; active means that somebody wants to leave.
+    Exit,
+    /// The jumper or button in the case; active means local reset.
+    Reset,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ButtonInside => "button inside",
+            Self::ButtonOutside => "button outside",
+            Self::Contact => "door contact",
+            Self::Exit => "request to exit",
+            Self::Reset => "local reset",
+        })
+    }
+}
+
+impl Name {
+    /// Whether every edge counts, so that a pulse too short to be reported in time is
+    /// reported late. Otherwise only the level counts.
+    pub(super) fn counts_edges(self) -> bool {
+        match self {
+            Self::ButtonInside | Self::ButtonOutside | Self::Exit | Self::Reset => true,
+            Self::Contact => false,
+        }
+    }
+}
+
 /// A GPIO line and its wiring.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Line {
@@ -95,28 +134,21 @@ fn parse(uri: &str) -> Result<Line, String> {
     let rest = uri
         .strip_prefix("gpio:")
         .ok_or_else(|| "is not a GPIO line; write gpio:/dev/gpiochip0/17".to_owned())?;
-    let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let (place, options) = uri::split(rest);
     let place = parse_place(place)?;
     let mut line = Line { place, active_low: false, bias: None, debounce: None };
-    for option in options.split('&').filter(|option| !option.is_empty()) {
-        match option.split_once('=') {
-            Some(("active", "low")) => line.active_low = true,
-            Some(("active", "high")) => line.active_low = false,
-            Some(("active", _)) => return Err(format!("{option}: expected low or high")),
-            Some(("bias", "pull-up")) => line.bias = Some(Bias::PullUp),
-            Some(("bias", "pull-down")) => line.bias = Some(Bias::PullDown),
-            Some(("bias", "none")) => line.bias = Some(Bias::None),
-            Some(("bias", _)) => {
-                return Err(format!("{option}: expected pull-up, pull-down or none"));
-            }
-            Some(("debounce", text)) => {
-                let period = parse_duration(text)
-                    .filter(|period| *period <= LONGEST_DEBOUNCE)
-                    .ok_or_else(|| format!("{option}: expected a time up to 1s, such as 5ms"))?;
-                line.debounce = Some(period);
-            }
+    for option in uri::options(options, &OPTIONS)? {
+        match (option.key, option.value) {
+            ("active", "low") => line.active_low = true,
+            ("active", "high") => line.active_low = false,
+            ("active", _) => return Err(option.expected("low or high")),
+            ("bias", "pull-up") => line.bias = Some(Bias::PullUp),
+            ("bias", "pull-down") => line.bias = Some(Bias::PullDown),
+            ("bias", "none") => line.bias = Some(Bias::None),
+            ("bias", _) => return Err(option.expected("pull-up, pull-down or none")),
             _ => {
-                return Err(format!("{option}: unknown; the options are {}", in_words(&OPTIONS)));
+                let range = Duration::ZERO..=LONGEST_DEBOUNCE;
+                line.debounce = Some(option.time(range, "a time up to 1s, such as 5ms")?);
             }
         }
     }

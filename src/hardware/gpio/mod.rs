@@ -10,7 +10,7 @@ mod debounce;
 mod line;
 
 pub use debounce::{DEBOUNCE, Debounce};
-pub use line::{Bias, Chip, Line, LineError, Place};
+pub use line::{Bias, Chip, Line, LineError, Name, Place};
 
 #[cfg(feature = "gpio")]
 mod chip;
@@ -24,7 +24,7 @@ mod output;
 #[cfg(feature = "gpio")]
 pub use {
     chip::{GpioError, chips, probe},
-    input_state::{Event, Name},
+    input_state::LineEvent,
     inputs::Inputs,
     output::{Output, Switch},
 };

@@ -10,8 +10,46 @@
 //! An alarm runs in addition: it starts at once, continues whenever no other signal
 //! plays, and ends only with [`Signal::Quiet`].
 
-use crate::access::signal::{Beat, Colour, Pattern, Signal};
+use super::pattern::{Beat, Colour, Pattern, pattern};
+use crate::access::signal::Signal;
+use std::fmt;
 use std::time::Duration;
+
+/// One output of the signal light or the buzzer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lamp {
+    /// The red light.
+    Red,
+    /// The green light.
+    Green,
+    /// The blue light.
+    Blue,
+    /// The buzzer.
+    Buzzer,
+}
+
+impl fmt::Display for Lamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Red => "red light",
+            Self::Green => "green light",
+            Self::Blue => "blue light",
+            Self::Buzzer => "buzzer",
+        })
+    }
+}
+
+impl Lamp {
+    /// Whether the lamp is on at these levels.
+    pub(super) fn of(self, levels: Levels) -> bool {
+        match self {
+            Self::Red => levels.red,
+            Self::Green => levels.green,
+            Self::Blue => levels.blue,
+            Self::Buzzer => levels.buzzer,
+        }
+    }
+}
 
 /// Levels of light and buzzer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,9 +100,9 @@ impl Player {
         match signal {
             Some(Signal::Quiet) => self.standing = None,
             Some(alarm) if alarm.stands() => {
-                (self.standing, self.playing) = (Some((alarm.pattern(), now)), None);
+                (self.standing, self.playing) = (Some((pattern(alarm), now)), None);
             }
-            Some(signal) => self.playing = Some((signal.pattern(), now)),
+            Some(signal) => self.playing = Some((pattern(signal), now)),
             None => {}
         }
         let playing = lit(self.playing, now);
@@ -102,7 +140,7 @@ fn at(pattern: &Pattern, after: Duration) -> Option<(&Beat, Duration)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::liveness::challenge::Side;
+    use crate::access::liveness::challenge::Direction;
     use proptest::prelude::*;
 
     const DARK: Levels = Levels { red: false, green: false, blue: false, buzzer: false };
@@ -185,7 +223,7 @@ mod tests {
                 Signal::Welcome,
                 Signal::Refused,
                 Signal::Closer,
-                Signal::Turn(Side::Left),
+                Signal::Turn(Direction::Left),
                 Signal::View { taken: 3, of: 5 },
                 Signal::View { taken: 0, of: 5 },
                 Signal::CloseDoor,

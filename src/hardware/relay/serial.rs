@@ -1,7 +1,7 @@
 //! EDGE: a serial port with a relay board on it.
 
 use super::RelayError;
-use crate::config::{in_words, parse_duration};
+use crate::hardware::uri;
 use serialport::{ClearBuffer, ErrorKind, Parity, SerialPort};
 use std::io::{Read, Write};
 use std::str::FromStr;
@@ -45,13 +45,11 @@ impl FromStr for Address {
     type Err = String;
 
     fn from_str(rest: &str) -> Result<Self, String> {
-        let (path, options) = rest.split_once('?').unwrap_or((rest, ""));
+        let (path, options) = uri::split(rest);
         if path.is_empty() {
             return Err("names no port; write serial:/dev/ttyUSB0".to_owned());
         }
-        let options = || options.split('&').filter(|option| !option.is_empty());
-        let protocol = options().find_map(|option| option.strip_prefix("protocol="));
-        let protocol = match protocol {
+        let protocol = match options.split('&').find_map(|o| o.strip_prefix("protocol=")) {
             None | Some("lcus1") => Protocol::Lcus1,
             Some("modbus") => Protocol::Modbus,
             Some(other) => {
@@ -68,51 +66,37 @@ impl FromStr for Address {
             parity: Parity::None,
             flash: None,
         };
-        for option in options() {
-            match option.split_once('=') {
-                Some(("protocol", _)) => {}
-                Some(("channel", text)) => {
+        let known = if modbus { &MODBUS_OPTIONS[..] } else { &OPTIONS };
+        for option in uri::options(options, known)? {
+            match option.key {
+                "channel" => {
                     let most = if modbus { 256 } else { 8 };
-                    address.channel = number(text, 1, most)
-                        .ok_or_else(|| format!("channel={text}: expected 1 to {most}"))?;
+                    address.channel = option.number(1..=most, &format!("1 to {most}"))?;
                 }
-                Some(("unit", text)) if modbus => {
-                    address.unit = number(text, 1, 247)
-                        .ok_or_else(|| format!("unit={text}: expected 1 to 247"))?;
+                "unit" => address.unit = option.number(1..=247, "1 to 247")?,
+                "baud" => {
+                    let baud = option.value.parse().ok().filter(|baud| BAUDS.contains(baud));
+                    let expected = || option.expected(&format!("one of {BAUDS:?}"));
+                    address.baud = baud.ok_or_else(expected)?;
                 }
-                Some(("baud", text)) if modbus => {
-                    address.baud = text
-                        .parse()
-                        .ok()
-                        .filter(|baud| BAUDS.contains(baud))
-                        .ok_or_else(|| format!("baud={text}: expected one of {BAUDS:?}"))?;
-                }
-                Some(("parity", text)) if modbus => {
-                    address.parity = match text {
+                "parity" => {
+                    address.parity = match option.value {
                         "none" => Parity::None,
                         "even" => Parity::Even,
                         "odd" => Parity::Odd,
-                        _ => return Err(format!("parity={text}: expected none, even or odd")),
+                        _ => return Err(option.expected("none, even or odd")),
                     };
                 }
-                Some(("flash", text)) if modbus => {
-                    let flash = parse_duration(text)
-                        .filter(|flash| (SHORTEST_FLASH..=LONGEST_FLASH).contains(flash))
-                        .ok_or_else(|| format!("flash={text}: expected 2s to 3276s"))?;
-                    address.flash = Some(flash);
+                "flash" => {
+                    let range = SHORTEST_FLASH..=LONGEST_FLASH;
+                    address.flash = Some(option.time(range, "2s to 3276s")?);
                 }
-                _ => {
-                    let known = if modbus { &MODBUS_OPTIONS[..] } else { &OPTIONS };
-                    return Err(format!("{option}: unknown; the options are {}", in_words(known)));
-                }
+                // The protocol was read first: it decides which options are known.
+                _ => {}
             }
         }
         Ok(address)
     }
-}
-
-fn number<T: FromStr + PartialOrd>(text: &str, from: T, to: T) -> Option<T> {
-    text.parse().ok().filter(|number| *number >= from && *number <= to)
 }
 
 /// A serial port that is opened when it is first needed.

@@ -2,7 +2,7 @@
 //! program with write access queries and commands the service.
 //!
 //! One thread accepts clients, and each client has a thread of its own. `status` is
-//! answered from a shared [`Snapshot`] without waiting for the service; orders reach the
+//! answered from a shared [`Status`] without waiting for the service; orders reach the
 //! service through a short queue. A client that is silent, sends too much or nonsense, or
 //! disconnects affects only itself: clients, line lengths and times are limited.
 
@@ -13,7 +13,7 @@ mod protocol;
 pub use client::{AskError, ask};
 pub use protocol::{Command, MAX_REQUEST, Passage, Reply, Request, RequestError};
 
-use crate::service::status::Snapshot;
+use crate::service::status::Status;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
@@ -138,7 +138,7 @@ fn advance(ticket: &AtomicU8, to: u8) -> bool {
 
 /// State shared by all clients.
 struct Desk {
-    snapshot: Arc<Mutex<Snapshot>>,
+    snapshot: Arc<Mutex<Status>>,
     orders: SyncSender<Order>,
     clients: AtomicUsize,
     patience: Duration,
@@ -150,7 +150,7 @@ impl Control {
     /// group (0750); the socket is for the same two (0660).
     pub fn listen(
         path: &Path,
-        snapshot: Arc<Mutex<Snapshot>>,
+        snapshot: Arc<Mutex<Status>>,
     ) -> Result<(Self, Receiver<Order>), ControlError> {
         Self::listen_patiently(path, snapshot, PATIENCE)
     }
@@ -158,7 +158,7 @@ impl Control {
     /// [`Self::listen`] with another timeout than [`PATIENCE`].
     pub fn listen_patiently(
         path: &Path,
-        snapshot: Arc<Mutex<Snapshot>>,
+        snapshot: Arc<Mutex<Status>>,
         patience: Duration,
     ) -> Result<(Self, Receiver<Order>), ControlError> {
         let failed = |reason| ControlError::Path { path: path.to_owned(), reason };

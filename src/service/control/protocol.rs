@@ -10,7 +10,7 @@
 //! ```
 
 use crate::access::door::{self, Role};
-use crate::service::status::Snapshot;
+use crate::service::status::Status;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fmt;
@@ -170,12 +170,12 @@ pub struct Reply {
     pub did: Option<String>,
     /// State and counters of the service, for `status`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<Box<Snapshot>>,
+    pub status: Option<Box<Status>>,
 }
 
 impl Reply {
     /// The reply to `status`.
-    pub fn status(snapshot: Snapshot) -> Self {
+    pub fn status(snapshot: Status) -> Self {
         Self { ok: true, status: Some(Box::new(snapshot)), ..Self::default() }
     }
 
@@ -236,7 +236,7 @@ mod tests {
             (b"{}", "do"),
             (b"\xff\xfe", "not a request"),
             (&[b'['; MAX_REQUEST + 1], "1024 bytes"),
-            (&[b'['; MAX_REQUEST], "no request"),
+            (&[b'['; MAX_REQUEST], "not a request"),
         ] {
             let message = Request::parse(line).expect_err("no request").to_string();
             assert!(message.contains(expected), "{message}");
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(Reply::error("no").line(), "{\"error\":\"no\"}\n");
         let done = Reply::from(Ok("opened".to_owned()));
         assert_eq!(done.line(), "{\"ok\":true,\"did\":\"opened\"}\n");
-        let status = Reply::status(Snapshot { pid: 5, ..Snapshot::default() }).line();
+        let status = Reply::status(Status { pid: 5, ..Status::default() }).line();
         assert!(status.starts_with("{\"ok\":true,\"status\":{") && status.contains("\"pid\":5"));
     }
 

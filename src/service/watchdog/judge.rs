@@ -97,7 +97,7 @@ pub enum Verdict {
 
 /// The watchdog's state.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct Judge {
     settings: WatchdogSettings,
     started: Duration,
     /// Silence before this time does not count.
@@ -106,7 +106,7 @@ pub struct Watch {
     verdict: Verdict,
 }
 
-impl Watch {
+impl Judge {
     /// Starts to watch.
     pub fn new(now: Duration, settings: WatchdogSettings) -> Self {
         let verdict = Verdict::Healthy;
@@ -195,13 +195,13 @@ mod tests {
     }
 
     /// Steps once per second with heartbeats at the given times.
-    fn watched(watch: &mut Watch, seconds: std::ops::Range<u64>, beats: Beats) -> Verdict {
+    fn watched(watch: &mut Judge, seconds: std::ops::Range<u64>, beats: Beats) -> Verdict {
         seconds.map(|now| watch.step(s(now), beats)).last().expect("a step")
     }
 
     #[test]
     fn a_thread_that_falls_silent_is_late_then_stuck_for_good() {
-        let mut watch = Watch::new(s(0), WatchdogSettings::default());
+        let mut watch = Judge::new(s(0), WatchdogSettings::default());
         assert_eq!(watched(&mut watch, 0..18, beats(10, 17)), Verdict::Healthy);
         let late = Verdict::Late { who: Who::Recognizer, silent: s(8) };
         assert_eq!(watched(&mut watch, 18..19, beats(10, 18)), late);
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_relay_thread_is_watched_from_its_beginning_and_its_end_counts_at_once() {
-        let mut watch = Watch::new(s(0), WatchdogSettings::default());
+        let mut watch = Judge::new(s(0), WatchdogSettings::default());
         let relay = |at| Beats { relay: Some(s(at)), ..Beats::default() };
         assert_eq!(watched(&mut watch, 0..8, relay(0)), Verdict::Healthy);
         assert!(matches!(
@@ -227,7 +227,7 @@ mod tests {
         let settings =
             WatchdogSettings { grace: off, late_after: off, stuck_after: off, step_every: off };
         for settings in [WatchdogSettings::default(), settings] {
-            let mut watch = Watch::new(s(0), settings);
+            let mut watch = Judge::new(s(0), settings);
             let gone = Beats { gone: Some(Who::Relay), ..beats(1, 1) };
             let ended = watch.step(s(1), gone);
             assert_eq!(ended.to_string(), "relay thread stuck: it ended");
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn loading_takes_its_time_once() {
-        let mut watch = Watch::new(s(0), WatchdogSettings::default());
+        let mut watch = Judge::new(s(0), WatchdogSettings::default());
         assert_eq!(watched(&mut watch, 0..60, Beats::default()), Verdict::Healthy);
         let first = Beats { recognizer: Some(s(60)), ..Beats::default() };
         let late = watched(&mut watch, 60..70, first);
@@ -248,14 +248,14 @@ mod tests {
             Verdict::Stuck { who: Who::Camera, .. }
         ));
         // The grace time ends with the first heartbeat.
-        let mut watch = Watch::new(s(0), WatchdogSettings::default());
+        let mut watch = Judge::new(s(0), WatchdogSettings::default());
         let hung = Beats { recognizer: Some(s(3)), ..Beats::default() };
         assert!(matches!(watched(&mut watch, 0..24, hung), Verdict::Stuck { .. }));
     }
 
     #[test]
     fn a_process_that_was_stopped_is_not_stuck() {
-        let mut watch = Watch::new(s(0), WatchdogSettings::default());
+        let mut watch = Judge::new(s(0), WatchdogSettings::default());
         watched(&mut watch, 0..10, beats(9, 9));
         assert_eq!(watch.step(s(500), beats(9, 9)), Verdict::Healthy);
         assert_eq!(watched(&mut watch, 501..505, beats(9, 504)), Verdict::Healthy);
@@ -267,7 +267,7 @@ mod tests {
         let off = Duration::MAX;
         let settings =
             WatchdogSettings { grace: off, late_after: off, stuck_after: off, step_every: off };
-        let mut watch = Watch::new(s(5), settings);
+        let mut watch = Judge::new(s(5), settings);
         for (now, beats) in [(6, Beats::default()), (1_000_000, beats(7, 7))] {
             assert_eq!(watch.step(s(now), beats), Verdict::Healthy);
         }
@@ -282,7 +282,7 @@ mod tests {
             begun: bool,
         ) {
             let settings = WatchdogSettings::default();
-            let mut watch = Watch::new(Duration::ZERO, settings);
+            let mut watch = Judge::new(Duration::ZERO, settings);
             let mut now = Duration::ZERO;
             let mut beats = Beats::default();
             if begun {

@@ -8,13 +8,13 @@ pub mod judge;
 pub mod systemd;
 
 use crate::hardware::relay::RelayPulse;
-use judge::{Beats, Verdict, Watch, WatchdogSettings, Who};
+use judge::{Beats, Judge, Verdict, WatchdogSettings, Who};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use systemd::Word;
+use systemd::Notification;
 
 /// Capacity for messages to systemd; what does not fit is dropped.
 const WAITING: usize = 16;
@@ -81,7 +81,7 @@ impl Heartbeats {
 /// The watchdog thread. Dropping this ends it.
 #[derive(Debug)]
 pub struct Watchdog {
-    words: Option<SyncSender<Word>>,
+    words: Option<SyncSender<Notification>>,
     verdict: Arc<Mutex<Verdict>>,
     ended: Receiver<()>,
 }
@@ -102,7 +102,7 @@ impl Watchdog {
         let shown = Arc::clone(&verdict);
         std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
             let watching = Watching {
-                watch: Watch::new(beats.read().0, settings),
+                watch: Judge::new(beats.read().0, settings),
                 beats,
                 every: settings.step_every,
                 feed_every: systemd::alive_every(),
@@ -117,10 +117,10 @@ impl Watchdog {
     }
 
     /// Sends a message to systemd from the watchdog thread, without blocking.
-    pub fn tell(&self, word: Word) {
+    pub fn notify(&self, notification: Notification) {
         if let Some(words) = &self.words {
             // If systemd does not read its messages, this one is dropped.
-            let _ = words.try_send(word);
+            let _ = words.try_send(notification);
         }
     }
 
@@ -139,7 +139,7 @@ impl Drop for Watchdog {
 
 struct Watching {
     beats: Arc<Heartbeats>,
-    watch: Watch,
+    watch: Judge,
     every: Duration,
     feed_every: Option<Duration>,
     /// When systemd's watchdog was last fed.
@@ -150,7 +150,7 @@ struct Watching {
 }
 
 impl Watching {
-    fn run(mut self, words: &Receiver<Word>, on_stuck: impl FnOnce(&str)) {
+    fn run(mut self, words: &Receiver<Notification>, on_stuck: impl FnOnce(&str)) {
         let pause = self.feed_every.map_or(self.every, |every| every.min(self.every));
         loop {
             if let stuck @ Verdict::Stuck { .. } = self.step() {
@@ -160,7 +160,7 @@ impl Watching {
             let due = Instant::now() + pause;
             loop {
                 match words.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                    Ok(word) => self.tell(&word),
+                    Ok(word) => self.notify(&word),
                     Err(RecvTimeoutError::Disconnected) => return,
                     Err(RecvTimeoutError::Timeout) => break,
                 }
@@ -184,12 +184,12 @@ impl Watching {
         // first.
         if due && !matches!(verdict, Verdict::Stuck { .. }) {
             self.fed = Some(now);
-            self.tell(&Word::Alive);
+            self.notify(&Notification::Alive);
         }
         verdict
     }
 
-    fn tell(&mut self, word: &Word) {
+    fn notify(&mut self, word: &Notification) {
         if let Err(error) = systemd::tell(word)
             && !std::mem::replace(&mut self.failed, true)
         {
@@ -246,7 +246,7 @@ mod tests {
                 panic!("{reason}");
             })
             .expect("a thread");
-            watchdog.tell(Word::Ready);
+            watchdog.notify(Notification::Ready);
             watchdog.words = None;
             watchdog.ended.recv().expect("its end");
             let stuck =
@@ -257,10 +257,11 @@ mod tests {
             })
             .expect("a thread");
             calls.recv().expect("a call");
-            watchdog.tell(Word::Status("never told".to_owned()));
+            watchdog.notify(Notification::Status("never told".to_owned()));
             return;
         }
-        let test = "heartbeat::tests::systemd_is_fed_while_all_are_well_and_not_once_one_is_stuck";
+        let test =
+            "service::watchdog::tests::systemd_is_fed_while_all_are_well_and_not_once_one_is_stuck";
         let words = heard(test, Some(1_000_000));
         assert!(words.contains(&"READY=1\n".to_owned()), "{words:?}");
         let fed = words.iter().filter(|word| *word == "WATCHDOG=1\n").count();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// A message to systemd.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum Notification {
     /// The door is being watched. Also ends a reload.
     Ready,
     /// One line of text for `systemctl status`.
@@ -22,21 +22,21 @@ pub enum Word {
 /// Sends a message to systemd. It may block if systemd does not read, so the threads that
 /// watch the door use [`crate::service::watchdog::Watchdog`] instead. An error if the message
 /// cannot be sent.
-pub fn tell(word: &Word) -> io::Result<()> {
+pub fn tell(word: &Notification) -> io::Result<()> {
     let line;
     match word {
-        Word::Ready => sd_notify::notify(&[NotifyState::Ready]),
-        Word::Status(text) => {
+        Notification::Ready => sd_notify::notify(&[NotifyState::Ready]),
+        Notification::Status(text) => {
             // A line break would start another message.
             line = text.replace(['\n', '\r'], " ");
             sd_notify::notify(&[NotifyState::Status(&line)])
         }
         // systemd orders this message by its own clock.
-        Word::Reloading => {
+        Notification::Reloading => {
             sd_notify::notify(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?])
         }
-        Word::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
-        Word::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
+        Notification::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
+        Notification::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
     }
 }
 
@@ -90,13 +90,20 @@ pub(crate) mod tests {
     fn what_is_told_arrives() {
         if is_other() {
             assert_eq!(alive_every(), Some(Duration::from_secs(3)));
-            let status = Word::Status("door locked,\n3 people".to_owned());
-            for word in [Word::Ready, status, Word::Reloading, Word::Alive, Word::Stopping] {
+            let status = Notification::Status("door locked,\n3 people".to_owned());
+            for word in [
+                Notification::Ready,
+                status,
+                Notification::Reloading,
+                Notification::Alive,
+                Notification::Stopping,
+            ] {
                 tell(&word).expect("somebody listens");
             }
             return;
         }
-        let words = heard("systemd::tests::what_is_told_arrives", Some(6_000_000));
+        let words =
+            heard("service::watchdog::systemd::tests::what_is_told_arrives", Some(6_000_000));
         let [ready, status, reloading, alive, stopping] = &words[..] else {
             panic!("{words:?}");
         };
@@ -110,7 +117,7 @@ pub(crate) mod tests {
     #[test]
     fn where_nobody_listens_nothing_is_told() {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
-            tell(&Word::Ready).expect("nobody to fail");
+            tell(&Notification::Ready).expect("nobody to fail");
         }
     }
 }

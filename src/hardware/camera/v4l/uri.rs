@@ -11,7 +11,7 @@
 //! | `exposure=auto` or `10ms` | exposure time |
 //! | `power-line=50hz`, `60hz`, `off` or `auto` | mains frequency of lamps whose flicker is suppressed |
 
-use crate::config::{in_words, parse_duration};
+use crate::hardware::uri::{self, Opt};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -116,13 +116,13 @@ pub(crate) const OPTIONS: [&str; 6] =
 const EXPOSURES: std::ops::RangeInclusive<Duration> =
     Duration::from_micros(100)..=Duration::from_secs(10);
 /// Allowed width or height in pixels.
-const SIDES: std::ops::RangeInclusive<u32> = 16..=super::super::yuv::LARGEST_SIDE as u32;
+pub(crate) const SIDES: std::ops::RangeInclusive<u32> = 16..=super::super::yuv::LARGEST_SIDE as u32;
 /// Allowed frames per second. At a lower rate a working camera looks like a stopped one.
-const RATES: std::ops::RangeInclusive<f64> = 0.5..=1000.0;
+pub(crate) const RATES: std::ops::RangeInclusive<f64> = 0.5..=1000.0;
 
 /// Parses device and settings; an error names the fault and the allowed values.
 pub fn parse(rest: &str) -> Result<(Which, Wish), String> {
-    let (device, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let (device, options) = uri::split(rest);
     let which = match device.split_once('=') {
         Some(("name", name)) if !name.trim().is_empty() => Which::Name(name.trim().to_owned()),
         Some(("usb", socket)) if !socket.is_empty() => Which::Usb(socket.to_owned()),
@@ -139,39 +139,26 @@ pub fn parse(rest: &str) -> Result<(Which, Wish), String> {
 
 fn wish(options: &str) -> Result<Wish, String> {
     let mut wish = Wish::default();
-    for option in options.split('&').filter(|option| !option.is_empty()) {
-        let (key, value) = option.split_once('=').unwrap_or((option, ""));
-        let bad = |expected: &str| format!("{option}: expected {expected}");
-        match key {
-            "width" => wish.width = Some(side(value).ok_or_else(|| bad(SIDE))?),
-            "height" => wish.height = Some(side(value).ok_or_else(|| bad(SIDE))?),
-            "fps" => wish.fps = Some(rate(value).ok_or_else(|| bad(RATE))?),
+    for option in uri::options(options, &OPTIONS)? {
+        match option.key {
+            "width" => wish.width = Some(option.number(SIDES, SIDE)?),
+            "height" => wish.height = Some(option.number(SIDES, SIDE)?),
+            "fps" => wish.fps = Some(option.number(RATES, RATE)?),
             "format" => {
                 let named = PixelFormat::ALL
                     .into_iter()
-                    .find(|format| format.to_string().eq_ignore_ascii_case(value));
-                wish.format = Some(named.ok_or_else(|| bad("mjpg, yuyv or nv12"))?);
+                    .find(|format| format.to_string().eq_ignore_ascii_case(option.value));
+                wish.format = Some(named.ok_or_else(|| option.expected("mjpg, yuyv or nv12"))?);
             }
-            "exposure" => {
-                wish.exposure = Some(
-                    exposure(value)
-                        .ok_or_else(|| bad("auto, or a time with its unit, 0.1ms to 10s"))?,
-                );
-            }
-            "power-line" => {
-                wish.power_line = Some(match value {
+            "exposure" => wish.exposure = Some(exposure(&option)?),
+            _ => {
+                wish.power_line = Some(match option.value {
                     "off" => PowerLine::Off,
                     "50hz" => PowerLine::Hz50,
                     "60hz" => PowerLine::Hz60,
                     "auto" => PowerLine::Auto,
-                    _ => return Err(bad("50hz, 60hz, off or auto")),
+                    _ => return Err(option.expected("50hz, 60hz, off or auto")),
                 });
-            }
-            _ => {
-                let known = in_words(&OPTIONS);
-                return Err(format!(
-                    "{option}: unknown; the options are {known}, each with =VALUE"
-                ));
             }
         }
     }
@@ -181,23 +168,12 @@ fn wish(options: &str) -> Result<Wish, String> {
 pub(crate) const SIDE: &str = "pixels from 16 to 8192";
 pub(crate) const RATE: &str = "0.5 to 1000";
 
-pub(crate) fn side(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|side| SIDES.contains(side))
-}
-
-pub(crate) fn rate(text: &str) -> Option<f64> {
-    text.parse().ok().filter(|rate| RATES.contains(rate))
-}
-
-fn exposure(text: &str) -> Option<Exposure> {
-    if text == "auto" {
-        return Some(Exposure::Auto);
+fn exposure(option: &Opt<'_>) -> Result<Exposure, String> {
+    if option.value == "auto" {
+        return Ok(Exposure::Auto);
     }
-    let time = match text.strip_suffix("us") {
-        Some(number) => Duration::from_micros(number.trim().parse().ok()?),
-        None => parse_duration(text)?,
-    };
-    EXPOSURES.contains(&time).then_some(Exposure::Time(time))
+    let expected = "auto, or a time with its unit, 0.1ms to 10s";
+    option.time(EXPOSURES, expected).map(Exposure::Time)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Maximum number of people who were granted and have not passed yet: as many as walk
 /// through in one opening.
 pub(super) const MAX_PASSING: usize = 4;
-/// Maximum number of notes of one step: the end of a lockout, a relay that does not
+/// Maximum number of events of one step: the end of a lockout, a relay that does not
 /// answer, a grant and its duress alarm, a mode, the end of one alarm and the beginning of
 /// another, and a passage for each person in [`MAX_PASSING`].
 const MAX_NOTES: usize = 7 + MAX_PASSING;
@@ -30,7 +30,7 @@ pub enum Command {
 
 /// An input of the door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Input {
     /// A person was recognized in several frames.
     Known {
         /// The recognized person.
@@ -98,7 +98,7 @@ pub enum Refusal {
 
 /// Something to log and report: a decision or a change of the door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Note {
+pub enum Event {
     /// A known person is admitted.
     Granted {
         /// The admitted person.
@@ -157,11 +157,11 @@ pub enum Note {
 
 /// Output of one step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Actions {
-    /// Order for the relay. Its answer comes back as [`Event::Answer`].
+pub struct Output {
+    /// Order for the relay. Its answer comes back as [`Input::Answer`].
     pub relay: Option<Order>,
     /// Notes in the order in which they happened.
-    pub notes: heapless::Vec<Note, MAX_NOTES>,
+    pub events: heapless::Vec<Event, MAX_NOTES>,
 }
 
 /// Mode of the door, set by command or by schedule.

@@ -1,0 +1,402 @@
+//! The thread that reads and writes files while the service runs, so that the door never
+//! waits for a disk: it reloads configuration, models and gallery when they change, and
+//! writes people who are enrolled at the door.
+
+use super::models::{ModelSet, Networks};
+use super::pipeline::{Change, NewPerson, Pipeline};
+use super::reload::Reload;
+use crate::access::controller::Input;
+use crate::access::event::Event;
+use crate::access::gallery::Gallery;
+use crate::config::Config;
+use crate::models::{ModelId, Models};
+use crate::nn::Precision;
+use crate::storage::gallery::{Loaded, ReEmbedded, Store, StoreError, peek, stamp};
+use crate::storage::models::ModelStore;
+use crate::vision::align::Crop;
+use crate::vision::embed::{Embedder, Template};
+use crate::vision::recognizer::Recognizer;
+use anyhow::{Context, Result, bail};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How often the files are checked for changes.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// A person enrolled at the door is written only if that starts within this time: the
+/// enrolment gives up after 30 seconds and reports a failure.
+const START_WITHIN: Duration = Duration::from_secs(15);
+/// Age of a file at which its time of change distinguishes it from any later state.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
+
+/// Warning about people who are no longer recognized after a change of models.
+pub const MUST_ENROLL_AGAIN: &str =
+    "all templates are of another model and no pictures are stored to re-embed; enroll again";
+
+/// Reads the configuration as the command line asked for it.
+pub type ReadConfig = Box<dyn Fn() -> Result<Config> + Send>;
+
+/// The files in use, and how to read them again.
+pub struct Files {
+    /// Reads the configuration.
+    pub read_config: ReadConfig,
+    /// The configuration in use.
+    pub config: Config,
+    /// Revision of the gallery in use.
+    pub revision: [u64; 2],
+    /// The store of installed models and the name of the set in use, read before the set.
+    /// `None` if the models are from another folder.
+    pub store: Option<(ModelStore, String)>,
+    /// The models in use.
+    pub models: Models,
+    /// Arithmetic of the networks.
+    pub precision: Precision,
+    /// Whether the configuration is to be read again.
+    pub reload: Arc<Reload>,
+}
+
+/// The service's end of the thread. The thread ends when this is dropped.
+#[derive(Default)]
+pub struct FileWorker {
+    slot: Mutex<Slot>,
+    /// There is a newcomer to write.
+    newcomer: Condvar,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// For the service.
+    change: Option<Change>,
+    /// To be written, and since when it has waited.
+    newcomer: Option<(NewPerson, Instant)>,
+    /// Result of writing a newcomer: their number, and their name or the reason of failure.
+    kept: Option<(u32, Result<String, String>)>,
+}
+
+impl FileWorker {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If the models have no recognizer, or the thread cannot be started.
+    pub fn start(files: Files) -> Result<Arc<Self>> {
+        let worker = Arc::new(Self::default());
+        let weak = Arc::downgrade(&worker);
+        let mut thread = Thread::new(files)?;
+        std::thread::Builder::new()
+            .name("gallery".to_owned())
+            .spawn(move || {
+                while let Some(worker) = weak.upgrade() {
+                    let newcomer = worker.slot().newcomer.take();
+                    let kept = newcomer.map(|(newcomer, since)| {
+                        // Not after the enrolment has reported a failure.
+                        let done = if since.elapsed() < START_WITHIN {
+                            unharmed(|| thread.keep(&newcomer))
+                        } else {
+                            Some(Err("the gallery was busy for too long".to_owned()))
+                        };
+                        let done = done.unwrap_or_else(|| Err("see the log".to_owned()));
+                        (newcomer.number, done)
+                    });
+                    if let Some(change) = unharmed(|| thread.check()).flatten() {
+                        worker.put(change);
+                    }
+                    // Only now: an observer of the end finds the new configuration.
+                    thread.files.reload.end();
+                    // After the gallery that contains them, so that they are recognized as
+                    // soon as the enrolment reports success.
+                    if kept.is_some() {
+                        worker.slot().kept = kept;
+                    }
+                    worker.wait();
+                }
+            })
+            .context("cannot start the thread that reads and writes files")?;
+        Ok(worker)
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Between two frames: hands over a newcomer and applies changes.
+    pub fn visit(&self, pipeline: &mut Pipeline, now: Duration) -> Vec<Event> {
+        let newcomer = pipeline.newcomer();
+        let mut slot = self.slot();
+        if newcomer.is_some() {
+            slot.newcomer = newcomer.map(|newcomer| (newcomer, Instant::now()));
+            self.newcomer.notify_one();
+        }
+        let (change, kept) = (slot.change.take(), slot.kept.take());
+        drop(slot);
+        let mut events = change.map_or_else(Vec::new, |change| pipeline.change(now, change));
+        if let Some((number, done)) = kept {
+            events.extend(pipeline.input(now, Input::Kept { number, done }));
+        }
+        events
+    }
+
+    fn put(&self, change: Change) {
+        let mut slot = self.slot();
+        slot.change = Some(match (slot.change.take(), change) {
+            // The service has not taken the earlier change yet: join the two.
+            (Some(Change::Models(mut models)), Change::Gallery(gallery)) => {
+                models.gallery = gallery;
+                Change::Models(models)
+            }
+            (Some(Change::Config(mut both)), Change::Gallery(gallery)) => {
+                both.1.gallery = gallery;
+                Change::Config(both)
+            }
+            (Some(Change::Config(mut both)), Change::Models(models)) => {
+                both.1 = *models;
+                Change::Config(both)
+            }
+            (_, change) => change,
+        });
+    }
+
+    /// Waits for a newcomer, or until the next check is due.
+    fn wait(&self) {
+        let none = |slot: &mut Slot| slot.newcomer.is_none();
+        let waited = self.newcomer.wait_timeout_while(self.slot(), CHECK_EVERY, none);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Runs work that must not end the thread: without the thread nobody could be enrolled,
+/// renamed or removed any more, and nothing would say so.
+fn unharmed<T>(work: impl FnOnce() -> T) -> Option<T> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.inspect_err(|_| {
+        log::error!("the thread that reads and writes files panicked; it continues")
+    })
+    .ok()
+}
+
+/// The thread's own state.
+struct Thread {
+    files: Files,
+    embedder: ReEmbedder,
+    /// Time and size of the gallery file at the last read, once they have settled.
+    seen: Option<(SystemTime, u64)>,
+    /// The last fault that was logged, so that it is logged once.
+    logged: String,
+}
+
+impl Thread {
+    fn new(files: Files) -> Result<Self> {
+        let embedder = ReEmbedder::new(&files.models)?;
+        Ok(Self { files, embedder, seen: None, logged: String::new() })
+    }
+
+    /// Reads what has changed.
+    fn check(&mut self) -> Option<Change> {
+        if self.files.reload.wanted.load(Ordering::Relaxed) {
+            self.files.reload.begin();
+            match self.config() {
+                Ok(Some(change)) => {
+                    log::info!("configuration: reloaded");
+                    return Some(change);
+                }
+                // Another process has the gallery: try again.
+                Ok(None) => self.files.reload.wanted.store(true, Ordering::Relaxed),
+                Err(error) => {
+                    log::error!("configuration: {error:#}; keeping the one in use");
+                }
+            }
+        }
+        match self.models() {
+            Ok(None) => {}
+            Ok(Some(change)) => return Some(change),
+            Err(error) => self.log(&format!("{error:#}; keeping the models in use")),
+        }
+        match self.gallery() {
+            Ok(change) => change,
+            Err(error) => {
+                self.log(&format!("{error}; keeping the people in use"));
+                None
+            }
+        }
+    }
+
+    /// Writes a person enrolled at the door. Returns their provisional name, or the reason
+    /// of failure.
+    fn keep(&mut self, newcomer: &NewPerson) -> Result<String, String> {
+        let NewPerson { templates, administrator, look_alike, .. } = newcomer;
+        self.seen = None;
+        Store::open(&self.files.config.gallery_file())
+            .and_then(|mut store| store.enroll_unnamed(templates, *administrator, *look_alike))
+            .map(|person| person.name)
+            .map_err(|error| error.to_string())
+    }
+
+    fn log(&mut self, message: &str) {
+        if message != self.logged {
+            log::error!("{message}");
+            message.clone_into(&mut self.logged);
+        }
+    }
+
+    /// The configuration with the models as it wants them: all of it or nothing. `None`
+    /// while another process has the gallery.
+    fn config(&mut self) -> Result<Option<Change>> {
+        let config = (self.files.read_config)()?;
+        if let Some(key) = self.files.config.needs_restart(&config) {
+            bail!("{key} has changed, which needs a restart (systemctl restart facelatch)");
+        }
+        let models = match &self.files.store {
+            Some((store, current)) => store.open(current)?.in_precision(self.files.precision),
+            None => self.files.models.clone(),
+        };
+        let Some((set, revision)) = self.load(&config, &models)? else { return Ok(None) };
+        self.files.revision = revision;
+        self.files.config = config.clone();
+        Ok(Some(Change::Config(Box::new((config, set)))))
+    }
+
+    /// The networks as the configuration wants them, with all people. `None` while another
+    /// process has the gallery.
+    fn load(&mut self, config: &Config, models: &Models) -> Result<Option<(ModelSet, [u64; 2])>> {
+        let networks = Networks::load(config, models)?;
+        let mut embedder = ReEmbedder::new(models)?;
+        let Some(loaded) = read_gallery(&config.gallery_file(), &mut embedder)? else {
+            return Ok(None);
+        };
+        let Loaded { gallery, revision, .. } = loaded;
+        self.embedder = embedder;
+        Ok(Some((networks.with(gallery), revision)))
+    }
+
+    /// Another installed set of models.
+    fn models(&mut self) -> Result<Option<Change>> {
+        let Some((store, current)) = &self.files.store else { return Ok(None) };
+        let now = store.pointer()?.current;
+        if now == *current {
+            return Ok(None);
+        }
+        let models = store.open(&now)?.in_precision(self.files.precision);
+        let config = self.files.config.clone();
+        let Some((set, revision)) = self.load(&config, &models)? else { return Ok(None) };
+        log::info!("models: {now}, {} people", set.gallery.people());
+        self.files.revision = revision;
+        if let Some((_, current)) = &mut self.files.store {
+            *current = now;
+        }
+        self.logged.clear();
+        Ok(Some(Change::Models(Box::new(set))))
+    }
+
+    /// The gallery, if its revision is another.
+    fn gallery(&mut self) -> Result<Option<Change>, StoreError> {
+        let file = self.files.config.gallery_file();
+        let now = stamp(&file);
+        if now == self.seen && now.is_some() {
+            return Ok(None);
+        }
+        // `now` was taken before reading: a change meanwhile is seen at the next check.
+        let Some(loaded) = read_gallery(&file, &mut self.embedder)? else { return Ok(None) };
+        // File systems have coarse times, so a change soon after another may not show.
+        self.seen = now.filter(|(at, _)| at.elapsed().is_ok_and(|age| age > SETTLED_AFTER));
+        self.logged.clear();
+        if loaded.revision == self.files.revision {
+            return Ok(None);
+        }
+        self.files.revision = loaded.revision;
+        let gallery = loaded.gallery;
+        let (people, templates) = (gallery.people(), gallery.templates());
+        log::info!("gallery: {people} people, {templates} templates");
+        if loaded.of_other_models > 0 {
+            log::warn!(
+                "{} templates are of another model and have no stored picture to re-embed",
+                loaded.of_other_models
+            );
+        }
+        Ok(Some(Change::Gallery(gallery)))
+    }
+}
+
+/// Re-embeds templates of other models. The network is loaded for the first of them.
+struct ReEmbedder {
+    models: Models,
+    model: ModelId,
+    size: usize,
+    embedder: Option<Embedder>,
+}
+
+impl ReEmbedder {
+    fn new(models: &Models) -> Result<Self> {
+        let (model, size) = (models.recognizer_id()?, models.recognizer()?.embedding_size);
+        Ok(Self { models: models.clone(), model, size, embedder: None })
+    }
+
+    fn embed(&mut self, crop: &Crop) -> Option<Template> {
+        if self.embedder.is_none() {
+            self.embedder = Some(Embedder::new(self.models.recognizer().ok()?).ok()?);
+        }
+        let embedding = self.embedder.as_mut()?.embed(crop).ok()?;
+        Some(Template::new(self.model.clone(), embedding))
+    }
+}
+
+/// Reads the gallery; `None` while another process has it. A file that another process
+/// left in disorder is repaired first.
+fn read_gallery(file: &Path, embedder: &mut ReEmbedder) -> Result<Option<Loaded>, StoreError> {
+    let (model, size) = (embedder.model.clone(), embedder.size);
+    peek(file, &model, size, |crop| embedder.embed(crop)).or_else(|_| {
+        match Store::open_within(file, Duration::ZERO) {
+            Err(StoreError::Busy { .. }) => Ok(None),
+            Err(error) => Err(error),
+            Ok(store) => {
+                if let Some(repaired) = store.repaired() {
+                    log::error!("{repaired}");
+                }
+                store.load_embedding(&model, size, |crop| embedder.embed(crop)).map(Some)
+            }
+        }
+    })
+}
+
+/// Opens the gallery and logs a repair, if one was needed.
+pub fn open_store(file: &Path) -> Result<Store, StoreError> {
+    let store = Store::open(file)?;
+    if let Some(repaired) = store.repaired() {
+        log::error!("{repaired}");
+    }
+    Ok(store)
+}
+
+/// Loads the gallery for these models. Templates of other models are re-embedded from
+/// their stored crops. With `keep` the new templates are saved, so that the service starts
+/// quickly the next time. Without it they stay in memory, so that reading a gallery with
+/// other models does not change it for the service. Templates without a crop are left out
+/// with a warning.
+pub fn load_gallery(
+    store: &mut Store,
+    models: &Models,
+    recognizer: &mut Recognizer,
+    keep: bool,
+) -> Result<Gallery> {
+    let id = models.recognizer_id()?;
+    let size = models.recognizer()?.embedding_size;
+    if keep {
+        let done = store.re_embed(&id, |crop| recognizer.embed(crop).ok())?;
+        let ReEmbedded { renewed, lost, .. } = done;
+        if renewed > 0 {
+            log::info!("{renewed} templates of another model re-embedded from stored pictures");
+        }
+        if !lost.is_empty() {
+            log::warn!("{}: {MUST_ENROLL_AGAIN}", lost.join(", "));
+        }
+    }
+    let loaded = store.load_embedding(&id, size, |crop| recognizer.embed(crop).ok())?;
+    if loaded.of_other_models > 0 {
+        log::warn!(
+            "{} templates are of another model and have no stored picture to re-embed; these \
+             people must be enrolled again (see facelatch people list)",
+            loaded.of_other_models
+        );
+    }
+    Ok(loaded.gallery)
+}
