@@ -67,6 +67,19 @@ impl Chance {
     }
 }
 
+/// Normally distributed numbers with mean 0 and standard deviation 1 (Box and Muller, "A
+/// note on the generation of random normal deviates", 1958).
+pub fn normal(chance: &mut Chance, count: usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(count + 1);
+    while values.len() < count {
+        let radius = (-2.0 * (1.0 - chance.share()).ln()).sqrt();
+        let (sine, cosine) = (std::f64::consts::TAU * chance.share()).sin_cos();
+        values.extend([(radius * cosine) as f32, (radius * sine) as f32]);
+    }
+    values.truncate(count);
+    values
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,5 +120,14 @@ mod tests {
         assert_eq!(drawn.len(), 4 * 20 * 50);
         assert_eq!(first(7, &[1, 2]), first(7, &[1, 2]));
         assert_ne!(first(7, &[1]), first(7, &[1, 0]));
+    }
+
+    #[test]
+    fn normal_numbers_have_their_mean_and_deviation() {
+        let values = normal(&mut Chance::new(3), 20_001);
+        assert_eq!(values.len(), 20_001);
+        let mean = values.iter().sum::<f32>() / 20_001.0;
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / 20_001.0;
+        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
     }
 }

@@ -3,7 +3,8 @@
 
 use facelatch::vision::embed::Embedding;
 use facelatch_tools::measure::identification::Settings;
-use facelatch_tools::measure::report::open::{Face, Subjects, measure};
+use facelatch_tools::measure::report::open::measure;
+use facelatch_tools::measure::report::subjects::{Face, Subjects};
 use facelatch_tools::measure::report::{Data, FORMAT, Report, closed, figures, html};
 use std::path::Path;
 

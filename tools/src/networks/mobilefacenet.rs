@@ -3,8 +3,8 @@
 //! weights, and its ONNX form.
 
 use crate::chance::Chance;
+use crate::chance::normal;
 use crate::networks::onnx::{Conv, GraphBuilder, Side};
-use crate::train::sampler::normal;
 use crate::weights::{self, Tensor, Tensors, WeightsError};
 
 /// Side of the input picture, pixels.

@@ -120,9 +120,10 @@ fn largest(channels: usize, rows: impl Iterator<Item = Vec<f32>>) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::affine::normalized;
     use super::super::fold::CENTERED;
     use super::super::ranges::observe;
-    use super::super::simulate::{Simulation, normalized};
+    use super::super::simulate::Simulation;
     use super::super::toy;
     use super::*;
     use tch::Device;

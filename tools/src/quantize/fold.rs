@@ -35,7 +35,8 @@ pub fn fold(graph: &mut Graph, from: &Normalization) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simulate::{Simulation, normalized};
+    use super::super::affine::normalized;
+    use super::super::simulate::Simulation;
     use super::super::toy;
     use super::*;
     use tch::Device;

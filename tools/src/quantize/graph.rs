@@ -456,7 +456,8 @@ fn same(node: &pb::NodeProto, name: &str, default: usize) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simulate::{Simulation, normalized};
+    use super::super::affine::normalized;
+    use super::super::simulate::Simulation;
     use super::super::toy;
     use super::*;
     use crate::train::torch_net::tests::noise;

@@ -1,6 +1,7 @@
 //! Agreement of a quantized network with the floating-point network it was made from.
 
-use super::simulate::{Simulation, normalized};
+use super::affine::normalized;
+use super::simulate::Simulation;
 use facelatch::nn::Normalization;
 use serde::Serialize;
 use tch::{Kind, Tensor};

@@ -8,6 +8,7 @@
 //! adjusts the weights ([`tune`]). Results are judged on photos that no range was
 //! measured on.
 
+pub mod affine;
 pub mod equalize;
 pub mod fold;
 pub mod graph;
@@ -21,14 +22,16 @@ pub mod tune;
 pub mod whole;
 pub mod write;
 
+use affine::normalized;
+use affine::weight_scales;
 use anyhow::{Context, Result};
 use facelatch::nn::Normalization;
 use fold::CENTERED;
 use graph::{Graph, Op};
 use judge::{Agreement, Aim};
-use ranges::{Method, Observed, weight_scales};
+use ranges::{Method, Observed};
 use serde::Serialize;
-use simulate::{Quantized, Simulation, channels_last, normalized};
+use simulate::{Quantized, Simulation, channels_last};
 use tch::{Device, Tensor};
 
 /// Number of batches on which ranges are measured.

@@ -1,6 +1,7 @@
 //! Ranges of activations and scales of weights.
 
-use super::simulate::{Simulation, floats, normalized};
+use super::affine::{Affine, floats, normalized};
+use super::simulate::Simulation;
 use crate::chance::Chance;
 use anyhow::{Result, bail};
 use facelatch::nn::Normalization;
@@ -12,46 +13,6 @@ const SAMPLE: usize = 1 << 18;
 /// The least-squares search narrows a range to this share of it, in these steps.
 const NARROWEST: f64 = 0.2;
 const NARROWING: f64 = 0.02;
-
-/// Smallest range. It is far below any value that matters, and large enough for floating
-/// point to keep its digits.
-const SMALLEST: f32 = 1e-30;
-
-/// How an activation is stored: `scale * (q - zero_point)`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Affine {
-    /// Size of one step.
-    pub scale: f32,
-    /// The `q` that stands for zero.
-    pub zero_point: i8,
-}
-
-impl Affine {
-    /// How a picture is stored: a byte `v` is `v - 128`.
-    pub const PICTURE: Self = Self { scale: 1.0 / 128.0, zero_point: 0 };
-    /// Smallest `q`.
-    pub const LOWEST: i64 = -128;
-    /// Largest `q`.
-    pub const HIGHEST: i64 = 127;
-
-    /// The finest steps that cover a range. The range is extended to zero if it does not
-    /// hold it, because padding needs zero.
-    pub fn covering(lowest: f32, highest: f32) -> Self {
-        let (lowest, highest) = (f64::from(lowest.min(0.0)), f64::from(highest.max(0.0)));
-        let steps = (Self::HIGHEST - Self::LOWEST) as f64;
-        // An activation that is always zero still needs a scale to divide by.
-        let scale = ((highest - lowest).max(f64::from(SMALLEST)) / steps) as f32;
-        let zero_point = Self::LOWEST as f64 - lowest / f64::from(scale);
-        Self { scale, zero_point: zero_point.round().clamp(-128.0, 127.0) as i8 }
-    }
-
-    /// The value after quantization and dequantization.
-    pub fn rounded(self, value: f32) -> f32 {
-        let zero_point = f32::from(self.zero_point);
-        let q = (value / self.scale).round_ties_even() + zero_point;
-        (q.clamp(Self::LOWEST as f32, Self::HIGHEST as f32) - zero_point) * self.scale
-    }
-}
 
 /// How the range of an activation is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -187,17 +148,9 @@ pub fn observe(
     Ok(all)
 }
 
-/// Scales of weights, one per row, for which the largest weight is 127 steps. Clipping
-/// the largest weights for the least squared error was tried; no network gained from it.
-pub fn weight_scales(weights: &[f32], row: usize) -> Vec<f32> {
-    let limit = super::simulate::WEIGHT_LIMIT as f32;
-    let peak = |row: &[f32]| row.iter().fold(0.0f32, |peak, weight| peak.max(weight.abs()));
-    // A row of zeros still needs a scale to divide by.
-    weights.chunks(row).map(|row| peak(row).max(SMALLEST) / limit).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::affine::weight_scales;
     use super::*;
     use proptest::prelude::*;
 

@@ -6,16 +6,11 @@
 //! held in units of their channel's scale, so that one learning rate suits all of them,
 //! however far equalization has spread the channels.
 
+use super::affine::{Affine, WEIGHT_LIMIT, floats};
 use super::graph::{Graph, Op};
-use super::ranges::Affine;
 use anyhow::Result;
-use facelatch::nn::Normalization;
 use tch::nn::{Init, Path, VarStore};
 use tch::{Device, Kind, Tensor};
-
-/// Largest weight, in units of its scale. -128 is not used, so that the range is
-/// symmetric.
-pub const WEIGHT_LIMIT: f64 = 127.0;
 
 /// A network with the scales of its 8-bit form.
 #[derive(Clone, Debug, PartialEq)]
@@ -299,18 +294,6 @@ fn learned(path: &Path, name: &str, value: &Tensor, group: Learns) -> Tensor {
     let mut variable = path.var(name, &value.size(), Init::Const(0.0));
     tch::no_grad(|| variable.copy_(value));
     variable
-}
-
-/// All values of a tensor.
-pub fn floats(tensor: &Tensor) -> Result<Vec<f32>> {
-    Ok(Vec::try_from(tensor.detach().to_device(Device::Cpu).contiguous().flatten(0, -1))?)
-}
-
-/// Byte pictures `N x 3 x H x W` as normalized f32.
-pub fn normalized(bytes: &Tensor, normalization: &Normalization) -> Tensor {
-    let channels =
-        |values: &[f32; 3]| Tensor::from_slice(values).to_device(bytes.device()).view([1, 3, 1, 1]);
-    (bytes.to_kind(Kind::Float) - channels(&normalization.mean)) / channels(&normalization.std)
 }
 
 /// The same tensor with channels last in memory, which is half again as fast on a CPU.

@@ -85,7 +85,7 @@ pub fn device(file: &[u8], pictures: &tch::Tensor, from: &Normalization) -> Vec<
         outputs: vec![2, 4],
     };
     let mut network = Network::load("toy.onnx", file, &signature, from, None).expect("a network");
-    let values = super::simulate::floats(&pictures.to_kind(Kind::Float)).expect("bytes");
+    let values = super::affine::floats(&pictures.to_kind(Kind::Float)).expect("bytes");
     let mut fed = Pictures::default();
     for picture in values.chunks(3 * SIDE * SIDE) {
         for (at, value) in fed.add(SIDE, SIDE).iter_mut().enumerate() {
@@ -112,5 +112,5 @@ pub fn difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
 /// All outputs of a simulation.
 pub fn torch(network: &super::simulate::Simulation, pictures: &tch::Tensor) -> Vec<Vec<f32>> {
     let outputs = tch::no_grad(|| network.forward(pictures, |_, _| ()));
-    outputs.iter().map(|output| super::simulate::floats(output).expect("floats")).collect()
+    outputs.iter().map(|output| super::affine::floats(output).expect("floats")).collect()
 }

@@ -5,9 +5,10 @@
 //! trained.
 
 use super::Task;
+use super::affine::normalized;
 use super::fold::CENTERED;
 use super::judge::{Agreement, Aim};
-use super::simulate::{Learns, Quantized, Simulation, normalized};
+use super::simulate::{Learns, Quantized, Simulation};
 use crate::chance::Chance;
 use anyhow::{Result, bail};
 use serde::Serialize;

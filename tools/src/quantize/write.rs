@@ -3,9 +3,10 @@
 //! each, and everything between is in floating point. A runtime that knows the pattern
 //! computes in integers, and all others still get the same results.
 
+use super::affine::Affine;
+use super::affine::WEIGHT_LIMIT;
 use super::graph::{Linear, Op};
-use super::ranges::Affine;
-use super::simulate::{Quantized, WEIGHT_LIMIT};
+use super::simulate::Quantized;
 use crate::networks::onnx::{GraphBuilder, Whole};
 use crate::weights::Tensor;
 
@@ -135,11 +136,12 @@ fn is_flat(op: &Op) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::affine::normalized;
     use super::super::fold::CENTERED;
     use super::super::graph::Graph;
     use super::super::judge::Aim;
     use super::super::ranges::Method;
-    use super::super::simulate::{Simulation, normalized};
+    use super::super::simulate::Simulation;
     use super::super::{Recipe, Task, toy};
     use super::*;
     use facelatch::nn::Normalization;

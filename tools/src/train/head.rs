@@ -2,10 +2,11 @@
 //! starts at the mean embedding of that person's photos (Qi, Brown and Lowe, "Low-Shot
 //! Learning with Imprinted Weights", 2018); otherwise the head starts at random.
 
+use crate::chance::normal;
 use crate::train::data::TrainingData;
 use crate::train::recipe::Recipe;
 use crate::train::run_folder::{Head, HeadKind};
-use crate::train::sampler::{Purpose, chance, normal};
+use crate::train::sampler::{Purpose, chance};
 use crate::train::tensors::unit_rows;
 use crate::train::torch_net::Student;
 use crate::train::validation::embed;

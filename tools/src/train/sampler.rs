@@ -23,19 +23,6 @@ pub fn chance(seed: i64, purpose: Purpose, epoch: usize, step: usize) -> Chance 
     Chance::at(seed, &[purpose as u64, epoch as u64, step as u64])
 }
 
-/// Normally distributed numbers with mean 0 and standard deviation 1 (Box and Muller, "A
-/// note on the generation of random normal deviates", 1958).
-pub fn normal(chance: &mut Chance, count: usize) -> Vec<f32> {
-    let mut values = Vec::with_capacity(count + 1);
-    while values.len() < count {
-        let radius = (-2.0 * (1.0 - chance.share()).ln()).sqrt();
-        let (sine, cosine) = (std::f64::consts::TAU * chance.share()).sin_cos();
-        values.extend([(radius * cosine) as f32, (radius * sine) as f32]);
-    }
-    values.truncate(count);
-    values
-}
-
 /// Every number below `count` once, in random order.
 pub fn shuffled(count: usize, chance: &mut Chance) -> Vec<usize> {
     chance.order(count).into_iter().map(|at| at as usize).collect()
@@ -115,15 +102,6 @@ mod tests {
             }
         }
         assert_eq!(any().below(1 << 60), any().below(1 << 60));
-    }
-
-    #[test]
-    fn normal_numbers_have_their_mean_and_deviation() {
-        let values = normal(&mut any(), 20_001);
-        assert_eq!(values.len(), 20_001);
-        let mean = values.iter().sum::<f32>() / 20_001.0;
-        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / 20_001.0;
-        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Open-set results broken down by group and by person, and the worst pairs.
 
-use super::open::Subjects;
+use super::subjects::Subjects;
 use crate::measure::comparisons::{Compared, Comparisons};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};

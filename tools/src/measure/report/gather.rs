@@ -1,7 +1,7 @@
 //! Reads the photos to evaluate on, from a data set or from a pairs file.
 
 use super::Data;
-use super::open::Face;
+use super::subjects::Face;
 use crate::data::dataset::Dataset;
 use crate::data::photos::Outcome;
 use crate::measure::lfw::{Pairs, Photo};

@@ -7,6 +7,7 @@ pub mod figures;
 pub mod gather;
 pub mod html;
 pub mod open;
+pub mod subjects;
 
 use serde::Serialize;
 

@@ -2,14 +2,14 @@
 //! faces show the same person?), identification (search in a gallery) and likelihood ratio.
 
 use super::breakdown::{Between, Group, Person, WorstPair, groups, per_person, worst};
-use crate::measure::comparisons::{Comparisons, MAX_FACES};
+use super::subjects::Subjects;
+use crate::measure::comparisons::Comparisons;
 use crate::measure::identification::{Searches, Settings};
 use crate::measure::likelihood::{self, Line};
 use crate::measure::metrics::{AtThreshold, Scores, at_thresholds};
 use anyhow::{Result, bail};
 use facelatch::models::likelihood::Likelihood;
 use facelatch::models::threshold::ThresholdTable;
-use facelatch::vision::embed::Embedding;
 use serde::Serialize;
 
 /// False accept rates in the report, if they can be measured.
@@ -22,30 +22,6 @@ const FEWEST_EVENTS: f64 = 30.0;
 const A_DECADE: i32 = 24;
 /// Width of the histogram's bins, in similarity.
 pub const BIN: f64 = 0.02;
-
-/// A photo with its person, group and embedding.
-#[derive(Clone, Debug)]
-pub struct Face {
-    /// File name, for the report.
-    pub name: String,
-    /// Index of the person in [`Subjects::people`].
-    pub person: usize,
-    /// Index of the group in [`Subjects::groups`], if the photo has one.
-    pub group: Option<usize>,
-    /// Embedding; `None` if no face was found.
-    pub embedding: Option<Embedding>,
-}
-
-/// People and their photos.
-#[derive(Clone, Debug, Default)]
-pub struct Subjects {
-    /// Names of people.
-    pub people: Vec<String>,
-    /// Names of groups.
-    pub groups: Vec<String>,
-    /// Photos of these people.
-    pub faces: Vec<Face>,
-}
 
 /// Open-set results of a recognizer.
 #[derive(Clone, Debug, Serialize)]
@@ -203,26 +179,6 @@ pub struct LikelihoodFigures {
     /// Mean Cllr on one half of the people of a line fitted on the other half, bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cllr_others: Option<f64>,
-}
-
-impl Subjects {
-    /// Compares all pairs of faces; `data` names the data in messages.
-    ///
-    /// # Errors
-    /// If there are more than [`MAX_FACES`] photos.
-    pub fn compare(&self, data: &str) -> Result<Comparisons> {
-        if self.faces.len() > MAX_FACES {
-            bail!(
-                "{data}: {} photos are too many, because all pairs are compared; give at most {MAX_FACES}",
-                self.faces.len()
-            );
-        }
-        Ok(Comparisons::of(&self.shown()))
-    }
-
-    fn shown(&self) -> Vec<(usize, Option<&Embedding>)> {
-        self.faces.iter().map(|face| (face.person, face.embedding.as_ref())).collect()
-    }
 }
 
 /// Computes all open-set results from the comparisons of these people. `table` has the
@@ -385,6 +341,7 @@ fn likelihood_figures(all: &Comparisons, scores: &Scores, data: &str) -> Result<
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::subjects::Face;
     use super::*;
     use crate::measure::comparisons::tests::crowd;
 
