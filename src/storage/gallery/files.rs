@@ -1,9 +1,7 @@
 //! EDGE: the files of a gallery: creating, opening, checking and restoring them.
 
-use crate::storage::gallery::StoreError;
-use crate::storage::gallery::tables::{
-    Fault, IDENTITY, NEXT_PERSON, REVISION, check_records, fault_of, meta, write,
-};
+use super::error::{StoreError, error};
+use super::tables::{Fault, IDENTITY, NEXT_PERSON, REVISION, check_records, fault_of, meta, write};
 use redb::{Builder, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase};
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,17 +23,6 @@ pub(super) fn draft_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".draft-{}", std::process::id()));
     name.into()
-}
-
-pub(super) fn error(path: &Path, fault: Fault) -> StoreError {
-    let path = path.to_owned();
-    match fault {
-        Fault::Absent => StoreError::Io { path, reason: "file not found".to_owned() },
-        Fault::Busy => StoreError::Busy { path },
-        Fault::Damaged(reason) => StoreError::Io { path, reason: format!("damaged: {reason}") },
-        Fault::Newer(reason) => StoreError::Newer { path, reason },
-        Fault::Io(reason) => StoreError::Io { path, reason },
-    }
 }
 
 pub(super) fn builder() -> Builder {

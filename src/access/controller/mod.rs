@@ -2,25 +2,27 @@
 //! camera, networks, devices or clock: the service passes inputs in and carries outputs
 //! out, so that the same scenes run at a door and in a simulator.
 
+mod interface;
+
+pub use interface::{FaceSeen, Input, Output};
+
 use crate::access::Settings;
 use crate::access::decide::{
     DecideSettings, Decider, Decision, Evidence, Look, Observation, SAME_VIEW, Seen,
 };
-use crate::access::door::{self, Door, Order, State};
+use crate::access::door::{self, Door, State};
 use crate::access::enroll::Shot;
-use crate::access::enroll::at_door::{self, DoorEnrolment, Failure, Like, Newcomer};
+use crate::access::enroll::at_door::{self, DoorEnrolment, Failure, Like};
 use crate::access::event::Event;
 use crate::access::gallery::{Candidate, Gallery, PersonId, Probe};
 use crate::access::gesture::{Button, Side};
 use crate::access::liveness::challenge;
 use crate::access::liveness::{LivenessAdmission, LivenessGuard};
-use crate::access::schedule::{Clock, Reading, WallClock};
+use crate::access::schedule::{Clock, WallClock};
 use crate::access::signal::Signal;
 use crate::models::ScoreCalibration;
 use crate::models::threshold::Threshold;
 use crate::vision::embed::Template;
-use crate::vision::liveness::Sample;
-use crate::vision::pose::Turn;
 use crate::vision::quality::{Aspect, WORTH_COMPARING};
 use crate::vision::track::{MAX_TRACKS, TrackId};
 use std::time::Duration;
@@ -30,76 +32,6 @@ const ADVICE_EVERY: Duration = Duration::from_secs(3);
 /// Delay of the next grant after the relay did not open. Without it a refusal would be
 /// reported with every third frame.
 const GRANT_AGAIN_AFTER: Duration = Duration::from_secs(2);
-
-/// One face in the zone.
-#[derive(Clone, Copy, Debug)]
-pub struct FaceSeen<'a> {
-    /// Track of the face.
-    pub track: TrackId,
-    /// The weakest aspect of the view and its score.
-    pub weakest: (Aspect, f32),
-    /// The same by the stricter rules for enrolment.
-    pub weakest_to_enroll: (Aspect, f32),
-    /// Which way it looks.
-    pub turn: Turn,
-    /// Sample for the liveness check; `None` if liveness is not checked.
-    pub sample: Option<Sample>,
-    /// The template and its search; `None` for a view that is too poor to compare.
-    pub probe: Option<Probe<'a>>,
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Input<'a> {
-    /// A frame was looked at.
-    Faces {
-        /// When it was taken.
-        captured: Duration,
-        /// At most [`MAX_TRACKS`] count.
-        faces: &'a [FaceSeen<'a>],
-    },
-    /// A button went down or up.
-    Button {
-        /// Place of the button.
-        side: Side,
-        /// Down.
-        pressed: bool,
-    },
-    /// An input of the door.
-    Door(door::Input),
-    /// Somebody with the device in hand has reset it.
-    LocalReset,
-    /// What the wall clock shows.
-    Clock(Reading),
-    /// Another model makes templates from now on.
-    ModelsChanged,
-    /// A newcomer was written to the gallery, or could not be.
-    Kept {
-        /// [`Newcomer::number`].
-        number: u32,
-        /// Their provisional name, or the reason why they were not written.
-        done: Result<String, String>,
-    },
-    /// Nothing but time.
-    Tick,
-}
-
-/// What the service must do after a step.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Output {
-    /// Order for the relay. Its answer comes back as [`Input::Answer`].
-    pub relay: Option<Order>,
-    /// Events to log and report.
-    pub events: Vec<Event>,
-    /// Signals to show and sound; each replaces the one before.
-    pub signals: Vec<Signal>,
-    /// Store the view of this frame's only face in memory.
-    pub take: bool,
-    /// Drop all stored views.
-    pub discard: bool,
-    /// Write a newcomer with the stored views to the gallery.
-    pub keep: Option<Newcomer>,
-}
 
 /// One door with everything that decides.
 #[derive(Clone, Debug)]
