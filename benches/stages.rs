@@ -8,7 +8,7 @@ use facelatch::access::decide::{DecideSettings, Decider, Observation, Seen};
 use facelatch::access::gallery::{Gallery, PersonId};
 use facelatch::hardware::camera::y4m::Y4m;
 use facelatch::models::{ModelFile, ModelId, Models};
-use facelatch::nn::{Network, Pictures, Side, Signature};
+use facelatch::nn::{Batch, Dim, Network, Signature};
 use facelatch::vision::align::{Crop, align};
 use facelatch::vision::detect::{Detector, DetectorSettings, Face};
 use facelatch::vision::embed::{Embedder, Embedding, Template};
@@ -53,7 +53,7 @@ fn camera_frame() -> Frame {
     let mut scaled = Frame::filled(640, 480, [0; 3]);
     for (to, from) in scaled.pixels_mut().chunks_exact_mut(3).zip(steps.chunks_exact(PIXEL)) {
         for (to, from) in to.iter_mut().zip(from) {
-            *to = (from / Pictures::STEPS).clamp(0, 255) as u8;
+            *to = (from / Batch::STEPS).clamp(0, 255) as u8;
         }
     }
     scaled
@@ -111,26 +111,26 @@ fn resample_pyramid(bencher: Bencher<'_, '_>, minimum_face: u32) {
 fn network(bencher: Bencher<'_, '_>, which: &str) {
     let models = models();
     let recognizer = models.recognizer().expect("a recognizer");
-    let fixed = |batch, side| [batch, Side::Fixed(3), Side::Fixed(side), Side::Fixed(side)];
-    let many = Side::Free('N');
-    type Case<'m> = (&'m ModelFile, [Side; 4], &'m [usize], usize, (usize, usize));
+    let fixed = |batch, side| [batch, Dim::Fixed(3), Dim::Fixed(side), Dim::Fixed(side)];
+    let many = Dim::Free('N');
+    type Case<'m> = (&'m ModelFile, [Dim; 4], &'m [usize], usize, (usize, usize));
     let (file, input, outputs, count, (height, width)): Case<'_> = match which {
         "pnet 96x72" => {
-            let input = [Side::Fixed(1), Side::Fixed(3), Side::Free('H'), Side::Free('W')];
+            let input = [Dim::Fixed(1), Dim::Fixed(3), Dim::Free('H'), Dim::Free('W')];
             (&models.detector.pnet, input, &[2, 4], 1, (72, 96))
         }
         "rnet x16" => (&models.detector.rnet, fixed(many, 24), &[2, 4], 16, (24, 24)),
         "onet x16" => (&models.detector.onet, fixed(many, 48), &[2, 4, 10], 16, (48, 48)),
-        _ => (&recognizer.file, fixed(Side::Fixed(1), 112), &[128], 1, (112, 112)),
+        _ => (&recognizer.file, fixed(Dim::Fixed(1), 112), &[128], 1, (112, 112)),
     };
     let signature = Signature { input, outputs: outputs.to_vec() };
     let normalization = &models.detector.normalization;
     let mut network = Network::load(&file.name, &file.bytes, &signature, normalization, None)
         .expect("a built-in network");
-    let mut pictures = Pictures::default();
+    let mut pictures = Batch::default();
     for picture in 0..count {
         for (at, value) in pictures.add(height, width).iter_mut().enumerate() {
-            *value = ((at * 31 + picture * 7) % 256) as i16 * Pictures::STEPS;
+            *value = ((at * 31 + picture * 7) % 256) as i16 * Batch::STEPS;
         }
     }
     bencher.bench_local(|| network.run(&pictures).map(<[_]>::len));

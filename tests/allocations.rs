@@ -1,4 +1,6 @@
-//! Memory in the steady state: the stages reuse their buffers instead of allocating.
+//! Memory in the steady state: the stages reuse their large buffers. What is left per run
+//! of a network are the small things of a tract plan: the values of its symbols, and
+//! outputs that have another number of places than in the run before.
 
 use facelatch::models::Models;
 use facelatch::vision::align::align;
@@ -7,13 +9,19 @@ use facelatch::vision::embed::Embedder;
 use facelatch::vision::picture;
 use std::path::Path;
 
+/// Most allocations of one detection: three networks, each with the map of its symbols and
+/// up to three outputs of two allocations.
+const PER_DETECTION: u64 = 20;
+/// The returned value, and the map of the plan's symbols.
+const PER_EMBEDDING: u64 = 2;
+
 #[test]
-fn a_frame_like_the_last_one_takes_no_memory() {
+fn a_frame_like_the_last_one_allocates_little() {
     a_frame_like_the_last_one(false);
 }
 
 #[test]
-fn nor_does_it_on_two_threads() {
+fn so_does_it_on_two_threads() {
     a_frame_like_the_last_one(true);
 }
 
@@ -40,10 +48,11 @@ fn a_frame_like_the_last_one(two_threads: bool) {
         })
         .count_total
     });
-    assert_eq!(detecting.min(), Some(0), "detecting");
-    // The returned crop and embedding are one allocation each.
+    let fewest = detecting.min().expect("some");
+    assert!(fewest <= 2 * PER_DETECTION, "detecting twice: {fewest}");
+    // The returned crop.
     let aligning = allocation_counter::measure(|| drop(align(&frame, &face.landmarks)));
     assert_eq!(aligning.count_total, 1, "aligning");
     let embedding = allocation_counter::measure(|| drop(embedder.embed(&crop)));
-    assert_eq!(embedding.count_total, 1, "embedding");
+    assert!(embedding.count_total <= PER_EMBEDDING, "embedding: {}", embedding.count_total);
 }

@@ -286,6 +286,12 @@ impl Walk {
     fn output_end(&self, channels: usize) -> usize {
         if self.is_empty() { 0 } else { self.last_output + channels }
     }
+
+    /// The same for some of the pixels.
+    fn output_end_of(&self, pixels: &Range<usize>, channels: usize) -> usize {
+        let last = self.outputs[pixels.clone()].iter().max();
+        last.map_or(0, |last| *last as usize + channels)
+    }
 }
 
 /// Bias and requantization, arranged for a kernel: one value per stored channel.
@@ -498,7 +504,8 @@ impl Matrix {
         scratch: &mut Scratch,
     ) {
         self.check(walk, &pixels, input);
-        assert!(walk.output_end(self.channels) <= output.len(), "output too short");
+        let end = walk.output_end_of(&pixels, self.channels);
+        assert!(end <= output.len(), "output too short");
         assert!(self.epilogue.residual.is_none(), "no residual");
         match (self.kernel, &self.weights) {
             // SAFETY: as in `run`.

@@ -502,7 +502,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Name and SHA-256 of the files that the manifest names. Pictures named by the
+    /// Name and SHA-256 of the files that the manifest names. Batch named by the
     /// self-test are not included.
     pub fn files(&self) -> Vec<(&str, &str)> {
         let DetectorEntry { pnet, rnet, onet, .. } = &self.detector;

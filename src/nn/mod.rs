@@ -1,22 +1,28 @@
-//! Networks: ONNX bytes in, outputs for pictures out.
+//! Networks: ONNX files run on pictures.
 //!
-//! Networks of 8-bit whole numbers run through kernels of our own ([`kernels`]);
-//! those in 32-bit floating point through tract, as oracle and fallback.
+//! Every network is a tract plan. The quantized part of a graph is recognised and becomes
+//! one operator of the plan, which runs on 8-bit integers through [`kernels`]; all other
+//! nodes run in 32-bit floating point through tract's own operators.
 
-mod float;
-mod int8;
+mod network;
 mod normalization;
+mod operators;
+mod partition;
 mod prelu;
+mod program;
 mod qdq;
 #[cfg(test)]
 mod tests;
 pub mod worker;
 
 pub use facelatch_kernels as kernels;
+pub use network::Network;
 pub use normalization::Normalization;
 
-use kernels::{Kernel, KernelError};
+use kernels::KernelError;
+use std::sync::Arc;
 use thiserror::Error;
+use tract_core::internal::Tensor;
 use tract_onnx::pb;
 
 /// Why a network cannot be loaded or run. `file` names it as the user knows it.
@@ -143,18 +149,18 @@ impl std::fmt::Display for Precision {
 
 /// One side of a network's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum Dim {
     /// Always this many.
     Fixed(usize),
     /// Any number, known when the network runs; the letter names it in messages.
     Free(char),
 }
 
-impl std::fmt::Display for Side {
+impl std::fmt::Display for Dim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Side::Fixed(n) => write!(f, "{n}"),
-            Side::Free(letter) => write!(f, "{letter}"),
+            Dim::Fixed(n) => write!(f, "{n}"),
+            Dim::Free(letter) => write!(f, "{letter}"),
         }
     }
 }
@@ -163,224 +169,141 @@ impl std::fmt::Display for Side {
 #[derive(Clone, Debug)]
 pub struct Signature {
     /// Batch, channels, height, width.
-    pub input: [Side; 4],
+    pub input: [Dim; 4],
     /// For each output the size of its axis 1.
     pub outputs: Vec<usize>,
 }
 
+/// Channels of a picture: red, green and blue.
+const PICTURE_CHANNELS: usize = 3;
+
 /// Pictures for one run, of the same or different sides.
-#[derive(Clone, Debug, Default)]
-pub struct Pictures {
+#[derive(Clone, Debug)]
+pub struct Batch {
     sides: Vec<(usize, usize)>,
-    values: Vec<i16>,
+    /// [`Self::PIXEL`] values of each pixel, of all pictures one after the other. It may
+    /// have room for more.
+    pixels: Arc<Tensor>,
+    /// Number of values in use.
+    used: usize,
 }
 
-impl Pictures {
+impl Default for Batch {
+    fn default() -> Self {
+        Self { sides: Vec::new(), pixels: Arc::new(Tensor::default()), used: 0 }
+    }
+}
+
+impl Batch {
     /// Values of a pixel: red, green, blue and one that does not count.
     pub const PIXEL: usize = qdq::PICTURE_STORED;
-    /// A value is 0 to 255 in steps of one by so many.
+    /// A value is 0 to 255 in steps of one by this number.
     pub const STEPS: i16 = kernels::STEPS;
 
     /// Forgets the pictures, keeps the memory.
     pub fn clear(&mut self) {
         self.sides.clear();
-        self.values.clear();
+        self.used = 0;
     }
 
-    /// One more picture, to be filled row by row.
+    /// Adds a picture, to be filled row by row.
     pub fn add(&mut self, height: usize, width: usize) -> &mut [i16] {
-        let from = self.values.len();
+        let (from, more) = (self.used, height * width * Self::PIXEL);
         self.sides.push((height, width));
-        self.values.resize(from + height * width * Self::PIXEL, 0);
-        &mut self.values[from..]
+        self.used += more;
+        if self.pixels.len() < self.used || self.pixels.rank() != 2 {
+            let rows = self.used.max(2 * from).div_ceil(Self::PIXEL);
+            let mut pixels = Tensor::zero::<i16>(&[rows, Self::PIXEL]).unwrap_or_default();
+            if let (Some(to), from) = (values_mut(&mut pixels), self.values_up_to(from)) {
+                to[..from.len()].copy_from_slice(from);
+            }
+            self.pixels = Arc::new(pixels);
+        }
+        let values = values_mut(Arc::make_mut(&mut self.pixels)).unwrap_or_default();
+        values.get_mut(from..from + more).unwrap_or_default()
     }
 
-    /// Height and width of each.
+    /// Height and width of each picture.
     pub fn sides(&self) -> &[(usize, usize)] {
         &self.sides
     }
 
     /// All pixels of all pictures.
     pub fn values(&self) -> &[i16] {
-        &self.values
+        self.values_up_to(self.used)
     }
+
+    fn values_up_to(&self, end: usize) -> &[i16] {
+        let values = self.pixels.try_as_plain_ram().ok().and_then(|view| view.as_slice().ok());
+        values.and_then(|values: &[i16]| values.get(..end)).unwrap_or_default()
+    }
+
+    /// The tensor with the pixels, which a run borrows.
+    fn pixels(&self) -> Arc<Tensor> {
+        Arc::clone(&self.pixels)
+    }
+}
+
+fn values_mut(tensor: &mut Tensor) -> Option<&mut [i16]> {
+    tensor.to_plain_array_view_mut().ok()?.into_slice()
 }
 
 /// One output of a run: for each picture, row and column all channels.
 #[derive(Clone, Debug, Default)]
-pub struct Values {
+pub struct Activations {
     channels: usize,
-    /// Of the largest batch; the last run's come first.
-    values: Vec<f32>,
-    used: usize,
+    /// In the order of the pictures, `places x channels` each.
+    parts: Vec<Arc<Tensor>>,
 }
 
-impl Values {
+impl Activations {
     fn new(channels: usize) -> Self {
-        Self { channels, values: Vec::new(), used: 0 }
+        Self { channels, parts: Vec::new() }
     }
 
     /// The channels of each place.
-    pub fn places(&self) -> std::slice::ChunksExact<'_, f32> {
-        self.values[..self.used].chunks_exact(self.channels.max(1))
+    pub fn places(&self) -> impl Iterator<Item = &[f32]> {
+        let channels = self.channels.max(1);
+        self.parts.iter().flat_map(move |part| {
+            let values = part.try_as_plain_ram().ok().and_then(|view| view.as_slice().ok());
+            let values: &[f32] = values.unwrap_or_default();
+            values.chunks_exact(channels)
+        })
     }
 
-    /// Becomes a copy of the last run of another one, in the memory it has.
-    fn set(&mut self, other: &Self) {
-        self.channels = other.channels;
-        self.used = other.used;
-        self.values.clear();
-        self.values.extend_from_slice(&other.values[..other.used]);
+    fn clear(&mut self) {
+        self.parts.clear();
     }
 
-    /// Shares of one a place, as large as the exponents of the values.
-    fn softmax(&mut self) {
-        for place in self.values[..self.used].chunks_exact_mut(self.channels.max(1)) {
-            if let [other, this] = place {
-                let share = 1.0 / (1.0 + (*other - *this).exp());
-                (*other, *this) = (1.0 - share, share);
-                continue;
-            }
-            let largest = place.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            place.iter_mut().for_each(|value| *value = (*value - largest).exp());
-            let sum: f32 = place.iter().sum();
-            place.iter_mut().for_each(|value| *value /= sum);
-        }
+    fn push(&mut self, part: Arc<Tensor>) {
+        self.parts.push(part);
     }
 }
 
-/// A network, ready to run.
-pub struct Network {
-    file: String,
-    engine: Engine,
-}
-
-enum Engine {
-    Int8(Box<int8::Int8Network>),
-    Float(Box<float::FloatNetwork>),
-}
-
-impl std::fmt::Debug for Network {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Network({})", self.file)
-    }
-}
-
-impl Network {
-    /// Reads an ONNX model of one input, `batch x channels x height x width`, and
-    /// checks it against what the stage needs, and against the precision if one is
-    /// asked for. `file` appears in messages.
-    pub fn load(
-        file: &str,
-        bytes: &[u8],
-        signature: &Signature,
-        normalization: &Normalization,
-        precision: Option<Precision>,
-    ) -> Result<Self, NetworkError> {
-        let proto = float::proto(file, bytes)?;
-        let Some(graph) = &proto.graph else {
-            return Err(NetworkError::NotOnnx {
-                file: file.to_owned(),
-                reason: "it holds no graph".to_owned(),
-            });
-        };
-        check_input(file, graph, signature)?;
-        let quantizer = graph.node.iter().find(|node| node.op_type == "QuantizeLinear");
-        let engine = match (precision, quantizer) {
-            (None | Some(Precision::Int8), Some(_)) => {
-                Engine::Int8(Box::new(int8(file, graph, signature, normalization)?))
-            }
-            (None | Some(Precision::Float), None) => Engine::Float(Box::new(
-                float::FloatNetwork::load(file, &proto, signature, normalization)?,
-            )),
-            (Some(expected @ Precision::Int8), None) => {
-                let layer = graph.node.first().map_or("", |node| node.name.as_str());
-                return Err(NetworkError::Precision {
-                    file: file.to_owned(),
-                    got: format!("layers from {layer} on are in floating point"),
-                    expected,
-                    cure: "quantize it with facelatch-tools quantize or use --precision float",
-                });
-            }
-            (Some(expected @ Precision::Float), Some(node)) => {
-                return Err(NetworkError::Precision {
-                    file: file.to_owned(),
-                    got: format!("node {} quantizes", node.name),
-                    expected,
-                    cure: "name a folder of float models with --models or use --precision int8",
-                });
-            }
-        };
-        Ok(Self { file: file.to_owned(), engine })
-    }
-
-    /// Runs the network on all pictures; what it says of them is in their order.
-    pub fn run(&mut self, pictures: &Pictures) -> Result<&[Values], NetworkError> {
-        match &mut self.engine {
-            Engine::Int8(network) => network.run(pictures).map_err(|int8::TooLarge| {
-                let pixels = pictures.sides.iter().map(|(height, width)| height * width).sum();
-                NetworkError::TooLarge { file: self.file.clone(), pixels }
-            }),
-            Engine::Float(network) => network.run(&self.file, pictures),
-        }
-    }
-
-    /// Its arithmetic.
-    pub fn precision(&self) -> Precision {
-        match &self.engine {
-            Engine::Int8(_) => Precision::Int8,
-            Engine::Float(_) => Precision::Float,
-        }
-    }
-
-    /// What computes its layers.
-    pub fn kernel(&self) -> &'static str {
-        match &self.engine {
-            Engine::Int8(network) => network.kernel().name(),
-            Engine::Float(_) => "tract f32",
-        }
-    }
-
-    /// The file's name, as the user knows it.
-    pub fn file(&self) -> &str {
-        &self.file
-    }
-}
-
-fn int8(
+/// Checks that a graph has the arithmetic that was asked for.
+fn check_precision(
     file: &str,
     graph: &pb::GraphProto,
-    signature: &Signature,
-    normalization: &Normalization,
-) -> Result<int8::Int8Network, NetworkError> {
-    let quantized = |fault: qdq::Fault| NetworkError::Quantized {
-        file: file.to_owned(),
-        node: fault.node,
-        reason: fault.reason,
+    precision: Option<Precision>,
+) -> Result<(), NetworkError> {
+    let quantizer = graph.node.iter().find(|node| node.op_type == "QuantizeLinear");
+    let (expected, got, cure) = match (precision, quantizer) {
+        (None, _) | (Some(Precision::Int8), Some(_)) | (Some(Precision::Float), None) => {
+            return Ok(());
+        }
+        (Some(expected @ Precision::Int8), None) => {
+            let layer = graph.node.first().map_or("", |node| node.name.as_str());
+            let got = format!("layers from {layer} on are in floating point");
+            let cure = "quantize it with facelatch-tools quantize or use --precision float";
+            (expected, got, cure)
+        }
+        (Some(expected @ Precision::Float), Some(node)) => {
+            let got = format!("node {} quantizes", node.name);
+            let cure = "name a folder of float models with --models or use --precision int8";
+            (expected, got, cure)
+        }
     };
-    if *normalization != Normalization::BYTES {
-        return Err(quantized(qdq::Fault {
-            node: graph.input.first().map_or(String::new(), |input| input.name.clone()),
-            reason: format!(
-                "the manifest's normalization is mean {:?} and std {:?}, in whole numbers all are 128",
-                normalization.mean, normalization.std
-            ),
-        }));
-    }
-    let sides = match signature.input[2..] {
-        [Side::Fixed(height), Side::Fixed(width)] => Some((height, width)),
-        _ => None,
-    };
-    let model = qdq::read(graph, sides).map_err(quantized)?;
-    let channels: Vec<usize> = model.heads.iter().map(|head| head.channels).collect();
-    if channels != signature.outputs {
-        return Err(NetworkError::Outputs {
-            file: file.to_owned(),
-            got: format!("outputs with {channels:?} values"),
-            expected: format!("{:?}", signature.outputs),
-        });
-    }
-    int8::Int8Network::new(model, Kernel::chosen()?).map_err(quantized)
+    Err(NetworkError::Precision { file: file.to_owned(), got, expected, cure })
 }
 
 fn check_input(
@@ -405,8 +328,8 @@ fn check_input(
         && sides.iter().zip(&signature.input).all(|(got, wanted)| match (got, wanted) {
             // A free side in the file takes any size; a fixed one only its own.
             (None, _) => true,
-            (Some(got), Side::Fixed(wanted)) => *got == *wanted as i64,
-            (Some(_), Side::Free(_)) => false,
+            (Some(got), Dim::Fixed(wanted)) => *got == *wanted as i64,
+            (Some(_), Dim::Free(_)) => false,
         });
     if fits {
         Ok(())
@@ -418,14 +341,14 @@ fn check_input(
 
 /// The sides an ONNX value declares; `None` for one that is free.
 fn declared_shape(value: &pb::ValueInfoProto) -> Option<Vec<Option<i64>>> {
-    use pb::tensor_shape_proto::dimension::Value as Side;
+    use pb::tensor_shape_proto::dimension::Value;
     let pb::type_proto::Value::TensorType(tensor) = value.r#type.as_ref()?.value.as_ref()?;
     let sides = &tensor.shape.as_ref()?.dim;
     Some(
         sides
             .iter()
             .map(|side| match side.value {
-                Some(Side::DimValue(n)) => Some(n),
+                Some(Value::DimValue(n)) => Some(n),
                 _ => None,
             })
             .collect(),

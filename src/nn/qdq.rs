@@ -1,4 +1,4 @@
-//! Quantized ONNX, read into layers of whole numbers.
+//! Quantized ONNX, read into layers of 8-bit integers.
 //!
 //! The form is the one that ONNX's quantizers agree on: an activation passes
 //! through `QuantizeLinear` and `DequantizeLinear`, weights through
@@ -11,24 +11,32 @@
 //! Dequantize -> Conv or Gemm -> Softmax or none -> an output of the network
 //! ```
 //!
-//! Each such line becomes one [`Step`]. Whatever does not fit is refused by its
-//! name: a layer left in floating point would be slow without a word.
+//! Each such line becomes one [`Step`]. [`super::partition`] finds the part of a graph that
+//! has this form.
 
 use super::kernels::{CHANNELS, Layer, LayerError, Residual};
 use std::collections::HashMap;
 use tract_onnx::pb;
 
-/// Why a graph is not the quantized form; `node` is the ONNX node's name.
+/// Why a node is not part of the quantized form.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Fault {
+    /// The ONNX node's name.
     pub node: String,
     pub reason: String,
+    /// The file is damaged, so that no runtime could compute the node. Other nodes can
+    /// still run in floating point.
+    pub damaged: bool,
 }
 
 type Result<T> = std::result::Result<T, Fault>;
 
 fn fault<T>(node: &str, reason: impl Into<String>) -> Result<T> {
-    Err(Fault { node: node.to_owned(), reason: reason.into() })
+    Err(Fault { node: node.to_owned(), reason: reason.into(), damaged: false })
+}
+
+fn damaged<T>(node: &str, reason: impl Into<String>) -> Result<T> {
+    Err(Fault { node: node.to_owned(), reason: reason.into(), damaged: true })
 }
 
 /// What a step looks at for each pixel of its output.
@@ -55,7 +63,7 @@ impl Window {
     }
 }
 
-/// Where a step's output goes: a tensor of bytes or an output of the network.
+/// Where a step's output goes: a tensor of bytes, or the output of this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
     Tensor(usize),
@@ -98,6 +106,11 @@ pub(super) struct Tensor {
 }
 
 impl Tensor {
+    /// Height and width, if they are always the same.
+    pub fn sides(&self) -> Option<(usize, usize)> {
+        self.sides
+    }
+
     /// Bytes that a row of a window takes: whole groups, of which the last may
     /// reach over the window.
     pub fn run(&self, window: &Window) -> usize {
@@ -105,11 +118,13 @@ impl Tensor {
     }
 }
 
-/// An output of the network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Head {
-    pub channels: usize,
-    pub softmax: bool,
+/// An output, in floating point.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Output {
+    /// The sums of a layer, for each place all channels.
+    Head { channels: usize, softmax: bool },
+    /// A dequantized activation, planes of each picture.
+    Activation { tensor: usize },
 }
 
 /// `scale * (q - zero_point)`.
@@ -136,7 +151,7 @@ pub(super) const PICTURE_STORED: usize = 4;
 pub(super) struct Model {
     pub steps: Vec<Step>,
     pub tensors: Vec<Tensor>,
-    pub heads: Vec<Head>,
+    pub outputs: Vec<Output>,
 }
 
 /// What an ONNX name stands for.
@@ -180,50 +195,106 @@ struct Pending {
     softmax: bool,
 }
 
-/// Reads a graph whose input is a picture of three channels, of these sides where
-/// they are fixed.
-pub(super) fn read(graph: &pb::GraphProto, sides: Option<(usize, usize)>) -> Result<Model> {
-    let mut reader = Reader {
-        constants: graph.initializer.iter().map(|c| (c.name.as_str(), c)).collect(),
-        values: HashMap::new(),
-        steps: Vec::new(),
-        tensors: Vec::new(),
-        sides,
-    };
-    for input in &graph.input {
-        if !reader.constants.contains_key(input.name.as_str()) {
-            reader.values.insert(input.name.clone(), Value::Picture);
-        }
+/// Reads nodes one by one.
+pub(super) struct Reader<'g> {
+    constants: HashMap<&'g str, &'g pb::TensorProto>,
+    values: HashMap<String, Value>,
+    model: Model,
+    sides: Option<(usize, usize)>,
+}
+
+/// What a value can be handed over as, to nodes that run in floating point.
+pub(super) enum Handover {
+    /// The network's input.
+    Picture,
+    /// Constants: the node that dequantizes them can run there, too.
+    Constant,
+    /// An activation.
+    Activation(usize),
+    /// Nothing: the node that makes it must run there, too.
+    No,
+}
+
+impl<'g> Reader<'g> {
+    /// A reader of a graph whose input is a picture of three channels, of these sides if
+    /// they are fixed.
+    pub fn new(graph: &'g pb::GraphProto, sides: Option<(usize, usize)>) -> Self {
+        let constants: HashMap<_, _> =
+            graph.initializer.iter().map(|c| (c.name.as_str(), c)).collect();
+        let inputs = graph.input.iter().filter(|input| !constants.contains_key(&input.name[..]));
+        let values = inputs.map(|input| (input.name.clone(), Value::Picture)).collect();
+        let model = Model { steps: Vec::new(), tensors: Vec::new(), outputs: Vec::new() };
+        Self { constants, values, model, sides }
     }
-    for node in &graph.node {
-        let value = reader.value(node)?;
+
+    /// Reads a node. After a fault everything is as before.
+    pub fn read(&mut self, node: &pb::NodeProto) -> Result<()> {
         let [output] = &node.output[..] else {
             return fault(&node.name, format!("{} outputs, one is expected", node.output.len()));
         };
-        reader.values.insert(output.clone(), value);
-    }
-    let mut heads = Vec::new();
-    for output in &graph.output {
-        let Some(Value::Pending(pending)) = reader.values.get(&output.name).cloned() else {
-            return fault(&output.name, "an output must be a Conv or Gemm, or its Softmax");
-        };
-        if pending.slopes.is_some() || pending.residual.is_some() {
-            return fault(&pending.node, "an output cannot have a PRelu or an Add");
+        let (steps, tensors) = (self.model.steps.len(), self.model.tensors.len());
+        match self.value(node) {
+            Ok(value) => {
+                self.values.insert(output.clone(), value);
+                Ok(())
+            }
+            Err(fault) => {
+                self.model.steps.truncate(steps);
+                self.model.tensors.truncate(tensors);
+                Err(fault)
+            }
         }
-        let (channels, softmax) = (pending.channels(), pending.softmax);
-        let output = Target::Head(heads.len());
-        reader.finish(*pending, Quantization { scale: 1.0, zero_point: 0 }, output)?;
-        heads.push(Head { channels, softmax });
     }
-    Ok(Model { steps: reader.steps, tensors: reader.tensors, heads })
-}
 
-struct Reader<'g> {
-    constants: HashMap<&'g str, &'g pb::TensorProto>,
-    values: HashMap<String, Value>,
-    steps: Vec<Step>,
-    tensors: Vec<Tensor>,
-    sides: Option<(usize, usize)>,
+    /// Makes a value an output of the network, if it is a layer's sum or an activation.
+    /// Returns the output's number.
+    pub fn output(&mut self, name: &str) -> Result<usize> {
+        let number = self.model.outputs.len();
+        match self.values.get(name).cloned() {
+            Some(Value::Pending(pending)) => {
+                if pending.slopes.is_some() || pending.residual.is_some() || pending.groups != 1 {
+                    return fault(&pending.node, "an output cannot have a PRelu, an Add or groups");
+                }
+                let (channels, softmax) = (pending.channels(), pending.softmax);
+                let quantization = Quantization { scale: 1.0, zero_point: 0 };
+                self.finish(*pending, quantization, Target::Head(number))?;
+                self.model.outputs.push(Output::Head { channels, softmax });
+            }
+            Some(Value::Dequantized { tensor, flat: false }) if tensor != PICTURE => {
+                self.model.outputs.push(Output::Activation { tensor });
+            }
+            _ => return fault(name, "an output must be a Conv or Gemm, or its Softmax"),
+        }
+        Ok(number)
+    }
+
+    /// How a value is handed over.
+    pub fn handover(&self, name: &str) -> Handover {
+        match self.values.get(name) {
+            Some(Value::Picture) => Handover::Picture,
+            Some(Value::Weights(_)) => Handover::Constant,
+            Some(Value::Dequantized { tensor, flat: false }) if *tensor != PICTURE => {
+                Handover::Activation(*tensor)
+            }
+            _ => Handover::No,
+        }
+    }
+
+    /// Whether a value was read.
+    pub fn has(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
+    /// Adds an activation to the outputs; returns the output's number.
+    pub fn hand_over(&mut self, tensor: usize) -> usize {
+        self.model.outputs.push(Output::Activation { tensor });
+        self.model.outputs.len() - 1
+    }
+
+    /// What was read.
+    pub fn finished(self) -> Model {
+        self.model
+    }
 }
 
 impl Pending {
@@ -280,7 +351,7 @@ impl Reader<'_> {
         if scales.is_empty() || scales.iter().any(|scale| !(scale.is_normal() && *scale > 0.0)) {
             let wrong = scales.iter().find(|scale| !(scale.is_normal() && **scale > 0.0));
             let wrong = wrong.map_or("missing".to_owned(), f32::to_string);
-            return fault(&node.name, format!("its scale is {wrong}, it must be positive"));
+            return damaged(&node.name, format!("its scale is {wrong}, it must be positive"));
         }
         // Zero points of bytes without a sign are moved to where signed ones lie.
         let zero_points = match node.input.get(2) {
@@ -292,7 +363,7 @@ impl Reader<'_> {
             None => vec![-128],
         };
         if zero_points.len() != scales.len() {
-            return fault(&node.name, "as many zero points as scales are expected");
+            return damaged(&node.name, "as many zero points as scales are expected");
         }
         Ok((scales, zero_points))
     }
@@ -318,18 +389,18 @@ impl Reader<'_> {
                         "the picture's scale must be 1/128 and its zero point 0 (128 of a byte)",
                     );
                 }
-                if !self.tensors.is_empty() {
+                if !self.model.tensors.is_empty() {
                     return fault(&node.name, "the picture must be quantized once, and first");
                 }
                 let tensor = self.tensor(PICTURE_CHANNELS, quantization, self.sides);
-                self.tensors[tensor].stored = PICTURE_STORED;
+                self.model.tensors[tensor].stored = PICTURE_STORED;
                 Ok(Value::Quantized(tensor))
             }
             Value::Pending(pending) => {
                 if pending.softmax {
                     return fault(&node.name, "a Softmax must be an output of the network");
                 }
-                let sides = self.tensors[pending.input].sides;
+                let sides = self.model.tensors[pending.input].sides;
                 let sides = sides.map(|sides| pending.window.output(sides));
                 let channels = pending.channels();
                 let tensor = self.tensor(channels, quantization, sides);
@@ -337,13 +408,13 @@ impl Reader<'_> {
                 Ok(Value::Quantized(tensor))
             }
             Value::Pooled { tensor, window } => {
-                let from = self.tensors[tensor];
+                let from = self.model.tensors[tensor];
                 if from.quantization != quantization {
                     return fault(&node.name, "pooling must not change scale and zero point");
                 }
                 let sides = from.sides.map(|sides| pooled(&window, sides));
                 let output = self.tensor(from.channels, quantization, sides);
-                self.steps.push(Step {
+                self.model.steps.push(Step {
                     name: node.name.clone(),
                     op: Op::MaxPool,
                     window,
@@ -363,8 +434,8 @@ impl Reader<'_> {
         sides: Option<(usize, usize)>,
     ) -> usize {
         let stored = channels.next_multiple_of(CHANNELS);
-        self.tensors.push(Tensor { channels, stored, border: 0, quantization, sides });
-        self.tensors.len() - 1
+        self.model.tensors.push(Tensor { channels, stored, border: 0, quantization, sides });
+        self.model.tensors.len() - 1
     }
 
     fn dequantize(&mut self, node: &pb::NodeProto) -> Result<Value> {
@@ -378,7 +449,7 @@ impl Reader<'_> {
                 ints(node, constant)?.iter().map(|value| value - shift).collect();
             let count = shape.iter().try_fold(1usize, |count, side| count.checked_mul(*side));
             if count != Some(values.len()) {
-                return fault(&node.name, format!("{name} is cut short"));
+                return damaged(&node.name, format!("{name} is cut short"));
             }
             // Absent zero points are those of bytes without a sign; constants have
             // zero in the middle.
@@ -394,7 +465,7 @@ impl Reader<'_> {
         }
         let quantization = self.quantization(node)?;
         match self.input(node, 0)? {
-            Value::Quantized(tensor) if self.tensors[tensor].quantization == quantization => {
+            Value::Quantized(tensor) if self.model.tensors[tensor].quantization == quantization => {
                 Ok(Value::Dequantized { tensor, flat: false })
             }
             _ => fault(&node.name, "must undo a QuantizeLinear of the same scale and zero point"),
@@ -427,7 +498,7 @@ impl Reader<'_> {
             if !plain {
                 return fault(&node.name, "Gemm must have transB = 1 and no factors");
             }
-            let Some((height, width)) = self.tensors[input].sides else {
+            let Some((height, width)) = self.model.tensors[input].sides else {
                 return fault(&node.name, "Gemm wants an input of known sides");
             };
             if !flat && (height, width) != (1, 1) {
@@ -454,7 +525,7 @@ impl Reader<'_> {
             let window = window(node, (height, width))?;
             (window, usize::try_from(int(node, "group", 1)).unwrap_or(0))
         };
-        let channels = self.tensors[input].channels;
+        let channels = self.model.tensors[input].channels;
         let outputs = weights.shape[0];
         let fits = weights.shape[1].checked_mul(groups) == Some(channels)
             && (groups == 1 || (groups == channels && outputs == channels))
@@ -496,7 +567,10 @@ impl Reader<'_> {
             slopes = vec![slopes[0]; channels];
         }
         if slopes.len() != channels || slopes.iter().any(|slope| !slope.is_finite()) {
-            return fault(&node.name, format!("one finite slope for each of {channels} channels"));
+            return damaged(
+                &node.name,
+                format!("one finite slope for each of {channels} channels"),
+            );
         }
         pending.slopes = Some(slopes);
         Ok(Value::Pending(pending))
@@ -513,8 +587,8 @@ impl Reader<'_> {
         if !linear || pending.groups != 1 || pending.window != Window::PIXEL {
             return fault(&node.name, "Add must follow a Conv of 1x1 without PRelu");
         }
-        let own = self.tensors[pending.input].sides;
-        let other = &self.tensors[tensor];
+        let own = self.model.tensors[pending.input].sides;
+        let other = &self.model.tensors[tensor];
         if pending.channels() != other.channels || tensor == PICTURE || own != other.sides {
             return fault(&node.name, "Add must join layers of the same shape");
         }
@@ -547,7 +621,7 @@ impl Reader<'_> {
         let [outputs, inputs, height, width] = weights.shape[..] else {
             return fault(node, "weights must have four axes");
         };
-        let from = self.tensors[*input];
+        let from = self.model.tensors[*input];
         let scale = |channel: usize| {
             let scales = &weights.scales;
             let own = scales[if scales.len() == 1 { 0 } else { channel }];
@@ -566,7 +640,7 @@ impl Reader<'_> {
             let (channel, rest) = (at / (inputs * height * width), at % (inputs * height * width));
             let (input, tap) = (rest / (height * width), rest % (height * width));
             let Ok(value) = i8::try_from(*value) else {
-                return fault(node, "a weight does not fit a byte");
+                return damaged(node, "a weight does not fit a byte");
             };
             let at = (channel * height + tap / width) * row + tap % width * stored + input;
             values[at] = value;
@@ -574,7 +648,7 @@ impl Reader<'_> {
         }
         let narrow: Option<Vec<i32>> = bias.iter().map(|bias| i32::try_from(*bias).ok()).collect();
         let Some(bias) = narrow else {
-            return fault(node, "its bias does not fit 32 bits");
+            return damaged(node, "its bias does not fit 32 bits");
         };
         let step = |channel: usize| scale(channel) / f64::from(output.scale);
         let slope = |channel: usize| {
@@ -587,12 +661,12 @@ impl Reader<'_> {
             negative: (0..outputs).map(|channel| (step(channel) * slope(channel)) as f32).collect(),
             zero_point: output.zero_point,
             residual: pending.residual.map(|other| {
-                let other = self.tensors[other].quantization;
+                let other = self.model.tensors[other].quantization;
                 let scale = f64::from(other.scale) / f64::from(output.scale);
                 Residual { scale: scale as f32, zero_point: other.zero_point }
             }),
         };
-        let border = &mut self.tensors[*input].border;
+        let border = &mut self.model.tensors[*input].border;
         *border = (*border).max(window.padding);
         let op = if filter {
             // Channels in whole groups; those added stay at zero.
@@ -606,7 +680,7 @@ impl Reader<'_> {
             Op::Matrix { layer, residual: pending.residual }
         };
         let (name, window, input) = (node.clone(), *window, *input);
-        self.steps.push(Step { name, op, window, input, output: target });
+        self.model.steps.push(Step { name, op, window, input, output: target });
         Ok(())
     }
 }
@@ -616,7 +690,7 @@ impl Pending {
     fn biases(&self, outputs: usize, scale: impl Fn(usize) -> f64) -> Result<Vec<i64>> {
         let Some(bias) = &self.bias else { return Ok(vec![0; outputs]) };
         if bias.values.len() != outputs {
-            return fault(
+            return damaged(
                 &self.node,
                 format!("{} biases for {outputs} channels", bias.values.len()),
             );
@@ -624,7 +698,7 @@ impl Pending {
         for channel in 0..outputs {
             let own = f64::from(bias.scales[if bias.scales.len() == 1 { 0 } else { channel }]);
             if (own / scale(channel) - 1.0).abs() > 1e-4 {
-                return fault(
+                return damaged(
                     &self.node,
                     "the scale of its bias is not that of its input times that of its weights",
                 );
@@ -648,7 +722,7 @@ pub(super) fn pooled(window: &Window, (height, width): (usize, usize)) -> (usize
 
 impl From<(&str, LayerError)> for Fault {
     fn from((node, error): (&str, LayerError)) -> Self {
-        Self { node: node.to_owned(), reason: error.to_string() }
+        Self { node: node.to_owned(), reason: error.to_string(), damaged: true }
     }
 }
 

@@ -1,8 +1,6 @@
 //! Whole networks in whole numbers: against tract's own reading of the same file,
 //! and kernel against kernel.
 
-use super::float::FloatNetwork;
-use super::int8::Int8Network;
 use super::kernels::Kernel;
 use super::*;
 use tract_onnx::pb::attribute_proto::AttributeType;
@@ -181,47 +179,70 @@ fn kernels() -> impl Iterator<Item = Kernel> {
     Kernel::ALL.into_iter().filter(|kernel| kernel.is_available())
 }
 
-fn pictures(sides: &[(usize, usize)]) -> Pictures {
-    let mut all = Pictures::default();
+fn pictures(sides: &[(usize, usize)]) -> Batch {
+    let mut all = Batch::default();
     for (number, &(height, width)) in sides.iter().enumerate() {
         for (at, value) in all.add(height, width).iter_mut().enumerate() {
             let (x, y) = (at / 4 % width, at / 4 / width);
             let byte = (x * (3 + number) + y * 5 + at % 4 * 40 + at * 7919 % 61) % 256;
-            *value = byte as i16 * Pictures::STEPS;
+            *value = byte as i16 * Batch::STEPS;
         }
     }
     all
 }
 
-fn int8_network(kernel: Kernel) -> Int8Network {
-    let model = qdq::read(&network(), None).expect("a quantized network");
-    Int8Network::new(model, kernel).expect("layers")
+const INPUT: [Dim; 4] = [Dim::Free('N'), Dim::Fixed(3), Dim::Free('H'), Dim::Free('W')];
+
+fn proto(graph: pb::GraphProto) -> pb::ModelProto {
+    pb::ModelProto {
+        ir_version: 8,
+        opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: 13 }],
+        graph: Some(graph),
+        ..Default::default()
+    }
 }
 
-fn run(network: &mut Int8Network, pictures: &Pictures) -> Vec<Vec<f32>> {
+fn load(graph: pb::GraphProto, kernel: Kernel) -> Result<Network, NetworkError> {
+    let (proto, signature) =
+        (proto(graph.clone()), Signature { input: INPUT, outputs: vec![2, 4] });
+    Network::of("made up", &proto, &graph, &signature, &Normalization::BYTES, Some(kernel))
+}
+
+fn int8_network(kernel: Kernel) -> Network {
+    load(network(), kernel).expect("a quantized network")
+}
+
+/// The same network with every node in floating point, rounding included.
+fn float_network() -> Network {
+    let mut graph = network();
+    // The picture itself is read by a node that no quantized network has.
+    for node in graph.node.iter_mut().filter(|node| node.name == "picture.q") {
+        node.input[0] = "picture.same".to_owned();
+    }
+    let same = pb::NodeProto {
+        name: "picture.same".to_owned(),
+        op_type: "Identity".to_owned(),
+        input: vec!["picture".to_owned()],
+        output: vec!["picture.same".to_owned()],
+        ..Default::default()
+    };
+    graph.node.insert(0, same);
+    load(graph, Kernel::best()).expect("a network that tract reads")
+}
+
+fn run(network: &mut Network, pictures: &Batch) -> Vec<Vec<f32>> {
     let outputs = network.run(pictures).expect("outputs");
     outputs.iter().map(|output| output.places().flatten().copied().collect()).collect()
 }
 
 #[test]
 fn tract_reads_the_same_network_in_the_file() {
-    let proto = pb::ModelProto {
-        ir_version: 8,
-        opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: 13 }],
-        graph: Some(network()),
-        ..Default::default()
-    };
-    let signature = Signature {
-        input: [Side::Fixed(1), Side::Fixed(3), Side::Free('H'), Side::Free('W')],
-        outputs: vec![2, 4],
-    };
-    let mut float = FloatNetwork::load("made up", &proto, &signature, &Normalization::BYTES)
-        .expect("a network that tract reads");
     let pictures = pictures(&[(37, 52), (30, 30)]);
-    let expected = float.run("made up", &pictures).expect("outputs");
+    let mut float = float_network();
+    assert_eq!(float.precision(), Precision::Float);
+    let expected = run(&mut float, &pictures);
     let got = run(&mut int8_network(Kernel::best()), &pictures);
     for (got, expected) in got.iter().zip(expected) {
-        let expected: Vec<f32> = expected.places().flatten().copied().collect();
         assert_eq!(got.len(), expected.len());
         let spread = expected.iter().copied().fold(0.0, f32::max)
             - expected.iter().copied().fold(f32::MAX, f32::min);
@@ -263,8 +284,8 @@ fn a_batch_is_each_of_its_pictures() {
     let all = pictures(&sides);
     let mut values = all.values();
     for &(height, width) in &sides {
-        let mut one = Pictures::default();
-        let (these, rest) = values.split_at(height * width * Pictures::PIXEL);
+        let mut one = Batch::default();
+        let (these, rest) = values.split_at(height * width * Batch::PIXEL);
         one.add(height, width).copy_from_slice(these);
         values = rest;
         for (all, mut some) in apart.iter_mut().zip(run(&mut network, &one)) {
@@ -274,15 +295,17 @@ fn a_batch_is_each_of_its_pictures() {
     assert_eq!(apart, together);
 }
 
+/// Why a changed network is refused, or else the first reason for floating point.
 fn fault(change: impl Fn(&mut pb::GraphProto)) -> String {
     let mut graph = network();
     change(&mut graph);
-    match qdq::read(&graph, None) {
-        Ok(model) => match Int8Network::new(model, Kernel::best()) {
-            Ok(_) => "nothing".to_owned(),
-            Err(fault) => format!("{}: {}", fault.node, fault.reason),
+    let shown = |fault: qdq::Fault| format!("{}: {}", fault.node, fault.reason);
+    match partition::Partition::of(&graph, None) {
+        Ok(partition) => match program::Program::new(partition.model, Kernel::best()) {
+            Ok(_) => partition.reason.map_or("nothing".to_owned(), shown),
+            Err(fault) => shown(fault),
         },
-        Err(fault) => format!("{}: {}", fault.node, fault.reason),
+        Err(fault) => shown(fault),
     }
 }
 
@@ -376,10 +399,64 @@ fn damaged_graphs_are_refused_or_run() {
                 }
             }
         }
-        if let Ok(model) = qdq::read(&graph, None)
-            && let Ok(mut network) = Int8Network::new(model, Kernel::Scalar)
+        let Ok(partition) = partition::Partition::of(&graph, None) else { continue };
+        // What tract makes of the rest is tract's.
+        if partition.float.is_none()
+            && let Ok(mut network) = load(graph, Kernel::Scalar)
         {
             let _ = network.run(&pictures(&[(24, 24)]));
         }
     }
+}
+
+/// The network with a node that has no 8-bit form in the middle.
+fn with_average_pool() -> pb::GraphProto {
+    let mut graph = network();
+    for node in graph.node.iter_mut().filter(|node| node.op_type == "MaxPool") {
+        node.op_type = "AveragePool".to_owned();
+    }
+    graph
+}
+
+#[test]
+fn a_node_without_8_bit_form_runs_in_floating_point_with_all_behind_it() {
+    let mut network = load(with_average_pool(), Kernel::best()).expect("a network");
+    assert_eq!(network.precision(), Precision::Int8);
+    let named = network.float_nodes().to_vec();
+    assert_eq!(named.first().map(String::as_str), Some("pool"));
+    assert!(named.iter().any(|node| node == "face") && !named.contains(&"project".to_owned()));
+    let mut graph = with_average_pool();
+    let same = pb::NodeProto {
+        name: "picture.same".to_owned(),
+        op_type: "Identity".to_owned(),
+        input: vec!["picture".to_owned()],
+        output: vec!["picture.same".to_owned()],
+        ..Default::default()
+    };
+    graph.node[0].input[0] = "picture.same".to_owned();
+    graph.node.insert(0, same);
+    let mut float = load(graph, Kernel::best()).expect("a network");
+    assert_eq!((float.precision(), float.kernel()), (Precision::Float, "tract f32"));
+    // Pictures of one size may come together, others may not.
+    let pictures = pictures(&[(37, 52), (37, 52), (30, 30)]);
+    for (got, expected) in run(&mut network, &pictures).iter().zip(run(&mut float, &pictures)) {
+        assert_eq!(got.len(), expected.len());
+        let errors: Vec<f32> = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).collect();
+        assert!(errors.iter().sum::<f32>() / (errors.len() as f32) < 0.01, "{errors:?}");
+    }
+}
+
+#[test]
+fn a_run_after_a_failed_one_is_like_any_other() {
+    let mut network = int8_network(Kernel::best());
+    let pictures = pictures(&[(24, 24)]);
+    let before = run(&mut network, &pictures);
+    let mut large = Batch::default();
+    let _ = large.add(0, 0);
+    for sides in [(60_000, 1), (1, 60_000)] {
+        let _ = large.add(sides.0, sides.1);
+    }
+    let fault = network.run(&large).expect_err("offsets of 32 bits do not reach that far");
+    assert!(matches!(fault, NetworkError::TooLarge { pixels: 120_000, .. }), "{fault}");
+    assert_eq!(run(&mut network, &pictures), before);
 }

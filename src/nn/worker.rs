@@ -1,72 +1,78 @@
 //! Networks on a second thread, beside the one that asks.
 
-use super::{Network, NetworkError, Pictures, Values};
+use super::{Activations, Batch, Network, NetworkError};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// Networks that run on a thread of their own, one batch at a time. The batch's
-/// memory goes to and fro, so that a run like the last one allocates nothing. The
-/// thread ends when this is dropped.
-pub struct Second {
-    give: SyncSender<Batch>,
-    take: Receiver<Batch>,
-    /// Here unless it is being run.
-    batch: Option<Batch>,
+/// Networks on a thread of their own, which run one batch at a time. The memory of the
+/// batch travels to the thread and back, so that a run like the last one allocates nothing.
+/// The thread ends when this is dropped.
+pub struct Worker {
+    give: SyncSender<Job>,
+    take: Receiver<Job>,
+    /// `None` while it runs.
+    job: Option<Job>,
 }
 
-/// What goes to the thread and comes back.
+/// A run: what goes to the thread and comes back.
 #[derive(Default)]
-struct Batch {
+struct Job {
     network: usize,
-    pictures: Pictures,
-    outputs: Vec<Values>,
+    batch: Batch,
+    outputs: Vec<Activations>,
     fault: Option<NetworkError>,
 }
 
-impl Second {
+impl Worker {
     /// Moves these networks to a new thread.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
     pub fn new(mut networks: Vec<Network>) -> Result<Self, NetworkError> {
-        let (give, jobs) = sync_channel::<Batch>(1);
+        let (give, jobs) = sync_channel::<Job>(1);
         let (done, take) = sync_channel(1);
         let work = move || {
-            for mut batch in jobs {
-                let Some(network) = networks.get_mut(batch.network) else { return };
-                match network.run(&batch.pictures) {
-                    Ok(outputs) => {
-                        batch.outputs.resize_with(outputs.len(), Values::default);
-                        for (to, from) in batch.outputs.iter_mut().zip(outputs) {
-                            to.set(from);
-                        }
-                    }
-                    Err(fault) => batch.fault = Some(fault),
+            for mut job in jobs {
+                // The network uses their memory again.
+                job.outputs.clear();
+                let Some(network) = networks.get_mut(job.network) else { return };
+                match network.run(&job.batch) {
+                    Ok(outputs) => job.outputs.extend_from_slice(outputs),
+                    Err(fault) => job.fault = Some(fault),
                 }
-                if done.send(batch).is_err() {
+                if done.send(job).is_err() {
                     return;
                 }
             }
         };
         let thread = std::thread::Builder::new().name("networks".to_owned());
         thread.spawn(work).map_err(|error| NetworkError::Thread { reason: error.to_string() })?;
-        Ok(Self { give, take, batch: Some(Batch::default()) })
+        Ok(Self { give, take, job: Some(Job::default()) })
     }
 
-    /// The pictures of the next run, to be filled.
-    pub fn pictures(&mut self) -> &mut Pictures {
-        &mut self.batch.get_or_insert_default().pictures
+    /// The batch of the next run, to be filled.
+    pub fn batch(&mut self) -> &mut Batch {
+        &mut self.job.get_or_insert_default().batch
     }
 
-    /// Begins a run of one of the networks, by its place in the list.
+    /// Starts a run of one of the networks, by its place in the list.
+    ///
+    /// # Errors
+    /// If the thread has ended.
     pub fn start(&mut self, network: usize) -> Result<(), NetworkError> {
-        let mut batch = self.batch.take().unwrap_or_default();
-        batch.network = network;
-        self.give.send(batch).map_err(|_| ended())
+        let mut job = self.job.take().unwrap_or_default();
+        job.network = network;
+        self.give.send(job).map_err(|_| ended())
     }
 
-    /// Waits for the run that was begun.
-    pub fn finish(&mut self) -> Result<&[Values], NetworkError> {
-        let mut batch = self.take.recv().map_err(|_| ended())?;
-        let fault = batch.fault.take();
-        let batch = self.batch.insert(batch);
-        fault.map_or(Ok(&batch.outputs), Err)
+    /// Waits for the run that was started.
+    ///
+    /// # Errors
+    /// If the run failed, or the thread has ended.
+    pub fn finish(&mut self) -> Result<&[Activations], NetworkError> {
+        let mut job = self.take.recv().map_err(|_| ended())?;
+        let fault = job.fault.take();
+        let job = self.job.insert(job);
+        fault.map_or(Ok(&job.outputs), Err)
     }
 }
 

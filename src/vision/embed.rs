@@ -3,7 +3,7 @@
 //! trained with the ArcFace loss (Deng et al. 2019).
 
 use crate::models::{ModelId, RecognizerModel};
-use crate::nn::{Network, NetworkError, Pictures, Side, Signature};
+use crate::nn::{Batch, Dim, Network, NetworkError, Signature};
 use crate::vision::align::{CROP_SIDE, Crop};
 use thiserror::Error;
 
@@ -112,7 +112,7 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
 #[derive(Debug)]
 pub struct Embedder {
     network: Network,
-    pictures: Pictures,
+    pictures: Batch,
 }
 
 impl Embedder {
@@ -121,13 +121,12 @@ impl Embedder {
     /// # Errors
     /// If the model is invalid, or has another shape or precision than required.
     pub fn new(model: &RecognizerModel) -> Result<Self, NetworkError> {
-        let input =
-            [Side::Fixed(1), Side::Fixed(3), Side::Fixed(CROP_SIDE), Side::Fixed(CROP_SIDE)];
+        let input = [Dim::Fixed(1), Dim::Fixed(3), Dim::Fixed(CROP_SIDE), Dim::Fixed(CROP_SIDE)];
         let signature = Signature { input, outputs: vec![model.embedding_size] };
         let (file, normalization) = (&model.file, &model.normalization);
         let network =
             Network::load(&file.name, &file.bytes, &signature, normalization, model.precision)?;
-        Ok(Self { network, pictures: Pictures::default() })
+        Ok(Self { network, pictures: Batch::default() })
     }
 
     /// Name of the kernel that computes the network.
@@ -141,11 +140,10 @@ impl Embedder {
     /// If the network fails.
     pub fn embed(&mut self, crop: &Crop) -> Result<Embedding, NetworkError> {
         self.pictures.clear();
-        let pixels =
-            self.pictures.add(CROP_SIDE, CROP_SIDE).as_chunks_mut::<{ Pictures::PIXEL }>().0;
+        let pixels = self.pictures.add(CROP_SIDE, CROP_SIDE).as_chunks_mut::<{ Batch::PIXEL }>().0;
         for (to, from) in pixels.iter_mut().zip(crop.frame().pixels().as_chunks::<3>().0) {
             for (to, from) in to.iter_mut().zip(from) {
-                *to = i16::from(*from) * Pictures::STEPS;
+                *to = i16::from(*from) * Batch::STEPS;
             }
         }
         let outputs = self.network.run(&self.pictures)?;

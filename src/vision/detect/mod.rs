@@ -11,8 +11,8 @@ mod pyramid;
 mod windows;
 
 use crate::models::DetectorModels;
-use crate::nn::worker::Second;
-use crate::nn::{Network, NetworkError, Pictures, Precision, Side, Signature};
+use crate::nn::worker::Worker;
+use crate::nn::{Batch, Dim, Network, NetworkError, Precision, Signature};
 use crate::vision::frame::{Frame, Landmarks, Rect};
 use crate::vision::resample::{Resampler, Values};
 use nets::Nets;
@@ -109,7 +109,7 @@ pub enum Net {
 
 /// Callback that receives the input of a net before it runs. Quantization measures its
 /// ranges with it.
-pub type Watch<'w> = dyn FnMut(Net, &Pictures) + 'w;
+pub type Watch<'w> = dyn FnMut(Net, &Batch) + 'w;
 
 /// The three nets and their buffers. The buffers are reused: once they have grown to the
 /// size of the frames, detection allocates no memory.
@@ -141,8 +141,8 @@ impl Detector {
             let normalization = &models.normalization;
             Network::load(&file.name, &file.bytes, &signature, normalization, models.precision)
         };
-        let crops = |side| [Side::Free('N'), Side::Fixed(3), Side::Fixed(side), Side::Fixed(side)];
-        let picture = [Side::Fixed(1), Side::Fixed(3), Side::Free('H'), Side::Free('W')];
+        let crops = |side| [Dim::Free('N'), Dim::Fixed(3), Dim::Fixed(side), Dim::Fixed(side)];
+        let picture = [Dim::Fixed(1), Dim::Fixed(3), Dim::Free('H'), Dim::Free('W')];
         let nets = || -> Result<[Network; 3], NetworkError> {
             Ok([
                 load(&models.pnet, picture, &[2, 4])?,
@@ -150,7 +150,7 @@ impl Detector {
                 load(&models.onet, crops(O_NET_SIDE), &[2, 4, 10])?,
             ])
         };
-        let second = settings.two_threads.then(|| Second::new(nets()?.into())).transpose()?;
+        let second = settings.two_threads.then(|| Worker::new(nets()?.into())).transpose()?;
         let nets = Nets::new(nets()?, second);
         let resampler = match nets.first().precision() {
             Precision::Int8 => Resampler::default(),
@@ -253,7 +253,7 @@ impl Detector {
             });
             let (batch, after) = rest.split_at(fit.count().max(1));
             let resampler = &mut self.resampler;
-            let fill = |at: usize, pictures: &mut Pictures| {
+            let fill = |at: usize, pictures: &mut Batch| {
                 let strip: &Strip = &batch[at];
                 let (height, width) = strip.sides();
                 let out = pictures.add(height, width);
@@ -381,7 +381,7 @@ fn crops(
     frame: &Frame,
     boxes: &[Rect],
     side: usize,
-) -> impl FnMut(usize, &mut Pictures) {
+) -> impl FnMut(usize, &mut Batch) {
     move |at, pictures| {
         let out = pictures.add(side, side);
         resampler.cut(frame, &whole(&boxes[at]), (side, side), Values::Exact, out);

@@ -2,35 +2,35 @@
 
 use super::Net;
 use super::Watch;
-use crate::nn::worker::Second;
-use crate::nn::{Network, NetworkError, Pictures, Values};
+use crate::nn::worker::Worker;
+use crate::nn::{Activations, Batch, Network, NetworkError};
 
 /// The nets, and copies of them for a second thread if there is one.
 pub(super) struct Nets {
     own: [Network; 3],
-    second: Option<Second>,
-    pictures: Pictures,
+    second: Option<Worker>,
+    pictures: Batch,
 }
 
 /// The outputs of a net for a batch, from both threads.
 #[derive(Clone, Copy)]
 pub(super) struct Outputs<'n> {
-    here: &'n [Values],
-    there: &'n [Values],
+    here: &'n [Activations],
+    there: &'n [Activations],
 }
 
 impl<'n> Outputs<'n> {
     /// The places of output number `at`, in the order of the pictures.
     pub fn places(&self, at: usize) -> impl Iterator<Item = &'n [f32]> + use<'n> {
-        let of = |outputs: &'n [Values]| outputs.get(at).map(Values::places);
+        let of = |outputs: &'n [Activations]| outputs.get(at).map(Activations::places);
         of(self.here).into_iter().chain(of(self.there)).flatten()
     }
 }
 
 impl Nets {
     /// `own` are P-Net, R-Net and O-Net; `second` has the same nets in the same order.
-    pub fn new(own: [Network; 3], second: Option<Second>) -> Self {
-        Self { own, second, pictures: Pictures::default() }
+    pub fn new(own: [Network; 3], second: Option<Worker>) -> Self {
+        Self { own, second, pictures: Batch::default() }
     }
 
     /// Returns P-Net.
@@ -46,14 +46,14 @@ impl Nets {
         net: Net,
         count: usize,
         split: usize,
-        mut fill: impl FnMut(usize, &mut Pictures),
+        mut fill: impl FnMut(usize, &mut Batch),
         watch: &mut Watch,
     ) -> Result<Outputs<'_>, NetworkError> {
         let number = net as usize;
         let mut second = self.second.as_mut().filter(|_| split < count);
         let own = if second.is_some() { split } else { count };
         if let Some(second) = &mut second {
-            let pictures = second.pictures();
+            let pictures = second.batch();
             pictures.clear();
             (own..count).for_each(|at| fill(at, pictures));
             watch(net, pictures);
@@ -64,7 +64,7 @@ impl Nets {
         watch(net, &self.pictures);
         let here = self.own[number].run(&self.pictures);
         // Wait for both threads before an error of either is returned.
-        let there = second.map_or(Ok(&[][..]), Second::finish);
+        let there = second.map_or(Ok(&[][..]), Worker::finish);
         Ok(Outputs { here: here?, there: there? })
     }
 }

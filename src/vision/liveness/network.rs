@@ -2,7 +2,7 @@
 //! live faces from prints and screens, each on a crop of another scale around the face.
 
 use crate::models::LivenessModels;
-use crate::nn::{Network, NetworkError, Pictures, Side, Signature};
+use crate::nn::{Batch, Dim, Network, NetworkError, Signature};
 use crate::vision::frame::{Frame, Rect};
 
 /// Side of the input of the networks, pixels.
@@ -16,7 +16,7 @@ const LIVE: usize = 1;
 #[derive(Debug)]
 pub struct LivenessNets {
     networks: Vec<(f64, Network)>,
-    pictures: Pictures,
+    pictures: Batch,
 }
 
 impl LivenessNets {
@@ -25,18 +25,16 @@ impl LivenessNets {
     /// # Errors
     /// If a model is invalid or has another shape than required.
     pub fn new(models: &LivenessModels) -> Result<Self, NetworkError> {
-        let side = Side::Fixed(INPUT_SIDE);
-        let signature = Signature {
-            input: [Side::Fixed(1), Side::Fixed(3), side, side],
-            outputs: vec![CLASSES],
-        };
+        let side = Dim::Fixed(INPUT_SIDE);
+        let signature =
+            Signature { input: [Dim::Fixed(1), Dim::Fixed(3), side, side], outputs: vec![CLASSES] };
         let networks = models.networks.iter().map(|(scale, file)| {
             let normalization = &models.normalization;
             let network = Network::load(&file.name, &file.bytes, &signature, normalization, None)?;
             Ok((*scale, network))
         });
         let networks = networks.collect::<Result<_, NetworkError>>()?;
-        Ok(Self { networks, pictures: Pictures::default() })
+        Ok(Self { networks, pictures: Batch::default() })
     }
 
     /// Mean of the networks' outputs for a live face, 0 to 1. `face` is the bounding box in
@@ -111,11 +109,11 @@ fn cut(frame: &Frame, region: Region, out: &mut [i16]) {
         let place = (at as f32 + 0.5) * step - 0.5;
         from as f32 + place.clamp(0.0, (to - from) as f32)
     };
-    for (at, pixel) in out.as_chunks_mut::<{ Pictures::PIXEL }>().0.iter_mut().enumerate() {
+    for (at, pixel) in out.as_chunks_mut::<{ Batch::PIXEL }>().0.iter_mut().enumerate() {
         let (column, row) = (at % INPUT_SIDE, at / INPUT_SIDE);
         let sample = frame.sample(along(column, left, right), along(row, top, bottom));
         for (to, value) in pixel.iter_mut().zip(sample) {
-            *to = (value + 0.5) as i16 * Pictures::STEPS;
+            *to = (value + 0.5) as i16 * Batch::STEPS;
         }
     }
 }
@@ -166,10 +164,10 @@ mod tests {
         for (at, pixel) in pixels.chunks_exact_mut(3).enumerate() {
             pixel.copy_from_slice(&[(at % width) as u8, (at / width) as u8, 7]);
         }
-        let mut out = vec![0; INPUT_SIDE * INPUT_SIDE * Pictures::PIXEL];
+        let mut out = vec![0; INPUT_SIDE * INPUT_SIDE * Batch::PIXEL];
         cut(&frame, region(10, 5, 89, 84), &mut out);
-        for (at, pixel) in out.chunks_exact(Pictures::PIXEL).enumerate() {
-            let expected = [10 + at % 80, 5 + at / 80, 7].map(|v| v as i16 * Pictures::STEPS);
+        for (at, pixel) in out.chunks_exact(Batch::PIXEL).enumerate() {
+            let expected = [10 + at % 80, 5 + at / 80, 7].map(|v| v as i16 * Batch::STEPS);
             assert_eq!(pixel[..3], expected);
         }
     }

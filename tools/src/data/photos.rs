@@ -3,7 +3,7 @@
 use crate::parallel;
 use anyhow::Result;
 use facelatch::models::{Models, RecognizerModel};
-use facelatch::nn::Pictures;
+use facelatch::nn::Batch;
 use facelatch::vision::align::{Crop, align};
 use facelatch::vision::detect::{self, Detector, DetectorSettings, Face, Net, nearest_center};
 use facelatch::vision::embed::{Embedder, Embedding};
@@ -31,7 +31,7 @@ pub enum Outcome {
 
 /// Callback that receives the index of the photo, the detector net and its input. Called
 /// from several threads.
-pub type Watch<'w> = dyn Fn(usize, Net, &Pictures) + Sync + 'w;
+pub type Watch<'w> = dyn Fn(usize, Net, &Batch) + Sync + 'w;
 
 /// Detects and aligns the face nearest the centre of each photo, and embeds it if `embed`.
 /// Results are in the photos' order; `label` names the progress bar.
@@ -65,7 +65,7 @@ pub fn process_watched(
             Ok((detector, embedder))
         },
         |(detector, embedder), at| {
-            let mut watch = |net, pictures: &Pictures| watch(at, net, pictures);
+            let mut watch = |net, pictures: &Batch| watch(at, net, pictures);
             let outcome = one(detector, embedder.as_mut(), &photos[at], &mut watch)?;
             progress.inc(1);
             Ok(outcome)

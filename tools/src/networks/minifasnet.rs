@@ -10,7 +10,7 @@ use crate::networks::onnx::{Conv, GraphBuilder, Side};
 use crate::weights::{self, Tensor, Tensors, WeightsError};
 use anyhow::{Context, Result, anyhow, bail};
 use facelatch::nn::Normalization;
-use facelatch::nn::{self, Network, Pictures, Signature};
+use facelatch::nn::{self, Batch, Network, Signature};
 use facelatch::vision::liveness::network::{CLASSES, INPUT_SIDE};
 use std::path::Path;
 use tch::Kind;
@@ -332,8 +332,8 @@ impl MiniFasNet {
 /// and those of the weights in torch, over pictures of noise and of bands. A NaN counts
 /// as infinity.
 pub fn apart(network: &MiniFasNet, onnx: &[u8]) -> Result<f32> {
-    let side = nn::Side::Fixed(INPUT_SIDE);
-    let input = [nn::Side::Fixed(1), nn::Side::Fixed(3), side, side];
+    let side = nn::Dim::Fixed(INPUT_SIDE);
+    let input = [nn::Dim::Fixed(1), nn::Dim::Fixed(3), side, side];
     let signature = Signature { input, outputs: vec![CLASSES] };
     let mut through =
         Network::load("the exported network", onnx, &signature, &NORMALIZATION, None)?;
@@ -345,12 +345,12 @@ pub fn apart(network: &MiniFasNet, onnx: &[u8]) -> Result<f32> {
             let band = ((x * picture + y * (channel + 1)) / 9 % 256) as u32;
             (noise * picture as u32 + band * (8 - picture as u32)) / 8
         };
-        let mut pictures = Pictures::default();
+        let mut pictures = Batch::default();
         let pixels = pictures.add(INPUT_SIDE, INPUT_SIDE);
-        for (at, pixel) in pixels.chunks_exact_mut(Pictures::PIXEL).enumerate() {
+        for (at, pixel) in pixels.chunks_exact_mut(Batch::PIXEL).enumerate() {
             for (channel, to) in pixel.iter_mut().enumerate().take(3) {
                 let value = value(at % INPUT_SIDE, at / INPUT_SIDE, channel);
-                *to = value.min(255) as i16 * Pictures::STEPS;
+                *to = value.min(255) as i16 * Batch::STEPS;
             }
         }
         let planes: Vec<f32> = [2, 1, 0]

@@ -255,7 +255,7 @@ impl Net {
 mod tests {
     use super::*;
     use facelatch::nn::Normalization;
-    use facelatch::nn::{Network, Pictures, Side as Axis, Signature};
+    use facelatch::nn::{Batch, Dim, Network, Signature};
 
     /// A picture as the wheel's networks see it: `[x][y][channel]`.
     #[derive(Clone)]
@@ -400,20 +400,20 @@ mod tests {
         for (net, width, height) in [(&PNET, 31, 26), (&RNET, 24, 24), (&ONET, 48, 48)] {
             let list = noise(net);
             let mut picture = Transposed::new(width, height, 3);
-            let mut upright = Pictures::default();
-            for (at, pixel) in upright.add(height, width).chunks_mut(Pictures::PIXEL).enumerate() {
+            let mut upright = Batch::default();
+            for (at, pixel) in upright.add(height, width).chunks_mut(Batch::PIXEL).enumerate() {
                 for (channel, value) in pixel.iter_mut().enumerate().take(3) {
                     let byte = ((at * 3 + channel) * 37 % 251) as u8;
-                    *value = i16::from(byte) * Pictures::STEPS;
+                    *value = i16::from(byte) * Batch::STEPS;
                     *picture.at(at % width, at / width, channel) =
                         (f32::from(byte) - 127.5) / 128.0;
                 }
             }
             let free = net.input.is_none();
-            let side = |name, length| if free { Axis::Free(name) } else { Axis::Fixed(length) };
-            let batch = if free { Axis::Fixed(1) } else { Axis::Free('N') };
+            let side = |name, length| if free { Dim::Free(name) } else { Dim::Fixed(length) };
+            let batch = if free { Dim::Fixed(1) } else { Dim::Free('N') };
             let signature = Signature {
-                input: [batch, Axis::Fixed(3), side('H', height), side('W', width)],
+                input: [batch, Dim::Fixed(3), side('H', height), side('W', width)],
                 outputs: net.heads.iter().map(|(_, size)| *size).collect(),
             };
             let bytes = net.export(list.clone()).expect("an ONNX file");
@@ -423,7 +423,7 @@ mod tests {
             let outputs = network.run(&upright).expect("outputs");
             for (mut expected, output) in defined(net, &list, &picture).into_iter().zip(outputs) {
                 let width = expected.width;
-                assert_eq!(output.places().len(), width * expected.height);
+                assert_eq!(output.places().count(), width * expected.height);
                 for (at, place) in output.places().enumerate() {
                     for (channel, got) in place.iter().enumerate() {
                         let expected = *expected.at(at % width, at / width, channel);

@@ -4,7 +4,7 @@
 use crate::data::photos::{self, Outcome};
 use anyhow::Result;
 use facelatch::models::Models;
-use facelatch::nn::Pictures;
+use facelatch::nn::Batch;
 use facelatch::vision::align::Crop;
 use facelatch::vision::detect::Net;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use tch::{Kind, Tensor};
 
-/// Pictures per batch. P-Net's pictures differ in size, so each size has its own batches.
+/// Batch per batch. P-Net's pictures differ in size, so each size has its own batches.
 const BATCH: usize = 64;
 
 /// Byte pictures for each network, in batches `N x 3 x H x W`.
@@ -35,7 +35,7 @@ pub fn gather(
 ) -> Result<Inputs> {
     // Sorted by photo, because threads finish in any order.
     let seen: Mutex<BTreeMap<(Net, usize), Vec<Picture>>> = Mutex::new(BTreeMap::new());
-    let watch = |photo: usize, net: Net, pictures: &Pictures| {
+    let watch = |photo: usize, net: Net, pictures: &Batch| {
         if photo.is_multiple_of(watched(net).max(1)) {
             let pictures = in_bytes(pictures);
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,13 +83,13 @@ struct Picture {
 
 /// The inputs of a network, rounded to bytes. Crops lose the fractions that resampling
 /// leaves, as they do when the network takes bytes.
-fn in_bytes(pictures: &Pictures) -> Vec<Picture> {
+fn in_bytes(pictures: &Batch) -> Vec<Picture> {
     let mut values = pictures.values();
     let mut next = |&(height, width): &(usize, usize)| {
-        let (picture, rest) = values.split_at(height * width * Pictures::PIXEL);
+        let (picture, rest) = values.split_at(height * width * Batch::PIXEL);
         values = rest;
-        let plane = |channel: usize| picture.iter().skip(channel).step_by(Pictures::PIXEL);
-        let byte = |value: &i16| (value + Pictures::STEPS / 2).div_euclid(Pictures::STEPS);
+        let plane = |channel: usize| picture.iter().skip(channel).step_by(Batch::PIXEL);
+        let byte = |value: &i16| (value + Batch::STEPS / 2).div_euclid(Batch::STEPS);
         let bytes = (0..3).flat_map(plane).map(|value| byte(value).clamp(0, 255) as u8);
         Picture { height, width, bytes: bytes.collect() }
     };

@@ -3,7 +3,7 @@
 use crate::networks::onnx::{Conv, GraphBuilder, Side};
 use crate::weights::Tensor;
 use facelatch::nn::Normalization;
-use facelatch::nn::{self, Network, Pictures, Signature};
+use facelatch::nn::{self, Batch, Network, Signature};
 use tch::Kind;
 
 /// Side of its picture, pixels.
@@ -79,19 +79,19 @@ pub fn pictures(count: usize, seed: u32) -> tch::Tensor {
 
 /// Outputs of the device's own code for byte pictures.
 pub fn device(file: &[u8], pictures: &tch::Tensor, from: &Normalization) -> Vec<Vec<f32>> {
-    let side = nn::Side::Fixed(SIDE);
+    let side = nn::Dim::Fixed(SIDE);
     let signature = Signature {
-        input: [nn::Side::Free('N'), nn::Side::Fixed(3), side, side],
+        input: [nn::Dim::Free('N'), nn::Dim::Fixed(3), side, side],
         outputs: vec![2, 4],
     };
     let mut network = Network::load("toy.onnx", file, &signature, from, None).expect("a network");
     let values = super::affine::floats(&pictures.to_kind(Kind::Float)).expect("bytes");
-    let mut fed = Pictures::default();
+    let mut fed = Batch::default();
     for picture in values.chunks(3 * SIDE * SIDE) {
         for (at, value) in fed.add(SIDE, SIDE).iter_mut().enumerate() {
-            let (pixel, channel) = (at / Pictures::PIXEL, at % Pictures::PIXEL);
+            let (pixel, channel) = (at / Batch::PIXEL, at % Batch::PIXEL);
             let byte = picture.get(channel * SIDE * SIDE + pixel).filter(|_| channel < 3);
-            *value = byte.map_or(0, |byte| *byte as i16 * Pictures::STEPS);
+            *value = byte.map_or(0, |byte| *byte as i16 * Batch::STEPS);
         }
     }
     let outputs = network.run(&fed).expect("outputs");

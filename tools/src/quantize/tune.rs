@@ -34,7 +34,7 @@ const AVERAGE: f64 = 0.02;
 pub struct Schedule {
     /// Epochs: how often each picture is shown. 0 leaves the network as it is.
     pub epochs: usize,
-    /// Pictures per step.
+    /// Batch per step.
     pub batch: usize,
     /// Initial learning rate of Adam, in units of weights, with a cosine decay to zero.
     pub rate: f64,

@@ -18,7 +18,7 @@ use tch::{Device, Kind, Tensor};
 /// False accept rates at which [`Judge::Pairs`] averages the true accept rate. Lower
 /// rates would depend on two or three pairs.
 pub const JUDGED_AT: [f64; 3] = [1e-2, 1e-3, 1e-4];
-/// Pictures per batch when embedding without training.
+/// Batch per batch when embedding without training.
 const EMBED_BATCH: usize = 64;
 
 /// What the best epoch is chosen by.
