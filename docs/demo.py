@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Of a font, pixels. A column is as wide as the widest of the fonts below.
+# Font size, width of a column (of the widest of the fonts below) and line height, pixels.
 SIZE, COLUMN, LINE = 13, 7.85, 18
 BAR, MARGIN = 34, 16
 FONTS = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
