@@ -13,7 +13,7 @@ counts. Sides take turns, so that other load on the machine affects all of them;
 is the median of the turns, a ratio the median of the turns' ratios.
 
 --python-keeps-memory starts Python with the C library settings that facelatch-tools sets
-for itself (tools/src/memory.rs), which shows their share of the ratio.
+for itself (tools/src/train/memory.rs), which shows their share of the ratio.
 """
 
 import argparse

@@ -48,7 +48,7 @@ fi
 cat >"$made/changelog" <<CHANGES
 facelatch ($version-1) unstable; urgency=medium
 
-  * What is new is told in changelog.gz.
+  * See changelog.gz.
 
  -- Facelatch authors <authors@facelatch.example>  $(git log -1 --format=%cD 2>/dev/null || date -R)
 CHANGES
