@@ -73,7 +73,7 @@ fn check(out: &mut impl Write, file: Option<&Path>) -> Result<()> {
     let effective = Effective::read(file)?;
     let file = file.unwrap_or(Path::new("defaults")).display();
     let mut advised: Vec<String> = effective.advised().collect();
-    let synchronized = wall_clock::read(false).is_some_and(|reading| reading.synchronized);
+    let synchronized = wall_clock::read(false).synchronized;
     if let Some(remark) = effective.config.clock_advice(synchronized) {
         advised.push(format!("{file}: {remark}"));
     }

@@ -2,17 +2,33 @@
 
 use std::time::Duration;
 
-/// Delay before the second attempt: about the time a device needs to appear once plugged
-/// in.
-const FIRST: Duration = Duration::from_millis(200);
-/// Longest delay: after a device is plugged in, the door waits no longer than this.
-const LONGEST: Duration = Duration::from_secs(5);
+/// Delays between attempts that fail: the first one, then twice as long after each further
+/// failure, up to the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// Delay after the first failure.
+    pub first: Duration,
+    /// Longest delay.
+    pub limit: Duration,
+}
 
-/// Delay before the next attempt after `failed` failures in a row: 0.2 s, then twice as
-/// long each time, up to 5 s.
-pub fn backoff(failed: u32) -> Duration {
-    let doubled = failed.saturating_sub(1).min(LONGEST.as_millis().ilog2());
-    (FIRST * (1 << doubled)).min(LONGEST)
+impl Backoff {
+    /// For devices that somebody plugs in: one needs about 0.2 s to appear, and the door
+    /// waits at most 5 s longer.
+    pub const DEVICE: Self =
+        Self { first: Duration::from_millis(200), limit: Duration::from_secs(5) };
+
+    /// Delay after `failures` failures in a row; after none as after one.
+    pub fn delay(self, failures: u32) -> Duration {
+        let times = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.first.saturating_mul(times).min(self.limit)
+    }
+
+    /// When the next attempt is due after a failure at `now`, which is the last of
+    /// `failures` in a row.
+    pub fn due(self, now: Duration, failures: u32) -> Duration {
+        now.saturating_add(self.delay(failures))
+    }
 }
 
 /// Retries of a device until it works. Each fault is reported once, until another fault
@@ -33,7 +49,7 @@ impl Retry {
     /// Records a failure; returns whether its reason is new.
     pub fn failed(&mut self, now: Duration, reason: &str) -> bool {
         self.failed = self.failed.saturating_add(1);
-        self.due = now + backoff(self.failed);
+        self.due = Backoff::DEVICE.due(now, self.failed);
         let news = self.reason.as_deref() != Some(reason);
         if news {
             self.reason = Some(reason.to_owned());
@@ -54,10 +70,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_doubles_from_a_fifth_of_a_second_to_five() {
-        let waits: Vec<u128> = (0..8).map(|failed| backoff(failed).as_millis()).collect();
+    fn it_doubles_from_the_first_delay_to_the_limit() {
+        let waits: Vec<u128> =
+            (0..8).map(|failures| Backoff::DEVICE.delay(failures).as_millis()).collect();
         assert_eq!(waits, [200, 200, 400, 800, 1600, 3200, 5000, 5000]);
-        assert_eq!(backoff(u32::MAX), LONGEST);
+        let now = Duration::from_secs(9);
+        assert_eq!(Backoff::DEVICE.due(now, 3), now + Duration::from_millis(800));
+        for failures in [32, 33, u32::MAX] {
+            assert_eq!(Backoff::DEVICE.delay(failures), Backoff::DEVICE.limit);
+            let longest = Backoff { first: Duration::MAX, limit: Duration::MAX };
+            assert_eq!(longest.due(now, failures), Duration::MAX);
+        }
     }
 
     #[test]

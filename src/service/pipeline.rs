@@ -320,10 +320,8 @@ impl Pipeline {
         match self.clock {
             Some(source) if self.clock_read.is_none_or(|at| now >= at + CLOCK_EVERY) => {
                 self.clock_read = Some(now);
-                match wall_clock::read(source == ClockSource::Trusted) {
-                    Some(reading) => self.input(now, Input::Clock(reading)),
-                    None => self.input(now, Input::Tick),
-                }
+                let reading = wall_clock::read(source == ClockSource::Trusted);
+                self.input(now, Input::Clock(reading))
             }
             _ => self.input(now, Input::Tick),
         }

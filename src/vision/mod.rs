@@ -17,3 +17,4 @@ pub mod quality;
 pub mod recognizer;
 pub mod resample;
 pub mod track;
+pub(crate) mod ycbcr;

@@ -7,12 +7,13 @@ use facelatch::access::door::{self, Command, LockKind, Role};
 use facelatch::access::event::Event;
 use facelatch::access::gallery::{Gallery, PersonId, Traits};
 use facelatch::access::gesture::Side;
-use facelatch::access::schedule::{LocalTime, Reading};
+use facelatch::access::schedule::Reading;
 use facelatch::config::Config;
 use facelatch::vision::embed::Template;
 use facelatch::vision::pose::Pose;
 use facelatch::vision::quality::Aspect;
 use facelatch::vision::track::TrackId;
+use jiff::{Timestamp, tz::TimeZone};
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -248,9 +249,8 @@ impl Stage {
     fn read_clock(&mut self) -> Result<(), String> {
         let Some((unix, since, synchronized)) = self.clock else { return Ok(()) };
         let unix = unix + ((self.now - since) / 1000) as i64;
-        let date = facelatch::access::schedule::Date::from_days(unix.div_euclid(86_400) as i32);
-        let minute = (unix.rem_euclid(86_400) / 60) as u16;
-        let local = LocalTime::new(date, minute).ok_or("no time of day")?;
+        let time = Timestamp::from_second(unix).map_err(|error| error.to_string())?;
+        let local = TimeZone::UTC.to_datetime(time);
         self.input(Input::Clock(Reading { unix, local, synchronized }));
         Ok(())
     }
@@ -326,12 +326,8 @@ impl Stage {
             ["store", "silent"] => self.store = Relay::Silent,
             ["clock", "none"] => self.clock = None,
             ["clock", date, time] | ["clock", date, time, "unsynchronized"] => {
-                let local: LocalTime = format!("{date} {time}").parse()?;
-                let mut days = 0;
-                while facelatch::access::schedule::Date::from_days(days) < local.date() {
-                    days += 1;
-                }
-                let unix = i64::from(days) * 86_400 + i64::from(local.minute()) * 60;
+                let time = format!("{date}T{time}Z").parse::<Timestamp>();
+                let unix = time.map_err(|error| error.to_string())?.as_second();
                 self.clock = Some((unix, self.now, all.len() == 3));
                 self.read_clock()?;
             }

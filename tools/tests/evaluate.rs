@@ -140,9 +140,7 @@ fn models_are_judged_on_people_in_a_data_set() {
     let page = std::fs::read_to_string(folder.path().join("report/report.html")).expect("a page");
     assert!(page.contains("<img src=\"data:image/png;base64,"));
     for plot in ["roc", "det", "similarities", "identification", "likelihood"] {
-        for ending in ["svg", "png"] {
-            assert!(folder.path().join(format!("report/{plot}.{ending}")).exists(), "{plot}");
-        }
+        assert!(folder.path().join(format!("report/{plot}.svg")).exists(), "{plot}");
     }
     // The device embeds on all cores, and still gives the same figures.
     let again = evaluate(folder.path(), &["--data", "people.csv", "--out", "again", "--json"]);

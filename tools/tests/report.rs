@@ -107,7 +107,6 @@ fn a_closed_set_is_told_as_before() {
     let pictures = figures::pictures(&report);
     assert_eq!(pictures.len(), 1);
     held("confusion.svg", &pictures[0].svg_file());
-    assert!(pictures[0].png().expect("a picture").starts_with(b"\x89PNG"));
 }
 
 #[test]

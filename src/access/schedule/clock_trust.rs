@@ -1,7 +1,7 @@
 //! When to trust the wall clock: it must be synchronized, and it must not jump against
 //! the monotonic clock.
 
-use super::LocalTime;
+use jiff::civil::DateTime;
 use std::time::Duration;
 
 /// A larger movement of the wall clock against the monotonic clock is a jump: somebody set
@@ -23,7 +23,7 @@ pub struct Reading {
     /// Seconds since 1970-01-01 UTC, which daylight saving time does not affect.
     pub unix: i64,
     /// The same time as local time.
-    pub local: LocalTime,
+    pub local: DateTime,
     /// Whether the system reports that the clock is synchronized with a time server.
     pub synchronized: bool,
 }
@@ -32,7 +32,7 @@ pub struct Reading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
     /// The clock is trusted and shows this time.
-    Trusted(LocalTime),
+    Trusted(DateTime),
     /// The clock is not trusted.
     Unsure,
 }
@@ -133,13 +133,12 @@ impl WallClock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::schedule::Date;
+    use jiff::{Timestamp, tz::TimeZone};
     use proptest::prelude::*;
 
     fn reading(unix: i64, synchronized: bool) -> Reading {
-        let (days, second) = (unix.div_euclid(86_400), unix.rem_euclid(86_400));
-        let local = LocalTime::new(Date::from_days(days as i32), (second / 60) as u16);
-        Reading { unix, local: local.expect("a time"), synchronized }
+        let time = Timestamp::from_second(unix).expect("a time");
+        Reading { unix, local: TimeZone::UTC.to_datetime(time), synchronized }
     }
 
     fn s(seconds: u64) -> Duration {

@@ -6,11 +6,10 @@
 //! a span from the day before runs to its end.
 
 mod clock_trust;
-mod date;
 
 pub use clock_trust::{Clock, Reading, TrustNote, WallClock};
-pub use date::{Date, LocalTime, Weekday};
 
+use jiff::civil::{Date, DateTime, Weekday};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +21,9 @@ pub const DEFAULT_GROUP: &str = "staff";
 const MINUTES_A_DAY: u16 = 24 * 60;
 /// [`Span::days`] with all seven days.
 const EVERY_DAY: u8 = 0x7f;
+/// Names of the weekdays in configuration files, in the order of the bits of
+/// [`Span::days`].
+const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 /// Whether and why a schedule admits a person now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,7 +95,7 @@ pub struct Span {
 impl Span {
     /// Whether the span begins on this day of the week.
     fn begins_on(self, day: Weekday) -> bool {
-        self.days & (1 << day.number()) != 0
+        self.days & (1 << day.to_monday_zero_offset()) != 0
     }
 }
 
@@ -137,9 +139,9 @@ impl fmt::Display for Span {
             while let Some(from) = (next..7).find(|day| self.days & (1 << day) != 0) {
                 let run = (from..7).take_while(|day| self.days & (1 << day) != 0).count();
                 let to = from + run - 1;
-                write!(f, "{comma}{}", Weekday::NAMES[from])?;
+                write!(f, "{comma}{}", WEEKDAYS[from])?;
                 if run > 1 {
-                    write!(f, "-{}", Weekday::NAMES[to])?;
+                    write!(f, "-{}", WEEKDAYS[to])?;
                 }
                 (next, comma) = (to + 1, ",");
             }
@@ -154,10 +156,11 @@ impl fmt::Display for Span {
 /// Parses "mon", "mon-fri", "fri-mon", or several of these with commas, to
 /// [`Span::days`].
 fn parse_days(text: &str) -> Option<u8> {
+    let day = |name: &str| WEEKDAYS.iter().position(|known| *known == name);
     let mut days = 0;
     for part in text.split(',') {
         let (from, to) = part.split_once('-').unwrap_or((part, part));
-        let (from, to) = (Weekday::parse(from)?.number(), Weekday::parse(to)?.number());
+        let (from, to) = (day(from)?, day(to)?);
         let count = (to + 7 - from) % 7;
         for day in 0..=count {
             days |= 1 << ((from + day) % 7);
@@ -181,23 +184,36 @@ fn parse_minute(text: &str) -> Option<u16> {
 /// A holiday: "2026-12-24", or "12-25" for every year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holiday {
-    year: Option<i32>,
-    month: u8,
-    day: u8,
+    /// With `every_year` the day in [`LEAP_YEAR`].
+    date: Date,
+    every_year: bool,
+}
+
+/// A leap year, so that 29 February is a day of it.
+const LEAP_YEAR: i16 = 2024;
+
+impl Holiday {
+    /// Whether this day is the holiday.
+    fn is_on(self, date: Date) -> bool {
+        let day = |date: Date| (date.month(), date.day());
+        if self.every_year { day(self.date) == day(date) } else { self.date == date }
+    }
 }
 
 impl FromStr for Holiday {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let fault =
-            || format!("{text:?} is not a date; use \"2026-12-24\", or \"12-25\" for every year");
         let every_year = text.len() == "12-25".len();
-        // A leap year, so that 29 February is valid.
-        let written = if every_year { format!("2024-{text}") } else { text.to_owned() };
-        let date: Date = written.parse().map_err(|_| fault())?;
-        let year = (!every_year).then_some(date.year());
-        Ok(Self { year, month: date.month(), day: date.day() })
+        let written = if every_year { format!("{LEAP_YEAR}-{text}") } else { text.to_owned() };
+        // The parser knows more forms than this one.
+        let plain = |date: &Date| date.year() > 0 && date.to_string() == written;
+        match written.parse().ok().filter(plain) {
+            Some(date) => Ok(Self { date, every_year }),
+            None => Err(format!(
+                "{text:?} is not a date; use \"2026-12-24\", or \"12-25\" for every year"
+            )),
+        }
     }
 }
 
@@ -215,10 +231,8 @@ impl Serialize for Holiday {
 
 impl fmt::Display for Holiday {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(year) = self.year {
-            write!(f, "{year:04}-")?;
-        }
-        write!(f, "{:02}-{:02}", self.month, self.day)
+        let form = if self.every_year { "%m-%d" } else { "%Y-%m-%d" };
+        write!(f, "{}", self.date.strftime(form))
     }
 }
 
@@ -285,38 +299,32 @@ impl Schedule {
         }
     }
 
-    fn within(&self, hours: &Hours, now: LocalTime) -> bool {
-        let (today, yesterday) = (now.date(), now.date().yesterday());
-        let minute = now.minute();
+    fn within(&self, hours: &Hours, now: DateTime) -> bool {
+        let minute = 60 * now.hour() as u16 + now.minute() as u16;
         let begun = self
-            .beginning_on(hours, today)
+            .beginning_on(hours, now.date())
             .any(|span| minute >= span.from && (span.to <= span.from || minute < span.to));
-        let going_on = || {
+        let going_on = |yesterday: Date| {
             self.beginning_on(hours, yesterday).any(|span| span.to <= span.from && minute < span.to)
         };
-        begun || going_on()
+        begun || now.date().yesterday().is_ok_and(going_on)
     }
 
     fn beginning_on<'s>(&self, hours: &'s Hours, date: Date) -> impl Iterator<Item = &'s Span> {
-        let holiday = self.is_holiday(date);
+        let holiday = self.holidays.iter().any(|holiday| holiday.is_on(date));
         let spans = if holiday { &hours.on_holidays } else { &hours.weekly };
         spans.iter().filter(move |span| holiday || span.begins_on(date.weekday()))
-    }
-
-    fn is_holiday(&self, date: Date) -> bool {
-        self.holidays.iter().any(|holiday| {
-            holiday.year.is_none_or(|year| year == date.year())
-                && (holiday.month, holiday.day) == (date.month(), date.day())
-        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::ToSpan;
+    use jiff::civil::date;
     use proptest::prelude::*;
 
-    fn at(text: &str) -> LocalTime {
+    fn at(text: &str) -> DateTime {
         text.parse().expect("a local time")
     }
 
@@ -429,11 +437,29 @@ mod tests {
             let message = text.parse::<Span>().expect_err(text);
             assert!(message.contains("mon-fri 07:00-19:00"), "{message}");
         }
-        for text in ["", "13-01", "02-30", "2026-02-29", "12/25", "2026-12", "1-1", "+1-01"] {
+        for text in [
+            "",
+            "13-01",
+            "02-30",
+            "2026-02-29",
+            "12/25",
+            "2026-12",
+            "1-1",
+            "+1-01",
+            "20261224",
+            "2026-12-24T10",
+            "0000-12-24",
+            "2026-W52-4",
+            "2026-12-24 ",
+            "26-12-24",
+        ] {
             let message = text.parse::<Holiday>().expect_err(text);
             assert!(message.contains("12-25"), "{message}");
         }
-        "02-29".parse::<Holiday>().expect("a day of leap years");
+        let leap: Holiday = "02-29".parse().expect("a day of leap years");
+        assert!(leap.is_on(date(2028, 2, 29)) && !leap.is_on(date(2027, 3, 1)));
+        let once: Holiday = "2026-12-24".parse().expect("a day");
+        assert!(once.is_on(date(2026, 12, 24)) && !once.is_on(date(2027, 12, 24)));
     }
 
     #[test]
@@ -452,14 +478,14 @@ mod tests {
         #[test]
         fn spans_and_holidays_read_back_as_themselves(
             days in 1u8..128, from in 0u16..1440, to in 0u16..=1440,
-            date in 0i32..40_000, every_year: bool,
+            day in 0i32..40_000, every_year: bool,
         ) {
             let span = Span { days, from, to };
             prop_assert_eq!(span.to_string().parse::<Span>(), Ok(span));
-            let date = Date::from_days(date);
-            let year = (!every_year).then_some(date.year());
-            let holiday = Holiday { year, month: date.month(), day: date.day() };
-            prop_assert_eq!(holiday.to_string().parse::<Holiday>(), Ok(holiday));
+            let written = (date(1970, 1, 1) + day.days()).to_string();
+            let written = if every_year { &written[5..] } else { &written };
+            let holiday: Holiday = written.parse().expect("a day");
+            prop_assert_eq!(holiday.to_string(), written);
         }
 
         /// Compares with the definition: a span that began today or yesterday and lasts its
@@ -470,20 +496,20 @@ mod tests {
             from in 0u16..1440, to in 0u16..=1440,
         ) {
             let span = Span { days, from, to };
-            let date = Date::from_days(20_000 + day);
+            let today = date(2024, 10, 4) + day.days();
             let length = if to > from { to - from } else { to + 1440 - from };
             let mut expected = false;
-            for back in 0..2u16 {
-                let begun = Date::from_days(20_000 + day - i32::from(back)).weekday();
-                let since = i32::from(minute) + 1440 * i32::from(back) - i32::from(from);
-                expected |= days & (1 << begun.number()) != 0
+            for back in 0..2 {
+                let begun = (today - back.days()).weekday().to_monday_zero_offset();
+                let since = i32::from(minute) + 1440 * back - i32::from(from);
+                expected |= days & (1 << begun) != 0
                     && (0..i32::from(length)).contains(&since);
             }
             let schedule = Schedule {
                 open: Hours { weekly: vec![span], on_holidays: vec![] },
                 ..Schedule::default()
             };
-            let now = LocalTime::new(date, minute).expect("a time");
+            let now = today.at((minute / 60) as i8, (minute % 60) as i8, 0, 0);
             prop_assert_eq!(schedule.open_now(Clock::Trusted(now)), expected);
         }
     }

@@ -14,22 +14,21 @@ const HOT: f64 = 80.0;
 pub(super) fn wall_clock(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
     let needed = config.schedule().needs_clock();
     let vouched = config.schedule.clock == ClockSource::Trusted;
-    match wall_clock::read(vouched) {
-        Some(reading) if reading.synchronized => {
-            findings.good("clock", &format!("{}, synchronized", reading.local))
-        }
-        Some(reading) if needed => findings.wrong(
+    let reading = wall_clock::read(vouched);
+    let local = reading.local.strftime("%Y-%m-%d %H:%M");
+    if reading.synchronized {
+        findings.good("clock", &format!("{local}, synchronized"))
+    } else if needed {
+        findings.wrong(
             "clock",
             format!(
-                "{}, not synchronized, but schedules need it: groups follow clock_unsure, and \
+                "{local}, not synchronized, but schedules need it: groups follow clock_unsure, and \
                  open_hours do not open; see timedatectl, or set clock = \"trusted\" under \
-                 [schedule] if the board has a clock with a battery",
-                reading.local
+                 [schedule] if the board has a clock with a battery"
             ),
-        ),
-        Some(reading) => findings
-            .good("clock", &format!("{}, not synchronized; no schedule needs it", reading.local)),
-        None => findings.wrong("clock", "shows an impossible time; see timedatectl"),
+        )
+    } else {
+        findings.good("clock", &format!("{local}, not synchronized; no schedule needs it"))
     }
 }
 

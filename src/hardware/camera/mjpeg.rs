@@ -2,6 +2,9 @@
 //! standard ones of ITU-T T.81, annex K.3, are inserted then.
 
 use crate::vision::frame::Frame;
+use crate::vision::picture::jpeg::markers::{
+    HUFFMAN_TABLES, SCAN, after_start, marker, segment, word,
+};
 use crate::vision::picture::{self, PictureError};
 use std::borrow::Cow;
 use std::path::Path;
@@ -97,7 +100,7 @@ fn with_tables(bytes: &[u8]) -> Cow<'_, [u8]> {
         segment.extend(symbols);
     }
     let length = (segment.len() as u16 + 2).to_be_bytes();
-    Cow::Owned([start, &[0xff, 0xc4], &length[..], &segment, rest].concat())
+    Cow::Owned([start, &[0xff, HUFFMAN_TABLES], &length[..], &segment, rest].concat())
 }
 
 /// The part of a JPEG before its first scan.
@@ -113,17 +116,18 @@ impl Heading {
     /// Reads markers up to the first scan or the end of the data; `None` if it is not a
     /// JPEG.
     fn read(bytes: &[u8]) -> Option<Self> {
-        let mut rest = bytes.strip_prefix(&[0xff, 0xd8])?;
+        let mut rest = after_start(bytes)?;
         let mut heading = Self { tables: false, size: None };
-        while let Some((marker, segment, after)) = segment(rest) {
+        while let Some((marker, after)) = marker(rest)
+            && let Some((segment, after)) = segment(after)
+        {
             match marker {
-                0xda => break,
-                0xc4 => heading.tables = true,
+                SCAN => break,
+                HUFFMAN_TABLES => heading.tables = true,
                 // Frame headers (SOF) of every coding process.
                 0xc0..=0xcf if !matches!(marker, 0xc8 | 0xcc) => {
-                    if let &[_, high, low, wide, narrow, ..] = segment {
-                        let number = |high, low| usize::from(u16::from_be_bytes([high, low]));
-                        heading.size = Some((number(wide, narrow), number(high, low)));
+                    if let (Some(height), Some(width)) = (word(segment, 1), word(segment, 3)) {
+                        heading.size = Some((usize::from(width), usize::from(height)));
                     }
                 }
                 _ => {}
@@ -132,14 +136,6 @@ impl Heading {
         }
         Some(heading)
     }
-}
-
-/// The next marker, its segment without the length, and the bytes after it.
-fn segment(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let at = bytes.iter().position(|byte| *byte != 0xff).filter(|at| *at > 0)?;
-    let (marker, rest) = (bytes[at], &bytes[at + 1..]);
-    let length = usize::from(u16::from_be_bytes(*rest.first_chunk()?));
-    Some((marker, rest.get(2..length)?, rest.get(length..)?))
 }
 
 #[cfg(test)]
@@ -167,11 +163,13 @@ mod tests {
     /// The picture without its Huffman tables, as webcams send it.
     fn without_tables(bytes: &[u8]) -> Vec<u8> {
         let (mut left, mut rest) = (vec![0xff, 0xd8], &bytes[2..]);
-        while let Some((marker, _, after)) = segment(rest) {
-            if marker == 0xda {
+        while let Some((marker, after)) = marker(rest)
+            && let Some((_, after)) = segment(after)
+        {
+            if marker == SCAN {
                 break;
             }
-            if marker != 0xc4 {
+            if marker != HUFFMAN_TABLES {
                 left.extend(&rest[..rest.len() - after.len()]);
             }
             rest = after;

@@ -1,4 +1,7 @@
-//! Turns a bouncing contact into a steady level, for chips whose driver cannot debounce.
+//! Turns a bouncing contact into a steady level, for lines that the kernel refuses to
+//! debounce. The kernel does it in software only if the driver lacks the setting
+//! (`ENOTSUPP`). If the driver has it but cannot do the period, the request fails, as
+//! with gpio-omap of Linux 5.10 above 7.9 ms.
 //!
 //! ```text
 //!              an edge to another level

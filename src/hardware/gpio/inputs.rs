@@ -159,7 +159,7 @@ impl<E: From<LineEvent>> Watcher<E> {
             })
         };
         let (request, left) = match ask(period) {
-            // Not every driver can debounce.
+            // The driver cannot do this period.
             Err(GpioError::Failed { .. }) if !period.is_zero() => (ask(Duration::ZERO)?, period),
             asked => (asked?, Duration::ZERO),
         };

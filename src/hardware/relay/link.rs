@@ -1,7 +1,7 @@
 //! Connection to the relay: whether it is reachable, when to retry, and its state on its
 //! return. A state machine without devices.
 
-use crate::hardware::backoff::backoff;
+use crate::hardware::backoff::Backoff;
 use std::time::Duration;
 
 /// Most reports of one step: the answers to the order under way and to the waiting one,
@@ -379,7 +379,7 @@ impl Link {
         for order in order.into_iter().chain(waiting) {
             not_taken(actions, order, error.clone());
         }
-        self.state = State::Away { absence, due: now + backoff(absence.tries) };
+        self.state = State::Away { absence, due: Backoff::DEVICE.due(now, absence.tries) };
         actions.device = Some(Do::Close);
         if self.reason.as_ref() != Some(&error) {
             tell(actions, Told::Away { error: error.clone() });

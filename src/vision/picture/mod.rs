@@ -1,6 +1,6 @@
 //! EDGE: reads image files as frames.
 
-mod jpeg;
+pub(crate) mod jpeg;
 
 use crate::vision::frame::Frame;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
@@ -101,7 +101,7 @@ pub fn decode(path: &Path, bytes: &[u8]) -> Result<Frame, PictureError> {
     // The decoder fills in missing data, and a face filled in could match anybody. So
     // truncated files are refused.
     let is_jpeg = reader.format() == Some(ImageFormat::Jpeg);
-    if is_jpeg && !jpeg_has_its_end(bytes) {
+    if is_jpeg && !jpeg::markers::has_end(bytes) {
         return Err(PictureError::Cut { path: path.to_owned() });
     }
     let mut limits = Limits::default();
@@ -129,28 +129,6 @@ pub fn decode(path: &Path, bytes: &[u8]) -> Result<Frame, PictureError> {
     let rgb = over_black(picture);
     let (width, height) = rgb.dimensions();
     Frame::new(width as usize, height as usize, rgb.into_raw()).map_err(|_| format())
-}
-
-/// Whether the JPEG has its end marker (ITU-T T.81, annex B). Segments are skipped, since
-/// a thumbnail inside one has an end marker of its own.
-fn jpeg_has_its_end(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    loop {
-        // Find the next marker: 0xff followed by neither a stuffed zero nor a restart.
-        let Some(found) = bytes.get(at..).and_then(|rest| {
-            rest.windows(2).position(|pair| {
-                pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff | 0x01 | 0xd0..=0xd7)
-            })
-        }) else {
-            return false;
-        };
-        at += found;
-        if bytes[at + 1] == 0xd9 {
-            return true;
-        }
-        let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { return false };
-        at += 2 + usize::from(u16::from_be_bytes([high, low]));
-    }
 }
 
 /// Converts to RGB8 and blends alpha over black, because transparent pixels may hold any

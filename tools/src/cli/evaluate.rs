@@ -52,7 +52,7 @@ pub struct Evaluate {
     /// Pairs file in LFW's format; all photo pairs of the photos it names are compared
     #[arg(long, requires = "images")]
     pairs: Option<PathBuf>,
-    /// Output folder: report.html, report.json and the plots as SVG and PNG
+    /// Output folder: report.html, report.json and the plots as SVG
     #[arg(long, default_value = "report")]
     out: PathBuf,
     /// Device for --run: cpu, cuda or cuda:1
@@ -335,9 +335,8 @@ fn png(crop: &Crop) -> Option<Vec<u8>> {
 /// `faces` the page has no face pictures.
 pub fn write_report(out: &Path, report: &Report, faces: Option<&html::Faces>) -> Result<()> {
     let plot = |picture: &Picture| -> Result<()> {
-        let file = |ending: &str| out.join(format!("{}.{ending}", picture.name));
-        files::replace(&file("svg"), picture.svg_file().as_bytes())?;
-        files::replace(&file("png"), &picture.png()?)
+        let file = out.join(format!("{}.svg", picture.name));
+        files::replace(&file, picture.svg_file().as_bytes())
     };
     figures::pictures(report).iter().try_for_each(plot)?;
     let mut json = serde_json::to_vec(report)?;

@@ -1,5 +1,6 @@
 //! When to reopen a failed live camera and what to log about it: a state machine.
 
+use crate::hardware::backoff::Backoff;
 use crate::hardware::camera::STALLED_AFTER;
 use std::fmt;
 use std::time::Duration;
@@ -336,7 +337,11 @@ impl Reopen {
     /// Longest run of identical frames after reopening.
     fn same_for(&self, dark: bool) -> Duration {
         let same = self.patience.same;
-        if dark { (same * (1 << self.failures.min(16))).min(DARK_AT_MOST) } else { same }
+        if !dark {
+            return same;
+        }
+        let backoff = Backoff { first: same, limit: DARK_AT_MOST };
+        backoff.delay(self.failures.saturating_add(1))
     }
 
     /// Fails because all frames were the same for too long.
@@ -368,12 +373,11 @@ impl Reopen {
         }
         let is_new = away.told.is_none() || away.reason != reason;
         away.reason = reason;
-        let doublings = self.failures.min(16);
         self.failures = self.failures.saturating_add(1);
         // In the dark the camera must be open to notice light, so the delay stays short.
-        let doublings = if dark { 0 } else { doublings };
-        let wait = (self.patience.least * (1 << doublings)).min(self.patience.most);
-        self.state = State::Waiting { until: now + wait };
+        let failures = if dark { 1 } else { self.failures };
+        let backoff = Backoff { first: self.patience.least, limit: self.patience.most };
+        self.state = State::Waiting { until: backoff.due(now, failures) };
         self.bad = Bad::default();
         let mut actions = vec![Action::Close];
         if is_new {

@@ -1,6 +1,8 @@
 //! Huffman-coded coefficients (ITU-T T.81, annexes F and G).
 
+use super::markers::marker;
 use super::{Block, Spectrum, ZIGZAG};
+use std::ops::RangeInclusive;
 
 /// Longest code, bits, that is decoded by a single table look-up.
 const FAST: u32 = 9;
@@ -127,7 +129,7 @@ impl<'a> BitReader<'a> {
 
     /// Continues after the restart marker with this number. `None` if another follows.
     pub(super) fn restart(&mut self, number: usize) -> Option<()> {
-        let (marker, after) = super::marker(self.rest()?)?;
+        let (marker, after) = marker(self.rest()?)?;
         if usize::from(marker) != 0xd0 + number {
             return None;
         }
@@ -149,25 +151,8 @@ pub(super) fn sequential(
     block: &mut Block,
     prediction: &mut i32,
 ) -> Option<()> {
-    let size = u32::from(bits.symbol((*dc)?)?);
-    *prediction += bits.signed(size.min(16))?;
-    block[0] = i16::try_from(*prediction).ok()?;
-    let ac = (*ac)?;
-    let mut at = 1;
-    while at < 64 {
-        let symbol = bits.symbol(ac)?;
-        let (run, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
-        match (run, size) {
-            (15, 0) => at += 16,
-            (_, 0) => break,
-            _ => {
-                at += run;
-                let place = *ZIGZAG.get(at)?;
-                block[place] = i16::try_from(bits.signed(size)?).ok()?;
-                at += 1;
-            }
-        }
-    }
+    first_of_dc(bits, (*dc)?, 0, block, prediction)?;
+    coefficients(bits, (*ac)?, 1..=63, 0, block)?;
     Some(())
 }
 
@@ -182,16 +167,54 @@ pub(super) fn progressive(
     end_of_band: &mut u32,
 ) -> Option<()> {
     match (spectrum.first, spectrum.refines) {
-        (0, false) => {
-            let size = u32::from(bits.symbol((*dc)?)?);
-            *prediction += bits.signed(size.min(16))?;
-            block[0] = i16::try_from(i64::from(*prediction) << spectrum.shift).ok()?;
-        }
+        (0, false) => first_of_dc(bits, (*dc)?, spectrum.shift, block, prediction)?,
         (0, true) => block[0] |= (bits.bits(1)? as i16) << spectrum.shift,
         (_, false) => first_of_band(bits, (*ac)?, spectrum, block, end_of_band)?,
         (_, true) => more_of_band(bits, (*ac)?, spectrum, block, end_of_band)?,
     }
     Some(())
+}
+
+/// Reads the difference of a DC coefficient to the one before it.
+fn first_of_dc(
+    bits: &mut BitReader<'_>,
+    dc: &Huffman,
+    shift: u32,
+    block: &mut Block,
+    prediction: &mut i32,
+) -> Option<()> {
+    let size = u32::from(bits.symbol(dc)?);
+    *prediction += bits.signed(size.min(16))?;
+    block[0] = i16::try_from(i64::from(*prediction) << shift).ok()?;
+    Some(())
+}
+
+/// Reads the AC coefficients of a band, shifted left by `shift` bits. Returns the run of
+/// zeros in the symbol that ends the band early, if one does.
+#[inline]
+fn coefficients(
+    bits: &mut BitReader<'_>,
+    ac: &Huffman,
+    band: RangeInclusive<usize>,
+    shift: u32,
+    block: &mut Block,
+) -> Option<Option<usize>> {
+    let (mut at, last) = band.into_inner();
+    while at <= last {
+        let symbol = bits.symbol(ac)?;
+        let (run, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
+        match (run, size) {
+            (15, 0) => at += 16,
+            (_, 0) => return Some(Some(run)),
+            _ => {
+                at += run;
+                let place = *ZIGZAG.get(at)?;
+                block[place] = i16::try_from(bits.signed(size)? << shift).ok()?;
+                at += 1;
+            }
+        }
+    }
+    Some(None)
 }
 
 fn run_of_ends(bits: &mut BitReader<'_>, size: usize) -> Option<u32> {
@@ -210,23 +233,8 @@ fn first_of_band(
         *end_of_band -= 1;
         return Some(());
     }
-    let mut at = first;
-    while at <= last {
-        let symbol = bits.symbol(ac)?;
-        let (run, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
-        match (run, size) {
-            (15, 0) => at += 16,
-            (_, 0) => {
-                *end_of_band = run_of_ends(bits, run)? - 1;
-                break;
-            }
-            _ => {
-                at += run;
-                let place = *ZIGZAG.get(at)?;
-                block[place] = i16::try_from(bits.signed(size)? << shift).ok()?;
-                at += 1;
-            }
-        }
+    if let Some(run) = coefficients(bits, ac, first..=last, shift, block)? {
+        *end_of_band = run_of_ends(bits, run)? - 1;
     }
     Some(())
 }

@@ -6,9 +6,11 @@
 //! common subsampling. Other and damaged pictures are left to the general decoder.
 
 mod entropy;
+pub(crate) mod markers;
 mod samples;
 
 use entropy::{BitReader, Huffman};
+use markers::{marker, word};
 use samples::Plane;
 
 /// The 8x8 coefficients of a block, row by row.
@@ -64,20 +66,19 @@ struct Spectrum {
 /// of another kind, is damaged, or would take more than `memory` bytes.
 pub(super) fn decode(bytes: &[u8], memory: u64) -> Option<(usize, usize, Vec<u8>)> {
     let mut decoder = Decoder::default();
-    let mut rest = bytes.strip_prefix(&[0xff, 0xd8])?;
+    let mut rest = markers::after_start(bytes)?;
     let mut scans = 0;
     loop {
         let (marker, after) = marker(rest)?;
-        if marker == 0xd9 {
+        if marker == markers::END {
             break;
         }
-        let length = usize::from(word(after, 0)?);
-        let segment = after.get(2..length)?;
-        rest = after.get(length..)?;
+        let segment;
+        (segment, rest) = markers::segment(after)?;
         match marker {
             0xc0..=0xc2 => decoder.header(segment, marker == 0xc2, memory)?,
-            0xc4 => decoder.huffman_tables(segment)?,
-            0xda => {
+            markers::HUFFMAN_TABLES => decoder.huffman_tables(segment)?,
+            markers::SCAN => {
                 scans += 1;
                 if scans > MOST_SCANS {
                     return None;
@@ -95,16 +96,6 @@ pub(super) fn decode(bytes: &[u8], memory: u64) -> Option<(usize, usize, Vec<u8>
         }
     }
     decoder.finish()
-}
-
-/// The next marker and the bytes after it.
-fn marker(bytes: &[u8]) -> Option<(u8, &[u8])> {
-    let fill = bytes.iter().position(|byte| *byte != 0xff)?;
-    (fill > 0).then(|| (bytes[fill], &bytes[fill + 1..]))
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
 }
 
 #[derive(Default)]

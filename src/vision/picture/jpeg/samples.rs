@@ -1,11 +1,14 @@
 //! Converts coefficients to samples and samples to pixels, with the rounding of libjpeg.
 
 use super::Block;
+use crate::vision::ycbcr::{Colours, Matrix, Weights};
 
 /// Fractional bits of the factors of the transform.
 const FACTOR_BITS: u32 = 13;
 /// Extra bits kept between its two passes.
 const EXTRA_BITS: u32 = 2;
+/// JPEG files hold YCbCr by BT.601, full range.
+const WEIGHTS: Weights = Colours { matrix: Matrix::Bt601, full_range: true }.weights();
 
 /// The samples of one colour component.
 pub(super) struct Plane {
@@ -168,21 +171,10 @@ pub(super) fn rgb(width: usize, height: usize, planes: [&Plane; 3], shared: [usi
     for (y, out) in pixels.chunks_exact_mut(3 * width).enumerate() {
         let samples = luma.row(y).iter().zip(blue.row(y)).zip(red.row(y));
         for (pixel, ((light, blue), red)) in out.as_chunks_mut::<3>().0.iter_mut().zip(samples) {
-            *pixel = colour(*light, *blue, *red);
+            WEIGHTS.write(pixel, *light, WEIGHTS.colour(*blue, *red));
         }
     }
     pixels
-}
-
-/// YCbCr to RGB by BT.601, full range, with factors in units of 1/65536.
-fn colour(light: u8, blue: u8, red: u8) -> [u8; 3] {
-    let (light, blue, red) = (i32::from(light), i32::from(blue) - 128, i32::from(red) - 128);
-    let cut = |value: i32| (light + (value >> 16)).clamp(0, 255) as u8;
-    [
-        cut(91881 * red + 32768),
-        cut(-22554 * blue - 46802 * red + 32768),
-        cut(116_130 * blue + 32768),
-    ]
 }
 
 /// Upsamples the rows of a plane to the size of the picture: each pixel is three quarters
@@ -304,8 +296,9 @@ mod tests {
             ([150, 44, 21], [0, 255, 1]),
             ([29, 255, 107], [0, 0, 254]),
         ] {
-            let [y, cb, cr] = samples;
-            assert_eq!(colour(y, cb, cr), expected, "{samples:?}");
+            let planes = samples.map(|sample| plane(1, 1, &[sample]));
+            let pixel = rgb(1, 1, planes.each_ref(), [1, 1]);
+            assert_eq!(pixel, expected, "{samples:?}");
         }
     }
 

@@ -1,14 +1,13 @@
-//! Plots as SVG and PNG: curves and bars over linear, logarithmic and probit axes, and
-//! shaded tables.
+//! Plots as SVG: curves and bars over linear, logarithmic and probit axes, and shaded
+//! tables.
 //!
-//! Both formats are drawn from the same few shapes. SVG follows the reader's light or dark
-//! theme; PNG is light. Colour is never the only distinction: curves also differ in their
-//! dashes.
+//! They follow the reader's light or dark theme. Colour is never the only distinction:
+//! curves also differ in their dashes.
 
-mod picture;
+mod svg;
 
-use picture::{Alignment, Shape, Tone};
-pub use picture::{Picture, STYLE, escape};
+use svg::{Alignment, Shape, Tone};
+pub use svg::{Picture, STYLE, escape};
 
 /// Width of a plot, points.
 const WIDTH: f64 = 640.0;
@@ -374,36 +373,6 @@ mod tests {
         let linear = Scale::Linear { from: -0.2, to: 0.2, step: 0.2 };
         let labels: Vec<String> = linear.ticks().into_iter().map(|(_, label)| label).collect();
         assert_eq!(labels, ["-0.2", "0.0", "0.2"]);
-    }
-
-    #[test]
-    fn a_picture_is_also_drawn_in_pixels() {
-        let axis = || Axis {
-            label: "of something".to_owned(),
-            scale: Scale::Linear { from: 0.0, to: 1.0, step: 0.5 },
-        };
-        let chart = Chart {
-            name: "test",
-            title: "A line".to_owned(),
-            description: "It rises.".to_owned(),
-            x: axis(),
-            y: axis(),
-            series: vec![Series {
-                name: "line".to_owned(),
-                look: Look::Curve,
-                points: vec![[0.0, 0.0], [1.0, 1.0]],
-            }],
-            marks: vec![],
-        };
-        let png = chart.picture().png().expect("a picture");
-        let image = image::load_from_memory(&png).expect("a PNG").to_rgb8();
-        assert_eq!(image.dimensions(), (1280, 800));
-        // The middle of the line is blue.
-        let [left, top, right, bottom] = MARGINS;
-        let middle = [left + (WIDTH - left - right) / 2.0, top + (HEIGHT - top - bottom) / 2.0];
-        let [x, y] = middle.map(|value| (value * 2.0) as u32);
-        let pixel = image.get_pixel(x, y).0;
-        assert!(pixel[0] < 80 && pixel[2] > 120, "{pixel:?}");
     }
 
     proptest! {
