@@ -31,11 +31,8 @@ fn keeper_of(relay: &str, config: &Config) -> Pipeline {
     let models = Models::built_in().expect("the built-in models");
     let mut recognizer = Recognizer::new(&models, config.detector()).expect("a recognizer");
     let portrait = picture::read(Path::new(ASTRONAUT)).expect("a portrait");
-    let view = recognizer.look(&portrait, |_| true).expect("faces").pop().expect("a face");
-    let mut gallery = Gallery::new(
-        models.recognizer_id().expect("a recognizer"),
-        models.recognizer().expect("a recognizer").embedding_size,
-    );
+    let view = recognizer.faces(&portrait).expect("faces").pop().expect("a face");
+    let mut gallery = Gallery::for_models(&models).expect("a recognizer");
     gallery.add(PersonId(1), "Eileen Collins", &[view.template.expect("a good view")]);
     let relay = Relay::open(relay).expect("a relay");
     let calibration = models.calibration().expect("thresholds");

@@ -268,13 +268,9 @@ impl Pipeline {
             .zip(views)
             .zip(best)
             .zip(samples)
-            .map(|(((track, view), best), sample)| FaceSeen {
-                track: *track,
-                weakest: view.quality.weakest(),
-                weakest_to_enroll: view.quality.weakest_to_enroll(),
-                turn: view.quality.turn,
-                sample: *sample,
-                probe: view.template.as_ref().map(|template| Probe { template, best: *best }),
+            .map(|(((track, view), best), sample)| {
+                let probe = view.template.as_ref().map(|template| Probe { template, best: *best });
+                FaceSeen { sample: *sample, ..FaceSeen::new(*track, &view.quality, probe) }
             })
             .collect();
         let mut events = self.tick(now);

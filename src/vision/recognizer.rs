@@ -86,8 +86,17 @@ impl Recognizer {
         })
     }
 
-    /// Views of the faces of a single picture that `wanted` accepts, the highest score
-    /// first.
+    /// Views of all faces of a single picture, the highest score first. Empty if there is
+    /// none. [`View::template`] is `None` for faces too poor to compare.
+    ///
+    /// # Errors
+    /// If a network fails.
+    pub fn faces(&mut self, frame: &Frame) -> Result<Vec<View>, NetworkError> {
+        self.look(frame, |_| true)
+    }
+
+    /// Like [`Self::faces`], for the faces that `wanted` accepts. The others are neither
+    /// aligned nor embedded.
     ///
     /// # Errors
     /// If a network fails.

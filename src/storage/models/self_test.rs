@@ -269,7 +269,7 @@ fn find(
     name: &str,
     frame: &Frame,
 ) -> Result<(Rect, Landmarks), SelfTestError> {
-    let views = recognizer.look(frame, |_| true)?;
+    let views = recognizer.faces(frame)?;
     let faces: Vec<_> = views.iter().map(|view| view.face).collect();
     match nearest_center(&faces, frame) {
         Some(face) => Ok((face.rect, face.landmarks)),

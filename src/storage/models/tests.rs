@@ -43,7 +43,7 @@ fn gallery(folder: &Path) -> PathBuf {
     let mut recognizer =
         Recognizer::new(&models, DetectorSettings::default()).expect("a recognizer");
     let frame = picture::decode(Path::new("portrait"), PORTRAIT).expect("a portrait");
-    let view = recognizer.look(&frame, |_| true).expect("views").pop().expect("a face");
+    let view = recognizer.faces(&frame).expect("views").pop().expect("a face");
     let template = view.template.expect("a good view");
     let with = NewTemplate { template: template.clone(), crop: Some(view.crop) };
     let mut store = Store::open(&path).expect("a gallery");
