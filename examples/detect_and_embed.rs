@@ -23,7 +23,7 @@ fn main() -> Result<()> {
         let frame = picture::read(path)?;
         let views = recognizer.faces(&frame)?;
         let (width, height) = (frame.width(), frame.height());
-        writeln!(out, "{path}: {width}x{height}, {} faces", views.len())?;
+        writeln!(out, "{path}: {width}x{height}, faces: {}", views.len())?;
         for view in &views {
             let Rect { x1, y1, x2, y2 } = view.face.rect;
             let (score, (aspect, quality)) = (view.face.score, view.quality.weakest());

@@ -2,7 +2,7 @@
 //!
 //! [`Pipeline::look`] runs the stages on a frame, [`Pipeline::decide`] gives what they found
 //! to the controller, and whatever else happens at the door enters by [`Pipeline::input`].
-//! Orders leave by the actuator. [`super::run`] calls all of them.
+//! Orders leave by the actuator. [`run`](mod@super::run) calls all of them.
 
 use super::actuator::Actuator;
 use super::models::ModelSet;

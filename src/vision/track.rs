@@ -87,9 +87,9 @@ pub fn worth_embedding(
 }
 
 impl Tracker {
-    /// A tracker without tracks. `evidence_expires` is the maximum gap between two successive frames
-    /// of one track: the maximum age of evidence, because frames further evidence_expires are never
-    /// combined.
+    /// A tracker without tracks. `evidence_expires` is the maximum gap between two
+    /// successive frames of one track: the maximum age of evidence, because frames further
+    /// apart are never combined.
     pub fn new(evidence_expires: Duration) -> Self {
         Self { evidence_expires, ..Self::default() }
     }

@@ -93,8 +93,8 @@ pub enum Output {
     AskStraight,
     /// Ask to turn the head.
     AskTurn(Direction),
-    /// Ask to move the head a little. Not part of a challenge: [`super::guard`] uses it to
-    /// see the nose move.
+    /// Ask to move the head a little. Not part of a challenge:
+    /// [`LivenessGuard`](super::LivenessGuard) uses it to see the nose move.
     AskMove,
     /// The challenge is passed.
     Passed,

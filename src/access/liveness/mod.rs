@@ -31,7 +31,7 @@ pub struct GuardSettings {
     pub mode: Mode,
     /// Liveness score below which a face is refused, 0 to 1.
     pub threshold: f32,
-    /// Whether a face must have shown parallax ([`super::Cues::solid`]). Only with
+    /// Whether a face must have shown parallax ([`Cues::solid`](crate::vision::liveness::Cues::solid)). Only with
     /// [`Mode::Enforce`].
     pub motion: bool,
     /// The challenge, if there is one. Only with [`Mode::Enforce`].

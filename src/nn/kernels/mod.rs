@@ -2,7 +2,7 @@
 //! picture, and depthwise filters, both with requantization.
 //!
 //! This is the crate's only module with unsafe code. Every kernel gives the same result as
-//! [`scalar`], bit for bit; tests compare each of them with it.
+//! `scalar`, bit for bit; tests compare each of them with it.
 //!
 //! # Numbers
 //!
