@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_probably_not_meant_is_odd() {
+    fn likely_mistakes_are_odd() {
         let mut config = Config::default();
         config.door.held_open_after = config.door.open_for;
         let text = said(|findings| advice(&config, findings).expect("findings"));

@@ -221,6 +221,9 @@ impl Pipeline {
     }
 
     /// Processes a frame: [`Self::look`], then [`Self::decide`].
+    ///
+    /// # Errors
+    /// If a network fails. The frame then counts for nothing.
     pub fn frame(&mut self, now: Duration, frame: &Frame) -> Result<Vec<Event>, NetworkError> {
         let looked = self.look(now, frame)?;
         Ok(self.decide(now, &looked))
@@ -228,6 +231,9 @@ impl Pipeline {
 
     /// Runs the stages on a frame. `captured` is its time, on a clock that never runs
     /// backwards.
+    ///
+    /// # Errors
+    /// If a network fails.
     pub fn look(&mut self, captured: Duration, frame: &Frame) -> Result<Looked, NetworkError> {
         let (width, height) = (frame.width(), frame.height());
         let zone = self.zone;

@@ -121,6 +121,9 @@ impl Recognizer {
     /// Like [`Self::look`], for the next frame of a video. While faces are in view, most
     /// frames are searched only around them. One frame in three is searched completely, and
     /// also every frame in which one of these faces is not found again.
+    ///
+    /// # Errors
+    /// If a network fails.
     pub fn follow(
         &mut self,
         frame: &Frame,
@@ -132,6 +135,9 @@ impl Recognizer {
     }
 
     /// Like [`Self::follow`], without embedding the faces; see [`Self::compare`].
+    ///
+    /// # Errors
+    /// If a network fails.
     pub fn find(
         &mut self,
         frame: &Frame,

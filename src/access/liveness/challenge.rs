@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn who_turns_as_asked_passes_for_some_seconds() {
+    fn a_person_who_turns_as_asked_passes_for_some_seconds() {
         let mut challenge = begun();
         let actions = play(&mut challenge, &[0.3, 0.05, 0.2, 0.35, 0.3, 0.0, -0.1, -0.4]);
         let turn = Output::AskTurn;
