@@ -36,17 +36,22 @@ tests() {
     done
 }
 
-# builds TARGET FEATURES: builds the library's tests.
+# builds TARGET PACKAGE [OPTIONS FOR cargo test]: builds the tests of a library.
 builds() {
-    build=(--release --target "$1" --features "$2" -p facelatch --lib)
+    build=(--release --target "$1" -p "$2" "${@:3}" --lib)
     thrice rustup target add "$1"
     cargo test "${build[@]}" --no-run
 }
 
-builds aarch64-unknown-linux-musl device
+builds aarch64-unknown-linux-musl facelatch --features device
 for cpu in cortex-a72 cortex-a76; do
     tests "$cpu" nn:: detect:: resample:: align::
 done
 tests cortex-a72 camera:: gpio:: relay::
-builds armv7-unknown-linux-gnueabihf ""
-tests cortex-a7 nn::kernels resample:: align::
+builds aarch64-unknown-linux-musl facelatch-kernels
+for cpu in cortex-a72 cortex-a76; do
+    tests "$cpu" tests::
+done
+# 32-bit boards have the scalar kernels, which need no tract.
+builds armv7-unknown-linux-gnueabihf facelatch-kernels
+tests cortex-a7 tests::

@@ -5,7 +5,6 @@
 
 mod float;
 mod int8;
-pub mod kernels;
 mod normalization;
 mod prelu;
 mod qdq;
@@ -13,6 +12,7 @@ mod qdq;
 mod tests;
 pub mod worker;
 
+pub use facelatch_kernels as kernels;
 pub use normalization::Normalization;
 
 use kernels::{Kernel, KernelError};

@@ -106,7 +106,7 @@ pub(super) mod vnni {
     /// The processor has AVX-512 with VNNI. `weights` is packed for this kernel and matrix.
     /// The walk has the pixels and stays within `input`, `output` and `residual`.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    pub(in super::super) unsafe fn matrix(
+    pub(crate) unsafe fn matrix(
         matrix: &Matrix,
         weights: &[i8],
         walk: &Walk,
@@ -147,7 +147,7 @@ pub(super) mod vnni {
     ///
     /// As for `matrix`; `output` needs room only for the channels without padding.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    pub(in super::super) unsafe fn matrix_float(
+    pub(crate) unsafe fn matrix_float(
         matrix: &Matrix,
         weights: &[i8],
         walk: &Walk,
@@ -282,7 +282,7 @@ pub(super) mod vnni {
     /// The processor has AVX-512 with VNNI. `weights` is packed for this kernel and filter.
     /// The walk has the pixels and stays within `input` and `output`.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    pub(in super::super) unsafe fn filter(
+    pub(crate) unsafe fn filter(
         filter: &Filter,
         weights: &[i8],
         walk: &Walk,
@@ -507,7 +507,7 @@ pub(super) mod avx2 {
     /// the pixels and stays within `input`, `output` and `residual`.
     #[target_feature(enable = "avx2")]
     #[expect(clippy::too_many_arguments, reason = "what a layer reads and writes")]
-    pub(in super::super) unsafe fn matrix(
+    pub(crate) unsafe fn matrix(
         matrix: &Matrix,
         weights: &[i16],
         walk: &Walk,
@@ -561,7 +561,7 @@ pub(super) mod avx2 {
     ///
     /// As for `matrix`; `output` needs room only for the channels without padding.
     #[target_feature(enable = "avx2")]
-    pub(in super::super) unsafe fn matrix_float(
+    pub(crate) unsafe fn matrix_float(
         matrix: &Matrix,
         weights: &[i16],
         walk: &Walk,
@@ -698,7 +698,7 @@ pub(super) mod avx2 {
     /// The processor has AVX2. `weights` is packed for this kernel and filter. The walk has
     /// the pixels and stays within `input` and `output`.
     #[target_feature(enable = "avx2")]
-    pub(in super::super) unsafe fn filter(
+    pub(crate) unsafe fn filter(
         filter: &Filter,
         weights: &[i16],
         walk: &Walk,

@@ -1,8 +1,8 @@
 //! Kernels for quantized layers on 8-bit integers: matrix products over the pixels of a
 //! picture, and depthwise filters, both with requantization.
 //!
-//! This is the crate's only module with unsafe code. Every kernel gives the same result as
-//! `scalar`, bit for bit; tests compare each of them with it.
+//! This is the workspace's only crate with unsafe code. Every kernel gives the same result
+//! as the scalar one, bit for bit; tests compare each of them with it.
 //!
 //! # Numbers
 //!
@@ -25,9 +25,6 @@
 //! channels is rounded up to a multiple of [`CHANNELS`]; these are the stored channels.
 //! Kernels whose processor multiplies unsigned by signed bytes store `q + 128`, see
 //! [`Kernel::offset`].
-
-// Exception from the workspace's lint; each unsafe block says why it is sound.
-#![allow(unsafe_code)]
 
 #[cfg(target_arch = "aarch64")]
 mod neon;

@@ -60,12 +60,13 @@ pub fn weighted_rows(pixels: &[u8], pitch: usize, weights: &[i16], out: &mut [i1
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let whole = 0;
     let (vectors, rest) = out.split_at_mut(whole);
-    // SAFETY: on x86-64 every kernel but the scalar one has AVX2; with the scalar kernel
-    // `vectors` is empty and the loop does not run. The assertion keeps all reads in
-    // bounds.
+    // The scalar kernel runs on processors without AVX2, where even a call with nothing to
+    // do must not happen.
     #[cfg(target_arch = "x86_64")]
-    unsafe {
-        x86::rows(pixels, pitch, weights, vectors);
+    if whole > 0 {
+        // SAFETY: `whole` is 0 with the scalar kernel, and every other kernel of x86-64 has
+        // AVX2. The assertion keeps all reads in bounds.
+        unsafe { x86::rows(pixels, pitch, weights, vectors) };
     }
     // SAFETY: every aarch64 has NEON; the assertion keeps all reads in bounds.
     #[cfg(target_arch = "aarch64")]
