@@ -156,7 +156,7 @@ fn picture(bencher: Bencher<'_, '_>, which: &str) {
     let frame = if which == "640x480" { camera_frame() } else { portrait() };
     let settings = DetectorSettings { minimum_face: 80.0, ..DetectorSettings::default() };
     let mut recognizer = Recognizer::new(&models(), settings).expect("a recognizer");
-    bencher.bench_local(|| recognizer.look(&frame, |_| true).map(|views| views.len()));
+    bencher.bench_local(|| recognizer.faces(&frame).map(|views| views.len()));
 }
 
 /// Three frames of a video in which a face stays: two are searched near it and one

@@ -166,7 +166,7 @@ fn a_request_may_come_in_pieces_or_several_at_once() {
 }
 
 #[test]
-fn a_client_that_says_too_much_is_told_and_left() {
+fn a_client_that_sends_too_much_gets_an_error_and_is_dropped() {
     let service = service();
     let mut client = UnixStream::connect(&service.path).expect("a client");
     // The service may hang up before everything is sent.
@@ -178,7 +178,7 @@ fn a_client_that_says_too_much_is_told_and_left() {
 }
 
 #[test]
-fn a_client_that_says_nothing_is_left() {
+fn a_silent_client_is_dropped() {
     let service = service_that_waits(Duration::from_millis(20));
     let mut client = UnixStream::connect(&service.path).expect("a client");
     let mut rest = vec![];
@@ -188,7 +188,7 @@ fn a_client_that_says_nothing_is_left() {
 }
 
 #[test]
-fn one_client_too_many_is_told_so_and_finds_a_place_later() {
+fn one_client_too_many_gets_an_error_and_is_served_later() {
     let service = service();
     let clients: Vec<UnixStream> = (0..4)
         .map(|_| {
@@ -208,7 +208,7 @@ fn one_client_too_many_is_told_so_and_finds_a_place_later() {
 }
 
 #[test]
-fn who_goes_away_in_the_middle_of_an_order_takes_nothing_with_them() {
+fn a_client_that_disconnects_during_an_order_does_no_harm() {
     let service = service();
     let mut client = UnixStream::connect(&service.path).expect("a client");
     client.write_all(OPEN.line().as_bytes()).expect("a listener");
@@ -219,7 +219,7 @@ fn who_goes_away_in_the_middle_of_an_order_takes_nothing_with_them() {
 }
 
 #[test]
-fn an_order_that_was_not_followed_in_time_is_never_followed() {
+fn an_order_that_timed_out_is_never_carried_out() {
     // The request must arrive within the timeout, too.
     let service = service_that_waits(Duration::from_secs(2));
     let reply = ask(&service.path, &OPEN).expect("a reply");
@@ -250,7 +250,10 @@ fn the_socket_of_a_dead_service_is_replaced_and_that_of_a_live_one_is_not() {
     let again = || Control::listen(&service.path, Arc::default());
     let message = again().expect_err("it is taken").to_string();
     assert!(message.contains("control.sock") && message.contains("stop it first"), "{message}");
-    assert!(ask(&service.path, &Request::Status).expect("a reply").ok, "the first one goes on");
+    assert!(
+        ask(&service.path, &Request::Status).expect("a reply").ok,
+        "the first client is still served"
+    );
     drop(service.control);
     // A socket file without a listener, as a killed process leaves it.
     drop(UnixListener::bind(&service.path).expect("a socket"));

@@ -113,7 +113,7 @@ fn rule(table: &'static [Rule], file: &str) -> Option<&'static Rule> {
     table.iter().filter(|(room, _)| holds(room)).max_by_key(|(room, _)| room.len())
 }
 
-/// Faults of a tree of sources: a line each.
+/// Faults of a tree of sources, one per line.
 fn faults(root: &Path, table: &'static [Rule], leaves: &[&str], library: &str) -> String {
     let mut faults = String::new();
     for path in rust_files(root) {

@@ -124,7 +124,7 @@ fn tar(folder: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn sets_come_and_go_and_everybody_stays() {
+fn people_stay_when_sets_are_installed_and_rolled_back() {
     let door = Door::new();
     let listed = door.succeeds(&["models", "list"]);
     assert!(listed.starts_with("built-in") && listed.contains("current"), "{listed}");
@@ -137,7 +137,7 @@ fn sets_come_and_go_and_everybody_stays() {
     assert!(said.contains("self-test passed on 1 pictures"), "{said}");
     assert!(said.contains("1 templates re-embedded"), "{said}");
     assert!(said.contains("in use    2+") && said.contains("previous built-in"), "{said}");
-    // Who has no picture is named; who has one is known as before.
+    // The person without a picture is named; the one with a picture is still recognized.
     assert!(stderr(&installed).contains("Grace Hopper: all templates"), "{}", stderr(&installed));
     assert_eq!(door.identify(ASTRONAUT), "Eileen Collins");
     assert_eq!(door.identify(ADMIRAL), Value::Null);
@@ -167,7 +167,7 @@ fn sets_come_and_go_and_everybody_stays() {
 }
 
 #[test]
-fn what_is_damaged_is_named_and_the_set_before_it_used() {
+fn a_damaged_set_is_named_and_the_previous_one_used() {
     let door = Door::new();
     assert!(door.install("2").status.success());
     assert!(door.install("3").status.success());

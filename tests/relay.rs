@@ -253,7 +253,7 @@ fn refused(told: &Receiver<Told>, number: u32) -> String {
 }
 
 #[test]
-fn a_modbus_board_does_as_told_and_is_read_back() {
+fn a_modbus_board_follows_orders_and_is_read_back() {
     let socket = Socket::with(Kind::Modbus(Manner::Well));
     let mut relay = socket.modbus();
     for on in [true, false, true] {
@@ -301,7 +301,7 @@ fn noise_on_the_bus_costs_a_second_try_and_nothing_else() {
 }
 
 #[test]
-fn with_a_flash_the_board_falls_back_by_itself_and_is_renewed_while_it_is_looked_at() {
+fn a_flash_switches_off_unless_it_is_renewed() {
     let socket = Socket::with(Kind::Modbus(Manner::Well));
     let mut relay = socket.relay(&format!("{MODBUS}&flash=2s"));
     relay.switch(true).expect("switched");
@@ -375,7 +375,7 @@ fn a_relay_that_is_plugged_in_late_is_found() {
 }
 
 #[test]
-fn a_board_that_lies_is_away_until_it_does_not() {
+fn a_board_that_confirms_without_switching_counts_as_unreachable() {
     let socket = Socket::with(Kind::Modbus(Manner::Well));
     let (link, told) = link(socket.modbus(), false);
     assert_eq!(link.order(1, false, None), Ok(()));

@@ -269,7 +269,7 @@ fn another_door_hears_who_passes() {
     let portrait = format!("images:{portrait}?loop");
     let _passes = door.start_with(&["--camera", &portrait]);
     service.says("order passed by");
-    assert!(yard.order("normal").status.success(), "it goes on");
+    assert!(yard.order("normal").status.success(), "the service still runs");
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn lockdown_outlives_the_service_and_is_ended_by_order_alone() {
 }
 
 #[test]
-fn whoever_orders_a_relay_that_is_away_to_open_hears_that_it_did_not() {
+fn an_order_to_open_an_unreachable_relay_reports_the_failure() {
     let mut door = Door::new();
     door.port = "/dev/no-such-port".to_owned();
     door.configure("");

@@ -22,20 +22,17 @@ use std::time::{Duration, Instant};
 
 const ASTRONAUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
 
-/// A doorkeeper with the astronaut in its gallery, and this relay.
+/// A pipeline with the astronaut in its gallery, and this relay.
 fn pipeline(relay: &str) -> Pipeline {
-    keeper_of(relay, &Config::default())
+    pipeline_of(relay, &Config::default())
 }
 
-fn keeper_of(relay: &str, config: &Config) -> Pipeline {
+fn pipeline_of(relay: &str, config: &Config) -> Pipeline {
     let models = Models::built_in().expect("the built-in models");
     let mut recognizer = Recognizer::new(&models, config.detector()).expect("a recognizer");
     let portrait = picture::read(Path::new(ASTRONAUT)).expect("a portrait");
-    let view = recognizer.look(&portrait, |_| true).expect("faces").pop().expect("a face");
-    let mut gallery = Gallery::new(
-        models.recognizer_id().expect("a recognizer"),
-        models.recognizer().expect("a recognizer").embedding_size,
-    );
+    let view = recognizer.faces(&portrait).expect("faces").pop().expect("a face");
+    let mut gallery = Gallery::for_models(&models).expect("a recognizer");
     gallery.add(PersonId(1), "Eileen Collins", &[view.template.expect("a good view")]);
     let relay = Relay::open(relay).expect("a relay");
     let calibration = models.calibration().expect("thresholds");
@@ -87,7 +84,7 @@ fn a_panic_while_the_door_is_open_locks_it() {
 }
 
 #[test]
-fn a_relay_that_does_not_answer_is_told_and_asked_again() {
+fn a_relay_that_does_not_answer_is_reported_and_tried_again() {
     let mut pipeline = pipeline("serial:/dev/no-such-port");
     let mut events = vec![];
     let told = |_: Duration, event: &Event| events.push(event.clone());
@@ -126,7 +123,7 @@ fn a_gallery_that_changes_takes_its_evidence_with_it() {
 /// Runs the portrait past a door whose liveness threshold no face can reach.
 fn with_liveness(mode: Mode) -> (usize, Vec<Event>) {
     let liveness = LivenessConfig { mode, threshold: 1.1, ..LivenessConfig::default() };
-    let mut pipeline = keeper_of("log:", &Config { liveness, ..Config::default() });
+    let mut pipeline = pipeline_of("log:", &Config { liveness, ..Config::default() });
     let mut events = vec![];
     let told = |_: Duration, event: &Event| events.push(event.clone());
     let summary = pass(&mut pipeline, 20, told, |_, _| vec![]).expect("a run");

@@ -77,8 +77,8 @@ pub fn weighted_rows(pixels: &[u8], pitch: usize, weights: &[i16], out: &mut [i1
     plain_rows(pixels.get(whole..).unwrap_or_default(), pitch, weights, rest);
 }
 
-/// Weighted means of the pixels of a row. The row has [`CHANNELS`] values per pixel, and
-/// its first pixel has the number `first`; the output has [`STORED`] values per pixel.
+/// Weighted means of the pixels of a row. The row has `CHANNELS` values per pixel, and
+/// its first pixel has the number `first`; the output has `STORED` values per pixel.
 /// With `whole`, the values are rounded to whole bytes.
 ///
 /// # Panics

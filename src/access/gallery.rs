@@ -1,11 +1,12 @@
 //! The gallery: people with several templates each, and the search for the person most
 //! similar to a probe.
 //!
-//! [`Gallery`] is the gallery in memory, used for recognition; [`store`] keeps it on disk.
+//! [`Gallery`] is the gallery in memory, used for recognition. `storage::gallery` keeps it on
+//! disk.
 
 use crate::access::schedule::DEFAULT_GROUP;
-use crate::models::ModelId;
 use crate::models::threshold::Threshold;
+use crate::models::{ModelId, Models, ModelsError};
 use crate::vision::embed::{Template, dot};
 use serde::{Deserialize, Serialize};
 
@@ -97,9 +98,17 @@ impl Match<'_> {
 }
 
 impl Gallery {
-    /// An empty gallery for templates of this model and size.
+    /// An empty gallery for templates of this model with `embedding_size` components.
     pub fn new(model: ModelId, embedding_size: usize) -> Self {
         Self { model, embedding_size, people: Vec::new(), rows: Vec::new() }
+    }
+
+    /// An empty gallery for templates of the recognizer of a model set.
+    ///
+    /// # Errors
+    /// If the set has no recognizer.
+    pub fn for_models(models: &Models) -> Result<Self, ModelsError> {
+        Ok(Self::new(models.recognizer_id()?, models.recognizer()?.embedding_size))
     }
 
     /// The model of the templates.

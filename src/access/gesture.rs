@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn presses_are_counted_and_holding_is_told_while_it_lasts() {
+    fn presses_are_counted_and_a_hold_is_reported_at_once() {
         assert_eq!(gestures(&[(100, 250)]), [(850, Gesture::Presses(1))]);
         let three = [(100, 200), (400, 500), (1000, 1100)];
         assert_eq!(gestures(&three), [(1700, Gesture::Presses(3))]);

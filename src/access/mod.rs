@@ -1,5 +1,8 @@
-//! Who may come in: state machines without clock, devices or files. Each takes the time
-//! as an argument and returns what is to be done.
+//! From templates to the door: state machines without clock, devices or files. Each step
+//! takes the time and an input and returns events, signals and orders.
+//!
+//! [`controller::Controller`] combines them; most programs need only it,
+//! [`gallery::Gallery`] and [`Settings`].
 
 pub mod controller;
 pub mod decide;

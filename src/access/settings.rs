@@ -1,4 +1,5 @@
-//! Everything that the [`super::controller::Controller`] is told by the configuration.
+//! Settings of [`super::controller::Controller`], made from the configuration by
+//! [`Config::access`](crate::config::Config::access).
 
 use super::decide::DecideSettings;
 use super::door::DoorSettings;

@@ -103,7 +103,7 @@ impl Demo {
         right &= stage.visit(&mut out, &admiral, "walks up, another stranger", false)?;
 
         writeln!(out, "\n{TITLE}{name} is enrolled from a photo{TITLE:#}")?;
-        let mut views = stage.pipeline.recognizer().look(astronaut.picture(), |_| true)?;
+        let mut views = stage.pipeline.recognizer().faces(astronaut.picture())?;
         let view = views.pop().context("no face in the built-in photo")?;
         let Some(template) = view.template else { bail!("the built-in photo cannot be embedded") };
         let person = store.enroll(name, &[NewTemplate { template, crop: Some(view.crop) }])?;

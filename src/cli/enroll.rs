@@ -213,7 +213,7 @@ impl Enroll {
             Ok(frame) => frame,
             Err(error) => return Ok(Err(error.to_string())),
         };
-        let mut views = recognizer.look(&frame, |_| true)?;
+        let mut views = recognizer.faces(&frame)?;
         views.sort_by(|a, b| b.face.rect.area().total_cmp(&a.face.rect.area()));
         if let [first, second, ..] = &views[..]
             && first.face.rect.area() < CLEARLY_LARGER * second.face.rect.area()

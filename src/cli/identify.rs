@@ -31,12 +31,12 @@ impl Identify {
         let gallery = if is_begun(&file) {
             load_gallery(&mut open_store(&file)?, &models, &mut recognizer, false)?
         } else {
-            Gallery::new(models.recognizer_id()?, models.recognizer()?.embedding_size)
+            Gallery::for_models(&models)?
         };
         let rate = config.recognition.false_accept_rate;
         let threshold = models.thresholds()?.for_attempt(rate, gallery.templates());
         self.pictures.each(|frame| {
-            let views = recognizer.look(frame, |_| true)?;
+            let views = recognizer.faces(frame)?;
             let lines = views.iter().map(|view| {
                 let best = view.template.as_ref().and_then(|probe| gallery.best(probe));
                 let known = best.filter(|best| best.reaches(threshold));

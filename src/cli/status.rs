@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_told_by_their_two_largest_units() {
+    fn times_are_shown_in_their_two_largest_units() {
         let times = [(0.0, "0 s"), (59.9, "59 s"), (61.0, "1 min 1 s"), (7260.0, "2 h 1 min")];
         for (seconds, expected) in times.into_iter().chain([(180_000.0, "2 d 2 h")]) {
             assert_eq!(time(seconds), expected);

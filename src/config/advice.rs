@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_probably_not_meant_is_named_with_its_cure() {
+    fn likely_mistakes_are_named_with_their_cure() {
         for (text, expected) in [
             (
                 "[gpio]\nexit = \"gpio:0/17\"\n\
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_meant_needs_no_advice() {
+    fn a_sensible_configuration_needs_no_advice() {
         for text in [
             "[gpio]\nexit = \"gpio:0/17\"\n[lights]\nred = \"gpio:1/17\"",
             "[gpio]\nbutton_inside = \"gpio:0/17\"\n[door]\nduress = \"double\"",

@@ -115,8 +115,10 @@ impl super::Config {
         self.check_uris()
     }
 
-    /// Checks that all URIs can be parsed, without opening a device. The error names the
-    /// key.
+    /// Checks that all URIs can be parsed, without opening a device.
+    ///
+    /// # Errors
+    /// For the first URI that cannot be parsed; the fault names its key.
     pub fn check_uris(&self) -> Result<(), Fault> {
         let wrong = |key| move |fault: String| Fault::of(key, &format!("= {fault}"));
         if let Some(uri) = &self.camera.uri {

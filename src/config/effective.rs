@@ -23,6 +23,9 @@ pub struct Effective {
 
 impl Effective {
     /// Reads and checks the file; without one every setting has its default.
+    ///
+    /// # Errors
+    /// As for [`Config::read`].
     pub fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
         match path {
             Some(path) => Self::parse(path, &text_of(path)?),
@@ -36,6 +39,9 @@ impl Effective {
     }
 
     /// Reads and checks a text; `path` appears in error messages.
+    ///
+    /// # Errors
+    /// As for [`Config::parse`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let read = read(path, text)?;
         let settings = read.places.settings();
@@ -63,6 +69,9 @@ impl Effective {
 
     /// As TOML that reads back as the same configuration. Comments name the origin of each
     /// setting and list the settings that are not set.
+    ///
+    /// # Errors
+    /// If a setting cannot be written as TOML, such as a path that is not UTF-8.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         let Config {
             camera,
@@ -150,6 +159,9 @@ impl Effective {
 
     /// As JSON: `file`; `config` with all settings; `set` with line and column of the
     /// settings in the file; `instead` with the paths used for settings that are not set.
+    ///
+    /// # Errors
+    /// If a setting cannot be written as JSON, such as a path that is not UTF-8.
     pub fn to_json(&self) -> Result<Value, ConfigError> {
         let settings = serde_json::to_value(&self.config)
             .map_err(|error| ConfigError::Write { reason: error.to_string() })?;

@@ -212,17 +212,28 @@ impl Default for RecognitionConfig {
 }
 
 impl Config {
-    /// Reads and checks a file.
+    /// Reads and checks a file of at most 1 MiB.
+    ///
+    /// # Errors
+    /// If the file is missing, unreadable or too large, and as for [`Self::parse`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         Self::parse(path, &text_of(path)?)
     }
 
-    /// Reads and checks a text; `path` appears in error messages.
+    /// Reads and checks a text; `path` appears in error messages. A setting that the text
+    /// does not have gets its default.
+    ///
+    /// # Errors
+    /// If the text is not valid TOML, has an unknown key, or a value is out of range. The
+    /// error has line and column.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         read(path, text).map(|read| read.config)
     }
 
     /// As TOML that [`Self::parse`] reads back as the same configuration.
+    ///
+    /// # Errors
+    /// If a setting cannot be written as TOML, such as a path that is not UTF-8.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         toml::to_string(self).map_err(|error| ConfigError::Write { reason: error.to_string() })
     }
@@ -256,7 +267,7 @@ impl Config {
         Ok(())
     }
 
-    /// Settings for the decisions at the door.
+    /// Settings for [`crate::access::controller::Controller`].
     pub fn access(&self) -> Settings {
         Settings {
             false_accept_rate: self.recognition.false_accept_rate,

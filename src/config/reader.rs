@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_name_is_told_where_it_is_and_what_was_meant() {
+    fn a_misspelt_name_is_reported_with_place_and_suggestion() {
         for (text, expected) in [
             (
                 "[door]\nopen_fro = \"3s\"",
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_told_with_what_would_be_right() {
+    fn a_wrong_value_is_reported_with_the_expected_form() {
         for (text, expected) in [
             ("[door]\nopen_for = 3", "2:12: door.open_for = 3: expected a time with its unit"),
             (

@@ -302,7 +302,7 @@ fn every_key_is_one_that_a_running_service_takes_over_or_one_that_it_cannot() {
 }
 
 #[test]
-fn a_change_is_seen_and_told_whether_it_needs_a_start_anew() {
+fn a_changed_setting_reports_whether_it_needs_a_restart() {
     let default = Config::default();
     assert_eq!(default.changed(&default).count(), 0);
     assert_eq!(default.needs_restart(&default), None);
@@ -360,7 +360,7 @@ fn a_change_is_seen_and_told_whether_it_needs_a_start_anew() {
 }
 
 #[test]
-fn the_first_key_that_needs_a_start_anew_is_told() {
+fn the_first_key_that_needs_a_restart_is_reported() {
     let config =
         parse("[door]\nopen_for = \"5s\"\nlock = \"fail-safe\"\n[gpio]\nexit = \"gpio:0/1\"");
     let config = config.expect("a configuration");
@@ -378,7 +378,7 @@ fn the_default_is_written_and_read_back() {
 }
 
 #[test]
-fn what_is_printed_says_where_it_came_from() {
+fn printed_settings_name_their_origin() {
     let text = "[door]\nopen_for = \"4s\"\n[groups.\"night shift\"]\nhours = [\"22:00-06:00\"]\n";
     let effective = Effective::parse(Path::new("facelatch.toml"), text).expect("a configuration");
     let printed = effective.to_toml().expect("a text");
@@ -404,7 +404,7 @@ fn what_is_printed_says_where_it_came_from() {
 }
 
 #[test]
-fn a_file_that_is_none_is_told_with_the_cure() {
+fn an_unreadable_file_is_reported_with_the_cure() {
     let folder = tempfile::TempDir::new().expect("a folder");
     let message = |path: &Path| Config::read(path).expect_err("no configuration").to_string();
     let path = folder.path().join("facelatch.toml");
@@ -510,7 +510,7 @@ fn settings() -> impl Strategy<Value = Config> {
 
 proptest! {
     #[test]
-    fn what_is_written_reads_back_as_itself(config in settings()) {
+    fn a_written_configuration_reads_back_unchanged(config in settings()) {
         let text = config.to_toml().expect("a text");
         prop_assert_eq!(parse(&text), Ok(config.clone()), "{}", text);
         let effective = Effective::parse(Path::new("a\nb"), &text).expect("a configuration");

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_told_once_and_so_is_the_end() {
+    fn each_reason_and_the_recovery_are_reported_once() {
         let now = Duration::from_secs(9);
         let mut retry = Retry::default();
         assert!(retry.due() <= now && !retry.succeeded());

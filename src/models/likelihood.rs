@@ -160,7 +160,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_door_asks_for_the_odds_but_for_no_more_than_was_measured() {
+    fn the_needed_evidence_is_the_odds_within_the_measured_range() {
         let needed = |similarity, rate, templates| {
             line().weighing(threshold(similarity), rate, templates).needed()
         };
@@ -177,7 +177,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn a_frame_at_the_lines_end_brings_what_is_needed(
+        fn the_highest_ratio_always_suffices(
             rate in 1e-9f64..0.5, templates in 0usize..100_000, similarity in -1f32..1.5,
         ) {
             // Otherwise one view, however often repeated, could never open the door.

@@ -351,6 +351,9 @@ impl Models {
 
     /// Like [`Self::open`], from the content of files by name. `folder` only appears in
     /// error messages.
+    ///
+    /// # Errors
+    /// As for [`Self::open`]; a file that `files` lacks counts as missing.
     pub fn from_files(
         folder: &Path,
         files: &BTreeMap<String, Vec<u8>>,
@@ -362,6 +365,9 @@ impl Models {
     }
 
     /// The set in a folder, or the built-in set.
+    ///
+    /// # Errors
+    /// As for [`Self::open`] and [`Self::built_in`].
     pub fn open_or_built_in(folder: Option<&Path>) -> Result<Self, ModelsError> {
         folder.map_or_else(Self::built_in, Self::open)
     }

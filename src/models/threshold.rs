@@ -270,7 +270,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_rate_of_nonsense_lets_nobody_in() {
+    fn an_invalid_rate_admits_nobody() {
         for far in [f64::NAN, 0.0, -1.0] {
             assert!(table().for_pair(far).similarity > 1.0, "{far}");
         }

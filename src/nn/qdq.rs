@@ -72,7 +72,7 @@ pub(super) enum Target {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Op {
-    /// Channels mix. For each row of the window [`Step::run`] bytes of weights, in
+    /// Channels mix. For each row of the window [`Tensor::run`] bytes of weights, in
     /// the order columns, stored channels.
     Matrix { layer: Layer, residual: Option<usize> },
     /// Each channel by itself.

@@ -359,6 +359,9 @@ fn read_gallery(file: &Path, embedder: &mut ReEmbedder) -> Result<Option<Loaded>
 }
 
 /// Opens the gallery and logs a repair, if one was needed.
+///
+/// # Errors
+/// If the gallery cannot be opened or restored, or another process has it.
 pub fn open_store(file: &Path) -> Result<Store, StoreError> {
     let store = Store::open(file)?;
     if let Some(repaired) = store.repaired() {
@@ -372,6 +375,10 @@ pub fn open_store(file: &Path) -> Result<Store, StoreError> {
 /// quickly the next time. Without it they stay in memory, so that reading a gallery with
 /// other models does not change it for the service. Templates without a crop are left out
 /// with a warning.
+///
+/// # Errors
+/// If the set has no recognizer, the gallery cannot be read or, with `keep`, written, or the
+/// network fails.
 pub fn load_gallery(
     store: &mut Store,
     models: &Models,

@@ -86,6 +86,10 @@ pub enum Ended {
 ///
 /// The order of the start: lock the door, then read models and people, then open the other
 /// devices, and the camera last. At the end the door is locked before anything else.
+///
+/// # Errors
+/// If a URI is wrong, a device cannot be opened, models or gallery cannot be read, or the run
+/// fails.
 pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> Result<Ended> {
     let DoorOptions { config, read_config, read_models, store, precision, camera, .. } = options;
     let relay = Relay::open(&options.relay)?;

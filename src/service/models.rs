@@ -48,6 +48,9 @@ pub struct Networks {
 
 impl Networks {
     /// Loads the networks that the configuration wants.
+    ///
+    /// # Errors
+    /// If the set lacks a recognizer or its thresholds, or a network cannot be loaded.
     pub fn load(config: &Config, models: &Models) -> Result<Self, LoadError> {
         let recognizer = Recognizer::new(models, detector(config))?;
         let calibration = models.calibration()?;

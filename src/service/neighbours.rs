@@ -35,8 +35,10 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
-    /// Starts a thread for each of these sockets, which may come and go. An error if a
-    /// thread cannot be started.
+    /// Starts a thread for each of these sockets, which may come and go.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
     pub fn start(sockets: &[PathBuf]) -> io::Result<Self> {
         let start = |socket: &PathBuf| {
             let (sender, queue) = sync_channel(WAITING);
@@ -117,7 +119,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn a_door_that_was_away_is_told_later_and_in_turn() {
+    fn an_unreachable_door_gets_the_passages_later_in_order() {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = folder.path().join("control.sock");
         let neighbours = Neighbours::start(std::slice::from_ref(&socket)).expect("threads");
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_passes_waits_for_no_other_door() {
+    fn a_passage_waits_for_no_other_door() {
         let folder = tempfile::tempdir().expect("a folder");
         let sockets = [folder.path().join("silent.sock"), folder.path().join("none.sock")];
         // It accepts connections and never answers.

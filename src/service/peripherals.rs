@@ -93,6 +93,9 @@ impl Startup {
     /// that was killed may have left the relay open. A missing relay is waited for. For
     /// recorded frames the relay has no thread, because devices do not follow recorded
     /// time.
+    ///
+    /// # Errors
+    /// If the control socket cannot be opened, or the thread of the relay cannot be started.
     pub fn begin(config: &Config, relay: Relay, frames: Kind) -> Result<Self, StartError> {
         let status = Arc::new(Mutex::new(Status::default()));
         let control = match Control::listen(&config.status_socket(), Arc::clone(&status)) {
@@ -122,6 +125,9 @@ impl Startup {
     /// only a device that can never work is an error. `started` is time zero, `models` the
     /// version of the set for the status. `on_stuck` gets the reason if a thread is stuck:
     /// it must end the process, on a thread that waits for no other without a limit.
+    ///
+    /// # Errors
+    /// If the URI of a GPIO line is wrong, or a thread cannot be started.
     pub fn open(
         self,
         config: &Config,

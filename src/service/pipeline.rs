@@ -2,7 +2,7 @@
 //!
 //! [`Pipeline::look`] runs the stages on a frame, [`Pipeline::decide`] gives what they found
 //! to the controller, and whatever else happens at the door enters by [`Pipeline::input`].
-//! Orders leave by the actuator. [`super::run`] calls all of them.
+//! Orders leave by the actuator. [`run`](mod@super::run) calls all of them.
 
 use super::actuator::Actuator;
 use super::models::ModelSet;
@@ -221,6 +221,9 @@ impl Pipeline {
     }
 
     /// Processes a frame: [`Self::look`], then [`Self::decide`].
+    ///
+    /// # Errors
+    /// If a network fails. The frame then counts for nothing.
     pub fn frame(&mut self, now: Duration, frame: &Frame) -> Result<Vec<Event>, NetworkError> {
         let looked = self.look(now, frame)?;
         Ok(self.decide(now, &looked))
@@ -228,6 +231,9 @@ impl Pipeline {
 
     /// Runs the stages on a frame. `captured` is its time, on a clock that never runs
     /// backwards.
+    ///
+    /// # Errors
+    /// If a network fails.
     pub fn look(&mut self, captured: Duration, frame: &Frame) -> Result<Looked, NetworkError> {
         let (width, height) = (frame.width(), frame.height());
         let zone = self.zone;
@@ -268,13 +274,9 @@ impl Pipeline {
             .zip(views)
             .zip(best)
             .zip(samples)
-            .map(|(((track, view), best), sample)| FaceSeen {
-                track: *track,
-                weakest: view.quality.weakest(),
-                weakest_to_enroll: view.quality.weakest_to_enroll(),
-                turn: view.quality.turn,
-                sample: *sample,
-                probe: view.template.as_ref().map(|template| Probe { template, best: *best }),
+            .map(|(((track, view), best), sample)| {
+                let probe = view.template.as_ref().map(|template| Probe { template, best: *best });
+                FaceSeen { sample: *sample, ..FaceSeen::new(*track, &view.quality, probe) }
             })
             .collect();
         let mut events = self.tick(now);

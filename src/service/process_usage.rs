@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_told_in_bytes() {
+    fn memory_is_reported_in_bytes() {
         assert_eq!(rss("Name:\tx\nVmRSS:\t   2048 kB\nRssAnon: 1 kB\n"), Some(2 << 20));
         for text in ["", "VmRSS: x kB", "VmRSS: 5", "VmRSS: 18446744073709551615 kB"] {
             assert_eq!(rss(text), None, "{text}");

@@ -84,6 +84,9 @@ pub struct BetweenFrames<'a> {
 /// `report` gets every event with its time. `between` is called between frames, at least
 /// twenty times per second, to deliver changes and inputs; it returns the events that
 /// follow. At the end it is called until the relay has answered.
+///
+/// # Errors
+/// If the camera or a network fails, or the relay cannot be released at the end.
 pub fn run(
     pipeline: &mut Pipeline,
     camera: LiveCamera,

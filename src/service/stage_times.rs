@@ -137,12 +137,12 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn nothing_measured_is_nothing() {
+    fn no_measurements_give_the_default() {
         assert_eq!(StageTimes::default().spreads(), Spreads::default());
     }
 
     #[test]
-    fn only_the_last_ones_count() {
+    fn only_the_latest_values_count() {
         let mut timings = StageTimes::default();
         timings.add(Stage::Frame, Duration::MAX);
         for i in 1..=KEPT as u64 {

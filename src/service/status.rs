@@ -382,7 +382,7 @@ mod tests {
     use crate::service::watchdog::judge::Who;
 
     #[test]
-    fn the_door_is_told_in_words() {
+    fn the_door_is_described_in_words() {
         let now = Duration::ZERO;
         let (mut door, actions) = Door::new(now, DoorSettings::default());
         let order = actions.relay.expect("an order").number;

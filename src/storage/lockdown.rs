@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_holds_until_it_is_ended_and_where_nobody_can_tell() {
+    fn lockdown_holds_until_ended_and_if_its_file_is_unreadable() {
         let folder = tempfile::TempDir::new().expect("a folder");
         let lockdown = LockdownFile::beside(&folder.path().join("gallery.redb"));
         assert!(!lockdown.holds());
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ordered_is_written_in_turn() {
+    fn changes_are_written_in_order() {
         let folder = tempfile::TempDir::new().expect("a folder");
         let writer =
             LockdownWriter::start(LockdownFile::beside(&folder.path().join("gallery.redb")));

@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_flickers_for_ever_is_learnt() {
+    fn permanent_flicker_becomes_background() {
         let (mut gate, mut noise) = (gate(), Noise(4));
         let mut last = 0;
         for i in 0..1500u64 {
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_fills_half_of_the_picture_or_nearly_all_of_it_is_seen_at_once() {
+    fn a_person_who_fills_half_or_nearly_all_of_the_picture_is_seen() {
         for width in [40, 60, 80, 100, 120, 140, 155] {
             let (mut gate, mut noise) = (gate(), Noise(7));
             for i in 0..100 {

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn examples_are_what_they_are_called() {
+    fn examples_have_the_pose_of_their_name() {
         let front = Pose::Front.example();
         for pose in Pose::ALL {
             assert_eq!(pose.example().pose(front), Some(pose));

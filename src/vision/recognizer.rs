@@ -86,8 +86,17 @@ impl Recognizer {
         })
     }
 
-    /// Views of the faces of a single picture that `wanted` accepts, the highest score
-    /// first.
+    /// Views of all faces of a single picture, the highest score first. Empty if there is
+    /// none. [`View::template`] is `None` for faces too poor to compare.
+    ///
+    /// # Errors
+    /// If a network fails.
+    pub fn faces(&mut self, frame: &Frame) -> Result<Vec<View>, NetworkError> {
+        self.look(frame, |_| true)
+    }
+
+    /// Like [`Self::faces`], for the faces that `wanted` accepts. The others are neither
+    /// aligned nor embedded.
     ///
     /// # Errors
     /// If a network fails.
@@ -112,6 +121,9 @@ impl Recognizer {
     /// Like [`Self::look`], for the next frame of a video. While faces are in view, most
     /// frames are searched only around them. One frame in three is searched completely, and
     /// also every frame in which one of these faces is not found again.
+    ///
+    /// # Errors
+    /// If a network fails.
     pub fn follow(
         &mut self,
         frame: &Frame,
@@ -123,6 +135,9 @@ impl Recognizer {
     }
 
     /// Like [`Self::follow`], without embedding the faces; see [`Self::compare`].
+    ///
+    /// # Errors
+    /// If a network fails.
     pub fn find(
         &mut self,
         frame: &Frame,

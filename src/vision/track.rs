@@ -87,9 +87,9 @@ pub fn worth_embedding(
 }
 
 impl Tracker {
-    /// A tracker without tracks. `evidence_expires` is the maximum gap between two successive frames
-    /// of one track: the maximum age of evidence, because frames further evidence_expires are never
-    /// combined.
+    /// A tracker without tracks. `evidence_expires` is the maximum gap between two
+    /// successive frames of one track: the maximum age of evidence, because frames further
+    /// apart are never combined.
     pub fn new(evidence_expires: Duration) -> Self {
         Self { evidence_expires, ..Self::default() }
     }
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_board_follows_whoever_is_in_every_frame() {
+    fn a_slow_board_keeps_the_track_of_a_face_in_every_frame() {
         let mut tracker = Tracker::new(ms(1500));
         let here = [face(0.0, 100.0)];
         let first = tracker.step(ms(0), &here)[0];
@@ -351,13 +351,13 @@ mod tests {
     }
 
     #[test]
-    fn going_on_as_one_went_tells_people_apart_who_cross() {
+    fn predicting_the_motion_keeps_crossing_people_apart() {
         let (last_box, going_on) = (gone_over(false), gone_over(true));
         assert!(going_on < 0.15 && going_on < last_box / 3.0, "{going_on} {last_box}");
     }
 
     #[test]
-    fn only_far_poorer_views_of_somebody_told_are_spared() {
+    fn only_far_poorer_views_of_decided_tracks_are_skipped() {
         let last = Some(Embedded { at: ms(1000), quality: 0.8 });
         assert!(!worth_embedding(ms(1100), 0.3, last, true));
         assert!(worth_embedding(ms(1100), 0.5, last, true), "not far poorer");

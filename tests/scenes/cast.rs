@@ -1,4 +1,4 @@
-//! The people of the scenes, and what cameras and models say of them.
+//! The people of the scenes: their templates, liveness samples and thresholds.
 
 use facelatch::models::threshold::{Calibration, Tail, ThresholdTable};
 use facelatch::models::{ModelId, ScoreCalibration};

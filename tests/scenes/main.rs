@@ -13,8 +13,9 @@
 //!      never alarm                   the scene has no event of this kind
 //! ```
 //!
-//! Fields are those of the event's JSON; a value with spaces is quoted. The clock ticks every 50 ms, and the camera takes a frame every 100 ms; `told` and
-//! `shown` accept events up to one frame early. Other lines:
+//! Fields are those of the event's JSON; a value with spaces is quoted. The clock ticks
+//! every 50 ms, and the camera takes a frame every 100 ms; `told` and `shown` accept events
+//! up to one frame early. Other lines:
 //!
 //! - `nobody`: no faces in view; `lag 2.0`: seconds between a frame and its result
 //! - `press SIDE`, `release SIDE`, `presses N SIDE`, `hold SIDE`: the button, with SIDE

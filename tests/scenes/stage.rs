@@ -412,7 +412,7 @@ pub fn gallery(people: &[(PersonId, String, Vec<Template>, Traits)]) -> Gallery 
     gallery
 }
 
-/// Plays a scene. Returns what happened in it, a line each.
+/// Plays a scene. Returns its events and signals, one per line.
 pub fn play(scene: &Scene) -> Result<String, String> {
     let mut stage = Stage::new(scene)?;
     let (mut told, mut shown) = (0, 0);

@@ -9,20 +9,20 @@ use crate::access::schedule::Reading;
 use crate::access::signal::Signal;
 use crate::vision::liveness::Sample;
 use crate::vision::pose::Turn;
-use crate::vision::quality::Aspect;
+use crate::vision::quality::{Aspect, Quality};
 use crate::vision::track::TrackId;
 use std::time::Duration;
 
-/// One face in the zone.
+/// One face in the zone, seen in one frame.
 #[derive(Clone, Copy, Debug)]
 pub struct FaceSeen<'a> {
     /// Track of the face.
     pub track: TrackId,
-    /// The weakest aspect of the view and its score.
+    /// The weakest aspect of the view and its score, 0..=1.
     pub weakest: (Aspect, f32),
-    /// The same by the stricter rules for enrolment.
+    /// The weakest aspect by the stricter rules for enrolment, and its score, 0..=1.
     pub weakest_to_enroll: (Aspect, f32),
-    /// Which way it looks.
+    /// Turn of the head.
     pub turn: Turn,
     /// Sample for the liveness check; `None` if liveness is not checked.
     pub sample: Option<Sample>,
@@ -30,30 +30,48 @@ pub struct FaceSeen<'a> {
     pub probe: Option<Probe<'a>>,
 }
 
-/// What happened.
+impl<'a> FaceSeen<'a> {
+    /// A face of this track and quality, without a liveness sample. `probe` comes from
+    /// [`Controller::probe`](super::Controller::probe).
+    pub fn new(track: TrackId, quality: &Quality, probe: Option<Probe<'a>>) -> Self {
+        Self {
+            track,
+            weakest: quality.weakest(),
+            weakest_to_enroll: quality.weakest_to_enroll(),
+            turn: quality.turn,
+            sample: None,
+            probe,
+        }
+    }
+}
+
+/// An input of the controller. All times are on one clock that never runs backwards; its
+/// zero does not matter.
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
-    /// A frame was looked at.
+    /// The stages have processed a frame.
     Faces {
-        /// When it was taken.
+        /// Time of the frame.
         captured: Duration,
-        /// At most [`MAX_TRACKS`] count.
+        /// The faces in the zone; only the first
+        /// [`MAX_TRACKS`](crate::vision::track::MAX_TRACKS) count.
         faces: &'a [FaceSeen<'a>],
     },
-    /// A button went down or up.
+    /// A button was pressed or released.
     Button {
         /// Place of the button.
         side: Side,
-        /// Down.
+        /// Pressed (`true`) or released (`false`).
         pressed: bool,
     },
     /// An input of the door.
     Door(door::Input),
-    /// Somebody with the device in hand has reset it.
+    /// Somebody with access to the board has reset it, so the next person enrolled needs no
+    /// administrator.
     LocalReset,
-    /// What the wall clock shows.
+    /// A reading of the wall clock.
     Clock(Reading),
-    /// Another model makes templates from now on.
+    /// From now on another model makes the templates. This cancels an enrolment.
     ModelsChanged,
     /// A newcomer was written to the gallery, or could not be.
     Kept {
@@ -62,14 +80,14 @@ pub enum Input<'a> {
         /// Their provisional name, or the reason why they were not written.
         done: Result<String, String>,
     },
-    /// Nothing but time.
+    /// Time has passed, and nothing else happened.
     Tick,
 }
 
-/// What the service must do after a step.
+/// Output of one step, to be carried out by the service.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Output {
-    /// Order for the relay. Its answer comes back as [`Input::Answer`].
+    /// Order for the relay. Its answer must come back as [`door::Input::Answer`].
     pub relay: Option<Order>,
     /// Events to log and report.
     pub events: Vec<Event>,

@@ -2,7 +2,7 @@
 //!
 //! One frame proves little. A person is granted once enough recent frames of one track
 //! match them, more frames match them than match nobody, and the combined evidence is
-//! strong enough. Old evidence evidence_expires.
+//! strong enough. Old evidence expires.
 //!
 //! ```text
 //!   frame: faces in the zone, each with its track and best match

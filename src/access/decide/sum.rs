@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_below_the_threshold_counts_by_whom_it_is_like() {
+    fn a_view_below_the_threshold_counts_for_its_most_similar_person() {
         let mut near = vote(None, 0.45, Some(view(5, 0.8, 1.0)));
         assert!((one(&near, ADA, &weighing()) - weighing().log_ratio(0.45)).abs() < 1e-9);
         near.view.iter_mut().for_each(|view| view.most_alike = Some(GRACE));

@@ -76,7 +76,7 @@ fn frames_of_two_tracks_do_not_add_up() {
 }
 
 #[test]
-fn a_face_that_becomes_another_starts_anew() {
+fn a_track_whose_face_changes_loses_its_evidence() {
     let mut decider = decider(TwoFaces::Refuse);
     let grace = seen(1, Seen::Person(GRACE, 0.7));
     let timeline: [(u64, &[Observation<'_>]); 6] = [
@@ -103,7 +103,7 @@ fn as_many_frames_against_as_for_are_not_enough() {
 }
 
 #[test]
-fn a_stranger_is_told_of_once() {
+fn a_stranger_is_reported_once() {
     let mut decider = decider(TwoFaces::Refuse);
     let frame = [nobody(1)];
     let timeline: Vec<(u64, &[Observation<'_>])> = (0..20).map(|i| (i * 100, &frame[..])).collect();
@@ -310,14 +310,14 @@ fn votes_that_weigh_too_little_open_nothing() {
 }
 
 #[test]
-fn distinct_views_open_where_one_and_the_same_does_not() {
+fn distinct_views_open_but_a_repeated_view_does_not() {
     // One view of similarity 0.51 gives 6.3, three at a correlation of 0.7 give 7.9.
     assert_eq!(let_in(&mut weighed(), 0.7, &[0.51; 20]), [2]);
     assert!(let_in(&mut weighed(), 1.0, &[0.51; 20]).is_empty());
 }
 
 #[test]
-fn what_speaks_against_is_outweighed_only_by_more() {
+fn evidence_against_needs_more_evidence_for() {
     assert_eq!(let_in(&mut weighed(), 0.8, &[0.55; 4]), [2]);
     let against = [0.1, 0.55, 0.55, 0.55, 0.55, 0.55, 0.55, 0.55];
     assert_eq!(let_in(&mut decider(TwoFaces::Refuse), 0.8, &against), [3]);
@@ -358,7 +358,7 @@ fn a_camera_that_hangs_opens_nothing() {
 }
 
 #[test]
-fn a_frame_taken_in_twice_has_one_vote() {
+fn a_frame_passed_twice_has_one_vote() {
     let mut decider = decider(TwoFaces::Refuse);
     let frame = [ada(1)];
     let timeline: Vec<(u64, &[Observation<'_>])> =
@@ -402,7 +402,7 @@ fn a_frame_of_the_future_is_as_old_as_now() {
 }
 
 #[test]
-fn a_track_is_decided_once_all_is_said_of_it() {
+fn a_track_is_decided_after_its_decision() {
     let mut decider = decider(TwoFaces::Refuse);
     for (at, decided) in [(0, false), (100, false), (200, true), (300, true)] {
         decider.step(ms(at), &[nobody(7)]);
@@ -440,7 +440,7 @@ proptest! {
     /// on that track and within `evidence_expires`, at least `frames` distinct frames over the
     /// threshold and none for somebody else. Results may come late, twice, or both.
     #[test]
-    fn whoever_is_let_in_by_weight_has_the_votes(
+    fn a_grant_with_a_likelihood_ratio_also_has_the_votes(
         frames in prop::collection::vec(
             (prop::collection::vec(observation(), 0..3), 0u64..400, 0u64..1800, prop::bool::ANY), 0..60,
         ),

@@ -66,7 +66,7 @@ pub enum State {
     /// Ordered to open; not yet answered.
     Granting {
         /// When the order was given.
-        told: Duration,
+        since: Duration,
     },
     /// Open; the relay has confirmed it.
     Open,
@@ -125,7 +125,7 @@ impl Lock {
 
     /// Whether the answer to an order to open is overdue.
     pub fn overdue(&self, now: Duration) -> bool {
-        matches!(self.state, State::Granting { told } if now >= told + ANSWER_WITHIN)
+        matches!(self.state, State::Granting { since } if now >= since + ANSWER_WITHIN)
     }
 
     /// Takes the relay's answer to order `number`.
@@ -200,7 +200,7 @@ impl Lock {
         let (state, energise) = match (self.state, open) {
             (State::Locked { .. } | State::Locking { .. }, true) => {
                 self.shut = None;
-                (State::Granting { told: now }, self.kind.energised(true))
+                (State::Granting { since: now }, self.kind.energised(true))
             }
             (State::Granting { .. } | State::Open, false) => {
                 (State::Locking { due: now + ANSWER_WITHIN }, self.kind.energised(false))

@@ -115,7 +115,7 @@ impl Record {
         }
     }
 
-    fn told_to_open(&self) -> bool {
+    fn ordered_to_open(&self) -> bool {
         let open = match self.settings.lock {
             LockKind::FailSecure => self.last.energise,
             LockKind::FailSafe => !self.last.energise,
@@ -144,7 +144,7 @@ impl Record {
             Happens::Noise(order, taken) => Input::Answer { order, taken },
         };
         let (before, leaf) = (self.door.state(), self.door.leaf());
-        let opening = self.told_to_open();
+        let opening = self.ordered_to_open();
         let unanswered = self.answered.is_none();
         let refused = matches!(input, Input::Answer { order, taken: false }
             if order == self.last.number && unanswered);
@@ -235,29 +235,31 @@ impl Record {
             prop_assert_eq!(self.door.leaf(), Leaf::Forced, "relay reachable or not");
         }
         if refused && opening && matches!(before, State::Granting { .. }) {
-            let locks = output.relay.is_some_and(|_| !self.told_to_open());
+            let locks = output.relay.is_some_and(|_| !self.ordered_to_open());
             prop_assert!(locks, "a relay that refused to open was not ordered to lock");
         }
-        if self.told_to_open() {
+        if self.ordered_to_open() {
             prop_assert!(self.may_be_open(), "open without a reason, or for too long");
         }
         if input == Input::Exit {
-            prop_assert!(self.told_to_open(), "a request to exit did not open");
+            prop_assert!(self.ordered_to_open(), "a request to exit did not open");
         }
         match self.door.state() {
-            State::Open => prop_assert!(self.told_to_open() && self.answered == Some(true)),
-            State::Granting { told } => {
-                prop_assert!(self.told_to_open() && self.answered.is_none());
-                prop_assert!(self.now < told + ANSWER_WITHIN, "the answer's timeout passed");
+            State::Open => prop_assert!(self.ordered_to_open() && self.answered == Some(true)),
+            State::Granting { since } => {
+                prop_assert!(self.ordered_to_open() && self.answered.is_none());
+                prop_assert!(self.now < since + ANSWER_WITHIN, "the answer's timeout passed");
             }
             State::Locked { .. } => {
-                prop_assert!(!self.told_to_open() && self.answered == Some(true));
+                prop_assert!(!self.ordered_to_open() && self.answered == Some(true));
             }
-            State::Locking { .. } => prop_assert!(!self.told_to_open() || self.answered.is_some()),
+            State::Locking { .. } => {
+                prop_assert!(!self.ordered_to_open() || self.answered.is_some())
+            }
             State::Stopping { .. } | State::Stopped => prop_assert!(false, "stopped unasked"),
         }
         let falls_open = input == Input::RelayAway && self.settings.lock == LockKind::FailSafe;
-        if self.told_to_open() || falls_open {
+        if self.ordered_to_open() || falls_open {
             self.shut = None;
         }
         if let State::Locked { since } = self.door.state() {
@@ -314,7 +316,7 @@ proptest! {
     /// lock is de-energised under the same conditions. Lockdown, lockout, schedule and
     /// anti-passback hold, and a request to exit is never refused.
     #[test]
-    fn open_only_by_what_is_on_record_and_no_longer(
+    fn open_only_for_a_recorded_reason_and_its_duration(
         settings in settings(),
         story in prop::collection::vec((happens(), 0u64..2500), 0..120),
     ) {
@@ -347,7 +349,7 @@ proptest! {
             let before = record.last.number;
             record.wait(Duration::from_millis(250))?;
             if record.last.number != before {
-                prop_assert!(!record.told_to_open());
+                prop_assert!(!record.ordered_to_open());
                 asked += 1;
             }
             if !silent && record.answered.is_none() {

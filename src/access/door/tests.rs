@@ -81,7 +81,7 @@ fn a_grant_opens_for_the_time_set() {
 }
 
 #[test]
-fn whoever_comes_while_it_is_open_gets_the_whole_time() {
+fn a_second_grant_while_open_gets_the_full_time() {
     let mut site = plain();
     site.at(1.0, known(ADA));
     assert_eq!(site.at(3.0, known(GRACE)), [granted(GRACE)]);
@@ -90,17 +90,17 @@ fn whoever_comes_while_it_is_open_gets_the_whole_time() {
 }
 
 #[test]
-fn it_counts_as_open_only_after_the_relay_answered_and_from_then_on() {
+fn open_time_counts_from_the_answer_of_the_relay() {
     let (mut door, first) = Door::new(s(0.0), DoorSettings::default());
     let first = first.relay.expect("an order to lock");
     assert!(!first.energise);
     door.step(s(0.1), Input::Answer { order: first.number, taken: true });
     let order = door.step(s(1.0), known(ADA)).relay.expect("an order to open");
-    assert_eq!(door.state(), State::Granting { told: s(1.0) });
+    assert_eq!(door.state(), State::Granting { since: s(1.0) });
     assert_eq!(door.step(s(1.5), known(ADA)).relay, None);
     // An answer to an earlier order is ignored.
     door.step(s(1.6), Input::Answer { order: first.number, taken: true });
-    assert_eq!(door.state(), State::Granting { told: s(1.0) });
+    assert_eq!(door.state(), State::Granting { since: s(1.0) });
     door.step(s(1.8), Input::Answer { order: order.number, taken: true });
     assert_eq!(door.state(), State::Open);
     assert_eq!(door.step(s(4.7), Input::Tick).relay, None);
@@ -109,7 +109,7 @@ fn it_counts_as_open_only_after_the_relay_answered_and_from_then_on() {
 }
 
 #[test]
-fn a_relay_that_says_nothing_is_told_to_lock() {
+fn a_silent_relay_is_ordered_to_lock() {
     let (mut door, first) = Door::new(s(0.0), DoorSettings::default());
     let first = first.relay.expect("an order to lock");
     door.step(s(0.1), Input::Answer { order: first.number, taken: true });
@@ -124,7 +124,7 @@ fn a_relay_that_says_nothing_is_told_to_lock() {
 }
 
 #[test]
-fn a_relay_that_fails_to_lock_is_told_again_and_again() {
+fn the_order_to_lock_is_repeated_until_it_succeeds() {
     let mut site = plain();
     site.at(1.0, known(ADA));
     site.broken = true;
@@ -222,7 +222,7 @@ fn a_door_is_forced_whether_its_relay_is_there_or_not() {
 }
 
 #[test]
-fn who_comes_in_does_not_keep_in_whoever_asked_to_leave() {
+fn a_person_coming_in_does_not_use_up_the_request_to_exit() {
     let mut site = plain();
     site.at(0.5, Input::Closed);
     site.at(1.0, known(ADA));
@@ -237,7 +237,7 @@ fn who_comes_in_does_not_keep_in_whoever_asked_to_leave() {
 }
 
 #[test]
-fn a_door_that_has_closed_behind_somebody_locks() {
+fn the_door_locks_once_it_has_closed() {
     let mut site = plain();
     site.at(0.5, Input::Closed);
     site.at(1.0, known(ADA));
@@ -282,7 +282,7 @@ fn refused_tries_lock_out_for_longer_and_longer() {
 }
 
 #[test]
-fn duress_opens_and_is_told_silently() {
+fn duress_opens_and_raises_a_silent_alarm() {
     let mut site = plain();
     assert_eq!(site.at(1.0, Input::Duress), []);
     let events = site.at(5.0, known(ADA));
@@ -303,7 +303,7 @@ fn duress_opens_and_is_told_silently() {
 }
 
 #[test]
-fn anti_passback_keeps_whoever_is_in_from_coming_in_again() {
+fn anti_passback_refuses_a_second_entry() {
     for (rule, refused) in [(AntiPassback::Soft, false), (AntiPassback::Hard, true)] {
         let role = Some(Role::In);
         let passback = PassbackSettings { rule, role, ..PassbackSettings::default() };
@@ -335,7 +335,7 @@ fn anti_passback_keeps_whoever_is_in_from_coming_in_again() {
 }
 
 #[test]
-fn what_was_before_the_service_counts_from_its_own_time() {
+fn passages_from_before_the_start_keep_their_time() {
     let (rule, role) = (AntiPassback::Hard, Some(Role::In));
     let passback = PassbackSettings { rule, role, ..PassbackSettings::default() };
     let mut site = Site::new(DoorSettings { passback, ..DoorSettings::default() });
@@ -352,7 +352,7 @@ fn what_was_before_the_service_counts_from_its_own_time() {
 }
 
 #[test]
-fn the_schedule_is_heard() {
+fn the_schedule_refuses_outside_its_hours() {
     let mut site = plain();
     let admission = Admission::OutsideHours;
     let why = Refusal::Schedule(admission);
@@ -362,7 +362,7 @@ fn the_schedule_is_heard() {
 }
 
 #[test]
-fn the_end_takes_the_power_off_for_good() {
+fn the_end_de_energises_the_relay_for_good() {
     for lock in [LockKind::FailSecure, LockKind::FailSafe] {
         let mut site = Site::new(DoorSettings { lock, ..DoorSettings::default() });
         site.at(1.0, Input::Command(Command::AlwaysOpen));
@@ -384,7 +384,7 @@ fn the_end_takes_the_power_off_for_good() {
 }
 
 #[test]
-fn how_long_it_is_wanted_open_is_known_from_the_beginning() {
+fn the_end_of_an_opening_is_known_from_its_start() {
     let mut site = Site::new(DoorSettings::default());
     assert_eq!(site.door.open_until(), Some(s(0.0)));
     site.broken = true;

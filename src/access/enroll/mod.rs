@@ -1,5 +1,5 @@
 //! Enrolment: [`Enrolment`] collects several good, different views of one person;
-//! [`button`] lets an administrator start it at the door.
+//! [`at_door`] lets an administrator start it with the button.
 
 pub mod at_door;
 mod views;

@@ -1,5 +1,5 @@
-//! What the door tells of itself: one event a decision, each of a kind that is
-//! counted.
+//! The events of the door, to be logged, reported and counted: one per decision or change.
+//! `text.rs` writes an event as a line of the log, `json.rs` as a JSON object.
 
 mod json;
 mod text;
@@ -16,131 +16,131 @@ use crate::vision::track::TrackId;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Something worth telling.
+/// Something that happened at the door.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// Somebody may come in.
+    /// A known person is admitted.
     Granted {
-        /// Who.
+        /// Name of the person.
         name: String,
-        /// Why.
+        /// The evidence that this is the person.
         evidence: Evidence,
-        /// What their similarity had to reach.
+        /// The threshold of this person; [`super::gallery::Traits::stricter`] is included.
         threshold: Threshold,
-        /// What the schedule says of them.
+        /// Why the schedule admits them.
         admission: Admission,
-        /// They passed this way already, and the rule is soft.
+        /// Whether their last passage went the same way (soft anti-passback).
         again: bool,
     },
-    /// Somebody known may not.
+    /// A known person is not admitted.
     NotGranted {
-        /// Who.
+        /// Name of the person.
         name: String,
-        /// Why they count as known.
+        /// The evidence that this is the person.
         evidence: Evidence,
-        /// What their similarity had to reach.
+        /// The threshold of this person; [`super::gallery::Traits::stricter`] is included.
         threshold: Threshold,
-        /// Why not.
+        /// The reason.
         why: Refusal,
     },
-    /// Nobody the gallery knows.
+    /// A person who is not in the gallery.
     Stranger {
-        /// Their track.
+        /// Track of the face.
         track: TrackId,
-        /// Highest similarity to anybody; -1 where nobody is enrolled.
+        /// Highest cosine similarity to any person, -1..=1; -1 if nobody is enrolled.
         similarity: f32,
-        /// Frames that said so.
+        /// Number of frames in which nobody matched.
         frames: usize,
-        /// What it would have had to reach.
+        /// The threshold that the similarity does not reach.
         threshold: Threshold,
     },
-    /// More than one face in the zone.
+    /// More than one face is in the zone.
     TwoFaces {
-        /// How many.
+        /// Number of faces.
         faces: usize,
     },
-    /// A face that cannot be compared, and why.
+    /// The only face is too poor to compare; the aspect is the weakest one.
     Poor(Aspect),
-    /// A face that does not look as if it were there in person.
+    /// A known person does not look live.
     NotLive {
-        /// Whose.
+        /// Track of the face.
         track: TrackId,
-        /// Why.
+        /// The liveness score and its cues.
         verdict: Verdict,
-        /// Whether the door stays shut for it.
+        /// Whether this keeps the door locked, or is only reported.
         enforced: bool,
     },
-    /// Somebody is asked to move their head, or has.
+    /// A step of a liveness challenge.
     Challenge {
-        /// Who.
+        /// Track of the face.
         track: TrackId,
-        /// What.
+        /// The request to the person, or the result.
         action: challenge::Output,
     },
-    /// A frame that was looked at for too long to say who stands there now.
+    /// A frame was dropped, because it was older than evidence may be.
     Stale {
-        /// Its age.
+        /// Age of the frame.
         age: Duration,
     },
-    /// Somebody recognized is forced to open: a silent alarm.
+    /// Silent duress alarm.
     Duress {
-        /// Who.
+        /// Name of the person under duress.
         name: String,
     },
-    /// Somebody let in has passed.
+    /// An admitted person has passed.
     Passed {
-        /// Who.
+        /// Name of the person.
         name: String,
-        /// Which way.
+        /// Into the area or out of it.
         role: Role,
     },
-    /// The relay has opened the lock.
+    /// The relay has unlocked the door.
     Unlocked,
-    /// The relay has closed the lock.
+    /// The relay has locked the door.
     Locked,
-    /// The relay did not do as told.
+    /// The relay refused an order or is unreachable; the text says why.
     RelayFailed(String),
-    /// No frames come any more; the door goes on without.
+    /// The camera delivers no frames. The door continues without it.
     CameraAway {
-        /// Why.
+        /// The fault and the cure.
         reason: String,
     },
-    /// Frames come again.
+    /// The camera delivers frames again.
     CameraBack,
-    /// A line of the board, or a lamp, cannot be used any more, or yet.
+    /// A GPIO line cannot be used.
     LineAway {
-        /// What is wired to it.
+        /// What is wired to it: a button, a contact, a lamp.
         name: String,
-        /// Why.
+        /// The fault and the cure.
         reason: String,
     },
-    /// It can again.
+    /// A GPIO line can be used again.
     LineBack {
-        /// What is wired to it.
+        /// What is wired to it: a button, a contact, a lamp.
         name: String,
     },
-    /// Anything else that the door tells.
+    /// Any other event of the door. Those with their own variant above never appear here.
     Door(door::Event),
-    /// The wall clock.
+    /// Trust in the wall clock has changed.
     Clock(TrustNote),
-    /// Of an enrolment with the button.
+    /// A step of an enrolment with the button.
     Enroll {
-        /// What.
+        /// The step.
         event: at_door::Event,
-        /// Whom it names.
+        /// Name of the person whom the step refers to; `None` if it refers to nobody.
         name: Option<String>,
     },
-    /// Somebody is enrolled.
+    /// A newcomer is enrolled.
     Enrolled {
-        /// Their name so far.
+        /// Their provisional name.
         name: String,
     },
-    /// The gallery did not take a newcomer.
+    /// A newcomer could not be written to the gallery; the text says why.
     NotKept(String),
 }
 
 impl Event {
-    /// What it is counted as.
+    /// Kind of the event, as counted in [`Counts`] and as the field `event` of its JSON.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Granted { .. } => "granted",
@@ -186,7 +186,7 @@ impl Event {
         }
     }
 
-    /// How urgent the event is in a log.
+    /// Level at which the event is logged.
     pub fn severity(&self) -> log::Level {
         match self {
             Self::RelayFailed(_)
@@ -203,22 +203,22 @@ impl Event {
     }
 }
 
-/// How often each kind of event was told. As many entries as kinds.
+/// Number of events by kind. Bounded: there are about thirty kinds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts(BTreeMap<&'static str, u64>);
 
 impl Counts {
-    /// One more.
+    /// Counts one event.
     pub fn add(&mut self, event: &Event) {
         *self.0.entry(event.kind()).or_default() += 1;
     }
 
-    /// How often.
+    /// Number of events of this kind; 0 for an unknown kind.
     pub fn of(&self, kind: &str) -> u64 {
         self.0.get(kind).copied().unwrap_or(0)
     }
 
-    /// All kinds that were told.
+    /// All kinds that occurred, in alphabetical order, with their numbers.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.0.iter().map(|(kind, count)| (*kind, *count))
     }

@@ -67,7 +67,7 @@ impl fmt::Display for Event {
             Self::CameraBack => write!(f, "camera back"),
             Self::LineAway { name, reason } => write!(f, "{name} away: {reason}"),
             Self::LineBack { name } => write!(f, "{name} back"),
-            Self::Door(note) => Told(note).fmt(f),
+            Self::Door(note) => Note(note).fmt(f),
             Self::Clock(TrustNote::Trusted) => write!(f, "clock: trusted"),
             Self::Clock(TrustNote::NotSynchronized) => {
                 write!(f, "clock: no longer synchronized; groups now follow clock_unsure")
@@ -87,7 +87,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// What speaks for a person, in words.
+/// The evidence for a person, in words.
 struct Why<'e>(&'e Evidence, &'e Threshold);
 
 impl fmt::Display for Why<'_> {
@@ -104,7 +104,7 @@ impl fmt::Display for Why<'_> {
             evidence.track.0,
         )?;
         match evidence.weight {
-            // As decimal digits: 5 is a hundred thousand times likelier.
+            // Decimal logarithms: 5 is a likelihood ratio of 100,000.
             Some(Weight { log_ratio, needed }) => {
                 let digits = std::f64::consts::LN_10;
                 write!(f, ", evidence {:.1} >= {:.1}", log_ratio / digits, needed / digits)
@@ -130,10 +130,10 @@ impl fmt::Display for Because<'_> {
     }
 }
 
-/// A note of the door, in words.
-struct Told<'n>(&'n door::Event);
+/// An event of the door, in words.
+struct Note<'n>(&'n door::Event);
 
-impl fmt::Display for Told<'_> {
+impl fmt::Display for Note<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             door::Event::Granted { person, .. } => write!(f, "granted: person {}", person.0),

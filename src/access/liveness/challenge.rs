@@ -93,8 +93,8 @@ pub enum Output {
     AskStraight,
     /// Ask to turn the head.
     AskTurn(Direction),
-    /// Ask to move the head a little. Not part of a challenge: [`super::guard`] uses it to
-    /// see the nose move.
+    /// Ask to move the head a little. Not part of a challenge:
+    /// [`LivenessGuard`](super::LivenessGuard) uses it to see the nose move.
     AskMove,
     /// The challenge is passed.
     Passed,
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn who_turns_as_asked_passes_for_some_seconds() {
+    fn a_person_who_turns_as_asked_passes_for_some_seconds() {
         let mut challenge = begun();
         let actions = play(&mut challenge, &[0.3, 0.05, 0.2, 0.35, 0.3, 0.0, -0.1, -0.4]);
         let turn = Output::AskTurn;

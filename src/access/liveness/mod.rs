@@ -31,8 +31,8 @@ pub struct GuardSettings {
     pub mode: Mode,
     /// Liveness score below which a face is refused, 0 to 1.
     pub threshold: f32,
-    /// Whether a face must have shown parallax ([`super::Cues::solid`]). Only with
-    /// [`Mode::Enforce`].
+    /// Whether a face must have shown parallax, see
+    /// [`Cues::solid`](crate::vision::liveness::Cues::solid). Only with [`Mode::Enforce`].
     pub motion: bool,
     /// The challenge, if there is one. Only with [`Mode::Enforce`].
     pub challenge: Option<ChallengeSettings>,
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn enforced_it_waits_for_frames_enough() {
+    fn enforced_liveness_waits_for_enough_frames() {
         let mut guard = guard(Mode::Enforce, false);
         assert_eq!(guard.admit(ms(0), TRACK), LivenessAdmission::Wait(None));
         fed(&mut guard, 2, &live());
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn where_motion_is_asked_for_a_head_must_turn_a_little() {
+    fn required_motion_needs_a_head_that_turns() {
         use crate::vision::liveness::motion::{Shape, tests::seen};
         let opened = |flat: bool| {
             let mut guard = guard(Mode::Enforce, false);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_keeps_still_is_asked_to_move_now_and_then() {
+    fn a_person_who_keeps_still_is_asked_to_move_repeatedly() {
         let mut guard = guard(Mode::Enforce, false);
         guard.settings.motion = true;
         let asked: Vec<u64> = (0..70)
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_to_turn_is_not_asked_to_move_before() {
+    fn a_challenge_comes_before_the_request_to_move() {
         let mut guard = guard(Mode::Enforce, true);
         guard.settings.motion = true;
         fed(&mut guard, 4, &live());

@@ -102,6 +102,7 @@ impl Span {
 impl FromStr for Span {
     type Err = String;
 
+    /// Parses the forms of [`Span`]. The error shows the expected form.
     fn from_str(text: &str) -> Result<Self, String> {
         let fault =
             || format!("{text:?} is not a time span; write it like \"mon-fri 07:00-19:00\"");
@@ -203,6 +204,7 @@ impl Holiday {
 impl FromStr for Holiday {
     type Err = String;
 
+    /// Parses "2026-12-24" or "12-25". The error shows the expected form.
     fn from_str(text: &str) -> Result<Self, String> {
         let every_year = text.len() == "12-25".len();
         let written = if every_year { format!("{LEAP_YEAR}-{text}") } else { text.to_owned() };
@@ -418,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_span_and_no_day_is_named() {
+    fn invalid_spans_and_days_are_named() {
         for text in [
             "",
             "mon",

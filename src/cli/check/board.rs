@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_hours_need_is_told_once() {
+    fn an_unsynchronized_clock_is_reported_once() {
         let text = "[groups.staff]\nhours = [\"07:00-19:00\"]\n[groups.owners]\n";
         let config = Config::parse(Path::new("facelatch.toml"), text).expect("a configuration");
         let text = said(|findings| {

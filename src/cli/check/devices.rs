@@ -66,7 +66,7 @@ pub(super) fn camera(
         return findings.odd("camera", &text);
     }
     let Some(mut recognizer) = recognizer else { return findings.good("camera", &text) };
-    let views = recognizer.look(frame, |_| true)?;
+    let views = recognizer.faces(frame)?;
     match &views[..] {
         [] => text += ", nobody in view",
         [view] => match view.quality.weakest() {

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_goes_on_unless_nothing_can_be_read() {
+    fn a_loop_ends_only_if_no_picture_can_be_read() {
         let folder = folder();
         let mut images = open(&folder, "/?.png?loop").expect("a camera");
         let greys: Vec<u8> = (0..5)
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn faults_are_named() {
         let folder = folder();
         for (rest, expected) in [
             ("?fps=0", "fps=0"),

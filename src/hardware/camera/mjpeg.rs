@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn faults_are_named() {
         let bare = without_tables(&picture());
         let end = bare.len() - 2;
         for (bytes, expected) in [

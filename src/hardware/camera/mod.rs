@@ -278,7 +278,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_no_camera_can_be_is_told_before_it_is_opened() {
+    fn an_impossible_camera_is_rejected_before_it_is_opened() {
         for (uri, expected) in [
             ("camera0", "no such kind of camera"),
             ("v4l:video0", "names no device"),

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_broken_within_a_frame_is_told_and_is_the_end() {
+    fn a_pipe_cut_within_a_frame_is_an_error_and_the_end() {
         let video = frames("printf 'YUV4MPEG2 W1 H1 C444\\nFRAME\\nabcFRAME\\na'; exit 3");
         assert_eq!(video.len(), 2);
         let message = video[1].as_ref().expect_err("cut").to_string();

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn lies_and_cuts_are_named() {
+    fn false_headers_and_truncation_are_named() {
         for (header, expected) in [
             ("W0 H4", "size"),
             ("W99999 H4", "size"),

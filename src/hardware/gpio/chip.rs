@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_chip_is_none() {
+    fn a_file_that_is_no_chip_is_rejected() {
         for uri in ["gpio:/dev/null/0", "gpio:/tmp/0", "gpio:/dev/../0"] {
             let line: Line = uri.parse().expect(uri);
             let message = probe(&line).expect_err(uri).to_string();

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_that_no_edge_told_counts() {
+    fn a_level_without_an_edge_counts() {
         let mut contact = Debounce::new(PERIOD, false);
         assert_eq!(contact.level(ms(100), true), None);
         assert_eq!(contact.level(ms(105), true), None);

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_level_is_told_and_then_changes() {
+    fn the_first_level_is_reported_and_then_changes() {
         let mut watch = InputState::new(Name::Contact);
         watch.begin(ms(5), ms(10), true);
         assert_eq!(watch.owed(), Some((true, ms(5))));
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_press_too_short_to_be_told_in_time_is_told_late() {
+    fn a_short_press_is_reported_even_if_late() {
         for name in [Name::ButtonInside, Name::ButtonOutside, Name::Exit, Name::Reset] {
             let mut watch = InputState::new(name);
             watch.begin(ms(0), Duration::ZERO, false);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn kernel_times_are_told_on_our_clock() {
+    fn kernel_times_are_converted_to_our_clock() {
         let mut clock = Clock::default();
         // Our clock starts 1000 s after the kernel's; read after 5 ms, 1 ms and 9 ms.
         let boot = Duration::from_secs(1000);
@@ -212,7 +212,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_told_in_the_end_is_the_level(
+        fn the_last_report_is_the_level(
             edges: bool,
             period in 0u64..20,
             steps in prop::collection::vec((0u64..30, any::<bool>(), 0u8..4), 0..80),

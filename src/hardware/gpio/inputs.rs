@@ -204,7 +204,7 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     #[test]
-    fn a_line_that_is_not_there_is_told_once_and_the_rest_goes_on() {
+    fn a_missing_line_is_reported_once_and_the_others_work() {
         let (events, heard) = sync_channel::<LineEvent>(1);
         let line: Line = "gpio:/dev/no-such-chip/4".parse().expect("a line");
         let lines = [(Name::Contact, line.clone()), (Name::Exit, line)];

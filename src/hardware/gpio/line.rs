@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_line_says_what_does() {
+    fn a_uri_that_names_no_line_gets_the_expected_form() {
         for (uri, expected) in [
             ("serial:/dev/x", "is not a GPIO line"),
             ("gpio:", "names no line"),

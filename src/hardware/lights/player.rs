@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_waited_for_blinks_until_something_else_is_shown() {
+    fn a_waiting_signal_blinks_until_the_next_one() {
         let blinks = played(Signal::Newcomer, 0, 60_000);
         assert_eq!(blinks.len(), 240);
         let mut player = Player::default();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alarm_goes_on_after_whatever_else_is_shown() {
+    fn an_alarm_continues_after_other_signals() {
         let siren = Levels { red: true, buzzer: true, ..DARK };
         for shown in [Signal::Welcome, Signal::Enrolled, Signal::View { taken: 2, of: 5 }] {
             let mut player = Player::default();

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lamp_that_is_not_there_is_told_once_whatever_is_shown() {
+    fn a_missing_lamp_is_reported_once() {
         let (events, heard) = sync_channel::<LampEvent>(4);
         let line: Line = "gpio:/dev/no-such-chip/4".parse().expect("a line");
         let lines = [(Lamp::Green, line.clone()), (Lamp::Buzzer, line)];

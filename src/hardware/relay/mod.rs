@@ -271,7 +271,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_uri_that_names_no_relay_says_what_does() {
+    fn a_uri_that_names_no_relay_gets_the_expected_form() {
         for uri in ["", "log", "log:x", "gpio", "usb:/dev/x"] {
             let message = Relay::open(uri).expect_err(uri).to_string();
             assert!(message.contains("log:"), "{message}");

@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_said_is_as_boards_are_sold() {
+    fn missing_options_have_the_factory_settings() {
         let address: Address = "/dev/ttyUSB0".parse().expect("an address");
         assert_eq!((address.protocol, address.channel), (Protocol::Lcus1, 1));
         let address: Address = "/dev/x?protocol=modbus".parse().expect("an address");

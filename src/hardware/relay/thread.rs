@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_is_kept_the_latest_of_each_kind() {
+    fn unsent_reports_keep_the_latest_of_each_kind() {
         let (events, heard) = sync_channel::<Told>(1);
         let mut untold = Untold::default();
         untold.tell(&events);

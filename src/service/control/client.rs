@@ -47,6 +47,9 @@ pub enum AskError {
 
 /// Sends a request to the service on this socket and waits up to 15 seconds for its
 /// reply.
+///
+/// # Errors
+/// If no service listens, this user has no permission, or the reply is late or invalid.
 pub fn ask(path: &Path, request: &Request) -> Result<Reply, AskError> {
     let failed = |reason: io::Error| {
         let path = path.to_owned();

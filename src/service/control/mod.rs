@@ -148,6 +148,10 @@ impl Control {
     /// Opens the socket and serves it. Replaces the socket of a service that was killed,
     /// but not of one that runs. Creates the folder if needed, for this user and its
     /// group (0750); the socket is for the same two (0660).
+    ///
+    /// # Errors
+    /// If another service or program listens there, the path is another kind of file, or folder,
+    /// lock or socket cannot be created.
     pub fn listen(
         path: &Path,
         snapshot: Arc<Mutex<Status>>,
@@ -156,6 +160,9 @@ impl Control {
     }
 
     /// [`Self::listen`] with another timeout than [`PATIENCE`].
+    ///
+    /// # Errors
+    /// As for [`Self::listen`].
     pub fn listen_patiently(
         path: &Path,
         snapshot: Arc<Mutex<Status>>,

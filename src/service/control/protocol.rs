@@ -85,6 +85,10 @@ pub enum RequestError {
 
 impl Request {
     /// Parses a line, with or without its line end.
+    ///
+    /// # Errors
+    /// If the line is too long, is not a JSON object of the expected form, or names an unknown
+    /// request.
     pub fn parse(line: &[u8]) -> Result<Self, RequestError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -221,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_cure() {
+    fn a_mistake_is_reported_with_its_cure() {
         for (line, expected) in [
             (&b"{\"do\":\"opne\"}"[..], "did you mean \"open\""),
             (b"{\"do\":\"burn\"}", "always-open"),

@@ -1,8 +1,7 @@
 //! EDGE: the heartbeats of the threads, and the thread that judges them.
 //!
-//! Each watched thread records heartbeats. The watchdog thread judges them
-//! ([`crate::service::watchdog::judge`]), feeds systemd's watchdog while no thread is stuck, and ends the
-//! service once one is.
+//! Each watched thread records heartbeats. The watchdog thread judges them ([`judge`]),
+//! feeds systemd's watchdog while no thread is stuck, and ends the service once one is.
 
 pub mod judge;
 pub mod systemd;
@@ -90,7 +89,10 @@ impl Watchdog {
     /// Starts to watch. `on_stuck` is called at most once, on the watchdog's thread, with
     /// the verdict in words. It must end the service and must not wait without a limit
     /// for a watched thread. After that systemd is no longer fed, and ends the service
-    /// itself if `on_stuck` does not. An error if the thread cannot be started.
+    /// itself if `on_stuck` does not.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
     pub fn start(
         beats: Arc<Heartbeats>,
         settings: WatchdogSettings,

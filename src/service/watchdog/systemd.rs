@@ -20,8 +20,10 @@ pub enum Notification {
 }
 
 /// Sends a message to systemd. It may block if systemd does not read, so the threads that
-/// watch the door use [`crate::service::watchdog::Watchdog`] instead. An error if the message
-/// cannot be sent.
+/// watch the door use [`Watchdog`](super::Watchdog) instead.
+///
+/// # Errors
+/// If the message cannot be sent.
 pub fn tell(word: &Notification) -> io::Result<()> {
     let line;
     match word {
@@ -87,7 +89,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_told_arrives() {
+    fn sent_messages_arrive() {
         if is_other() {
             assert_eq!(alive_every(), Some(Duration::from_secs(3)));
             let status = Notification::Status("door locked,\n3 people".to_owned());
@@ -103,7 +105,7 @@ pub(crate) mod tests {
             return;
         }
         let words =
-            heard("service::watchdog::systemd::tests::what_is_told_arrives", Some(6_000_000));
+            heard("service::watchdog::systemd::tests::sent_messages_arrive", Some(6_000_000));
         let [ready, status, reloading, alive, stopping] = &words[..] else {
             panic!("{words:?}");
         };
@@ -115,7 +117,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn where_nobody_listens_nothing_is_told() {
+    fn without_a_socket_nothing_is_sent() {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             tell(&Notification::Ready).expect("nobody to fail");
         }

@@ -43,7 +43,7 @@ fn gallery(folder: &Path) -> PathBuf {
     let mut recognizer =
         Recognizer::new(&models, DetectorSettings::default()).expect("a recognizer");
     let frame = picture::decode(Path::new("portrait"), PORTRAIT).expect("a portrait");
-    let view = recognizer.look(&frame, |_| true).expect("views").pop().expect("a face");
+    let view = recognizer.faces(&frame).expect("views").pop().expect("a face");
     let template = view.template.expect("a good view");
     let with = NewTemplate { template: template.clone(), crop: Some(view.crop) };
     let mut store = Store::open(&path).expect("a gallery");
@@ -121,7 +121,7 @@ fn installing_carries_people_over_and_keeps_one_way_back() {
 }
 
 #[test]
-fn the_way_back_from_the_first_set_leads_to_the_built_in_models() {
+fn rolling_back_the_first_set_gives_the_built_in_models() {
     let folder = TempDir::new().expect("a folder");
     let store = ModelStore::new(&folder.path().join("models"));
     let nobody = folder.path().join("gallery.redb");
@@ -174,7 +174,7 @@ fn whatever_step_fails_the_old_set_and_its_people_stay() {
 }
 
 #[test]
-fn what_a_killed_installation_left_is_swept_away() {
+fn remains_of_a_killed_installation_are_removed() {
     let folder = TempDir::new().expect("a folder");
     let store = ModelStore::new(&folder.path().join("models"));
     let draft = store.folder().join(DRAFT);

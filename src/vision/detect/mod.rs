@@ -182,6 +182,9 @@ impl Detector {
     }
 
     /// Like [`Self::detect`]. Calls `watch` with every input of every net before it runs.
+    ///
+    /// # Errors
+    /// If a network fails.
     pub fn detect_watched(
         &mut self,
         frame: &Frame,
@@ -193,7 +196,11 @@ impl Detector {
     }
 
     /// Finds faces near those of the previous frame and of about their size. Much faster
-    /// than [`Self::detect`], but does not find any other face.
+    /// than [`Self::detect`], but does not find any other face. `faces` are the bounding
+    /// boxes in the previous frame, in pixels.
+    ///
+    /// # Errors
+    /// If a network fails.
     pub fn detect_near(&mut self, frame: &Frame, faces: &[Rect]) -> Result<&[Face], NetworkError> {
         let sides = (frame.width(), frame.height());
         self.areas.clear();
@@ -388,7 +395,8 @@ fn crops(
     }
 }
 
-/// The face nearest the centre of the frame: the subject of a portrait.
+/// The face nearest the centre of the frame: the subject of a portrait. `None` if there is
+/// no face.
 pub fn nearest_center<'f>(faces: &'f [Face], frame: &Frame) -> Option<&'f Face> {
     let (x, y) = frame.bounds().center();
     let distance = |face: &Face| {

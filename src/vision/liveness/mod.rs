@@ -5,8 +5,8 @@
 //! moiré of screens and dots of prints ([`spectrum`]), straight edges beside the face
 //! ([`edges`]), sharpness ([`crate::vision::quality`]) and colours ([`colour`]). A value is
 //! suspicious if live faces rarely show it, by the ramps below. There are also networks
-//! trained on attacks, if the model set has any ([`network`]), and a challenge
-//! ([`challenge`]).
+//! trained on attacks, if the model set has any ([`network`]). The challenge to turn the
+//! head is a decision and lives in `access::liveness`.
 //!
 //! None of this stops a determined attacker with a good screen close to the camera, a video
 //! of a head that turns, or a mask.

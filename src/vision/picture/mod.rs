@@ -76,7 +76,8 @@ pub enum PictureError {
 ///
 /// # Errors
 /// If the file cannot be read or decoded, or is too large.
-pub fn read(path: &Path) -> Result<Frame, PictureError> {
+pub fn read(path: impl AsRef<Path>) -> Result<Frame, PictureError> {
+    let path = path.as_ref();
     let failed = |reason| PictureError::Read { path: path.to_owned(), reason };
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
@@ -89,6 +90,9 @@ pub fn read(path: &Path) -> Result<Frame, PictureError> {
 }
 
 /// Like [`read`], from the bytes of a file. `path` only appears in error messages.
+///
+/// # Errors
+/// If the bytes cannot be decoded, or the picture has more than 100 megapixels.
 pub fn decode(path: &Path, bytes: &[u8]) -> Result<Frame, PictureError> {
     let damaged = |reason| PictureError::Damaged { path: path.to_owned(), reason };
     let format = || PictureError::Format { path: path.to_owned() };

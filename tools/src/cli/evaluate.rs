@@ -42,7 +42,7 @@ pub struct Evaluate {
     /// Folder of a model set [default: the built-in one]
     #[arg(long)]
     models: Option<PathBuf>,
-    /// Data set of aligned faces: CSV with path,label,person[,group]
+    /// Data set of aligned faces: CSV with `path,label,person[,group]`
     #[arg(long, required_unless_present = "images", conflicts_with = "images")]
     data: Option<PathBuf>,
     /// Folder of photos named as in LFW: NAME/NAME_0001.jpg. The face nearest the centre of

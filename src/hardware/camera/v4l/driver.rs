@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_device_is_told_with_the_cure() {
+    fn a_file_that_is_no_device_is_reported_with_the_cure() {
         let missing = describe(Path::new("/dev/no-such-video")).expect_err("no device");
         assert!(missing.to_string().contains("no such device"), "{missing}");
         let other = describe(Path::new("/dev/null")).expect_err("no camera");

@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_on_offer_is_told_with_what_is() {
+    fn a_missing_format_is_reported_with_the_available_ones() {
         let ask = |width, height, format| {
             let wish = Wish { width, height, format, ..Wish::default() };
             choose(&webcam(), &["H264".to_owned()], &wish).expect_err("not on offer")

@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_device_is_told_with_the_cure() {
+    fn a_file_that_is_no_device_is_reported_with_the_cure() {
         for (rest, expected) in [
             ("/dev/no-such-video", "no such device"),
             ("/dev/null", "is not a camera"),

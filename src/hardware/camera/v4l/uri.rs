@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_what_would_be_right() {
+    fn faults_are_named_with_the_expected_form() {
         for (rest, expected) in [
             ("", "\"\" names no device; expected /dev/videoN"),
             ("video0", "names no device"),

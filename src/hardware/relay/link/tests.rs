@@ -48,7 +48,7 @@ fn present(settings: LinkSettings) -> Link {
 }
 
 #[test]
-fn it_is_locked_before_anything_else_and_then_does_as_told() {
+fn the_relay_locks_first_and_then_follows_orders() {
     for locked in [false, true] {
         let mut link = present(LinkSettings { locked, ..SETTINGS });
         expect(&mut link, 100, order(1, !locked), Some(Do::Switch(!locked)), &[]);
@@ -112,7 +112,7 @@ fn unplugged_it_takes_nothing_and_comes_back_locked() {
 }
 
 #[test]
-fn one_that_is_not_there_at_the_start_is_told_once_and_back_when_it_comes() {
+fn a_missing_relay_is_reported_once_and_when_it_comes() {
     let mut link = Link::new(ms(0), SETTINGS);
     expect(&mut link, 0, Event::Tick, Some(Do::Open(false)), &[]);
     expect(&mut link, 0, failed(), Some(Do::Close), &[away()]);
@@ -126,7 +126,7 @@ fn one_that_is_not_there_at_the_start_is_told_once_and_back_when_it_comes() {
 }
 
 #[test]
-fn a_relay_that_drifts_is_told_again() {
+fn a_relay_that_drifts_gets_the_order_again() {
     let mut link = present(SETTINGS);
     expect(&mut link, 5000, Event::Tick, Some(Do::Check(false)), &[]);
     let drifted = Told::Drifted { on: false };
@@ -138,7 +138,7 @@ fn a_relay_that_drifts_is_told_again() {
 }
 
 #[test]
-fn whoever_falls_silent_does_not_hold_the_door_open() {
+fn a_silent_service_does_not_hold_the_door_open() {
     let mut link = present(LinkSettings { check_every: [None; 2], ..SETTINGS });
     assert_eq!(link.due(), None);
     expect(&mut link, 0, order(1, true), Some(Do::Switch(true)), &[]);
@@ -166,7 +166,7 @@ fn while_the_machine_stood_still_nobody_was_silent() {
 }
 
 #[test]
-fn an_order_whose_time_is_over_ends_whoever_is_alive() {
+fn an_order_ends_after_its_maximum_on_time() {
     for locked in [false, true] {
         let settings = LinkSettings { locked, check_every: [None; 2], silence: None };
         let mut link = present(settings);

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn restarts_begin_anew_and_come_in_order() {
+    fn restart_markers_come_in_order() {
         // Three grey blocks with a restart interval of one. The DC table has only the
         // symbol for 4-bit numbers and the AC table only the end of block, both as code 0.
         let with_marker = |second: u8| {
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ordinary_is_left_to_others() {
+    fn unusual_files_are_left_to_the_general_decoder() {
         assert!(decode(include_bytes!("../../../../tests/data/cmyk.jpg"), u64::MAX).is_none());
         assert!(decode(&PORTRAIT[..PORTRAIT.len() / 2], u64::MAX).is_none());
         assert!(decode(PORTRAIT, 1000).is_none(), "more memory than there is");
