@@ -142,7 +142,7 @@ mod tests {
 
     fn portrait(name: &str) -> Frame {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/").to_owned() + name;
-        facelatch::vision::picture::read(path.as_ref()).expect("a portrait")
+        facelatch::vision::picture::read(path).expect("a portrait")
     }
 
     #[test]
