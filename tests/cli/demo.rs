@@ -9,7 +9,7 @@ use tempfile::TempDir;
 fn the_demo_goes_as_it_should_and_is_plain_off_a_terminal() {
     let folder = TempDir::new().expect("a folder");
     let frames = at(folder.path(), "frames");
-    let said = succeeds(&["demo", "--save", &frames]);
+    let said = succeeds(&["demo", "--save-frames", &frames]);
     assert!(said.contains("every decision was right"), "{said}");
     assert_eq!(said.matches("door unlocked").count(), 1, "{said}");
     assert!(!said.contains('\x1b'), "{said:?}");

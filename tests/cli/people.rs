@@ -115,7 +115,7 @@ fn people_come_and_go() {
 fn enrolling_in_front_of_the_camera_takes_different_views() {
     let folder = TempDir::new().expect("a folder");
     let frames = at(folder.path(), "frames");
-    succeeds(&["demo", "--save", &frames]);
+    succeeds(&["demo", "--save-frames", &frames]);
     let gallery = at(folder.path(), "gallery.redb");
     // Pictures of one view add no second view, and the camera ends too early.
     let still = format!("images:{ASTRONAUT}");
