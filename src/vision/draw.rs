@@ -7,7 +7,7 @@ use crate::vision::frame::{Frame, Landmarks, Rect, luma};
 use embedded_graphics::draw_target::DrawTarget;
 use embedded_graphics::geometry::{OriginDimensions, Point, Size};
 use embedded_graphics::mono_font::iso_8859_15::{
-    FONT_6X10, FONT_7X13, FONT_9X15, FONT_9X18_BOLD, FONT_10X20,
+    FONT_6X10, FONT_7X13_BOLD, FONT_9X15_BOLD, FONT_9X18_BOLD, FONT_10X20,
 };
 use embedded_graphics::mono_font::mapping::ISO_8859_15;
 use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
@@ -22,7 +22,7 @@ pub type Colour = [u8; 3];
 /// Green: known people, and an open door.
 pub const KNOWN: Colour = [64, 214, 104];
 /// Red: unknown people, and refusals.
-pub const UNKNOWN: Colour = [238, 66, 60];
+pub const UNKNOWN: Colour = [218, 48, 44];
 /// Blue: faces that are not compared with anybody.
 pub const FOUND: Colour = [78, 178, 255];
 /// Dark grey: neither good nor bad news.
@@ -35,9 +35,13 @@ const LIGHT: Colour = [255, 255, 255];
 const BRIGHT: f32 = 125.0;
 
 /// Shorter side of a picture per pixel of line width.
-const SIDE_PER_LINE: usize = 200;
-/// Shorter side of a picture per pixel of a letter's height.
-const SIDE_PER_HEIGHT: usize = 28;
+const SIDE_PER_LINE: usize = 160;
+/// Shorter side of a picture per pixel of the height of its largest letters.
+const SIDE_PER_HEIGHT: usize = 25;
+/// The same of its smallest letters, for small faces.
+const SIDE_PER_SMALLEST: usize = 70;
+/// Height of a face per pixel of the height of its letters.
+const FACE_PER_HEIGHT: f32 = 8.0;
 /// Width of a face per pixel of a landmark's radius.
 const FACE_PER_RADIUS: f32 = 36.0;
 /// Largest coordinate, pixels. Sums of several coordinates must fit into 64 bits.
@@ -47,7 +51,7 @@ const LONGEST: usize = 1 << 24;
 
 /// The fonts, from small to large.
 const FONTS: [&MonoFont<'_>; 5] =
-    [&FONT_6X10, &FONT_7X13, &FONT_9X15, &FONT_9X18_BOLD, &FONT_10X20];
+    [&FONT_6X10, &FONT_7X13_BOLD, &FONT_9X15_BOLD, &FONT_9X18_BOLD, &FONT_10X20];
 /// Height of the largest font, pixels.
 const LARGEST: usize = FONT_10X20.character_size.height as usize;
 
@@ -80,7 +84,7 @@ pub fn faces(frame: &mut Frame, marks: &[Mark]) {
         marks.iter().filter_map(|mark| Area::of_rect(&mark.rect)?.within(canvas)).collect();
     let mut labels: Vec<Area> = Vec::new();
     for mark in marks.iter().filter(|mark| !mark.lines.is_empty()) {
-        let label = Label::new(&mark.lines, canvas, letters(frame));
+        let label = Label::new(&mark.lines, canvas, letters(frame, mark.rect.height()));
         let area = label.place(mark, canvas, &boxes, &labels);
         label.draw(frame, area, mark.colour);
         labels.extend(area.within(canvas));
@@ -90,7 +94,7 @@ pub fn faces(frame: &mut Frame, marks: &[Mark]) {
 /// Writes lines on a strip along the lower edge.
 pub fn caption(frame: &mut Frame, lines: &[String], colour: Colour) {
     let canvas = Area::of_frame(frame);
-    let label = Label::new(lines, canvas, letters(frame));
+    let label = Label::new(lines, canvas, letters(frame, f32::MAX));
     let top = canvas.bottom - label.height;
     label.draw(frame, Area { top, ..canvas }, colour);
 }
@@ -155,12 +159,16 @@ fn with_glyph(character: char) -> char {
 
 /// Width of lines for a picture, pixels.
 fn line_width(frame: &Frame) -> i64 {
-    (frame.width().min(frame.height()) / SIDE_PER_LINE).max(1) as i64
+    let side = frame.width().min(frame.height());
+    ((side + SIDE_PER_LINE / 2) / SIDE_PER_LINE).max(1) as i64
 }
 
-/// Letters for the labels of a picture.
-fn letters(frame: &Frame) -> Letters {
-    Letters::of_height(frame.width().min(frame.height()) / SIDE_PER_HEIGHT)
+/// Letters for the label of a face of that height, so that the labels of small faces do
+/// not cover their neighbours.
+fn letters(frame: &Frame, face: f32) -> Letters {
+    let side = frame.width().min(frame.height());
+    let wanted = (face / FACE_PER_HEIGHT) as usize;
+    Letters::of_height(wanted.clamp(side / SIDE_PER_SMALLEST, side / SIDE_PER_HEIGHT))
 }
 
 /// Whole pixels: `left` and `top` inclusive, `right` and `bottom` exclusive.
@@ -233,7 +241,7 @@ fn outline(frame: &mut Frame, rect: &Rect, line: i64, colour: Colour) {
 
 /// Draws the landmarks as dots with a dark rim; on small faces without the rim.
 fn landmarks(frame: &mut Frame, mark: &Mark, line: i64) {
-    let most = 2.0 * line as f32;
+    let most = 1.5 * line as f32;
     // A width that is no number gives the smallest dot.
     let radius = (mark.rect.width() / FACE_PER_RADIUS).min(most).max(1.0);
     for point in mark.landmarks {
@@ -282,7 +290,7 @@ impl<'l> Label<'l> {
     fn new(lines: &'l [String], canvas: Area, mut letters: Letters) -> Self {
         let longest = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0) as i64;
         loop {
-            let margin = (letters.height() / 5) as i64;
+            let margin = (letters.height() / 4 + 1) as i64;
             let width = longest.saturating_mul(letters.width() as i64).saturating_add(2 * margin);
             if width <= canvas.right || letters.smallest() {
                 let width = width.min(canvas.right);
@@ -451,13 +459,13 @@ mod tests {
         let area = Area { left: 100, top: 50, right: 300, bottom: 250 };
         let changed = changed(&frame);
         assert!(changed.iter().all(|at| inside(area, *at)));
-        // Two lines along four sides, and five dots.
-        let sides = 2 * 2 * (200 + 196);
+        // Three lines along four sides, and five dots.
+        let sides = 3 * 2 * (200 + 194);
         assert!((sides + 5 * 40..sides + 5 * 200).contains(&changed.len()), "{}", changed.len());
-        for (x, y) in [(100, 50), (101, 51), (299, 249), (298, 150)] {
+        for (x, y) in [(100, 50), (102, 52), (299, 249), (297, 150)] {
             assert_eq!(frame.pixel(x, y), FOUND, "{x},{y}");
         }
-        assert_eq!(frame.pixel(102, 52), PAPER);
+        assert_eq!(frame.pixel(103, 53), PAPER);
         for [x, y] in landmarks {
             assert_eq!(frame.pixel(x as isize, y as isize), LANDMARK);
         }
@@ -540,7 +548,7 @@ mod tests {
         ) {
             let mut frame = Frame::filled(sides.0, sides.1, PAPER);
             let canvas = Area::of_frame(&frame);
-            let label = Label::new(&mark.lines, canvas, letters(&frame));
+            let label = Label::new(&mark.lines, canvas, letters(&frame, mark.rect.height()));
             let area = label.place(&mark, canvas, &[], &[]);
             label.draw(&mut frame, area, FOUND);
             prop_assert!(changed(&frame).iter().all(|at| inside(area, *at)));

@@ -1,9 +1,13 @@
 //! Commands that read pictures or take them.
 
-use super::{ASTRONAUT, at, fails, json_lines, output, stdout, succeeds, video};
+use super::{
+    ADMIRAL, ASTRONAUT, at, enrolled, fails, json_lines, output, stderr, stdout, succeeds, video,
+};
+use facelatch::vision::draw::{FOUND, KNOWN, UNKNOWN};
 use facelatch::vision::frame::Frame;
 use facelatch::vision::picture;
 use image::{DynamicImage, ImageFormat, RgbImage};
+use serde_json::Value;
 use std::io::Cursor;
 use std::path::Path;
 use tempfile::TempDir;
@@ -127,6 +131,10 @@ fn a_shot_is_written_and_measured() {
         assert!(line["brightness"].as_f64().is_some_and(|light| (20.0..235.0).contains(&light)));
         assert!(line["sharpness"].as_f64().is_some_and(|sharp| sharp > 0.0));
     }
+    let camera = format!("images:{ASTRONAUT}");
+    let said = succeeds(&["camera", "shot", &out, "--camera", &camera, "--faces", "--json"]);
+    let read = |path: &str| picture::read(Path::new(path)).expect("a picture");
+    assert_drawn(&read(ASTRONAUT), &read(&out), &json_lines(&said)[0]["faces"][0], FOUND);
     for (out, camera, expected) in [
         ("shot.gif", "pipe:true", "must end in .jpg"),
         (&*out, "pipe:echo hello", "not a YUV4MPEG2 stream"),
@@ -137,4 +145,120 @@ fn a_shot_is_written_and_measured() {
         let message = fails(&["camera", "shot", out, "--camera", camera]);
         assert!(message.contains(expected), "{message}");
     }
+}
+
+/// Names of the files in a folder, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Asserts that the drawn picture is the source with a box of `colour` along the box of
+/// `face`, dots inside it, and a label outside it, of the same colour with black or white
+/// letters.
+#[track_caller]
+fn assert_drawn(source: &Frame, drawn: &Frame, face: &Value, colour: [u8; 3]) {
+    assert_eq!((drawn.width(), drawn.height()), (source.width(), source.height()));
+    let side = |at: usize| face["box"][at].as_f64().expect("a number");
+    let (left, top) = (side(0).floor() as isize, side(1).floor() as isize);
+    let (right, bottom) = (side(2).ceil() as isize, side(3).ceil() as isize);
+    for (x, y) in [(left, top), (right - 1, top), (left, bottom - 1), (right - 1, bottom - 1)] {
+        assert_eq!(drawn.pixel(x, y), colour, "corner {x},{y}");
+    }
+    let mut inside = 0;
+    let mut label: Vec<(isize, isize)> = Vec::new();
+    for y in 0..source.height() as isize {
+        for x in 0..source.width() as isize {
+            let new = drawn.pixel(x, y);
+            if new == source.pixel(x, y) {
+                continue;
+            }
+            if (left..right).contains(&x) && (top..bottom).contains(&y) {
+                inside += 1;
+            } else {
+                assert!([colour, [16; 3], [255; 3]].contains(&new), "{new:?} at {x},{y}");
+                label.push((x, y));
+            }
+        }
+    }
+    let area = (right - left) * (bottom - top);
+    assert!(inside > 0 && inside < area / 3, "{inside} of {area} pixels of the face");
+    let rows = |(_, y): &(isize, isize)| (top - 60..top).contains(y);
+    assert!(!label.is_empty() && label.iter().all(rows), "the label stands above the box");
+}
+
+#[test]
+fn detected_faces_are_drawn_on_copies() {
+    let folder = TempDir::new().expect("a folder");
+    let drawn = folder.path().join("new/drawn");
+    let save = drawn.to_str().expect("a plain path");
+    let plain = succeeds(&["detect", "--json", ASTRONAUT]);
+    let said = succeeds(&["detect", "--json", "--save", save, ASTRONAUT]);
+    assert_eq!(said, plain, "the output stays the same");
+    let read = |path: &Path| picture::read(path).expect("a picture");
+    let source = read(Path::new(ASTRONAUT));
+    let copy = drawn.join("astronaut.png");
+    assert_drawn(&source, &read(&copy), &json_lines(&said)[0]["faces"][0], FOUND);
+    // Pictures are written once, also beside their sources.
+    let input = drawn.join("input.png");
+    std::fs::write(&input, picture::encode_png(&source).expect("a PNG")).expect("written");
+    let before = std::fs::read(&input).expect("a file");
+    let input = input.to_str().expect("a plain path");
+    let said = succeeds(&["detect", "--save", save, input, input, ASTRONAUT]);
+    assert!(said.ends_with(&format!("3 pictures saved in {save}\n")), "{said}");
+    let expected = ["astronaut-2.png", "astronaut.png", "input-2.png", "input-3.png", "input.png"];
+    assert_eq!(names(&drawn), expected);
+    assert_eq!(std::fs::read(input).expect("a file"), before);
+    assert_eq!(read(&drawn.join("input-3.png")), read(&copy));
+}
+
+#[test]
+fn identified_people_are_drawn_green_and_others_red() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = enrolled(&folder);
+    let drawn = folder.path().join("drawn");
+    let arguments = ["identify", "--json", ASTRONAUT, ADMIRAL, "--gallery", &gallery];
+    let plain = succeeds(&arguments);
+    let save = ["--save", drawn.to_str().expect("a plain path")];
+    let said = succeeds(&[&arguments[..], &save].concat());
+    assert_eq!(said, plain, "the output stays the same");
+    assert_eq!(names(&drawn), ["astronaut.png", "grace_hopper.png"]);
+    let lines = json_lines(&said);
+    for (line, source, name, colour) in [
+        (&lines[0], ASTRONAUT, "astronaut.png", KNOWN),
+        (&lines[1], ADMIRAL, "grace_hopper.png", UNKNOWN),
+    ] {
+        let read = |path: &Path| picture::read(path).expect("a picture");
+        let face = &line["faces"][0];
+        assert_drawn(&read(Path::new(source)), &read(&drawn.join(name)), face, colour);
+    }
+}
+
+#[test]
+fn pictures_that_cannot_be_read_or_saved_cost_only_themselves() {
+    let folder = TempDir::new().expect("a folder");
+    let cut = at(folder.path(), "cut.jpg");
+    std::fs::write(&cut, &std::fs::read(ASTRONAUT).expect("a portrait")[..60]).expect("written");
+    // With ".png" and a number, this name is longer than file systems allow.
+    let long = at(folder.path(), &format!("{}.jpg", "x".repeat(251)));
+    std::fs::copy(ASTRONAUT, &long).expect("copied");
+    let drawn = folder.path().join("drawn");
+    let save = drawn.to_str().expect("a plain path");
+    let run = output(&["detect", "--json", "--save", save, &long, &long, &cut, ADMIRAL]);
+    assert_eq!(run.status.code(), Some(1));
+    let lines = json_lines(&stdout(&run));
+    assert_eq!(lines.len(), 4);
+    assert!(lines[2]["error"].is_string() && lines[3]["faces"].is_array());
+    let expected = [&*"grace_hopper.png", &*format!("{}.png", "x".repeat(251))];
+    assert_eq!(names(&drawn), expected);
+    let message = stderr(&run);
+    assert!(message.contains("cannot write the drawn picture"), "{message}");
+    assert!(message.contains("drawn: 1 picture could not be saved"), "{message}");
+    // A folder that cannot be created ends the command at once.
+    let message = fails(&["detect", "--save", &at(Path::new(&cut), "drawn"), ASTRONAUT]);
+    assert!(message.contains("cannot create this folder"), "{message}");
 }
