@@ -246,7 +246,7 @@ fn landmarks(frame: &mut Frame, mark: &Mark, line: i64) {
     let radius = (mark.rect.width() / FACE_PER_RADIUS).min(most).max(1.0);
     for point in mark.landmarks {
         if radius > 1.5 {
-            dot(frame, point, radius + 0.5 * line as f32, DARK);
+            dot(frame, point, radius + (0.5 * line as f32).min(0.5 * radius), DARK);
         }
         dot(frame, point, radius, LANDMARK);
     }
