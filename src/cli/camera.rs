@@ -8,6 +8,7 @@ use facelatch::hardware::camera::live::{LiveCamera, Taken};
 use facelatch::hardware::camera::redacted;
 use facelatch::hardware::camera::v4l::nodes::{Node, lasting_uri};
 use facelatch::vision::detect::Detector;
+use facelatch::vision::draw::{self, Mark};
 use facelatch::vision::frame::Frame;
 use facelatch::vision::picture::encode_png;
 use facelatch::vision::quality;
@@ -67,6 +68,9 @@ struct Shot {
     /// Number of frames to take; the last is written, after the exposure has settled
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     frames: u32,
+    /// Draw the boxes, scores and landmarks of the faces on the picture
+    #[arg(long)]
+    faces: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -208,12 +212,16 @@ impl Shot {
         let format = Format::of(&self.out)?;
         let models = self.site.models(&config)?;
         let mut detector = Detector::new(&models.detector, config.detector())?;
-        let frame = last_of(&uri, self.frames)?;
-        let bytes = format.encode(&frame).context("cannot encode the picture")?;
-        std::fs::write(&self.out, bytes).with_context(|| self.out.display().to_string())?;
+        let mut frame = last_of(&uri, self.frames)?;
         let faces: Vec<FaceLine> =
             detector.detect(&frame)?.iter().map(|face| FaceLine::new(&frame, face)).collect();
         let (brightness, sharpness) = quality::of_picture(&frame);
+        if self.faces {
+            let marks: Vec<Mark> = faces.iter().map(FaceLine::mark).collect();
+            draw::faces(&mut frame, &marks);
+        }
+        let bytes = format.encode(&frame).context("cannot encode the picture")?;
+        std::fs::write(&self.out, bytes).with_context(|| self.out.display().to_string())?;
         let (width, height) = (frame.width(), frame.height());
         let mut out = anstream::stdout().lock();
         let name = self.out.display();

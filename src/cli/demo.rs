@@ -1,7 +1,9 @@
 //! `demo`: the whole pipeline with a simulated camera and relay.
 
 mod scene;
+mod seen;
 
+use super::save::create_folder;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -13,9 +15,11 @@ use facelatch::nn::Precision;
 use facelatch::service::models::ModelSet;
 use facelatch::service::pipeline::{Pipeline, RelayHandle};
 use facelatch::storage::gallery::{NewTemplate, Store};
+use facelatch::vision::frame::Frame;
 use facelatch::vision::picture;
 use facelatch::vision::recognizer::Recognizer;
 use scene::Portrait;
+use seen::Seen;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -40,16 +44,28 @@ const PAUSE: Duration = Duration::from_secs(8);
 /// are simulated. Exit code 1 if the door decided wrongly.
 #[derive(Args)]
 pub struct Demo {
-    /// Save the simulated frames as pictures in this folder
+    /// Save the frames in this folder, with boxes, landmarks, names, scores and the state of
+    /// the door drawn on them
+    ///
+    /// PNG files, named by visit, number and part of the approach. Files of an earlier demo
+    /// are overwritten.
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
+    /// Save the frames in this folder as the camera saw them, for images: cameras
+    ///
+    /// They have the same names as those of --save, so the folder must be another one.
+    #[arg(long, value_name = "DIR")]
+    save_frames: Option<PathBuf>,
 }
 
 /// State of the running demo.
 struct Stage {
     pipeline: Pipeline,
     now: Duration,
+    /// Folder for drawn frames.
     save: Option<PathBuf>,
+    /// Folder for frames as they are.
+    save_frames: Option<PathBuf>,
     visits: usize,
     slowest: Duration,
     /// Set by a signal. The demo then ends and deletes its gallery.
@@ -70,6 +86,12 @@ impl Demo {
     }
 
     fn play(&self, folder: &Path, stop: Arc<AtomicBool>) -> Result<ExitCode> {
+        if self.save.is_some() && self.save == self.save_frames {
+            bail!("--save and --save-frames name the same folder; name two");
+        }
+        for folder in [&self.save, &self.save_frames].into_iter().flatten() {
+            create_folder(folder)?;
+        }
         let mut out = anstream::stdout();
         let started = Instant::now();
         let models = Models::built_in()?.in_precision(Precision::Int8);
@@ -87,9 +109,15 @@ impl Demo {
         };
         let (pipeline, _) =
             Pipeline::new(set, &config, RelayHandle::Direct(Relay::open("log:")?), Duration::ZERO);
-        let save = self.save.clone();
-        let mut stage =
-            Stage { pipeline, now: Duration::ZERO, save, visits: 0, slowest: Duration::ZERO, stop };
+        let mut stage = Stage {
+            pipeline,
+            now: Duration::ZERO,
+            save: self.save.clone(),
+            save_frames: self.save_frames.clone(),
+            visits: 0,
+            slowest: Duration::ZERO,
+            stop,
+        };
         writeln!(
             out,
             "{FAINT}models {} ready in {:.1?}{FAINT:#}",
@@ -158,6 +186,7 @@ impl Stage {
         self.visits += 1;
         writeln!(out, "\n{TITLE}{} {how}{TITLE:#}", portrait.name())?;
         let (mut granted, mut unlocked) = (false, false);
+        let mut seen = Seen::default();
         let mut part = "";
         let began = self.now;
         for (number, moment) in portrait.approach().enumerate() {
@@ -169,16 +198,22 @@ impl Stage {
                 part = moment.part;
                 writeln!(out, "  {FAINT}{:4.1} s  {part}{FAINT:#}", moment.at.as_secs_f32())?;
             }
-            if let Some(folder) = &self.save {
-                save(folder, self.visits, number, part, &moment.frame)?;
-            }
-            let looked = Instant::now();
-            let events = self.pipeline.frame(self.now, &moment.frame)?;
-            self.slowest = self.slowest.max(looked.elapsed());
+            let began = Instant::now();
+            let looked = self.pipeline.look(self.now, &moment.frame)?;
+            let events = self.pipeline.decide(self.now, &looked);
+            self.slowest = self.slowest.max(began.elapsed());
             for event in &events {
                 granted |= matches!(event, Event::Granted { .. });
                 unlocked |= matches!(event, Event::Unlocked);
                 print(out, moment.at, event)?;
+            }
+            let name = format!("{}-{number:02}-{part}.png", self.visits);
+            if let Some(folder) = &self.save_frames {
+                write_frame(&folder.join(&name), &moment.frame)?;
+            }
+            if let Some(folder) = &self.save {
+                seen.update(&self.pipeline, &looked, &events);
+                write_frame(&folder.join(&name), &seen.drawn(moment.frame, &self.pipeline))?;
             }
         }
         // Empty scene: the door must lock again.
@@ -206,14 +241,6 @@ fn print(out: &mut impl Write, at: Duration, event: &Event) -> std::io::Result<(
     writeln!(out, "  {:4.1} s  {style}{event}{style:#}", at.as_secs_f32())
 }
 
-fn save(
-    folder: &Path,
-    visit: usize,
-    number: usize,
-    part: &str,
-    frame: &facelatch::vision::frame::Frame,
-) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    let path = folder.join(format!("{visit}-{number:02}-{part}.png"));
-    std::fs::write(&path, picture::encode_png(frame)?).with_context(|| path.display().to_string())
+fn write_frame(path: &Path, frame: &Frame) -> Result<()> {
+    std::fs::write(path, picture::encode_png(frame)?).with_context(|| path.display().to_string())
 }

@@ -5,6 +5,7 @@ use super::model_args::ModelArgs;
 use anyhow::Result;
 use clap::Args;
 use facelatch::vision::detect::Detector;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Find the faces in pictures: bounding box, score, five landmarks and quality
@@ -15,6 +16,13 @@ use std::process::ExitCode;
 pub struct Detect {
     #[command(flatten)]
     pictures: Pictures,
+    /// Save a copy of each picture in this folder, with the boxes, scores and landmarks
+    /// drawn on it
+    ///
+    /// The copies are PNG files that only you may read, named like the pictures. A number is
+    /// added to a name that is taken: no existing file is overwritten.
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
     #[command(flatten)]
     models: ModelArgs,
 }
@@ -23,7 +31,7 @@ impl Detect {
     pub fn run(self) -> Result<ExitCode> {
         let models = self.models.open()?;
         let mut detector = Detector::new(&models.detector, self.pictures.detector())?;
-        self.pictures.each(|frame| {
+        self.pictures.each(self.save.as_deref(), |frame| {
             Ok(detector.detect(frame)?.iter().map(|face| FaceLine::new(frame, face)).collect())
         })
     }

@@ -27,7 +27,7 @@ impl Embed {
         let models = self.models.open()?;
         let mut embedder = Embedder::new(models.recognizer()?)?;
         let mut detector = Detector::new(&models.detector, self.pictures.detector())?;
-        self.pictures.each(|frame| {
+        self.pictures.each(None, |frame| {
             let faces = detector.detect(frame)?;
             chosen(faces, frame, self.nearest)
                 .into_iter()

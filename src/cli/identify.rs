@@ -7,6 +7,7 @@ use clap::Args;
 use facelatch::access::gallery::Gallery;
 use facelatch::service::files::{load_gallery, open_store};
 use facelatch::vision::recognizer::Recognizer;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Identify the people in pictures by the gallery
@@ -17,6 +18,14 @@ use std::process::ExitCode;
 pub struct Identify {
     #[command(flatten)]
     pictures: Pictures,
+    /// Save a copy of each picture in this folder, with the boxes, scores, landmarks, names,
+    /// similarities and thresholds drawn on it
+    ///
+    /// Known people have green boxes, unknown people red ones. The copies are PNG files that
+    /// only you may read, named like the pictures. A number is added to a name that is
+    /// taken: no existing file is overwritten.
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
     #[command(flatten)]
     site: CommonArgs,
 }
@@ -35,7 +44,7 @@ impl Identify {
         };
         let rate = config.recognition.false_accept_rate;
         let threshold = models.thresholds()?.for_attempt(rate, gallery.templates());
-        self.pictures.each(|frame| {
+        self.pictures.each(self.save.as_deref(), |frame| {
             let views = recognizer.faces(frame)?;
             let lines = views.iter().map(|view| {
                 let best = view.template.as_ref().and_then(|probe| gallery.best(probe));
@@ -43,6 +52,7 @@ impl Identify {
                 let more = More::Name {
                     name: known.map(|known| known.name.to_owned()),
                     similarity: best.map(|best| best.similarity),
+                    threshold: threshold.similarity + best.map_or(0.0, |best| best.stricter),
                 };
                 FaceLine::with(&view.face, view.quality.score(), more)
             });

@@ -1,13 +1,15 @@
 //! Shared by `detect`, `embed` and `identify`: arguments for pictures, reading them, and
 //! printing results.
 
+use super::save::{DrawnPictures, recognition, score_line};
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use clap::Args;
 use facelatch::vision::align::align;
 use facelatch::vision::detect::{DetectorSettings, Face, nearest_center};
+use facelatch::vision::draw::{self, Mark};
 use facelatch::vision::embed::Embedding;
-use facelatch::vision::frame::Frame;
+use facelatch::vision::frame::{Frame, Rect};
 use facelatch::vision::picture;
 use facelatch::vision::quality::Quality;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -60,8 +62,13 @@ pub enum More {
     /// `embed`: a unit vector.
     Embedding { embedding: Vec<f32> },
     /// `identify`: the name if the threshold is reached, and the cosine similarity to the
-    /// most similar person, if there is one.
-    Name { name: Option<String>, similarity: Option<f32> },
+    /// most similar person, if there is one. The threshold is that of this person.
+    Name {
+        name: Option<String>,
+        similarity: Option<f32>,
+        #[serde(skip)]
+        threshold: f32,
+    },
 }
 
 impl FaceLine {
@@ -81,6 +88,19 @@ impl FaceLine {
             quality,
             more,
         }
+    }
+
+    /// The face for drawing: with its score, and the name if it was compared.
+    pub fn mark(&self) -> Mark {
+        let [x1, y1, x2, y2] = self.rect;
+        let (colour, mut lines) = match &self.more {
+            More::Name { name, similarity, threshold } => {
+                recognition(name.as_deref(), *similarity, *threshold)
+            }
+            More::Nothing {} | More::Embedding { .. } => (draw::FOUND, Vec::new()),
+        };
+        lines.push(score_line(self.score));
+        Mark { rect: Rect { x1, y1, x2, y2 }, landmarks: self.landmarks, colour, lines }
     }
 }
 
@@ -103,30 +123,43 @@ impl Pictures {
         DetectorSettings { minimum_face: self.minimum_face, ..DetectorSettings::default() }
     }
 
-    /// Calls `look` on each picture and prints the result. A picture that cannot be read
-    /// is reported and skipped; the exit code is then 1.
+    /// Calls `look` on each picture and prints the result. With `save`, also draws the faces
+    /// on a copy of each picture and saves it in this folder. A picture that cannot be read
+    /// or saved is reported and skipped; the exit code is then 1.
     ///
     /// # Errors
-    /// An error of `look`, or of writing to standard output.
-    pub fn each(&self, mut look: impl FnMut(&Frame) -> Result<Vec<FaceLine>>) -> Result<ExitCode> {
+    /// If `save` cannot be created, an error of `look`, or of writing to standard output.
+    pub fn each(
+        &self,
+        save: Option<&Path>,
+        mut look: impl FnMut(&Frame) -> Result<Vec<FaceLine>>,
+    ) -> Result<ExitCode> {
         let mut failed = false;
+        let mut drawn = save.map(DrawnPictures::open).transpose()?;
         let mut out = anstream::stdout().lock();
         let given: Vec<_> = self.images.iter().map(|given| (given, expand(given))).collect();
         let bar = progress(given.iter().map(|(_, (files, _))| files.len()).sum())?;
         for (given, (files, fault)) in given {
             for file in &files {
                 let name = file.display().to_string();
-                let line = match picture::read(file) {
-                    Ok(frame) => ImageLine::Read {
-                        image: &name,
-                        width: frame.width(),
-                        height: frame.height(),
-                        faces: look(&frame)?,
-                    },
-                    Err(error) => ImageLine::Failed { image: &name, error: error.to_string() },
+                let image = &name;
+                let (line, frame) = match picture::read(file) {
+                    Ok(frame) => {
+                        let (width, height, faces) = (frame.width(), frame.height(), look(&frame)?);
+                        (ImageLine::Read { image, width, height, faces }, Some(frame))
+                    }
+                    Err(error) => (ImageLine::Failed { image, error: error.to_string() }, None),
                 };
                 failed |= matches!(line, ImageLine::Failed { .. });
                 bar.suspend(|| self.print(&mut out, &line))?;
+                if let (Some(drawn), Some(frame), ImageLine::Read { faces, .. }) =
+                    (&mut drawn, frame, &line)
+                {
+                    let marks: Vec<Mark> = faces.iter().map(FaceLine::mark).collect();
+                    if let Err(error) = drawn.save(file, frame, &marks) {
+                        bar.suspend(|| log::error!("{error:#}"));
+                    }
+                }
                 bar.inc(1);
             }
             if let Some(error) = fault {
@@ -137,7 +170,26 @@ impl Pictures {
             }
         }
         bar.finish_and_clear();
+        if let Some(drawn) = drawn {
+            failed |= drawn.failed > 0;
+            self.print_saved(&mut out, &drawn)?;
+        }
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    fn print_saved(&self, out: &mut impl Write, drawn: &DrawnPictures) -> Result<()> {
+        let count = |pictures| match pictures {
+            1 => "1 picture".to_owned(),
+            more => format!("{more} pictures"),
+        };
+        let folder = drawn.folder().display();
+        if drawn.failed > 0 {
+            log::error!("{folder}: {} could not be saved", count(drawn.failed));
+        }
+        if !self.json {
+            writeln!(out, "{} saved in {folder}", count(drawn.written))?;
+        }
+        Ok(())
     }
 
     fn print(&self, out: &mut impl Write, line: &ImageLine<'_>) -> Result<()> {
@@ -186,14 +238,14 @@ fn print_face(out: &mut impl Write, face: &FaceLine) -> std::io::Result<()> {
                 embedding.iter().take(4).map(|value| format!("{value:.3}")).collect();
             writeln!(out, "\n  embedding of {}: {} ...", embedding.len(), first.join(" "))
         }
-        More::Name { name: Some(name), similarity } => {
+        More::Name { name: Some(name), similarity, .. } => {
             let similarity = similarity.unwrap_or_default();
             writeln!(out, "  {NAME}{name}{NAME:#}  similarity {similarity:.3}")
         }
-        More::Name { name: None, similarity: Some(similarity) } => {
+        More::Name { name: None, similarity: Some(similarity), .. } => {
             writeln!(out, "  unknown  similarity {similarity:.3}")
         }
-        More::Name { name: None, similarity: None } => writeln!(out, "  unknown"),
+        More::Name { name: None, similarity: None, .. } => writeln!(out, "  unknown"),
     }
 }
 

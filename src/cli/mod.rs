@@ -16,6 +16,7 @@ mod model_args;
 mod models;
 mod people;
 mod run;
+mod save;
 mod status;
 mod stdout;
 

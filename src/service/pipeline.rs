@@ -57,6 +57,19 @@ pub struct Looked {
     samples: heapless::Vec<Option<Sample>, MAX_TRACKS>,
 }
 
+impl Looked {
+    /// The faces: track, view, and the result of the gallery search if the view was
+    /// compared and somebody is enrolled.
+    pub fn faces(&self) -> impl Iterator<Item = (TrackId, &View, Option<Candidate>)> {
+        let best = self.best.iter().copied();
+        self.tracks
+            .iter()
+            .zip(&self.views)
+            .zip(best)
+            .map(|((track, view), best)| (*track, view, best))
+    }
+}
+
 /// Everything between a frame and the relay.
 pub struct Pipeline {
     recognizer: Recognizer,

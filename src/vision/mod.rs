@@ -4,9 +4,12 @@
 //! ```text
 //! Frame -> motion_gate -> detect -> track -> align -> quality, liveness, embed -> Template
 //! ```
+//!
+//! [`draw`] shows people what the stages found.
 
 pub mod align;
 pub mod detect;
+pub mod draw;
 pub mod embed;
 pub mod frame;
 pub mod liveness;

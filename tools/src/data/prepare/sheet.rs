@@ -3,25 +3,15 @@
 
 use crate::data::dataset::{Row, read_crop};
 use anyhow::Result;
-use embedded_graphics::draw_target::DrawTarget;
-use embedded_graphics::geometry::{Dimensions, OriginDimensions, Point, Size};
-use embedded_graphics::mono_font::iso_8859_1::FONT_6X10;
-use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
-use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
-use embedded_graphics::text::{Baseline, Text};
-use embedded_graphics::{Drawable, Pixel};
 use facelatch::vision::align::CROP_SIDE;
+use facelatch::vision::draw::{self, Letters};
 use facelatch::vision::frame::Frame;
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 
 /// Side of a face on the sheet, pixels: half a crop.
 const TILE: usize = CROP_SIDE / 2;
-/// Font of the names.
-const FONT: &MonoFont<'_> = &FONT_6X10;
-/// Width and height of a letter, pixels.
-const LETTER: (usize, usize) =
-    (FONT.character_size.width as usize, FONT.character_size.height as usize);
+/// Letters of the names.
+const LETTERS: Letters = Letters::SMALL;
 /// Space between faces and names, pixels.
 const GAP: usize = 4;
 /// Faces per row of the sheet, and the largest number of faces per person.
@@ -46,14 +36,15 @@ struct Block<'r> {
 pub fn sheet(rows: &[Row]) -> Result<Frame> {
     let blocks = blocks(rows);
     let down = blocks.last().map_or(1, |block| block.place.1 + 1);
-    let (step_x, step_y) = (TILE + GAP, TILE + LETTER.1 + 2 * GAP);
+    let (step_x, step_y) = (TILE + GAP, TILE + LETTERS.height() + 2 * GAP);
     let mut sheet = Frame::filled(ACROSS * step_x + GAP, down * step_y + GAP, PAPER);
     for Block { person, faces, place } in &blocks {
         let (x, y) = (GAP + place.0 * step_x, GAP + place.1 * step_y);
-        write(&mut sheet, person, (x, y), faces.len() * step_x - GAP);
+        let room = faces.len() * step_x - GAP;
+        draw::text(&mut sheet, person, (x as i64, y as i64), room, LETTERS, INK);
         for (at, row) in faces.iter().enumerate() {
             let crop = read_crop(&row.path)?;
-            draw(&mut sheet, crop.frame(), (x + at * step_x, y + LETTER.1 + GAP));
+            paste(&mut sheet, crop.frame(), (x + at * step_x, y + LETTERS.height() + GAP));
         }
     }
     Ok(sheet)
@@ -88,8 +79,8 @@ fn evenly<T>(all: &[T], most: usize) -> Vec<&T> {
     (0..count).map(|at| &all[at * all.len() / count]).collect()
 }
 
-/// Draws a crop at half its size; each pixel is the mean of four.
-fn draw(sheet: &mut Frame, crop: &Frame, (left, top): (usize, usize)) {
+/// Pastes a crop at half its size; each pixel is the mean of four.
+fn paste(sheet: &mut Frame, crop: &Frame, (left, top): (usize, usize)) {
     let width = sheet.width();
     for y in 0..TILE {
         let (upper, lower) = (crop.row(2 * y), crop.row(2 * y + 1));
@@ -101,43 +92,6 @@ fn draw(sheet: &mut Frame, crop: &Frame, (left, top): (usize, usize)) {
                 [upper[one], upper[two], lower[one], lower[two]].map(u16::from).iter().sum();
             *value = ((sum + 2) / 4) as u8;
         }
-    }
-}
-
-/// Writes a name, cut to `room` pixels. Letters missing from the font become question
-/// marks.
-fn write(sheet: &mut Frame, text: &str, (left, top): (usize, usize), room: usize) {
-    let shown: String = text.chars().take(room / LETTER.0).collect();
-    let [red, green, blue] = INK;
-    let look = MonoTextStyle::new(FONT, Rgb888::new(red, green, blue));
-    let at = Point::new(left as i32, top as i32);
-    let Ok(_) = Text::with_baseline(&shown, at, look, Baseline::Top).draw(&mut Paper(sheet));
-}
-
-/// The sheet as a draw target for text.
-struct Paper<'s>(&'s mut Frame);
-
-impl OriginDimensions for Paper<'_> {
-    fn size(&self) -> Size {
-        Size::new(self.0.width() as u32, self.0.height() as u32)
-    }
-}
-
-impl DrawTarget for Paper<'_> {
-    type Color = Rgb888;
-    type Error = Infallible;
-
-    fn draw_iter<I>(&mut self, pixels: I) -> Result<(), Infallible>
-    where
-        I: IntoIterator<Item = Pixel<Rgb888>>,
-    {
-        let (bounds, width) = (self.bounding_box(), self.0.width());
-        for Pixel(at, colour) in pixels.into_iter().filter(|pixel| bounds.contains(pixel.0)) {
-            let start = (at.y as usize * width + at.x as usize) * 3;
-            let ink = [colour.r(), colour.g(), colour.b()];
-            self.0.pixels_mut()[start..start + 3].copy_from_slice(&ink);
-        }
-        Ok(())
     }
 }
 

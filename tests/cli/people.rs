@@ -1,0 +1,195 @@
+//! Galleries: `enroll`, `people`, and commands that read them.
+
+use super::{
+    ADMIRAL, ASTRONAUT, PATIENCE, at, enrolled, facelatch, fails, json_lines, output, stderr,
+    stdout, succeeds,
+};
+use facelatch::vision::frame::Frame;
+use facelatch::vision::picture;
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Reading a missing gallery must not create one.
+#[test]
+fn looking_begins_no_gallery() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = at(folder.path(), "none/gallery.redb");
+    let missing = at(folder.path(), "missing.redb");
+    let faces = succeeds(&["identify", "--json", ASTRONAUT, "--gallery", &gallery]);
+    assert_eq!(json_lines(&faces)[0]["faces"][0]["name"], Value::Null);
+    succeeds(&["status", "--gallery", &gallery]);
+    succeeds(&["people", "list", "--gallery", &gallery]);
+    let message = fails(&["people", "import", &missing, "--gallery", &gallery]);
+    assert!(message.contains("missing.redb: file not found"), "{message}");
+    let message = fails(&["people", "remove", "A", "--gallery", &gallery]);
+    assert!(message.contains("no gallery yet"), "{message}");
+    assert!(!folder.path().join("none").exists());
+    // If only the last good copy is left, it is used.
+    let gallery = enrolled(&folder);
+    for arguments in [&["status", "--json"][..], &["identify", "--json", ASTRONAUT]] {
+        std::fs::remove_file(&gallery).expect("removed");
+        let said = succeeds(&[arguments, &["--gallery", &gallery]].concat());
+        let line = &json_lines(&said)[0];
+        let known = line["people"] == 1 || line["faces"][0]["name"] == "Eileen Collins";
+        assert!(known, "{said}");
+    }
+}
+
+/// Importing needs only read permission for the export.
+#[test]
+fn an_export_that_may_only_be_read_is_imported() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = TempDir::new().expect("a folder");
+    let export = at(folder.path(), "export.redb");
+    succeeds(&["people", "export", &export, "--gallery", &enrolled(&folder)]);
+    let before = std::fs::read(&export).expect("a file");
+    std::fs::set_permissions(&export, PermissionsExt::from_mode(0o400)).expect("permissions");
+    let other = at(folder.path(), "other.redb");
+    let said = succeeds(&["people", "import", &export, "--gallery", &other]);
+    assert_eq!(said, "1 people added\n");
+    assert_eq!(std::fs::read(&export).expect("a file"), before);
+}
+
+#[test]
+fn people_come_and_go() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = enrolled(&folder);
+    let people = |arguments: &[&str]| {
+        let mut all = vec!["people"];
+        all.extend(arguments);
+        all.extend(["--gallery", &gallery]);
+        output(&all)
+    };
+    let listed = json_lines(&stdout(&people(&["list", "--json"])));
+    assert_eq!(listed[0]["name"], "Eileen Collins");
+    assert_eq!((&listed[0]["templates"], &listed[0]["pictures"]), (&1.into(), &1.into()));
+
+    let faces = succeeds(&["identify", "--json", ASTRONAUT, ADMIRAL, "--gallery", &gallery]);
+    let faces = json_lines(&faces);
+    assert_eq!(faces[0]["faces"][0]["name"], "Eileen Collins");
+    assert!(faces[0]["faces"][0]["similarity"].as_f64().expect("a number") > 0.99);
+    assert_eq!(faces[1]["faces"][0]["name"], Value::Null);
+
+    // The same face under another name is refused, and another face under the same name.
+    let message = fails(&["enroll", "Somebody", "--image", ASTRONAUT, "--gallery", &gallery]);
+    assert!(message.contains("Eileen Collins, who is already enrolled"), "{message}");
+    let message = fails(&["enroll", "Eileen Collins", "--image", ADMIRAL, "--gallery", &gallery]);
+    assert!(message.contains("does not look like Eileen Collins"), "{message}");
+
+    assert!(people(&["admin", "Eileen Collins"]).status.success());
+    assert!(people(&["group", "Eileen Collins", "astronauts"]).status.success());
+    assert!(!people(&["admin", "Somebody"]).status.success());
+    assert!(people(&["rename", "Eileen Collins", "Commander Collins"]).status.success());
+    let saved = at(folder.path(), "saved");
+    assert!(people(&["show", "Commander Collins", "--save", &saved]).status.success());
+    assert_eq!(std::fs::read_dir(&saved).expect("a folder").count(), 1);
+    let exported = at(folder.path(), "exported.redb");
+    assert!(people(&["export", &exported]).status.success());
+    assert!(!people(&["import", &exported]).status.success(), "the name is taken");
+    assert!(people(&["remove", "Commander Collins"]).status.success());
+    let gone = people(&["remove", "Commander Collins"]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(stderr(&gone).contains("nobody with this name"));
+    assert!(people(&["import", &exported]).status.success());
+    let listed = stdout(&people(&["list"]));
+    assert!(listed.contains("Commander Collins  1 template"), "{listed}");
+    assert!(listed.contains(", group astronauts, administrator"), "{listed}");
+    assert!(people(&["admin", "Commander Collins", "--off"]).status.success());
+    let shown = json_lines(&stdout(&people(&["show", "Commander Collins", "--json"])));
+    assert_eq!(shown[0]["administrator"], Value::Bool(false));
+    assert_eq!(shown[0]["group"], "astronauts");
+    let status = succeeds(&["status", "--json", "--gallery", &gallery]);
+    let status = &json_lines(&status)[0];
+    assert_eq!((&status["people"], &status["templates"]), (&1.into(), &1.into()));
+    let marked = status["thresholds"].as_array().expect("thresholds");
+    let extrapolated: Vec<bool> =
+        marked.iter().map(|line| line["extrapolated"] == Value::Bool(true)).collect();
+    assert!(!extrapolated[0] && extrapolated[extrapolated.len() - 1] && extrapolated.is_sorted());
+}
+
+#[test]
+fn enrolling_in_front_of_the_camera_takes_different_views() {
+    let folder = TempDir::new().expect("a folder");
+    let frames = at(folder.path(), "frames");
+    succeeds(&["demo", "--save-frames", &frames]);
+    let gallery = at(folder.path(), "gallery.redb");
+    // Pictures of one view add no second view, and the camera ends too early.
+    let still = format!("images:{ASTRONAUT}");
+    let message = fails(&["enroll", "A", "--camera", &still, "--gallery", &gallery]);
+    assert!(message.contains("after 1 of 5 views"), "{message}");
+    assert_eq!(succeeds(&["people", "list", "--gallery", &gallery]), "");
+    let walk = format!("images:{frames}/1-*.png?fps=3");
+    let said = succeeds(&["enroll", "A", "--camera", &walk, "--views", "2", "--gallery", &gallery]);
+    assert!(said.contains("A: 2 templates added"), "{said}");
+}
+
+#[test]
+fn a_signal_ends_enrolling_and_its_camera() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = at(folder.path(), "gallery.redb");
+    let mark = at(folder.path(), "camera-program");
+    let camera = format!("pipe:touch {mark}; sleep 1000; : {mark}");
+    let mut enrolling = facelatch(&["enroll", "A", "--camera", &camera, "--gallery", &gallery])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let began = Instant::now();
+    while !Path::new(&mark).exists() {
+        let ended = enrolling.try_wait().expect("a state");
+        assert!(ended.is_none() && began.elapsed() < PATIENCE, "no camera is opened: {ended:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let id = enrolling.id().to_string();
+    assert!(Command::new("kill").args(["-s", "INT", &id]).status().expect("kill runs").success());
+    let ended = enrolling.wait_with_output().expect("an end");
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(stderr(&ended).contains("nothing was enrolled") || stderr(&ended).contains("signal"));
+    let left = Command::new("pgrep").args(["-f", &mark]).output().expect("pgrep runs");
+    assert!(left.stdout.is_empty(), "the camera program goes on");
+}
+
+#[test]
+fn a_signal_ends_enrolling_from_pictures() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = at(folder.path(), "gallery.redb");
+    let blank = picture::encode_png(&Frame::filled(640, 480, [90; 3])).expect("a PNG");
+    std::fs::write(at(folder.path(), "blank.png"), blank).expect("written");
+    // Logged in every round, which shows that the camera runs.
+    std::fs::write(at(folder.path(), "bad.png"), "no picture").expect("written");
+    let camera = format!("images:{}?fps=1000&loop", folder.path().display());
+    for signal in ["INT", "TERM"] {
+        let mut enrolling = facelatch(&["enroll", "A", "--camera", &camera, "--gallery", &gallery])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let mut log = BufReader::new(enrolling.stderr.take().expect("its log")).lines();
+        assert!(log.any(|line| line.is_ok_and(|line| line.contains("bad.png"))));
+        let id = enrolling.id().to_string();
+        let killed = Command::new("kill").args(["-s", signal, &id]).status().expect("kill runs");
+        assert!(killed.success());
+        let last = log.map_while(Result::ok).last().expect("a last word");
+        assert!(last.contains("stopped by a signal after 0 of 5 views"), "{last}");
+        assert_eq!(enrolling.wait().expect("an end").code(), Some(1));
+    }
+}
+
+#[test]
+fn a_damaged_gallery_is_named_and_nobody_is_lost() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = enrolled(&folder);
+    let whole = std::fs::read(&gallery).expect("a gallery");
+    std::fs::write(&gallery, &whole[..whole.len() / 2]).expect("written");
+    let listed = output(&["people", "list", "--gallery", &gallery]);
+    assert!(listed.status.success());
+    assert!(stdout(&listed).contains("Eileen Collins"));
+    let message = stderr(&listed);
+    assert!(message.contains("was damaged") && message.contains("damaged-1"), "{message}");
+    std::fs::write(&gallery, "nonsense").expect("written");
+    std::fs::write(at(folder.path(), "gallery.last-good.redb"), "nonsense").expect("written");
+    let message = fails(&["people", "list", "--gallery", &gallery]);
+    assert!(message.contains("restore one of them from a backup"), "{message}");
+}
