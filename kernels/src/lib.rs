@@ -462,21 +462,24 @@ impl Matrix {
         let end = walk.output_end(padded(self.channels));
         assert!(residual.is_none_or(|other| other.len() >= end), "residual too short");
         match (self.kernel, &self.weights) {
-            // SAFETY, for all calls below: `new` has checked that the processor has the
+            // SAFETY: for all calls below: `new` has checked that the processor has the
             // instructions and has packed the weights for them. The assertions above keep
             // every read and write of the walk within the slices.
             #[cfg(target_arch = "x86_64")]
             (Kernel::Avx512Vnni, Packed::Bytes(weights)) => unsafe {
                 x86::vnni::matrix(self, weights, walk, pixels, input, residual, output);
             },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             (Kernel::Avx2, Packed::Words(weights)) => unsafe {
                 x86::avx2::matrix(self, weights, walk, pixels, input, residual, output, scratch);
             },
+            // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             (Kernel::NeonDot, Packed::Bytes(weights)) => unsafe {
                 neon::matrix_dot(self, weights, walk, pixels, input, residual, output);
             },
+            // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             (Kernel::Neon, Packed::Bytes(weights)) => unsafe {
                 neon::matrix(self, weights, walk, pixels, input, residual, output);
@@ -513,14 +516,17 @@ impl Matrix {
             (Kernel::Avx512Vnni, Packed::Bytes(weights)) => unsafe {
                 x86::vnni::matrix_float(self, weights, walk, pixels, input, output);
             },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             (Kernel::Avx2, Packed::Words(weights)) => unsafe {
                 x86::avx2::matrix_float(self, weights, walk, pixels, input, output, scratch);
             },
+            // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             (Kernel::NeonDot, Packed::Bytes(weights)) => unsafe {
                 neon::matrix_dot_float(self, weights, walk, pixels, input, output);
             },
+            // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             (Kernel::Neon, Packed::Bytes(weights)) => unsafe {
                 neon::matrix_float(self, weights, walk, pixels, input, output);
@@ -629,10 +635,12 @@ impl Filter {
             (Kernel::Avx512Vnni, Packed::Bytes(weights)) => unsafe {
                 x86::vnni::filter(self, weights, walk, pixels, input, output);
             },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             (Kernel::Avx2, Packed::Words(weights)) => unsafe {
                 x86::avx2::filter(self, weights, walk, pixels, input, output);
             },
+            // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             (Kernel::Neon | Kernel::NeonDot, Packed::Bytes(weights)) => unsafe {
                 neon::filter(self, weights, walk, pixels, input, output);

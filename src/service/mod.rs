@@ -47,6 +47,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// Reads the models as the command line asked for them.
+pub type ReadModels = Box<dyn FnOnce(&Config) -> Result<Models>>;
+
 /// What a door is run with.
 pub struct DoorOptions {
     /// The configuration.
@@ -54,7 +57,7 @@ pub struct DoorOptions {
     /// Reads it again, for a reload.
     pub read_config: ReadConfig,
     /// Reads the models. Called after the door is locked.
-    pub read_models: Box<dyn FnOnce(&Config) -> Result<Models>>,
+    pub read_models: ReadModels,
     /// The store whose current set may change; `None` if the models are from another
     /// folder.
     pub store: Option<ModelStore>,

@@ -83,7 +83,7 @@ fn photos_become_a_data_set_with_keypoints_and_a_sheet() {
     assert!(at("nose", 1) < at("mouth_left", 1) && at("mouth_left", 0) < at("mouth_right", 0));
     let sides = face["box"].as_array().expect("a box");
     assert!(sides.len() == 4 && sides[0].as_f64() < Some(at("left_eye", 0)));
-    let sheet = picture::read(&data.join("contact.png")).expect("a sheet");
+    let sheet = picture::read(data.join("contact.png")).expect("a sheet");
     assert!(sheet.width() < 1000 && sheet.height() < 200);
     assert_eq!(json(data.join("report.json"))["faces"], 2);
 }

@@ -68,15 +68,15 @@ impl Controller {
         chance: u64,
         now: Duration,
     ) -> (Self, Output) {
-        let (door, actions) = Door::new(now, settings.door.clone());
+        let (door, actions) = Door::new(now, settings.door);
         let (rate, templates) = (settings.false_accept_rate, gallery.templates());
         let mut controller = Self {
             threshold: calibration.thresholds.for_attempt(rate, templates),
             enrolment: DoorEnrolment::new(settings.enroll.calibrated(&calibration.thresholds)),
             calibration,
             live: false,
-            decider: Decider::new(settings.decide.clone()),
-            liveness: LivenessGuard::new(settings.liveness.clone(), chance),
+            decider: Decider::new(settings.decide),
+            liveness: LivenessGuard::new(settings.liveness, chance),
             settings,
             gallery,
             wall: WallClock::default(),
@@ -103,7 +103,7 @@ impl Controller {
     fn set_decider(&mut self) {
         let distinct = self.live && self.settings.distinct_views;
         let same_view = if distinct { SAME_VIEW } else { f32::INFINITY };
-        self.decider = Decider::new(DecideSettings { same_view, ..self.settings.decide.clone() });
+        self.decider = Decider::new(DecideSettings { same_view, ..self.settings.decide });
         self.weigh();
     }
 
@@ -188,8 +188,8 @@ impl Controller {
     pub fn reconfigure(&mut self, settings: Settings) {
         self.settings = settings;
         self.set_decider();
-        self.liveness.set_settings(self.settings.liveness.clone());
-        self.door.set_settings(self.settings.door.clone());
+        self.liveness.set_settings(self.settings.liveness);
+        self.door.set_settings(self.settings.door);
         let enroll = self.settings.enroll.calibrated(&self.calibration.thresholds);
         self.enrolment.set_settings(enroll);
     }
@@ -481,7 +481,7 @@ impl Controller {
         output.relay = done.relay.or(output.relay);
         for event in &done.events {
             output.signals.extend(Signal::of_door(event));
-            output.events.push(self.from_door(*event, evidence));
+            output.events.push(self.door_event(*event, evidence));
         }
         if granting && !matches!(self.door.state(), State::Granting { .. }) {
             let track = self.asked.take();
@@ -494,7 +494,7 @@ impl Controller {
         }
     }
 
-    fn from_door(&self, event: door::Event, evidence: Option<Evidence>) -> Event {
+    fn door_event(&self, event: door::Event, evidence: Option<Evidence>) -> Event {
         let threshold = |person: PersonId| {
             let stricter = self.gallery.traits(person).map_or(0.0, |traits| traits.stricter);
             Threshold { similarity: self.threshold.similarity + stricter, ..self.threshold }
