@@ -78,7 +78,7 @@ fn assert_drawn(frames: &str, drawn: &str) {
         ("3-29-near.png", KNOWN),
         ("4-29-near.png", UNKNOWN),
     ] {
-        let read = |folder: &str| picture::read(&Path::new(folder).join(name)).expect("a frame");
+        let read = |folder: &str| picture::read(Path::new(folder).join(name)).expect("a frame");
         let (frame, drawn) = (read(frames), read(drawn));
         assert_eq!((drawn.width(), drawn.height()), (frame.width(), frame.height()));
         assert_eq!(drawn.pixel(639, 479), door, "{name}");

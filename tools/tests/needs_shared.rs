@@ -100,7 +100,7 @@ fn int8_stays_near_float(shared: &Path) -> Result<(), Failed> {
     }
     let (mut found, mut distances, mut cosines) = ([0; 2], vec![], vec![]);
     for reference in reference(shared)? {
-        let frame = picture::read(&shared.join("lfw").join(&reference.image))?;
+        let frame = picture::read(shared.join("lfw").join(&reference.image))?;
         let mut faces = [None; 2];
         for (detector, face) in detectors.iter_mut().zip(&mut faces) {
             *face = nearest_center(detector.detect(&frame)?, &frame).copied();
@@ -232,7 +232,7 @@ fn embeddings_match(shared: &Path) -> Result<(), Failed> {
     let mut embedder = Embedder::new(&imported_recognizer(shared)?)?;
     let mut cosines = vec![];
     for reference in reference(shared)? {
-        let frame = picture::read(&shared.join("lfw").join(&reference.image))?;
+        let frame = picture::read(shared.join("lfw").join(&reference.image))?;
         let embedding = embedder.embed(&align(&frame, &reference.landmarks))?;
         cosines.push(embedding.similarity(&Embedding::normalized(&reference.embedding)));
     }
@@ -252,7 +252,7 @@ fn exports_agree(shared: &Path) -> Result<(), Failed> {
     let network = read_mobilefacenet(&shared.join("weights/mobilefacenet.param"))?;
     let mut crops = vec![];
     for reference in reference(shared)?.iter().take(100) {
-        let frame = picture::read(&shared.join("lfw").join(&reference.image))?;
+        let frame = picture::read(shared.join("lfw").join(&reference.image))?;
         crops.push(align(&frame, &reference.landmarks));
     }
     let model = exported(&network, Normalization::ARCFACE);

@@ -5,6 +5,7 @@
 //! and replaced by the copy.
 
 mod error;
+mod export;
 mod files;
 mod record;
 mod tables;
@@ -32,6 +33,7 @@ use tables::{
 };
 
 pub use error::StoreError;
+pub use export::Export;
 pub use files::copy_path;
 
 /// Longest name, characters, so that it fits a screen and a log line.
@@ -72,23 +74,6 @@ pub struct NewTemplate {
     pub template: Template,
     /// The aligned face from which it was made.
     pub crop: Option<Crop>,
-}
-
-/// A file written by [`Store::export`], open read-only.
-pub struct Export {
-    path: PathBuf,
-    database: ReadOnlyDatabase,
-}
-
-impl Export {
-    /// Opens the file and checks every record.
-    ///
-    /// # Errors
-    /// If the file is missing, damaged, in use or newer.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = open_to_read(path, PATIENCE).map_err(|fault| error(path, fault))?;
-        Ok(Self { path: path.to_owned(), database })
-    }
 }
 
 /// Result of [`Store::re_embed`].
@@ -438,74 +423,6 @@ impl Store {
             self.commit(edits)?;
         }
         Ok(done)
-    }
-
-    /// Writes people, or everybody if `names` is empty, to a new gallery file for
-    /// [`Store::import`]. Returns the number of people.
-    ///
-    /// # Errors
-    /// If a name is unknown, or the file exists or cannot be written.
-    pub fn export(&self, names: &[String], to: &Path) -> Result<usize, StoreError> {
-        let people = match names {
-            [] => self.people()?,
-            names => names.iter().map(|name| self.find(name)).collect::<Result<_, _>>()?,
-        };
-        if to.exists() {
-            let reason = "already exists; name a new file".to_owned();
-            return Err(StoreError::Io { path: to.to_owned(), reason });
-        }
-        create_folder(to)?;
-        let wanted = |table: Table, key: u64| {
-            let of = |id: PersonId| people.iter().any(|person| person.id == id);
-            match table.name() {
-                "people" => of(PersonId(key as u32)),
-                "meta" => true,
-                _ => of(person_of(key)),
-            }
-        };
-        let failed = |fault| error(to, fault);
-        let target = create(to).map_err(failed)?;
-        copy_records(&self.main, &target, wanted).map_err(failed)?;
-        Ok(people.len())
-    }
-
-    /// Adds the people of an exported file. Returns the number of people added, and the
-    /// names of those left out because the name is taken.
-    ///
-    /// # Errors
-    /// If the file cannot be read or the change cannot be written.
-    pub fn import(&mut self, from: &Export) -> Result<(usize, Vec<String>), StoreError> {
-        let failed = |fault| error(&from.path, fault);
-        let source = &from.database;
-        let (mut added, mut taken) = (0, Vec::new());
-        let mut present: Vec<String> = self.people()?.into_iter().map(|p| p.name).collect();
-        let templates = all::<TemplateRecord>(source, TEMPLATES).map_err(failed)?;
-        let mut edits = Vec::new();
-        let mut next = self.number(NEXT_PERSON)?.max(1);
-        for (key, record) in all::<PersonRecord>(source, PEOPLE).map_err(failed)? {
-            let record = PersonRecord { name: checked_name(&record.name)?, ..record };
-            if present.contains(&record.name) {
-                taken.push(record.name);
-                continue;
-            }
-            present.push(record.name.clone());
-            edits.push(put(PEOPLE, next, &record));
-            let own = templates.iter().filter(|(at, _)| u64::from(person_of(**at).0) == key);
-            for (at, template) in own {
-                let to = (next << 32) | (at & 0xffff_ffff);
-                edits.push(put(TEMPLATES, to, template));
-                if let Some(png) = one::<Vec<u8>>(source, CROPS, *at).map_err(failed)? {
-                    edits.push(put(CROPS, to, &png));
-                }
-            }
-            next += 1;
-            added += 1;
-        }
-        if added > 0 {
-            edits.push(meta(NEXT_PERSON, next));
-            self.commit(edits)?;
-        }
-        Ok((added, taken))
     }
 
     /// Crops of a person, in the order of the templates.

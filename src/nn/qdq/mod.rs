@@ -14,145 +14,19 @@
 //! Each such line becomes one [`Step`]. [`super::partition`] finds the part of a graph that
 //! has this form.
 
-use super::kernels::{CHANNELS, Layer, LayerError, Residual};
+mod attributes;
+mod model;
+
+pub(super) use model::{
+    Fault, Model, Op, Output, PICTURE, PICTURE_STORED, Quantization, Step, Target, Tensor, Window,
+    pooled,
+};
+
+use super::kernels::{CHANNELS, Layer, Residual};
+use attributes::{attribute, float, floats, int, ints, is_unsigned, window};
+use model::{PICTURE_CHANNELS, Result, damaged, fault};
 use std::collections::HashMap;
 use tract_onnx::pb;
-
-/// Why a node is not part of the quantized form.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Fault {
-    /// The ONNX node's name.
-    pub node: String,
-    pub reason: String,
-    /// The file is damaged, so that no runtime could compute the node. Other nodes can
-    /// still run in floating point.
-    pub damaged: bool,
-}
-
-type Result<T> = std::result::Result<T, Fault>;
-
-fn fault<T>(node: &str, reason: impl Into<String>) -> Result<T> {
-    Err(Fault { node: node.to_owned(), reason: reason.into(), damaged: false })
-}
-
-fn damaged<T>(node: &str, reason: impl Into<String>) -> Result<T> {
-    Err(Fault { node: node.to_owned(), reason: reason.into(), damaged: true })
-}
-
-/// What a step looks at for each pixel of its output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Window {
-    pub height: usize,
-    pub width: usize,
-    pub stride: usize,
-    pub padding: usize,
-}
-
-impl Window {
-    const PIXEL: Self = Self { height: 1, width: 1, stride: 1, padding: 0 };
-
-    /// Sides of the output for sides of the input; zero where the window does not fit.
-    pub fn output(&self, (height, width): (usize, usize)) -> (usize, usize) {
-        let side = |side: usize, window: usize| {
-            (side + 2 * self.padding).checked_sub(window).map_or(0, |rest| rest / self.stride + 1)
-        };
-        match (side(height, self.height), side(width, self.width)) {
-            (0, _) | (_, 0) => (0, 0),
-            sides => sides,
-        }
-    }
-}
-
-/// Where a step's output goes: a tensor of bytes, or the output of this number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target {
-    Tensor(usize),
-    Head(usize),
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Op {
-    /// Channels mix. For each row of the window [`Tensor::run`] bytes of weights, in
-    /// the order columns, stored channels.
-    Matrix { layer: Layer, residual: Option<usize> },
-    /// Each channel by itself.
-    Filter { layer: Layer },
-    /// The largest of a window; at the far sides of what is left of it.
-    MaxPool,
-}
-
-/// One layer.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Step {
-    pub name: String,
-    pub op: Op,
-    pub window: Window,
-    /// Tensor.
-    pub input: usize,
-    pub output: Target,
-}
-
-/// An activation in bytes. The first one is the picture.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Tensor {
-    pub channels: usize,
-    /// Bytes of a pixel.
-    pub stored: usize,
-    /// Zeros that a step wants around it.
-    pub border: usize,
-    pub quantization: Quantization,
-    /// Height and width, where they are always the same.
-    sides: Option<(usize, usize)>,
-}
-
-impl Tensor {
-    /// Height and width, if they are always the same.
-    pub fn sides(&self) -> Option<(usize, usize)> {
-        self.sides
-    }
-
-    /// Bytes that a row of a window takes: whole groups, of which the last may
-    /// reach over the window.
-    pub fn run(&self, window: &Window) -> usize {
-        (window.width * self.stored).next_multiple_of(CHANNELS)
-    }
-}
-
-/// An output, in floating point.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Output {
-    /// The sums of a layer, for each place all channels.
-    Head { channels: usize, softmax: bool },
-    /// A dequantized activation, planes of each picture.
-    Activation { tensor: usize },
-}
-
-/// `scale * (q - zero_point)`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Quantization {
-    pub scale: f32,
-    pub zero_point: i8,
-}
-
-impl Quantization {
-    /// Of `(v - 128) / 128`, for bytes `v`: exact, and a byte is its own number but
-    /// for the middle.
-    const PICTURE: Self = Self { scale: 1.0 / 128.0, zero_point: 0 };
-}
-
-/// The picture's place among the tensors.
-pub(super) const PICTURE: usize = 0;
-const PICTURE_CHANNELS: usize = 3;
-/// Red, green, blue and a byte that does not count.
-pub(super) const PICTURE_STORED: usize = 4;
-
-/// A network in whole numbers.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Model {
-    pub steps: Vec<Step>,
-    pub tensors: Vec<Tensor>,
-    pub outputs: Vec<Output>,
-}
 
 /// What an ONNX name stands for.
 #[derive(Debug, Clone)]
@@ -705,88 +579,5 @@ impl Pending {
             }
         }
         Ok(bias.values.iter().map(|value| i64::from(*value)).collect())
-    }
-}
-
-/// Sides after pooling, in which a window that is only partly there counts.
-pub(super) fn pooled(window: &Window, (height, width): (usize, usize)) -> (usize, usize) {
-    let side = |side: usize, window: usize, stride: usize| {
-        // None begins beyond the picture.
-        (side.saturating_sub(window).div_ceil(stride) + 1).min(side.div_ceil(stride))
-    };
-    match (side(height, window.height, window.stride), side(width, window.width, window.stride)) {
-        (0, _) | (_, 0) => (0, 0),
-        sides => sides,
-    }
-}
-
-impl From<(&str, LayerError)> for Fault {
-    fn from((node, error): (&str, LayerError)) -> Self {
-        Self { node: node.to_owned(), reason: error.to_string(), damaged: true }
-    }
-}
-
-fn attribute<'n>(node: &'n pb::NodeProto, name: &str) -> Option<&'n pb::AttributeProto> {
-    node.attribute.iter().find(|attribute| attribute.name == name)
-}
-
-fn int(node: &pb::NodeProto, name: &str, default: i64) -> i64 {
-    attribute(node, name).map_or(default, |attribute| attribute.i)
-}
-
-fn float(node: &pb::NodeProto, name: &str, default: f32) -> f32 {
-    attribute(node, name).map_or(default, |attribute| attribute.f)
-}
-
-/// Strides and paddings, which must be the same both ways.
-fn window(node: &pb::NodeProto, (height, width): (usize, usize)) -> Result<Window> {
-    let same = |name: &str, default: i64| match attribute(node, name) {
-        None => Some(default),
-        Some(attribute) => {
-            let first = attribute.ints.first().copied().unwrap_or(default);
-            attribute.ints.iter().all(|value| *value == first).then_some(first)
-        }
-    };
-    let plain = same("dilations", 1) == Some(1)
-        && attribute(node, "auto_pad").is_none_or(|pad| matches!(&pad.s[..], b"" | b"NOTSET"));
-    match (same("strides", 1), same("pads", 0)) {
-        (Some(stride @ 1..=64), Some(padding @ 0..=64)) if plain => {
-            Ok(Window { height, width, stride: stride as usize, padding: padding as usize })
-        }
-        _ => fault(&node.name, "strides, paddings and dilations must be the same on all sides"),
-    }
-}
-
-const FLOAT: i32 = pb::tensor_proto::DataType::Float as i32;
-const UINT8: i32 = pb::tensor_proto::DataType::Uint8 as i32;
-const INT8: i32 = pb::tensor_proto::DataType::Int8 as i32;
-const INT32: i32 = pb::tensor_proto::DataType::Int32 as i32;
-
-fn is_unsigned(constant: &pb::TensorProto) -> bool {
-    constant.data_type == UINT8
-}
-
-fn floats(node: &pb::NodeProto, constant: &pb::TensorProto) -> Result<Vec<f32>> {
-    if constant.data_type != FLOAT {
-        return fault(&node.name, format!("{} must be floating point", constant.name));
-    }
-    if constant.raw_data.is_empty() {
-        return Ok(constant.float_data.clone());
-    }
-    let (values, _) = constant.raw_data.as_chunks::<4>();
-    Ok(values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
-}
-
-fn ints(node: &pb::NodeProto, constant: &pb::TensorProto) -> Result<Vec<i32>> {
-    let raw = &constant.raw_data;
-    match constant.data_type {
-        INT8 | UINT8 | INT32 if raw.is_empty() => Ok(constant.int32_data.clone()),
-        INT8 => Ok(raw.iter().map(|byte| i32::from(byte.cast_signed())).collect()),
-        UINT8 => Ok(raw.iter().map(|byte| i32::from(*byte)).collect()),
-        INT32 => {
-            let (values, _) = raw.as_chunks::<4>();
-            Ok(values.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect())
-        }
-        _ => fault(&node.name, format!("{} must be of whole numbers", constant.name)),
     }
 }
