@@ -253,7 +253,7 @@ fn pictures_that_cannot_be_read_or_saved_cost_only_themselves() {
     let lines = json_lines(&stdout(&run));
     assert_eq!(lines.len(), 4);
     assert!(lines[2]["error"].is_string() && lines[3]["faces"].is_array());
-    let expected = [&*"grace_hopper.png", &*format!("{}.png", "x".repeat(251))];
+    let expected = ["grace_hopper.png".to_owned(), format!("{}.png", "x".repeat(251))];
     assert_eq!(names(&drawn), expected);
     let message = stderr(&run);
     assert!(message.contains("cannot write the drawn picture"), "{message}");

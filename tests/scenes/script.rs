@@ -1,7 +1,6 @@
 //! Scenes as text, and the events that they expect.
 
 use facelatch::access::event::Event;
-use serde_json::Value;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
@@ -91,9 +90,10 @@ impl Expected {
 
     pub fn fits(&self, event: &Event) -> bool {
         let json = event.to_json(Duration::ZERO);
-        let is = |(field, value): &(String, String)| match &json[field.as_str()] {
-            Value::String(text) => text == value,
-            other => other.to_string() == *value,
+        let is = |(field, value): &(String, String)| {
+            let field = &json[field.as_str()];
+            let number = field.to_string();
+            field.as_str().unwrap_or(&number) == value
         };
         event.kind() == self.kind && self.fields.iter().all(is)
     }
