@@ -49,6 +49,7 @@ pub struct Taps<'a> {
 /// # Panics
 ///
 /// If `pixels` is too short for `out` and the weights.
+#[inline]
 pub fn weighted_rows(pixels: &[u8], pitch: usize, weights: &[i16], out: &mut [i16]) {
     let end = weights.len().saturating_sub(1) * pitch + out.len();
     assert!(weights.is_empty() || end <= pixels.len(), "rows too short");
@@ -85,6 +86,7 @@ pub fn weighted_rows(pixels: &[u8], pitch: usize, weights: &[i16], out: &mut [i1
 ///
 /// If `taps.pitch` is odd, or if an output pixel needs pixels outside the row. The row must
 /// have [`SLACK`] more values than its pixels.
+#[inline]
 pub fn weighted_pixels(row: &[i16], first: usize, taps: &Taps<'_>, whole: bool, out: &mut [i16]) {
     assert!(taps.pitch.is_multiple_of(2), "weights come in pairs");
     #[cfg(target_arch = "x86_64")]

@@ -252,31 +252,54 @@ fn values_mut(tensor: &mut Tensor) -> Option<&mut [i16]> {
 #[derive(Clone, Debug, Default)]
 pub struct Activations {
     channels: usize,
-    /// In the order of the pictures, `places x channels` each.
-    parts: Vec<Arc<Tensor>>,
+    values: Places,
+}
+
+/// Values of an output, `places x channels`, in the order of the pictures.
+#[derive(Clone, Debug, Default)]
+enum Places {
+    #[default]
+    None,
+    /// Of a single run of the plan, in the plan's own memory.
+    One(Arc<Tensor>),
+    /// Of several runs.
+    Several(Vec<f32>),
+}
+
+impl Places {
+    fn values(&self) -> &[f32] {
+        match self {
+            Self::None => &[],
+            Self::One(tensor) => {
+                let view = tensor.try_as_plain_ram().ok();
+                view.and_then(|view| view.as_slice().ok()).unwrap_or_default()
+            }
+            Self::Several(values) => values,
+        }
+    }
 }
 
 impl Activations {
     fn new(channels: usize) -> Self {
-        Self { channels, parts: Vec::new() }
+        Self { channels, values: Places::None }
     }
 
     /// The channels of each place.
-    pub fn places(&self) -> impl Iterator<Item = &[f32]> {
-        let channels = self.channels.max(1);
-        self.parts.iter().flat_map(move |part| {
-            let values = part.try_as_plain_ram().ok().and_then(|view| view.as_slice().ok());
-            let values: &[f32] = values.unwrap_or_default();
-            values.chunks_exact(channels)
-        })
+    pub fn places(&self) -> std::slice::ChunksExact<'_, f32> {
+        self.values.values().chunks_exact(self.channels.max(1))
     }
 
     fn clear(&mut self) {
-        self.parts.clear();
+        self.values = Places::None;
     }
 
-    fn push(&mut self, part: Arc<Tensor>) {
-        self.parts.push(part);
+    fn push(&mut self, tensor: Arc<Tensor>) {
+        let more = Places::One(tensor);
+        match &mut self.values {
+            Places::None => self.values = more,
+            Places::Several(values) => values.extend_from_slice(more.values()),
+            one => *one = Places::Several([one.values(), more.values()].concat()),
+        }
     }
 }
 

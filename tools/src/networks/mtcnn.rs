@@ -423,7 +423,7 @@ mod tests {
             let outputs = network.run(&upright).expect("outputs");
             for (mut expected, output) in defined(net, &list, &picture).into_iter().zip(outputs) {
                 let width = expected.width;
-                assert_eq!(output.places().count(), width * expected.height);
+                assert_eq!(output.places().len(), width * expected.height);
                 for (at, place) in output.places().enumerate() {
                     for (channel, got) in place.iter().enumerate() {
                         let expected = *expected.at(at % width, at / width, channel);
