@@ -1,7 +1,7 @@
 //! Relay boards on pseudo-terminals: which answers are accepted, and what happens when a
 //! board is unplugged.
 
-use facelatch::hardware::relay::link::Told;
+use facelatch::hardware::relay::link::RelayEvent;
 use facelatch::hardware::relay::{Relay, RelayLink};
 use rmodbus::ModbusProto;
 use rmodbus::server::ModbusFrame;
@@ -223,30 +223,30 @@ fn sealed(bytes: &[u8]) -> Vec<u8> {
     [bytes, &crc.to_le_bytes()].concat()
 }
 
-fn link(relay: Relay, locked: bool) -> (RelayLink, Receiver<Told>) {
+fn link(relay: Relay, locked: bool) -> (RelayLink, Receiver<RelayEvent>) {
     let (events, told) = sync_channel(16);
     (RelayLink::start(relay, locked, None, events).expect("a link"), told)
 }
 
 #[track_caller]
-fn next(told: &Receiver<Told>) -> Told {
+fn next(told: &Receiver<RelayEvent>) -> RelayEvent {
     told.recv_timeout(PATIENCE).expect("something told")
 }
 
-fn taken(order: u32) -> Told {
-    Told::Answer { order, taken: true, error: None }
+fn taken(order: u32) -> RelayEvent {
+    RelayEvent::Answer { order, taken: true, error: None }
 }
 
 /// Waits for the answer to an order that failed, and returns its error. Skips changes of
 /// the reason for which the relay is away.
 #[track_caller]
-fn refused(told: &Receiver<Told>, number: u32) -> String {
+fn refused(told: &Receiver<RelayEvent>, number: u32) -> String {
     loop {
         match next(told) {
-            Told::Answer { order, taken: false, error: Some(error) } if order == number => {
+            RelayEvent::Answer { order, taken: false, error: Some(error) } if order == number => {
                 return error;
             }
-            Told::Away { .. } => {}
+            RelayEvent::Away { .. } => {}
             other => panic!("{other:?}"),
         }
     }
@@ -330,7 +330,7 @@ fn a_relay_that_is_unplugged_refuses_and_comes_back_locked() {
         socket.until(|seen| seen.on != locked && seen.commands.len() >= 2);
         socket.unplug();
         // The loss is noticed although no order is pending.
-        assert!(matches!(next(&told), Told::Away { .. }));
+        assert!(matches!(next(&told), RelayEvent::Away { .. }));
         assert_eq!(link.order(2, !locked, None), Ok(()));
         assert!(refused(&told, 2).contains("the relay has been unreachable for"));
         assert_eq!(link.order(3, locked, None), Ok(()));
@@ -338,9 +338,9 @@ fn a_relay_that_is_unplugged_refuses_and_comes_back_locked() {
         socket.plug(kind);
         loop {
             match next(&told) {
-                Told::Back { .. } => break,
+                RelayEvent::Back { .. } => break,
                 // The reason changes from unplugged to a missing path.
-                Told::Away { .. } => {}
+                RelayEvent::Away { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -362,13 +362,13 @@ fn a_relay_that_is_plugged_in_late_is_found() {
     let mut socket = Socket::empty();
     let (link, told) = link(socket.modbus(), false);
     match next(&told) {
-        Told::Away { error } => assert!(error.contains("is it plugged in"), "{error}"),
+        RelayEvent::Away { error } => assert!(error.contains("is it plugged in"), "{error}"),
         other => panic!("{other:?}"),
     }
     assert_eq!(link.order(1, false, None), Ok(()));
     refused(&told, 1);
     socket.plug(Kind::Modbus(Manner::Well));
-    assert!(matches!(next(&told), Told::Back { .. }));
+    assert!(matches!(next(&told), RelayEvent::Back { .. }));
     assert_eq!(link.order(2, true, None), Ok(()));
     assert_eq!(next(&told), taken(2));
     assert!(socket.seen().on);
@@ -383,9 +383,9 @@ fn a_board_that_confirms_without_switching_counts_as_unreachable() {
     socket.change(|seen| seen.kind = Kind::Modbus(Manner::Liar));
     assert_eq!(link.order(2, true, None), Ok(()));
     assert!(refused(&told, 2).contains("confirmed, but the coil is still off"));
-    assert!(matches!(next(&told), Told::Away { .. }));
+    assert!(matches!(next(&told), RelayEvent::Away { .. }));
     socket.change(|seen| seen.kind = Kind::Modbus(Manner::Well));
-    assert!(matches!(next(&told), Told::Back { .. }));
+    assert!(matches!(next(&told), RelayEvent::Back { .. }));
     assert!(!socket.seen().on);
 }
 
@@ -396,7 +396,7 @@ fn a_coil_that_somebody_else_switched_is_seen_and_switched_back() {
     assert_eq!(link.order(1, true, None), Ok(()));
     assert_eq!(next(&told), taken(1));
     socket.change(|seen| seen.on = false);
-    assert_eq!(next(&told), Told::Drifted { on: true });
+    assert_eq!(next(&told), RelayEvent::Drifted { on: true });
     assert_eq!(link.order(2, true, None), Ok(()));
     assert_eq!(next(&told), taken(2));
     assert!(socket.seen().on);

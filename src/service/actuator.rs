@@ -3,7 +3,7 @@
 use crate::access::controller::Input;
 use crate::access::door::{self, Door, Order, State};
 use crate::access::event::Event;
-use crate::hardware::relay::link::Told;
+use crate::hardware::relay::link::RelayEvent;
 use crate::hardware::relay::{Relay, RelayLink};
 use std::time::Duration;
 
@@ -100,10 +100,10 @@ impl Actuator {
     }
 
     /// Takes a report of the relay's thread.
-    pub fn report(&mut self, told: Told, door: &Door) -> Reaction {
+    pub fn report(&mut self, event: RelayEvent, door: &Door) -> Reaction {
         let failed = |reason: &str| Some(Event::RelayFailed(reason.to_owned()));
-        match told {
-            Told::Answer { order, taken, error } => {
+        match event {
+            RelayEvent::Answer { order, taken, error } => {
                 let newest = self.order.filter(|last| last.number == order);
                 let opens = newest.is_some_and(|last| last.energise != door.idle());
                 // An order that was replaced by a later one is no fault, and an unreachable
@@ -113,32 +113,32 @@ impl Actuator {
                 let input = Some(Input::Door(door::Input::Answer { order, taken }));
                 Reaction { before: error.map(Event::RelayFailed), input, after: None }
             }
-            Told::Away { error } => {
+            RelayEvent::Away { error } => {
                 self.away = true;
                 // The order that failed may have reported the same fault.
                 let after =
                     (self.reported.as_ref() != Some(&error)).then_some(Event::RelayFailed(error));
                 Reaction { before: None, input: Some(Input::Door(door::Input::RelayAway)), after }
             }
-            Told::Back { .. } => {
+            RelayEvent::Back { .. } => {
                 self.away = false;
                 self.reported = None;
                 let input = Some(Input::Door(door::Input::RelayBack));
                 Reaction { input, ..Reaction::default() }
             }
-            Told::Drifted { on } => {
+            RelayEvent::Drifted { on } => {
                 let (was, should) = if on { ("off", "on") } else { ("on", "off") };
                 let fault = format!(
                     "was {was} but should be {should}; set again; does something else switch it?"
                 );
                 Reaction { before: Some(Event::RelayFailed(fault)), ..Reaction::default() }
             }
-            Told::Abandoned => Reaction {
+            RelayEvent::Abandoned => Reaction {
                 before: failed("switched off: the service gave no sign of life for too long"),
                 input: Some(Input::Door(door::Input::RelayBack)),
                 after: None,
             },
-            Told::Expired => Reaction {
+            RelayEvent::Expired => Reaction {
                 before: failed(
                     "locked at its maximum on-time: the service did not order it in time",
                 ),

@@ -74,7 +74,7 @@ pub(super) fn in_turn(
 mod tests {
     use super::*;
     use crate::hardware::gpio::{LineEvent, Name};
-    use crate::hardware::relay::link::Told;
+    use crate::hardware::relay::link::RelayEvent;
     use std::sync::mpsc::sync_channel;
 
     #[test]
@@ -83,8 +83,8 @@ mod tests {
         let ms = Duration::from_millis;
         let (sender, messages) = sync_channel(8);
         let edge = |name, at| Message::Line(LineEvent::Edge { name, active: true, at: ms(at) });
-        let told = Told::Answer { order: 5, taken: true, error: None };
-        let report = Report { told, at: started + ms(300) };
+        let event = RelayEvent::Answer { order: 5, taken: true, error: None };
+        let report = Report { event, at: started + ms(300) };
         for message in [
             edge(Name::Exit, 200),
             edge(Name::ButtonInside, 2400),

@@ -17,7 +17,7 @@ use super::wiring::Wiring;
 use crate::access::event::Event;
 use crate::config::Config;
 use crate::hardware::camera::Kind;
-use crate::hardware::relay::link::Told;
+use crate::hardware::relay::link::RelayEvent;
 use crate::hardware::relay::{Relay, RelayError, RelayLink, Report};
 use crate::storage::lockdown::{LockdownFile, LockdownWriter};
 use std::sync::atomic::Ordering;
@@ -246,19 +246,21 @@ impl Peripherals {
 
     fn message(&mut self, pipeline: &mut Pipeline, at: Duration, message: Message) -> Vec<Event> {
         match message {
-            Message::Relay(Report { told, .. }) => {
-                let state = match &told {
-                    Told::Answer { taken: true, .. } | Told::Back { .. } => Some("answering"),
-                    Told::Away { error } => Some(&error[..]),
-                    Told::Answer { taken: false, .. }
-                    | Told::Drifted { .. }
-                    | Told::Abandoned
-                    | Told::Expired => None,
+            Message::Relay(Report { event, .. }) => {
+                let state = match &event {
+                    RelayEvent::Answer { taken: true, .. } | RelayEvent::Back { .. } => {
+                        Some("answering")
+                    }
+                    RelayEvent::Away { error } => Some(&error[..]),
+                    RelayEvent::Answer { taken: false, .. }
+                    | RelayEvent::Drifted { .. }
+                    | RelayEvent::Abandoned
+                    | RelayEvent::Expired => None,
                 };
                 if let Some(state) = state {
                     self.status.set_relay(at, state);
                 }
-                pipeline.relay_report(at, told)
+                pipeline.relay_report(at, event)
             }
             #[cfg(feature = "gpio")]
             Message::Line(event) => line(pipeline, at, event),

@@ -17,7 +17,7 @@ use crate::access::gallery::{Candidate, Gallery, PersonId, Probe};
 use crate::access::liveness::Mode;
 use crate::access::signal::Signal;
 use crate::config::{ClockSource, Config};
-use crate::hardware::relay::link::Told;
+use crate::hardware::relay::link::RelayEvent;
 use crate::models::threshold::Threshold;
 use crate::nn::NetworkError;
 use crate::storage::gallery::NewTemplate;
@@ -314,8 +314,8 @@ impl Pipeline {
     }
 
     /// Takes a report of the relay's thread.
-    pub fn relay_report(&mut self, now: Duration, told: Told) -> Vec<Event> {
-        let reaction = self.actuator.report(told, self.controller.door());
+    pub fn relay_report(&mut self, now: Duration, event: RelayEvent) -> Vec<Event> {
+        let reaction = self.actuator.report(event, self.controller.door());
         let mut events: Vec<Event> = reaction.before.into_iter().collect();
         if let Some(input) = reaction.input {
             events.extend(self.input(now, input));

@@ -13,7 +13,7 @@
 #![expect(clippy::print_stdout, reason = "the example's own output")]
 
 use anyhow::{Context, Result, bail};
-use facelatch::access::decide::{DecideSettings, Decider, Decision, Look, Observation, Seen};
+use facelatch::access::decide::{DecideSettings, Decider, Decision, Observation, Seen, Sighting};
 use facelatch::access::gallery::{Gallery, PersonId};
 use facelatch::models::{ModelId, Models};
 use facelatch::vision::align::{CROP_SIDE, Crop, align};
@@ -325,7 +325,7 @@ fn try_door(
             Some(best) if best.similarity >= threshold => Seen::Person(best.id, best.similarity),
             best => Seen::Nobody(best.map_or(-1.0, |best| best.similarity)),
         };
-        let look = Look {
+        let look = Sighting {
             template: &sight.template,
             quality: sight.quality,
             most_alike: best.map(|best| best.id),

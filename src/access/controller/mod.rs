@@ -8,7 +8,7 @@ pub use interface::{FaceSeen, Input, Output};
 
 use crate::access::Settings;
 use crate::access::decide::{
-    DecideSettings, Decider, Decision, Evidence, Look, Observation, SAME_VIEW, Seen,
+    DecideSettings, Decider, Decision, Evidence, Observation, SAME_VIEW, Seen, Sighting,
 };
 use crate::access::door::{self, Door, State};
 use crate::access::enroll::Shot;
@@ -330,7 +330,7 @@ impl Controller {
             best => Seen::Nobody(best.map_or(-1.0, |best| best.similarity)),
         };
         let most_alike = best.map(|best| best.person);
-        let look = Some(Look { template, quality: face.weakest.1, most_alike });
+        let look = Some(Sighting { template, quality: face.weakest.1, most_alike });
         Observation { track, seen, look }
     }
 

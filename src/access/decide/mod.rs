@@ -69,7 +69,7 @@ pub struct DecideSettings {
     pub again_after: Duration,
     /// Cosine of two views at or above which the later view repeats the earlier one. A
     /// repeated view of a person has no vote, so that a frozen camera opens nothing. Above
-    /// 1 every frame votes. Applies only to observations with a [`Look`].
+    /// 1 every frame votes. Applies only to observations with a [`Sighting`].
     pub same_view: f32,
 }
 
@@ -99,12 +99,12 @@ pub struct Observation<'a> {
     pub seen: Seen,
     /// The view itself, for the likelihood ratio. A view without it counts as a repetition
     /// of the track's other views.
-    pub look: Option<Look<'a>>,
+    pub look: Option<Sighting<'a>>,
 }
 
 /// The part of a view that its likelihood ratio depends on.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Look<'a> {
+pub struct Sighting<'a> {
     /// Template of the view. The cosine of two templates measures how distinct the views
     /// are.
     pub template: &'a Template,
@@ -213,7 +213,7 @@ struct Vote {
     view: Option<View>,
 }
 
-/// A [`Look`] stored with its vote.
+/// A [`Sighting`] stored with its vote.
 #[derive(Clone, Debug)]
 struct View {
     template: Template,

@@ -273,7 +273,11 @@ fn template(own: usize, cosine: f32) -> Template {
 
 fn looked(template: &Template, seen: Seen) -> Observation<'_> {
     let most_alike = Some(ADA);
-    Observation { track: TrackId(1), seen, look: Some(Look { template, quality: 1.0, most_alike }) }
+    Observation {
+        track: TrackId(1),
+        seen,
+        look: Some(Sighting { template, quality: 1.0, most_alike }),
+    }
 }
 
 /// Plays frames a tenth of a second apart, each with a different view, and returns the
@@ -461,7 +465,7 @@ proptest! {
             observations.dedup_by_key(|o| o.track);
             observations.truncate(1);
             if has_look {
-                let look = Look { template: &template, quality: 0.5, most_alike: None };
+                let look = Sighting { template: &template, quality: 0.5, most_alike: None };
                 observations.iter_mut().for_each(|o| o.look = Some(look));
             }
             if now < newest + 1500 {

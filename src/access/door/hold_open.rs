@@ -6,7 +6,7 @@ use std::time::Duration;
 /// How long a grant or a request to exit wants the lock open. Times are on the service's
 /// monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Claim {
+pub(super) enum HoldOpen {
     #[default]
     None,
     /// Waits for the relay: from its answer on, the claim holds for `lasts`. Without an
@@ -16,7 +16,7 @@ pub(super) enum Claim {
     Until { made: Duration, until: Duration },
 }
 
-impl Claim {
+impl HoldOpen {
     pub fn holds(self, now: Duration) -> bool {
         match self {
             Self::None => false,

@@ -33,7 +33,7 @@ pub use passback::{AntiPassback, PassbackSettings, Role};
 
 use crate::access::gallery::PersonId;
 use crate::access::schedule::Admission;
-use hold_open::Claim;
+use hold_open::HoldOpen;
 use interface::MAX_PASSING;
 use leaf::LAST_PULL;
 use lock::{Answered, Lock};
@@ -94,8 +94,8 @@ pub struct Door {
     open_hours: bool,
     /// Always open does not open the door before this time.
     open_again: Duration,
-    grant: Claim,
-    exit: Claim,
+    grant: HoldOpen,
+    exit: HoldOpen,
     lockout: Lockout,
     passback: Passback,
     /// Admitted people who have not passed yet.
@@ -118,8 +118,8 @@ impl Door {
             always_open: false,
             open_hours: false,
             open_again: now,
-            grant: Claim::None,
-            exit: Claim::None,
+            grant: HoldOpen::None,
+            exit: HoldOpen::None,
             lockout: Lockout::default(),
             passback: Passback::default(),
             passing: heapless::Vec::new(),
@@ -152,7 +152,7 @@ impl Door {
         if matches!(self.mode(), Mode::AlwaysOpen { .. }) {
             return None;
         }
-        let grant = if self.lockdown { Claim::None } else { self.grant };
+        let grant = if self.lockdown { HoldOpen::None } else { self.grant };
         Some(grant.until().max(self.exit.until()).unwrap_or_default())
     }
 
@@ -342,7 +342,7 @@ impl Door {
             Command::Lockdown => {
                 self.lockdown = true;
                 self.always_open = false;
-                self.grant = Claim::None;
+                self.grant = HoldOpen::None;
                 self.passing.clear();
             }
             // Only the command "normal" ends lockdown.
@@ -358,8 +358,8 @@ impl Door {
     }
 
     /// A claim that counts from `made` if the lock is open, else from the relay's answer.
-    fn claim(&self, made: Duration, lasts: Duration) -> Claim {
-        let claim = Claim::Asked { made, lasts };
+    fn claim(&self, made: Duration, lasts: Duration) -> HoldOpen {
+        let claim = HoldOpen::Asked { made, lasts };
         if self.state() == State::Open { claim.answered(made) } else { claim }
     }
 
@@ -386,7 +386,7 @@ impl Door {
 
     /// The relay did not open: drops all claims, so that people have to ask again.
     fn give_up(&mut self, now: Duration) {
-        (self.grant, self.exit) = (Claim::None, Claim::None);
+        (self.grant, self.exit) = (HoldOpen::None, HoldOpen::None);
         self.passing.clear();
         self.open_again = now + OPEN_AGAIN_AFTER;
     }

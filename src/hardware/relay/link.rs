@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Most reports of one step: the answers to the order under way and to the waiting one,
 /// and one change of the relay itself.
-const MAX_TOLD: usize = 3;
+const MAX_EVENTS: usize = 3;
 
 /// An order to the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct LinkSettings {
 
 /// An event of the link.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Input {
     /// Time has passed.
     Tick,
     /// An order arrived.
@@ -52,7 +52,7 @@ pub enum Event {
     /// The relay's state was read.
     Checked {
         /// Whether it is as ordered.
-        as_told: bool,
+        as_ordered: bool,
     },
     /// Opening, switching or checking failed, with the fault.
     Failed(String),
@@ -61,7 +61,7 @@ pub enum Event {
 /// An action on the device. The result of each comes back as an event, except for
 /// `Close`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Do {
+pub enum DeviceAction {
     /// Open it at this level.
     Open(bool),
     /// Switch it on or off.
@@ -74,7 +74,7 @@ pub enum Do {
 
 /// A report to the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum RelayEvent {
     /// The answer to an order.
     Answer {
         /// Number of the order.
@@ -169,11 +169,11 @@ pub enum State {
 
 /// Result of one step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Actions {
+pub struct Output {
     /// Action for the device.
-    pub device: Option<Do>,
+    pub device: Option<DeviceAction>,
     /// Reports for the service, in order.
-    pub told: heapless::Vec<Told, MAX_TOLD>,
+    pub events: heapless::Vec<RelayEvent, MAX_EVENTS>,
 }
 
 /// The link to the relay.
@@ -233,86 +233,86 @@ impl Link {
         }
     }
 
-    /// Takes one event and returns the actions. `now` is on a clock that never runs
+    /// Takes one event and returns the output. `now` is on a clock that never runs
     /// backwards.
-    pub fn step(&mut self, now: Duration, event: Event) -> Actions {
-        let mut actions = Actions::default();
-        match (self.state, event) {
-            (_, Event::Heard) => self.heard = Some(now),
-            (_, Event::Overslept) => self.heard = self.heard.map(|_| now),
-            (state, Event::Order(command)) => {
+    pub fn step(&mut self, now: Duration, input: Input) -> Output {
+        let mut output = Output::default();
+        match (self.state, input) {
+            (_, Input::Heard) => self.heard = Some(now),
+            (_, Input::Overslept) => self.heard = self.heard.map(|_| now),
+            (state, Input::Order(command)) => {
                 self.heard = Some(now);
-                self.order(now, state, command, &mut actions);
+                self.order(now, state, command, &mut output);
             }
-            (State::Away { absence, due }, Event::Tick) if now >= due => {
+            (State::Away { absence, due }, Input::Tick) if now >= due => {
                 self.state = State::Opening(absence);
-                actions.device = Some(Do::Open(self.settings.locked));
+                output.device = Some(DeviceAction::Open(self.settings.locked));
             }
-            (State::Present { on, .. }, Event::Tick) if self.expired(now, on) => {
-                tell(&mut actions, Told::Expired);
-                self.switch(None, self.settings.locked, &mut actions);
+            (State::Present { on, .. }, Input::Tick) if self.expired(now, on) => {
+                tell(&mut output, RelayEvent::Expired);
+                self.switch(None, self.settings.locked, &mut output);
             }
-            (State::Present { on: true, .. }, Event::Tick) if self.abandoned(now) => {
-                tell(&mut actions, Told::Abandoned);
-                self.switch(None, false, &mut actions);
+            (State::Present { on: true, .. }, Input::Tick) if self.abandoned(now) => {
+                tell(&mut output, RelayEvent::Abandoned);
+                self.switch(None, false, &mut output);
             }
-            (State::Present { on, due: Some(due) }, Event::Tick) if now >= due => {
+            (State::Present { on, due: Some(due) }, Input::Tick) if now >= due => {
                 self.state = State::Checking { on };
-                actions.device = Some(Do::Check(on));
+                output.device = Some(DeviceAction::Check(on));
             }
-            (State::Opening(absence), Event::Opened) => {
+            (State::Opening(absence), Input::Opened) => {
                 self.state = State::Settling(absence);
-                actions.device = Some(Do::Switch(self.settings.locked));
+                output.device = Some(DeviceAction::Switch(self.settings.locked));
             }
-            (State::Settling(absence), Event::Switched) => {
+            (State::Settling(absence), Input::Switched) => {
                 if self.reason.take().is_some() {
                     let away = now.saturating_sub(absence.since);
-                    tell(&mut actions, Told::Back { away });
+                    tell(&mut output, RelayEvent::Back { away });
                 }
-                self.settle(now, self.settings.locked, &mut actions);
+                self.settle(now, self.settings.locked, &mut output);
             }
-            (State::Switching { order, on }, Event::Switched) => {
+            (State::Switching { order, on }, Input::Switched) => {
                 if let Some(order) = order {
                     self.count_from(now);
-                    tell(&mut actions, Told::Answer { order, taken: true, error: None });
+                    tell(&mut output, RelayEvent::Answer { order, taken: true, error: None });
                 }
-                self.settle(now, on, &mut actions);
+                self.settle(now, on, &mut output);
             }
-            (State::Checking { on }, Event::Checked { as_told: true }) => {
-                self.settle(now, on, &mut actions);
+            (State::Checking { on }, Input::Checked { as_ordered: true }) => {
+                self.settle(now, on, &mut output);
             }
-            (State::Checking { on }, Event::Checked { as_told: false }) => {
-                tell(&mut actions, Told::Drifted { on });
+            (State::Checking { on }, Input::Checked { as_ordered: false }) => {
+                tell(&mut output, RelayEvent::Drifted { on });
                 match self.waiting.take() {
-                    Some(command) => self.follow(command, &mut actions),
-                    None => self.switch(None, on, &mut actions),
+                    Some(command) => self.follow(command, &mut output),
+                    None => self.switch(None, on, &mut output),
                 }
             }
-            (State::Opening(absence) | State::Settling(absence), Event::Failed(error)) => {
+            (State::Opening(absence) | State::Settling(absence), Input::Failed(error)) => {
                 let absence = Absence { tries: absence.tries.saturating_add(1), ..absence };
-                self.fail(now, absence, None, error, &mut actions);
+                self.fail(now, absence, None, error, &mut output);
             }
-            (State::Switching { order, .. }, Event::Failed(error)) => {
-                self.fail(now, Absence { since: now, tries: 1 }, order, error, &mut actions);
+            (State::Switching { order, .. }, Input::Failed(error)) => {
+                self.fail(now, Absence { since: now, tries: 1 }, order, error, &mut output);
             }
-            (State::Checking { .. }, Event::Failed(error)) => {
-                self.fail(now, Absence { since: now, tries: 1 }, None, error, &mut actions);
+            (State::Checking { .. }, Input::Failed(error)) => {
+                self.fail(now, Absence { since: now, tries: 1 }, None, error, &mut output);
             }
             // Not due yet, or the device is busy.
-            (_, Event::Tick) => {}
+            (_, Input::Tick) => {}
             // A result without a request.
-            (_, Event::Opened | Event::Switched | Event::Checked { .. } | Event::Failed(_)) => {}
+            (_, Input::Opened | Input::Switched | Input::Checked { .. } | Input::Failed(_)) => {}
         }
-        actions
+        output
     }
 
-    fn order(&mut self, now: Duration, state: State, command: Command, actions: &mut Actions) {
+    fn order(&mut self, now: Duration, state: State, command: Command, output: &mut Output) {
         match state {
             State::Away { absence, .. } => {
                 let away = now.saturating_sub(absence.since).as_secs();
                 let reason = self.reason.as_deref().unwrap_or("not opened yet");
                 let error = format!("the relay has been unreachable for {away} seconds: {reason}");
-                not_taken(actions, command.number, error);
+                not_taken(output, command.number, error);
             }
             _ if self.current.is_some_and(|current| current.number == command.number) => {
                 self.current = Some(command);
@@ -321,13 +321,13 @@ impl Link {
                     self.count_from(now);
                 }
             }
-            State::Present { .. } => self.follow(command, actions),
+            State::Present { .. } => self.follow(command, output),
             State::Opening(_)
             | State::Settling(_)
             | State::Switching { .. }
             | State::Checking { .. } => {
                 if let Some(before) = self.waiting.replace(command) {
-                    not_taken(actions, before.number, "superseded by a later order".to_owned());
+                    not_taken(output, before.number, "superseded by a later order".to_owned());
                 }
             }
         }
@@ -342,10 +342,10 @@ impl Link {
         on != self.settings.locked && self.until.is_some_and(|until| now >= until)
     }
 
-    fn follow(&mut self, command: Command, actions: &mut Actions) {
+    fn follow(&mut self, command: Command, output: &mut Output) {
         self.current = Some(command);
         self.until = None;
-        self.switch(Some(command.number), command.on, actions);
+        self.switch(Some(command.number), command.on, output);
     }
 
     fn abandoned(&self, now: Duration) -> bool {
@@ -353,17 +353,17 @@ impl Link {
         silence.is_some_and(|(silence, heard)| now >= heard + silence)
     }
 
-    fn switch(&mut self, order: Option<u32>, on: bool, actions: &mut Actions) {
+    fn switch(&mut self, order: Option<u32>, on: bool, output: &mut Output) {
         self.state = State::Switching { order, on };
-        actions.device = Some(Do::Switch(on));
+        output.device = Some(DeviceAction::Switch(on));
     }
 
     /// The relay is as ordered; the waiting order is next.
-    fn settle(&mut self, now: Duration, on: bool, actions: &mut Actions) {
+    fn settle(&mut self, now: Duration, on: bool, output: &mut Output) {
         let due = self.settings.check_every[usize::from(on)].map(|every| now + every);
         self.state = State::Present { on, due };
         if let Some(command) = self.waiting.take() {
-            self.follow(command, actions);
+            self.follow(command, output);
         }
     }
 
@@ -373,28 +373,28 @@ impl Link {
         absence: Absence,
         order: Option<u32>,
         error: String,
-        actions: &mut Actions,
+        output: &mut Output,
     ) {
         let waiting = self.waiting.take().map(|command| command.number);
         for order in order.into_iter().chain(waiting) {
-            not_taken(actions, order, error.clone());
+            not_taken(output, order, error.clone());
         }
         self.state = State::Away { absence, due: Backoff::DEVICE.due(now, absence.tries) };
-        actions.device = Some(Do::Close);
+        output.device = Some(DeviceAction::Close);
         if self.reason.as_ref() != Some(&error) {
-            tell(actions, Told::Away { error: error.clone() });
+            tell(output, RelayEvent::Away { error: error.clone() });
             self.reason = Some(error);
         }
     }
 }
 
-fn not_taken(actions: &mut Actions, order: u32, error: String) {
-    tell(actions, Told::Answer { order, taken: false, error: Some(error) });
+fn not_taken(output: &mut Output, order: u32, error: String) {
+    tell(output, RelayEvent::Answer { order, taken: false, error: Some(error) });
 }
 
-fn tell(actions: &mut Actions, told: Told) {
+fn tell(output: &mut Output, event: RelayEvent) {
     // One step cannot report more than this.
-    let pushed = actions.told.push(told);
+    let pushed = output.events.push(event);
     debug_assert!(pushed.is_ok(), "more to tell than a step can have: {pushed:?}");
 }
 

@@ -239,11 +239,11 @@ impl Modbus {
 
     /// Whether the coil is in the state `on`. Renews the flash of a relay that is on.
     pub(super) fn check(&mut self, on: bool) -> Result<bool, RelayError> {
-        let as_told = self.ask(Ask::Read { coil: self.coil })? == Some(on);
-        if on && as_told && self.flash.is_some() {
+        let as_ordered = self.ask(Ask::Read { coil: self.coil })? == Some(on);
+        if on && as_ordered && self.flash.is_some() {
             self.ask(self.command(true))?;
         }
-        Ok(as_told)
+        Ok(as_ordered)
     }
 
     fn command(&self, on: bool) -> Ask {

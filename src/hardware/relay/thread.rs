@@ -1,6 +1,6 @@
 //! EDGE: the thread that talks to the relay, so that no other thread blocks on it.
 
-use super::link::{Command, Do, Event, Link, LinkSettings, Told};
+use super::link::{Command, DeviceAction, Input, Link, LinkSettings, RelayEvent};
 use super::{Relay, RelayError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -12,9 +12,9 @@ use thiserror::Error;
 /// the device is busy.
 const MAX_ORDERS: usize = 4;
 /// Capacity for undelivered reports: one per kind.
-const MAX_UNTOLD: usize = 4;
+const MAX_UNREPORTED: usize = 4;
 /// Delay before undelivered reports are tried again.
-const TELL_AGAIN_AFTER: Duration = Duration::from_millis(20);
+const REPORT_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// Longest time between two heartbeats, except while a device call blocks: half of the
 /// shortest time after which the watchdog calls the thread late.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
@@ -41,14 +41,14 @@ pub enum NotOrdered {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The report.
-    pub told: Told,
+    pub event: RelayEvent,
     /// Time of the report.
     pub at: Instant,
 }
 
-impl From<Report> for Told {
+impl From<Report> for RelayEvent {
     fn from(report: Report) -> Self {
-        report.told
+        report.event
     }
 }
 
@@ -170,7 +170,7 @@ impl RelayLink {
             heard: heard.clone(),
             pulse: pulse.clone(),
             events,
-            untold: Untold::default(),
+            unreported: Unreported::default(),
         };
         let thread = std::thread::Builder::new().name("relay".to_owned());
         let ending = Ending(pulse.clone());
@@ -233,22 +233,22 @@ impl Drop for RelayLink {
 /// Reports that could not be delivered yet: the latest of each kind, because it makes the
 /// earlier ones obsolete.
 #[derive(Debug, Default)]
-struct Untold(heapless::Deque<Report, MAX_UNTOLD>);
+struct Unreported(heapless::Deque<Report, MAX_UNREPORTED>);
 
-impl Untold {
-    fn push(&mut self, told: Told) {
+impl Unreported {
+    fn push(&mut self, event: RelayEvent) {
         for _ in 0..self.0.len() {
             let before = self.0.pop_front();
-            if let Some(before) = before.filter(|before| kind(&before.told) != kind(&told)) {
+            if let Some(before) = before.filter(|before| kind(&before.event) != kind(&event)) {
                 // It was in the queue before, so there is room.
                 let _ = self.0.push_back(before);
             }
         }
         // There is room for one of each kind.
-        let _ = self.0.push_back(Report { told, at: Instant::now() });
+        let _ = self.0.push_back(Report { event, at: Instant::now() });
     }
 
-    fn tell<E: From<Report>>(&mut self, events: &SyncSender<E>) {
+    fn report<E: From<Report>>(&mut self, events: &SyncSender<E>) {
         while let Some(report) = self.0.front() {
             match events.try_send(E::from(report.clone())) {
                 Err(TrySendError::Full(_)) => break,
@@ -259,12 +259,12 @@ impl Untold {
     }
 }
 
-fn kind(told: &Told) -> usize {
-    match told {
-        Told::Answer { .. } => 0,
-        Told::Away { .. } | Told::Back { .. } => 1,
-        Told::Drifted { .. } => 2,
-        Told::Abandoned | Told::Expired => 3,
+fn kind(event: &RelayEvent) -> usize {
+    match event {
+        RelayEvent::Answer { .. } => 0,
+        RelayEvent::Away { .. } | RelayEvent::Back { .. } => 1,
+        RelayEvent::Drifted { .. } => 2,
+        RelayEvent::Abandoned | RelayEvent::Expired => 3,
     }
 }
 
@@ -277,7 +277,7 @@ struct Driver<D, E> {
     heard: Arc<AtomicBool>,
     pulse: RelayPulse,
     events: SyncSender<E>,
-    untold: Untold,
+    unreported: Unreported,
 }
 
 impl<D: Device, E: From<Report>> Driver<D, E> {
@@ -285,14 +285,14 @@ impl<D: Device, E: From<Report>> Driver<D, E> {
         loop {
             self.pulse.beat();
             if self.heard.swap(false, Ordering::Relaxed) {
-                self.carry_out(Event::Heard);
+                self.carry_out(Input::Heard);
             }
-            self.carry_out(Event::Tick);
-            self.untold.tell(&self.events);
+            self.carry_out(Input::Tick);
+            self.unreported.report(&self.events);
             let (wait, slept) = (self.wait(), Instant::now());
             let order = orders.recv_timeout(wait);
             if slept.elapsed() >= wait + OVERSLEPT {
-                self.carry_out(Event::Overslept);
+                self.carry_out(Input::Overslept);
             }
             match order {
                 Ok(first) => self.carry_out_newest(first, orders),
@@ -308,7 +308,7 @@ impl<D: Device, E: From<Report>> Driver<D, E> {
 
     fn wait(&self) -> Duration {
         let due = self.link.due().map(|due| due.saturating_sub(self.started.elapsed()));
-        let again = (!self.untold.0.is_empty()).then_some(TELL_AGAIN_AFTER);
+        let again = (!self.unreported.0.is_empty()).then_some(REPORT_AGAIN_AFTER);
         due.into_iter().chain(again).min().unwrap_or(BEAT_EVERY).min(BEAT_EVERY)
     }
 
@@ -324,7 +324,7 @@ impl<D: Device, E: From<Report>> Driver<D, E> {
             newest = command;
         }
         if newest.number == self.newest.load(Ordering::Relaxed) {
-            self.carry_out(Event::Order(newest));
+            self.carry_out(Input::Order(newest));
         } else {
             self.supersede(newest);
         }
@@ -332,35 +332,35 @@ impl<D: Device, E: From<Report>> Driver<D, E> {
 
     fn supersede(&mut self, Command { number: order, .. }: Command) {
         let error = Some("superseded by a later order".to_owned());
-        self.untold.push(Told::Answer { order, taken: false, error });
-        self.untold.tell(&self.events);
+        self.unreported.push(RelayEvent::Answer { order, taken: false, error });
+        self.unreported.report(&self.events);
     }
 
     /// Feeds an event to the link, carries out its action, and feeds back the result
     /// until no action is left.
-    fn carry_out(&mut self, event: Event) {
-        let mut next = Some(event);
-        while let Some(event) = next.take() {
-            let actions = self.link.step(self.started.elapsed(), event);
-            for told in actions.told {
-                self.untold.push(told);
+    fn carry_out(&mut self, input: Input) {
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            let output = self.link.step(self.started.elapsed(), input);
+            for event in output.events {
+                self.unreported.push(event);
             }
             self.pulse.beat();
-            let done = match actions.device {
+            let done = match output.device {
                 None => break,
-                Some(Do::Close) => {
+                Some(DeviceAction::Close) => {
                     self.device.disconnect();
                     break;
                 }
-                Some(Do::Open(on)) => self.device.connect(on).map(|()| Event::Opened),
-                Some(Do::Switch(on)) => self.device.switch(on).map(|()| Event::Switched),
-                Some(Do::Check(on)) => {
-                    self.device.check(on).map(|as_told| Event::Checked { as_told })
+                Some(DeviceAction::Open(on)) => self.device.connect(on).map(|()| Input::Opened),
+                Some(DeviceAction::Switch(on)) => self.device.switch(on).map(|()| Input::Switched),
+                Some(DeviceAction::Check(on)) => {
+                    self.device.check(on).map(|as_ordered| Input::Checked { as_ordered })
                 }
             };
             // Deliver reports before the next device call, which may block.
-            self.untold.tell(&self.events);
-            next = Some(done.unwrap_or_else(|error| Event::Failed(error.to_string())));
+            self.unreported.report(&self.events);
+            next = Some(done.unwrap_or_else(|error| Input::Failed(error.to_string())));
         }
     }
 }
@@ -371,12 +371,16 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    fn answer(order: u32) -> Told {
-        Told::Answer { order, taken: true, error: None }
+    fn answer(order: u32) -> RelayEvent {
+        RelayEvent::Answer { order, taken: true, error: None }
     }
 
-    fn superseded(order: u32) -> Told {
-        Told::Answer { order, taken: false, error: Some("superseded by a later order".to_owned()) }
+    fn superseded(order: u32) -> RelayEvent {
+        RelayEvent::Answer {
+            order,
+            taken: false,
+            error: Some("superseded by a later order".to_owned()),
+        }
     }
 
     /// A relay that takes as long to switch as the test wants.
@@ -409,19 +413,19 @@ mod tests {
         /// First, so that it is dropped first, which unblocks the relay.
         go_on: SyncSender<()>,
         link: RelayLink,
-        told: Receiver<Told>,
+        event: Receiver<RelayEvent>,
         begun: Receiver<bool>,
     }
 
     impl Site {
         fn locked() -> Self {
-            let (events, told) = sync_channel(16);
+            let (events, event) = sync_channel(16);
             let (begin, begun) = sync_channel(16);
             let (go_on, go) = sync_channel(16);
             let settings = LinkSettings { locked: false, check_every: [None; 2], silence: None };
             let slow = Slow { begun: begin, go_on: go };
             let link = RelayLink::drive(slow, settings, events).expect("a link");
-            let site = Self { go_on, link, told, begun };
+            let site = Self { go_on, link, event, begun };
             site.switched(false);
             site
         }
@@ -438,9 +442,9 @@ mod tests {
         }
 
         #[track_caller]
-        fn told(&self, expected: &[Told]) {
-            for told in expected {
-                assert_eq!(self.told.recv_timeout(PATIENCE).as_ref(), Ok(told));
+        fn event(&self, expected: &[RelayEvent]) {
+            for event in expected {
+                assert_eq!(self.event.recv_timeout(PATIENCE).as_ref(), Ok(event));
             }
         }
     }
@@ -454,9 +458,9 @@ mod tests {
             assert_eq!(site.link.order(number, on, None), Ok(()));
         }
         site.go_on.send(()).expect("a relay");
-        site.told(&[answer(1), superseded(2), superseded(3)]);
+        site.event(&[answer(1), superseded(2), superseded(3)]);
         site.switched(false);
-        site.told(&[answer(4)]);
+        site.event(&[answer(4)]);
     }
 
     #[test]
@@ -469,33 +473,35 @@ mod tests {
         }
         assert_eq!(site.link.order(6, false, None), Err(NotOrdered::Busy));
         site.go_on.send(()).expect("a relay");
-        site.told(&[answer(1), superseded(2), superseded(3), superseded(4), superseded(5)]);
+        site.event(&[answer(1), superseded(2), superseded(3), superseded(4), superseded(5)]);
         assert_eq!(site.link.order(7, false, None), Ok(()));
         site.switched(false);
-        site.told(&[answer(7)]);
+        site.event(&[answer(7)]);
     }
 
     #[test]
     fn unsent_reports_keep_the_latest_of_each_kind() {
-        let (events, heard) = sync_channel::<Told>(1);
-        let mut untold = Untold::default();
-        untold.tell(&events);
-        let away = || Told::Away { error: "gone".to_owned() };
-        for told in [answer(1), away(), answer(2), Told::Abandoned, Told::Drifted { on: true }] {
-            untold.push(told);
+        let (events, heard) = sync_channel::<RelayEvent>(1);
+        let mut unreported = Unreported::default();
+        unreported.report(&events);
+        let away = || RelayEvent::Away { error: "gone".to_owned() };
+        for event in
+            [answer(1), away(), answer(2), RelayEvent::Abandoned, RelayEvent::Drifted { on: true }]
+        {
+            unreported.push(event);
         }
-        untold.push(Told::Back { away: Duration::ZERO });
+        unreported.push(RelayEvent::Back { away: Duration::ZERO });
         let mut got = vec![];
         for _ in 0..5 {
-            untold.tell(&events);
+            unreported.report(&events);
             got.extend(heard.try_recv());
         }
-        let back = Told::Back { away: Duration::ZERO };
-        assert_eq!(got, [answer(2), Told::Abandoned, Told::Drifted { on: true }, back]);
+        let back = RelayEvent::Back { away: Duration::ZERO };
+        assert_eq!(got, [answer(2), RelayEvent::Abandoned, RelayEvent::Drifted { on: true }, back]);
         drop(heard);
-        untold.push(answer(3));
-        untold.tell(&events);
-        assert!(untold.0.is_empty());
+        unreported.push(answer(3));
+        unreported.report(&events);
+        assert!(unreported.0.is_empty());
     }
 
     #[test]
@@ -510,7 +516,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(20));
         }
         site.go_on.send(()).expect("a relay");
-        site.told(&[answer(1)]);
+        site.event(&[answer(1)]);
         assert!(pulse.silent().expect("a thread") < PATIENCE);
 
         struct Broken;
@@ -526,10 +532,10 @@ mod tests {
             }
             fn disconnect(&mut self) {}
         }
-        let (events, told) = sync_channel::<Told>(1);
+        let (events, event) = sync_channel::<RelayEvent>(1);
         let settings = LinkSettings { locked: false, check_every: [None; 2], silence: None };
         let link = RelayLink::drive(Broken, settings, events).expect("a link");
-        assert!(told.recv_timeout(PATIENCE).is_err(), "the thread has ended");
+        assert!(event.recv_timeout(PATIENCE).is_err(), "the thread has ended");
         // Its channel may close a moment later.
         let started = Instant::now();
         while link.order(1, true, None) != Err(NotOrdered::Gone) {
@@ -540,7 +546,7 @@ mod tests {
 
     #[test]
     fn the_log_takes_its_orders_and_is_switched_off_at_the_end() {
-        let (events, heard) = sync_channel::<Told>(8);
+        let (events, heard) = sync_channel::<RelayEvent>(8);
         let relay = Relay::open("log:").expect("a relay");
         let link = RelayLink::start(relay, false, None, events).expect("a link");
         assert_eq!(link.order(1, true, None), Ok(()));
@@ -553,7 +559,7 @@ mod tests {
     #[test]
     fn a_flash_is_not_for_a_lock_that_opens_without_power() {
         let relay = Relay::open("serial:/dev/x?protocol=modbus&flash=10s").expect("a relay");
-        let (events, _heard) = sync_channel::<Told>(1);
+        let (events, _heard) = sync_channel::<RelayEvent>(1);
         let error = RelayLink::start(relay, true, None, events).expect_err("not for it");
         assert!(error.to_string().contains("fail-safe"), "{error}");
     }

@@ -14,7 +14,7 @@ pub mod reopen;
 use super::{CameraError, Captured, Kind, redacted};
 use crate::vision::frame::Frame;
 use reader::{News, Reader};
-use reopen::{Action, Event, Patience, Reopen, Telling};
+use reopen::{CameraEvent, Input, Output, Patience, Reopen};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -353,29 +353,29 @@ impl Minder {
     /// Feeds news of a live camera to the state machine and carries out its actions.
     fn live(&mut self, now: Duration, news: Option<News>) -> bool {
         let event = match news {
-            None | Some(News::Wake) => Event::Tick,
+            None | Some(News::Wake) => Input::Tick,
             Some(News::Opened(told)) => {
                 if let Some(told) = told {
                     self.shared.slot().health.told = told;
                 }
-                Event::Opened
+                Input::Opened
             }
             Some(News::Frame(captured)) => match self.same(&captured.frame) {
                 Some(dark) => {
                     self.show_same();
-                    Event::Same { dark }
+                    Input::Same { dark }
                 }
                 None => {
                     self.show(now, captured);
-                    Event::Frame
+                    Input::Frame
                 }
             },
             Some(News::Bad(reason)) => {
                 self.shared.slot().health.bad_frames += 1;
-                Event::Bad(reason)
+                Input::Bad(reason)
             }
-            Some(News::Failed(reason)) => Event::Failed(reason),
-            Some(News::Ended) => Event::Ended,
+            Some(News::Failed(reason)) => Input::Failed(reason),
+            Some(News::Ended) => Input::Ended,
         };
         let mut actions = self.reopen.step(now, event);
         // Opening may fail at once, which is the next event.
@@ -383,9 +383,9 @@ impl Minder {
             let mut next = None;
             for action in actions {
                 match action {
-                    Action::Open => next = self.open().err().map(Event::Failed),
-                    Action::Close => self.let_go(),
-                    Action::Tell(telling) => self.tell(&telling),
+                    Output::Open => next = self.open().err().map(Input::Failed),
+                    Output::Close => self.let_go(),
+                    Output::Report(event) => self.tell(&event),
                 }
             }
             actions = next.map_or_else(Vec::new, |event| self.reopen.step(now, event));
@@ -394,12 +394,12 @@ impl Minder {
         true
     }
 
-    fn tell(&self, telling: &Telling) {
+    fn tell(&self, event: &CameraEvent) {
         let told = Arc::clone(&self.shared.slot().health.told);
-        match telling {
-            Telling::There { .. } => log::info!("{telling}: {told}"),
-            Telling::Away { .. } => log::error!("{telling}"),
-            Telling::Bad { .. } => log::warn!("{telling}"),
+        match event {
+            CameraEvent::There { .. } => log::info!("{event}: {told}"),
+            CameraEvent::Away { .. } => log::error!("{event}"),
+            CameraEvent::Bad { .. } => log::warn!("{event}"),
         }
     }
 

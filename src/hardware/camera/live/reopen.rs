@@ -63,7 +63,7 @@ impl Patience {
 
 /// An event of the camera.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Input {
     /// Time has passed.
     Tick,
     /// The camera is open.
@@ -85,18 +85,18 @@ pub enum Event {
 
 /// An action to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum Output {
     /// Open the camera.
     Open,
     /// Close the camera and ignore later news from it.
     Close,
     /// Write a line to the log.
-    Tell(Telling),
+    Report(CameraEvent),
 }
 
 /// A log line about the camera.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Telling {
+pub enum CameraEvent {
     /// The camera has failed for a new reason, or keeps failing.
     Away {
         /// Time without frames.
@@ -122,7 +122,7 @@ pub enum Telling {
     },
 }
 
-impl fmt::Display for Telling {
+impl fmt::Display for CameraEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let vain = |tries: u32| match tries {
             0 => String::new(),
@@ -249,7 +249,7 @@ impl Reopen {
         self.away.as_ref().is_some_and(|away| away.dark)
     }
 
-    /// When the next [`Event::Tick`] is due.
+    /// When the next [`Input::Tick`] is due.
     pub fn wake(&self) -> Duration {
         let next = match self.state {
             State::Waiting { until } => until,
@@ -263,26 +263,26 @@ impl Reopen {
     }
 
     /// The actions that follow from an event.
-    pub fn step(&mut self, now: Duration, event: Event) -> Vec<Action> {
+    pub fn step(&mut self, now: Duration, event: Input) -> Vec<Output> {
         match (self.state, event) {
-            (State::Waiting { until }, Event::Tick) if now >= until => {
+            (State::Waiting { until }, Input::Tick) if now >= until => {
                 self.state = State::Opening { since: now };
                 self.bad.only = false;
-                vec![Action::Open]
+                vec![Output::Open]
             }
             // The camera is closed already.
             (State::Waiting { .. }, _) => self.say_again(now),
-            (State::Opening { since }, Event::Tick) if now >= since + self.patience.first_frame => {
+            (State::Opening { since }, Input::Tick) if now >= since + self.patience.first_frame => {
                 let waited = self.patience.first_frame;
                 self.silent(now, format!("no frame {} seconds after opening", waited.as_secs_f64()))
             }
-            (State::Opening { .. } | State::Frozen { .. }, Event::Frame) => self.there(now),
-            (State::Opening { .. }, Event::Same { .. }) if self.away_is_new() => self.there(now),
-            (State::Opening { .. }, Event::Same { .. }) => {
+            (State::Opening { .. } | State::Frozen { .. }, Input::Frame) => self.there(now),
+            (State::Opening { .. }, Input::Same { .. }) if self.away_is_new() => self.there(now),
+            (State::Opening { .. }, Input::Same { .. }) => {
                 self.state = State::Frozen { since: now, last: now };
                 self.say_again(now)
             }
-            (State::Frozen { since, .. }, Event::Same { dark }) => {
+            (State::Frozen { since, .. }, Input::Same { dark }) => {
                 self.bad.only = false;
                 if now >= since + self.same_for(dark) {
                     return self.hangs(now, dark);
@@ -290,7 +290,7 @@ impl Reopen {
                 self.state = State::Frozen { since, last: now };
                 self.say_again(now)
             }
-            (State::Streaming { since, differed, .. }, Event::Same { dark }) => {
+            (State::Streaming { since, differed, .. }, Input::Same { dark }) => {
                 self.bad.only = false;
                 if now >= differed + self.patience.same {
                     return self.hangs(now, dark);
@@ -298,8 +298,8 @@ impl Reopen {
                 self.state = State::Streaming { since, last: now, differed };
                 self.tell_bad(now)
             }
-            (State::Opening { .. }, Event::Tick | Event::Opened) => self.say_again(now),
-            (State::Streaming { since, .. }, Event::Frame) => {
+            (State::Opening { .. }, Input::Tick | Input::Opened) => self.say_again(now),
+            (State::Streaming { since, .. }, Input::Frame) => {
                 self.state = State::Streaming { since, last: now, differed: now };
                 self.bad.only = false;
                 if now >= since + self.patience.steady {
@@ -307,29 +307,29 @@ impl Reopen {
                 }
                 self.tell_bad(now)
             }
-            (State::Frozen { last, .. } | State::Streaming { last, .. }, Event::Tick)
+            (State::Frozen { last, .. } | State::Streaming { last, .. }, Input::Tick)
                 if now >= last + self.patience.between =>
             {
                 let waited = self.patience.between;
                 self.silent(now, format!("no frame for {} seconds", waited.as_secs_f64()))
             }
-            (State::Frozen { .. }, Event::Tick | Event::Opened) => self.say_again(now),
-            (State::Streaming { .. }, Event::Tick | Event::Opened) => Vec::new(),
-            (_, Event::Bad(reason)) => {
+            (State::Frozen { .. }, Input::Tick | Input::Opened) => self.say_again(now),
+            (State::Streaming { .. }, Input::Tick | Input::Opened) => Vec::new(),
+            (_, Input::Bad(reason)) => {
                 self.bad.frames = self.bad.frames.saturating_add(1);
                 self.bad.reason = reason;
                 self.bad.only = true;
                 // A camera that sends only unreadable frames counts as silent.
-                if now >= self.wake() { self.step(now, Event::Tick) } else { self.tell_bad(now) }
+                if now >= self.wake() { self.step(now, Input::Tick) } else { self.tell_bad(now) }
             }
-            (_, Event::Failed(reason)) => self.fail(now, reason),
-            (_, Event::Ended) => self.silent(now, "the camera stream ended".to_owned()),
+            (_, Input::Failed(reason)) => self.fail(now, reason),
+            (_, Input::Ended) => self.silent(now, "the camera stream ended".to_owned()),
         }
     }
 
     /// Fails for lack of good frames; adds the fault of unreadable ones, if there were
     /// only those.
-    fn silent(&mut self, now: Duration, reason: String) -> Vec<Action> {
+    fn silent(&mut self, now: Duration, reason: String) -> Vec<Output> {
         let reason = if self.bad.only { format!("{reason}; {}", self.bad.reason) } else { reason };
         self.fail(now, reason)
     }
@@ -345,7 +345,7 @@ impl Reopen {
     }
 
     /// Fails because all frames were the same for too long.
-    fn hangs(&mut self, now: Duration, dark: bool) -> Vec<Action> {
+    fn hangs(&mut self, now: Duration, dark: bool) -> Vec<Output> {
         let reason = if dark {
             "its picture is black; light the door or uncover the lens"
         } else {
@@ -354,11 +354,11 @@ impl Reopen {
         self.fail_as(now, reason.to_owned(), dark)
     }
 
-    fn fail(&mut self, now: Duration, reason: String) -> Vec<Action> {
+    fn fail(&mut self, now: Duration, reason: String) -> Vec<Output> {
         self.fail_as(now, reason, false)
     }
 
-    fn fail_as(&mut self, now: Duration, reason: String, dark: bool) -> Vec<Action> {
+    fn fail_as(&mut self, now: Duration, reason: String, dark: bool) -> Vec<Output> {
         let since = match self.state {
             State::Streaming { differed, .. } => differed,
             State::Opening { since }
@@ -379,7 +379,7 @@ impl Reopen {
         let backoff = Backoff { first: self.patience.least, limit: self.patience.most };
         self.state = State::Waiting { until: backoff.due(now, failures) };
         self.bad = Bad::default();
-        let mut actions = vec![Action::Close];
+        let mut actions = vec![Output::Close];
         if is_new {
             actions.extend(self.tell_away(now));
         } else {
@@ -388,13 +388,13 @@ impl Reopen {
         actions
     }
 
-    fn there(&mut self, now: Duration) -> Vec<Action> {
+    fn there(&mut self, now: Duration) -> Vec<Output> {
         self.state = State::Streaming { since: now, last: now, differed: now };
         self.bad.only = false;
         let Some(away) = self.away.take() else { return Vec::new() };
         let after =
             std::mem::replace(&mut self.was_there, true).then(|| now.saturating_sub(away.since));
-        vec![Action::Tell(Telling::There { after, tries: away.tries })]
+        vec![Output::Report(CameraEvent::There { after, tries: away.tries })]
     }
 
     /// Whether it has not failed yet.
@@ -409,7 +409,7 @@ impl Reopen {
     }
 
     /// Logs a continuing failure again if the last line is old enough.
-    fn say_again(&mut self, now: Duration) -> Vec<Action> {
+    fn say_again(&mut self, now: Duration) -> Vec<Output> {
         match self.told_last() {
             Some(told) if now >= told + self.patience.say_again => {
                 self.tell_away(now).into_iter().collect()
@@ -418,10 +418,10 @@ impl Reopen {
         }
     }
 
-    fn tell_away(&mut self, now: Duration) -> Option<Action> {
+    fn tell_away(&mut self, now: Duration) -> Option<Output> {
         let away = self.away.as_mut()?;
         away.told = Some(now);
-        Some(Action::Tell(Telling::Away {
+        Some(Output::Report(CameraEvent::Away {
             lasting: now.saturating_sub(away.since),
             reason: away.reason.clone(),
             tries: away.tries,
@@ -429,14 +429,14 @@ impl Reopen {
     }
 
     /// Logs unreadable frames, if there are any and the last such line is old enough.
-    fn tell_bad(&mut self, now: Duration) -> Vec<Action> {
+    fn tell_bad(&mut self, now: Duration) -> Vec<Output> {
         let lately = self.bad.told.is_some_and(|told| now < told + self.patience.say_again);
         if self.bad.frames == 0 || lately {
             return Vec::new();
         }
         self.bad.told = Some(now);
         let frames = std::mem::take(&mut self.bad.frames);
-        vec![Action::Tell(Telling::Bad { frames, reason: self.bad.reason.clone() })]
+        vec![Output::Report(CameraEvent::Bad { frames, reason: self.bad.reason.clone() })]
     }
 }
 

@@ -20,26 +20,26 @@ impl Scene {
         Self { reopen: Reopen::new(ms(0), patience), log: Vec::new() }
     }
 
-    fn step(&mut self, at: u64, event: Event) -> &mut Self {
+    fn step(&mut self, at: u64, event: Input) -> &mut Self {
         for action in self.reopen.step(ms(at), event) {
             self.log.push(match action {
-                Action::Open => format!("{at} open"),
-                Action::Close => format!("{at} close"),
-                Action::Tell(telling) => format!("{at} {telling}"),
+                Output::Open => format!("{at} open"),
+                Output::Close => format!("{at} close"),
+                Output::Report(event) => format!("{at} {event}"),
             });
         }
         self
     }
 
     /// Steps at every due time up to `end`; `outcome` is the result of each opening.
-    fn until(&mut self, end: u64, outcome: impl Fn() -> Event) -> &mut Self {
+    fn until(&mut self, end: u64, outcome: impl Fn() -> Input) -> &mut Self {
         loop {
             let at = self.reopen.wake().as_millis() as u64;
             if at > end {
                 return self;
             }
             let before = self.log.len();
-            self.step(at, Event::Tick);
+            self.step(at, Input::Tick);
             if self.log[before..].iter().any(|line| line.ends_with("open")) {
                 self.step(at, outcome());
             }
@@ -51,16 +51,16 @@ impl Scene {
     }
 }
 
-fn failed() -> Event {
-    Event::Failed("no such device".to_owned())
+fn failed() -> Input {
+    Input::Failed("no such device".to_owned())
 }
 
 #[test]
 fn the_first_frame_is_told_and_the_rest_is_silence() {
     let mut scene = Scene::new();
-    scene.step(0, Event::Tick).step(300, Event::Opened).step(400, Event::Frame);
+    scene.step(0, Input::Tick).step(300, Input::Opened).step(400, Input::Frame);
     for at in 5..100 {
-        scene.step(100 * at, Event::Frame);
+        scene.step(100 * at, Input::Frame);
     }
     assert_eq!(scene.said(), ["0 open", "400 the camera works"]);
     assert_eq!(scene.reopen.away(), None);
@@ -93,9 +93,9 @@ fn a_camera_that_is_not_there_is_tried_ever_more_seldom_and_told_once_a_minute()
 #[test]
 fn another_reason_is_told_at_once_and_so_is_the_return() {
     let mut scene = Scene::new();
-    scene.step(0, Event::Tick).step(0, failed()).step(500, Event::Tick);
-    scene.step(500, Event::Failed("in use".to_owned())).step(1500, Event::Tick);
-    scene.step(1600, Event::Frame);
+    scene.step(0, Input::Tick).step(0, failed()).step(500, Input::Tick);
+    scene.step(500, Input::Failed("in use".to_owned())).step(1500, Input::Tick);
+    scene.step(1600, Input::Frame);
     assert_eq!(
         scene.said(),
         [
@@ -114,11 +114,11 @@ fn another_reason_is_told_at_once_and_so_is_the_return() {
 #[test]
 fn silence_and_a_first_frame_that_does_not_come_are_failures() {
     let mut scene = Scene::new();
-    scene.step(0, Event::Tick).step(100, Event::Frame).step(5099, Event::Tick);
+    scene.step(0, Input::Tick).step(100, Input::Frame).step(5099, Input::Tick);
     assert_eq!(scene.said().len(), 2);
     assert_eq!(scene.reopen.wake(), ms(5100));
-    scene.step(5100, Event::Tick).step(5600, Event::Tick).step(5700, Event::Opened);
-    scene.step(20_600, Event::Tick).step(21_600, Event::Tick).step(22_100, Event::Frame);
+    scene.step(5100, Input::Tick).step(5600, Input::Tick).step(5700, Input::Opened);
+    scene.step(20_600, Input::Tick).step(21_600, Input::Tick).step(22_100, Input::Frame);
     assert_eq!(
         scene.said(),
         [
@@ -137,11 +137,11 @@ fn silence_and_a_first_frame_that_does_not_come_are_failures() {
 #[test]
 fn a_camera_that_hangs_is_opened_anew_until_a_frame_differs() {
     let mut scene = Scene::new();
-    let same = || Event::Same { dark: false };
-    scene.step(0, Event::Tick).step(100, Event::Frame).step(200, same()).step(2000, same());
+    let same = || Input::Same { dark: false };
+    scene.step(0, Input::Tick).step(100, Input::Frame).step(200, same()).step(2000, same());
     assert_eq!(scene.said().len(), 2);
-    scene.step(2100, same()).step(2600, Event::Tick).step(2700, same()).step(4700, same());
-    scene.step(5700, Event::Tick).step(5800, same()).step(6000, Event::Frame);
+    scene.step(2100, same()).step(2600, Input::Tick).step(2700, same()).step(4700, same());
+    scene.step(5700, Input::Tick).step(5800, same()).step(6000, Input::Frame);
     assert_eq!(
         scene.said(),
         [
@@ -159,15 +159,15 @@ fn a_camera_that_hangs_is_opened_anew_until_a_frame_differs() {
 #[test]
 fn a_video_whose_key_frames_are_far_apart_does_not_hang() {
     let mut scene = Scene::of(Patience::with("pipe:ffmpeg -i rtsp://cam -f yuv4mpegpipe -"));
-    scene.step(0, Event::Tick);
+    scene.step(0, Input::Tick);
     for at in 1..600 {
         let key_frame = at % 100 == 0;
-        let event = if key_frame { Event::Frame } else { Event::Same { dark: false } };
+        let event = if key_frame { Input::Frame } else { Input::Same { dark: false } };
         scene.step(100 * at, event);
     }
     assert_eq!(scene.said(), ["0 open", "100 the camera works"]);
     for at in 600..800 {
-        scene.step(100 * at, Event::Same { dark: false });
+        scene.step(100 * at, Input::Same { dark: false });
     }
     assert!(scene.said().concat().contains("its frames are all the same"));
     assert_eq!(Patience::with("v4l:/dev/video0"), Patience::default());
@@ -176,13 +176,13 @@ fn a_video_whose_key_frames_are_far_apart_does_not_hang() {
 #[test]
 fn the_dark_is_told_once_and_the_camera_is_watched_in_between() {
     let mut scene = Scene::new();
-    scene.step(0, Event::Tick).step(0, Event::Frame);
+    scene.step(0, Input::Tick).step(0, Input::Frame);
     let (mut at, mut open, mut closed) = (0, true, 0);
     while at < 3_600_000 {
         at += 100;
-        scene.step(at, Event::Tick);
+        scene.step(at, Input::Tick);
         if open {
-            scene.step(at, Event::Same { dark: true });
+            scene.step(at, Input::Same { dark: true });
         }
         for line in &scene.log {
             open = if line.ends_with("open") { true } else { open && !line.ends_with("close") };
@@ -198,18 +198,18 @@ fn the_dark_is_told_once_and_the_camera_is_watched_in_between() {
     assert!(closed < 100, "{closed}");
     while !open {
         at += 100;
-        open = scene.step(at, Event::Tick).said().iter().any(|line| line.ends_with("open"));
+        open = scene.step(at, Input::Tick).said().iter().any(|line| line.ends_with("open"));
     }
-    scene.step(at, Event::Frame);
+    scene.step(at, Input::Frame);
     assert!(!scene.reopen.is_dark() && scene.reopen.away().is_none());
 }
 
 #[test]
 fn bad_frames_cost_only_themselves_unless_there_are_no_others() {
-    let bad = || Event::Bad("cut short".to_owned());
+    let bad = || Input::Bad("cut short".to_owned());
     let mut scene = Scene::new();
-    scene.step(0, Event::Tick).step(100, Event::Frame).step(200, bad()).step(300, bad());
-    scene.step(400, Event::Frame).step(60_000, Event::Frame).step(60_200, Event::Frame);
+    scene.step(0, Input::Tick).step(100, Input::Frame).step(200, bad()).step(300, bad());
+    scene.step(400, Input::Frame).step(60_000, Input::Frame).step(60_200, Input::Frame);
     assert_eq!(
         scene.said()[2..],
         ["200 unreadable frame: cut short", "60200 unreadable frame: cut short"]
@@ -230,14 +230,14 @@ fn one_frame_now_and_then_does_not_make_it_be_opened_more_often() {
     let mut at = 0;
     let mut waits = Vec::new();
     for _ in 0..9 {
-        scene.step(at, Event::Tick).step(at, Event::Frame).step(at, Event::Ended);
+        scene.step(at, Input::Tick).step(at, Input::Frame).step(at, Input::Ended);
         waits.push(scene.reopen.wake().as_millis() as u64 - at);
         at = scene.reopen.wake().as_millis() as u64;
     }
     assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
     // Steady frames reset the delay.
-    scene.step(at, Event::Tick).step(at, Event::Frame).step(at + 5_000, Event::Frame);
-    scene.step(at + 5_100, Event::Ended);
+    scene.step(at, Input::Tick).step(at, Input::Frame).step(at + 5_000, Input::Frame);
+    scene.step(at + 5_100, Input::Ended);
     assert_eq!(scene.reopen.wake(), ms(at + 5_600));
 }
 
@@ -252,34 +252,34 @@ proptest! {
         for (pause, event) in events {
             now += ms(pause);
             let event = match event {
-                0 => Event::Opened,
-                1 => Event::Frame,
-                2 => Event::Bad("bad".to_owned()),
+                0 => Input::Opened,
+                1 => Input::Frame,
+                2 => Input::Bad("bad".to_owned()),
                 3 => failed(),
-                4 => Event::Ended,
-                5 => Event::Same { dark: false },
-                6 => Event::Same { dark: true },
-                _ => Event::Tick,
+                4 => Input::Ended,
+                5 => Input::Same { dark: false },
+                6 => Input::Same { dark: true },
+                _ => Input::Tick,
             };
             let about = event.clone();
             for action in reopen.step(now, event) {
                 match action {
-                    Action::Open => {
+                    Output::Open => {
                         prop_assert!(!open, "opened twice");
                         open = true;
                     }
-                    Action::Close => {
+                    Output::Close => {
                         prop_assert!(open, "closed twice");
                         open = false;
                     }
-                    Action::Tell(Telling::Away { .. }) => told.push(now),
-                    Action::Tell(_) => {}
+                    Output::Report(CameraEvent::Away { .. }) => told.push(now),
+                    Output::Report(_) => {}
                 }
             }
             // A closed camera is opened within the longest delay.
             prop_assert!(open || reopen.wake() <= now + patience.most, "{about:?}");
             prop_assert!(open || reopen.away().is_some() || now == ms(0) || reopen.wake() <= now);
-            prop_assert_eq!(reopen.away().is_some() && open && about == Event::Frame, false);
+            prop_assert_eq!(reopen.away().is_some() && open && about == Input::Frame, false);
         }
     }
 }
