@@ -59,7 +59,7 @@ struct List {
 #[derive(Args)]
 struct Shot {
     #[command(flatten)]
-    site: CommonArgs,
+    common: CommonArgs,
     #[arg(long, value_name = "URI", help = format!("{CAMERA}{OF_CONFIGURATION}"))]
     camera: Option<String>,
     /// File to write, .jpg, .jpeg or .png
@@ -207,10 +207,10 @@ impl List {
 
 impl Shot {
     fn run(self) -> Result<ExitCode> {
-        let config = self.site.config()?;
+        let config = self.common.config()?;
         let uri = camera_uri(self.camera, &config)?;
         let format = Format::of(&self.out)?;
-        let models = self.site.models(&config)?;
+        let models = self.common.models(&config)?;
         let mut detector = Detector::new(&models.detector, config.detector())?;
         let mut frame = last_of(&uri, self.frames)?;
         let faces: Vec<FaceLine> =

@@ -35,7 +35,7 @@ const PORTRAIT: &[u8] = include_bytes!("../../assets/astronaut.jpg");
 #[derive(Args)]
 pub struct Check {
     #[command(flatten)]
-    site: CommonArgs,
+    common: CommonArgs,
     /// Print JSON Lines, one object per finding
     #[arg(long)]
     json: bool,
@@ -107,9 +107,9 @@ impl Check {
     pub fn run(self) -> Result<ExitCode> {
         let out = anstream::stdout().lock();
         let mut findings = Findings { out, json: self.json, wrong: 0, odd: 0 };
-        let config = match self.site.config() {
+        let config = match self.common.config() {
             Ok(config) => {
-                findings.good("configuration", &self.site.config_name())?;
+                findings.good("configuration", &self.common.config_name())?;
                 Some(config)
             }
             Err(error) => {
@@ -149,7 +149,7 @@ impl Check {
         findings: &mut Findings<impl Write>,
     ) -> Result<Option<Recognizer>> {
         let ready = || -> Result<(Recognizer, String, Duration)> {
-            let models = self.site.models(config)?;
+            let models = self.common.models(config)?;
             models.thresholds()?;
             let mut recognizer = Recognizer::new(&models, detector(config))?;
             let portrait = picture::decode(Path::new("the built-in portrait"), PORTRAIT)?;

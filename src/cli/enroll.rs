@@ -47,7 +47,7 @@ pub struct Enroll {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=MAX_VIEWS as i64))]
     views: u8,
     #[command(flatten)]
-    site: CommonArgs,
+    common: CommonArgs,
 }
 
 #[derive(Args)]
@@ -121,8 +121,8 @@ struct Known {
 
 impl Enroll {
     pub fn run(self) -> Result<ExitCode> {
-        let config = self.site.config()?;
-        let models = self.site.models(&config)?;
+        let config = self.common.config()?;
+        let models = self.common.models(&config)?;
         let file = config.gallery_file();
         let detector = match &self.source.camera {
             Some(_) => config.detector(),

@@ -27,13 +27,13 @@ pub struct Identify {
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
     #[command(flatten)]
-    site: CommonArgs,
+    common: CommonArgs,
 }
 
 impl Identify {
     pub fn run(self) -> Result<ExitCode> {
-        let config = self.site.config()?;
-        let models = self.site.models(&config)?;
+        let config = self.common.config()?;
+        let models = self.common.models(&config)?;
         let mut recognizer = Recognizer::new(&models, self.pictures.detector())?;
         let file = config.gallery_file();
         // This command only reads: it must not create a gallery.

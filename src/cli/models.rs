@@ -24,7 +24,7 @@ pub struct Models {
     #[command(subcommand)]
     what: What,
     #[command(flatten)]
-    site: CommonArgs,
+    common: CommonArgs,
 }
 
 #[derive(Subcommand)]
@@ -80,15 +80,15 @@ enum VerifyLine<'a> {
 
 impl Models {
     pub fn run(self) -> Result<ExitCode> {
-        let config = self.site.config()?;
+        let config = self.common.config()?;
         let store = ModelStore::new(&config.model_store());
-        if self.site.models_folder().is_some() && !matches!(self.what, What::Verify { .. }) {
+        if self.common.models_folder().is_some() && !matches!(self.what, What::Verify { .. }) {
             bail!(
                 "--models only works with verify; name the folder of installed sets with --store"
             );
         }
         let gallery = config.gallery_file();
-        let precision = self.site.precision();
+        let precision = self.common.precision();
         let mut out = anstream::stdout().lock();
         match &self.what {
             What::List { json } => list(&mut out, &store, *json)?,
@@ -122,7 +122,7 @@ impl Models {
         sets: &[String],
         json: bool,
     ) -> Result<ExitCode> {
-        let precision = self.site.precision();
+        let precision = self.common.precision();
         let mut code = ExitCode::SUCCESS;
         let mut verified = |set: &str, checked: Result<Checked, ModelStoreError>| -> Result<()> {
             let line = match checked {
@@ -136,7 +136,7 @@ impl Models {
             };
             print_verified(out, &line, json)
         };
-        match self.site.models_folder() {
+        match self.common.models_folder() {
             Some(folder) if sets.is_empty() && folder != Path::new(BUILT_IN) => {
                 verified(&folder.display().to_string(), check_folder(folder, precision))?;
             }

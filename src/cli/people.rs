@@ -19,7 +19,7 @@ pub struct People {
     #[command(subcommand)]
     what: What,
     #[command(flatten)]
-    site: CommonArgs,
+    common: CommonArgs,
 }
 
 #[derive(Subcommand)]
@@ -117,7 +117,7 @@ impl<'a> From<&'a Person> for PersonLine<'a> {
 
 impl People {
     pub fn run(self) -> Result<ExitCode> {
-        let file = self.site.config()?.gallery_file();
+        let file = self.common.config()?.gallery_file();
         // Only `import` may create a gallery.
         if !matches!(self.what, What::Import { .. }) && !is_begun(&file) {
             if matches!(self.what, What::List { .. }) {

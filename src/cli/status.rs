@@ -19,7 +19,7 @@ use std::process::ExitCode;
 #[derive(Args)]
 pub struct Status {
     #[command(flatten)]
-    site: CommonArgs,
+    common: CommonArgs,
     /// Socket of the service [default: from the configuration, else the user's, else the
     /// system's]
     #[arg(long, value_name = "PATH")]
@@ -62,13 +62,13 @@ struct ThresholdLine {
 
 impl Status {
     pub fn run(self) -> Result<ExitCode> {
-        let config = self.site.config()?;
+        let config = self.common.config()?;
         let socket = service_socket(self.socket, &config);
         let (service, service_error) = match ask(&socket, &Request::Status) {
             Ok(reply) => (reply.status, reply.error),
             Err(error) => (None, Some(error.to_string())),
         };
-        let models = self.site.models(&config)?;
+        let models = self.common.models(&config)?;
         let table = models.thresholds()?;
         let calibration = table.calibration();
         let file = config.gallery_file();

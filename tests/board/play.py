@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Boots the emulated board, plays scenes on it and reports the result of each.
 
-    play.py WORK [--probe] [--only NAME]... [--cpu CPU] [--verbose]
+    play.py WORK [--probe | --nokhwa] [--only NAME]... [--cpu CPU] [--verbose]
 
 WORK is the folder that setup.sh made. Exit code: 0 if every scene passed, 1 if a scene
 failed, 2 if the board did not boot. Scenes build on each other, so the first failure ends
@@ -25,6 +25,7 @@ def arguments():
     parser.add_argument("work", type=Path)
     parser.add_argument("--program", type=Path, help="facelatch for arm64, static")
     parser.add_argument("--probe", action="store_true", help="try the board without the program")
+    parser.add_argument("--nokhwa", action="store_true", help="scenes of desktop cameras")
     parser.add_argument("--only", action="append", help="scenes to play, by name")
     parser.add_argument("--cpu", default="cortex-a76", help="processor to emulate")
     parser.add_argument("--verbose", action="store_true", help="print the log as it grows")
@@ -58,6 +59,8 @@ def main() -> int:
     args = arguments()
     if args.probe:
         from probing import SCENES as scenes
+    elif args.nokhwa:
+        from desktop_camera import SCENES as scenes
     else:
         from scenes import SCENES as scenes
     if args.only:
