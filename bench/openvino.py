@@ -14,6 +14,9 @@ OpenVINO's. Exits with 1 if it exceeds the limit.
 import argparse
 import sys
 
+# Python looks for modules in the script's folder first and would import this file.
+sys.path.pop(0)
+
 import numpy as np
 import onnxruntime
 import openvino

@@ -67,10 +67,10 @@ enum What {
     /// Convert Intel's face recognizer face-reidentification-retail-0095, from OpenVINO's IR,
     /// to ONNX; the door cannot use it yet
     ///
-    /// Reads the FP16 or FP32 files of Open Model Zoo and writes the same network with
-    /// weights in 32-bit floating point. Only the ONNX file is written: a manifest cannot
-    /// describe the network yet, because it takes pictures of 128x128 in the order blue,
-    /// green, red with their own alignment. The command prints these facts.
+    /// Reads the FP16 files of Open Model Zoo 2023.0, or the same graph in FP32, and writes
+    /// the network with weights in 32-bit floating point. Only the ONNX file is written: a
+    /// manifest cannot describe the network yet, because it takes pictures of 128x128 in the
+    /// order blue, green, red with their own alignment. The command prints these facts.
     Openvino {
         /// face-reidentification-retail-0095.xml
         graph: PathBuf,

@@ -37,12 +37,12 @@ pub enum IrError {
     },
     /// The graph computes in 8-bit integers.
     #[error(
-        "the network is quantized to 8 bits (node {node}); take the FP16 files of the same model \
+        "the network is quantized to 8 bits ({sign}); take the FP16 files of the same model \
          instead of FP16-INT8"
     )]
     Quantized {
-        /// The first node that shows it.
-        node: String,
+        /// The first node or element that shows it.
+        sign: String,
     },
     /// A node is not as expected.
     #[error(
@@ -81,7 +81,10 @@ pub enum IrError {
         got: usize,
     },
     /// A constant has a value that no network can compute with.
-    #[error("constant {constant} holds a value that is NaN or infinite; fetch the .bin again")]
+    #[error(
+        "constant {constant} holds a value that is NaN or infinite; fetch the .bin again, \
+         from the folder of the .xml"
+    )]
     NotFinite {
         /// Name of the constant.
         constant: String,
@@ -233,7 +236,7 @@ fn sections<'a, 'i>(root: Element<'a, 'i>) -> Result<Sections<'a, 'i>, IrError> 
     if version != VERSION {
         return Err(IrError::NotIr {
             reason: format!("its version is {version}, expected {VERSION}"),
-            cure: "take the model from release 2022.1 to 2023.0 of Open Model Zoo",
+            cure: "take the files from release 2023.0 of Open Model Zoo",
         });
     }
     let (mut layers, mut edges) = (None, None);
@@ -242,6 +245,10 @@ fn sections<'a, 'i>(root: Element<'a, 'i>) -> Result<Sections<'a, 'i>, IrError> 
             "layers" => &mut layers,
             "edges" => &mut edges,
             "rt_info" => continue,
+            "quantization_parameters" => {
+                let sign = "it has the element \"quantization_parameters\"".to_owned();
+                return Err(IrError::Quantized { sign });
+            }
             other => {
                 let reason =
                     format!("it has the element {other:?}, expected layers, edges and rt_info");
@@ -426,6 +433,8 @@ struct Reader<'a, 'l> {
     budget: Budget,
     /// Byte after the last constant.
     end: usize,
+    /// First constant with a value that is not finite.
+    not_finite: Option<String>,
     graph: Graph,
 }
 
@@ -439,7 +448,7 @@ impl<'a, 'l> Reader<'a, 'l> {
         for layer in layers {
             let integers = matches!(layer.data.get("element_type"), Some(&("i8" | "u8")));
             if layer.kind == "FakeQuantize" || integers {
-                return Err(IrError::Quantized { node: layer.to_string() });
+                return Err(IrError::Quantized { sign: format!("node {layer}") });
             }
         }
         Ok(Self {
@@ -449,6 +458,7 @@ impl<'a, 'l> Reader<'a, 'l> {
             known: HashMap::new(),
             budget: Budget::new(),
             end: 0,
+            not_finite: None,
             graph: Graph { nodes: vec![], constants: Tensors::new() },
         })
     }
@@ -465,12 +475,17 @@ impl<'a, 'l> Reader<'a, 'l> {
             let reason = format!("an edge leads to port {port} of layer {layer}, which is missing");
             return Err(IrError::not_ir(reason));
         }
-        match self.bin.len().checked_sub(self.end) {
-            None | Some(0) => Ok(self.graph),
-            Some(more) => Err(IrError::Weights {
+        let more = self.bin.len().saturating_sub(self.end);
+        if more > 0 {
+            return Err(IrError::Weights {
                 reason: format!("has {more} bytes more than the constants of the .xml take"),
                 cure: "take .xml and .bin from the same folder",
-            }),
+            });
+        }
+        // A wrong length says more about the file than a strange value.
+        match self.not_finite {
+            None => Ok(self.graph),
+            Some(constant) => Err(IrError::NotFinite { constant }),
         }
     }
 
@@ -588,7 +603,7 @@ impl<'a, 'l> Reader<'a, 'l> {
         self.budget.spend(FORMAT, layer.name, size / width)?;
         let values = decode(bytes);
         if values.iter().any(|value| !value.is_finite()) {
-            return Err(IrError::NotFinite { constant: layer.name.to_owned() });
+            self.not_finite.get_or_insert_with(|| layer.name.to_owned());
         }
         let name = layer.name.to_owned();
         if self.graph.constants.insert(name.clone(), Tensor { shape, values }).is_some() {

@@ -75,6 +75,7 @@ fn a_damaged_graph_names_the_fault() {
             "its version is missing, expected 11",
         ),
         ("<layers>", "<statistics /><layers>", "it has the element \"statistics\""),
+        ("<layers>", "<quantization_parameters /><layers>", "take the FP16 files"),
         ("<layers>", "<layers><blob />", "\"layers\" has the element \"blob\""),
         ("<edges>", "<layers /><edges>", "it has \"layers\" twice"),
         ("type=\"ReLU\"", "type=\"FakeQuantize\"", "take the FP16 files"),
@@ -177,6 +178,8 @@ fn damaged_weights_name_the_constant() {
     for (bin, expected) in [
         (&[][..], "cut short: constant factors takes bytes 0 to 4, the file has 0 bytes"),
         (&ir.bin[..3], "constant factors takes bytes 0 to 4, the file has 3 bytes"),
+        // A wrong length is named before a strange value.
+        (&infinite[..3], "the file has 3 bytes"),
         (&[0; 9], "has 5 bytes more than the constants of the .xml take"),
         (&nan, "constant factors holds a value that is NaN or infinite"),
         (&infinite, "constant factors holds a value that is NaN or infinite"),
