@@ -15,7 +15,7 @@ use facelatch::models::{
 };
 use facelatch::nn::Normalization;
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Convert published weights to ONNX files and a manifest.
@@ -218,26 +218,35 @@ fn import_openvino(xml: &Path, bin: &Path, out: &Path) -> Result<()> {
     reid::check(&bytes).with_context(|| bin.display().to_string())?;
     let path = out.join(format!("{}.onnx", reid::NAME));
     write_file(&path, &bytes)?;
-    print_reid(&path, &bytes, reid::parameters(&graph));
-    Ok(())
+    let facts = reid_facts(&path, &bytes, reid::parameters(&graph));
+    std::io::stdout().write_all(facts.as_bytes()).context("cannot print to standard output")
 }
 
-#[expect(clippy::print_stdout, reason = "the command's own output")]
-fn print_reid(path: &Path, onnx: &[u8], parameters: usize) {
+/// What a manifest will need to know of the imported network.
+fn reid_facts(path: &Path, onnx: &[u8], parameters: usize) -> String {
     let side = reid::INPUT_SIDE;
-    println!("file            {}", path.display());
-    println!("sha256          {}", sha256_hex(onnx));
-    println!("parameters      {parameters}");
-    println!("input           1x3x{side}x{side}, values 0 to 255; the file normalizes them");
-    println!("channel order   BGR");
-    println!("embedding size  {}", reid::EMBEDDING_SIZE);
-    println!("landmarks       x and y as shares of the side");
     let names = ["left eye", "right eye", "nose", "left corner", "right corner"];
-    for (name, [x, y]) in names.iter().zip(reid::LANDMARKS) {
-        println!("  {name:<14}{x:.6} {y:.6}");
-    }
-    println!("licence         Apache-2.0");
-    println!("The door cannot use this file yet: a manifest cannot describe it.");
+    let landmarks: Vec<String> = names
+        .iter()
+        .zip(reid::LANDMARKS)
+        .map(|(name, [x, y])| format!("  {name:<14}{x:.6} {y:.6}\n"))
+        .collect();
+    format!(
+        "file            {}\n\
+         sha256          {}\n\
+         parameters      {parameters}\n\
+         input           1x3x{side}x{side}, values 0 to 255; the file normalizes them\n\
+         channel order   BGR\n\
+         embedding size  {}\n\
+         landmarks       x and y as shares of the side\n\
+         {}\
+         licence         Apache-2.0\n\
+         The door cannot use this file yet: a manifest cannot describe it.\n",
+        path.display(),
+        sha256_hex(onnx),
+        reid::EMBEDDING_SIZE,
+        landmarks.concat(),
+    )
 }
 
 /// Reads a file of at most `limit` bytes.
