@@ -5,7 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a test's figures are its output")]
 
 use facelatch::models::{ModelFile, Models, RecognizerModel};
-use facelatch::nn::Normalization;
+use facelatch::nn::{Batch, Network, Normalization, Precision};
 use facelatch::vision::align::align;
 use facelatch::vision::detect::{Detector, DetectorSettings, nearest_center};
 use facelatch::vision::embed::{Embedder, Embedding};
@@ -15,8 +15,8 @@ use facelatch_tools::cli::read_mobilefacenet;
 use facelatch_tools::deliver::export::{compare, exported};
 use facelatch_tools::measure::lfw::Pairs;
 use facelatch_tools::networks::minifasnet::{self, MiniFasNet};
-use facelatch_tools::weights::ncnn;
-use facelatch_tools::weights::pytorch;
+use facelatch_tools::networks::reid;
+use facelatch_tools::weights::{ncnn, openvino, pytorch};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -54,6 +54,8 @@ fn main() {
         trial("a_legacy_pickle_is_read", reads_a_legacy_pickle),
         trial("the_pairs_files_are_read_whole", reads_the_pairs),
         trial("minifasnet_answers_as_its_weights_do_in_torch", minifasnet_is_imported),
+        trial("openvino_reid_is_imported_and_runs", reid_is_imported)
+            .with_ignored_flag(missing || !shared.join(REID).exists()),
     ];
     libtest_mimic::run(&arguments, tests).exit();
 }
@@ -69,6 +71,63 @@ fn minifasnet_is_imported(shared: &Path) -> Result<(), Failed> {
         println!("{file}: {apart:e} apart");
         if apart > minifasnet::MOST_APART || minifasnet::named(&path)?.0 != scale {
             return Err(format!("{file}: {apart} apart").into());
+        }
+    }
+    Ok(())
+}
+
+/// Intel's face-reidentification-retail-0095, with a folder for each precision.
+const REID: &str = "weights/reid0095";
+
+fn reid_files(shared: &Path, precision: &str) -> Result<[Vec<u8>; 2], Failed> {
+    let file = shared.join(REID).join(precision).join(reid::NAME);
+    Ok([std::fs::read(file.with_extension("xml"))?, std::fs::read(file.with_extension("bin"))?])
+}
+
+/// Imports the FP16 files and runs the network in float on the middle of two photos. The
+/// FP16-INT8 files and half a weights file are refused.
+fn reid_is_imported(shared: &Path) -> Result<(), Failed> {
+    let [xml, bin] = reid_files(shared, "FP16")?;
+    let onnx = reid::to_onnx(&openvino::read(&xml, &bin)?)?;
+    let (signature, precision) = (reid::signature(), Some(Precision::Float));
+    let mut network =
+        Network::load(reid::NAME, &onnx, &signature, &reid::NORMALIZATION, precision)?;
+    let mut pictures = Batch::default();
+    for Reference { image, .. } in reference(shared)?.iter().take(2) {
+        let frame = picture::read(shared.join("lfw").join(image))?;
+        let (left, top) =
+            ((frame.width() - reid::INPUT_SIDE) / 2, (frame.height() - reid::INPUT_SIDE) / 2);
+        let pixels = pictures.add(reid::INPUT_SIDE, reid::INPUT_SIDE);
+        for (at, pixel) in pixels.chunks_exact_mut(Batch::PIXEL).enumerate() {
+            let (column, row) = (left + at % reid::INPUT_SIDE, top + at / reid::INPUT_SIDE);
+            let [red, green, blue] = frame.pixel(column as isize, row as isize);
+            for (to, value) in pixel.iter_mut().zip([blue, green, red]) {
+                *to = i16::from(value) * Batch::STEPS;
+            }
+        }
+    }
+    let outputs = network.run(&pictures)?;
+    let embeddings: Vec<&[f32]> = outputs.iter().flat_map(|output| output.places()).collect();
+    let [first, second] = embeddings[..] else {
+        return Err(format!("{} embeddings of two photos", embeddings.len()).into());
+    };
+    let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
+    if first.len() != reid::EMBEDDING_SIZE || !finite(first) || !finite(second) {
+        return Err(format!("embeddings {first:?} and {second:?}").into());
+    }
+    let cosine = Embedding::normalized(first).similarity(&Embedding::normalized(second));
+    println!("cosine of two people: {cosine:.3}");
+    if cosine > 0.9 {
+        return Err(format!("two people have nearly the same embedding: {cosine}").into());
+    }
+
+    let cut = openvino::read(&xml, &bin[..bin.len() / 2]).err().ok_or("a cut file was read")?;
+    let [xml, bin] = reid_files(shared, "FP16-INT8")?;
+    let int8 = openvino::read(&xml, &bin).err().ok_or("FP16-INT8 was read")?;
+    for (error, part) in [(cut.to_string(), "cut short: constant"), (int8.to_string(), "FP16-INT8")]
+    {
+        if !error.contains(part) {
+            return Err(error.into());
         }
     }
     Ok(())

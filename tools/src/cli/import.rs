@@ -4,8 +4,8 @@
 use crate::files;
 use crate::networks::minifasnet::{self, MiniFasNet};
 use crate::networks::mobilefacenet::MobileFaceNet;
-use crate::networks::mtcnn;
-use crate::weights::{pytorch, safetensors};
+use crate::networks::{mtcnn, reid};
+use crate::weights::{openvino, pytorch, safetensors};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use facelatch::models::threshold::Calibration;
@@ -15,6 +15,7 @@ use facelatch::models::{
 };
 use facelatch::nn::Normalization;
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Convert published weights to ONNX files and a manifest.
@@ -63,6 +64,23 @@ enum What {
         #[arg(long, default_value = "models")]
         out: PathBuf,
     },
+    /// Convert Intel's face recognizer face-reidentification-retail-0095, from OpenVINO's IR,
+    /// to ONNX; the door cannot use it yet
+    ///
+    /// Reads the FP16 files of Open Model Zoo 2023.0, or the same graph in FP32, and writes
+    /// the network with weights in 32-bit floating point. Only the ONNX file is written: a
+    /// manifest cannot describe the network yet, because it takes pictures of 128x128 in the
+    /// order blue, green, red with their own alignment. The command prints these facts.
+    Openvino {
+        /// face-reidentification-retail-0095.xml
+        graph: PathBuf,
+        /// Weights of the graph [default: the .bin next to it]
+        #[arg(long)]
+        weights: Option<PathBuf>,
+        /// Output folder: face-reidentification-retail-0095.onnx
+        #[arg(long, default_value = ".")]
+        out: PathBuf,
+    },
 }
 
 /// Input normalization, per channel value `v` of 0..=255.
@@ -94,6 +112,10 @@ impl Import {
                 Ok(())
             }
             What::Minifasnet { weights, out } => import_minifasnet(&weights, &out),
+            What::Openvino { graph, weights, out } => {
+                let weights = weights.unwrap_or_else(|| graph.with_extension("bin"));
+                import_openvino(&graph, &weights, &out)
+            }
         }
     }
 }
@@ -182,6 +204,61 @@ fn import_mtcnn(weights: &Path, out: &Path) -> Result<()> {
     };
     update_manifest(out, None, "detector", toml::Value::try_from(entry)?)?;
     forget(out, &["selftest"])
+}
+
+fn import_openvino(xml: &Path, bin: &Path, out: &Path) -> Result<()> {
+    let graph = read_up_to(xml, openvino::MAX_XML)?;
+    let weights = read_up_to(bin, openvino::MAX_BIN)
+        .context("the weights of the graph cannot be read; put them there or name --weights")?;
+    let graph = openvino::read(&graph, &weights).with_context(|| {
+        // Either file may be at fault.
+        format!("{} and {}", xml.display(), bin.display())
+    })?;
+    let bytes = reid::to_onnx(&graph).with_context(|| xml.display().to_string())?;
+    reid::check(&bytes).with_context(|| bin.display().to_string())?;
+    let path = out.join(format!("{}.onnx", reid::NAME));
+    write_file(&path, &bytes)?;
+    let facts = reid_facts(&path, &bytes, reid::parameters(&graph));
+    std::io::stdout().write_all(facts.as_bytes()).context("cannot print to standard output")
+}
+
+/// What a manifest will need to know of the imported network.
+fn reid_facts(path: &Path, onnx: &[u8], parameters: usize) -> String {
+    let side = reid::INPUT_SIDE;
+    let names = ["left eye", "right eye", "nose", "left corner", "right corner"];
+    let landmarks: Vec<String> = names
+        .iter()
+        .zip(reid::LANDMARKS)
+        .map(|(name, [x, y])| format!("  {name:<14}{x:.6} {y:.6}\n"))
+        .collect();
+    format!(
+        "file            {}\n\
+         sha256          {}\n\
+         parameters      {parameters}\n\
+         input           1x3x{side}x{side}, values 0 to 255; the file normalizes them\n\
+         channel order   BGR\n\
+         embedding size  {}\n\
+         landmarks       x and y as shares of the side\n\
+         {}\
+         licence         Apache-2.0\n\
+         The door cannot use this file yet: a manifest cannot describe it.\n",
+        path.display(),
+        sha256_hex(onnx),
+        reid::EMBEDDING_SIZE,
+        landmarks.concat(),
+    )
+}
+
+/// Reads a file of at most `limit` bytes.
+fn read_up_to(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let name = || path.display().to_string();
+    let mut bytes = vec![];
+    let file = std::fs::File::open(path).with_context(name)?;
+    file.take(limit + 1).read_to_end(&mut bytes).with_context(name)?;
+    if bytes.len() as u64 > limit {
+        bail!("{}: has more than {limit} bytes, which no face network has", path.display());
+    }
+    Ok(bytes)
 }
 
 /// Reads MobileFaceNet's weights; the file extension gives the format: `.param` (with the
@@ -311,5 +388,24 @@ mod tests {
         std::fs::write(&manifest, "[detector]\n").expect("written");
         // With a detector, the next error is the missing weights file.
         assert!(refused().to_string().contains("MiniFASNetV2.pth"), "{}", refused());
+    }
+
+    #[test]
+    fn files_of_openvino_that_are_missing_or_cut_are_named_and_nothing_is_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (xml, bin) = (folder.path().join("face.xml"), folder.path().join("face.bin"));
+        let refused = || {
+            let error = import_openvino(&xml, &bin, folder.path()).expect_err("refused");
+            format!("{error:#}")
+        };
+        assert!(refused().contains("face.xml"), "{}", refused());
+        std::fs::write(&xml, "<!DOCTYPE html>").expect("written");
+        assert!(refused().contains("name --weights: ") && refused().contains("face.bin"));
+        std::fs::write(&bin, "").expect("written");
+        assert!(refused().contains("face.bin: not an OpenVINO IR: is a web"), "{}", refused());
+        let empty = "<net version=\"11\"><layers></layers><edges></edges></net>";
+        std::fs::write(&xml, empty).expect("written");
+        assert!(refused().contains("it ends after 0 nodes, before a Parameter"), "{}", refused());
+        assert!(!folder.path().join(format!("{}.onnx", reid::NAME)).exists());
     }
 }

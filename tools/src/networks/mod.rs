@@ -4,3 +4,4 @@ pub mod minifasnet;
 pub mod mobilefacenet;
 pub mod mtcnn;
 pub mod onnx;
+pub mod reid;

@@ -164,6 +164,18 @@ impl GraphBuilder {
         self.node("Mul", name, vec![a.to_owned(), b.to_owned()], vec![])
     }
 
+    /// Product with a constant that broadcasts to the input.
+    pub fn multiply_constant(&mut self, name: &str, input: &str, factors: &Tensor) -> String {
+        let factors = self.constant(&format!("{name}.factor"), factors);
+        self.multiply(name, input, &factors)
+    }
+
+    /// Sum with a constant that broadcasts to the input.
+    pub fn add_constant(&mut self, name: &str, input: &str, terms: &Tensor) -> String {
+        let terms = self.constant(&format!("{name}.term"), terms);
+        self.add(name, input, &terms)
+    }
+
     /// Mean of each channel, with height and width 1.
     pub fn mean_pool(&mut self, name: &str, input: &str) -> String {
         self.node("GlobalAveragePool", name, vec![input.to_owned()], vec![])

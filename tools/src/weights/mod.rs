@@ -2,6 +2,7 @@
 
 pub mod ncnn;
 pub mod npy;
+pub mod openvino;
 pub mod pickle;
 pub mod pytorch;
 pub mod safetensors;
