@@ -563,14 +563,14 @@ impl<'a, 'l> Reader<'a, 'l> {
         if let Some(other) = layer.data.keys().find(|name| !known.contains(name)) {
             return Err(layer.unlike(format!("the attribute {other:?}"), known.join(", ")));
         }
-        let (width, precision, decode): (usize, _, fn(&[u8]) -> Vec<f32>) =
-            match layer.required("element_type")? {
-                "f16" => (2, "FP16", f16_values),
-                "f32" => (4, "FP32", f32_values),
-                other => {
-                    return Err(layer.unlike(format!("element_type {other:?}"), "f16 or f32"));
-                }
-            };
+        type Decode = fn(&[u8]) -> Vec<f32>;
+        let (width, precision, decode): (usize, _, Decode) = match layer.required("element_type")? {
+            "f16" => (2, "FP16", f16_values),
+            "f32" => (4, "FP32", f32_values),
+            other => {
+                return Err(layer.unlike(format!("element_type {other:?}"), "f16 or f32"));
+            }
+        };
         let shape = match layer.required("shape")? {
             "" => vec![],
             text => match Attribute::parse(text) {
