@@ -111,6 +111,21 @@ impl Nokhwa {
     }
 }
 
+/// The format nearest to the wish: first its size, then its rate, then the pixel format
+/// that is cheapest to decode. The library's own choice has one pixel format and needs the
+/// exact size.
+fn nearest(formats: &[CameraFormat], wish: Wish) -> Option<CameraFormat> {
+    let distance = |format: &CameraFormat| {
+        let (width, height) = (format.resolution().width(), format.resolution().height());
+        let size = u64::from(width.abs_diff(wish.width)).pow(2)
+            + u64::from(height.abs_diff(wish.height)).pow(2);
+        let cost = FORMATS.iter().position(|known| *known == format.format());
+        Some((size, format.frame_rate().abs_diff(wish.fps), cost?))
+    };
+    let known = formats.iter().filter_map(|format| Some((distance(format)?, *format)));
+    known.min_by_key(|(distance, _)| *distance).map(|(_, format)| format)
+}
+
 /// The reading thread: opens the camera, reports name and format or the error through
 /// `said`, and then sends each frame with its capture time.
 fn read(
@@ -119,10 +134,14 @@ fn read(
     frames: &SyncSender<Result<(Instant, Buffer), String>>,
     stop: &AtomicBool,
 ) {
-    let near = CameraFormat::new_from(wish.width, wish.height, FrameFormat::YUYV, wish.fps);
-    let asked = RequestedFormat::with_formats(RequestedFormatType::Closest(near), &FORMATS);
-    let opened = Camera::new(CameraIndex::Index(wish.index), asked)
-        .and_then(|mut camera| camera.open_stream().map(|()| camera));
+    let any = RequestedFormat::with_formats(RequestedFormatType::None, &FORMATS);
+    let opened = Camera::new(CameraIndex::Index(wish.index), any).and_then(|mut camera| {
+        if let Some(format) = nearest(&camera.compatible_camera_formats()?, wish) {
+            let exact = RequestedFormatType::Exact(format);
+            camera.set_camera_requset(RequestedFormat::with_formats(exact, &FORMATS))?;
+        }
+        camera.open_stream().map(|()| camera)
+    });
     let mut camera = match opened {
         Ok(camera) => camera,
         Err(error) => return drop(said.send(Err(error.to_string()))),
@@ -209,6 +228,24 @@ fn decode(buffer: &Buffer) -> Result<Frame, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nearest_size_comes_first_then_the_rate_then_the_cheapest_format() {
+        let format = |width, height, kind, fps| CameraFormat::new_from(width, height, kind, fps);
+        let wish = Wish { index: 0, width: 640, height: 480, fps: 15 };
+        let formats = [
+            format(1280, 720, FrameFormat::YUYV, 15),
+            format(640, 480, FrameFormat::MJPEG, 30),
+            format(640, 480, FrameFormat::YUYV, 10),
+            format(640, 480, FrameFormat::MJPEG, 15),
+            format(640, 480, FrameFormat::YUYV, 15),
+        ];
+        assert_eq!(nearest(&formats, wish), Some(formats[4]));
+        assert_eq!(nearest(&formats[..4], wish), Some(formats[3]));
+        assert_eq!(nearest(&formats[..3], wish), Some(formats[2]));
+        assert_eq!(nearest(&formats[..1], wish), Some(formats[0]));
+        assert_eq!(nearest(&[], wish), None);
+    }
     use proptest::prelude::*;
 
     #[test]
