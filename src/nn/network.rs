@@ -14,6 +14,9 @@ use tract_core::internal::*;
 use tract_hir::internal::{InferenceFact, InferenceModel, InferenceModelExt};
 use tract_onnx::pb;
 
+/// Nodes in floating point that the log names.
+const NAMED: usize = 8;
+
 /// A network, ready to run.
 pub struct Network {
     file: String,
@@ -80,13 +83,15 @@ impl Network {
             (false, None) => Some(Kernel::chosen()?),
         };
         if quantizes && !partition.float_nodes.is_empty() {
+            // Names come from the file: quoted, and not more of them than a line holds.
             let why = partition.reason.as_ref();
+            let names = &partition.float_nodes[..partition.float_nodes.len().min(NAMED)];
             log::warn!(
-                "{file}: {} of {} nodes run in 32-bit floating point, which is slow: {}{}",
+                "{file}: {} of {} nodes run in 32-bit floating point, which is slow, from {names:?} \
+                 on{}",
                 partition.float_nodes.len(),
                 graph.node.len(),
-                partition.float_nodes.join(", "),
-                why.map(|why| format!("; {}: {}", why.node, why.reason)).unwrap_or_default(),
+                why.map(|why| format!("; {:?}: {:?}", why.node, why.reason)).unwrap_or_default(),
             );
         }
         let build = Build { file, proto, graph, signature, normalization };

@@ -6,7 +6,7 @@
 
 use super::qdq::{Handover, Model, Reader};
 use super::{NetworkError, qdq};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use tract_onnx::pb;
 
 /// A graph in two parts.
@@ -71,7 +71,7 @@ impl Partition {
             .zip(&graph.node)
             .flat_map(|(at, node)| node.output.iter().map(move |name| (name.as_str(), at)))
             .collect();
-        let mut outside: HashSet<usize> = HashSet::new();
+        let mut outside: BTreeSet<usize> = BTreeSet::new();
         let mut reason = None;
         for (at, node) in graph.node.iter().enumerate() {
             let made_outside =
@@ -111,7 +111,7 @@ impl Partition {
                 }
             }
         }
-        let mut tail: HashSet<usize> = outside.clone();
+        let mut tail = outside.clone();
         let mut handed_over = BTreeMap::new();
         for node in outside.iter().map(|at| &graph.node[*at]) {
             for name in &node.input {
@@ -141,12 +141,8 @@ impl Partition {
         if model.steps.is_empty() {
             return Ok(Round::AllFloat(reason));
         }
-        let mut tail: Vec<usize> = tail.into_iter().collect();
-        tail.sort_unstable();
-        let named = outside.iter().map(|at| (*at, graph.node[*at].name.clone()));
-        let named: BTreeMap<usize, String> = named.collect();
         let float = (!outside.is_empty()).then(|| rest(graph, &tail, &heads));
-        let float_nodes = named.into_values().collect();
+        let float_nodes = outside.iter().map(|at| graph.node[*at].name.clone()).collect();
         let partition = Self { model, heads, handed_over, float, float_nodes, reason };
         Ok(Round::Done(Box::new(partition)))
     }
@@ -162,7 +158,11 @@ enum Round {
 
 /// The graph with these nodes alone: without inputs, and with the outputs and constants
 /// that belong to them.
-fn rest(graph: &pb::GraphProto, nodes: &[usize], heads: &HashMap<String, usize>) -> pb::GraphProto {
+fn rest(
+    graph: &pb::GraphProto,
+    nodes: &BTreeSet<usize>,
+    heads: &HashMap<String, usize>,
+) -> pb::GraphProto {
     let node: Vec<pb::NodeProto> = nodes.iter().map(|at| graph.node[*at].clone()).collect();
     let read: HashSet<&str> =
         node.iter().flat_map(|node| node.input.iter().map(String::as_str)).collect();

@@ -460,3 +460,21 @@ fn a_run_after_a_failed_one_is_like_any_other() {
     assert!(matches!(fault, NetworkError::TooLarge { pixels: 120_000, .. }), "{fault}");
     assert_eq!(run(&mut network, &pictures), before);
 }
+
+#[test]
+fn an_output_that_is_rounded_has_its_channels_last_too() {
+    let mut b = Builder { graph: network(), state: 7 };
+    let rounded = b.rounded("offsets", STEP, 0);
+    b.graph.output[1].name = rounded;
+    let mut network = load(b.graph, Kernel::best()).expect("a network");
+    assert_eq!((network.precision(), network.float_nodes().len()), (Precision::Int8, 3));
+    let pictures = pictures(&[(37, 52), (30, 30)]);
+    let expected = run(&mut int8_network(Kernel::best()), &pictures);
+    let got = run(&mut network, &pictures);
+    assert_eq!(got[0], expected[0]);
+    assert_eq!(got[1].len(), expected[1].len());
+    for (got, expected) in got[1].iter().zip(&expected[1]) {
+        let expected = expected.clamp(-128.0 * STEP, 127.0 * STEP);
+        assert!((got - expected).abs() <= 0.51 * STEP, "{got} {expected}");
+    }
+}

@@ -120,7 +120,7 @@ impl<'g> Reader<'g> {
         }
     }
 
-    /// Makes a value an output of the network, if it is a layer's sum or an activation.
+    /// Makes a value an output of the network, if it is the sum of a layer.
     /// Returns the output's number.
     pub fn output(&mut self, name: &str) -> Result<usize> {
         let number = self.model.outputs.len();
@@ -133,9 +133,6 @@ impl<'g> Reader<'g> {
                 let quantization = Quantization { scale: 1.0, zero_point: 0 };
                 self.finish(*pending, quantization, Target::Head(number))?;
                 self.model.outputs.push(Output::Head { channels, softmax });
-            }
-            Some(Value::Dequantized { tensor, flat: false }) if tensor != PICTURE => {
-                self.model.outputs.push(Output::Activation { tensor });
             }
             _ => return fault(name, "an output must be a Conv or Gemm, or its Softmax"),
         }
