@@ -69,10 +69,9 @@ mod tests {
             before in "\\PC{0,12}", scheme in "[a-z]{1,5}", user in "[a-z0-9.%-]{0,8}",
             secret in "[!-~é]{0,12}", host in "[a-z0-9.\\[\\]:-]{1,10}", after in "(/[a-z?=]{0,8})?( \\PC{0,12})?",
         ) {
-            // Capital letters occur only in the secret's markers and the surrounding
-            // text.
             let secret = format!("QX{secret}XQ");
-            prop_assume!(!before.contains("QX") && !before.contains("://") && !after.contains("QX"));
+            prop_assume!(!before.contains("://"));
+            prop_assume!([&before, &after].iter().all(|text| !text.contains("QX") && !text.contains("XQ")));
             let text = format!("{before}{scheme}://{user}:{secret}@{host}{after}");
             let redacted = redacted(&text);
             prop_assert!(!redacted.contains("QX") && !redacted.contains("XQ"), "{}", redacted);
