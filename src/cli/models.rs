@@ -70,12 +70,24 @@ struct SetLine<'a> {
     error: Option<String>,
 }
 
+/// Said of a set without `[covered]`.
+pub const NO_COVERS: &str = "the set does not tell masks and sunglasses, so people with them can be enrolled; install a newer set";
+
 /// A set as `verify` prints it.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum VerifyLine<'a> {
-    Whole { set: &'a str, files: usize, selftest: Option<Report> },
-    Failed { set: &'a str, error: String },
+    Whole {
+        set: &'a str,
+        files: usize,
+        selftest: Option<Report>,
+        /// Whether the set tells covered faces.
+        covers: bool,
+    },
+    Failed {
+        set: &'a str,
+        error: String,
+    },
 }
 
 impl Models {
@@ -126,9 +138,12 @@ impl Models {
         let mut code = ExitCode::SUCCESS;
         let mut verified = |set: &str, checked: Result<Checked, ModelStoreError>| -> Result<()> {
             let line = match checked {
-                Ok(Checked { files, report, .. }) => {
-                    VerifyLine::Whole { set, files: files.len(), selftest: report }
-                }
+                Ok(Checked { models, files, report, .. }) => VerifyLine::Whole {
+                    set,
+                    files: files.len(),
+                    selftest: report,
+                    covers: models.covers().is_some(),
+                },
                 Err(error) => {
                     code = ExitCode::FAILURE;
                     VerifyLine::Failed { set, error: error.to_string() }
@@ -206,8 +221,9 @@ fn print_verified(out: &mut impl Write, line: &VerifyLine<'_>, json: bool) -> Re
         return Ok(());
     }
     match line {
-        VerifyLine::Whole { set, files, selftest } => {
-            writeln!(out, "{set}  {files} files verified, {}", tested(selftest.as_ref()))?;
+        VerifyLine::Whole { set, files, selftest, covers } => {
+            let covers = if *covers { String::new() } else { format!("; {NO_COVERS}") };
+            writeln!(out, "{set}  {files} files verified, {}{covers}", tested(selftest.as_ref()))?;
         }
         VerifyLine::Failed { set, error } => log::error!("{set}: {error}"),
     }
