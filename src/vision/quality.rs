@@ -280,7 +280,12 @@ mod tests {
         let cut = measured(&shifted, &crop(textured));
         assert_eq!(cut.weakest().0.advice(), "come fully into the picture");
         assert!(cut.score() < WORTH_COMPARING, "{cut:?}");
-        let linear = |bias| Linear { bias, weights: vec![0.0; CoverClassifier::FEATURES] };
+        let linear = |bias| Linear {
+            enrolled_below: 0.0,
+            compared_below: 1.0,
+            bias,
+            weights: vec![0.0; CoverClassifier::FEATURES],
+        };
         for (degree, compared, enrolled) in
             [(-1.0, true, true), (0.1, true, false), (1.1, false, false)]
         {

@@ -3,6 +3,7 @@
 mod augment;
 mod bench_train;
 mod calibrate;
+mod covers;
 pub use augment::AugmentOptions;
 mod evaluate;
 mod export;
@@ -42,6 +43,7 @@ enum Command {
     Search(search::Search),
     BenchTrain(bench_train::BenchTrain),
     Calibrate(calibrate::Calibrate),
+    Covers(covers::Covers),
     Evaluate(evaluate::Evaluate),
     Liveness(liveness::LivenessRates),
     Quantize(quantize::Quantize),
@@ -88,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Search(search) => search.run(),
         Command::BenchTrain(bench) => bench.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
+        Command::Covers(covers) => covers.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::Liveness(liveness) => liveness.run(),
         Command::Quantize(quantize) => quantize.run(),

@@ -2,6 +2,7 @@
 
 pub mod aligned;
 pub mod augment;
+pub mod covers;
 pub mod dataset;
 pub mod photos;
 pub mod prepare;

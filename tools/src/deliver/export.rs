@@ -4,6 +4,7 @@
 use crate::networks::mobilefacenet::MobileFaceNet;
 use crate::train::torch_net::{Student, pictures};
 use anyhow::{Result, ensure};
+use facelatch::models::covered::CoveredEntry;
 use facelatch::models::{
     Alignment, Channels, FileEntry, Layout, MANIFEST, Manifest, ModelFile, Models, RecognizerEntry,
     RecognizerModel, sha256_hex,
@@ -128,11 +129,20 @@ pub fn set(detector: &Models, model: &RecognizerModel, version: &str) -> (Manife
         likelihood: None,
     };
     files.insert(RECOGNIZER.to_owned(), bytes);
+    // It belongs to the detector.
+    let covered =
+        detector.manifest.covered.clone().zip(detector.covers()).and_then(|(entry, covers)| {
+            let bytes = serde_json::to_vec(covers).ok()?;
+            let sha256 = sha256_hex(&bytes);
+            files.insert(entry.file.clone(), bytes);
+            Some(CoveredEntry { sha256, ..entry })
+        });
     let manifest = Manifest {
         version: version.to_owned(),
         detector: entry.clone(),
         recognizer: Some(recognizer),
         liveness: None,
+        covered,
         licence: None,
         selftest: None,
         recipe: Vec::new(),

@@ -3,6 +3,7 @@
 pub mod calibrate;
 pub mod chart;
 pub mod comparisons;
+pub mod covers;
 pub mod identification;
 pub mod lfw;
 pub mod likelihood;
