@@ -3,8 +3,8 @@
 use super::common_args::CommonArgs;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use facelatch::service::files::MUST_ENROLL_AGAIN;
-use facelatch::storage::gallery::ReEmbedded;
+use facelatch::service::files::warn_of_lost;
+
 use facelatch::storage::models::self_test::Report;
 use facelatch::storage::models::{
     BUILT_IN, Checked, ModelStore, ModelStoreError, Pointer, Source, Told, check_folder,
@@ -232,11 +232,9 @@ fn tell(out: &mut impl Write, told: &Told<'_>) -> std::io::Result<()> {
             writeln!(out, "checked   {name}, {}", tested(report.as_ref()))?;
         }
         Told::Placed(_) => {}
-        Told::ReEmbedded(ReEmbedded { renewed, lost, .. }) => {
-            writeln!(out, "gallery   {renewed} templates re-embedded from stored pictures")?;
-            if !lost.is_empty() {
-                log::warn!("{}: {MUST_ENROLL_AGAIN}", lost.join(", "));
-            }
+        Told::ReEmbedded(done) => {
+            writeln!(out, "gallery   {} templates re-embedded from stored pictures", done.renewed)?;
+            warn_of_lost(done);
         }
         Told::Switched(Pointer { current, previous }) => {
             let before = previous.as_deref().unwrap_or(BUILT_IN);
