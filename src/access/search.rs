@@ -125,8 +125,8 @@ impl Coarse {
             squares += i32::from(*number) * i32::from(*number);
         }
         let copy = f64::from(scale) * f64::from(squares).sqrt() * (1.0 + 1e-9);
-        // `dot` adds products in some order: each takes part in fewer roundings than there
-        // are numbers, and its own. 1e-30 covers products below the range of floats.
+        // In `dot` each product is rounded once and then takes part in fewer additions than
+        // there are numbers. 1e-30 covers products below the range of floats.
         let roundings = (probe.len() + 16) as f64 * ROUNDING;
         let rounding = 1.01 * roundings * MAX_LENGTH * MAX_LENGTH + 1e-30;
         let error = up(MAX_LENGTH * f64::from(error) + rounding + BOUND_ROUNDING);
