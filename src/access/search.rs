@@ -139,6 +139,13 @@ impl Coarse {
     fn bound(&self, row: &Copied, sum: i32) -> f32 {
         sum as f32 * (row.scale * self.scale) + (row.error * self.length + self.error)
     }
+
+    /// Whether the similarity to a row may be `least` or more; true without a bound.
+    #[inline(always)]
+    fn may_reach(&self, least: f32, row: &Copied, sum: i32) -> bool {
+        let bound = self.bound(row, sum);
+        bound >= least || bound.is_nan()
+    }
 }
 
 impl Rows {
@@ -206,14 +213,13 @@ impl Rows {
             // Vectorized; in most tiles no row can matter.
             let mut left = false;
             for (row, sum) in copies.iter().zip(&*sums) {
-                left |= !(coarse.bound(row, *sum) < least);
+                left |= coarse.may_reach(least, row, *sum);
             }
             if !left {
                 continue;
             }
             for (at, (row, sum)) in copies.iter().zip(&*sums).enumerate() {
-                // Also true without a bound.
-                if !(coarse.bound(row, *sum) < least) {
+                if coarse.may_reach(least, row, *sum) {
                     let row = tile * TILE + at;
                     least = seen(row, self.similarity(row, probe));
                 }
@@ -300,10 +306,10 @@ mod tests {
             let (rows, probe) = (rows_of(20, &vectors), unit(&probe));
             let coarse = Coarse::new(&probe).expect("a unit vector");
             for (row, sum) in sums(&rows, &coarse).into_iter().enumerate() {
-                let bound = coarse.bound(&rows.copies[row], sum);
                 let similarity = dot(&vectors[row], &probe);
-                prop_assert!(!(bound < similarity), "{bound} {similarity}");
-                prop_assert!(similarity.is_finite() || !(bound < 1.0), "{bound} {similarity}");
+                let least = if similarity.is_nan() { 1.0 } else { similarity.min(1.0) };
+                let reaches = coarse.may_reach(least, &rows.copies[row], sum);
+                prop_assert!(reaches, "{similarity}");
             }
         }
     }
