@@ -32,6 +32,7 @@ mod neon;
 mod pool;
 mod rows;
 mod scalar;
+pub mod search;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
