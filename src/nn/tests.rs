@@ -1,6 +1,8 @@
 //! Whole networks in whole numbers: against tract's own reading of the same file,
 //! and kernel against kernel.
 
+mod gates;
+
 use super::kernels::Kernel;
 use super::*;
 use tract_onnx::pb::attribute_proto::AttributeType;
@@ -299,8 +301,12 @@ fn a_batch_is_each_of_its_pictures() {
 fn fault(change: impl Fn(&mut pb::GraphProto)) -> String {
     let mut graph = network();
     change(&mut graph);
+    fault_of(&graph)
+}
+
+fn fault_of(graph: &pb::GraphProto) -> String {
     let shown = |fault: qdq::Fault| format!("{}: {}", fault.node, fault.reason);
-    match partition::Partition::of(&graph, None) {
+    match partition::Partition::of(graph, None) {
         Ok(partition) => match program::Program::new(partition.model, Kernel::best()) {
             Ok(_) => partition.reason.map_or("nothing".to_owned(), shown),
             Err(fault) => shown(fault),
