@@ -367,9 +367,9 @@ fn what_does_not_fit_is_named() {
 #[test]
 fn damaged_graphs_are_refused_or_run() {
     let mut state = 3u32;
-    for round in 0..300 {
-        let mut graph = network();
-        for _ in 0..=round % 3 {
+    for round in 0..600 {
+        let mut graph = if round % 2 == 0 { network() } else { gates::plain() };
+        for _ in 0..=round / 2 % 3 {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let at = (state >> 8) as usize;
             match state >> 29 {

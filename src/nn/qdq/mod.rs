@@ -11,7 +11,7 @@
 //! Dequantize -> GlobalAveragePool, or ReduceMean over the sides -> Quantize
 //! Dequantize -> Conv of 1x1 on such means -> Sigmoid -> Quantize
 //! Dequantize -> Mul by such a sigmoid -> Add or none -> Quantize
-//! Dequantize -> Conv or Gemm -> Softmax or none -> an output of the network
+//! Dequantize -> Conv or Gemm -> Softmax, Flatten or none -> an output of the network
 //! ```
 //!
 //! The picture's bytes are quantized as they are: its scale and zero point are the
@@ -79,7 +79,7 @@ struct Pending {
     residual: Option<usize>,
     softmax: bool,
     sigmoid: bool,
-    /// A Gemm, whose output has two axes.
+    /// The output has two axes, after a Gemm or a Flatten.
     flat: bool,
 }
 
@@ -89,7 +89,7 @@ pub(super) struct Reader<'g> {
     values: HashMap<String, Value>,
     model: Model,
     sides: Option<(usize, usize)>,
-    /// Tensors that Gemms compute.
+    /// Tensors with two axes.
     flat: HashSet<usize>,
 }
 
@@ -207,12 +207,7 @@ impl Reader<'_> {
             "Sigmoid" => self.sigmoid(node),
             "MaxPool" => self.max_pool(node),
             "GlobalAveragePool" | "ReduceMean" => self.mean(node),
-            "Flatten" => match self.input(node, 0)? {
-                Value::Dequantized { tensor, .. } if int(node, "axis", 1) == 1 => {
-                    Ok(Value::Dequantized { tensor, flat: true })
-                }
-                _ => fault(&node.name, "Flatten must follow a DequantizeLinear, from axis 1 on"),
-            },
+            "Flatten" => self.flatten(node),
             "Softmax" => match self.input(node, 0)? {
                 Value::Pending(mut pending) if int(node, "axis", -1) == 1 && pending.is_plain() => {
                     pending.softmax = true;
@@ -460,6 +455,26 @@ impl Reader<'_> {
         Ok(Value::Pending(pending))
     }
 
+    fn flatten(&self, node: &pb::NodeProto) -> Result<Value> {
+        let first = int(node, "axis", 1) == 1;
+        match self.input(node, 0)? {
+            Value::Dequantized { tensor, .. } if first => {
+                Ok(Value::Dequantized { tensor, flat: true })
+            }
+            Value::Pending(mut pending) if first && pending.is_plain() => {
+                let sides = self.model.tensors[pending.input].sides;
+                if sides.map(|sides| pending.window.output(sides)) != Some((1, 1)) {
+                    return fault(&node.name, "Flatten must follow a layer of one place");
+                }
+                pending.flat = true;
+                Ok(Value::Pending(pending))
+            }
+            _ => {
+                fault(&node.name, "Flatten must follow a layer or DequantizeLinear, from axis 1 on")
+            }
+        }
+    }
+
     fn add(&mut self, node: &pb::NodeProto) -> Result<Value> {
         let (mut pending, tensor) = match (self.input(node, 0)?, self.input(node, 1)?) {
             (Value::Pending(pending), Value::Dequantized { tensor, flat: false })
@@ -477,7 +492,10 @@ impl Reader<'_> {
         }
         let own = self.model.tensors[pending.input].sides;
         let other = &self.model.tensors[tensor];
-        if pending.channels() != other.channels || tensor == PICTURE || own != other.sides {
+        let fits = pending.channels() == other.channels
+            && own == other.sides
+            && pending.flat == self.flat.contains(&tensor);
+        if tensor == PICTURE || !fits {
             return fault(&node.name, "Add must join layers of the same shape");
         }
         pending.residual = Some(tensor);

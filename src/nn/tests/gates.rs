@@ -75,7 +75,7 @@ fn gated(scale: f32, zero_point: i8) -> pb::GraphProto {
     b.graph
 }
 
-fn plain() -> pb::GraphProto {
+pub(super) fn plain() -> pb::GraphProto {
     gated(1.0 / 128.0, 0)
 }
 
@@ -228,6 +228,49 @@ fn a_gate_may_be_written_in_several_ways() {
     }
     let partition = partition::Partition::of(&graph, None).expect("a partition");
     assert!(partition.float.is_none(), "{:?}", partition.reason);
+}
+
+/// The end of a network for embeddings: a filter as large as the picture, a layer without
+/// bias, and no channels' sides in the output.
+fn embedding(filter: usize) -> pb::GraphProto {
+    let mut b = Builder::new();
+    let at = b.rounded("picture", 1.0 / 128.0, 0);
+    let at = b.conv("first", &at, 1.0 / 128.0, [20, 3, 3, 3], [2, 1, 1]);
+    let at = b.rounded(&at, STEP, -5);
+    let at = b.gate("one", &at, 20, 3);
+    let at = b.rounded(&at, STEP, 4);
+    let at = b.conv("whole", &at, STEP, [20, 1, filter, filter], [1, 0, 20]);
+    let at = b.rounded(&at, STEP, 4);
+    let at = b.conv("last", &at, STEP, [6, 20, 1, 1], [1, 0, 1]);
+    for node in b.graph.node.iter_mut().filter(|node| node.name == "last") {
+        node.input.truncate(2);
+    }
+    let at = b.node("Flatten", "flat", &[&at], &[("axis", &[1])]);
+    b.output(&at);
+    b.graph
+}
+
+#[test]
+fn an_embedding_may_be_flattened() {
+    let side = Dim::Fixed(19);
+    let signature =
+        Signature { input: [Dim::Fixed(1), Dim::Fixed(3), side, side], outputs: vec![6] };
+    let load = |graph: pb::GraphProto| {
+        let normalization = &Normalization::BYTES;
+        let proto = proto(graph.clone());
+        Network::of("made up", &proto, &graph, &signature, normalization, None)
+    };
+    let mut network = load(embedding(10)).expect("a network");
+    assert_eq!(network.float_nodes(), [] as [String; 0]);
+    let pictures = pictures(&[(19, 19), (19, 19)]);
+    let mut float = load(in_float(embedding(10))).expect("a network");
+    compare(&run(&mut network, &pictures), &run(&mut float, &pictures));
+    let partition = partition::Partition::of(&embedding(9), Some((19, 19))).expect("a partition");
+    let reason = partition.reason.expect("four places");
+    assert_eq!(
+        (&reason.node[..], &reason.reason[..]),
+        ("flat", "Flatten must follow a layer of one place")
+    );
 }
 
 /// Why a changed network is refused, or else the first reason for floating point.
