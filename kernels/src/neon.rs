@@ -4,6 +4,8 @@
 //! Functions are unsafe for two reasons: the processor must have the instructions, and the
 //! walk must stay within input and output. The callers in [`super`] guarantee both.
 
+pub(super) mod gate;
+
 use super::{Epilogue, Filter, Matrix, Walk, padded};
 use std::arch::aarch64::*;
 use std::arch::asm;
