@@ -7,7 +7,7 @@ use divan::Bencher;
 use facelatch::access::decide::{DecideSettings, Decider, Observation, Seen};
 use facelatch::access::gallery::{Gallery, PersonId};
 use facelatch::hardware::camera::y4m::Y4m;
-use facelatch::models::{ModelFile, ModelId, Models};
+use facelatch::models::{Alignment, ModelFile, ModelId, Models};
 use facelatch::nn::{Batch, Dim, Network, Signature};
 use facelatch::vision::align::{Crop, align};
 use facelatch::vision::detect::{Detector, DetectorSettings, Face};
@@ -41,7 +41,7 @@ fn face() -> (Frame, Face, Crop) {
     let mut detector =
         Detector::new(&models().detector, DetectorSettings::default()).expect("a detector");
     let face = *detector.detect(&frame).expect("faces").first().expect("a face");
-    let crop = align(&frame, &face.landmarks);
+    let crop = align(&frame, &face.landmarks, &Alignment::ARCFACE);
     (frame, face, crop)
 }
 
@@ -223,7 +223,7 @@ fn motion_gate(bencher: Bencher<'_, '_>, which: &str) {
 #[divan::bench]
 fn align_face(bencher: Bencher<'_, '_>) {
     let (frame, face, _) = face();
-    bencher.bench(|| align(&frame, &face.landmarks));
+    bencher.bench(|| align(&frame, &face.landmarks, &Alignment::ARCFACE));
 }
 
 #[divan::bench]

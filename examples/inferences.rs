@@ -25,13 +25,14 @@ fn main() -> Result<()> {
     let settings = DetectorSettings { minimum_face: 80.0, ..DetectorSettings::default() };
     let mut detector = Detector::new(&models.detector, settings)?;
     let mut embedder = Embedder::new(models.recognizer()?)?;
+    let alignment = *embedder.alignment();
     let face = *detector.detect(&frame)?.first().context("no face in the picture")?;
-    let crop = align(&frame, &face.landmarks);
+    let crop = align(&frame, &face.landmarks, &alignment);
     for _ in 0..count {
         match part.as_str() {
             "embed" => drop(embedder.embed(&crop)?),
             "detect" => drop(detector.detect(&frame)?.len()),
-            "align" => drop(align(&frame, &face.landmarks)),
+            "align" => drop(align(&frame, &face.landmarks, &alignment)),
             _ => bail!("{part}: expected embed, detect or align"),
         }
     }

@@ -34,7 +34,8 @@ fn a_frame_like_the_last_one(two_threads: bool) {
     let recognizer = models.recognizer().expect("a recognizer");
     let mut embedder = Embedder::new(recognizer).expect("an embedder");
     let face = *detector.detect(&frame).expect("faces").first().expect("a face");
-    let crop = align(&frame, &face.landmarks);
+    let alignment = *embedder.alignment();
+    let crop = align(&frame, &face.landmarks, &alignment);
     let _ = embedder.embed(&crop).expect("an embedding");
     // The pictures near the face have other sizes, for which the buffers grow once more.
     let _ = detector.detect_near(&frame, &[face.rect]).expect("faces");
@@ -51,7 +52,7 @@ fn a_frame_like_the_last_one(two_threads: bool) {
     let fewest = detecting.min().expect("some");
     assert!(fewest <= 2 * PER_DETECTION, "detecting twice: {fewest}");
     // The returned crop.
-    let aligning = allocation_counter::measure(|| drop(align(&frame, &face.landmarks)));
+    let aligning = allocation_counter::measure(|| drop(align(&frame, &face.landmarks, &alignment)));
     assert_eq!(aligning.count_total, 1, "aligning");
     let embedding = allocation_counter::measure(|| drop(embedder.embed(&crop)));
     assert!(embedding.count_total <= PER_EMBEDDING, "embedding: {}", embedding.count_total);

@@ -144,7 +144,7 @@ impl Bench {
             let face = faces.first().context(
                 "no face in the picture, so not every stage can be measured; name another picture with --image",
             )?;
-            let crop = align(frame, &face.landmarks);
+            let crop = align(frame, &face.landmarks, embedder.alignment());
             let aligned = Instant::now();
             let template = Template::new(model.clone(), embedder.embed(&crop)?);
             let embedded = Instant::now();

@@ -15,6 +15,7 @@ use facelatch::nn::Precision;
 use facelatch::service::models::ModelSet;
 use facelatch::service::pipeline::{Pipeline, RelayHandle};
 use facelatch::storage::gallery::{NewTemplate, Store};
+use facelatch::vision::face_picture::FacePicture;
 use facelatch::vision::frame::Frame;
 use facelatch::vision::picture;
 use facelatch::vision::recognizer::Recognizer;
@@ -134,7 +135,8 @@ impl Demo {
         let mut views = stage.pipeline.recognizer().faces(astronaut.picture())?;
         let view = views.pop().context("no face in the built-in photo")?;
         let Some(template) = view.template else { bail!("the built-in photo cannot be embedded") };
-        let person = store.enroll(name, &[NewTemplate { template, crop: Some(view.crop) }])?;
+        let picture = FacePicture::cut(astronaut.picture(), &view.face.landmarks);
+        let person = store.enroll(name, &[NewTemplate { template, picture: Some(picture) }])?;
         writeln!(
             out,
             "  {} template, quality {:.0} %",

@@ -4,6 +4,7 @@ use super::image_args::{FaceLine, More, Pictures, chosen};
 use super::model_args::ModelArgs;
 use anyhow::Result;
 use clap::Args;
+use facelatch::models::Alignment;
 use facelatch::vision::align::align;
 use facelatch::vision::detect::Detector;
 use facelatch::vision::embed::Embedder;
@@ -32,9 +33,10 @@ impl Embed {
             chosen(faces, frame, self.nearest)
                 .into_iter()
                 .map(|face| {
-                    let crop = align(frame, &face.landmarks);
+                    let crop = align(frame, &face.landmarks, &Alignment::ARCFACE);
                     let quality = Quality::measure(face, &crop).score();
-                    Ok(FaceLine::with(face, quality, More::from(embedder.embed(&crop)?)))
+                    let embedding = embedder.embed_face(frame, &face.landmarks)?;
+                    Ok(FaceLine::with(face, quality, More::from(embedding)))
                 })
                 .collect()
         })

@@ -14,9 +14,10 @@ use facelatch::service::files::{load_gallery, open_store};
 use facelatch::storage::gallery::NewTemplate;
 use facelatch::vision::detect::DetectorSettings;
 use facelatch::vision::embed::Template;
+use facelatch::vision::face_picture::FacePicture;
 use facelatch::vision::picture;
 use facelatch::vision::quality::WORTH_ENROLLING;
-use facelatch::vision::recognizer::{Recognizer, View};
+use facelatch::vision::recognizer::Recognizer;
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write;
@@ -151,7 +152,7 @@ impl Enroll {
         models: &Models,
         recognizer: &mut Recognizer,
         same_person: f32,
-        views: Vec<(View, Template)>,
+        views: Vec<(FacePicture, Template)>,
     ) -> Result<()> {
         let mut store = open_store(file)?;
         // The service may have enrolled somebody in the meantime.
@@ -164,9 +165,9 @@ impl Enroll {
         }
         let templates: Vec<NewTemplate> = views
             .into_iter()
-            .map(|(view, template)| NewTemplate {
+            .map(|(picture, template)| NewTemplate {
                 template,
-                crop: config.gallery.keep_crops.then_some(view.crop),
+                picture: config.gallery.keep_crops.then_some(picture),
             })
             .collect();
         let added = templates.len();
@@ -183,7 +184,7 @@ impl Enroll {
         &self,
         recognizer: &mut Recognizer,
         known: &Known,
-    ) -> Result<(Vec<(View, Template)>, bool)> {
+    ) -> Result<(Vec<(FacePicture, Template)>, bool)> {
         let bar = ProgressBar::new(self.source.images.len() as u64);
         bar.set_style(ProgressStyle::with_template("photos {bar:30} {pos}/{len} {eta}")?);
         let (mut views, mut failed) = (Vec::new(), false);
@@ -206,8 +207,8 @@ impl Enroll {
         path: &Path,
         recognizer: &mut Recognizer,
         known: &Known,
-        before: &[(View, Template)],
-    ) -> Result<Result<(View, Template), String>> {
+        before: &[(FacePicture, Template)],
+    ) -> Result<Result<(FacePicture, Template), String>> {
         let shown = path.display();
         let frame = match picture::read(path) {
             Ok(frame) => frame,
@@ -244,7 +245,7 @@ impl Enroll {
         if let Some(fault) = self.stands_against(&template, known) {
             return Ok(Err(format!("{shown}: {fault}")));
         }
-        Ok(Ok((view, template)))
+        Ok(Ok((FacePicture::cut(&frame, &view.face.landmarks), template)))
     }
 
     /// Why the template cannot be enrolled under this name: it is similar to somebody else,
@@ -270,7 +271,7 @@ impl Enroll {
         config: &Config,
         recognizer: &mut Recognizer,
         known: &Known,
-    ) -> Result<Vec<(View, Template)>> {
+    ) -> Result<Vec<(FacePicture, Template)>> {
         let mut enrolment = Enrolment::new(EnrollSettings {
             views: usize::from(self.views),
             // No poses are required: the views may be of any pose.
@@ -319,7 +320,8 @@ impl Enroll {
                         bar.finish_and_clear();
                         bail!("{}: {fault}", self.name);
                     }
-                    taken.push((view, template));
+                    let picture = FacePicture::cut(&captured.frame, &view.face.landmarks);
+                    taken.push((picture, template));
                     if step == Step::Done {
                         bar.finish_and_clear();
                         return Ok(taken);

@@ -5,6 +5,7 @@ use super::save::{DrawnPictures, recognition, score_line};
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use clap::Args;
+use facelatch::models::Alignment;
 use facelatch::vision::align::align;
 use facelatch::vision::detect::{DetectorSettings, Face, nearest_center};
 use facelatch::vision::draw::{self, Mark};
@@ -74,7 +75,8 @@ pub enum More {
 impl FaceLine {
     /// A face of `detect`. Measures the quality on the aligned face.
     pub fn new(frame: &Frame, face: &Face) -> Self {
-        let quality = Quality::measure(face, &align(frame, &face.landmarks)).score();
+        let quality =
+            Quality::measure(face, &align(frame, &face.landmarks, &Alignment::ARCFACE)).score();
         Self::with(face, quality, More::Nothing {})
     }
 

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use facelatch::access::schedule::DEFAULT_GROUP;
 use facelatch::service::files::open_store;
 use facelatch::storage::gallery::{Export, Person, Store};
-use facelatch::vision::picture;
+use facelatch::vision::picture::encode_png;
 use serde::Serialize;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -206,9 +206,9 @@ fn print(out: &mut impl Write, person: &Person, json: bool) -> Result<()> {
 
 fn save_pictures(store: &Store, person: &Person, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    for (at, crop) in store.crops(person.id)?.iter().enumerate() {
+    for (at, picture) in store.pictures(person.id)?.iter().enumerate() {
         let path = folder.join(format!("person-{:04}-{:02}.png", person.id.0, at + 1));
-        let png = picture::encode_png(crop.frame())?;
+        let png = encode_png(picture.frame())?;
         // Pictures of faces are personal data: only the owner may read them.
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);

@@ -1,10 +1,12 @@
 //! Model sets: `manifest.toml` and the ONNX files that it names, read from a folder or
 //! built into the binary.
 
+mod alignment;
 mod calibration;
 pub mod likelihood;
 pub mod threshold;
 
+pub use alignment::Alignment;
 pub use calibration::ScoreCalibration;
 
 use crate::models::likelihood::Likelihood;
@@ -84,6 +86,19 @@ pub enum Channels {
     /// Red, green, blue.
     #[serde(rename = "RGB")]
     Rgb,
+    /// Blue, green, red. Only a recognizer may have it.
+    #[serde(rename = "BGR")]
+    Bgr,
+}
+
+impl Channels {
+    /// For each channel of the network's input the channel of an RGB pixel.
+    pub fn from_rgb(self) -> [usize; 3] {
+        match self {
+            Self::Rgb => [0, 1, 2],
+            Self::Bgr => [2, 1, 0],
+        }
+    }
 }
 
 /// `manifest.toml`.
@@ -219,11 +234,14 @@ pub struct RecognizerEntry {
     pub file: String,
     /// SHA-256, lowercase hexadecimal.
     pub sha256: String,
-    /// Axis order of the input, `1 x 3 x 112 x 112`.
+    /// Axis order of the input, `1 x 3 x side x side`.
     pub layout: Layout,
     /// Channel order of the input.
     pub channels: Channels,
-    /// Normalization of the input.
+    /// Side of the input and where it has the landmarks of a face.
+    #[serde(default)]
+    pub alignment: Alignment,
+    /// Normalization of the input, in the order of its channels.
     pub normalization: Normalization,
     /// Number of components of an embedding, 1 to 4096.
     pub embedding_size: usize,
@@ -284,7 +302,11 @@ pub struct DetectorModels {
 pub struct RecognizerModel {
     /// The network.
     pub file: ModelFile,
-    /// Normalization of the input.
+    /// Channel order of the input.
+    pub channels: Channels,
+    /// Side of the input and where it has the landmarks of a face.
+    pub alignment: Alignment,
+    /// Normalization of the input, in the order of its channels.
     pub normalization: Normalization,
     /// Number of components of an embedding, 1 to 4096.
     pub embedding_size: usize,
@@ -397,6 +419,8 @@ impl Models {
             None => None,
             Some(entry) => Some(RecognizerModel {
                 file: verified(&entry.file, &entry.sha256)?,
+                channels: entry.channels,
+                alignment: entry.alignment,
                 normalization: entry.normalization,
                 embedding_size: entry.embedding_size,
                 precision: None,
@@ -445,6 +469,11 @@ impl Models {
         self.recognizer
             .as_ref()
             .ok_or_else(|| ModelsError::NoRecognizer { path: self.source.clone() })
+    }
+
+    /// The alignment that the recognizer expects; that of ArcFace if the set has none.
+    pub fn alignment(&self) -> Alignment {
+        self.recognizer.as_ref().map_or(Alignment::ARCFACE, |recognizer| recognizer.alignment)
     }
 
     /// The liveness networks, if the set has any.
@@ -537,10 +566,14 @@ impl Manifest {
         {
             return Err("detector.normalization: must be the same for all channels".to_owned());
         }
+        if self.detector.channels != Channels::Rgb {
+            return Err("detector.channels: only RGB is supported".to_owned());
+        }
         if let Some(liveness) = &self.liveness {
             liveness.check().map_err(|fault| format!("liveness.{fault}"))?;
         }
         let Some(recognizer) = &self.recognizer else { return Ok(()) };
+        recognizer.alignment.check().map_err(|fault| format!("recognizer.alignment.{fault}"))?;
         recognizer
             .normalization
             .check()
@@ -567,6 +600,9 @@ pub fn is_plain_name(name: &str) -> bool {
 impl LivenessEntry {
     fn check(&self) -> Result<(), String> {
         self.normalization.check().map_err(|fault| format!("normalization: {fault}"))?;
+        if self.channels != Channels::Rgb {
+            return Err("channels: only RGB is supported".to_owned());
+        }
         if !(1..=MAX_LIVENESS_NETWORKS).contains(&self.networks.len()) {
             return Err(format!(
                 "networks: {} given, expected 1 to {MAX_LIVENESS_NETWORKS}",

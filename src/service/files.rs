@@ -13,8 +13,8 @@ use crate::models::{ModelId, Models};
 use crate::nn::Precision;
 use crate::storage::gallery::{Loaded, ReEmbedded, Store, StoreError, peek, stamp};
 use crate::storage::models::ModelStore;
-use crate::vision::align::Crop;
 use crate::vision::embed::{Embedder, Template};
+use crate::vision::face_picture::FacePicture;
 use crate::vision::recognizer::Recognizer;
 use anyhow::{Context, Result, bail};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -331,11 +331,12 @@ impl ReEmbedder {
         Ok(Self { models: models.clone(), model, size, embedder: None })
     }
 
-    fn embed(&mut self, crop: &Crop) -> Option<Template> {
+    fn embed(&mut self, picture: &FacePicture) -> Option<Template> {
         if self.embedder.is_none() {
             self.embedder = Some(Embedder::new(self.models.recognizer().ok()?).ok()?);
         }
-        let embedding = self.embedder.as_mut()?.embed(crop).ok()?;
+        let embedder = self.embedder.as_mut()?;
+        let embedding = embedder.embed_face(picture.frame(), picture.landmarks()).ok()?;
         Some(Template::new(self.model.clone(), embedding))
     }
 }
@@ -344,18 +345,18 @@ impl ReEmbedder {
 /// left in disorder is repaired first.
 fn read_gallery(file: &Path, embedder: &mut ReEmbedder) -> Result<Option<Loaded>, StoreError> {
     let (model, size) = (embedder.model.clone(), embedder.size);
-    peek(file, &model, size, |crop| embedder.embed(crop)).or_else(|_| {
-        match Store::open_within(file, Duration::ZERO) {
+    peek(file, &model, size, |picture| embedder.embed(picture)).or_else(
+        |_| match Store::open_within(file, Duration::ZERO) {
             Err(StoreError::Busy { .. }) => Ok(None),
             Err(error) => Err(error),
             Ok(store) => {
                 if let Some(repaired) = store.repaired() {
                     log::error!("{repaired}");
                 }
-                store.load_embedding(&model, size, |crop| embedder.embed(crop)).map(Some)
+                store.load_embedding(&model, size, |picture| embedder.embed(picture)).map(Some)
             }
-        }
-    })
+        },
+    )
 }
 
 /// Opens the gallery and logs a repair, if one was needed.
@@ -388,7 +389,7 @@ pub fn load_gallery(
     let id = models.recognizer_id()?;
     let size = models.recognizer()?.embedding_size;
     if keep {
-        let done = store.re_embed(&id, |crop| recognizer.embed(crop).ok())?;
+        let done = store.re_embed(&id, |picture| recognizer.embed_picture(picture).ok())?;
         let ReEmbedded { renewed, lost, .. } = done;
         if renewed > 0 {
             log::info!("{renewed} templates of another model re-embedded from stored pictures");
@@ -397,7 +398,8 @@ pub fn load_gallery(
             log::warn!("{}: {MUST_ENROLL_AGAIN}", lost.join(", "));
         }
     }
-    let loaded = store.load_embedding(&id, size, |crop| recognizer.embed(crop).ok())?;
+    let loaded =
+        store.load_embedding(&id, size, |picture| recognizer.embed_picture(picture).ok())?;
     if loaded.of_other_models > 0 {
         log::warn!(
             "{} templates are of another model and have no stored picture to re-embed; these \

@@ -21,6 +21,7 @@ use crate::hardware::relay::link::RelayEvent;
 use crate::models::threshold::Threshold;
 use crate::nn::NetworkError;
 use crate::storage::gallery::NewTemplate;
+use crate::vision::face_picture::FacePicture;
 use crate::vision::frame::Frame;
 use crate::vision::liveness::Sample;
 use crate::vision::liveness::network::LivenessNets;
@@ -55,6 +56,8 @@ pub struct Looked {
     /// Results of the gallery search, for views with a template.
     best: heapless::Vec<Option<Candidate>, MAX_TRACKS>,
     samples: heapless::Vec<Option<Sample>, MAX_TRACKS>,
+    /// Picture of the only face, while an enrolment may take it.
+    picture: Option<FacePicture>,
 }
 
 impl Looked {
@@ -262,7 +265,7 @@ impl Pipeline {
         for (track, view) in tracks.iter().zip(&mut views) {
             let (quality, decided) = (view.quality.score(), self.controller.all_said(*track));
             if self.tracker.worth_embedding(captured, *track, quality, decided) {
-                self.recognizer.compare(view)?;
+                self.recognizer.compare(frame, view)?;
                 if view.template.is_some() {
                     self.tracker.embedded(captured, *track, quality);
                 }
@@ -275,13 +278,19 @@ impl Pipeline {
             .collect();
         self.searched_in = began.elapsed();
         let samples = self.samples(captured, frame, &tracks, &views, &best)?;
-        Ok(Looked { captured, tracks, views, best, samples })
+        let picture = match &views[..] {
+            [view] if self.keep_crops && self.controller.enrolment().busy() => {
+                Some(FacePicture::cut(frame, &view.face.landmarks))
+            }
+            _ => None,
+        };
+        Ok(Looked { captured, tracks, views, best, samples, picture })
     }
 
     /// Decides on what a frame showed. Inputs that came in meanwhile must be given first,
     /// with their own times.
     pub fn decide(&mut self, now: Duration, looked: &Looked) -> Vec<Event> {
-        let Looked { captured, tracks, views, best, samples } = looked;
+        let Looked { captured, tracks, views, best, samples, picture } = looked;
         let faces: heapless::Vec<FaceSeen<'_>, MAX_TRACKS> = tracks
             .iter()
             .zip(views)
@@ -298,7 +307,7 @@ impl Pipeline {
         let output = self.controller.step(now, Input::Faces { captured, faces: &faces });
         self.decided_in = self.searched_in + began.elapsed();
         if output.take {
-            self.hold_on(views);
+            self.hold_on(views, picture.clone());
         }
         self.carry_out(now, output, &mut events);
         events
@@ -395,11 +404,10 @@ impl Pipeline {
         Ok(samples)
     }
 
-    fn hold_on(&mut self, views: &[View]) {
-        let [View { crop, template: Some(template), .. }] = views else { return };
-        let crop = self.keep_crops.then(|| crop.clone());
+    fn hold_on(&mut self, views: &[View], picture: Option<FacePicture>) {
+        let [View { template: Some(template), .. }] = views else { return };
         // The enrolment takes no more views than fit.
-        let _ = self.views.push(NewTemplate { template: template.clone(), crop });
+        let _ = self.views.push(NewTemplate { template: template.clone(), picture });
     }
 
     /// Carries out the controller's output and gives it the results, until there is nothing

@@ -1,27 +1,16 @@
 //! Alignment: rotates and scales a face to an upright crop of fixed size.
 //!
 //! A similarity transform (rotation, uniform scale, translation) maps the five landmarks
-//! onto the ArcFace template with the least squared error: Umeyama, "Least-squares
+//! onto the reference landmarks of an [`Alignment`] with the least squared error: Umeyama, "Least-squares
 //! estimation of transformation parameters between two point patterns", 1991. In two
 //! dimensions this is a linear regression of complex numbers.
 
+use crate::models::{Alignment, Channels};
 use crate::nn::Normalization;
 use crate::vision::frame::{Frame, FrameError, Landmarks};
 
-/// Side of an aligned face, pixels.
-pub const CROP_SIDE: usize = 112;
-
-/// Landmarks of an aligned face, in pixel-centre coordinates of a 112x112 picture: the
-/// template of ArcFace (Deng et al. 2019), in the order of [`Landmarks`].
-pub const TEMPLATE: Landmarks = [
-    [38.2946, 51.6963],
-    [73.5318, 51.5014],
-    [56.0252, 71.7366],
-    [41.5493, 92.3655],
-    [70.7299, 92.2041],
-];
-
-/// An aligned face: a frame of 112x112 pixels, RGB.
+/// An aligned face: a square frame, RGB. Its side and the places of the landmarks are those
+/// of the [`Alignment`] by which it was made.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Crop(Frame);
 
@@ -32,12 +21,17 @@ impl std::fmt::Debug for Crop {
 }
 
 impl Crop {
-    /// An aligned face from `112 * 112 * 3` bytes, RGB row-major.
+    /// An aligned face from `side * side * 3` bytes, RGB row-major.
     ///
     /// # Errors
     /// If the length is wrong.
-    pub fn from_pixels(pixels: Vec<u8>) -> Result<Self, FrameError> {
-        Frame::new(CROP_SIDE, CROP_SIDE, pixels).map(Self)
+    pub fn from_pixels(side: usize, pixels: Vec<u8>) -> Result<Self, FrameError> {
+        Frame::new(side, side, pixels).map(Self)
+    }
+
+    /// Side, pixels.
+    pub fn side(&self) -> usize {
+        self.0.width()
     }
 
     /// The pixels of the face.
@@ -45,15 +39,16 @@ impl Crop {
         &self.0
     }
 
-    /// Writes the normalized picture as planar RGB, `3 x 112 x 112`.
-    pub fn planar(&self, normalization: &Normalization, out: &mut Vec<f32>) {
+    /// Writes the normalized picture as planes, `3 x side x side`, in the order `channels`.
+    pub fn planar(&self, channels: Channels, normalization: &Normalization, out: &mut Vec<f32>) {
         let Normalization { mean, std } = normalization;
-        let plane = CROP_SIDE * CROP_SIDE;
+        let plane = self.side() * self.side();
         out.resize(3 * plane, 0.0);
+        let from_rgb = channels.from_rgb();
         for (at, pixel) in self.0.pixels().chunks_exact(3).enumerate() {
             for channel in 0..3 {
                 out[channel * plane + at] =
-                    (f32::from(pixel[channel]) - mean[channel]) / std[channel];
+                    (f32::from(pixel[from_rgb[channel]]) - mean[channel]) / std[channel];
             }
         }
     }
@@ -123,26 +118,26 @@ impl Similarity {
     }
 }
 
-/// Cuts the face out of `frame`, upright, at 112x112 pixels with bilinear sampling. Pixels
-/// outside the frame are black. A face much larger than the crop is first reduced by
+/// Cuts the face out of `frame`, upright, with bilinear sampling. Pixels outside the frame
+/// are black. A face much larger than the crop is first reduced by
 /// averaging squares of pixels, so that fine texture does not alias.
-pub fn align(frame: &Frame, landmarks: &Landmarks) -> Crop {
+pub fn align(frame: &Frame, landmarks: &Landmarks, alignment: &Alignment) -> Crop {
     // Fit towards the crop and invert: this minimizes the error in the crop, where the
     // network expects the landmarks. Fitting the inverse directly would give another scale.
-    let back = Similarity::fit(landmarks, &TEMPLATE).inverse();
-    let side = back.scale().round().clamp(1.0, LARGEST_SQUARE) as usize;
-    Crop(if side > 1 {
-        let (reduced, back) = reduced(frame, &back, side);
-        sampled(&reduced, &back)
+    let back = Similarity::fit(landmarks, &alignment.landmarks).inverse();
+    let square = back.scale().round().clamp(1.0, LARGEST_SQUARE) as usize;
+    Crop(if square > 1 {
+        let (reduced, back) = reduced(frame, &back, alignment.side, square);
+        sampled(&reduced, &back, alignment.side)
     } else {
-        sampled(frame, &back)
+        sampled(frame, &back, alignment.side)
     })
 }
 
 /// Samples the crop from `frame`; `back` maps crop coordinates to frame coordinates.
-fn sampled(frame: &Frame, back: &Similarity) -> Frame {
-    let mut crop = Frame::filled(CROP_SIDE, CROP_SIDE, [0; 3]);
-    for (y, row) in crop.pixels_mut().chunks_exact_mut(CROP_SIDE * 3).enumerate() {
+fn sampled(frame: &Frame, back: &Similarity, side: usize) -> Frame {
+    let mut crop = Frame::filled(side, side, [0; 3]);
+    for (y, row) in crop.pixels_mut().chunks_exact_mut(side * 3).enumerate() {
         for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
             let [from_x, from_y] = back.apply([x as f32, y as f32]);
             let sample = frame.sample(from_x, from_y);
@@ -155,10 +150,10 @@ fn sampled(frame: &Frame, back: &Similarity) -> Frame {
     crop
 }
 
-/// The part of the frame that the crop covers, reduced by the factor `side`, and the
-/// transform from crop coordinates to it.
-fn reduced(frame: &Frame, back: &Similarity, side: usize) -> (Frame, Similarity) {
-    let last = (CROP_SIDE - 1) as f32;
+/// The part of the frame that a crop of side `crop` covers, reduced by the factor `side`, and
+/// the transform from crop coordinates to it.
+fn reduced(frame: &Frame, back: &Similarity, crop: usize, side: usize) -> (Frame, Similarity) {
+    let last = (crop - 1) as f32;
     let corners = [[0.0, 0.0], [last, 0.0], [0.0, last], [last, last]].map(|p| back.apply(p));
     // Bilinear samples reach one square beyond the crop. Casts saturate at zero.
     let range = |axis: usize, pixels: usize| {
@@ -229,6 +224,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const ARCFACE: Alignment = Alignment::ARCFACE;
+    const TEMPLATE: Landmarks = ARCFACE.landmarks;
+    const CROP_SIDE: usize = ARCFACE.side;
+
     proptest! {
         #[test]
         fn finds_the_similarity_that_made_the_points(
@@ -267,7 +266,7 @@ mod tests {
 
         #[test]
         fn any_landmarks_give_a_crop(points in prop::array::uniform5([any::<f32>(), any::<f32>()])) {
-            let crop = align(&Frame::filled(9, 7, [200; 3]), &points);
+            let crop = align(&Frame::filled(9, 7, [200; 3]), &points, &ARCFACE);
             prop_assert_eq!(crop.frame().width(), CROP_SIDE);
         }
     }
@@ -276,7 +275,7 @@ mod tests {
     fn a_face_on_the_template_is_cut_out_unchanged() {
         let bytes = (0..CROP_SIDE * CROP_SIDE * 3).map(|i| (i % 253) as u8).collect();
         let frame = Frame::new(CROP_SIDE, CROP_SIDE, bytes).expect("length is computed");
-        let crop = align(&frame, &TEMPLATE);
+        let crop = align(&frame, &TEMPLATE, &ARCFACE);
         let most =
             crop.frame().pixels().iter().zip(frame.pixels()).map(|(a, b)| a.abs_diff(*b)).max();
         assert!(most <= Some(1), "{most:?}");
@@ -318,7 +317,7 @@ mod tests {
             }
             let made = Similarity { a: scale * angle.cos(), b: scale * angle.sin(), x0, y0 };
             let landmarks = TEMPLATE.map(|p| made.apply(p));
-            let crop = align(&frame, &landmarks);
+            let crop = align(&frame, &landmarks, &ARCFACE);
             let expected = finely_sampled(&frame, &landmarks);
             let off: f32 = crop.frame().pixels().iter().zip(&expected)
                 .map(|(got, expected)| (f32::from(*got) - expected).abs()).sum();
@@ -338,7 +337,7 @@ mod tests {
         }
         let (cx, cy) = (56.0, 72.0);
         let turned = TEMPLATE.map(|[x, y]| [100.0 - (y - cy), 100.0 + (x - cx)]);
-        let crop = align(&frame, &turned);
+        let crop = align(&frame, &turned, &ARCFACE);
         assert!(crop.frame().pixel(20, 56)[0] < 30);
         assert!(crop.frame().pixel(92, 56)[0] > 210);
     }

@@ -2,9 +2,10 @@
 //! tells whether they show one person. The network is MobileFaceNet (Chen et al. 2018),
 //! trained with the ArcFace loss (Deng et al. 2019).
 
-use crate::models::{ModelId, RecognizerModel};
+use crate::models::{Alignment, Channels, ModelId, RecognizerModel};
 use crate::nn::{Batch, Dim, Network, NetworkError, Signature};
-use crate::vision::align::{CROP_SIDE, Crop};
+use crate::vision::align::{Crop, align};
+use crate::vision::frame::{Frame, Landmarks};
 use thiserror::Error;
 
 /// A face as a unit vector.
@@ -112,6 +113,8 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
 #[derive(Debug)]
 pub struct Embedder {
     network: Network,
+    alignment: Alignment,
+    channels: Channels,
     pictures: Batch,
 }
 
@@ -121,12 +124,14 @@ impl Embedder {
     /// # Errors
     /// If the model is invalid, or has another shape or precision than required.
     pub fn new(model: &RecognizerModel) -> Result<Self, NetworkError> {
-        let input = [Dim::Fixed(1), Dim::Fixed(3), Dim::Fixed(CROP_SIDE), Dim::Fixed(CROP_SIDE)];
+        let side = Dim::Fixed(model.alignment.side);
+        let input = [Dim::Fixed(1), Dim::Fixed(3), side, side];
         let signature = Signature { input, outputs: vec![model.embedding_size] };
         let (file, normalization) = (&model.file, &model.normalization);
         let network =
             Network::load(&file.name, &file.bytes, &signature, normalization, model.precision)?;
-        Ok(Self { network, pictures: Batch::default() })
+        let RecognizerModel { alignment, channels, .. } = *model;
+        Ok(Self { network, alignment, channels, pictures: Batch::default() })
     }
 
     /// Name of the kernel that computes the network.
@@ -134,16 +139,36 @@ impl Embedder {
         self.network.kernel()
     }
 
-    /// The embedding of an aligned face.
+    /// The alignment that the network expects.
+    pub fn alignment(&self) -> &Alignment {
+        &self.alignment
+    }
+
+    /// The embedding of a face with landmarks in pixels of its frame.
     ///
     /// # Errors
     /// If the network fails.
+    pub fn embed_face(
+        &mut self,
+        frame: &Frame,
+        landmarks: &Landmarks,
+    ) -> Result<Embedding, NetworkError> {
+        let crop = align(frame, landmarks, &self.alignment);
+        self.embed(&crop)
+    }
+
+    /// The embedding of a face aligned as [`Self::alignment`] says.
+    ///
+    /// # Errors
+    /// If the network fails, also because the crop has another side.
     pub fn embed(&mut self, crop: &Crop) -> Result<Embedding, NetworkError> {
         self.pictures.clear();
-        let pixels = self.pictures.add(CROP_SIDE, CROP_SIDE).as_chunks_mut::<{ Batch::PIXEL }>().0;
+        let side = crop.side();
+        let pixels = self.pictures.add(side, side).as_chunks_mut::<{ Batch::PIXEL }>().0;
+        let from_rgb = self.channels.from_rgb();
         for (to, from) in pixels.iter_mut().zip(crop.frame().pixels().as_chunks::<3>().0) {
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = i16::from(*from) * Batch::STEPS;
+            for (to, channel) in to.iter_mut().zip(from_rgb) {
+                *to = i16::from(from[channel]) * Batch::STEPS;
             }
         }
         let outputs = self.network.run(&self.pictures)?;

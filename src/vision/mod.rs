@@ -11,6 +11,7 @@ pub mod align;
 pub mod detect;
 pub mod draw;
 pub mod embed;
+pub mod face_picture;
 pub mod frame;
 pub mod liveness;
 pub mod motion_gate;

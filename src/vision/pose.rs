@@ -140,7 +140,9 @@ impl Pose {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vision::align::TEMPLATE;
+    use crate::models::Alignment;
+
+    const TEMPLATE: Landmarks = Alignment::ARCFACE.landmarks;
     use proptest::prelude::*;
 
     /// Landmarks of the generic head, turned by two angles in degrees and seen from a

@@ -1,7 +1,8 @@
 //! Quality of a view of a face: size, sharpness, brightness and pose. Each is measured, and
 //! the weakest decides.
 
-use crate::vision::align::{CROP_SIDE, Crop};
+use crate::models::Alignment;
+use crate::vision::align::Crop;
 use crate::vision::detect::Face;
 use crate::vision::frame::{Frame, luma};
 use crate::vision::pose::Turn;
@@ -49,9 +50,11 @@ pub struct Quality {
     pub turn: Turn,
 }
 
-/// Columns of the aligned crop that show the face without hair.
+/// Side of the crop that is measured, pixels.
+const CROP_SIDE: usize = Alignment::ARCFACE.side;
+/// Columns of the crop that show the face without hair.
 const FACE: Range<usize> = 24..88;
-/// Rows of the aligned crop from eyebrows to chin.
+/// Rows of the crop from eyebrows to chin.
 const FACE_ROWS: Range<usize> = 36..100;
 
 /// Quality score below which a view is not compared with the gallery. By the ramps below,
@@ -83,11 +86,16 @@ const FRONTAL_PITCH: f32 = 0.49;
 const SIDES: (f32, f32) = (0.5, 0.16);
 
 impl Quality {
-    /// Measures a face, with landmarks in pixels of the frame, and its aligned crop.
+    /// Measures a face, with landmarks in pixels of the frame, and its crop aligned by
+    /// [`Alignment::ARCFACE`], whatever the recognizer's own alignment is. A crop of another
+    /// side counts as black.
     pub fn measure(face: &Face, crop: &Crop) -> Self {
         let turn = Turn::of(&face.landmarks);
         let [left, right, ..] = face.landmarks;
-        let light = light(crop.frame());
+        let light = match crop.side() {
+            CROP_SIDE => light(crop.frame()),
+            _ => vec![0.0; CROP_SIDE * CROP_SIDE],
+        };
         let (mut sum, mut squares, mut detail, mut count) = (0.0, 0.0, 0.0, 0.0f32);
         for [middle, laplacian] in details(&light, CROP_SIDE, FACE, FACE_ROWS) {
             sum += middle;
@@ -191,8 +199,9 @@ pub fn of_picture(frame: &Frame) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vision::align::TEMPLATE;
     use crate::vision::frame::{Landmarks, Rect};
+
+    const TEMPLATE: Landmarks = Alignment::ARCFACE.landmarks;
 
     fn face(landmarks: Landmarks) -> Face {
         Face { rect: Rect { x1: 0.0, y1: 0.0, x2: 112.0, y2: 112.0 }, score: 1.0, landmarks }
@@ -202,7 +211,7 @@ mod tests {
         let pixels = (0..CROP_SIDE * CROP_SIDE)
             .flat_map(|at| [pixel(at % CROP_SIDE, at / CROP_SIDE); 3])
             .collect();
-        Crop::from_pixels(pixels).expect("112 x 112")
+        Crop::from_pixels(CROP_SIDE, pixels).expect("112 x 112")
     }
 
     /// Blobs a few pixels wide, like the detail of a face.

@@ -1,11 +1,12 @@
 //! The recognizer: detects, aligns, measures and embeds the faces of a frame.
 
-use crate::models::{ModelId, Models, ModelsError};
+use crate::models::{Alignment, ModelId, Models, ModelsError};
 use crate::nn::NetworkError;
 use crate::vision::align::{Crop, align};
 use crate::vision::detect::{DetectTimes, Detector, DetectorSettings, Face};
 use crate::vision::embed::{Embedder, Template};
-use crate::vision::frame::{Frame, Rect};
+use crate::vision::face_picture::FacePicture;
+use crate::vision::frame::{Frame, Landmarks, Rect};
 use crate::vision::quality::{Quality, WORTH_COMPARING};
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -26,7 +27,8 @@ pub enum RecognizerError {
 pub struct View {
     /// Bounding box, score and landmarks, pixels of the frame.
     pub face: Face,
-    /// The aligned face.
+    /// The face aligned by [`Alignment::ARCFACE`], on which quality and liveness are
+    /// measured. The recognizer may have another alignment.
     pub crop: Crop,
     /// Quality of the view.
     pub quality: Quality,
@@ -109,7 +111,7 @@ impl Recognizer {
         self.faces.clear();
         self.faces.extend(faces.iter().filter(|face| wanted(face)));
         let mut views = self.views(frame);
-        views.iter_mut().try_for_each(|view| self.compare(view))?;
+        views.iter_mut().try_for_each(|view| self.compare(frame, view))?;
         Ok(views)
     }
 
@@ -130,7 +132,7 @@ impl Recognizer {
         wanted: impl Fn(&Face) -> bool,
     ) -> Result<Vec<View>, NetworkError> {
         let mut views = self.find(frame, wanted)?;
-        views.iter_mut().try_for_each(|view| self.compare(view))?;
+        views.iter_mut().try_for_each(|view| self.compare(frame, view))?;
         Ok(views)
     }
 
@@ -172,26 +174,30 @@ impl Recognizer {
     /// If the network fails.
     pub fn view(&mut self, frame: &Frame, face: Face) -> Result<View, NetworkError> {
         let mut view = self.upright(frame, face);
-        self.compare(&mut view)?;
+        self.compare(frame, &mut view)?;
         Ok(view)
     }
 
     fn upright(&mut self, frame: &Frame, face: Face) -> View {
         let started = Instant::now();
-        let crop = align(frame, &face.landmarks);
+        let crop = align(frame, &face.landmarks, &Alignment::ARCFACE);
         let quality = Quality::measure(&face, &crop);
         self.times.align += started.elapsed();
         View { face, crop, quality, template: None }
     }
 
-    /// Sets the template of a view, if its quality is high enough to compare.
+    /// Sets the template of a view of `frame`, if its quality is high enough to compare.
     ///
     /// # Errors
     /// If the network fails.
-    pub fn compare(&mut self, view: &mut View) -> Result<(), NetworkError> {
+    pub fn compare(&mut self, frame: &Frame, view: &mut View) -> Result<(), NetworkError> {
         if view.quality.score() >= WORTH_COMPARING {
             let started = Instant::now();
-            view.template = Some(self.embed(&view.crop)?);
+            let embedding = match *self.embedder.alignment() == Alignment::ARCFACE {
+                true => self.embedder.embed(&view.crop),
+                false => self.embedder.embed_face(frame, &view.face.landmarks),
+            };
+            view.template = Some(Template::new(self.model.clone(), embedding?));
             self.times.embed += started.elapsed();
         }
         Ok(())
@@ -202,12 +208,21 @@ impl Recognizer {
         &self.model
     }
 
-    /// Embeds an aligned face, whatever its quality.
+    /// Embeds a face with landmarks in pixels of its frame, whatever its quality.
     ///
     /// # Errors
     /// If the network fails.
-    pub fn embed(&mut self, crop: &Crop) -> Result<Template, NetworkError> {
-        Ok(Template::new(self.model.clone(), self.embedder.embed(crop)?))
+    pub fn embed(&mut self, frame: &Frame, face: &Landmarks) -> Result<Template, NetworkError> {
+        let embedding = self.embedder.embed_face(frame, face)?;
+        Ok(Template::new(self.model.clone(), embedding))
+    }
+
+    /// Embeds a kept picture of a face.
+    ///
+    /// # Errors
+    /// If the network fails.
+    pub fn embed_picture(&mut self, picture: &FacePicture) -> Result<Template, NetworkError> {
+        self.embed(picture.frame(), picture.landmarks())
     }
 
     /// Times of the last frame.

@@ -8,6 +8,8 @@ use facelatch::access::event::Event;
 use facelatch::access::gallery::{Gallery, PersonId};
 use facelatch::config::Config;
 use facelatch::storage::gallery::{NewTemplate, Store};
+use facelatch::vision::face_picture::FacePicture;
+use facelatch::vision::frame::Frame;
 use facelatch::vision::pose::Pose;
 use facelatch::vision::quality::Aspect;
 use facelatch::vision::track::TrackId;
@@ -80,11 +82,12 @@ pub const VIEWS: usize = 5;
 /// Enrolls one newcomer after another until the process is killed.
 pub fn enroll_for_ever(file: &Path) {
     let pixels = (0..112 * 112 * 3).map(|i| (i * 7 % 251) as u8).collect();
-    let crop = facelatch::vision::align::Crop::from_pixels(pixels).expect("112 x 112");
+    let frame = Frame::new(112, 112, pixels).expect("112 x 112");
+    let picture = FacePicture::from_arcface_crop(frame).expect("112 x 112");
     let views: Vec<NewTemplate> = Pose::ALL
         .iter()
         .filter_map(|pose| template("ada", *pose))
-        .map(|template| NewTemplate { template, crop: Some(crop.clone()) })
+        .map(|template| NewTemplate { template, picture: Some(picture.clone()) })
         .collect();
     loop {
         let mut store = Store::open(file).expect("a gallery");

@@ -15,10 +15,11 @@
 use anyhow::{Context, Result, bail};
 use facelatch::access::decide::{DecideSettings, Decider, Decision, Observation, Seen, Sighting};
 use facelatch::access::gallery::{Gallery, PersonId};
-use facelatch::models::{ModelId, Models};
-use facelatch::vision::align::{CROP_SIDE, Crop, align};
+use facelatch::models::{Alignment, ModelId, Models};
+use facelatch::vision::align::Crop;
 use facelatch::vision::detect::Face;
 use facelatch::vision::embed::{Embedder, Embedding, Template};
+use facelatch::vision::face_picture::FacePicture;
 use facelatch::vision::frame::Frame;
 use facelatch::vision::picture;
 use facelatch::vision::quality::Quality;
@@ -131,10 +132,10 @@ fn look_at(
         paths.len(),
         || Ok(Embedder::new(models.recognizer()?)?),
         |embedder, at| match &outcomes[at] {
-            Outcome::Face { face, crop, .. } => {
+            Outcome::Face { face, .. } => {
                 let frame = picture::read(&paths[at])?;
                 let mut chance = Chance::at(1, &[at as u64]);
-                Ok(Some(copies(embedder, &model, (&frame, face, crop), &mut chance)?))
+                Ok(Some(copies(embedder, &model, (&frame, face), &mut chance)?))
             }
             _ => Ok(None),
         },
@@ -149,7 +150,7 @@ fn look_at(
 fn copies(
     embedder: &mut Embedder,
     model: &ModelId,
-    (frame, face, crop): (&Frame, &Face, &Crop),
+    (frame, face): (&Frame, &Face),
     chance: &mut Chance,
 ) -> Result<Photo> {
     let change = |probability, limit| Change { probability, limit };
@@ -164,25 +165,35 @@ fn copies(
     let off = LANDMARKS_OFF * f64::from((right[0] - left[0]).hypot(right[1] - left[1]));
     let mut copies = vec![];
     for copy in 0..COPIES {
-        let (mut face, mut crop) = (*face, crop.clone());
+        let mut face = *face;
+        let mut picture = FacePicture::cut(frame, &face.landmarks);
         if copy > 0 {
             for value in face.landmarks.iter_mut().flatten() {
                 *value += chance.between(-off, off) as f32;
             }
-            crop = camera.apply(&align(frame, &face.landmarks), chance);
+            picture = filmed(&FacePicture::cut(frame, &face.landmarks), &camera, chance)?;
         }
-        let quality = Quality::measure(&face, &crop).score();
+        let quality = Quality::measure(&face, &picture.aligned(&Alignment::ARCFACE)).score();
+        let crop = picture.aligned(embedder.alignment());
         let template = Template::new(model.clone(), embedder.embed(&crop)?);
         copies.push(Sight { template, quality });
     }
+    let crop = FacePicture::cut(frame, &face.landmarks).aligned(embedder.alignment());
     let mut noisy = || -> Result<Embedding> {
         let pixels = crop.frame().pixels().iter();
         let pixels = pixels.map(|v| v.saturating_add_signed(chance.below(3) as i8 - 1)).collect();
-        Ok(embedder.embed(&Crop::from_pixels(pixels)?)?)
+        Ok(embedder.embed(&Crop::from_pixels(crop.side(), pixels)?)?)
     };
     let noise_alone = noisy()?.similarity(&noisy()?);
-    debug_assert_eq!(crop.frame().width(), CROP_SIDE);
     Ok(Photo { copies, noise_alone })
+}
+
+/// The picture of a face as a camera would show it.
+fn filmed(picture: &FacePicture, camera: &Augment, chance: &mut Chance) -> Result<FacePicture> {
+    let frame = picture.frame();
+    let seen = camera.apply(&Crop::from_pixels(frame.width(), frame.pixels().to_vec())?, chance);
+    FacePicture::from_file(seen.frame().clone(), *picture.landmarks())
+        .context("a picture of a face has an impossible size")
 }
 
 /// How the similarities of two photos of one person to all other people correlate, by the

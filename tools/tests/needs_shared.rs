@@ -4,7 +4,7 @@
 
 #![expect(clippy::print_stdout, reason = "a test's figures are its output")]
 
-use facelatch::models::{ModelFile, Models, RecognizerModel};
+use facelatch::models::{Alignment, Channels, ModelFile, Models, RecognizerModel};
 use facelatch::nn::{Batch, Network, Normalization, Precision};
 use facelatch::vision::align::align;
 use facelatch::vision::detect::{Detector, DetectorSettings, nearest_center};
@@ -138,6 +138,8 @@ fn imported_recognizer(shared: &Path) -> Result<RecognizerModel, Failed> {
     let network = read_mobilefacenet(&shared.join("weights/mobilefacenet.param"))?;
     Ok(RecognizerModel {
         file: ModelFile { name: "mobilefacenet.onnx".into(), bytes: network.to_onnx().into() },
+        channels: Channels::Rgb,
+        alignment: Alignment::ARCFACE,
         normalization: Normalization::ARCFACE,
         embedding_size: network.embedding_size,
         precision: None,

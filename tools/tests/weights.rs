@@ -1,7 +1,7 @@
 //! Weights with 512 components, named as in PyTorch's common MobileFaceNet code, read
 //! from every supported format.
 
-use facelatch::models::{ModelFile, Models, RecognizerModel};
+use facelatch::models::{Alignment, Channels, ModelFile, Models, RecognizerModel};
 use facelatch::nn::Normalization;
 use facelatch::vision::align::Crop;
 use facelatch::vision::embed::{Embedder, Embedding};
@@ -191,10 +191,12 @@ fn a_512_d_state_dict_is_read_from_every_format() {
 fn exported_with_imagenet_normalization_it_embeds_as_torch_does() {
     let network = MobileFaceNet::from_state_dict(noise()).expect("weights");
     let pixels = (0..112 * 112 * 3).map(|i| (i * 31 % 251) as u8).collect();
-    let crop = Crop::from_pixels(pixels).expect("112 x 112");
+    let crop = Crop::from_pixels(112, pixels).expect("112 x 112");
     let normalization = Normalization::IMAGENET;
     let model = RecognizerModel {
         file: ModelFile { name: "seed.onnx".into(), bytes: network.to_onnx().into() },
+        channels: Channels::Rgb,
+        alignment: Alignment::ARCFACE,
         normalization,
         embedding_size: EMBEDDING_SIZE,
         precision: None,

@@ -74,8 +74,8 @@ impl Store {
             for (at, template) in own {
                 let to = (next << 32) | (at & 0xffff_ffff);
                 edits.push(put(TEMPLATES, to, template));
-                if let Some(png) = one::<Vec<u8>>(source, CROPS, *at).map_err(failed)? {
-                    edits.push(put(CROPS, to, &png));
+                if let Some(kept) = one::<PictureRecord>(source, CROPS, *at).map_err(failed)? {
+                    edits.push(put(CROPS, to, &kept));
                 }
             }
             next += 1;

@@ -13,9 +13,8 @@ mod tables;
 use crate::access::gallery::{Gallery, PersonId, Traits};
 use crate::access::schedule::DEFAULT_GROUP;
 use crate::models::ModelId;
-use crate::vision::align::Crop;
 use crate::vision::embed::Template;
-use crate::vision::picture;
+use crate::vision::face_picture::FacePicture;
 use error::error;
 use files::{
     PATIENCE, begin, builder, create, create_folder, draft_path, guarded, open_checked,
@@ -27,8 +26,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tables::{
-    CROPS, Edit, Fault, NEXT_PERSON, PEOPLE, PersonRecord, REVISION, TEMPLATES, Table,
-    TemplateRecord, all, copy_records, each, fault_of, meta, number, one, person_of, put,
+    CROPS, Edit, Fault, NEXT_PERSON, PEOPLE, PersonRecord, PictureRecord, REVISION, TEMPLATES,
+    Table, TemplateRecord, all, copy_records, each, fault_of, meta, number, one, person_of, put,
     read_record, state, write,
 };
 
@@ -67,13 +66,13 @@ pub struct Loaded {
     pub revision: [u64; 2],
 }
 
-/// A template to be enrolled and, if it is to be stored, its crop.
+/// A template to be enrolled and, if it is to be kept, the picture of the face.
 #[derive(Clone, Debug)]
 pub struct NewTemplate {
     /// The template.
     pub template: Template,
-    /// The aligned face from which it was made.
-    pub crop: Option<Crop>,
+    /// The picture of the face.
+    pub picture: Option<FacePicture>,
 }
 
 /// Result of [`Store::re_embed`].
@@ -296,12 +295,12 @@ impl Store {
         for (key, template) in (free..).zip(templates) {
             let record = TemplateRecord::new(&template.template, template.template.model());
             edits.extend(record.map(|record| put(TEMPLATES, key, &record)));
-            if let Some(crop) = &template.crop {
-                let png = picture::encode_png(crop.frame()).map_err(|reason| StoreError::Io {
+            if let Some(picture) = &template.picture {
+                let record = PictureRecord::new(picture).map_err(|reason| StoreError::Io {
                     path: self.path.clone(),
                     reason: reason.to_string(),
                 })?;
-                edits.push(put(CROPS, key, &png));
+                edits.push(put(CROPS, key, &record));
             }
         }
         Ok(())
@@ -381,7 +380,7 @@ impl Store {
         &self,
         model: &ModelId,
         embedding_size: usize,
-        embed: impl FnMut(&Crop) -> Option<Template>,
+        embed: impl FnMut(&FacePicture) -> Option<Template>,
     ) -> Result<Loaded, StoreError> {
         load(&self.main, model, embedding_size, embed).map_err(|fault| error(&self.path, fault))
     }
@@ -394,7 +393,7 @@ impl Store {
     pub fn re_embed(
         &mut self,
         model: &ModelId,
-        mut embed: impl FnMut(&Crop) -> Option<Template>,
+        mut embed: impl FnMut(&FacePicture) -> Option<Template>,
     ) -> Result<ReEmbedded, StoreError> {
         let mut done = ReEmbedded::default();
         let mut edits = Vec::new();
@@ -405,8 +404,8 @@ impl Store {
                 *usable += 1;
                 continue;
             }
-            let png: Option<Vec<u8>> = self.one(CROPS, key)?;
-            let made = png.as_deref().and_then(crop_of_png).and_then(|crop| embed(&crop));
+            let kept: Option<PictureRecord> = self.one(CROPS, key)?;
+            let made = kept.and_then(|kept| kept.picture()).and_then(|kept| embed(&kept));
             if let Some(record) = made.and_then(|made| TemplateRecord::new(&made, model)) {
                 edits.push(put(TEMPLATES, key, &record));
                 *usable += 1;
@@ -425,15 +424,18 @@ impl Store {
         Ok(done)
     }
 
-    /// Crops of a person, in the order of the templates.
-    pub fn crops(&self, person: PersonId) -> Result<Vec<Crop>, StoreError> {
+    /// Kept pictures of a person, in the order of the templates.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn pictures(&self, person: PersonId) -> Result<Vec<FacePicture>, StoreError> {
         let keys = self.keys(CROPS)?.into_iter().filter(|key| person_of(*key) == person);
-        let mut crops = Vec::new();
+        let mut pictures = Vec::new();
         for key in keys {
-            let png: Option<Vec<u8>> = self.one(CROPS, key)?;
-            crops.extend(png.as_deref().and_then(crop_of_png));
+            let kept: Option<PictureRecord> = self.one(CROPS, key)?;
+            pictures.extend(kept.and_then(|kept| kept.picture()));
         }
-        Ok(crops)
+        Ok(pictures)
     }
 
     fn commit(&mut self, mut edits: Vec<Edit>) -> Result<(), StoreError> {
@@ -504,16 +506,11 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn crop_of_png(png: &[u8]) -> Option<Crop> {
-    let frame = picture::decode(Path::new("stored crop"), png).ok()?;
-    Crop::from_pixels(frame.pixels().to_vec()).ok()
-}
-
 fn load(
     database: &impl ReadableDatabase,
     model: &ModelId,
     embedding_size: usize,
-    mut embed: impl FnMut(&Crop) -> Option<Template>,
+    mut embed: impl FnMut(&FacePicture) -> Option<Template>,
 ) -> Result<Loaded, Fault> {
     let mut by_person: BTreeMap<PersonId, Vec<Template>> = BTreeMap::new();
     let mut of_other_models = 0;
@@ -522,8 +519,8 @@ fn load(
         let template = if record.is_of(model) {
             Some(record.template())
         } else {
-            let png: Option<Vec<u8>> = one(database, CROPS, key)?;
-            png.as_deref().and_then(crop_of_png).and_then(|crop| embed(&crop))
+            let kept: Option<PictureRecord> = one(database, CROPS, key)?;
+            kept.and_then(|kept| kept.picture()).and_then(|kept| embed(&kept))
         };
         match template {
             Some(template) => by_person.entry(person_of(key)).or_default().push(template),
@@ -553,7 +550,7 @@ pub fn peek(
     path: &Path,
     model: &ModelId,
     embedding_size: usize,
-    embed: impl FnMut(&Crop) -> Option<Template>,
+    embed: impl FnMut(&FacePicture) -> Option<Template>,
 ) -> Result<Option<Loaded>, StoreError> {
     let read = guarded(|| {
         let database = builder().open_read_only(path).map_err(fault_of)?;

@@ -4,6 +4,9 @@ use crate::access::gallery::{PersonId, Traits};
 use crate::models::ModelId;
 use crate::storage::gallery::record::{Content, Place, RecordError, decode, encode};
 use crate::vision::embed::{Embedding, Template};
+use crate::vision::face_picture::FacePicture;
+use crate::vision::frame::Landmarks;
+use crate::vision::picture::{self, ImageError};
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
     TableError, TableHandle,
@@ -11,6 +14,7 @@ use redb::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::path::Path;
 
 /// Key: number of the person. Content: [`PersonRecord`].
 pub(super) const PEOPLE: Table = TableDefinition::new("people");
@@ -19,7 +23,7 @@ pub(super) const PEOPLE: Table = TableDefinition::new("people");
 /// Content: [`TemplateRecord`].
 pub(super) const TEMPLATES: Table = TableDefinition::new("templates");
 
-/// Key: that of the template. Content: the aligned crop as a PNG file.
+/// Key: that of the template. Content: [`PictureRecord`].
 pub(super) const CROPS: Table = TableDefinition::new("crops");
 
 /// Key: [`NEXT_PERSON`], [`REVISION`] or [`IDENTITY`]. Content: a number.
@@ -90,6 +94,41 @@ impl TemplateRecord {
     }
 }
 
+/// The picture of a face on disk.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct PictureRecord {
+    png: Vec<u8>,
+    /// In pixels of the picture. `None` for an aligned face of 112x112 pixels, which is what
+    /// format 1 kept.
+    landmarks: Option<Landmarks>,
+}
+
+impl Content for PictureRecord {
+    const FORMAT: u8 = 2;
+
+    fn older(format: u8, content: &[u8]) -> Option<Self> {
+        let png = (format == 1).then(|| postcard::from_bytes(content).ok())??;
+        Some(Self { png, landmarks: None })
+    }
+}
+
+impl PictureRecord {
+    /// Encodes a picture.
+    pub(super) fn new(picture: &FacePicture) -> Result<Self, ImageError> {
+        let png = picture::encode_png(picture.frame())?;
+        Ok(Self { png, landmarks: Some(*picture.landmarks()) })
+    }
+
+    /// Decodes the picture. `None` if it is unusable.
+    pub(super) fn picture(&self) -> Option<FacePicture> {
+        let frame = picture::decode(Path::new("kept picture"), &self.png).ok()?;
+        match self.landmarks {
+            Some(landmarks) => FacePicture::from_file(frame, landmarks),
+            None => FacePicture::from_arcface_crop(frame),
+        }
+    }
+}
+
 /// One record to write (`Some`) or to remove.
 pub(super) struct Edit {
     pub(super) table: Table,
@@ -124,7 +163,7 @@ pub(super) fn check_records(database: &impl ReadableDatabase) -> Result<(), Faul
     each(database, TEMPLATES, |key, bytes| {
         read_record::<TemplateRecord>(TEMPLATES, key, bytes).map(drop)
     })?;
-    each(database, CROPS, |key, bytes| read_record::<Vec<u8>>(CROPS, key, bytes).map(drop))?;
+    each(database, CROPS, |key, bytes| read_record::<PictureRecord>(CROPS, key, bytes).map(drop))?;
     each(database, META, |key, bytes| read_record::<u64>(META, key, bytes).map(drop))
 }
 

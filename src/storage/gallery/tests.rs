@@ -1,5 +1,6 @@
 use super::*;
 use crate::vision::embed::Embedding;
+use crate::vision::frame::Frame;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -11,10 +12,11 @@ fn signed(model: &ModelId, x: f32) -> Template {
     Template::new(model.clone(), Embedding::normalized(&[x, 1.0, 0.0, -x]))
 }
 
-fn template(x: f32, crop: bool) -> NewTemplate {
+fn template(x: f32, kept: bool) -> NewTemplate {
     let pixels = (0..112 * 112 * 3).map(|i| (i % 251) as u8).collect();
-    let crop = crop.then(|| Crop::from_pixels(pixels).expect("112 x 112"));
-    NewTemplate { template: signed(&model(), x), crop }
+    let frame = Frame::new(112, 112, pixels).expect("112 x 112");
+    let picture = kept.then(|| FacePicture::from_arcface_crop(frame).expect("112 x 112"));
+    NewTemplate { template: signed(&model(), x), picture }
 }
 
 fn filled(folder: &TempDir) -> PathBuf {
@@ -162,7 +164,7 @@ fn an_exported_file_can_be_imported_elsewhere() {
     assert_eq!((std::fs::read(&out).expect("a file"), stamp(&out)), before, "only read");
     let ada = other.find("Ada").expect("Ada");
     assert_eq!((ada.id, ada.templates, ada.crops), (PersonId(2), 2, 1));
-    assert_eq!(other.crops(ada.id).expect("crops").len(), 1);
+    assert_eq!(other.pictures(ada.id).expect("pictures").len(), 1);
 }
 
 #[test]

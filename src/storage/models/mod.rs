@@ -378,7 +378,8 @@ impl ModelStore {
             if let Some(repaired) = store.repaired() {
                 log::error!("{repaired}");
             }
-            let done = store.re_embed(&id, |crop| checked.recognizer.embed(crop).ok())?;
+            let done =
+                store.re_embed(&id, |picture| checked.recognizer.embed_picture(picture).ok())?;
             drop(store);
             self.tell(told, &Told::ReEmbedded(&done))?;
         }

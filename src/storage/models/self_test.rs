@@ -4,7 +4,6 @@
 
 use crate::models::{FileEntry, Manifest, Models, ModelsError, is_plain_name, sha256_hex};
 use crate::nn::NetworkError;
-use crate::vision::align::align;
 use crate::vision::detect::nearest_center;
 use crate::vision::embed::{Embedding, OtherModel};
 use crate::vision::frame::{Frame, Landmarks, Rect};
@@ -285,7 +284,7 @@ fn embed(
     frame: &Frame,
     landmarks: &Landmarks,
 ) -> Result<Embedding, SelfTestError> {
-    let template = recognizer.embed(&align(frame, landmarks))?;
+    let template = recognizer.embed(frame, landmarks)?;
     Ok(template.of(recognizer.model())?.clone())
 }
 

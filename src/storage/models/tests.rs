@@ -1,5 +1,6 @@
 use super::*;
 use crate::storage::gallery::{NewTemplate, peek};
+use crate::vision::face_picture::FacePicture;
 use crate::vision::picture;
 use std::io::Cursor;
 use tempfile::TempDir;
@@ -45,10 +46,13 @@ fn gallery(folder: &Path) -> PathBuf {
     let frame = picture::decode(Path::new("portrait"), PORTRAIT).expect("a portrait");
     let view = recognizer.faces(&frame).expect("views").pop().expect("a face");
     let template = view.template.expect("a good view");
-    let with = NewTemplate { template: template.clone(), crop: Some(view.crop) };
+    let with = NewTemplate {
+        template: template.clone(),
+        picture: Some(FacePicture::cut(&frame, &view.face.landmarks)),
+    };
     let mut store = Store::open(&path).expect("a gallery");
     store.enroll("Eileen", &[with]).expect("enrolled");
-    store.enroll("Grace", &[NewTemplate { template, crop: None }]).expect("enrolled");
+    store.enroll("Grace", &[NewTemplate { template, picture: None }]).expect("enrolled");
     path
 }
 
@@ -56,7 +60,8 @@ fn gallery(folder: &Path) -> PathBuf {
 fn comparable(models: &Models, path: &Path) -> usize {
     let id = models.recognizer_id().expect("a recognizer");
     let mut recognizer = Recognizer::new(models, DetectorSettings::default()).expect("loads");
-    let loaded = peek(path, &id, 128, |crop| recognizer.embed(crop).ok()).expect("a gallery");
+    let loaded =
+        peek(path, &id, 128, |picture| recognizer.embed_picture(picture).ok()).expect("a gallery");
     loaded.expect("nobody works on it").gallery.templates()
 }
 

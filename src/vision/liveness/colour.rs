@@ -5,6 +5,7 @@
 //! specular share of Wen, Han and Jain, "Face spoof detection with image distortion
 //! analysis", 2015.
 
+use crate::models::Alignment;
 use crate::vision::align::Crop;
 use crate::vision::frame::luma;
 
@@ -35,8 +36,12 @@ pub struct Colours {
 }
 
 impl Colours {
-    /// Measures an aligned face.
+    /// Measures a face aligned by [`Alignment::ARCFACE`]. A crop of another side gives the
+    /// default, which has no colours.
     pub fn measure(crop: &Crop) -> Self {
+        if crop.side() != Alignment::ARCFACE.side {
+            return Self::default();
+        }
         let mut seen = vec![0u64; LEVELS * LEVELS * LEVELS / 64];
         let mut lights = Vec::with_capacity(COLUMNS.len() * ROWS.len());
         let (mut sum, mut squares, mut warmth, mut glare) = (0.0f32, 0.0f32, 0.0f32, 0.0f32);
@@ -90,12 +95,12 @@ impl Colours {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vision::align::CROP_SIDE;
+    const CROP_SIDE: usize = Alignment::ARCFACE.side;
     use proptest::prelude::*;
 
     fn crop(pixel: impl Fn(usize) -> [u8; 3]) -> Crop {
         let pixels = (0..CROP_SIDE * CROP_SIDE).flat_map(pixel).collect();
-        Crop::from_pixels(pixels).expect("112 x 112")
+        Crop::from_pixels(CROP_SIDE, pixels).expect("112 x 112")
     }
 
     #[test]

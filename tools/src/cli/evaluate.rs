@@ -18,8 +18,8 @@ use crate::train::torch_net::Student;
 use crate::train::validation;
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use facelatch::models::Models;
-use facelatch::vision::align::{CROP_SIDE, Crop};
+use facelatch::models::{Alignment, Models};
+use facelatch::vision::align::Crop;
 use facelatch::vision::embed::Embedding;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -160,7 +160,7 @@ impl Evaluate {
 
     fn gather(&self, recognizer: &Recognizer) -> Result<Gathered> {
         match (&self.data, &self.images, &self.pairs) {
-            (Some(csv), ..) => gather::crops(csv),
+            (Some(csv), ..) => gather::crops(csv, &recognizer.alignment()),
             (None, Some(images), Some(pairs)) => match recognizer {
                 Recognizer::Models(models) => gather::photos(models, images, pairs),
                 // A training run has no detector.
@@ -232,6 +232,14 @@ impl Recognizer {
     ///
     /// # Errors
     /// If some of a data set's people are in the training data and some are not.
+    /// The alignment of the faces that it takes.
+    fn alignment(&self) -> Alignment {
+        match self {
+            Self::Models(models) => models.alignment(),
+            Self::Run(..) => Alignment::ARCFACE,
+        }
+    }
+
     fn knows(&self, gathered: &Gathered) -> Result<Option<Vec<usize>>> {
         let Self::Run(run, _) = self else { return Ok(None) };
         let known: BTreeMap<&str, usize> = run
@@ -324,7 +332,7 @@ fn number(names: &mut [String], what: &str) {
 }
 
 fn png(crop: &Crop) -> Option<Vec<u8>> {
-    let side = CROP_SIDE as u32;
+    let side = crop.side() as u32;
     let picture = image::RgbImage::from_raw(side, side, crop.frame().pixels().to_vec())?;
     let mut bytes = std::io::Cursor::new(Vec::new());
     picture.write_to(&mut bytes, image::ImageFormat::Png).ok()?;

@@ -13,7 +13,7 @@ use crate::networks::onnx::OPSET;
 use crate::train::run_folder::{Run, RunRecord};
 use anyhow::{Context, Result};
 use clap::Args;
-use facelatch::models::{MANIFEST, Models, RecipeStep, RecognizerModel};
+use facelatch::models::{Alignment, MANIFEST, Models, RecipeStep, RecognizerModel};
 use facelatch::nn::Precision;
 use facelatch::storage::models::BUILT_IN;
 use facelatch::vision::align::{Crop, align};
@@ -71,7 +71,7 @@ impl Export {
             Some(csv) => {
                 let dataset = Dataset::read(csv)?;
                 data.insert("check_faces".to_owned(), dataset.digest.clone());
-                dataset.crops()?
+                dataset.crops(&Alignment::ARCFACE)?
             }
             None => portraits(&detector)?,
         };
@@ -141,7 +141,7 @@ fn portraits(models: &Models) -> Result<Vec<Crop>> {
         let faces = detector.detect(&frame)?;
         let face = nearest_center(faces, &frame)
             .with_context(|| format!("{name}: the detector finds no face"))?;
-        let crop = align(&frame, &face.landmarks);
+        let crop = align(&frame, &face.landmarks, &Alignment::ARCFACE);
         crops.push(mirrored(&crop));
         crops.push(crop);
     }
@@ -150,7 +150,7 @@ fn portraits(models: &Models) -> Result<Vec<Crop>> {
 
 /// Thresholds measured on all pairs of faces of a data set.
 fn thresholds(model: &RecognizerModel, dataset: &Dataset, csv: &Path) -> Result<Thresholds> {
-    let crops = dataset.crops()?;
+    let crops = dataset.crops(&model.alignment)?;
     let embeddings = photos::embed(model, &crops.iter().collect::<Vec<_>>(), "calibration")?;
     let labels = dataset.rows.iter().map(|row| row.label);
     let faces: Vec<(usize, Option<&Embedding>)> = labels.zip(embeddings.iter().map(Some)).collect();

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use facelatch::models::threshold::Calibration;
 use facelatch::models::{
-    Channels, DetectorEntry, FileEntry, Layout, LivenessEntry, LivenessFile, MANIFEST,
+    Alignment, Channels, DetectorEntry, FileEntry, Layout, LivenessEntry, LivenessFile, MANIFEST,
     RecognizerEntry, sha256_hex,
 };
 use facelatch::nn::Normalization;
@@ -301,6 +301,7 @@ pub fn write_recognizer(
         sha256: sha256_hex(&bytes),
         layout: Layout::Nchw,
         channels: Channels::Rgb,
+        alignment: Alignment::ARCFACE,
         normalization,
         embedding_size: network.embedding_size,
         thresholds: thresholds.unwrap_or_default(),

@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use facelatch::models::{
     Channels, DetectorEntry, FileEntry, Layout, ModelFile, Models, RecipeStep, RecognizerEntry,
-    sha256_hex,
+    RecognizerModel, sha256_hex,
 };
 use facelatch::vision::align::Crop;
 use facelatch::vision::detect::{DetectorSettings, Net};
@@ -127,11 +127,12 @@ impl Quantize {
                 graph,
                 normalization,
                 aim,
-                calibrate: &pictures(&[&calibrate], *net, CALIBRATED_ON),
-                select: &pictures(&[&chosen_by], *net, CHOSEN_ON),
+                calibrate: &pictures(&[&calibrate], *net, CALIBRATED_ON, recognizer.channels),
+                select: &pictures(&[&chosen_by], *net, CHOSEN_ON, recognizer.channels),
                 seed: self.seed,
             };
-            let learned_from = pictures(&[&calibrate, &train], *net, usize::MAX);
+            let learned_from =
+                pictures(&[&calibrate, &train], *net, usize::MAX, recognizer.channels);
             say(name);
             let training = schedule(*net, self.qat_epochs);
             let (bytes, written) = quantize(&task, &learned_from, training)?;
@@ -140,7 +141,7 @@ impl Quantize {
             let entry = FileEntry { file: format!("{name}.onnx"), sha256: sha256_hex(&bytes) };
             files.insert(*name, entry);
         }
-        self.write_manifest(&models, &files, recognizer.embedding_size)?;
+        self.write_manifest(&models, &files, recognizer)?;
         let made = Models::open(&self.out)?;
         let thresholds = calibrate::thresholds(&made, &self.images, &self.calibrate)?;
         calibrate::write(&self.out, thresholds, None)?;
@@ -216,7 +217,7 @@ impl Quantize {
         &self,
         models: &Models,
         files: &BTreeMap<&str, FileEntry>,
-        embedding_size: usize,
+        recognizer: &RecognizerModel,
     ) -> Result<()> {
         let file = |name: &str| {
             files.get(name).cloned().with_context(|| format!("{name} was not quantized"))
@@ -234,9 +235,10 @@ impl Quantize {
             file,
             sha256,
             layout: Layout::Nchw,
-            channels: Channels::Rgb,
+            channels: recognizer.channels,
+            alignment: recognizer.alignment,
             normalization: CENTERED,
-            embedding_size,
+            embedding_size: recognizer.embedding_size,
             thresholds: BTreeMap::new(),
             calibration: None,
             likelihood: None,
@@ -294,8 +296,13 @@ fn schedule(net: Option<Net>, epochs: usize) -> Schedule {
 }
 
 /// Input batches of a network: all windows of a detector net or, for the recognizer, about
-/// `faces` faces spread evenly over the list.
-fn pictures(inputs: &[&Inputs], net: Option<Net>, faces: usize) -> Vec<tch::Tensor> {
+/// `faces` faces spread evenly over the list, in the order `channels`.
+fn pictures(
+    inputs: &[&Inputs],
+    net: Option<Net>,
+    faces: usize,
+    channels: Channels,
+) -> Vec<tch::Tensor> {
     match net {
         Some(net) => {
             let batches = inputs.iter().filter_map(|inputs| inputs.detector.get(&net)).flatten();
@@ -304,7 +311,8 @@ fn pictures(inputs: &[&Inputs], net: Option<Net>, faces: usize) -> Vec<tch::Tens
         None => {
             let all = inputs.iter().flat_map(|inputs| &inputs.faces);
             let step = (all.clone().count() / faces).max(1);
-            batches(&all.step_by(step).map(|(_, crop)| crop).collect::<Vec<&Crop>>())
+            let crops: Vec<&Crop> = all.step_by(step).map(|(_, crop)| crop).collect();
+            batches(&crops, channels)
         }
     }
 }
@@ -396,7 +404,8 @@ mod tests {
             qat_epochs: 0,
             seed: 3,
         };
-        quantize.write_manifest(&models, &files, 128).expect("written");
+        let network = models.recognizer().expect("a recognizer");
+        quantize.write_manifest(&models, &files, network).expect("written");
         let recognizer = models.manifest.recognizer.clone().expect("a recognizer");
         let calibration = recognizer.calibration.expect("a calibration");
         calibrate::write(&out, (recognizer.thresholds, calibration), None).expect("written");
@@ -419,7 +428,7 @@ mod tests {
         assert_eq!(manifest.recipe[1].seed, Some(3));
         assert_eq!(manifest.recipe[1].data["calibrate"], sha256_hex(b"Ada\n"));
         // A second run removes the self-test and figures of the first.
-        quantize.write_manifest(&models, &files, 128).expect("written");
+        quantize.write_manifest(&models, &files, network).expect("written");
         let manifest = Models::open(&out).expect("models").manifest;
         assert_eq!((manifest.selftest, manifest.figures.len()), (None, 0));
     }

@@ -8,7 +8,8 @@
 
 use crate::chance::Chance;
 use anyhow::{Result, bail};
-use facelatch::vision::align::{CROP_SIDE, Crop};
+use facelatch::models::Alignment;
+use facelatch::vision::align::Crop;
 use facelatch::vision::frame::Frame;
 use facelatch::vision::{picture, resample};
 use image::codecs::jpeg::JpegEncoder;
@@ -16,6 +17,8 @@ use image::{ExtendedColorType, RgbImage, imageops};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+/// Side of the crop in whose pixels all lengths below are given. Larger crops scale them.
+const CROP_SIDE: usize = Alignment::ARCFACE.side;
 /// Highest JPEG quality that is drawn. A better file looks the same in a crop of 112
 /// pixels.
 const BEST_QUALITY: f64 = 95.0;
@@ -170,6 +173,7 @@ impl Augment {
     /// Returns a copy of the crop with the augmentations that `chance` draws.
     pub fn apply(&self, crop: &Crop, chance: &mut Chance) -> Crop {
         let mut frame = crop.frame().clone();
+        let unit = crop.side() as f64 / CROP_SIDE as f64;
         if chance.happens(self.flip) {
             flip(&mut frame);
         }
@@ -188,18 +192,18 @@ impl Augment {
             contrast(&mut frame, 1.0 + chance.between(-limit, limit));
         }
         if chance.happens(self.blur.probability) {
-            frame = blurred(frame, chance.between(0.0, self.blur.limit));
+            frame = blurred(frame, unit * chance.between(0.0, self.blur.limit));
         }
         if chance.happens(self.low_resolution.probability) {
-            let side = chance.between(self.low_resolution.limit, CROP_SIDE as f64);
+            let side = chance.between(self.low_resolution.limit, CROP_SIDE as f64) * unit;
             let small = resample::resize(&frame, side as usize, side as usize);
-            frame = resample::resize(&small, CROP_SIDE, CROP_SIDE);
+            frame = resample::resize(&small, crop.side(), crop.side());
         }
         if chance.happens(self.jpeg.probability) {
             frame = recompressed(frame, chance.between(self.jpeg.limit, BEST_QUALITY) as u8);
         }
         // No augmentation changes the size.
-        Crop::from_pixels(frame.pixels().to_vec()).unwrap_or_else(|_| crop.clone())
+        Crop::from_pixels(crop.side(), frame.pixels().to_vec()).unwrap_or_else(|_| crop.clone())
     }
 }
 
@@ -314,26 +318,30 @@ fn object(frame: &mut Frame, largest: f64, chance: &mut Chance) {
     paint(frame, covers, |_| colour);
 }
 
-/// Paints each pixel whose centre `covers` accepts. `colour` gives the colour of a row.
+/// Paints each pixel whose centre `covers` accepts. `colour` gives the colour of a row. Both
+/// take coordinates of a crop of [`CROP_SIDE`].
 fn paint(frame: &mut Frame, covers: impl Fn(f64, f64) -> bool, colour: impl Fn(f64) -> [f64; 3]) {
     let width = frame.width();
+    let unit = CROP_SIDE as f64 / width as f64;
     for (row, line) in frame.pixels_mut().chunks_exact_mut(3 * width).enumerate() {
-        let y = row as f64 + 0.5;
+        let y = (row as f64 + 0.5) * unit;
         let here = colour(y).map(|value| value.round() as u8);
         for (column, pixel) in line.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            if covers(column as f64 + 0.5, y) {
+            if covers((column as f64 + 0.5) * unit, y) {
                 *pixel = here;
             }
         }
     }
 }
 
-/// Mean of all channels over the pixels that `covers` accepts; 0 if it accepts none.
+/// Mean of all channels over the pixels that `covers` accepts, in coordinates of a crop of
+/// [`CROP_SIDE`]; 0 if it accepts none.
 fn mean_where(frame: &Frame, covers: &impl Fn(f64, f64) -> bool) -> f64 {
     let (mut sum, mut count) = (0u64, 0u64);
+    let unit = CROP_SIDE as f64 / frame.width() as f64;
     for row in 0..frame.height() {
         for (column, pixel) in frame.row(row).as_chunks::<3>().0.iter().enumerate() {
-            if covers(column as f64 + 0.5, row as f64 + 0.5) {
+            if covers((column as f64 + 0.5) * unit, (row as f64 + 0.5) * unit) {
                 sum += pixel.iter().map(|value| u64::from(*value)).sum::<u64>();
                 count += 3;
             }
@@ -368,7 +376,7 @@ mod tests {
                 [light * 1.2, light, light * 0.8].map(|value| value as u8)
             })
             .collect();
-        Crop::from_pixels(pixels).expect("112 x 112")
+        Crop::from_pixels(CROP_SIDE, pixels).expect("112 x 112")
     }
 
     /// Columns and rows where two pictures differ.
@@ -492,7 +500,8 @@ mod tests {
     #[test]
     fn a_mask_in_the_shade_is_dark() {
         let masked = only(|augment| augment.mask = always(56.0));
-        let dark = Crop::from_pixels(vec![20; 3 * CROP_SIDE * CROP_SIDE]).expect("112 x 112");
+        let dark =
+            Crop::from_pixels(CROP_SIDE, vec![20; 3 * CROP_SIDE * CROP_SIDE]).expect("112 x 112");
         for seed in 0..20 {
             let after = masked.apply(&dark, &mut Chance::new(seed));
             assert!(after.frame().pixels().iter().all(|value| *value < 90));

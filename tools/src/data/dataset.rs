@@ -5,10 +5,11 @@
 //! correspond one to one. A group is free text, such as an age range, a skin tone or a
 //! camera, for which evaluation reports separate figures.
 
+use crate::data::aligned;
 use crate::{files, parallel};
 use anyhow::{Context, Result, bail};
-use facelatch::vision::align::{CROP_SIDE, Crop};
-use facelatch::vision::picture;
+use facelatch::models::Alignment;
+use facelatch::vision::align::Crop;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -107,13 +108,14 @@ impl Dataset {
     /// Reads the aligned faces, in the rows' order.
     ///
     /// # Errors
-    /// If a picture is unreadable or not 112x112 pixels.
-    pub fn crops(&self) -> Result<Vec<Crop>> {
+    /// If a picture is unreadable, or was aligned in another way.
+    pub fn crops(&self, alignment: &Alignment) -> Result<Vec<Crop>> {
+        aligned::check(self.rows.iter().map(|row| &*row.path), alignment)?;
         parallel::each(
             parallel::cores(),
             self.rows.len(),
             || Ok(()),
-            |(), at| read_crop(&self.rows[at].path),
+            |(), at| aligned::read_crop(&self.rows[at].path, alignment.side),
         )
     }
 
@@ -322,20 +324,6 @@ pub fn people_of(rows: &[Row]) -> Vec<String> {
     people
 }
 
-/// Reads an aligned face of 112x112 pixels from a picture file.
-pub fn read_crop(path: &Path) -> Result<Crop> {
-    let frame = picture::read(path)?;
-    let (width, height) = (frame.width(), frame.height());
-    if (width, height) != (CROP_SIDE, CROP_SIDE) {
-        bail!(
-            "{}: {width}x{height} pixels, expected an aligned face of {CROP_SIDE}x{CROP_SIDE}; \
-             make one with facelatch-tools prepare",
-            path.display()
-        );
-    }
-    Ok(Crop::from_pixels(frame.pixels().to_vec())?)
-}
-
 /// Formats the first few faults, one per line, with file name and line number.
 pub fn told(csv: &Path, faults: &[Fault]) -> String {
     let first = faults.iter().take(FAULTS_TOLD);
@@ -392,6 +380,7 @@ fn relative(to: &Path, from: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use facelatch::vision::frame::Frame;
+    use facelatch::vision::picture;
 
     fn faults(text: &str) -> Vec<(u64, String)> {
         let listing = Listing::parse(text.as_bytes(), Path::new("data")).expect("a header");
@@ -478,9 +467,9 @@ mod tests {
         assert!(text.expect("text").contains("\"../../crops/Ann/a, b.png\",0,Ann,\n"));
         let there = Dataset::read(&folder.path().join("parts/one/train.csv")).expect("a data set");
         assert_eq!((there.people.clone(), &there.digest), (here.people, &here.digest));
-        assert_eq!(there.crops().expect("crops").len(), 2);
+        assert_eq!(there.crops(&Alignment::ARCFACE).expect("crops").len(), 2);
         crop_file(folder.path(), "crops/Bo/c.png", 111);
-        let error = there.crops().expect_err("too small").to_string();
+        let error = there.crops(&Alignment::ARCFACE).expect_err("too small").to_string();
         assert!(error.contains("c.png: 111x111 pixels, expected an aligned face"), "{error}");
         let changed = Dataset::read(&folder.path().join("labels.csv")).expect("a data set");
         assert_ne!(changed.digest, here.digest);

@@ -2,7 +2,7 @@
 
 use crate::parallel;
 use anyhow::Result;
-use facelatch::models::{Models, RecognizerModel};
+use facelatch::models::{Alignment, Models, RecognizerModel};
 use facelatch::nn::Batch;
 use facelatch::vision::align::{Crop, align};
 use facelatch::vision::detect::{self, Detector, DetectorSettings, Face, Net, nearest_center};
@@ -33,7 +33,8 @@ pub enum Outcome {
 /// from several threads.
 pub type Watch<'w> = dyn Fn(usize, Net, &Batch) + Sync + 'w;
 
-/// Detects and aligns the face nearest the centre of each photo, and embeds it if `embed`.
+/// Detects the face nearest the centre of each photo, aligns it as the set's recognizer
+/// expects (see [`Models::alignment`]), and embeds it if `embed`.
 /// Results are in the photos' order; `label` names the progress bar.
 ///
 /// # Errors
@@ -56,6 +57,7 @@ pub fn process_watched(
     watch: &Watch,
 ) -> Result<Vec<Outcome>> {
     let progress = progress(photos.len(), label);
+    let alignment = models.alignment();
     let outcomes = parallel::each(
         parallel::cores(),
         photos.len(),
@@ -66,7 +68,7 @@ pub fn process_watched(
         },
         |(detector, embedder), at| {
             let mut watch = |net, pictures: &Batch| watch(at, net, pictures);
-            let outcome = one(detector, embedder.as_mut(), &photos[at], &mut watch)?;
+            let outcome = one(detector, embedder.as_mut(), &alignment, &photos[at], &mut watch)?;
             progress.inc(1);
             Ok(outcome)
         },
@@ -110,6 +112,7 @@ pub fn told(outcome: Outcome, path: &Path) -> Option<(Crop, Option<Embedding>)> 
 fn one(
     detector: &mut Detector,
     embedder: Option<&mut Embedder>,
+    alignment: &Alignment,
     photo: &Path,
     watch: &mut detect::Watch,
 ) -> Result<Outcome> {
@@ -119,7 +122,7 @@ fn one(
     };
     let faces = detector.detect_watched(&frame, watch)?;
     let Some(face) = nearest_center(faces, &frame) else { return Ok(Outcome::NoFace) };
-    let crop = align(&frame, &face.landmarks);
+    let crop = align(&frame, &face.landmarks, alignment);
     let embedding = embedder.map(|embedder| embedder.embed(&crop)).transpose()?;
     Ok(Outcome::Face { face: *face, crop, embedding })
 }

@@ -5,7 +5,7 @@ use crate::networks::mobilefacenet::MobileFaceNet;
 use crate::train::torch_net::{Student, pictures};
 use anyhow::{Result, ensure};
 use facelatch::models::{
-    Channels, FileEntry, Layout, MANIFEST, Manifest, ModelFile, Models, RecognizerEntry,
+    Alignment, Channels, FileEntry, Layout, MANIFEST, Manifest, ModelFile, Models, RecognizerEntry,
     RecognizerModel, sha256_hex,
 };
 use facelatch::nn::Normalization;
@@ -53,6 +53,8 @@ pub struct Agreement {
 pub fn exported(network: &MobileFaceNet, normalization: Normalization) -> RecognizerModel {
     RecognizerModel {
         file: ModelFile { name: RECOGNIZER.to_owned(), bytes: network.to_onnx().into() },
+        channels: Channels::Rgb,
+        alignment: Alignment::ARCFACE,
         normalization,
         embedding_size: network.embedding_size,
         precision: None,
@@ -117,7 +119,8 @@ pub fn set(detector: &Models, model: &RecognizerModel, version: &str) -> (Manife
         file: RECOGNIZER.to_owned(),
         sha256: sha256_hex(&bytes),
         layout: Layout::Nchw,
-        channels: Channels::Rgb,
+        channels: model.channels,
+        alignment: model.alignment,
         normalization: model.normalization,
         embedding_size: model.embedding_size,
         thresholds: BTreeMap::new(),

@@ -3,7 +3,7 @@
 
 use crate::data::photos::{self, Outcome};
 use anyhow::Result;
-use facelatch::models::Models;
+use facelatch::models::{Channels, Models};
 use facelatch::nn::Batch;
 use facelatch::vision::align::Crop;
 use facelatch::vision::detect::Net;
@@ -64,11 +64,12 @@ pub fn gather(
     Ok(inputs)
 }
 
-/// Crops as batches `N x 3 x 112 x 112` of bytes, RGB.
-pub fn batches(crops: &[&Crop]) -> Vec<Tensor> {
+/// Crops as batches `N x 3 x side x side` of bytes, in the order `channels`.
+pub fn batches(crops: &[&Crop], channels: Channels) -> Vec<Tensor> {
     let batch = |crops: &[&Crop]| {
         let (width, height) = (crops[0].frame().width(), crops[0].frame().height());
-        let planes: Vec<Vec<u8>> = crops.iter().map(|crop| planar(crop.frame().pixels())).collect();
+        let planes: Vec<Vec<u8>> =
+            crops.iter().map(|crop| planar(crop.frame().pixels(), channels)).collect();
         tensor(&planes, height, width)
     };
     crops.chunks(BATCH).map(batch).collect()
@@ -96,9 +97,14 @@ fn in_bytes(pictures: &Batch) -> Vec<Picture> {
     pictures.sides().iter().map(&mut next).collect()
 }
 
-/// Interleaved to planar.
-fn planar(pixels: &[u8]) -> Vec<u8> {
-    (0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3)).copied().collect()
+/// Interleaved RGB to planes in the order `channels`.
+fn planar(pixels: &[u8], channels: Channels) -> Vec<u8> {
+    channels
+        .from_rgb()
+        .into_iter()
+        .flat_map(|channel| pixels.iter().skip(channel).step_by(3))
+        .copied()
+        .collect()
 }
 
 fn tensor(pictures: &[Vec<u8>], height: usize, width: usize) -> Tensor {

@@ -2,6 +2,7 @@
 
 use crate::data::dataset::Dataset;
 use anyhow::{Context, Result, bail};
+use facelatch::models::Alignment;
 use facelatch::vision::align::Crop;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -45,7 +46,7 @@ impl TrainingData {
     pub fn read(train: &Path, validation: &Path) -> Result<Self> {
         let read = |csv: &Path| -> Result<(Dataset, Vec<Crop>)> {
             let data = Dataset::read(csv)?;
-            let crops = data.crops()?;
+            let crops = data.crops(&Alignment::ARCFACE)?;
             Ok((data, crops))
         };
         let [train_csv, validation_csv] = [train, validation];

@@ -9,6 +9,7 @@ use crate::data::augment::Augment;
 use crate::networks::mobilefacenet::INPUT_SIDE;
 use crate::parallel;
 use anyhow::{Context, Result, anyhow, bail};
+use facelatch::models::Channels;
 use facelatch::nn::Normalization;
 use facelatch::vision::align::Crop;
 use std::sync::Arc;
@@ -177,7 +178,7 @@ fn make(
         };
         let place = [settings.epoch as u64, (from + at) as u64];
         let seen = settings.augment.apply(crop, &mut Chance::at(settings.seed, &place));
-        seen.planar(&settings.normalization, &mut one);
+        seen.planar(Channels::Rgb, &settings.normalization, &mut one);
         values.extend_from_slice(&one);
         known.push(*label);
     }

@@ -5,6 +5,7 @@ use crate::networks::mobilefacenet::{Block, INPUT_SIDE, MobileFaceNet, Step, exp
 use crate::train::tensors::{plain, torch};
 use crate::weights::{self, Tensors};
 use anyhow::{Result, bail};
+use facelatch::models::Channels;
 use facelatch::nn::Normalization;
 use facelatch::vision::align::Crop;
 use std::collections::BTreeMap;
@@ -199,7 +200,7 @@ impl Student {
 pub fn pictures(crops: &[&Crop], normalization: &Normalization) -> Tensor {
     let (mut all, mut one) = (Vec::new(), Vec::new());
     for crop in crops {
-        crop.planar(normalization, &mut one);
+        crop.planar(Channels::Rgb, normalization, &mut one);
         all.extend_from_slice(&one);
     }
     let side = INPUT_SIDE as i64;
@@ -218,7 +219,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::chance::Chance;
     use crate::weights::Tensor as Weights;
-    use facelatch::models::{ModelFile, RecognizerModel};
+    use facelatch::models::{Alignment, ModelFile, RecognizerModel};
     use facelatch::vision::embed::{Embedder, Embedding};
 
     /// Random weights that keep activations within bounds.
@@ -252,7 +253,7 @@ pub(crate) mod tests {
         let side = INPUT_SIDE;
         let pixels =
             (0..3 * side * side).map(|i| ((i * (7 + seed) + i / 97 * seed) % 256) as u8).collect();
-        Crop::from_pixels(pixels).expect("112 x 112")
+        Crop::from_pixels(side, pixels).expect("112 x 112")
     }
 
     #[test]
@@ -265,6 +266,8 @@ pub(crate) mod tests {
         let torch: Vec<f32> = Vec::try_from(torch.flatten(0, -1)).expect("floats");
         let model = RecognizerModel {
             file: ModelFile { name: "noise.onnx".into(), bytes: weights.to_onnx().into() },
+            channels: Channels::Rgb,
+            alignment: Alignment::ARCFACE,
             normalization,
             embedding_size: 32,
             precision: None,

@@ -16,6 +16,7 @@ pub use hash::{Duplicate, Look};
 pub use list::{Found, Photo, Unread};
 pub use record::{Keypoints, Record, RecordedFace, Settings, Source};
 
+use crate::data::aligned;
 use crate::data::dataset::{self, Row};
 use crate::data::photos;
 use crate::{files, parallel};
@@ -202,7 +203,9 @@ impl Task<'_> {
         for (at, face) in faces.iter().enumerate() {
             let mut crop = None;
             if at < wanted {
-                let png = picture::encode_png(align(&frame, &face.landmarks).frame())?;
+                let png = picture::encode_png(
+                    align(&frame, &face.landmarks, &self.settings.alignment).frame(),
+                )?;
                 files::replace_unsynced(&self.crop(photo, at), &png)?;
                 crop = Some(sha256_hex(&png));
             }
@@ -280,8 +283,9 @@ impl Task<'_> {
             let why = report.unreadable.first().map(|unread| format!(": {}", unread.reason));
             bail!("no face found in any photo{}", why.unwrap_or_default());
         }
-        let sheet = picture::encode_png(&sheet::sheet(&rows)?)?;
+        let sheet = picture::encode_png(&sheet::sheet(&rows, self.settings.alignment.side)?)?;
         files::replace(&self.out.join("contact.png"), &sheet)?;
+        aligned::write(&self.out, &self.settings.alignment)?;
         dataset::write(&rows, &self.out.join("labels.csv"))
     }
 

@@ -4,7 +4,7 @@
 use super::hash::Look;
 use crate::files;
 use anyhow::Result;
-use facelatch::models::{Manifest, sha256_hex};
+use facelatch::models::{Alignment, Manifest, sha256_hex};
 use facelatch::vision::detect::Face;
 use facelatch::vision::picture;
 use serde::{Deserialize, Serialize};
@@ -89,15 +89,20 @@ pub struct Settings {
     pub every_face: bool,
     /// SHA-256 of P-Net, R-Net and O-Net.
     pub detector: [String; 3],
+    /// The alignment of the faces.
+    #[serde(default)]
+    pub alignment: Alignment,
 }
 
 impl Settings {
-    /// Settings with the detector of a model set.
+    /// Settings with the detector of a model set and the alignment of its recognizer.
     pub fn new(manifest: &Manifest, minimum_face: f32, every_face: bool) -> Self {
         let detector = &manifest.detector;
         let nets = [&detector.pnet, &detector.rnet, &detector.onet];
         let detector = nets.map(|net| net.sha256.clone());
-        Self { format: FORMAT, minimum_face, every_face, detector }
+        let alignment = manifest.recognizer.as_ref().map(|entry| entry.alignment);
+        let alignment = alignment.unwrap_or_default();
+        Self { format: FORMAT, minimum_face, every_face, detector, alignment }
     }
 }
 

@@ -1,15 +1,16 @@
 //! The contact sheet: a picture of bounded size that shows each person's faces below the
 //! name.
 
-use crate::data::dataset::{Row, read_crop};
+use crate::data::aligned::read_crop;
+use crate::data::dataset::Row;
 use anyhow::Result;
-use facelatch::vision::align::CROP_SIDE;
 use facelatch::vision::draw::{self, Letters};
 use facelatch::vision::frame::Frame;
+use facelatch::vision::resample::resize;
 use std::collections::BTreeMap;
 
-/// Side of a face on the sheet, pixels: half a crop.
-const TILE: usize = CROP_SIDE / 2;
+/// Side of a face on the sheet, pixels.
+const TILE: usize = 56;
 /// Letters of the names.
 const LETTERS: Letters = Letters::SMALL;
 /// Space between faces and names, pixels.
@@ -31,9 +32,9 @@ struct Block<'r> {
     place: (usize, usize),
 }
 
-/// Draws the people in the order of their labels. If there is not enough room, each
+/// Draws the people in the order of their labels; `side` is that of their aligned faces. If there is not enough room, each
 /// person's faces are sampled evenly.
-pub fn sheet(rows: &[Row]) -> Result<Frame> {
+pub fn sheet(rows: &[Row], side: usize) -> Result<Frame> {
     let blocks = blocks(rows);
     let down = blocks.last().map_or(1, |block| block.place.1 + 1);
     let (step_x, step_y) = (TILE + GAP, TILE + LETTERS.height() + 2 * GAP);
@@ -43,8 +44,12 @@ pub fn sheet(rows: &[Row]) -> Result<Frame> {
         let room = faces.len() * step_x - GAP;
         draw::text(&mut sheet, person, (x as i64, y as i64), room, LETTERS, INK);
         for (at, row) in faces.iter().enumerate() {
-            let crop = read_crop(&row.path)?;
-            paste(&mut sheet, crop.frame(), (x + at * step_x, y + LETTERS.height() + GAP));
+            let crop = read_crop(&row.path, side)?;
+            paste(
+                &mut sheet,
+                &resize(crop.frame(), TILE, TILE),
+                (x + at * step_x, y + LETTERS.height() + GAP),
+            );
         }
     }
     Ok(sheet)
@@ -79,19 +84,12 @@ fn evenly<T>(all: &[T], most: usize) -> Vec<&T> {
     (0..count).map(|at| &all[at * all.len() / count]).collect()
 }
 
-/// Pastes a crop at half its size; each pixel is the mean of four.
-fn paste(sheet: &mut Frame, crop: &Frame, (left, top): (usize, usize)) {
+/// Copies a face of side [`TILE`] to a place on the sheet.
+fn paste(sheet: &mut Frame, face: &Frame, (left, top): (usize, usize)) {
     let width = sheet.width();
     for y in 0..TILE {
-        let (upper, lower) = (crop.row(2 * y), crop.row(2 * y + 1));
         let start = ((top + y) * width + left) * 3;
-        for (at, value) in sheet.pixels_mut()[start..start + TILE * 3].iter_mut().enumerate() {
-            let (x, channel) = (at / 3, at % 3);
-            let (one, two) = (6 * x + channel, 6 * x + 3 + channel);
-            let sum: u16 =
-                [upper[one], upper[two], lower[one], lower[two]].map(u16::from).iter().sum();
-            *value = ((sum + 2) / 4) as u8;
-        }
+        sheet.pixels_mut()[start..start + TILE * 3].copy_from_slice(face.row(y));
     }
 }
 
@@ -136,11 +134,11 @@ mod tests {
     fn names_and_faces_are_drawn_where_there_is_room() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.png");
-        let red = Frame::filled(CROP_SIDE, CROP_SIDE, [200, 0, 0]);
+        let red = Frame::filled(112, 112, [200, 0, 0]);
         std::fs::write(&path, facelatch::vision::picture::encode_png(&red).expect("PNG"))
             .expect("written");
         let person = "Änne-Łucja, whose name is longer than a face is wide".to_owned();
-        let sheet = sheet(&[Row { path, label: 0, person, group: None }]).expect("a sheet");
+        let sheet = sheet(&[Row { path, label: 0, person, group: None }], 112).expect("a sheet");
         let inked: Vec<usize> = (0..sheet.width() * sheet.height())
             .filter(|at| sheet.pixels()[at * 3..at * 3 + 3] == INK)
             .map(|at| at % sheet.width())

@@ -8,7 +8,7 @@ use crate::measure::liveness::attacks::{Presentation, Species};
 use crate::measure::report::closed::wilson;
 use crate::parallel;
 use anyhow::{Result, bail};
-use facelatch::models::Models;
+use facelatch::models::{Alignment, Models};
 use facelatch::vision::align::align;
 use facelatch::vision::detect::{Detector, DetectorSettings, nearest_center};
 use facelatch::vision::frame::Frame;
@@ -147,7 +147,7 @@ fn watch(
         let Some(face) = nearest_center(detector.detect(&frame)?, &frame).copied() else {
             continue;
         };
-        let crop = align(&frame, &face.landmarks);
+        let crop = align(&frame, &face.landmarks, &Alignment::ARCFACE);
         let quality = Quality::measure(&face, &crop);
         let view = View { face, crop, quality, template: None };
         let mut sample = Sample::measure(&frame, &view);

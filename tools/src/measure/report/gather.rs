@@ -6,7 +6,7 @@ use crate::data::dataset::Dataset;
 use crate::data::photos::Outcome;
 use crate::measure::lfw::{Pairs, Photo};
 use anyhow::{Context, Result, bail};
-use facelatch::models::{Models, sha256_hex};
+use facelatch::models::{Alignment, Models, sha256_hex};
 use facelatch::vision::align::Crop;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -32,9 +32,12 @@ fn file_name(path: &Path) -> String {
 }
 
 /// Reads the aligned faces of a data set.
-pub fn crops(csv: &Path) -> Result<Gathered> {
+///
+/// # Errors
+/// If they were aligned in another way.
+pub fn crops(csv: &Path, alignment: &Alignment) -> Result<Gathered> {
     let dataset = Dataset::read(csv)?;
-    let crops = dataset.crops()?;
+    let crops = dataset.crops(alignment)?;
     let groups: BTreeSet<&String> =
         dataset.rows.iter().filter_map(|row| row.group.as_ref()).collect();
     let groups: Vec<String> = groups.into_iter().cloned().collect();
