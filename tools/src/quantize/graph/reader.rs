@@ -53,16 +53,17 @@ impl Graph {
         }
         let mut outputs = Vec::new();
         for output in &graph.output {
-            let step = match reader.values.get(&output.name) {
-                Some(Value::Step(step)) => Some(*step),
-                Some(Value::Flat(step)) => reader.flattened(*step, &output.name),
-                Some(Value::Picture) | None => None,
-            };
-            let Some(step) = step else {
-                return Err(not_onnx(&format!(
-                    "its output {} is not computed by a layer",
-                    output.name
-                )));
+            let name = &output.name;
+            let step = match reader.values.get(name) {
+                Some(Value::Step(step)) => *step,
+                Some(Value::Flat(step)) => reader.flattened(*step, name).ok_or_else(|| {
+                    not_onnx(&format!(
+                        "its output {name} is not a Conv on a single pixel, flattened"
+                    ))
+                })?,
+                Some(Value::Picture) | None => {
+                    return Err(not_onnx(&format!("its output {name} is not computed by a layer")));
+                }
             };
             outputs.push((output.clone(), step));
         }
@@ -369,9 +370,9 @@ impl Reader<'_> {
             Op::MaxPool { .. } | Op::MeanPool | Op::Gate { .. } => false,
         };
         let (input, gate) = match (is_gate(a), is_gate(b)) {
-            (_, true) => (a, b),
+            (false, true) => (a, b),
             (true, false) => (b, a),
-            (false, false) => {
+            _ => {
                 return Err(self.fault(
                     node,
                     "expected the output of a layer and a Sigmoid of height and width 1",

@@ -92,12 +92,12 @@ fn gates_that_cannot_be_quantized_are_named() {
     for (node, at, input, expected) in [
         ("one.scaled", 1, "one.mean", "node one.scaled: expected the output of a layer and a Sig"),
         ("one.scaled", 0, "one.expand.prelu", "node one.scaled: 8 gates for 16 channels"),
-        ("two.expand", 0, "one.gate", "node one.excite: only a Mul may read a Sigmoid"),
-        ("two.scaled", 0, "two.gate", "node two.excite: only a Mul may read a Sigmoid"),
+        ("two.mean", 0, "one.gate", "node one.excite: only a Mul may read a Sigmoid"),
+        ("two.scaled", 0, "two.gate", "node two.scaled: expected the output of a layer and a Sig"),
         ("first", 0, "picture", "node scale: another node reads the picture without it"),
         ("two.gate", 0, "one.excite", "node one.gate: must follow a Conv or Gemm"),
         ("two.sum", 0, "two.gate", "node two.excite: only a Mul may read a Sigmoid"),
-        ("embedding", 0, "two.sum", "output embedding is not computed by a layer"),
+        ("embedding", 0, "two.sum", "output embedding is not a Conv on a single pixel, flattened"),
     ] {
         let said = fault(&toy::gated(), |graph| inputs(graph, node, at, input));
         assert!(said.contains(expected), "{node} {input}: {said}");
