@@ -471,4 +471,4 @@ pub fn parameters(graph: &Graph) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

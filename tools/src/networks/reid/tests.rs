@@ -117,6 +117,13 @@ fn written(half: bool) -> Ir {
     writer.ir
 }
 
+/// The network with random weights, as ONNX.
+pub(crate) fn noise() -> Vec<u8> {
+    let ir = written(true);
+    let graph = read(ir.xml().as_bytes(), &ir.bin).expect("a graph");
+    to_onnx(&graph).expect("the network")
+}
+
 #[test]
 fn both_precisions_become_onnx_that_runs() {
     for half in [false, true] {
