@@ -172,7 +172,7 @@ fn int8_stays_near_float(shared: &Path) -> Result<(), Failed> {
         let [Some(float), Some(int8)] = faces else { continue };
         let points = float.landmarks.iter().zip(&int8.landmarks);
         distances.push(points.map(|(a, b)| (a[0] - b[0]).hypot(a[1] - b[1])).sum::<f32>() / 5.0);
-        let crop = align(&frame, &float.landmarks, &Alignment::ARCFACE);
+        let crop = align(&frame, &float.landmarks, embedders[0].alignment());
         let embeddings = [embedders[0].embed(&crop)?, embedders[1].embed(&crop)?];
         cosines.push(embeddings[0].similarity(&embeddings[1]));
     }
