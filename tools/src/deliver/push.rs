@@ -30,14 +30,15 @@ pub fn check_groups(worst: Option<&WorstGroup>, accepted: bool) -> Result<Option
     if !worst.exceeds() {
         return Ok(None);
     }
-    let told =
-        format!("worst group {worst}, which is {:.1} times the stated rate", worst.times_stated());
+    let times = worst.times_stated();
     if !accepted {
         bail!(
-            "{told} and at most {MOST_TIMES} times may be pushed; calibrate again with --labels that name this group, or accept this rate with --accept-group-rate"
+            "worst group {worst}: {times:.1} times the stated rate, and push allows {MOST_TIMES} times; calibrate again with --labels that name this group, or accept the rate with --accept-group-rate"
         );
     }
-    Ok(Some(format!("{told}; accepted with --accept-group-rate")))
+    Ok(Some(format!(
+        "worst group {worst}: {times:.1} times the stated rate, accepted with --accept-group-rate"
+    )))
 }
 
 /// A device, and how to reach it with ssh.
