@@ -3,8 +3,8 @@
 use super::common_args::CommonArgs;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use facelatch::models::groups::{NOT_MEASURED, WorstGroup};
 use facelatch::service::files::warn_of_lost;
-
 use facelatch::storage::models::self_test::Report;
 use facelatch::storage::models::{
     BUILT_IN, Checked, ModelStore, ModelStoreError, Pointer, Source, Told, check_folder,
@@ -67,6 +67,8 @@ struct SetLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     licence: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    worst_group: Option<WorstGroup>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
@@ -74,7 +76,7 @@ struct SetLine<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum VerifyLine<'a> {
-    Whole { set: &'a str, files: usize, selftest: Option<Report> },
+    Whole { set: &'a str, files: usize, selftest: Option<Report>, worst_group: Option<WorstGroup> },
     Failed { set: &'a str, error: String },
 }
 
@@ -126,9 +128,12 @@ impl Models {
         let mut code = ExitCode::SUCCESS;
         let mut verified = |set: &str, checked: Result<Checked, ModelStoreError>| -> Result<()> {
             let line = match checked {
-                Ok(Checked { files, report, .. }) => {
-                    VerifyLine::Whole { set, files: files.len(), selftest: report }
-                }
+                Ok(Checked { models, files, report, .. }) => VerifyLine::Whole {
+                    set,
+                    files: files.len(),
+                    selftest: report,
+                    worst_group: models.worst_group().cloned(),
+                },
                 Err(error) => {
                     code = ExitCode::FAILURE;
                     VerifyLine::Failed { set, error: error.to_string() }
@@ -177,6 +182,7 @@ fn list(out: &mut impl Write, store: &ModelStore, json: bool) -> Result<()> {
                 set: name,
                 state,
                 recognizer: models.recognizer_id().ok().map(|id| id.to_string()),
+                worst_group: models.worst_group().cloned(),
                 version: Some(models.manifest.version),
                 licence: models.manifest.licence,
                 error: None,
@@ -187,6 +193,7 @@ fn list(out: &mut impl Write, store: &ModelStore, json: bool) -> Result<()> {
                 version: None,
                 recognizer: None,
                 licence: None,
+                worst_group: None,
                 error: Some(error.to_string()),
             },
         };
@@ -194,8 +201,12 @@ fn list(out: &mut impl Write, store: &ModelStore, json: bool) -> Result<()> {
             writeln!(out, "{}", serde_json::to_string(&line)?)?;
             continue;
         }
+        let worst_group = line.error.is_none().then(|| worst_group(line.worst_group.as_ref()));
         let more = line.error.or(line.licence).unwrap_or_default();
         writeln!(out, "{}", format!("{name:32} {state:9} {more}").trim_end())?;
+        if let Some(worst_group) = worst_group {
+            writeln!(out, "  {worst_group}")?;
+        }
     }
     Ok(())
 }
@@ -206,12 +217,18 @@ fn print_verified(out: &mut impl Write, line: &VerifyLine<'_>, json: bool) -> Re
         return Ok(());
     }
     match line {
-        VerifyLine::Whole { set, files, selftest } => {
+        VerifyLine::Whole { set, files, selftest, worst_group: worst } => {
             writeln!(out, "{set}  {files} files verified, {}", tested(selftest.as_ref()))?;
+            writeln!(out, "  {}", worst_group(worst.as_ref()))?;
         }
         VerifyLine::Failed { set, error } => log::error!("{set}: {error}"),
     }
     Ok(())
+}
+
+/// One line on the group of people that is worst off.
+fn worst_group(group: Option<&WorstGroup>) -> String {
+    group.map_or_else(|| NOT_MEASURED.to_owned(), |group| format!("worst group {group}"))
 }
 
 fn tested(report: Option<&Report>) -> String {

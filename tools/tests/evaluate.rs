@@ -132,10 +132,14 @@ fn models_are_judged_on_people_in_a_data_set() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("6 people, 18 photos"), "{text}");
     assert!(text.contains("group       new"), "{text}");
+    assert!(text.contains("worst group none"), "{text}");
     let report = report(folder.path());
     assert_eq!(report["open"]["verification"]["genuine"], 18);
     assert_eq!(report["open"]["verification"]["impostor"], 15 * 9);
     assert_eq!(report["open"]["groups"][0]["group"], "new");
+    let rates = report["open"]["groups"][0]["rates"].as_array().expect("rates");
+    assert!(rates.len() >= 5 && rates.iter().all(|rate| rate["enough"] == false), "{rates:?}");
+    assert_eq!(report["open"]["worst_group"], Value::Null);
     assert_eq!(report["open"]["identification"]["enrolled"], 3);
     let page = std::fs::read_to_string(folder.path().join("report/report.html")).expect("a page");
     assert!(page.contains("<img src=\"data:image/png;base64,"));
@@ -223,5 +227,10 @@ fn too_few_pairs_for_thresholds_leave_the_manifest_alone() {
         &["--models", "models", "--data", "people.csv", "--write-calibration"],
     ));
     assert!(error.contains("too few for thresholds"), "{error}");
+    let error = failed(&evaluate(
+        folder.path(),
+        &["--models", "models", "--data", "people.csv", "--write-worst-group"],
+    ));
+    assert!(error.contains("no group has enough pairs"), "{error}");
     assert_eq!(std::fs::read(copy.join("manifest.toml")).expect("a manifest"), before);
 }

@@ -7,7 +7,7 @@ use crate::data::dataset::Dataset;
 use crate::data::photos;
 use crate::deliver::export::{Agreement, PORTRAITS, compare, exported, seal, set};
 use crate::files;
-use crate::measure::calibrate::calibrate;
+use crate::measure::calibrate::{Sample, calibrate};
 use crate::measure::metrics::Scores;
 use crate::networks::onnx::OPSET;
 use crate::train::run_folder::{Run, RunRecord};
@@ -155,8 +155,13 @@ fn thresholds(model: &RecognizerModel, dataset: &Dataset, csv: &Path) -> Result<
     let labels = dataset.rows.iter().map(|row| row.label);
     let faces: Vec<(usize, Option<&Embedding>)> = labels.zip(embeddings.iter().map(Some)).collect();
     let people: BTreeSet<usize> = dataset.rows.iter().map(|row| row.label).collect();
-    let file = csv.file_name().unwrap_or_default().to_string_lossy();
-    calibrate(&Scores::of_all_pairs(&faces), file.into_owned(), people.len(), faces.len())
+    calibrate(&[Sample {
+        data: csv.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        people: people.len(),
+        photos: faces.len(),
+        scores: Scores::of_all_pairs(&faces),
+        groups: vec![],
+    }])
 }
 
 fn figures(record: &RunRecord, agreement: &Agreement) -> BTreeMap<String, f64> {

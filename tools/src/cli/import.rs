@@ -307,6 +307,7 @@ pub fn write_recognizer(
         thresholds: thresholds.unwrap_or_default(),
         calibration,
         likelihood: None,
+        worst_group: None,
     };
     update_manifest(out, Some(version), "recognizer", toml::Value::try_from(&entry)?)?;
     forget(out, &["selftest", "recipe", "figures", "licence"])

@@ -259,6 +259,7 @@ impl Quantize {
             thresholds: BTreeMap::new(),
             calibration: None,
             likelihood: None,
+            worst_group: None,
         };
         update_manifest(&self.out, None, "detector", toml::Value::try_from(detector)?)?;
         let recognizer = toml::Value::try_from(recognizer)?;

@@ -126,6 +126,7 @@ pub fn set(detector: &Models, model: &RecognizerModel, version: &str) -> (Manife
         thresholds: BTreeMap::new(),
         calibration: None,
         likelihood: None,
+        worst_group: None,
     };
     files.insert(RECOGNIZER.to_owned(), bytes);
     let manifest = Manifest {

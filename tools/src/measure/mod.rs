@@ -3,7 +3,9 @@
 pub mod calibrate;
 pub mod chart;
 pub mod comparisons;
+pub mod groups;
 pub mod identification;
+pub mod labels;
 pub mod lfw;
 pub mod likelihood;
 pub mod liveness;
