@@ -98,8 +98,7 @@ pub(crate) unsafe fn gate(gated: Gated<'_>) {
             // pictures have room; there is one factor for each.
             unsafe {
                 let factors = gated.factors.as_ptr().add(channel);
-                let factors: [float32x4_t; 4] =
-                    std::array::from_fn(|i| vld1q_f32(factors.add(4 * i)));
+                let factors = array!(4, vdupq_n_f32(0.0), |i| vld1q_f32(factors.add(4 * i)));
                 let place = |first: usize, pitch: usize| first + row * pitch + channel;
                 let mut from = input.bytes.as_ptr().add(place(input.first, input.pitch));
                 let to = output.bytes.as_mut_ptr();
@@ -117,8 +116,9 @@ pub(crate) unsafe fn gate(gated: Gated<'_>) {
                         vmovl_s16(vget_low_s16(high)),
                         vmovl_high_s16(high),
                     ];
-                    let mut values: [float32x4_t; 4] =
-                        std::array::from_fn(|i| vmulq_f32(vcvtq_f32_s32(quarters[i]), factors[i]));
+                    let mut values = array!(4, factors[0], |i| {
+                        vmulq_f32(vcvtq_f32_s32(quarters[i]), factors[i])
+                    });
                     if let Some(at) = &mut other {
                         values = with_residual(values, vld1q_s8(at.cast()), scale, other_zero);
                         *at = at.wrapping_add(channels);

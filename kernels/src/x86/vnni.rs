@@ -246,7 +246,10 @@ unsafe fn tile<const M: usize, const B: usize>(
     // SAFETY: `pixel + M` pixels are in the walk, and their offsets are within `input`.
     unsafe {
         let from = walk.inputs.as_ptr().add(pixel);
-        let inputs = std::array::from_fn(|m| input.as_ptr().add(*from.add(m) as usize));
+        let mut inputs = [input.as_ptr(); M];
+        for m in 0..M {
+            inputs[m] = input.as_ptr().add(*from.add(m) as usize);
+        }
         let sums = Tile::<M> { walk, inputs }.sums::<B>(weights, block, bias);
         for m in 0..M {
             let to = *walk.outputs.get_unchecked(pixel + m) as usize;
