@@ -1,6 +1,7 @@
 //! `evaluate` on the command line, on made-up faces.
 
 use facelatch::nn::Normalization;
+use facelatch_tools::networks::face::Architecture;
 use facelatch_tools::networks::mobilefacenet::{MobileFaceNet, expected};
 use facelatch_tools::train::run_folder::{
     DataDigests, Epoch, FORMAT, Head, HeadKind, Run, RunRecord, Versions,
@@ -96,6 +97,8 @@ fn run(folder: &Path, people: &[&str]) {
         record: RunRecord {
             format: FORMAT,
             command: vec![],
+            network: Architecture::MobileFaceNet,
+            start: String::new(),
             head: HeadKind::Arcface,
             scale: 16.0,
             margins: [1.0, 0.5, 0.0],
@@ -113,7 +116,7 @@ fn run(folder: &Path, people: &[&str]) {
             blends: vec![],
             blend: 1.0,
         },
-        network: MobileFaceNet { tensors, epsilon: 1e-5, embedding_size: 16 },
+        network: MobileFaceNet { tensors, epsilon: 1e-5, embedding_size: 16 }.into(),
         head: Head {
             kind: HeadKind::Arcface,
             weight: tch::Tensor::from_slice(&weight).view([people.len() as i64, 16]),

@@ -15,7 +15,7 @@ use facelatch_tools::cli::read_mobilefacenet;
 use facelatch_tools::deliver::export::{compare, exported};
 use facelatch_tools::measure::lfw::Pairs;
 use facelatch_tools::networks::minifasnet::{self, MiniFasNet};
-use facelatch_tools::networks::reid;
+use facelatch_tools::networks::reid::{self, Reid};
 use facelatch_tools::weights::{ncnn, openvino, pytorch};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde::Deserialize;
@@ -88,7 +88,7 @@ fn reid_files(shared: &Path, precision: &str) -> Result<[Vec<u8>; 2], Failed> {
 /// FP16-INT8 files and half a weights file are refused.
 fn reid_is_imported(shared: &Path) -> Result<(), Failed> {
     let [xml, bin] = reid_files(shared, "FP16")?;
-    let onnx = reid::to_onnx(&openvino::read(&xml, &bin)?)?;
+    let onnx = Reid::from_ir(&openvino::read(&xml, &bin)?)?.to_onnx();
     let (signature, precision) = (reid::signature(), Some(Precision::Float));
     let mut network =
         Network::load(reid::NAME, &onnx, &signature, &reid::NORMALIZATION, precision)?;
@@ -311,7 +311,7 @@ fn embeddings_match(shared: &Path) -> Result<(), Failed> {
 
 /// Compares the published weights in tract and in libtorch, on real faces.
 fn exports_agree(shared: &Path) -> Result<(), Failed> {
-    let network = read_mobilefacenet(&shared.join("weights/mobilefacenet.param"))?;
+    let network = read_mobilefacenet(&shared.join("weights/mobilefacenet.param"))?.into();
     let mut crops = vec![];
     for reference in reference(shared)?.iter().take(100) {
         let frame = picture::read(shared.join("lfw").join(&reference.image))?;

@@ -261,7 +261,7 @@ impl Recognizer {
     fn alignment(&self) -> Alignment {
         match self {
             Self::Models(models) => models.alignment(),
-            Self::Run(..) => Alignment::ARCFACE,
+            Self::Run(run, _) => run.network.architecture().alignment(),
         }
     }
 
