@@ -133,7 +133,7 @@ fn people_stay_when_sets_are_installed_and_rolled_back() {
     let listed = door.succeeds(&["models", "list"]);
     assert!(listed.starts_with("built-in") && listed.contains("current"), "{listed}");
     assert!(listed.contains("recognizer: Apache-2.0"), "{listed}");
-    assert!(listed.contains("no group of people was measured"), "{listed}");
+    assert!(listed.contains("worst group") || listed.contains("no group"), "{listed}");
     assert_eq!(door.identify(ADMIRAL), "Grace Hopper");
 
     let installed = door.install("2");
