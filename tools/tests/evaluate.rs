@@ -1,5 +1,6 @@
 //! `evaluate` on the command line, on made-up faces.
 
+use facelatch::models::{Alignment, Models};
 use facelatch::nn::Normalization;
 use facelatch_tools::networks::face::Architecture;
 use facelatch_tools::networks::mobilefacenet::{MobileFaceNet, expected};
@@ -39,8 +40,8 @@ fn report(folder: &Path) -> Value {
 }
 
 /// A pattern that depends on the person, and a little on the photo.
-fn crop(person: u32, photo: u32) -> RgbImage {
-    RgbImage::from_fn(112, 112, |x, y| {
+fn crop(person: u32, photo: u32, side: u32) -> RgbImage {
+    RgbImage::from_fn(side, side, |x, y| {
         let wave = |a: u32, b: u32| {
             let phase = f64::from(x * (a + 1) + y * (b + 2)) / 17.0 + f64::from(a * b);
             (127.0 + 90.0 * phase.sin()) as u8
@@ -54,14 +55,22 @@ fn crop(person: u32, photo: u32) -> RgbImage {
     })
 }
 
-/// `people.csv` with three photos of each person.
+/// `people.csv` with three photos of each person, aligned as the built-in models expect.
 fn data(people: &[&str], groups: bool) -> TempDir {
+    aligned(people, groups, &Models::built_in().expect("models").alignment())
+}
+
+/// `people.csv` with three photos of each person, aligned in a given way.
+fn aligned(people: &[&str], groups: bool, alignment: &Alignment) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
+    facelatch_tools::data::aligned::write(folder.path(), alignment).expect("written");
     let mut csv = format!("path,label,person{}\n", if groups { ",group" } else { "" });
     for (label, person) in (0u32..).zip(people) {
         for photo in 0..3 {
             let path = format!("{person}_{photo}.png");
-            crop(label + 1, photo).save(folder.path().join(&path)).expect("a picture");
+            crop(label + 1, photo, alignment.side as u32)
+                .save(folder.path().join(&path))
+                .expect("a picture");
             csv += &format!("{path},{label},{person}");
             csv += if groups { [",old\n", ",new\n"][label as usize % 2] } else { "\n" };
         }
@@ -172,7 +181,7 @@ fn names_and_pictures_can_be_left_out() {
 
 #[test]
 fn a_run_is_asked_whom_it_sees_or_who_is_alike() {
-    let folder = data(&PEOPLE, false);
+    let folder = aligned(&PEOPLE, false, &Alignment::ARCFACE);
     run(folder.path(), &PEOPLE);
     done(&evaluate(folder.path(), &["--run", "run", "--data", "people.csv"]));
     let closed = &report(folder.path())["closed"];

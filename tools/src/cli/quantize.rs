@@ -432,7 +432,8 @@ mod tests {
             qat_epochs: 0,
             seed: 3,
         };
-        quantize.write_manifest(&models, &files, CENTERED).expect("written");
+        let normalization = models.recognizer().expect("a recognizer").normalization;
+        quantize.write_manifest(&models, &files, normalization).expect("written");
         let recognizer = models.manifest.recognizer.clone().expect("a recognizer");
         let calibration = recognizer.calibration.expect("a calibration");
         calibrate::write(&out, (recognizer.thresholds, calibration), None).expect("written");
