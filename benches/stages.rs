@@ -19,6 +19,7 @@ use facelatch::vision::quality::Quality;
 use facelatch::vision::recognizer::Recognizer;
 use facelatch::vision::resample::{PIXEL, Resampler, Values};
 use facelatch::vision::track::{TrackId, Tracker};
+use facelatch::vision::whole;
 use std::path::Path;
 use std::time::Duration;
 
@@ -228,8 +229,9 @@ fn align_face(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn quality(bencher: Bencher<'_, '_>) {
-    let (_, face, crop) = face();
-    bencher.bench(|| Quality::measure(&face, &crop));
+    let (frame, face, crop) = face();
+    let models = Models::built_in().expect("built-in models");
+    bencher.bench(|| Quality::measure(&whole::content(&frame), &face, &crop, models.covers()));
 }
 
 #[divan::bench]

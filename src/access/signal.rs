@@ -18,6 +18,8 @@ pub enum Signal {
     Light,
     /// The face is turned or tilted away, or moves.
     LookAtCamera,
+    /// Show the whole face: something covers it, or the edge of the picture cuts it.
+    WholeFace,
     /// Turn the head to this side.
     Turn(Direction),
     /// Move the head a little.
@@ -59,6 +61,7 @@ impl Signal {
             Aspect::Size => Self::Closer,
             Aspect::Brightness => Self::Light,
             Aspect::Sharpness | Aspect::Pose => Self::LookAtCamera,
+            Aspect::Cut | Aspect::Covered(_) => Self::WholeFace,
         }
     }
 

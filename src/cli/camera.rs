@@ -213,8 +213,11 @@ impl Shot {
         let models = self.common.models(&config)?;
         let mut detector = Detector::new(&models.detector, config.detector())?;
         let mut frame = last_of(&uri, self.frames)?;
-        let faces: Vec<FaceLine> =
-            detector.detect(&frame)?.iter().map(|face| FaceLine::new(&frame, face)).collect();
+        let faces: Vec<FaceLine> = detector
+            .detect(&frame)?
+            .iter()
+            .map(|face| FaceLine::new(&frame, face, models.covers()))
+            .collect();
         let (brightness, sharpness) = quality::of_picture(&frame);
         if self.faces {
             let marks: Vec<Mark> = faces.iter().map(FaceLine::mark).collect();

@@ -5,10 +5,12 @@ mod devices;
 mod service;
 
 use super::common_args::{CommonArgs, is_begun, service_socket};
+use super::models::NO_COVERS;
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use clap::Args;
 use facelatch::config::Config;
+use facelatch::models::Models;
 use facelatch::service::control::{Request, ask};
 use facelatch::service::models::detector;
 use facelatch::storage::gallery::Store;
@@ -148,7 +150,7 @@ impl Check {
         config: &Config,
         findings: &mut Findings<impl Write>,
     ) -> Result<Option<Recognizer>> {
-        let ready = || -> Result<(Recognizer, String, Duration)> {
+        let ready = || -> Result<(Recognizer, Models, Duration)> {
             let models = self.common.models(config)?;
             models.thresholds()?;
             let mut recognizer = Recognizer::new(&models, detector(config))?;
@@ -160,18 +162,21 @@ impl Check {
                 recognizer.faces(&portrait)?;
                 took = took.min(began.elapsed());
             }
-            Ok((recognizer, models.manifest.version, took))
+            Ok((recognizer, models, took))
         };
         match ready() {
             Err(error) => {
                 findings.wrong("models", format!("{error:#}"))?;
                 Ok(None)
             }
-            Ok((recognizer, version, took)) => {
+            Ok((recognizer, models, took)) => {
+                let version = &models.manifest.version;
                 let text = format!("{version}, {:.1} ms for a portrait", took.as_secs_f64() * 1e3);
                 if took > SLOW_BOARD {
                     let cure = "this board is slow and people will wait; see facelatch bench";
                     findings.odd("models", &format!("{text}: {cure}"))?;
+                } else if models.covers().is_none() {
+                    findings.odd("models", &format!("{text}: {NO_COVERS}"))?;
                 } else {
                     findings.good("models", &text)?;
                 }

@@ -11,7 +11,8 @@ use std::process::ExitCode;
 /// Find the faces in pictures: bounding box, score, five landmarks and quality
 ///
 /// Coordinates are pixels of the picture. Quality is from 0 (useless) to 1 (perfect):
-/// the lowest of the scores for size, sharpness, brightness and pose.
+/// the lowest of the scores for size, sharpness, brightness, pose, and whether the whole
+/// face is to be seen.
 #[derive(Args)]
 pub struct Detect {
     #[command(flatten)]
@@ -32,7 +33,8 @@ impl Detect {
         let models = self.models.open()?;
         let mut detector = Detector::new(&models.detector, self.pictures.detector())?;
         self.pictures.each(self.save.as_deref(), |frame| {
-            Ok(detector.detect(frame)?.iter().map(|face| FaceLine::new(frame, face)).collect())
+            let faces = detector.detect(frame)?.iter();
+            Ok(faces.map(|face| FaceLine::new(frame, face, models.covers())).collect())
         })
     }
 }

@@ -9,6 +9,7 @@ use facelatch::vision::align::align;
 use facelatch::vision::detect::Detector;
 use facelatch::vision::embed::Embedder;
 use facelatch::vision::quality::Quality;
+use facelatch::vision::whole;
 use std::process::ExitCode;
 
 /// Compute the embeddings of the faces in pictures, unit vectors
@@ -29,12 +30,13 @@ impl Embed {
         let mut embedder = Embedder::new(models.recognizer()?)?;
         let mut detector = Detector::new(&models.detector, self.pictures.detector())?;
         self.pictures.each(None, |frame| {
+            let content = whole::content(frame);
             let faces = detector.detect(frame)?;
             chosen(faces, frame, self.nearest)
                 .into_iter()
                 .map(|face| {
                     let crop = align(frame, &face.landmarks, &Alignment::ARCFACE);
-                    let quality = Quality::measure(face, &crop).score();
+                    let quality = Quality::measure(&content, face, &crop, models.covers()).score();
                     let embedding = embedder.embed_face(frame, &face.landmarks)?;
                     Ok(FaceLine::with(face, quality, More::from(embedding)))
                 })

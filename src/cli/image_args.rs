@@ -6,6 +6,7 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use clap::Args;
 use facelatch::models::Alignment;
+use facelatch::models::covered::CoverClassifier;
 use facelatch::vision::align::align;
 use facelatch::vision::detect::{DetectorSettings, Face, nearest_center};
 use facelatch::vision::draw::{self, Mark};
@@ -13,6 +14,7 @@ use facelatch::vision::embed::Embedding;
 use facelatch::vision::frame::{Frame, Rect};
 use facelatch::vision::picture;
 use facelatch::vision::quality::Quality;
+use facelatch::vision::whole;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
@@ -74,10 +76,10 @@ pub enum More {
 
 impl FaceLine {
     /// A face of `detect`. Measures the quality on the aligned face.
-    pub fn new(frame: &Frame, face: &Face) -> Self {
-        let quality =
-            Quality::measure(face, &align(frame, &face.landmarks, &Alignment::ARCFACE)).score();
-        Self::with(face, quality, More::Nothing {})
+    pub fn new(frame: &Frame, face: &Face, covers: Option<&CoverClassifier>) -> Self {
+        let crop = align(frame, &face.landmarks, &Alignment::ARCFACE);
+        let quality = Quality::measure(&whole::content(frame), face, &crop, covers);
+        Self::with(face, quality.score(), More::Nothing {})
     }
 
     /// A face with a quality from 0 to 1 and the fields of one command.

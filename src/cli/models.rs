@@ -72,12 +72,25 @@ struct SetLine<'a> {
     error: Option<String>,
 }
 
+/// Said of a set without `[covered]`.
+pub const NO_COVERS: &str = "the set does not tell masks and sunglasses, so people with them can be enrolled; install a newer set";
+
 /// A set as `verify` prints it.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum VerifyLine<'a> {
-    Whole { set: &'a str, files: usize, selftest: Option<Report>, worst_group: Option<WorstGroup> },
-    Failed { set: &'a str, error: String },
+    Whole {
+        set: &'a str,
+        files: usize,
+        selftest: Option<Report>,
+        worst_group: Option<WorstGroup>,
+        /// Whether the set tells covered faces.
+        covers: bool,
+    },
+    Failed {
+        set: &'a str,
+        error: String,
+    },
 }
 
 impl Models {
@@ -133,6 +146,7 @@ impl Models {
                     files: files.len(),
                     selftest: report,
                     worst_group: models.worst_group().cloned(),
+                    covers: models.covers().is_some(),
                 },
                 Err(error) => {
                     code = ExitCode::FAILURE;
@@ -217,8 +231,9 @@ fn print_verified(out: &mut impl Write, line: &VerifyLine<'_>, json: bool) -> Re
         return Ok(());
     }
     match line {
-        VerifyLine::Whole { set, files, selftest, worst_group: worst } => {
-            writeln!(out, "{set}  {files} files verified, {}", tested(selftest.as_ref()))?;
+        VerifyLine::Whole { set, files, selftest, worst_group: worst, covers } => {
+            let covers = if *covers { String::new() } else { format!("; {NO_COVERS}") };
+            writeln!(out, "{set}  {files} files verified, {}{covers}", tested(selftest.as_ref()))?;
             writeln!(out, "  {}", worst_group(worst.as_ref()))?;
         }
         VerifyLine::Failed { set, error } => log::error!("{set}: {error}"),

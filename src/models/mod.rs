@@ -3,6 +3,7 @@
 
 mod alignment;
 mod calibration;
+pub mod covered;
 pub mod groups;
 pub mod likelihood;
 pub mod threshold;
@@ -10,6 +11,7 @@ pub mod threshold;
 pub use alignment::Alignment;
 pub use calibration::ScoreCalibration;
 
+use crate::models::covered::{CoverClassifier, CoveredEntry};
 use crate::models::groups::WorstGroup;
 use crate::models::likelihood::Likelihood;
 use crate::models::threshold::{Calibration, ThresholdTable};
@@ -55,6 +57,14 @@ pub enum ModelsError {
         got: String,
         /// SHA-256 in the manifest.
         expected: String,
+    },
+    /// The file that tells covered faces is invalid.
+    #[error("{path}: {reason}; learn it again with facelatch-tools covers")]
+    Covers {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the key.
+        reason: String,
     },
     /// The set has a detector but no recognizer.
     #[error(
@@ -117,6 +127,9 @@ pub struct Manifest {
     /// The liveness networks, optional.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub liveness: Option<LivenessEntry>,
+    /// What tells faces that are covered, optional.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covered: Option<CoveredEntry>,
     /// Licence of the set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
@@ -342,6 +355,8 @@ pub struct Models {
     recognizer: Option<RecognizerModel>,
     /// MiniFASNets, if the set has any.
     liveness: Option<LivenessModels>,
+    /// What tells covered faces, if the set has it.
+    covers: Option<CoverClassifier>,
 }
 
 /// The files of the built-in set.
@@ -442,6 +457,12 @@ impl Models {
             })
         });
         let liveness = liveness.transpose()?;
+        let covers = manifest.covered.as_ref().map(|entry| {
+            let ModelFile { bytes, .. } = verified(&entry.file, &entry.sha256)?;
+            let path = folder.join(&entry.file);
+            CoverClassifier::parse(&bytes).map_err(|reason| ModelsError::Covers { path, reason })
+        });
+        let covers = covers.transpose()?;
         Ok(Self {
             detector: DetectorModels {
                 pnet: verified(&detector.pnet.file, &detector.pnet.sha256)?,
@@ -452,6 +473,7 @@ impl Models {
             },
             recognizer,
             liveness,
+            covers,
             manifest,
             source,
         })
@@ -485,6 +507,11 @@ impl Models {
     /// The liveness networks, if the set has any.
     pub fn liveness(&self) -> Option<&LivenessModels> {
         self.liveness.as_ref()
+    }
+
+    /// What tells covered faces. `None` if the set has no `[covered]`.
+    pub fn covers(&self) -> Option<&CoverClassifier> {
+        self.covers.as_ref()
     }
 
     /// Identity of the recognizer.
@@ -561,6 +588,7 @@ impl Manifest {
         files.extend(self.recognizer.iter().map(|net| (net.file.as_str(), net.sha256.as_str())));
         let liveness = self.liveness.iter().flat_map(|entry| &entry.networks);
         files.extend(liveness.map(|net| (net.file.as_str(), net.sha256.as_str())));
+        files.extend(self.covered.iter().map(|net| (net.file.as_str(), net.sha256.as_str())));
         files
     }
 

@@ -8,6 +8,7 @@
 //! [`draw`] shows people what the stages found.
 
 pub mod align;
+pub mod cover;
 pub mod detect;
 pub mod draw;
 pub mod embed;
@@ -21,4 +22,5 @@ pub mod quality;
 pub mod recognizer;
 pub mod resample;
 pub mod track;
+pub mod whole;
 pub(crate) mod ycbcr;

@@ -1,5 +1,6 @@
 //! The recognizer: detects, aligns, measures and embeds the faces of a frame.
 
+use crate::models::covered::CoverClassifier;
 use crate::models::{Alignment, ModelId, Models, ModelsError};
 use crate::nn::NetworkError;
 use crate::vision::align::{Crop, align};
@@ -8,6 +9,7 @@ use crate::vision::embed::{Embedder, Template};
 use crate::vision::face_picture::FacePicture;
 use crate::vision::frame::{Frame, Landmarks, Rect};
 use crate::vision::quality::{Quality, WORTH_COMPARING};
+use crate::vision::whole;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -57,6 +59,7 @@ pub struct Recognizer {
     detector: Detector,
     embedder: Embedder,
     model: ModelId,
+    covers: Option<CoverClassifier>,
     times: StageTimes,
     /// Wanted faces of the current frame.
     faces: Vec<Face>,
@@ -82,6 +85,7 @@ impl Recognizer {
             detector: Detector::new(&models.detector, settings)?,
             embedder: Embedder::new(models.recognizer()?)?,
             model: models.recognizer_id()?,
+            covers: models.covers().cloned(),
             times: StageTimes::default(),
             faces: Vec::new(),
             followed: Followed::default(),
@@ -165,7 +169,11 @@ impl Recognizer {
 
     fn views(&mut self, frame: &Frame) -> Vec<View> {
         self.times = StageTimes { detect: self.detector.times(), ..StageTimes::default() };
-        (0..self.faces.len()).map(|at| self.upright(frame, self.faces[at])).collect()
+        if self.faces.is_empty() {
+            return Vec::new();
+        }
+        let content = whole::content(frame);
+        (0..self.faces.len()).map(|at| self.upright(frame, &content, self.faces[at])).collect()
     }
 
     /// The view of a face already detected, with its template.
@@ -173,15 +181,15 @@ impl Recognizer {
     /// # Errors
     /// If the network fails.
     pub fn view(&mut self, frame: &Frame, face: Face) -> Result<View, NetworkError> {
-        let mut view = self.upright(frame, face);
+        let mut view = self.upright(frame, &whole::content(frame), face);
         self.compare(frame, &mut view)?;
         Ok(view)
     }
 
-    fn upright(&mut self, frame: &Frame, face: Face) -> View {
+    fn upright(&mut self, frame: &Frame, content: &Rect, face: Face) -> View {
         let started = Instant::now();
         let crop = align(frame, &face.landmarks, &Alignment::ARCFACE);
-        let quality = Quality::measure(&face, &crop);
+        let quality = Quality::measure(content, &face, &crop, self.covers.as_ref());
         self.times.align += started.elapsed();
         View { face, crop, quality, template: None }
     }

@@ -9,6 +9,7 @@ use facelatch::access::gallery::{Gallery, PersonId, Traits};
 use facelatch::access::gesture::Side;
 use facelatch::access::schedule::Reading;
 use facelatch::config::Config;
+use facelatch::models::covered::Cover;
 use facelatch::vision::embed::Template;
 use facelatch::vision::pose::Pose;
 use facelatch::vision::quality::Aspect;
@@ -176,6 +177,10 @@ impl Stage {
                 "dark" => Some(Aspect::Brightness),
                 "blurred" => Some(Aspect::Sharpness),
                 "profile" => Some(Aspect::Pose),
+                "cut" => Some(Aspect::Cut),
+                "masked" => Some(Aspect::Covered(Cover::Mask)),
+                "sunglasses" => Some(Aspect::Covered(Cover::Sunglasses)),
+                "hand" => Some(Aspect::Covered(Cover::Other)),
                 "" | "front" | "left" | "right" | "up" | "down" | "sidelit" | "between"
                 | "screen" | "sharp-left" | "sharp-right" => None,
                 how => return Err(format!("{how}: how is that?")),

@@ -24,6 +24,7 @@ use facelatch::vision::frame::Frame;
 use facelatch::vision::picture;
 use facelatch::vision::quality::Quality;
 use facelatch::vision::track::TrackId;
+use facelatch::vision::whole;
 use facelatch_tools::chance::Chance;
 use facelatch_tools::data::augment::{Augment, Change};
 use facelatch_tools::data::photos::{self, Outcome};
@@ -173,7 +174,8 @@ fn copies(
             }
             picture = filmed(&FacePicture::cut(frame, &face.landmarks), &camera, chance)?;
         }
-        let quality = Quality::measure(&face, &picture.aligned(&Alignment::ARCFACE)).score();
+        let crop = picture.aligned(&Alignment::ARCFACE);
+        let quality = Quality::measure(&whole::content(frame), &face, &crop, None).score();
         let crop = picture.aligned(embedder.alignment());
         let template = Template::new(model.clone(), embedder.embed(&crop)?);
         copies.push(Sight { template, quality });

@@ -14,8 +14,8 @@ use std::time::Duration;
 /// Maximum number of views per person. More templates would make matching slower and
 /// looser.
 pub const MAX_VIEWS: usize = 16;
-/// Enough for all values of [`Hindrance`], with four aspects and five poses.
-const MOST_HINDRANCES: usize = 16;
+/// Enough for all values of [`Hindrance`], with eight aspects and five poses.
+const MOST_HINDRANCES: usize = 32;
 /// Minimum time between two views.
 const BETWEEN_VIEWS: Duration = Duration::from_millis(300);
 /// Maximum cosine of a view and the previous one; above it the view adds nothing.

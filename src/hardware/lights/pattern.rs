@@ -49,6 +49,14 @@ const CLOSER: &[Beat] = &[beat(120, Blue, false), beat(380, Off, false)];
 const LIGHT: &[Beat] =
     &[beat(120, Blue, false), beat(120, Off, false), beat(120, Blue, false), beat(640, Off, false)];
 const LOOK: &[Beat] = &[beat(400, Blue, false), beat(100, Off, false)];
+const WHOLE: &[Beat] = &[
+    beat(120, Blue, false),
+    beat(120, Off, false),
+    beat(120, Blue, false),
+    beat(120, Off, false),
+    beat(120, Blue, false),
+    beat(400, Off, false),
+];
 const LEFT: &[Beat] = &[beat(60, Blue, true), beat(440, Blue, false)];
 const RIGHT: &[Beat] =
     &[beat(60, Blue, true), beat(100, Blue, false), beat(60, Blue, true), beat(280, Blue, false)];
@@ -79,6 +87,7 @@ pub fn pattern(signal: Signal) -> Pattern {
         Signal::Closer => (CLOSER, Some(4)),
         Signal::Light => (LIGHT, Some(2)),
         Signal::LookAtCamera => (LOOK, Some(4)),
+        Signal::WholeFace => (WHOLE, Some(2)),
         // One beep for left, two beeps for right, repeated.
         Signal::Turn(Direction::Left) => (LEFT, Some(4)),
         Signal::Turn(Direction::Right) => (RIGHT, Some(4)),
@@ -101,12 +110,13 @@ pub fn pattern(signal: Signal) -> Pattern {
 mod tests {
     use super::*;
 
-    const ALL: [Signal; 17] = [
+    const ALL: [Signal; 18] = [
         Signal::Welcome,
         Signal::Refused,
         Signal::Closer,
         Signal::Light,
         Signal::LookAtCamera,
+        Signal::WholeFace,
         Signal::Turn(Direction::Left),
         Signal::Turn(Direction::Right),
         Signal::Move,

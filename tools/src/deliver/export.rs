@@ -145,6 +145,7 @@ pub fn set(detector: &Models, model: &RecognizerModel, version: &str) -> (Manife
         detector: detection.clone(),
         recognizer: Some(entry(model)),
         liveness: None,
+        covered: None,
         licence: None,
         selftest: None,
         recipe: Vec::new(),

@@ -17,6 +17,7 @@ use facelatch::vision::liveness::{Cue, Cues, Liveness, Sample, Verdict};
 use facelatch::vision::picture;
 use facelatch::vision::quality::Quality;
 use facelatch::vision::recognizer::View;
+use facelatch::vision::whole;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -148,7 +149,7 @@ fn watch(
             continue;
         };
         let crop = align(&frame, &face.landmarks, &Alignment::ARCFACE);
-        let quality = Quality::measure(&face, &crop);
+        let quality = Quality::measure(&whole::content(&frame), &face, &crop, None);
         let view = View { face, crop, quality, template: None };
         let mut sample = Sample::measure(&frame, &view);
         let now = BETWEEN * number as u32;
