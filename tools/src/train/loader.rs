@@ -313,7 +313,7 @@ mod tests {
             ..PLAIN
         };
         let crop = crop_of(128, 3);
-        let batch = make(&[crop.clone()], &[0], &[0], 0, &settings).expect("a batch");
+        let batch = make(std::slice::from_ref(&crop), &[0], &[0], 0, &settings).expect("a batch");
         assert_eq!(batch.pictures.size(), [1, 3, 128, 128]);
         let rgb = pictures(&[&crop], Channels::Rgb, &settings.normalization);
         assert!(batch.pictures.flip([1]).equal(&rgb));

@@ -98,12 +98,12 @@ impl<'a> Learner<'a> {
         });
         let mut total = loss.shallow_clone();
         if let Some(hold) = &hold {
-            total = total + (1.0 - hold) * self.recipe.hold;
+            total = &total + (1.0 - hold) * self.recipe.hold;
         }
         let Impostors { weight, threshold } = self.recipe.impostors;
         if weight > 0.0 {
             let labels = batch.labels.to_device(device);
-            total = total + too_similar(&embeddings, &labels, threshold) * weight;
+            total = &total + too_similar(&embeddings, &labels, threshold) * weight;
         }
         let right = plain.argmax(1, false).eq_tensor(&classes.labels).sum(Kind::Float);
         let zero = loss.zeros_like();

@@ -19,7 +19,8 @@ pub(super) fn forward(tensors: &BTreeMap<String, Tensor>, pictures: &Tensor) -> 
             for one in gate {
                 scale = layer(tensors, one, &scale);
             }
-            at = at * scale.sigmoid();
+            // Not in place: the gradient needs both factors.
+            at = &at * scale.sigmoid();
         }
         if step.residual {
             at = input + at;
