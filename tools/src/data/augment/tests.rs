@@ -1,5 +1,15 @@
 use super::*;
-use crate::train::torch_net::tests::{crop, crop_of};
+
+/// A picture of coarse noise with a side of [`CROP_SIDE`].
+fn crop(seed: usize) -> Crop {
+    crop_of(CROP_SIDE, seed)
+}
+
+fn crop_of(side: usize, seed: usize) -> Crop {
+    let pixels =
+        (0..3 * side * side).map(|i| ((i * (7 + seed) + i / 97 * seed) % 256) as u8).collect();
+    Crop::from_pixels(side, pixels).expect("a square")
+}
 
 /// [`Augment::none`] with the one change that `one` makes.
 fn only(one: impl FnOnce(&mut Augment)) -> Augment {
