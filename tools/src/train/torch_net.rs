@@ -218,7 +218,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::chance::Chance;
     use crate::networks::mobilefacenet::{INPUT_SIDE, MobileFaceNet, expected};
-    use crate::networks::reid::{self, Reid};
+    use crate::networks::reid;
+    pub(crate) use crate::networks::reid::tests::random as reid_noise;
     use crate::weights::Tensor as Weights;
     use facelatch::models::{ModelFile, RecognizerModel};
     use facelatch::vision::embed::{Embedder, Embedding};
@@ -253,29 +254,6 @@ pub(crate) mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 8) as f32 / (1 << 24) as f32 - 0.5
         }
-    }
-
-    /// The same for face-reidentification-retail-0095.
-    pub(crate) fn reid_noise(seed: u32) -> Reid {
-        let mut next = numbers(seed);
-        let tensors = reid::expected()
-            .into_iter()
-            .map(|(name, shape)| {
-                let count: usize = shape.iter().product();
-                let inputs = shape.iter().skip(1).product::<usize>().max(1);
-                let values = (0..count)
-                    .map(|_| match name.rsplit('.').next() {
-                        Some("factor") => (1.0 + 0.1 * next()) / 128.0,
-                        Some("term") => 0.1 * next() - 1.0,
-                        Some("slope") => 0.25 + 0.1 * next(),
-                        Some("weight") => next() * 3.4 / (inputs as f32).sqrt(),
-                        _ => 0.2 * next(),
-                    })
-                    .collect();
-                (name, Weights { shape, values })
-            })
-            .collect();
-        Reid { tensors }
     }
 
     pub(crate) fn crop(seed: usize) -> Crop {
