@@ -3,12 +3,12 @@
 
 Each uses one thread; the results are ratios of times from one run.
 
-    pip install ncnn onnxruntime numpy pillow [mtcnn==0.1.1 tensorflow-cpu]
+    pip install ncnn pnnx onnxruntime numpy pillow [mtcnn==0.1.1 tensorflow-cpu]
     cargo build --release
     bench/compare.py --weights DIR --image photo.jpg
 
-DIR holds det1, det2, det3 and mobilefacenet as .param and .bin, the weights from which
-the built-in models are made. Both programs process the same picture with the same
+DIR holds det1, det2 and det3 as .param and .bin, MTCNN's weights for ncnn. The recognizer
+is converted from the floating-point ONNX file with pnnx. Both programs process the same picture with the same
 pyramid, the same number of windows and one face. Runs alternate, so that other load on
 the machine affects both; a figure is the median of the runs' medians.
 
@@ -22,6 +22,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,8 @@ from PIL import Image
 
 PYRAMID_FACTOR = 0.709
 WINDOW = 12
+# Side of the recognizer's input.
+SIDE = 128
 MEAN = [127.5] * 3
 SCALE = [1 / 128.0] * 3
 
@@ -52,9 +55,19 @@ def load(folder, name):
     return net
 
 
-def run(net, picture, outputs):
+def converted(onnx, folder):
+    """Converts the recognizer with pnnx; returns ncnn's network."""
+    name = "recognizer"
+    copy = f"{folder}/{name}.onnx"
+    shutil.copy(onnx, copy)
+    shape = f"inputshape=[1,3,{SIDE},{SIDE}]"
+    subprocess.run(["pnnx", copy, shape, "fp16=0"], check=True, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return load(folder, f"{name}.ncnn")
+
+
+def run(net, picture, outputs, name="data"):
     extractor = net.create_extractor()
-    extractor.input("data", picture)
+    extractor.input(name, picture)
     for output in outputs:
         extractor.extract(output)
 
@@ -62,10 +75,9 @@ def run(net, picture, outputs):
 class Peer:
     """The same work with ncnn; times in milliseconds."""
 
-    def __init__(self, folder, picture, minimum_face, windows):
-        self.pnet, self.rnet, self.onet, self.embedder = (
-            load(folder, name) for name in ("det1", "det2", "det3", "mobilefacenet")
-        )
+    def __init__(self, folder, embedder, picture, minimum_face, windows):
+        self.pnet, self.rnet, self.onet = (load(folder, name) for name in ("det1", "det2", "det3"))
+        self.embedder = embedder
         self.picture = picture
         height, width = picture.shape[:2]
         self.scales = []
@@ -105,9 +117,9 @@ class Peer:
         for _ in range(self.windows["onet"]):
             run(self.onet, self.crop(48), ["prob1", "conv6-2", "conv6-3"])
         times["onet"] = time.perf_counter() - began
-        face = ncnn.Mat(np.zeros((3, 112, 112), np.float32)).clone()
+        face = ncnn.Mat(np.zeros((3, SIDE, SIDE), np.float32)).clone()
         began = time.perf_counter()
-        run(self.embedder, face, ["fc1"])
+        run(self.embedder, face, ["out0"], "in0")
         times["embed"] = time.perf_counter() - began
         times["detect"] = times["pnet"] + times["rnet"] + times["onet"]
         times["total"] = times["detect"] + times["embed"]
@@ -137,7 +149,7 @@ class Runtime:
         }
 
     def medians(self, rounds):
-        face = np.zeros((1, 3, 112, 112), np.float32)
+        face = np.zeros((1, 3, SIDE, SIDE), np.float32)
         medians = {}
         for name, session in self.sessions.items():
             times = []
@@ -210,9 +222,10 @@ def main():
         picture, arguments.image = framed(picture, arguments.frame, folder.name)
     picture = np.ascontiguousarray(picture)
     _, windows = ours(arguments)
-    peer = Peer(arguments.weights, picture, arguments.minimum_face, windows)
-    peer.medians(2)
     network = "mobilefacenet.onnx"
+    embedder = converted(f"{arguments.models}/float/{network}", folder.name)
+    peer = Peer(arguments.weights, embedder, picture, arguments.minimum_face, windows)
+    peer.medians(2)
     runtime = Runtime(
         {
             "onnxruntime f32": f"{arguments.models}/float/{network}",

@@ -243,15 +243,15 @@ fn embed(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| embedder.embed(&crop));
 }
 
-/// A search in a gallery of people with five templates each.
-#[divan::bench(args = [10, 100, 10_000])]
-fn gallery_match(bencher: Bencher<'_, '_>, people: u32) {
-    let mut gallery = Gallery::new(ModelId::new("noise"), 128);
+/// A search in a gallery of people with five templates each, by the numbers per template.
+#[divan::bench(args = [10, 100, 10_000], consts = [128, 256])]
+fn gallery_match<const SIZE: usize>(bencher: Bencher<'_, '_>, people: u32) {
+    let mut gallery = Gallery::new(ModelId::new("noise"), SIZE);
     for person in 0..people {
-        let templates: Vec<Template> = (0..5).map(|i| noise(128, person * 5 + i)).collect();
+        let templates: Vec<Template> = (0..5).map(|i| noise(SIZE, person * 5 + i)).collect();
         gallery.add(PersonId(person), "nobody", &templates);
     }
-    let probe = noise(128, u32::MAX);
+    let probe = noise(SIZE, u32::MAX);
     bencher.bench(|| gallery.best(&probe).map(|found| found.similarity));
 }
 

@@ -2,10 +2,11 @@
 //! of a network are the small things of a tract plan: the values of its symbols, and
 //! outputs that have another number of places than in the run before.
 
-use facelatch::models::Models;
+use facelatch::access::gallery::{Gallery, PersonId};
+use facelatch::models::{ModelId, Models};
 use facelatch::vision::align::align;
 use facelatch::vision::detect::{Detector, DetectorSettings};
-use facelatch::vision::embed::Embedder;
+use facelatch::vision::embed::{Embedder, Embedding, Template};
 use facelatch::vision::picture;
 use std::path::Path;
 
@@ -56,4 +57,23 @@ fn a_frame_like_the_last_one(two_threads: bool) {
     assert_eq!(aligning.count_total, 1, "aligning");
     let embedding = allocation_counter::measure(|| drop(embedder.embed(&crop)));
     assert!(embedding.count_total <= PER_EMBEDDING, "embedding: {}", embedding.count_total);
+}
+
+#[test]
+fn a_search_allocates_nothing() {
+    let model = ModelId::new("waves");
+    let wave = |turns: u32| {
+        let values: Vec<f32> =
+            (0..256).map(|at| (at as f32 * turns as f32 / 100.0).sin()).collect();
+        Template::new(model.clone(), Embedding::normalized(&values))
+    };
+    let mut gallery = Gallery::new(model.clone(), 256);
+    for id in 1..200 {
+        gallery.add(PersonId(id), "somebody", &[wave(id)]);
+    }
+    let probe = wave(77);
+    let searching = allocation_counter::measure(|| {
+        assert_eq!(gallery.best(&probe).expect("somebody").id, PersonId(77));
+    });
+    assert_eq!(searching.count_total, 0, "searching");
 }

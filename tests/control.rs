@@ -124,7 +124,7 @@ fn where_no_service_runs_the_status_says_so_and_the_rest() {
     let shown = text(&output.stdout);
     assert!(output.status.success());
     assert!(shown.starts_with("service      none") && shown.contains("facelatch run"), "{shown}");
-    assert!(shown.contains("thresholds"), "{shown}");
+    assert!(shown.contains("thresholds") && shown.contains("worst group"), "{shown}");
     let output = facelatch(&["door", "open"], &socket);
     assert_eq!(output.status.code(), Some(1));
     let message = text(&output.stderr);

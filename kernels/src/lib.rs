@@ -26,17 +26,22 @@
 //! Kernels whose processor multiplies unsigned by signed bytes store `q + 128`, see
 //! [`Kernel::offset`].
 
+mod gate;
 mod kernel;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod pool;
 mod rows;
 mod scalar;
+pub mod search;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use gate::{
+    ChannelMean, Gate, GateLayer, MAX_PIXELS, Pixels, PixelsMut, Quantization, Sides, Sigmoid,
+};
 pub use kernel::{KERNEL_VARIABLE, Kernel, KernelError};
 pub use pool::{MaxPool, Row};
 pub use rows::{ONE, SLACK, STEPS, Taps, weighted_pixels, weighted_rows};
@@ -79,7 +84,7 @@ pub struct Residual {
     pub zero_point: i8,
 }
 
-/// Why a layer cannot be computed exactly. Each variant has the output channel.
+/// Why a layer cannot be computed exactly, with the output channel where there is one.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LayerError {
     /// The sum could overflow 32 bits.
@@ -91,6 +96,9 @@ pub enum LayerError {
     /// A weight is -128, which not all kernels can multiply.
     #[error("a weight of output channel {0} is -128, they must be in -127..=127")]
     Weight(usize),
+    /// The scales of a gate's inputs are too large for that of its output.
+    #[error("the scale of the output is too small for those of the inputs")]
+    Gate,
 }
 
 /// Offsets of a layer's pixels in its input and output, and the part of the input that each
@@ -199,8 +207,6 @@ impl Epilogue {
         let floats = |values: &[f32]| -> Vec<f32> {
             order.clone().map(|channel| values.get(channel).copied().unwrap_or(0.0)).collect()
         };
-        let zero_point = i32::from(layer.zero_point) + kernel.offset();
-        let least = kernel.offset() - 128;
         Self {
             bias: order
                 .clone()
@@ -208,11 +214,22 @@ impl Epilogue {
                 .collect(),
             positive: floats(&layer.positive),
             negative: floats(&layer.negative),
+            ..Self::rounding(kernel, layer.zero_point, layer.residual)
+        }
+    }
+
+    /// Without bias and factors.
+    fn rounding(kernel: Kernel, zero_point: i8, residual: Option<Residual>) -> Self {
+        let zero_point = i32::from(zero_point) + kernel.offset();
+        let least = kernel.offset() - 128;
+        Self {
+            bias: Vec::new(),
+            positive: Vec::new(),
+            negative: Vec::new(),
             zero_point,
             low: (least - zero_point) as f32,
             high: (least + 255 - zero_point) as f32,
-            residual: layer
-                .residual
+            residual: residual
                 .map(|other| (other.scale, i32::from(other.zero_point) + kernel.offset())),
         }
     }
@@ -267,6 +284,10 @@ pub struct Matrix {
 pub struct Scratch {
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AVX2 alone needs it"))]
     words: Vec<i16>,
+    /// Sum of each channel of a picture.
+    sums: Vec<i32>,
+    /// Factor of each channel.
+    floats: Vec<f32>,
 }
 
 fn padded(channels: usize) -> usize {

@@ -4,6 +4,20 @@
 //! Functions are unsafe for two reasons: the processor must have the instructions, and the
 //! walk must stay within input and output. The callers in [`super`] guarantee both.
 
+/// An array of `count` values. The compiler unrolls such a loop, while it does not inline
+/// the closure of `std::array::from_fn` into a function with target features.
+macro_rules! array {
+    ($count:expr, $zero:expr, |$i:ident| $value:expr) => {{
+        let mut all = [$zero; $count];
+        for $i in 0..$count {
+            all[$i] = $value;
+        }
+        all
+    }};
+}
+
+pub(super) mod gate;
+
 use super::{Epilogue, Filter, Matrix, Walk, padded};
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -49,11 +63,12 @@ impl Factors {
     unsafe fn at(epilogue: &Epilogue, channel: usize) -> Self {
         // SAFETY: factors are padded to 16 channels.
         unsafe {
-            let load = |values: &[f32]| {
-                let values = values.as_ptr().add(channel);
-                std::array::from_fn(|i| vld1q_f32(values.add(4 * i)))
-            };
-            Self { positive: load(&epilogue.positive), negative: load(&epilogue.negative) }
+            let positive = epilogue.positive.as_ptr().add(channel);
+            let negative = epilogue.negative.as_ptr().add(channel);
+            Self {
+                positive: array!(4, vdupq_n_f32(0.0), |i| vld1q_f32(positive.add(4 * i))),
+                negative: array!(4, vdupq_n_f32(0.0), |i| vld1q_f32(negative.add(4 * i))),
+            }
         }
     }
 
@@ -61,7 +76,7 @@ impl Factors {
     #[target_feature(enable = "neon")]
     #[inline]
     fn scaled(&self, sums: [int32x4_t; 4]) -> [float32x4_t; 4] {
-        std::array::from_fn(|i| {
+        array!(4, vdupq_n_f32(0.0), |i| {
             let factor = vbslq_f32(vcltzq_s32(sums[i]), self.negative[i], self.positive[i]);
             vmulq_f32(vcvtq_f32_s32(sums[i]), factor)
         })
@@ -98,7 +113,7 @@ fn with_residual(
         vmovl_s16(vget_low_s16(high)),
         vmovl_high_s16(high),
     ];
-    std::array::from_fn(|i| {
+    array!(4, values[0], |i| {
         vaddq_f32(values[i], vmulq_f32(vcvtq_f32_s32(quarters[i]), vdupq_n_f32(scale)))
     })
 }
@@ -147,12 +162,12 @@ impl Put for Floats<'_> {
     #[inline(always)]
     unsafe fn put(&mut self, sums: [int32x4_t; 4], epilogue: &Epilogue, channel: usize, to: usize) {
         let mut values = [0.0f32; 16];
-        for (i, sum) in sums.into_iter().enumerate() {
+        for i in 0..4 {
             // SAFETY: factors are padded to 16 channels; each sum fills four of the 16
             // values; the caller guarantees NEON.
             unsafe {
                 let positive = vld1q_f32(epilogue.positive.as_ptr().add(channel + 4 * i));
-                let value = vmulq_f32(vcvtq_f32_s32(sum), positive);
+                let value = vmulq_f32(vcvtq_f32_s32(sums[i]), positive);
                 vst1q_f32(values.as_mut_ptr().add(4 * i), value);
             }
         }
@@ -248,17 +263,16 @@ unsafe fn tile_dot<const M: usize>(
     // SAFETY: the walk has `M` pixels from `pixel` on, each with all its runs in `input`.
     // There are 16 weights for each input. The epilogue is padded to 16 channels.
     unsafe {
-        let from: [*const u8; M] = std::array::from_fn(|m| {
+        let from = array!(M, input.as_ptr(), |m| {
             input.as_ptr().add(*walk.inputs.get_unchecked(pixel + m) as usize)
         });
         let bias = matrix.epilogue.bias.as_ptr().add(channel);
-        let bias: [int32x4_t; 4] = std::array::from_fn(|i| vld1q_s32(bias.add(4 * i)));
+        let bias = array!(4, vdupq_n_s32(0), |i| vld1q_s32(bias.add(4 * i)));
         let mut sums = [bias; M];
         let mut at = weights.as_ptr();
         for &run in &walk.runs {
             for step in (run as usize..run as usize + walk.run).step_by(16) {
-                let bytes: [int8x16_t; M] =
-                    std::array::from_fn(|m| vld1q_s8(from[m].add(step).cast()));
+                let bytes = array!(M, vdupq_n_s8(0), |m| vld1q_s8(from[m].add(step).cast()));
                 macro_rules! lane {
                     ($lane:literal) => {
                         for i in 0..4 {
@@ -276,9 +290,9 @@ unsafe fn tile_dot<const M: usize>(
                 at = at.add(256);
             }
         }
-        for (m, sums) in sums.into_iter().enumerate() {
+        for m in 0..M {
             let to = *walk.outputs.get_unchecked(pixel + m) as usize;
-            put.put(sums, &matrix.epilogue, channel, to);
+            put.put(sums[m], &matrix.epilogue, channel, to);
         }
     }
 }
@@ -373,7 +387,7 @@ unsafe fn tile<const M: usize>(
     // There are 16 weights for each input, those of four channels together. The epilogue is
     // padded to 16 channels.
     unsafe {
-        let from: [*const u8; M] = std::array::from_fn(|m| {
+        let from = array!(M, input.as_ptr(), |m| {
             input.as_ptr().add(*walk.inputs.get_unchecked(pixel + m) as usize)
         });
         let mut all = [[vdupq_n_s32(0); 4]; M];
@@ -382,7 +396,7 @@ unsafe fn tile<const M: usize>(
             let mut at = weights.as_ptr().add(four * 4 * matrix.inputs);
             for &run in &walk.runs {
                 for step in (run as usize..run as usize + walk.run).step_by(16) {
-                    let weights: [int8x16_t; 4] = std::array::from_fn(|i| vld1q_s8(at.add(16 * i)));
+                    let weights = array!(4, vdupq_n_s8(0), |i| vld1q_s8(at.add(16 * i)));
                     for m in 0..M {
                         let bytes = vld1q_s8(from[m].add(step).cast());
                         for i in 0..4 {
@@ -400,9 +414,9 @@ unsafe fn tile<const M: usize>(
                 all[m][four] = vaddq_s32(bias, vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)));
             }
         }
-        for (m, sums) in all.into_iter().enumerate() {
+        for m in 0..M {
             let to = *walk.outputs.get_unchecked(pixel + m) as usize;
-            put.put(sums, &matrix.epilogue, channel, to);
+            put.put(all[m], &matrix.epilogue, channel, to);
         }
     }
 }
@@ -468,8 +482,8 @@ impl Nine {
         // SAFETY: guaranteed by the caller.
         unsafe {
             Self {
-                weights: std::array::from_fn(|tap| vld1q_s8(weights.add(16 * tap))),
-                places: std::array::from_fn(|tap| *runs.get_unchecked(tap) as usize),
+                weights: array!(9, vdupq_n_s8(0), |tap| vld1q_s8(weights.add(16 * tap))),
+                places: array!(9, 0, |tap| *runs.get_unchecked(tap) as usize),
             }
         }
     }
@@ -566,7 +580,7 @@ unsafe fn taps<'w, W: Weighted>(
         unsafe {
             let weighted = new(weights.as_ptr().add(channel * even), &walk.runs);
             let bias = epilogue.bias.as_ptr().add(channel);
-            let bias = std::array::from_fn(|i| vld1q_s32(bias.add(4 * i)));
+            let bias = array!(4, vdupq_n_s32(0), |i| vld1q_s32(bias.add(4 * i)));
             let factors = Factors::at(epilogue, channel);
             for pixel in pixels.clone() {
                 let from = *walk.inputs.get_unchecked(pixel) as usize;

@@ -84,7 +84,7 @@ fn scaled(sum: i32, positive: f32, negative: f32) -> f32 {
     sum as f32 * if sum < 0 { negative } else { positive }
 }
 
-fn rounded(epilogue: &Epilogue, value: f32, residual: Option<u8>) -> u8 {
+pub(super) fn rounded(epilogue: &Epilogue, value: f32, residual: Option<u8>) -> u8 {
     let value = match (residual, epilogue.residual) {
         (Some(other), Some((scale, zero_point))) => {
             value + (i32::from(other.cast_signed()) - zero_point) as f32 * scale

@@ -5,17 +5,17 @@ use proptest::prelude::*;
 
 /// Reproducible random numbers: Marsaglia's xorshift64, "Xorshift RNGs", 2003. The seed
 /// identifies a failing case.
-struct Noise(u64);
+pub(crate) struct Noise(pub u64);
 
 impl Noise {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0 >> 11
     }
 
-    fn byte(&mut self) -> i8 {
+    pub fn byte(&mut self) -> i8 {
         // Extremes are frequent, because sums saturate there.
         match self.next() % 8 {
             0 => i8::MIN,
@@ -44,16 +44,16 @@ impl Noise {
         }
     }
 
-    fn bytes(&mut self, count: usize) -> Vec<i8> {
+    pub fn bytes(&mut self, count: usize) -> Vec<i8> {
         (0..count).map(|_| self.byte()).collect()
     }
 }
 
-fn stored(kernel: Kernel, bytes: &[i8]) -> Vec<u8> {
+pub(crate) fn stored(kernel: Kernel, bytes: &[i8]) -> Vec<u8> {
     bytes.iter().map(|byte| kernel.stored(*byte)).collect()
 }
 
-fn others() -> impl Iterator<Item = Kernel> {
+pub(crate) fn others() -> impl Iterator<Item = Kernel> {
     Kernel::ALL.into_iter().filter(|kernel| *kernel != Kernel::Scalar && kernel.is_available())
 }
 

@@ -5,10 +5,12 @@
 //! disk.
 
 use crate::access::schedule::DEFAULT_GROUP;
+use crate::access::search::Rows;
 use crate::models::threshold::Threshold;
 use crate::models::{ModelId, Models, ModelsError};
-use crate::vision::embed::{Template, dot};
+use crate::vision::embed::Template;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// Number of a person, never reused, even after the person was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,15 +36,17 @@ impl Default for Traits {
 
 /// People and their templates in memory.
 ///
-/// All templates lie in one row-major matrix `templates x embedding_size`, so that a search
-/// reads memory sequentially. The rows of one person are contiguous. All templates are of
-/// one model, and probes must be of the same model.
+/// All templates lie in one row-major matrix `templates x embedding_size`, and their copies
+/// in 8 bits in another. A search reads the copies sequentially and then the few templates
+/// that can decide it. The rows of one person are contiguous. All templates are of one
+/// model, and probes must be of the same model.
+///
+/// Per template of 256 numbers, that is 1,024 bytes and 264 for the copy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gallery {
     model: ModelId,
-    embedding_size: usize,
     people: Vec<Person>,
-    rows: Vec<f32>,
+    rows: Rows,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +54,8 @@ struct Person {
     id: PersonId,
     name: String,
     traits: Traits,
-    templates: usize,
+    /// Numbers of the person's rows.
+    rows: Range<usize>,
 }
 
 /// The person most similar to a probe.
@@ -100,7 +105,7 @@ impl Match<'_> {
 impl Gallery {
     /// An empty gallery for templates of this model with `embedding_size` components.
     pub fn new(model: ModelId, embedding_size: usize) -> Self {
-        Self { model, embedding_size, people: Vec::new(), rows: Vec::new() }
+        Self { model, people: Vec::new(), rows: Rows::new(embedding_size) }
     }
 
     /// An empty gallery for templates of the recognizer of a model set.
@@ -119,16 +124,17 @@ impl Gallery {
     /// Adds a person. Templates of another model or size are left out; returns their
     /// number.
     pub fn add(&mut self, id: PersonId, name: &str, templates: &[Template]) -> usize {
-        let mut count = 0;
+        let first = self.rows.len();
         for values in templates.iter().filter_map(|t| t.of(&self.model).ok().map(|e| e.values())) {
-            if values.len() == self.embedding_size {
-                self.rows.extend_from_slice(values);
-                count += 1;
+            if values.len() == self.rows.size() {
+                self.rows.push(values);
             }
         }
         let (name, traits) = (name.to_owned(), Traits::default());
-        self.people.push(Person { id, name, traits, templates: count });
-        templates.len() - count
+        let rows = first..self.rows.len();
+        let left_out = templates.len() - rows.len();
+        self.people.push(Person { id, name, traits, rows });
+        left_out
     }
 
     /// Sets the traits of a person. An invalid `stricter` means that the person is never
@@ -153,7 +159,7 @@ impl Gallery {
 
     /// Number of templates.
     pub fn templates(&self) -> usize {
-        self.people.iter().map(|person| person.templates).sum()
+        self.rows.len()
     }
 
     /// Name of the person with that number.
@@ -170,45 +176,85 @@ impl Gallery {
     /// `None` if the person is unknown or has no template, or if the probe is of another
     /// model or size.
     pub fn best_of(&self, name: &str, probe: &Template) -> Option<f32> {
-        let mut only = Self::new(self.model.clone(), self.embedding_size);
-        let mut from = 0;
-        for person in &self.people {
-            let to = from + person.templates * self.embedding_size;
-            if person.name == name {
-                only.rows.extend_from_slice(&self.rows[from..to]);
-                only.people.push(person.clone());
-            }
-            from = to;
-        }
-        only.best(probe).map(|best| best.similarity)
+        let probe = self.comparable(probe)?;
+        let named = self.people.iter().filter(|person| person.name == name);
+        let similarities = named.flat_map(|person| person.rows.clone());
+        similarities.map(|row| self.rows.similarity(row, probe)).reduce(f32::max)
     }
 
-    /// The person most similar to the probe, however low the similarity. `None` if there is
-    /// no template, or if the probe is of another model or size.
+    /// The person most similar to the probe, however low the similarity; the first one of
+    /// equally similar people. `None` if there is no template, or if the probe is of another
+    /// model or size.
     pub fn best(&self, probe: &Template) -> Option<Match<'_>> {
-        let probe = probe.of(&self.model).ok()?.values();
-        if probe.len() != self.embedding_size || self.embedding_size == 0 {
-            return None;
-        }
-        let mut rows = self.rows.chunks_exact(self.embedding_size);
-        let mut best: Option<Match<'_>> = None;
-        for person in &self.people {
-            let similarity = rows
-                .by_ref()
-                .take(person.templates)
-                .map(|row| dot(row, probe).clamp(-1.0, 1.0))
-                .fold(None, |best: Option<f32>, s| Some(best.map_or(s, |best| best.max(s))));
-            let Some(similarity) = similarity else { continue };
-            let leading = best.map_or(-1.0, |best| best.similarity);
-            if best.is_none() || similarity > leading {
-                let (id, name) = (person.id, person.name.as_str());
-                let stricter = person.traits.stricter;
-                best = Some(Match { id, name, similarity, runner_up: leading, stricter });
-            } else if let Some(best) = &mut best {
-                best.runner_up = best.runner_up.max(similarity);
+        let probe = self.comparable(probe)?;
+        let mut leaders = Leaders { people: &self.people, seen: None, best: None, runner_up: -1.0 };
+        self.rows.search(probe, |row, similarity| leaders.see(row, similarity));
+        leaders.found()
+    }
+
+    /// The numbers of a probe, if it can be compared with the rows.
+    fn comparable<'t>(&self, probe: &'t Template) -> Option<&'t [f32]> {
+        let values = probe.of(&self.model).ok()?.values();
+        (values.len() == self.rows.size() && !values.is_empty()).then_some(values)
+    }
+}
+
+/// The two most similar people among the rows that a search has seen.
+struct Leaders<'g> {
+    people: &'g [Person],
+    /// Index of the person whose rows are being seen, and the best similarity of these.
+    seen: Option<(usize, f32)>,
+    /// The best of all people before, and the best similarity of all others.
+    best: Option<(usize, f32)>,
+    runner_up: f32,
+}
+
+impl<'g> Leaders<'g> {
+    /// Takes the next row, and returns the similarity that a row must have to matter.
+    #[inline]
+    fn see(&mut self, row: usize, similarity: f32) -> f32 {
+        match &mut self.seen {
+            Some((person, best)) if row < self.people[*person].rows.end => {
+                *best = best.max(similarity);
+            }
+            _ => {
+                self.rank();
+                self.seen = Some((self.owner(row), similarity));
             }
         }
-        best
+        if self.best.is_some() { self.runner_up } else { f32::NEG_INFINITY }
+    }
+
+    /// Index of the person with that row, which comes after those of the person seen.
+    #[inline]
+    fn owner(&self, row: usize) -> usize {
+        let next = self.seen.map_or(0, |(person, _)| person + 1);
+        // Often the next person; the people between had no row that matters.
+        if self.people[next].rows.contains(&row) {
+            return next;
+        }
+        next + self.people[next..].partition_point(|person| person.rows.end <= row)
+    }
+
+    /// Ranks the person whose rows have been seen.
+    #[inline]
+    fn rank(&mut self) {
+        let Some((person, similarity)) = self.seen else { return };
+        let leading = self.best.map_or(-1.0, |(_, best)| best);
+        if self.best.is_none() || similarity > leading {
+            self.runner_up = leading;
+            self.best = Some((person, similarity));
+        } else {
+            self.runner_up = self.runner_up.max(similarity);
+        }
+    }
+
+    fn found(mut self) -> Option<Match<'g>> {
+        self.rank();
+        let (best, similarity) = self.best?;
+        let Person { id, name, traits, .. } = &self.people[best];
+        let (runner_up, stricter) = (self.runner_up, traits.stricter);
+        Some(Match { id: *id, name, similarity, runner_up, stricter })
     }
 }
 
@@ -277,7 +323,92 @@ mod tests {
         assert!(gallery.best(&both[0]).is_some());
     }
 
+    /// Index of the best person, similarity and runner-up, with all rows compared.
+    fn plain(people: &[Vec<Template>], probe: &Template) -> Option<(usize, f32, f32)> {
+        let mut best: Option<(usize, f32, f32)> = None;
+        for (at, templates) in people.iter().enumerate() {
+            let similarities = templates.iter().map(|t| t.similarity(probe).expect("one model"));
+            let Some(similarity) = similarities.reduce(f32::max) else { continue };
+            match &mut best {
+                Some((_, leading, runner_up)) if similarity <= *leading => {
+                    *runner_up = runner_up.max(similarity);
+                }
+                _ => best = Some((at, similarity, best.map_or(-1.0, |(_, leading, _)| leading))),
+            }
+        }
+        best
+    }
+
+    /// Reproducible random numbers in -1..1: Marsaglia's xorshift64.
+    struct Noise(u64);
+
+    impl Noise {
+        fn next(&mut self) -> f32 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
+        }
+
+        fn below(&mut self, end: usize) -> usize {
+            self.next();
+            (self.0 >> 20) as usize % end
+        }
+
+        fn vector(&mut self, size: usize) -> Vec<f32> {
+            (0..size).map(|_| self.next()).collect()
+        }
+
+        /// A vector near `centre`, as near as `kind` says.
+        fn near(&mut self, centre: &[f32], kind: usize) -> Vec<f32> {
+            let mut vector = centre.to_vec();
+            match kind {
+                0 => return self.vector(centre.len()),
+                // The same person with other views, photographed worse and better.
+                1..=4 => {
+                    let apart = [1.0, 0.1, 1e-3, 1e-6][kind - 1];
+                    vector.iter_mut().for_each(|value| *value += apart * self.next());
+                }
+                // One number differs by less than a step of the copy.
+                5 => {
+                    let at = self.below(centre.len());
+                    vector[at] += self.next() / 127.0;
+                }
+                // A few large numbers, beside which the others vanish.
+                6 => vector.iter_mut().for_each(|value| *value = value.powi(31) * 1e20),
+                7 => vector.iter_mut().for_each(|value| *value = -*value),
+                8 => vector.fill(0.0),
+                9 => vector[0] = f32::NAN,
+                // Equal to others.
+                _ => {}
+            }
+            vector
+        }
+    }
+
     proptest! {
+        #[test]
+        fn the_search_finds_what_comparing_all_rows_finds(
+            seed in 1u64.., people in 0usize..80, kinds in prop::collection::vec(0usize..12, 1..4),
+            size in prop_oneof![1usize..40, Just(64), Just(128), 100usize..140], probe in 0usize..12,
+        ) {
+            let noise = &mut Noise(seed);
+            let centre = noise.vector(size);
+            let mut made = |kind| template(&noise.near(&centre, kind));
+            let probe = made(probe);
+            let people: Vec<Vec<Template>> = (0..people)
+                .map(|at| (0..at * 7 % 6).map(|i| made(kinds[(at + i) % kinds.len()])).collect())
+                .collect();
+            let mut gallery = Gallery::new(model(), size);
+            for (at, templates) in people.iter().enumerate() {
+                gallery.add(PersonId(at as u32), "somebody", templates);
+            }
+            let found = gallery.best(&probe);
+            let found = found.map(|f| (f.id.0 as usize, f.similarity.to_bits(), f.runner_up.to_bits()));
+            let expected = plain(&people, &probe).map(|(at, s, r)| (at, s.to_bits(), r.to_bits()));
+            prop_assert_eq!(found, expected);
+        }
+
         #[test]
         fn the_search_is_that_of_the_definition(
             people in prop::collection::vec(

@@ -13,6 +13,7 @@ pub mod gallery;
 pub mod gesture;
 pub mod liveness;
 pub mod schedule;
+mod search;
 mod settings;
 pub mod signal;
 

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// People in the gallery that `match` searches.
 const PEOPLE: u32 = 10_000;
+/// Numbers per template in the gallery that `match_256` searches, whatever the model's.
+const NUMBERS: usize = 256;
 /// Templates per person.
 const TEMPLATES: usize = 5;
 
@@ -26,7 +28,8 @@ const TEMPLATES: usize = 5;
 ///
 /// With more than one thread, each thread processes a picture of its own at the same
 /// time, and the times are per picture. `match` searches 10,000 people with 5 templates
-/// per person.
+/// per person, and `match_256` as many with 256 numbers per template; `total` is without
+/// `match_256`.
 #[derive(Args)]
 pub struct Bench {
     /// Print one JSON object
@@ -58,7 +61,8 @@ type Times = BTreeMap<&'static str, Vec<Duration>>;
 type Measured = (Times, [usize; 2]);
 
 /// Stages in the order in which they run.
-const STAGES: [&str; 8] = ["pnet", "rnet", "onet", "detect", "align", "embed", "match", "total"];
+const STAGES: [&str; 9] =
+    ["pnet", "rnet", "onet", "detect", "align", "embed", "match", "match_256", "total"];
 
 impl Bench {
     pub fn run(self) -> Result<ExitCode> {
@@ -72,9 +76,10 @@ impl Bench {
             )?,
         };
         let gallery = made_up(models.recognizer_id()?, models.recognizer()?.embedding_size);
+        let wide = made_up(ModelId::new("noise"), NUMBERS);
         let (times, windows) = std::thread::scope(|scope| -> Result<Measured> {
             let workers: Vec<_> = (0..self.threads)
-                .map(|_| scope.spawn(|| self.measure(&models, &frame, &gallery)))
+                .map(|_| scope.spawn(|| self.measure(&models, &frame, [&gallery, &wide])))
                 .collect();
             let (mut all, mut windows) = (Times::new(), [0; 2]);
             for worker in workers {
@@ -125,7 +130,12 @@ impl Bench {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn measure(&self, models: &Models, frame: &Frame, gallery: &Gallery) -> Result<Measured> {
+    fn measure(
+        &self,
+        models: &Models,
+        frame: &Frame,
+        [gallery, wide]: [&Gallery; 2],
+    ) -> Result<Measured> {
         let settings = DetectorSettings {
             minimum_face: self.minimum_face,
             two_threads: self.two_threads,
@@ -134,6 +144,7 @@ impl Bench {
         let mut detector = Detector::new(&models.detector, settings)?;
         let mut embedder = Embedder::new(models.recognizer()?)?;
         let model = models.recognizer_id()?;
+        let probe = Template::new(wide.model().clone(), noise(NUMBERS, &mut 7));
         let (mut times, mut windows) = (Times::new(), [0; 2]);
         // The first rounds are slower: caches are cold and the clock frequency is low.
         let warm_up = (self.rounds / 10).max(1);
@@ -152,6 +163,10 @@ impl Bench {
                 bail!("the generated gallery is empty");
             }
             let matched = Instant::now();
+            if wide.best(&probe).is_none() {
+                bail!("the generated gallery is empty");
+            }
+            let matched_wide = Instant::now();
             if round < warm_up {
                 continue;
             }
@@ -165,6 +180,7 @@ impl Bench {
                 ("align", aligned - detected),
                 ("embed", embedded - aligned),
                 ("match", matched - embedded),
+                ("match_256", matched_wide - matched),
                 ("total", matched - started),
             ] {
                 times.entry(stage).or_default().push(duration);
@@ -176,18 +192,21 @@ impl Bench {
 
 /// A gallery of pseudo-random embeddings.
 fn made_up(model: ModelId, size: usize) -> Gallery {
-    let mut state = 1u32;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-    };
+    let mut state = 1;
     let mut gallery = Gallery::new(model.clone(), size);
     for person in 0..PEOPLE {
-        let templates: Vec<Template> = (0..TEMPLATES)
-            .map(|_| Embedding::normalized(&(0..size).map(|_| next()).collect::<Vec<_>>()))
-            .map(|embedding| Template::new(model.clone(), embedding))
-            .collect();
+        let templates: Vec<Template> =
+            (0..TEMPLATES).map(|_| Template::new(model.clone(), noise(size, &mut state))).collect();
         gallery.add(PersonId(person), "nobody", &templates);
     }
     gallery
+}
+
+/// A pseudo-random embedding.
+fn noise(size: usize, state: &mut u32) -> Embedding {
+    let next = || {
+        *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (*state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    Embedding::normalized(&std::iter::repeat_with(next).take(size).collect::<Vec<_>>())
 }

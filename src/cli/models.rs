@@ -3,8 +3,8 @@
 use super::common_args::CommonArgs;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use facelatch::service::files::MUST_ENROLL_AGAIN;
-use facelatch::storage::gallery::ReEmbedded;
+use facelatch::models::groups::{NOT_MEASURED, WorstGroup};
+use facelatch::service::files::warn_of_lost;
 use facelatch::storage::models::self_test::Report;
 use facelatch::storage::models::{
     BUILT_IN, Checked, ModelStore, ModelStoreError, Pointer, Source, Told, check_folder,
@@ -67,6 +67,8 @@ struct SetLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     licence: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    worst_group: Option<WorstGroup>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
@@ -81,6 +83,7 @@ enum VerifyLine<'a> {
         set: &'a str,
         files: usize,
         selftest: Option<Report>,
+        worst_group: Option<WorstGroup>,
         /// Whether the set tells covered faces.
         covers: bool,
     },
@@ -142,6 +145,7 @@ impl Models {
                     set,
                     files: files.len(),
                     selftest: report,
+                    worst_group: models.worst_group().cloned(),
                     covers: models.covers().is_some(),
                 },
                 Err(error) => {
@@ -192,6 +196,7 @@ fn list(out: &mut impl Write, store: &ModelStore, json: bool) -> Result<()> {
                 set: name,
                 state,
                 recognizer: models.recognizer_id().ok().map(|id| id.to_string()),
+                worst_group: models.worst_group().cloned(),
                 version: Some(models.manifest.version),
                 licence: models.manifest.licence,
                 error: None,
@@ -202,6 +207,7 @@ fn list(out: &mut impl Write, store: &ModelStore, json: bool) -> Result<()> {
                 version: None,
                 recognizer: None,
                 licence: None,
+                worst_group: None,
                 error: Some(error.to_string()),
             },
         };
@@ -209,8 +215,12 @@ fn list(out: &mut impl Write, store: &ModelStore, json: bool) -> Result<()> {
             writeln!(out, "{}", serde_json::to_string(&line)?)?;
             continue;
         }
+        let worst_group = line.error.is_none().then(|| worst_group(line.worst_group.as_ref()));
         let more = line.error.or(line.licence).unwrap_or_default();
         writeln!(out, "{}", format!("{name:32} {state:9} {more}").trim_end())?;
+        if let Some(worst_group) = worst_group {
+            writeln!(out, "  {worst_group}")?;
+        }
     }
     Ok(())
 }
@@ -221,13 +231,19 @@ fn print_verified(out: &mut impl Write, line: &VerifyLine<'_>, json: bool) -> Re
         return Ok(());
     }
     match line {
-        VerifyLine::Whole { set, files, selftest, covers } => {
+        VerifyLine::Whole { set, files, selftest, worst_group: worst, covers } => {
             let covers = if *covers { String::new() } else { format!("; {NO_COVERS}") };
             writeln!(out, "{set}  {files} files verified, {}{covers}", tested(selftest.as_ref()))?;
+            writeln!(out, "  {}", worst_group(worst.as_ref()))?;
         }
         VerifyLine::Failed { set, error } => log::error!("{set}: {error}"),
     }
     Ok(())
+}
+
+/// One line on the group of people that is worst off.
+fn worst_group(group: Option<&WorstGroup>) -> String {
+    group.map_or_else(|| NOT_MEASURED.to_owned(), |group| format!("worst group {group}"))
 }
 
 fn tested(report: Option<&Report>) -> String {
@@ -248,11 +264,9 @@ fn tell(out: &mut impl Write, told: &Told<'_>) -> std::io::Result<()> {
             writeln!(out, "checked   {name}, {}", tested(report.as_ref()))?;
         }
         Told::Placed(_) => {}
-        Told::ReEmbedded(ReEmbedded { renewed, lost, .. }) => {
-            writeln!(out, "gallery   {renewed} templates re-embedded from stored pictures")?;
-            if !lost.is_empty() {
-                log::warn!("{}: {MUST_ENROLL_AGAIN}", lost.join(", "));
-            }
+        Told::ReEmbedded(done) => {
+            writeln!(out, "gallery   {} templates re-embedded from stored pictures", done.renewed)?;
+            warn_of_lost(done);
         }
         Told::Switched(Pointer { current, previous }) => {
             let before = previous.as_deref().unwrap_or(BUILT_IN);

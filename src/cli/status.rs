@@ -3,6 +3,7 @@
 use super::common_args::{CommonArgs, is_begun, service_socket};
 use anyhow::Result;
 use clap::Args;
+use facelatch::models::groups::{NOT_MEASURED, WorstGroup};
 use facelatch::service::control::{Request, ask};
 use facelatch::service::files::open_store;
 use facelatch::service::stage_times::Spread;
@@ -44,6 +45,8 @@ struct Shown {
     impostor_pairs: u64,
     measured_down_to: f64,
     thresholds: Vec<ThresholdLine>,
+    /// `None` if no group of people was measured.
+    worst_group: Option<WorstGroup>,
     gallery: PathBuf,
     people: usize,
     templates: usize,
@@ -99,6 +102,7 @@ impl Status {
             impostor_pairs: calibration.impostor_pairs,
             measured_down_to: calibration.measured_down_to,
             thresholds: lines.collect(),
+            worst_group: models.worst_group().cloned(),
             gallery: file,
             people,
             templates,
@@ -142,6 +146,7 @@ fn print(out: &mut impl Write, shown: &Shown) -> std::io::Result<()> {
         let far = format!("{far:e}");
         writeln!(out, "  pair {far:<7} {similarity:.3}{}", mark(line.extrapolated))?;
     }
+    writeln!(out, "worst group  {}", worst_group(shown.worst_group.as_ref()))?;
     writeln!(out, "gallery      {}", shown.gallery.display())?;
     writeln!(out, "  {} people, {} templates", shown.people, shown.templates)?;
     if shown.templates_of_other_models > 0 {
@@ -154,6 +159,17 @@ fn print(out: &mut impl Write, shown: &Shown) -> std::io::Result<()> {
         shown.similarity,
         mark(shown.extrapolated)
     )
+}
+
+/// The worst group in words.
+fn worst_group(group: Option<&WorstGroup>) -> String {
+    match group {
+        Some(group) if group.exceeds() => {
+            format!("{group}; this is {:.1} times the stated rate", group.times_stated())
+        }
+        Some(group) => group.to_string(),
+        None => NOT_MEASURED.to_owned(),
+    }
 }
 
 /// Age of the status, seconds, from which the service counts as hung. It refreshes its
@@ -267,6 +283,29 @@ mod tests {
             assert_eq!(time(seconds), expected);
         }
         assert_eq!(time(f64::NAN), "0 s");
+    }
+
+    #[test]
+    fn the_worst_group_is_named_with_its_rate_or_said_to_be_unknown() {
+        let mut group = WorstGroup {
+            name: "women".to_owned(),
+            stated: "1e-3".to_owned(),
+            measured: 2e-3,
+            low: 1.1e-3,
+            high: 3.4e-3,
+            pairs: 6555,
+            people: 115,
+            data: "made up".to_owned(),
+        };
+        let text = worst_group(Some(&group));
+        assert!(
+            text.contains("women: false accept rate 2.0e-3") && text.contains("1e-3"),
+            "{text}"
+        );
+        assert!(!text.contains("times"), "{text}");
+        group.measured = 3.1e-3;
+        assert!(worst_group(Some(&group)).contains("3.1 times the stated rate"));
+        assert!(worst_group(None).contains("no group of people was measured"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod alignment;
 mod calibration;
 pub mod covered;
+pub mod groups;
 pub mod likelihood;
 pub mod threshold;
 
@@ -11,6 +12,7 @@ pub use alignment::Alignment;
 pub use calibration::ScoreCalibration;
 
 use crate::models::covered::{CoverClassifier, CoveredEntry};
+use crate::models::groups::WorstGroup;
 use crate::models::likelihood::Likelihood;
 use crate::models::threshold::{Calibration, ThresholdTable};
 use crate::nn::{Normalization, Precision};
@@ -269,6 +271,10 @@ pub struct RecognizerEntry {
     /// it was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub likelihood: Option<Likelihood>,
+    /// The group of people with the highest false accept rate, compared with the stated
+    /// one. `None` if no group was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worst_group: Option<WorstGroup>,
 }
 
 impl RecognizerEntry {
@@ -525,6 +531,11 @@ impl Models {
         self.manifest.recognizer.as_ref()?.likelihood.as_ref()
     }
 
+    /// The group of people with the highest false accept rate, if groups were measured.
+    pub fn worst_group(&self) -> Option<&WorstGroup> {
+        self.manifest.recognizer.as_ref()?.worst_group.as_ref()
+    }
+
     /// The thresholds, and the likelihood ratio if it was measured.
     ///
     /// # Errors
@@ -614,6 +625,9 @@ impl Manifest {
         }
         if let Some(likelihood) = &recognizer.likelihood {
             likelihood.check().map_err(|fault| format!("recognizer.likelihood: {fault}"))?;
+        }
+        if let Some(group) = &recognizer.worst_group {
+            group.check().map_err(|fault| format!("recognizer.worst_group: {fault}"))?;
         }
         recognizer.threshold_table().map(|_| ())
     }

@@ -35,8 +35,64 @@ pub struct Calibration {
     pub measured_down_to: f64,
     /// The rates of `[recognizer.thresholds]` that follow the tail.
     pub extrapolated: Vec<String>,
-    /// The fitted tail.
+    /// The fitted tail: of several populations, the one that is strictest at the lowest
+    /// rate of `[recognizer.thresholds]`.
     pub tail: Tail,
+    /// Tails of the other populations. At each rate the strictest tail holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_tails: Vec<Tail>,
+    /// The populations that were measured; one population without groups is described
+    /// above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub populations: Vec<Population>,
+    /// The population or group that decided each threshold, by the rate in
+    /// `[recognizer.thresholds]`. Empty for one population without groups.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub decided_by: BTreeMap<String, String>,
+}
+
+/// `[[recognizer.calibration.populations]]`: people measured together. Nobody is compared
+/// with people of another population.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Population {
+    /// Description of the data set.
+    pub data: String,
+    /// Number of people.
+    pub people: usize,
+    /// Number of photos in which a face was found.
+    pub photos: usize,
+    /// Number of pairs of photos of different people.
+    pub impostor_pairs: u64,
+    /// Lowest false accept rate per pair that is measured from enough impostor pairs.
+    pub measured_down_to: f64,
+    /// Groups of these people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<MeasuredGroup>,
+}
+
+/// `[[recognizer.calibration.populations.groups]]`: a group whose members were compared
+/// with each other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasuredGroup {
+    /// Name of the group, from the labels.
+    pub name: String,
+    /// Number of people.
+    pub people: usize,
+    /// Number of pairs of photos of different people of the group.
+    pub impostor_pairs: u64,
+    /// Lowest false accept rate per pair for which the group has enough impostor pairs to
+    /// decide in any case: five are expected to pass. Below it, the group decides only if
+    /// its pairs show an excess. May be above 1.
+    pub decides_down_to: f64,
+}
+
+impl Calibration {
+    /// All tails, that of [`Self::tail`] first.
+    fn tails(&self) -> impl Iterator<Item = &Tail> {
+        std::iter::once(&self.tail).chain(&self.other_tails)
+    }
 }
 
 /// Generalized Pareto tail of the impostor similarities above a high level (Coles, "An
@@ -110,19 +166,21 @@ impl ThresholdTable {
         if table.points.windows(2).any(|pair| pair[1].1 < pair[0].1) {
             return Err("thresholds: a lower rate must not have a lower similarity".to_owned());
         }
-        let tail = &calibration.tail;
-        let rates = [tail.far, calibration.measured_down_to];
-        if rates.iter().any(|rate| !(*rate > 0.0 && *rate < 1.0)) {
+        let mut rates = calibration.tails().map(|tail| tail.far);
+        let open = |rate: f64| rate > 0.0 && rate < 1.0;
+        if !(open(calibration.measured_down_to) && rates.all(open)) {
             return Err(
                 "calibration: tail.far and measured_down_to must lie between 0 and 1".to_owned()
             );
         }
-        let finite =
-            tail.similarity.is_finite() && tail.shape.is_finite() && tail.scale.is_finite();
-        if !finite || tail.scale <= 0.0 || tail.shape.abs() > 1.0 {
-            return Err(
-                "calibration.tail: scale must be positive and shape within -1..=1".to_owned()
-            );
+        for tail in calibration.tails() {
+            let finite =
+                tail.similarity.is_finite() && tail.shape.is_finite() && tail.scale.is_finite();
+            if !finite || tail.scale <= 0.0 || tail.shape.abs() > 1.0 {
+                return Err(
+                    "calibration.tail: scale must be positive and shape within -1..=1".to_owned()
+                );
+            }
         }
         Ok(table)
     }
@@ -165,8 +223,12 @@ impl ThresholdTable {
             return Threshold { similarity: measured(far), extrapolated: false };
         }
         let floor = measured(lowest);
-        let similarity = self.calibration.tail.similarity_at(far.max(f64::MIN_POSITIVE)) as f32;
-        let similarity = if similarity.is_nan() { f32::INFINITY } else { similarity.max(floor) };
+        let far = far.max(f64::MIN_POSITIVE);
+        let similarity = self.calibration.tails().fold(floor, |strictest, tail| {
+            let similarity = tail.similarity_at(far) as f32;
+            // Written so that NaN admits nobody.
+            if similarity.is_nan() { f32::INFINITY } else { similarity.max(strictest) }
+        });
         Threshold { similarity, extrapolated: true }
     }
 
@@ -205,6 +267,9 @@ pub(crate) mod tests {
                 measured_down_to: 1e-4,
                 extrapolated: vec![],
                 tail: Tail { similarity: 0.35, far: 1e-3, scale: 0.05, shape: 0.0 },
+                other_tails: vec![],
+                populations: vec![],
+                decided_by: BTreeMap::new(),
             },
         )
     }

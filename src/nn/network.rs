@@ -6,13 +6,17 @@ use super::operators::{ChannelsLast, Normalize, Quantized, TABLE, output_fact};
 use super::partition::Partition;
 use super::prelu;
 use super::program::{Program, TooLarge};
-use super::qdq::Output;
+use super::qdq::{Output, PICTURE, Quantization};
 use super::{Activations, Batch, Dim, NetworkError, Normalization, Precision, Signature, join};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tract_core::internal::*;
 use tract_hir::internal::{InferenceFact, InferenceModel, InferenceModelExt};
 use tract_onnx::pb;
+
+/// Maximum relative difference of a manifest's divisor from one by the file's scale: both
+/// are rounded to single precision.
+const ROUNDING: f32 = 1e-6;
 
 /// Nodes in floating point that the log names.
 const NAMED: usize = 8;
@@ -200,7 +204,8 @@ impl Network {
     }
 }
 
-/// Finds the quantized part of a graph that has quantized nodes.
+/// Finds the quantized part of a graph that has quantized nodes. The picture's quantization
+/// must be the manifest's normalization.
 fn quantized_part(
     file: &str,
     graph: &pb::GraphProto,
@@ -209,12 +214,19 @@ fn quantized_part(
 ) -> Result<Partition, NetworkError> {
     let partition = Partition::of(graph, sides(signature))
         .map_err(|fault| NetworkError::quantized(file, fault))?;
-    if !partition.model.steps.is_empty() && *normalization != Normalization::BYTES {
+    let picture = partition.model.tensors.get(PICTURE).map(|picture| picture.quantization);
+    let Some(Quantization { scale, zero_point }) = picture else { return Ok(partition) };
+    let (mean, std) = (f32::from(zero_point) + 128.0, 1.0 / scale);
+    let given = normalization;
+    let fits = given.mean.iter().all(|given| *given == mean)
+        && given.std.iter().all(|given| (given * scale - 1.0).abs() <= ROUNDING);
+    if !fits {
         let node = graph.input.first().map_or(String::new(), |input| input.name.clone());
-        let Normalization { mean, std } = normalization;
         let reason = format!(
-            "the manifest's normalization is mean {mean:?} and std {std:?}; a quantized network \
-             has 128 for all"
+            "the manifest's normalization is mean {:?} and std {:?}, but the file's is mean {mean} \
+             and std {std} for each channel (scale {scale}, zero point {zero_point}); write that \
+             into the manifest if the file is right",
+            given.mean, given.std
         );
         return Err(NetworkError::Quantized { file: file.to_owned(), node, reason });
     }

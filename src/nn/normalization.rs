@@ -15,8 +15,8 @@ pub struct Normalization {
 impl Normalization {
     /// Normalization of MTCNN and the ArcFace models.
     pub const ARCFACE: Self = Self { mean: [127.5; 3], std: [128.0; 3] };
-    /// Normalization of quantized networks: the input is the byte minus 128, divided by
-    /// 128.
+    /// Normalization of most quantized networks: the input is the byte minus 128, divided
+    /// by 128.
     pub const BYTES: Self = Self { mean: [128.0; 3], std: [128.0; 3] };
     /// Mean and standard deviation of ImageNet, on the scale 0..=255.
     pub const IMAGENET: Self =

@@ -49,14 +49,21 @@ impl Partition {
         // Nodes that must run in floating point, because such a node needs their result in
         // a form that the quantized part does not have. Each round adds some.
         let mut forced: HashSet<usize> = HashSet::new();
+        // The fault that was found first has caused all that is forced.
+        let mut first: Option<qdq::Fault> = None;
         loop {
             match Self::round(graph, sides, &forced)? {
-                Round::Done(partition) => return Ok(*partition),
-                Round::Force(more) if more.iter().all(|node| forced.contains(node)) => {
-                    return Ok(Self::all_float(graph, None));
+                Round::Done(partition) => {
+                    return Ok(Self { reason: first.or(partition.reason), ..*partition });
                 }
-                Round::Force(more) => forced.extend(more),
-                Round::AllFloat(reason) => return Ok(Self::all_float(graph, reason)),
+                Round::Force(more, reason) => {
+                    first = first.or(reason);
+                    if more.iter().all(|node| forced.contains(node)) {
+                        return Ok(Self::all_float(graph, first));
+                    }
+                    forced.extend(more);
+                }
+                Round::AllFloat(reason) => return Ok(Self::all_float(graph, first.or(reason))),
             }
         }
     }
@@ -135,7 +142,7 @@ impl Partition {
             }
         }
         if !force.is_empty() {
-            return Ok(Round::Force(force));
+            return Ok(Round::Force(force, reason));
         }
         let model = reader.finished();
         if model.steps.is_empty() {
@@ -151,8 +158,8 @@ impl Partition {
 /// Result of one division.
 enum Round {
     Done(Box<Partition>),
-    /// These nodes must run in floating point, too.
-    Force(Vec<usize>),
+    /// These nodes must run in floating point, too; with the first fault.
+    Force(Vec<usize>, Option<qdq::Fault>),
     AllFloat(Option<qdq::Fault>),
 }
 

@@ -1,6 +1,8 @@
 //! Whole networks in whole numbers: against tract's own reading of the same file,
 //! and kernel against kernel.
 
+mod gates;
+
 use super::kernels::Kernel;
 use super::*;
 use tract_onnx::pb::attribute_proto::AttributeType;
@@ -299,8 +301,12 @@ fn a_batch_is_each_of_its_pictures() {
 fn fault(change: impl Fn(&mut pb::GraphProto)) -> String {
     let mut graph = network();
     change(&mut graph);
+    fault_of(&graph)
+}
+
+fn fault_of(graph: &pb::GraphProto) -> String {
     let shown = |fault: qdq::Fault| format!("{}: {}", fault.node, fault.reason);
-    match partition::Partition::of(&graph, None) {
+    match partition::Partition::of(graph, None) {
         Ok(partition) => match program::Program::new(partition.model, Kernel::best()) {
             Ok(_) => partition.reason.map_or("nothing".to_owned(), shown),
             Err(fault) => shown(fault),
@@ -361,9 +367,9 @@ fn what_does_not_fit_is_named() {
 #[test]
 fn damaged_graphs_are_refused_or_run() {
     let mut state = 3u32;
-    for round in 0..300 {
-        let mut graph = network();
-        for _ in 0..=round % 3 {
+    for round in 0..600 {
+        let mut graph = if round % 2 == 0 { network() } else { gates::plain() };
+        for _ in 0..=round / 2 % 3 {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let at = (state >> 8) as usize;
             match state >> 29 {

@@ -31,9 +31,35 @@ const START_WITHIN: Duration = Duration::from_secs(15);
 /// Age of a file at which its time of change distinguishes it from any later state.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
 
-/// Warning about people who are no longer recognized after a change of models.
-pub const MUST_ENROLL_AGAIN: &str =
-    "all templates are of another model and no pictures are stored to re-embed; enroll again";
+/// Logs a warning that names everybody who lost templates when the models changed.
+pub fn warn_of_lost(done: &ReEmbedded) {
+    if !done.lost.is_empty() {
+        log::warn!(
+            "{}: all templates are of another model and no pictures are stored to re-embed; \
+             enroll again",
+            done.lost.join(", ")
+        );
+    }
+    if !done.fewer.is_empty() {
+        log::warn!(
+            "{}: some templates are of another model and have no stored pictures; enroll again \
+             for as many views as before",
+            done.fewer.join(", ")
+        );
+    }
+}
+
+/// Logs a warning that names everybody with templates of other models.
+fn warn_of_left_out(loaded: &Loaded) {
+    if loaded.of_other_models > 0 {
+        log::warn!(
+            "{} templates are of another model and have no stored picture to re-embed; enroll \
+             again: {}",
+            loaded.of_other_models,
+            loaded.to_renew.join(", ")
+        );
+    }
+}
 
 /// Reads the configuration as the command line asked for it.
 pub type ReadConfig = Box<dyn Fn() -> Result<Config> + Send>;
@@ -304,16 +330,10 @@ impl Thread {
             return Ok(None);
         }
         self.files.revision = loaded.revision;
-        let gallery = loaded.gallery;
-        let (people, templates) = (gallery.people(), gallery.templates());
+        let (people, templates) = (loaded.gallery.people(), loaded.gallery.templates());
         log::info!("gallery: {people} people, {templates} templates");
-        if loaded.of_other_models > 0 {
-            log::warn!(
-                "{} templates are of another model and have no stored picture to re-embed",
-                loaded.of_other_models
-            );
-        }
-        Ok(Some(Change::Gallery(gallery)))
+        warn_of_left_out(&loaded);
+        Ok(Some(Change::Gallery(loaded.gallery)))
     }
 }
 
@@ -390,22 +410,18 @@ pub fn load_gallery(
     let size = models.recognizer()?.embedding_size;
     if keep {
         let done = store.re_embed(&id, |picture| recognizer.embed_picture(picture).ok())?;
-        let ReEmbedded { renewed, lost, .. } = done;
-        if renewed > 0 {
-            log::info!("{renewed} templates of another model re-embedded from stored pictures");
+        if done.renewed > 0 {
+            log::info!(
+                "{} templates of another model re-embedded from stored pictures",
+                done.renewed
+            );
         }
-        if !lost.is_empty() {
-            log::warn!("{}: {MUST_ENROLL_AGAIN}", lost.join(", "));
-        }
+        warn_of_lost(&done);
     }
     let loaded =
         store.load_embedding(&id, size, |picture| recognizer.embed_picture(picture).ok())?;
-    if loaded.of_other_models > 0 {
-        log::warn!(
-            "{} templates are of another model and have no stored picture to re-embed; these \
-             people must be enrolled again (see facelatch people list)",
-            loaded.of_other_models
-        );
+    if !keep {
+        warn_of_left_out(&loaded);
     }
     Ok(loaded.gallery)
 }

@@ -191,7 +191,7 @@ mod tests {
                     let [x, y] = place.apply([CENTRE[0] + HALF_AXES[0] * u, CENTRE[1] + HALF_AXES[1] * v]);
                     let (x, y) = (x + 0.5, y + 0.5);
                     all += 1.0;
-                    if FRAME.x1 <= x && x < FRAME.x2 && FRAME.y1 <= y && y < FRAME.y2 {
+                    if (FRAME.x1..FRAME.x2).contains(&x) && (FRAME.y1..FRAME.y2).contains(&y) {
                         inside += 1.0;
                     }
                 }

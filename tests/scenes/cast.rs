@@ -6,6 +6,7 @@ use facelatch::vision::embed::{Embedding, Template};
 use facelatch::vision::liveness::Sample;
 use facelatch::vision::liveness::colour::Colours;
 use facelatch::vision::pose::Pose;
+use std::collections::BTreeMap;
 
 /// People of the scenes. An embedding has one dimension per person and one per pose.
 pub const PEOPLE: [&str; 6] = ["ada", "grace", "bob", "eve", "mallory", "own"];
@@ -64,6 +65,9 @@ pub fn thresholds() -> ThresholdTable {
             measured_down_to: 1e-6,
             extrapolated: vec![],
             tail: Tail { similarity: 0.35, far: 1e-3, scale: 0.05, shape: 0.0 },
+            other_tails: vec![],
+            populations: vec![],
+            decided_by: BTreeMap::new(),
         },
     )
 }

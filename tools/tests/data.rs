@@ -1,5 +1,6 @@
 //! `prepare` and `split` on the command line, on the portraits of the demo.
 
+use facelatch::models::Models;
 use facelatch::vision::picture;
 use facelatch_tools::data::dataset::Dataset;
 use serde_json::Value;
@@ -73,7 +74,8 @@ fn photos_become_a_data_set_with_keypoints_and_a_sheet() {
          crops/Grace Hopper/navy/g.png,1,Grace Hopper\n"
     );
     let set = Dataset::read(&data.join("labels.csv")).expect("a data set");
-    assert_eq!(set.crops().expect("crops").len(), 2);
+    let alignment = Models::built_in().expect("models").alignment();
+    assert_eq!(set.crops(&alignment).expect("crops").len(), 2);
     let record = json(data.join("keypoints/Eileen Collins/a.json"));
     assert_eq!((&record["width"], &record["height"]), (&320.into(), &400.into()));
     let face = &record["faces"][0];

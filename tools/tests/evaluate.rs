@@ -1,6 +1,8 @@
 //! `evaluate` on the command line, on made-up faces.
 
+use facelatch::models::{Alignment, Models};
 use facelatch::nn::Normalization;
+use facelatch_tools::networks::face::Architecture;
 use facelatch_tools::networks::mobilefacenet::{MobileFaceNet, expected};
 use facelatch_tools::train::run_folder::{
     DataDigests, Epoch, FORMAT, Head, HeadKind, Run, RunRecord, Versions,
@@ -38,8 +40,8 @@ fn report(folder: &Path) -> Value {
 }
 
 /// A pattern that depends on the person, and a little on the photo.
-fn crop(person: u32, photo: u32) -> RgbImage {
-    RgbImage::from_fn(112, 112, |x, y| {
+fn crop(person: u32, photo: u32, side: u32) -> RgbImage {
+    RgbImage::from_fn(side, side, |x, y| {
         let wave = |a: u32, b: u32| {
             let phase = f64::from(x * (a + 1) + y * (b + 2)) / 17.0 + f64::from(a * b);
             (127.0 + 90.0 * phase.sin()) as u8
@@ -53,14 +55,22 @@ fn crop(person: u32, photo: u32) -> RgbImage {
     })
 }
 
-/// `people.csv` with three photos of each person.
+/// `people.csv` with three photos of each person, aligned as the built-in models expect.
 fn data(people: &[&str], groups: bool) -> TempDir {
+    aligned(people, groups, &Models::built_in().expect("models").alignment())
+}
+
+/// `people.csv` with three photos of each person, aligned in a given way.
+fn aligned(people: &[&str], groups: bool, alignment: &Alignment) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
+    facelatch_tools::data::aligned::write(folder.path(), alignment).expect("written");
     let mut csv = format!("path,label,person{}\n", if groups { ",group" } else { "" });
     for (label, person) in (0u32..).zip(people) {
         for photo in 0..3 {
             let path = format!("{person}_{photo}.png");
-            crop(label + 1, photo).save(folder.path().join(&path)).expect("a picture");
+            crop(label + 1, photo, alignment.side as u32)
+                .save(folder.path().join(&path))
+                .expect("a picture");
             csv += &format!("{path},{label},{person}");
             csv += if groups { [",old\n", ",new\n"][label as usize % 2] } else { "\n" };
         }
@@ -96,6 +106,8 @@ fn run(folder: &Path, people: &[&str]) {
         record: RunRecord {
             format: FORMAT,
             command: vec![],
+            network: Architecture::MobileFaceNet,
+            start: String::new(),
             head: HeadKind::Arcface,
             scale: 16.0,
             margins: [1.0, 0.5, 0.0],
@@ -113,7 +125,7 @@ fn run(folder: &Path, people: &[&str]) {
             blends: vec![],
             blend: 1.0,
         },
-        network: MobileFaceNet { tensors, epsilon: 1e-5, embedding_size: 16 },
+        network: MobileFaceNet { tensors, epsilon: 1e-5, embedding_size: 16 }.into(),
         head: Head {
             kind: HeadKind::Arcface,
             weight: tch::Tensor::from_slice(&weight).view([people.len() as i64, 16]),
@@ -132,10 +144,14 @@ fn models_are_judged_on_people_in_a_data_set() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("6 people, 18 photos"), "{text}");
     assert!(text.contains("group       new"), "{text}");
+    assert!(text.contains("worst group none"), "{text}");
     let report = report(folder.path());
     assert_eq!(report["open"]["verification"]["genuine"], 18);
     assert_eq!(report["open"]["verification"]["impostor"], 15 * 9);
     assert_eq!(report["open"]["groups"][0]["group"], "new");
+    let rates = report["open"]["groups"][0]["rates"].as_array().expect("rates");
+    assert!(rates.len() >= 5 && rates.iter().all(|rate| rate["enough"] == false), "{rates:?}");
+    assert_eq!(report["open"]["worst_group"], Value::Null);
     assert_eq!(report["open"]["identification"]["enrolled"], 3);
     let page = std::fs::read_to_string(folder.path().join("report/report.html")).expect("a page");
     assert!(page.contains("<img src=\"data:image/png;base64,"));
@@ -165,7 +181,7 @@ fn names_and_pictures_can_be_left_out() {
 
 #[test]
 fn a_run_is_asked_whom_it_sees_or_who_is_alike() {
-    let folder = data(&PEOPLE, false);
+    let folder = aligned(&PEOPLE, false, &Alignment::ARCFACE);
     run(folder.path(), &PEOPLE);
     done(&evaluate(folder.path(), &["--run", "run", "--data", "people.csv"]));
     let closed = &report(folder.path())["closed"];
@@ -223,5 +239,10 @@ fn too_few_pairs_for_thresholds_leave_the_manifest_alone() {
         &["--models", "models", "--data", "people.csv", "--write-calibration"],
     ));
     assert!(error.contains("too few for thresholds"), "{error}");
+    let error = failed(&evaluate(
+        folder.path(),
+        &["--models", "models", "--data", "people.csv", "--write-worst-group"],
+    ));
+    assert!(error.contains("no group has enough pairs"), "{error}");
     assert_eq!(std::fs::read(copy.join("manifest.toml")).expect("a manifest"), before);
 }

@@ -15,7 +15,7 @@ use facelatch_tools::cli::read_mobilefacenet;
 use facelatch_tools::deliver::export::{compare, exported};
 use facelatch_tools::measure::lfw::Pairs;
 use facelatch_tools::networks::minifasnet::{self, MiniFasNet};
-use facelatch_tools::networks::reid;
+use facelatch_tools::networks::reid::{self, Reid};
 use facelatch_tools::weights::{ncnn, openvino, pytorch};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde::Deserialize;
@@ -88,7 +88,7 @@ fn reid_files(shared: &Path, precision: &str) -> Result<[Vec<u8>; 2], Failed> {
 /// FP16-INT8 files and half a weights file are refused.
 fn reid_is_imported(shared: &Path) -> Result<(), Failed> {
     let [xml, bin] = reid_files(shared, "FP16")?;
-    let onnx = reid::to_onnx(&openvino::read(&xml, &bin)?)?;
+    let onnx = Reid::from_ir(&openvino::read(&xml, &bin)?)?.to_onnx();
     let (signature, precision) = (reid::signature(), Some(Precision::Float));
     let mut network =
         Network::load(reid::NAME, &onnx, &signature, &reid::NORMALIZATION, precision)?;
@@ -172,7 +172,7 @@ fn int8_stays_near_float(shared: &Path) -> Result<(), Failed> {
         let [Some(float), Some(int8)] = faces else { continue };
         let points = float.landmarks.iter().zip(&int8.landmarks);
         distances.push(points.map(|(a, b)| (a[0] - b[0]).hypot(a[1] - b[1])).sum::<f32>() / 5.0);
-        let crop = align(&frame, &float.landmarks);
+        let crop = align(&frame, &float.landmarks, embedders[0].alignment());
         let embeddings = [embedders[0].embed(&crop)?, embedders[1].embed(&crop)?];
         cosines.push(embeddings[0].similarity(&embeddings[1]));
     }
@@ -228,7 +228,7 @@ impl Agreement {
             let points = face.landmarks.iter().zip(&reference.landmarks);
             let distance = points.map(|(a, b)| (a[0] - b[0]).hypot(a[1] - b[1])).sum::<f32>() / 5.0;
             let agrees = iou >= 0.9 && distance <= 2.0;
-            let embedding = embedder.embed(&align(&frame, &face.landmarks))?;
+            let embedding = embedder.embed(&align(&frame, &face.landmarks, &Alignment::ARCFACE))?;
             let cosine = embedding.similarity(&Embedding::normalized(&reference.embedding));
             if !agrees || cosine < 0.99 {
                 let name = reference.image.display();
@@ -294,7 +294,8 @@ fn embeddings_match(shared: &Path) -> Result<(), Failed> {
     let mut cosines = vec![];
     for reference in reference(shared)? {
         let frame = picture::read(shared.join("lfw").join(&reference.image))?;
-        let embedding = embedder.embed(&align(&frame, &reference.landmarks))?;
+        let embedding =
+            embedder.embed(&align(&frame, &reference.landmarks, &Alignment::ARCFACE))?;
         cosines.push(embedding.similarity(&Embedding::normalized(&reference.embedding)));
     }
     let agreeing = cosines.iter().filter(|cosine| **cosine >= 0.99).count();
@@ -310,11 +311,11 @@ fn embeddings_match(shared: &Path) -> Result<(), Failed> {
 
 /// Compares the published weights in tract and in libtorch, on real faces.
 fn exports_agree(shared: &Path) -> Result<(), Failed> {
-    let network = read_mobilefacenet(&shared.join("weights/mobilefacenet.param"))?;
+    let network = read_mobilefacenet(&shared.join("weights/mobilefacenet.param"))?.into();
     let mut crops = vec![];
     for reference in reference(shared)?.iter().take(100) {
         let frame = picture::read(shared.join("lfw").join(&reference.image))?;
-        crops.push(align(&frame, &reference.landmarks));
+        crops.push(align(&frame, &reference.landmarks, &Alignment::ARCFACE));
     }
     let model = exported(&network, Normalization::ARCFACE);
     let agreement = compare(&network, &model, &crops)?;

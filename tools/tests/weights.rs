@@ -202,9 +202,9 @@ fn exported_with_imagenet_normalization_it_embeds_as_torch_does() {
         precision: None,
     };
     let embedding = Embedder::new(&model).expect("a model").embed(&crop).expect("an embedding");
-    let torch = tch::no_grad(|| {
-        Student::new(&network, tch::Device::Cpu).forward(&pictures(&[&crop], &normalization))
-    });
+    let seen = pictures(&[&crop], Channels::Rgb, &normalization);
+    let student = Student::new(&network.into(), tch::Device::Cpu);
+    let torch = tch::no_grad(|| student.forward(&seen));
     let torch: Vec<f32> = Vec::try_from(torch.flatten(0, -1)).expect("numbers");
     let similarity = embedding.similarity(&Embedding::normalized(&torch));
     assert!(similarity > 0.9999, "{similarity}");

@@ -300,3 +300,141 @@ pub(crate) unsafe fn filter(
         }
     }
 }
+
+/// Adds the bytes of each channel to the sums, 32 channels at a time in 16 bits.
+///
+/// # Safety
+///
+/// The processor has AVX2. The picture has one stored channel per sum, a multiple of 16, and
+/// lies within its memory.
+#[target_feature(enable = "avx2")]
+pub(crate) unsafe fn channel_sums((rows, columns): Sides, input: Pixels<'_>, sums: &mut [i32]) {
+    let stored = sums.len();
+    for channel in (0..stored).step_by(32) {
+        let whole = stored - channel >= 32;
+        // Sums of words, modulo 2^16, and of the odd bytes alone.
+        let (mut words, mut odd) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+        let mut left = PARTIAL;
+        for row in 0..rows {
+            for column in 0..columns {
+                let at = input.first + row * input.pitch + column * stored + channel;
+                // SAFETY: 32 or, at the end, 16 stored channels of a pixel.
+                let bytes = unsafe {
+                    let at = input.bytes.as_ptr().add(at);
+                    if whole {
+                        _mm256_loadu_si256(at.cast())
+                    } else {
+                        _mm256_zextsi128_si256(_mm_loadu_si128(at.cast()))
+                    }
+                };
+                words = _mm256_add_epi16(words, bytes);
+                odd = _mm256_add_epi16(odd, _mm256_srli_epi16::<8>(bytes));
+                left -= 1;
+                if left == 0 {
+                    flush(words, odd, &mut sums[channel..]);
+                    (words, odd) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+                    left = PARTIAL;
+                }
+            }
+        }
+        flush(words, odd, &mut sums[channel..]);
+    }
+}
+
+/// Adds the sums of up to 32 channels.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn flush(words: __m256i, odd: __m256i, sums: &mut [i32]) {
+    let even = _mm256_sub_epi16(words, _mm256_slli_epi16::<8>(odd));
+    let mut halves = [[0u16; 16]; 2];
+    // SAFETY: each half has 16 words.
+    unsafe {
+        _mm256_storeu_si256(halves[0].as_mut_ptr().cast(), even);
+        _mm256_storeu_si256(halves[1].as_mut_ptr().cast(), odd);
+    }
+    for i in 0..sums.len().min(32) {
+        sums[i] += i32::from(halves[i % 2][i / 2]);
+    }
+}
+
+/// Numbers of 32 bytes in floating point, less the zero point, in the order of unpacking.
+/// A byte below the exponent of 2^23 is the float `2^23 + byte`.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn numbers(bytes: __m256i, zero: __m256) -> [__m256; 4] {
+    let exponent = _mm256_set1_epi16(0x4b00);
+    let low = _mm256_unpacklo_epi8(bytes, _mm256_setzero_si256());
+    let high = _mm256_unpackhi_epi8(bytes, _mm256_setzero_si256());
+    let float = |bits: __m256i| _mm256_sub_ps(_mm256_castsi256_ps(bits), zero);
+    [
+        float(_mm256_unpacklo_epi16(low, exponent)),
+        float(_mm256_unpackhi_epi16(low, exponent)),
+        float(_mm256_unpacklo_epi16(high, exponent)),
+        float(_mm256_unpackhi_epi16(high, exponent)),
+    ]
+}
+
+/// # Safety
+///
+/// The processor has AVX2. All pictures lie within their memories. The factors are in the
+/// order of unpacking, padded to 32.
+#[target_feature(enable = "avx2")]
+pub(crate) unsafe fn gate(gated: Gated<'_>) {
+    let Gated { sides: (rows, columns), channels, input, output, epilogue, .. } = gated;
+    let zero = _mm256_set1_ps(zero_of(gated.input_zero_point));
+    let (scale, other_zero) = epilogue.residual.unwrap_or_default();
+    let (scale, other_zero) = (_mm256_set1_ps(scale), _mm256_set1_ps(zero_of(other_zero)));
+    let zero_point = _mm256_set1_epi16(epilogue.zero_point as i16);
+    for row in 0..rows {
+        for channel in (0..channels).step_by(32) {
+            let whole = channels - channel >= 32;
+            let mut factors = [zero; 4];
+            for j in 0..4 {
+                // SAFETY: factors are padded to 32 channels.
+                factors[j] =
+                    unsafe { _mm256_loadu_ps(gated.factors.as_ptr().add(channel + j * LANES)) };
+            }
+            // SAFETY: below, for each pixel 32 or, at the end, 16 stored channels are read
+            // and written, for which the pictures have room.
+            let load = |picture: &Pixels<'_>, at: usize| unsafe {
+                let at = picture.bytes.as_ptr().add(picture.first + row * picture.pitch + at);
+                if whole {
+                    _mm256_loadu_si256(at.cast())
+                } else {
+                    _mm256_zextsi128_si256(_mm_loadu_si128(at.cast()))
+                }
+            };
+            for column in 0..columns {
+                let at = column * channels + channel;
+                let mut values = numbers(load(&input, at), zero);
+                for j in 0..4 {
+                    values[j] = _mm256_mul_ps(values[j], factors[j]);
+                }
+                if let Some(other) = &gated.residual {
+                    let others = numbers(load(other, at), other_zero);
+                    for j in 0..4 {
+                        values[j] = _mm256_add_ps(values[j], _mm256_mul_ps(others[j], scale));
+                    }
+                }
+                // Values fit 32 bits; each step saturates, and so does the result.
+                let [a, b, c, d] = values;
+                let low = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
+                let high = _mm256_packs_epi32(_mm256_cvtps_epi32(c), _mm256_cvtps_epi32(d));
+                let bytes = _mm256_packus_epi16(
+                    _mm256_adds_epi16(low, zero_point),
+                    _mm256_adds_epi16(high, zero_point),
+                );
+                let to = output.first + row * output.pitch + at;
+                // SAFETY: as above.
+                unsafe {
+                    let out = output.bytes.as_mut_ptr().add(to);
+                    if whole {
+                        _mm256_storeu_si256(out.cast(), bytes);
+                    } else {
+                        _mm_storeu_si128(out.cast(), _mm256_castsi256_si128(bytes));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -9,9 +9,15 @@
 // the rest of the program; loops over indices are.
 #![allow(clippy::needless_range_loop)]
 
+use super::gate::{Gated, PARTIAL, Pixels, Sides};
 use super::{Epilogue, Filter, Matrix, Walk, padded};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 pub(super) mod avx2;
 pub(super) mod vnni;
+
+/// The byte of a zero point as the gates' `numbers` has all bytes: the float `2^23 + byte`.
+fn zero_of(zero_point: i32) -> f32 {
+    8_388_608.0 + zero_point as f32
+}

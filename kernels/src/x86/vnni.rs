@@ -246,7 +246,10 @@ unsafe fn tile<const M: usize, const B: usize>(
     // SAFETY: `pixel + M` pixels are in the walk, and their offsets are within `input`.
     unsafe {
         let from = walk.inputs.as_ptr().add(pixel);
-        let inputs = std::array::from_fn(|m| input.as_ptr().add(*from.add(m) as usize));
+        let mut inputs = [input.as_ptr(); M];
+        for m in 0..M {
+            inputs[m] = input.as_ptr().add(*from.add(m) as usize);
+        }
         let sums = Tile::<M> { walk, inputs }.sums::<B>(weights, block, bias);
         for m in 0..M {
             let to = *walk.outputs.get_unchecked(pixel + m) as usize;
@@ -440,4 +443,128 @@ unsafe fn put(sums: [__m512i; 4], epilogue: &Epilogue, channel: usize, mask: u64
     let (low, high) = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
     // SAFETY: guaranteed by the caller.
     unsafe { _mm512_mask_storeu_epi8(out.cast(), mask, _mm512_packus_epi16(low, high)) };
+}
+
+/// Adds the bytes of each channel to the sums, 64 channels at a time in 16 bits.
+///
+/// # Safety
+///
+/// The processor has AVX-512 with VNNI. The picture has one stored channel per sum and lies
+/// within its memory.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(crate) unsafe fn channel_sums((rows, columns): Sides, input: Pixels<'_>, sums: &mut [i32]) {
+    let stored = sums.len();
+    for channel in (0..stored).step_by(64) {
+        let mask = u64::MAX >> (64 - (stored - channel).min(64));
+        // Sums of words, modulo 2^16, and of the odd bytes alone.
+        let (mut words, mut odd) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+        let mut left = PARTIAL;
+        for row in 0..rows {
+            for column in 0..columns {
+                let at = input.first + row * input.pitch + column * stored + channel;
+                // SAFETY: the mask selects only stored channels of a pixel.
+                let bytes =
+                    unsafe { _mm512_maskz_loadu_epi8(mask, input.bytes.as_ptr().add(at).cast()) };
+                words = _mm512_add_epi16(words, bytes);
+                odd = _mm512_add_epi16(odd, _mm512_srli_epi16::<8>(bytes));
+                left -= 1;
+                if left == 0 {
+                    flush(words, odd, &mut sums[channel..]);
+                    (words, odd) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+                    left = PARTIAL;
+                }
+            }
+        }
+        flush(words, odd, &mut sums[channel..]);
+    }
+}
+
+/// Adds the sums of up to 64 channels.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[inline]
+fn flush(words: __m512i, odd: __m512i, sums: &mut [i32]) {
+    let even = _mm512_sub_epi16(words, _mm512_slli_epi16::<8>(odd));
+    let mut halves = [[0u16; 32]; 2];
+    // SAFETY: each half has 32 words.
+    unsafe {
+        _mm512_storeu_si512(halves[0].as_mut_ptr().cast(), even);
+        _mm512_storeu_si512(halves[1].as_mut_ptr().cast(), odd);
+    }
+    for i in 0..sums.len().min(64) {
+        sums[i] += i32::from(halves[i % 2][i / 2]);
+    }
+}
+
+/// Numbers of 64 bytes in floating point, less the zero point, in the order of unpacking.
+/// A byte below the exponent of 2^23 is the float `2^23 + byte`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[inline]
+fn numbers(bytes: __m512i, zero: __m512) -> [__m512; 4] {
+    let exponent = _mm512_set1_epi16(0x4b00);
+    let low = _mm512_unpacklo_epi8(bytes, _mm512_setzero_si512());
+    let high = _mm512_unpackhi_epi8(bytes, _mm512_setzero_si512());
+    let float = |bits: __m512i| _mm512_sub_ps(_mm512_castsi512_ps(bits), zero);
+    [
+        float(_mm512_unpacklo_epi16(low, exponent)),
+        float(_mm512_unpackhi_epi16(low, exponent)),
+        float(_mm512_unpacklo_epi16(high, exponent)),
+        float(_mm512_unpackhi_epi16(high, exponent)),
+    ]
+}
+
+/// # Safety
+///
+/// The processor has AVX-512 with VNNI. All pictures lie within their memories. The factors
+/// are in the order of unpacking, padded to 64.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(crate) unsafe fn gate(gated: Gated<'_>) {
+    let Gated { sides: (rows, columns), channels, input, output, epilogue, .. } = gated;
+    let zero = _mm512_set1_ps(zero_of(gated.input_zero_point));
+    let (scale, other_zero) = epilogue.residual.unwrap_or_default();
+    let (scale, other_zero) = (_mm512_set1_ps(scale), _mm512_set1_ps(zero_of(other_zero)));
+    let zero_point = _mm512_set1_epi16(epilogue.zero_point as i16);
+    for row in 0..rows {
+        for channel in (0..channels).step_by(64) {
+            let mask = u64::MAX >> (64 - (channels - channel).min(64));
+            let mut factors = [zero; 4];
+            for j in 0..4 {
+                // SAFETY: factors are padded to 64 channels.
+                factors[j] =
+                    unsafe { _mm512_loadu_ps(gated.factors.as_ptr().add(channel + j * LANES)) };
+            }
+            // SAFETY: below, the mask selects only stored channels of a pixel, for which the
+            // pictures have room.
+            let load = |picture: &Pixels<'_>, at: usize| unsafe {
+                let at = picture.first + row * picture.pitch + at;
+                _mm512_maskz_loadu_epi8(mask, picture.bytes.as_ptr().add(at).cast())
+            };
+            for column in 0..columns {
+                let at = column * channels + channel;
+                let mut values = numbers(load(&input, at), zero);
+                for j in 0..4 {
+                    values[j] = _mm512_mul_ps(values[j], factors[j]);
+                }
+                if let Some(other) = &gated.residual {
+                    let others = numbers(load(other, at), other_zero);
+                    for j in 0..4 {
+                        values[j] = _mm512_add_ps(values[j], _mm512_mul_ps(others[j], scale));
+                    }
+                }
+                // Values fit 32 bits; each step saturates, and so does the result.
+                let [a, b, c, d] = values;
+                let low = _mm512_packs_epi32(_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b));
+                let high = _mm512_packs_epi32(_mm512_cvtps_epi32(c), _mm512_cvtps_epi32(d));
+                let bytes = _mm512_packus_epi16(
+                    _mm512_adds_epi16(low, zero_point),
+                    _mm512_adds_epi16(high, zero_point),
+                );
+                let to = output.first + row * output.pitch + at;
+                // SAFETY: as above.
+                unsafe {
+                    let out = output.bytes.as_mut_ptr().add(to);
+                    _mm512_mask_storeu_epi8(out.cast(), mask, bytes);
+                }
+            }
+        }
+    }
 }

@@ -37,6 +37,7 @@ pub(super) fn window(node: &pb::NodeProto, (height, width): (usize, usize)) -> R
 const FLOAT: i32 = pb::tensor_proto::DataType::Float as i32;
 const UINT8: i32 = pb::tensor_proto::DataType::Uint8 as i32;
 const INT8: i32 = pb::tensor_proto::DataType::Int8 as i32;
+const INT64: i32 = pb::tensor_proto::DataType::Int64 as i32;
 const INT32: i32 = pb::tensor_proto::DataType::Int32 as i32;
 
 pub(super) fn is_unsigned(constant: &pb::TensorProto) -> bool {
@@ -66,4 +67,16 @@ pub(super) fn ints(node: &pb::NodeProto, constant: &pb::TensorProto) -> Result<V
         }
         _ => fault(&node.name, format!("{} must be of whole numbers", constant.name)),
     }
+}
+
+/// Whole numbers of 64 bits, such as axes.
+pub(super) fn longs(node: &pb::NodeProto, constant: &pb::TensorProto) -> Result<Vec<i64>> {
+    if constant.data_type != INT64 {
+        return fault(&node.name, format!("{} must be of 64-bit whole numbers", constant.name));
+    }
+    if constant.raw_data.is_empty() {
+        return Ok(constant.int64_data.clone());
+    }
+    let (values, _) = constant.raw_data.as_chunks::<8>();
+    Ok(values.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect())
 }

@@ -8,24 +8,32 @@
 //! Dequantize -> Conv or Gemm -> PRelu or none -> Add or none -> Quantize
 //! Dequantize -> MaxPool -> Quantize, with the same scale
 //! Dequantize -> Flatten, before a Gemm
-//! Dequantize -> Conv or Gemm -> Softmax or none -> an output of the network
+//! Dequantize -> GlobalAveragePool, or ReduceMean over the sides -> Quantize
+//! Dequantize -> Conv of 1x1 on such means -> Sigmoid -> Quantize
+//! Dequantize -> Mul by such a sigmoid -> Add or none -> Quantize
+//! Dequantize -> Conv or Gemm -> Softmax, Flatten or none -> an output of the network
 //! ```
+//!
+//! The picture's bytes are quantized as they are: its scale and zero point are the
+//! normalization, `scale * (byte - 128 - zero_point)`.
 //!
 //! Each such line becomes one [`Step`]. [`super::partition`] finds the part of a graph that
 //! has this form.
 
 mod attributes;
+mod gate;
 mod model;
+mod pool;
 
 pub(super) use model::{
-    Fault, Model, Op, Output, PICTURE, PICTURE_STORED, Quantization, Step, Target, Tensor, Window,
-    pooled,
+    Fault, Model, Op, Output, PICTURE, PICTURE_STORED, Step, Target, Tensor, UNIT, Window, pooled,
 };
 
+pub(super) use super::kernels::Quantization;
 use super::kernels::{CHANNELS, Layer, Residual};
-use attributes::{attribute, float, floats, int, ints, is_unsigned, window};
+use attributes::{float, floats, int, ints, is_unsigned, window};
 use model::{PICTURE_CHANNELS, Result, damaged, fault};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tract_onnx::pb;
 
 /// What an ONNX name stands for.
@@ -43,7 +51,10 @@ enum Value {
         tensor: usize,
         window: Window,
     },
+    /// The mean of each channel.
+    Mean(usize),
     Pending(Box<Pending>),
+    Gated(gate::Gated),
 }
 
 /// Dequantized constants: weights or a bias.
@@ -67,6 +78,9 @@ struct Pending {
     slopes: Option<Vec<f32>>,
     residual: Option<usize>,
     softmax: bool,
+    sigmoid: bool,
+    /// The output has two axes, after a Gemm or a Flatten.
+    flat: bool,
 }
 
 /// Reads nodes one by one.
@@ -75,6 +89,8 @@ pub(super) struct Reader<'g> {
     values: HashMap<String, Value>,
     model: Model,
     sides: Option<(usize, usize)>,
+    /// Tensors with two axes.
+    flat: HashSet<usize>,
 }
 
 /// What a value can be handed over as, to nodes that run in floating point.
@@ -98,7 +114,7 @@ impl<'g> Reader<'g> {
         let inputs = graph.input.iter().filter(|input| !constants.contains_key(&input.name[..]));
         let values = inputs.map(|input| (input.name.clone(), Value::Picture)).collect();
         let model = Model { steps: Vec::new(), tensors: Vec::new(), outputs: Vec::new() };
-        Self { constants, values, model, sides }
+        Self { constants, values, model, sides, flat: HashSet::new() }
     }
 
     /// Reads a node. After a fault everything is as before.
@@ -126,12 +142,12 @@ impl<'g> Reader<'g> {
         let number = self.model.outputs.len();
         match self.values.get(name).cloned() {
             Some(Value::Pending(pending)) => {
-                if pending.slopes.is_some() || pending.residual.is_some() || pending.groups != 1 {
-                    return fault(&pending.node, "an output cannot have a PRelu, an Add or groups");
+                if !pending.is_plain() && !pending.softmax || pending.groups != 1 {
+                    let reason = "an output cannot have a PRelu, an Add, a Sigmoid or groups";
+                    return fault(&pending.node, reason);
                 }
                 let (channels, softmax) = (pending.channels(), pending.softmax);
-                let quantization = Quantization { scale: 1.0, zero_point: 0 };
-                self.finish(*pending, quantization, Target::Head(number))?;
+                self.finish(*pending, UNIT, Target::Head(number))?;
                 self.model.outputs.push(Output::Head { channels, softmax });
             }
             _ => return fault(name, "an output must be a Conv or Gemm, or its Softmax"),
@@ -172,6 +188,11 @@ impl Pending {
     fn channels(&self) -> usize {
         self.weights.shape[0]
     }
+
+    /// Whether nothing follows the sums yet.
+    fn is_plain(&self) -> bool {
+        self.slopes.is_none() && self.residual.is_none() && !self.softmax && !self.sigmoid
+    }
 }
 
 impl Reader<'_> {
@@ -182,15 +203,13 @@ impl Reader<'_> {
             "Conv" | "Gemm" => self.layer(node),
             "PRelu" | "Relu" => self.prelu(node),
             "Add" => self.add(node),
+            "Mul" => self.multiply(node),
+            "Sigmoid" => self.sigmoid(node),
             "MaxPool" => self.max_pool(node),
-            "Flatten" => match self.input(node, 0)? {
-                Value::Dequantized { tensor, .. } if int(node, "axis", 1) == 1 => {
-                    Ok(Value::Dequantized { tensor, flat: true })
-                }
-                _ => fault(&node.name, "Flatten must follow a DequantizeLinear, from axis 1 on"),
-            },
+            "GlobalAveragePool" | "ReduceMean" => self.mean(node),
+            "Flatten" => self.flatten(node),
             "Softmax" => match self.input(node, 0)? {
-                Value::Pending(mut pending) if int(node, "axis", -1) == 1 && !pending.softmax => {
+                Value::Pending(mut pending) if int(node, "axis", -1) == 1 && pending.is_plain() => {
                     pending.softmax = true;
                     Ok(Value::Pending(pending))
                 }
@@ -254,12 +273,6 @@ impl Reader<'_> {
         let quantization = self.quantization(node)?;
         match self.input(node, 0)? {
             Value::Picture => {
-                if quantization != Quantization::PICTURE {
-                    return fault(
-                        &node.name,
-                        "the picture's scale must be 1/128 and its zero point 0 (128 of a byte)",
-                    );
-                }
                 if !self.model.tensors.is_empty() {
                     return fault(&node.name, "the picture must be quantized once, and first");
                 }
@@ -273,27 +286,20 @@ impl Reader<'_> {
                 }
                 let sides = self.model.tensors[pending.input].sides;
                 let sides = sides.map(|sides| pending.window.output(sides));
-                let channels = pending.channels();
+                let (channels, flat) = (pending.channels(), pending.flat);
                 let tensor = self.tensor(channels, quantization, sides);
-                self.finish(*pending, quantization, Target::Tensor(tensor))?;
+                let output = if pending.sigmoid { UNIT } else { quantization };
+                self.finish(*pending, output, Target::Tensor(tensor))?;
+                if flat {
+                    self.flat.insert(tensor);
+                }
                 Ok(Value::Quantized(tensor))
             }
             Value::Pooled { tensor, window } => {
-                let from = self.model.tensors[tensor];
-                if from.quantization != quantization {
-                    return fault(&node.name, "pooling must not change scale and zero point");
-                }
-                let sides = from.sides.map(|sides| pooled(&window, sides));
-                let output = self.tensor(from.channels, quantization, sides);
-                self.model.steps.push(Step {
-                    name: node.name.clone(),
-                    op: Op::MaxPool,
-                    window,
-                    input: tensor,
-                    output: Target::Tensor(output),
-                });
-                Ok(Value::Quantized(output))
+                self.quantize_pooled(node, tensor, window, quantization)
             }
+            Value::Mean(tensor) => Ok(self.quantize_mean(node, tensor, quantization)),
+            Value::Gated(gated) => Ok(self.quantize_gated(gated, quantization)),
             _ => fault(&node.name, "quantizes neither the picture nor a layer"),
         }
     }
@@ -419,6 +425,8 @@ impl Reader<'_> {
             slopes: None,
             residual: None,
             softmax: false,
+            sigmoid: false,
+            flat: gemm,
         })))
     }
 
@@ -426,7 +434,7 @@ impl Reader<'_> {
         let Value::Pending(mut pending) = self.input(node, 0)? else {
             return fault(&node.name, format!("{} must follow a Conv or Gemm", node.op_type));
         };
-        if pending.slopes.is_some() || pending.residual.is_some() || pending.softmax {
+        if !pending.is_plain() {
             return fault(&node.name, format!("{} must follow a Conv or Gemm", node.op_type));
         }
         let channels = pending.channels();
@@ -447,43 +455,51 @@ impl Reader<'_> {
         Ok(Value::Pending(pending))
     }
 
+    fn flatten(&self, node: &pb::NodeProto) -> Result<Value> {
+        let first = int(node, "axis", 1) == 1;
+        match self.input(node, 0)? {
+            Value::Dequantized { tensor, .. } if first => {
+                Ok(Value::Dequantized { tensor, flat: true })
+            }
+            Value::Pending(mut pending) if first && pending.is_plain() => {
+                let sides = self.model.tensors[pending.input].sides;
+                if sides.map(|sides| pending.window.output(sides)) != Some((1, 1)) {
+                    return fault(&node.name, "Flatten must follow a layer of one place");
+                }
+                pending.flat = true;
+                Ok(Value::Pending(pending))
+            }
+            _ => {
+                fault(&node.name, "Flatten must follow a layer or DequantizeLinear, from axis 1 on")
+            }
+        }
+    }
+
     fn add(&mut self, node: &pb::NodeProto) -> Result<Value> {
-        let ((Value::Pending(mut pending), Value::Dequantized { tensor, flat: false })
-        | (Value::Dequantized { tensor, flat: false }, Value::Pending(mut pending))) =
-            (self.input(node, 0)?, self.input(node, 1)?)
-        else {
-            return fault(&node.name, "Add must join a Conv and a DequantizeLinear");
+        let (mut pending, tensor) = match (self.input(node, 0)?, self.input(node, 1)?) {
+            (Value::Pending(pending), Value::Dequantized { tensor, flat: false })
+            | (Value::Dequantized { tensor, flat: false }, Value::Pending(pending)) => {
+                (pending, tensor)
+            }
+            (Value::Gated(gated), Value::Dequantized { tensor, flat: false })
+            | (Value::Dequantized { tensor, flat: false }, Value::Gated(gated)) => {
+                return self.add_to_gated(node, gated, tensor);
+            }
+            _ => return fault(&node.name, "Add must join a Conv or a Mul and a DequantizeLinear"),
         };
-        let linear = pending.slopes.is_none() && pending.residual.is_none() && !pending.softmax;
-        if !linear || pending.groups != 1 || pending.window != Window::PIXEL {
+        if !pending.is_plain() || pending.groups != 1 || pending.window != Window::PIXEL {
             return fault(&node.name, "Add must follow a Conv of 1x1 without PRelu");
         }
         let own = self.model.tensors[pending.input].sides;
         let other = &self.model.tensors[tensor];
-        if pending.channels() != other.channels || tensor == PICTURE || own != other.sides {
+        let fits = pending.channels() == other.channels
+            && own == other.sides
+            && pending.flat == self.flat.contains(&tensor);
+        if tensor == PICTURE || !fits {
             return fault(&node.name, "Add must join layers of the same shape");
         }
         pending.residual = Some(tensor);
         Ok(Value::Pending(pending))
-    }
-
-    fn max_pool(&mut self, node: &pb::NodeProto) -> Result<Value> {
-        let Value::Dequantized { tensor, flat: false } = self.input(node, 0)? else {
-            return fault(&node.name, "MaxPool must follow a DequantizeLinear");
-        };
-        let sides = attribute(node, "kernel_shape").map_or(&[][..], |a| &a.ints);
-        let sides = match *sides {
-            [height, width] if height > 0 && width > 0 => (height as usize, width as usize),
-            _ => return fault(&node.name, "MaxPool must have a kernel of two sides"),
-        };
-        let window = window(node, sides)?;
-        if tensor == PICTURE {
-            return fault(&node.name, "MaxPool must follow a layer, not the picture");
-        }
-        if window.padding != 0 || int(node, "ceil_mode", 0) != 1 {
-            return fault(&node.name, "MaxPool must have no padding and ceil_mode = 1");
-        }
-        Ok(Value::Pooled { tensor, window })
     }
 
     /// Makes a step of a layer whose output is `output`.
@@ -547,6 +563,8 @@ impl Reader<'_> {
             layer.positive.resize(channels, 0.0);
             layer.negative.resize(channels, 0.0);
             Op::Filter { layer }
+        } else if pending.sigmoid {
+            Op::Sigmoid { layer }
         } else {
             Op::Matrix { layer, residual: pending.residual }
         };

@@ -1,6 +1,6 @@
 //! The quantized part of a graph as steps on tensors of bytes.
 
-use super::super::kernels::{CHANNELS, Layer, LayerError};
+use super::super::kernels::{CHANNELS, Layer, LayerError, Quantization};
 
 /// Why a node is not part of the quantized form.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +63,24 @@ pub(in super::super) enum Op {
     Filter { layer: Layer },
     /// The largest of a window; at the far sides of what is left of it.
     MaxPool,
+    /// The mean of each channel, as a picture of one pixel.
+    Mean,
+    /// Channels mix, then each value becomes its sigmoid; on pictures of one pixel.
+    Sigmoid { layer: Layer },
+    /// Each channel times its factor, a picture of one pixel, and another tensor added.
+    Gate { factors: usize, residual: Option<usize> },
+}
+
+impl Op {
+    /// Tensors that are read beside the step's input.
+    pub fn others(&self) -> impl Iterator<Item = usize> {
+        let (factors, residual) = match *self {
+            Self::Matrix { residual, .. } => (None, residual),
+            Self::Gate { factors, residual } => (Some(factors), residual),
+            Self::Filter { .. } | Self::MaxPool | Self::Mean | Self::Sigmoid { .. } => (None, None),
+        };
+        factors.into_iter().chain(residual)
+    }
 }
 
 /// One layer.
@@ -111,18 +129,8 @@ pub(in super::super) enum Output {
     Activation { tensor: usize },
 }
 
-/// `scale * (q - zero_point)`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(in super::super) struct Quantization {
-    pub scale: f32,
-    pub zero_point: i8,
-}
-
-impl Quantization {
-    /// Of `(v - 128) / 128`, for bytes `v`: exact, and a byte is its own number but
-    /// for the middle.
-    pub(super) const PICTURE: Self = Self { scale: 1.0 / 128.0, zero_point: 0 };
-}
+/// The quantization of values that are not rounded.
+pub(in super::super) const UNIT: Quantization = Quantization { scale: 1.0, zero_point: 0 };
 
 /// The picture's place among the tensors.
 pub(in super::super) const PICTURE: usize = 0;

@@ -22,7 +22,7 @@ use files::{
 };
 use record::Content;
 use redb::{Database, ReadOnlyDatabase, ReadableDatabase, TableHandle};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tables::{
@@ -62,6 +62,8 @@ pub struct Loaded {
     pub gallery: Gallery,
     /// Number of templates left out, because they are of another model.
     pub of_other_models: usize,
+    /// Names of people with such templates, in the order of their numbers.
+    pub to_renew: Vec<String>,
     /// Identity and revision of the gallery.
     pub revision: [u64; 2],
 }
@@ -84,6 +86,8 @@ pub struct ReEmbedded {
     pub without_crop: usize,
     /// Names of people who have only such templates and must be enrolled again.
     pub lost: Vec<String>,
+    /// Names of people who keep other templates, but fewer than before.
+    pub fewer: Vec<String>,
 }
 
 /// The gallery's files, open and locked.
@@ -397,9 +401,10 @@ impl Store {
     ) -> Result<ReEmbedded, StoreError> {
         let mut done = ReEmbedded::default();
         let mut edits = Vec::new();
-        let mut usable: BTreeMap<PersonId, usize> = BTreeMap::new();
+        // Usable templates and templates without a usable picture.
+        let mut counts: BTreeMap<PersonId, (usize, usize)> = BTreeMap::new();
         for (key, record) in self.all::<TemplateRecord>(TEMPLATES)? {
-            let usable = usable.entry(person_of(key)).or_default();
+            let (usable, without) = counts.entry(person_of(key)).or_default();
             if record.is_of(model) {
                 *usable += 1;
                 continue;
@@ -411,13 +416,18 @@ impl Store {
                 *usable += 1;
                 done.renewed += 1;
             } else {
+                *without += 1;
                 done.without_crop += 1;
             }
         }
         let people: BTreeMap<u64, PersonRecord> = self.all(PEOPLE)?;
-        let lost = usable.iter().filter(|(_, usable)| **usable == 0);
-        done.lost =
-            lost.filter_map(|(id, _)| Some(people.get(&u64::from(id.0))?.name.clone())).collect();
+        for (id, (usable, without)) in &counts {
+            let Some(person) = people.get(&u64::from(id.0)).filter(|_| *without > 0) else {
+                continue;
+            };
+            let names = if *usable == 0 { &mut done.lost } else { &mut done.fewer };
+            names.push(person.name.clone());
+        }
         if done.renewed > 0 {
             self.commit(edits)?;
         }
@@ -514,6 +524,7 @@ fn load(
 ) -> Result<Loaded, Fault> {
     let mut by_person: BTreeMap<PersonId, Vec<Template>> = BTreeMap::new();
     let mut of_other_models = 0;
+    let mut to_renew = BTreeSet::new();
     each(database, TEMPLATES, |key, bytes| {
         let record: TemplateRecord = read_record(TEMPLATES, key, bytes)?;
         let template = if record.is_of(model) {
@@ -524,20 +535,27 @@ fn load(
         };
         match template {
             Some(template) => by_person.entry(person_of(key)).or_default().push(template),
-            None => of_other_models += 1,
+            None => {
+                of_other_models += 1;
+                to_renew.insert(person_of(key));
+            }
         }
         Ok(())
     })?;
     let mut gallery = Gallery::new(model.clone(), embedding_size);
+    let mut names = Vec::new();
     each(database, PEOPLE, |key, bytes| {
         let person: PersonRecord = read_record(PEOPLE, key, bytes)?;
         let id = PersonId(key as u32);
-        of_other_models +=
-            gallery.add(id, &person.name, by_person.get(&id).map_or(&[], Vec::as_slice));
+        let left_out = gallery.add(id, &person.name, by_person.get(&id).map_or(&[], Vec::as_slice));
+        of_other_models += left_out;
+        if left_out > 0 || to_renew.contains(&id) {
+            names.push(person.name);
+        }
         gallery.set_traits(id, person.traits);
         Ok(())
     })?;
-    Ok(Loaded { gallery, of_other_models, revision: state(database)? })
+    Ok(Loaded { gallery, of_other_models, to_renew: names, revision: state(database)? })
 }
 
 /// Loads the gallery for a model, read-only and without waiting. `None` while another

@@ -60,8 +60,9 @@ fn gallery(folder: &Path) -> PathBuf {
 fn comparable(models: &Models, path: &Path) -> usize {
     let id = models.recognizer_id().expect("a recognizer");
     let mut recognizer = Recognizer::new(models, DetectorSettings::default()).expect("loads");
+    let size = models.recognizer().expect("a recognizer").embedding_size;
     let loaded =
-        peek(path, &id, 128, |picture| recognizer.embed_picture(picture).ok()).expect("a gallery");
+        peek(path, &id, size, |picture| recognizer.embed_picture(picture).ok()).expect("a gallery");
     loaded.expect("nobody works on it").gallery.templates()
 }
 
@@ -262,7 +263,7 @@ fn a_set_that_is_not_fit_for_a_door_is_refused() {
     fault(&|source| std::fs::remove_file(source.join("rnet.onnx")).expect("removed"), "rnet.onnx");
     fault(&|source| std::fs::remove_file(source.join(MANIFEST)).expect("removed"), MANIFEST);
     fault(&edited(&|text| text.replace("\"pnet.onnx\"", "\"../pnet.onnx\"")), "same folder");
-    fault(&edited(&|text| text.replace("embedding_size = 128", "embedding_size = 64")), "128");
+    fault(&edited(&|text| text.replace("embedding_size = 256", "embedding_size = 64")), "256");
     let without_thresholds = |text: &str| {
         let mut manifest: toml::Table = text.parse().expect("TOML");
         if let Some(toml::Value::Table(recognizer)) = manifest.get_mut("recognizer") {

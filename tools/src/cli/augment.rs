@@ -13,10 +13,13 @@ enum Level {
     Mild,
     /// Other cameras and distances, face masks, random erasing
     Strong,
+    /// A camera above a door: small, blurred, side-lit, off-centre, compressed
+    Door,
 }
 
 /// A preset, and options that override parts of it. A probability without a limit keeps
-/// the preset's limit; with `--augment none`, that of `mild`.
+/// the preset's limit. Where the preset never makes the change, the limit is that of `mild`
+/// or, if `mild` does not make it either, of `door`.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Augmentation")]
 pub struct AugmentOptions {
@@ -50,6 +53,20 @@ pub struct AugmentOptions {
     /// picture that it covers, 0.02 to 0.5
     #[arg(long, value_name = "P[:SHARE]")]
     object: Option<String>,
+    /// Shift of the face: probability, and largest shift along each axis in pixels of a face
+    /// of 112, 0 to 16
+    #[arg(long, value_name = "P[:PIXELS]")]
+    shift: Option<String>,
+    /// Zoom in or out: probability, and largest change as a share, 0 to 0.3
+    #[arg(long, value_name = "P[:SHARE]")]
+    zoom: Option<String>,
+    /// Rotation: probability, and largest angle in degrees, 0 to 30
+    #[arg(long, value_name = "P[:DEGREES]")]
+    rotation: Option<String>,
+    /// Light from one side: probability, and largest change of brightness at the edge as a
+    /// share, 0 to 1
+    #[arg(long, value_name = "P[:SHARE]")]
+    side_light: Option<String>,
 }
 
 impl AugmentOptions {
@@ -62,13 +79,14 @@ impl AugmentOptions {
             Level::None => Augment::none(),
             Level::Mild => Augment::mild(),
             Level::Strong => Augment::strong(),
+            Level::Door => Augment::door(),
         };
         if let Some(flip) = self.flip {
             augment.flip = flip;
         }
-        // A probability without a limit keeps the preset's limit. The limits of `none`
-        // change nothing, so those of `mild` take their place.
-        let mild = Augment::mild();
+        // The limits of changes that a preset never makes change nothing, so those of another
+        // preset take their place.
+        let (mild, door, none) = (Augment::mild(), Augment::door(), Augment::none());
         for (name, given, change, otherwise) in [
             ("brightness", &self.brightness, &mut augment.brightness, mild.brightness),
             ("contrast", &self.contrast, &mut augment.contrast, mild.contrast),
@@ -82,12 +100,14 @@ impl AugmentOptions {
             ),
             ("mask", &self.mask, &mut augment.mask, mild.mask),
             ("object", &self.object, &mut augment.object, mild.object),
+            ("shift", &self.shift, &mut augment.shift, door.shift),
+            ("zoom", &self.zoom, &mut augment.zoom, door.zoom),
+            ("rotation", &self.rotation, &mut augment.rotation, door.rotation),
+            ("side-light", &self.side_light, &mut augment.side_light, door.side_light),
         ] {
             if let Some(given) = given {
-                let limit = match self.augment {
-                    Level::None => otherwise.limit,
-                    Level::Mild | Level::Strong => change.limit,
-                };
+                let unset = self.augment == Level::None || *change == none.shift;
+                let limit = if unset { otherwise.limit } else { change.limit };
                 *change = parse(given, limit).with_context(|| format!("--{name} {given}"))?;
             }
         }
@@ -138,6 +158,16 @@ mod tests {
             ..strong
         };
         assert_eq!(got.expect("strong, otherwise"), expected);
+        let got = augment(&["--augment", "door", "--shift", "1", "--zoom", "0.2:0.1"]);
+        let door = Augment::door();
+        let expected = Augment {
+            shift: Change { probability: 1.0, ..door.shift },
+            zoom: Change { probability: 0.2, limit: 0.1 },
+            ..door
+        };
+        assert_eq!(got.expect("door, otherwise"), expected);
+        let got = augment(&["--side-light", "0.5"]).expect("mild with side light");
+        assert_eq!(got.side_light, Change { probability: 0.5, ..door.side_light });
         let got = augment(&["--augment", "none", "--jpeg", "1"]).expect("JPEG alone");
         assert_eq!(got.jpeg, Change { probability: 1.0, ..Augment::mild().jpeg });
     }

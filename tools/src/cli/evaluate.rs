@@ -1,11 +1,13 @@
 //! `evaluate`: measures a recognizer or a classifier; writes an HTML page, plots and JSON.
 
-use super::calibrate::write;
+use super::calibrate::{write, write_worst_group};
 use crate::data::photos;
 use crate::device;
 use crate::files;
-use crate::measure::calibrate::calibrate;
+use crate::measure::calibrate::{Sample, calibrate};
 use crate::measure::chart::Picture;
+use crate::measure::comparisons::Comparisons;
+use crate::measure::groups::{Group, worst_of};
 use crate::measure::identification::Settings;
 use crate::measure::lfw::{Pairs, Photo};
 use crate::measure::metrics::{Accuracy, Scores, accuracy};
@@ -80,6 +82,11 @@ pub struct Evaluate {
     /// are in neither training nor test data
     #[arg(long, requires = "models")]
     write_calibration: bool,
+    /// Write the group whose false accept rate is highest compared with the stated one into
+    /// the manifest of --models. Use people who are in neither training nor calibration data,
+    /// and a data set with groups
+    #[arg(long, requires = "models", conflicts_with = "write_calibration")]
+    write_worst_group: bool,
     /// Print the contents of report.json instead of a summary
     #[arg(long)]
     json: bool,
@@ -208,9 +215,32 @@ impl Evaluate {
             };
             let line = figures.line.clone();
             let (people, photos) = (line.people, line.photos);
-            let thresholds = calibrate(&all.scores(), name.clone(), people, photos)
+            let sample = Sample {
+                data: name.clone(),
+                people,
+                photos,
+                scores: all.scores(),
+                groups: groups_of(&subjects, &all),
+            };
+            let thresholds = calibrate(std::slice::from_ref(&sample))
                 .with_context(|| format!("{name}: nothing was written"))?;
             write(folder, thresholds, Some(line))?;
+            let table = Models::open(folder)?.thresholds()?;
+            write_worst_group(folder, worst_of(&sample.groups, &table, name))?;
+        }
+        if let (true, Some(folder)) = (self.write_worst_group, &self.models) {
+            let Some(worst) = &open.worst_group else {
+                bail!(
+                    "{name}: no group has enough pairs to be judged, so nothing was written; give a data set with a column `group`, and more people of each group"
+                );
+            };
+            if table.is_none() {
+                bail!(
+                    "{}: no thresholds, so groups cannot be compared with a stated rate; run calibrate first",
+                    folder.display()
+                );
+            }
+            write_worst_group(folder, Some(worst.clone()))?;
         }
         Ok(open)
     }
@@ -227,19 +257,19 @@ impl Recognizer {
         })
     }
 
+    /// The alignment of the faces that it takes.
+    fn alignment(&self) -> Alignment {
+        match self {
+            Self::Models(models) => models.alignment(),
+            Self::Run(run, _) => run.network.architecture().alignment(),
+        }
+    }
+
     /// The training labels of these faces, in order; `None` if the run was trained on none
     /// of these people, or if photos come from a pairs file.
     ///
     /// # Errors
     /// If some of a data set's people are in the training data and some are not.
-    /// The alignment of the faces that it takes.
-    fn alignment(&self) -> Alignment {
-        match self {
-            Self::Models(models) => models.alignment(),
-            Self::Run(..) => Alignment::ARCFACE,
-        }
-    }
-
     fn knows(&self, gathered: &Gathered) -> Result<Option<Vec<usize>>> {
         let Self::Run(run, _) = self else { return Ok(None) };
         let known: BTreeMap<&str, usize> = run
@@ -303,6 +333,14 @@ fn embed_in_torch(
     }
     progress.finish_and_clear();
     Ok((embeddings, logits))
+}
+
+/// The groups of these people.
+fn groups_of(subjects: &Subjects, all: &Comparisons) -> Vec<Group> {
+    let groups = subjects.groups.iter().enumerate();
+    groups
+        .map(|(at, name)| Group::of(name, all, |face| subjects.faces[face].group == Some(at)))
+        .collect()
 }
 
 /// Accuracy and EER by the LFW protocol; `photos` and `faces` are in the same order.
@@ -443,5 +481,24 @@ fn print_open(open: &Open) {
             group.far,
             verification.reference.threshold
         );
+        for rate in group.rates.iter().filter(|rate| rate.enough) {
+            let [low, high] = rate.far_interval;
+            println!(
+                "  stated {:<6} FAR {:.1e} (95 %: {low:.1e} to {high:.1e}){}{}",
+                format!("{:e}", rate.stated),
+                rate.far,
+                rate.tar.map_or(String::new(), |tar| format!(
+                    ", TAR {:.2} %{}",
+                    tar * 100.0,
+                    within(rate.tar_interval)
+                )),
+                if rate.extrapolated { ", extrapolated" } else { "" }
+            );
+        }
+    }
+    match &open.worst_group {
+        Some(worst) => println!("worst group {worst}"),
+        None if open.groups.is_empty() => {}
+        None => println!("worst group none: no group has enough pairs to be judged"),
     }
 }

@@ -2,16 +2,18 @@
 
 use super::import::Thresholds;
 use super::say;
+use super::training::read_weights;
 use crate::data::augment::mirrored;
 use crate::data::dataset::Dataset;
 use crate::data::photos;
 use crate::deliver::export::{Agreement, PORTRAITS, compare, exported, seal, set};
 use crate::files;
-use crate::measure::calibrate::calibrate;
+use crate::measure::calibrate::{Sample, calibrate};
 use crate::measure::metrics::Scores;
+use crate::networks::face::FaceNetwork;
 use crate::networks::onnx::OPSET;
-use crate::train::run_folder::{Run, RunRecord};
-use anyhow::{Context, Result};
+use crate::train::run_folder::{Run, RunRecord, digest};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use facelatch::models::{Alignment, MANIFEST, Models, RecipeStep, RecognizerModel};
 use facelatch::nn::Precision;
@@ -25,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 /// Export a trained recognizer as a model set: ONNX files and a manifest.
 ///
-/// Batch normalization is folded into the layers before it. Before anything is written, the
+/// MobileFaceNet's batch normalization is folded into the layers before it. Before anything is written, the
 /// embeddings of the device's runtime (tract) are compared with those of libtorch on real
 /// faces. Doors run int8 models, so run `quantize` next.
 #[derive(Args)]
@@ -37,6 +39,13 @@ pub struct Export {
     /// floating-point set if you want to quantize the result
     #[arg(long, value_name = "DIR")]
     detector: PathBuf,
+    /// Weight interpolation (Wortsman et al. 2022): export the weights at this share of the
+    /// way from the starting weights to those of the run, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0, requires = "weights")]
+    blend: f64,
+    /// With --blend: the weights that the run started from, as they were given to it
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
     /// Output folder for the model set
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -56,7 +65,11 @@ pub struct Export {
 
 impl Export {
     pub fn run(self) -> Result<()> {
-        let run = Run::open(&self.run)?;
+        let mut run = Run::open(&self.run)?;
+        if let Some(weights) = &self.weights {
+            run.network = self.blended(&run, weights)?;
+        }
+        let alignment = run.network.architecture().alignment();
         let detector = if self.detector.as_os_str() == BUILT_IN {
             Models::built_in()?
         } else {
@@ -71,9 +84,9 @@ impl Export {
             Some(csv) => {
                 let dataset = Dataset::read(csv)?;
                 data.insert("check_faces".to_owned(), dataset.digest.clone());
-                dataset.crops(&Alignment::ARCFACE)?
+                dataset.crops(&alignment)?
             }
-            None => portraits(&detector)?,
+            None => portraits(&detector, &alignment)?,
         };
         let model = exported(&run.network, run.record.normalization);
         let agreement = compare(&run.network, &model, &crops)?;
@@ -85,6 +98,9 @@ impl Export {
         let (mut manifest, mut set) = set(&detector, &model, &self.name);
         manifest.licence = Some(licence);
         manifest.figures = figures(&run.record, &agreement);
+        if self.blend < 1.0 {
+            manifest.figures.insert("export_blend".to_owned(), self.blend);
+        }
         if let (Some(csv), Some(recognizer)) = (&self.calibrate, &mut manifest.recognizer) {
             let dataset = Dataset::read(csv)?;
             data.insert("calibrate".to_owned(), dataset.digest.clone());
@@ -106,6 +122,25 @@ impl Export {
         files::replace(&self.out.join(MANIFEST), &last.unwrap_or_default())?;
         say(&format!("{}: {} files, version {}", self.out.display(), set.len() + 1, self.name));
         self.advise(&detector, &run)
+    }
+
+    /// The weights between those that the run started from and its own.
+    fn blended(&self, run: &Run, weights: &Path) -> Result<FaceNetwork> {
+        let share = self.blend;
+        ensure!((0.0..=1.0).contains(&share), "--blend {share}: expected 0 to 1");
+        let (start, _) = read_weights(weights)?;
+        let started = &run.record.start;
+        ensure!(
+            started.is_empty() || *started == digest(&start)?,
+            "{}: not the weights that the run started from",
+            weights.display()
+        );
+        // Training with batch statistics begins with another epsilon.
+        let same = start.epsilon() == run.network.epsilon();
+        let start = if same { start } else { start.measurable() };
+        start.blended(&run.network, share).with_context(|| {
+            format!("{}: not the weights that the run started from", weights.display())
+        })
     }
 
     /// Warns about steps that are left before a door can use the set.
@@ -133,7 +168,7 @@ impl Export {
 }
 
 /// The aligned face of each portrait, and its mirror image.
-fn portraits(models: &Models) -> Result<Vec<Crop>> {
+fn portraits(models: &Models, alignment: &Alignment) -> Result<Vec<Crop>> {
     let mut detector = Detector::new(&models.detector, DetectorSettings::default())?;
     let mut crops = Vec::new();
     for (name, bytes) in PORTRAITS {
@@ -141,7 +176,7 @@ fn portraits(models: &Models) -> Result<Vec<Crop>> {
         let faces = detector.detect(&frame)?;
         let face = nearest_center(faces, &frame)
             .with_context(|| format!("{name}: the detector finds no face"))?;
-        let crop = align(&frame, &face.landmarks, &Alignment::ARCFACE);
+        let crop = align(&frame, &face.landmarks, alignment);
         crops.push(mirrored(&crop));
         crops.push(crop);
     }
@@ -155,8 +190,13 @@ fn thresholds(model: &RecognizerModel, dataset: &Dataset, csv: &Path) -> Result<
     let labels = dataset.rows.iter().map(|row| row.label);
     let faces: Vec<(usize, Option<&Embedding>)> = labels.zip(embeddings.iter().map(Some)).collect();
     let people: BTreeSet<usize> = dataset.rows.iter().map(|row| row.label).collect();
-    let file = csv.file_name().unwrap_or_default().to_string_lossy();
-    calibrate(&Scores::of_all_pairs(&faces), file.into_owned(), people.len(), faces.len())
+    calibrate(&[Sample {
+        data: csv.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        people: people.len(),
+        photos: faces.len(),
+        scores: Scores::of_all_pairs(&faces),
+        groups: vec![],
+    }])
 }
 
 fn figures(record: &RunRecord, agreement: &Agreement) -> BTreeMap<String, f64> {
@@ -221,9 +261,12 @@ pub fn this_step(data: BTreeMap<String, String>) -> RecipeStep {
 mod tests {
     use super::*;
     use crate::data::dataset::Row;
+    use crate::networks::face::Architecture;
+    use crate::networks::reid;
     use crate::train::run_folder::HeadKind;
     use crate::train::run_folder::tests::noisy;
-    use crate::train::torch_net::tests::crop;
+    use crate::train::torch_net::tests::{crop, reid_noise};
+    use facelatch::models::Channels;
     use facelatch::storage::models::check_folder;
     use tempfile::TempDir;
 
@@ -232,6 +275,8 @@ mod tests {
         noisy(&run, HeadKind::Arcface).write().expect("a run");
         Export {
             run,
+            blend: 1.0,
+            weights: None,
             detector: PathBuf::from(BUILT_IN),
             out: folder.path().join("out"),
             name: "toy".to_owned(),
@@ -272,13 +317,45 @@ mod tests {
     }
 
     #[test]
+    fn the_way_back_to_the_start_is_exported_if_it_is_the_start() {
+        let folder = TempDir::new().expect("a folder");
+        let start = reid_noise(1);
+        let weights = folder.path().join("start.onnx");
+        std::fs::write(&weights, start.to_onnx()).expect("written");
+        let at = |blend| Export { blend, weights: Some(weights.clone()), ..export(&folder) };
+        let first = at(0.0);
+        let mut run = noisy(&first.run, HeadKind::Arcface);
+        run.network = reid_noise(2).into();
+        (run.record.network, run.record.epsilon) = (Architecture::Reid, 0.0);
+        run.record.normalization = reid::NORMALIZATION;
+        run.record.start = digest(&start.clone().into()).expect("a digest");
+        run.record.embedding_size = reid::EMBEDDING_SIZE;
+        run.head.weight = tch::Tensor::zeros([2, 256], (tch::Kind::Float, tch::Device::Cpu));
+        run.write().expect("a run");
+        let out = first.out.clone();
+        first.run().expect("exported");
+        let models = Models::open(&out).expect("models");
+        let model = models.recognizer().expect("a recognizer");
+        assert!(model.file.bytes == start.to_onnx(), "at 0 the file is that of the start");
+        assert!(model.file.name.ends_with("/face-reidentification-retail-0095.onnx"));
+        assert_eq!((model.alignment, model.channels), (reid::ALIGNMENT, Channels::Bgr));
+
+        std::fs::write(&weights, reid_noise(3).to_onnx()).expect("written");
+        // The helper writes another run.
+        let second = at(0.5);
+        run.write().expect("a run");
+        let error = second.run().expect_err("another start").to_string();
+        assert!(error.contains("not the weights that the run started from"), "{error}");
+    }
+
+    #[test]
     fn terms_are_inherited_or_asked_for() {
         let folder = TempDir::new().expect("a folder");
         let inherits = Export { licence: None, ..export(&folder) };
         let out = inherits.out.clone();
         inherits.run().expect("exported");
         let licence = Models::open(&out).expect("models").manifest.licence.expect("terms");
-        assert!(licence.contains("non-commercial"), "{licence}");
+        assert_eq!(Some(licence), Models::built_in().expect("models").manifest.licence);
         // The set just exported, without its licence.
         let text = std::fs::read_to_string(out.join(MANIFEST)).expect("a manifest");
         let without: Vec<&str> = text.lines().filter(|line| !line.starts_with("licence")).collect();

@@ -17,8 +17,9 @@ use std::path::PathBuf;
 /// bring the loss of ten people below 1.4.
 #[derive(Args)]
 pub struct Finetune {
-    /// Weights to start from: a file that `import mobilefacenet` reads, or the folder of an
-    /// earlier training run
+    /// Weights to start from: a file that `import mobilefacenet` reads, the folder of an
+    /// earlier training run, or face-reidentification-retail-0095 as the folder of a
+    /// floating-point set, an .onnx or OpenVINO's .xml
     #[arg(long, value_name = "FILE")]
     weights: PathBuf,
     #[command(flatten)]
@@ -31,9 +32,9 @@ pub struct Finetune {
 
 impl Finetune {
     pub fn run(self) -> Result<()> {
-        let (network, normalization) = read_weights(&self.weights)?;
-        let recipe = self.options.recipe(Recipe::finetune(), normalization)?;
-        let data = self.data.read()?;
+        let (network, weights) = read_weights(&self.weights)?;
+        let recipe = self.options.recipe(Recipe::finetune(), &weights)?;
+        let data = self.data.read(weights.network)?;
         let start = Start {
             resume: self.place.resume,
             stop: signals::stop()?,

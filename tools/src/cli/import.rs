@@ -1,21 +1,23 @@
 //! `import`: converts trained weights of other projects to ONNX and adds them to a
 //! manifest.
 
+use crate::deliver::export::{entry, exported};
 use crate::files;
+use crate::networks::face::FaceNetwork;
 use crate::networks::minifasnet::{self, MiniFasNet};
 use crate::networks::mobilefacenet::MobileFaceNet;
-use crate::networks::{mtcnn, reid};
+use crate::networks::mtcnn;
+use crate::networks::reid::{self, Reid};
 use crate::weights::{openvino, pytorch, safetensors};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use facelatch::models::threshold::Calibration;
 use facelatch::models::{
-    Alignment, Channels, DetectorEntry, FileEntry, Layout, LivenessEntry, LivenessFile, MANIFEST,
-    RecognizerEntry, sha256_hex,
+    Channels, DetectorEntry, FileEntry, Layout, LivenessEntry, LivenessFile, MANIFEST, sha256_hex,
 };
 use facelatch::nn::Normalization;
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Convert published weights to ONNX files and a manifest.
@@ -64,22 +66,23 @@ enum What {
         #[arg(long, default_value = "models")]
         out: PathBuf,
     },
-    /// Convert Intel's face recognizer face-reidentification-retail-0095, from OpenVINO's IR,
-    /// to ONNX; the door cannot use it yet
+    /// Import Intel's face recognizer face-reidentification-retail-0095, from OpenVINO's IR
     ///
     /// Reads the FP16 files of Open Model Zoo 2023.0, or the same graph in FP32, and writes
-    /// the network with weights in 32-bit floating point. Only the ONNX file is written: a
-    /// manifest cannot describe the network yet, because it takes pictures of 128x128 in the
-    /// order blue, green, red with their own alignment. The command prints these facts.
+    /// the network with weights in 32-bit floating point. The manifest gets its alignment and
+    /// its channel order; pictures need no normalization, because the graph normalizes them.
     Openvino {
         /// face-reidentification-retail-0095.xml
         graph: PathBuf,
         /// Weights of the graph [default: the .bin next to it]
         #[arg(long)]
         weights: Option<PathBuf>,
-        /// Output folder: face-reidentification-retail-0095.onnx
-        #[arg(long, default_value = ".")]
+        /// Output folder: face-reidentification-retail-0095.onnx and manifest.toml
+        #[arg(long, default_value = "models")]
         out: PathBuf,
+        /// Version of this model set
+        #[arg(long, default_value = "imported")]
+        name: String,
     },
 }
 
@@ -107,14 +110,18 @@ impl Import {
             What::Mtcnn { weights, out } => import_mtcnn(&weights, &out),
             What::Mobilefacenet { weights, out, normalization, name } => {
                 let network = read_mobilefacenet(&weights)?;
-                write_recognizer(&out, &network, normalization.into(), &name, None)?;
-                log::info!("{}: embedding size {}", out.display(), network.embedding_size);
+                let size = network.embedding_size;
+                write_recognizer(&out, &network.into(), normalization.into(), &name)?;
+                log::info!("{}: embedding size {size}", out.display());
                 Ok(())
             }
             What::Minifasnet { weights, out } => import_minifasnet(&weights, &out),
-            What::Openvino { graph, weights, out } => {
+            What::Openvino { graph, weights, out, name } => {
                 let weights = weights.unwrap_or_else(|| graph.with_extension("bin"));
-                import_openvino(&graph, &weights, &out)
+                let network = read_reid(&graph, &weights)?;
+                write_recognizer(&out, &network.into(), reid::NORMALIZATION, &name)?;
+                log::info!("{}: embedding size {}", out.display(), reid::EMBEDDING_SIZE);
+                Ok(())
             }
         }
     }
@@ -206,7 +213,12 @@ fn import_mtcnn(weights: &Path, out: &Path) -> Result<()> {
     forget(out, &["selftest"])
 }
 
-fn import_openvino(xml: &Path, bin: &Path, out: &Path) -> Result<()> {
+/// Reads face-reidentification-retail-0095 from OpenVINO's IR, and runs it once.
+///
+/// # Errors
+/// If a file is missing, damaged or of another network, or if the weights give values that
+/// are not finite.
+pub fn read_reid(xml: &Path, bin: &Path) -> Result<Reid> {
     let graph = read_up_to(xml, openvino::MAX_XML)?;
     let weights = read_up_to(bin, openvino::MAX_BIN)
         .context("the weights of the graph cannot be read; put them there or name --weights")?;
@@ -214,39 +226,9 @@ fn import_openvino(xml: &Path, bin: &Path, out: &Path) -> Result<()> {
         // Either file may be at fault.
         format!("{} and {}", xml.display(), bin.display())
     })?;
-    let bytes = reid::to_onnx(&graph).with_context(|| xml.display().to_string())?;
-    reid::check(&bytes).with_context(|| bin.display().to_string())?;
-    let path = out.join(format!("{}.onnx", reid::NAME));
-    write_file(&path, &bytes)?;
-    let facts = reid_facts(&path, &bytes, reid::parameters(&graph));
-    std::io::stdout().write_all(facts.as_bytes()).context("cannot print to standard output")
-}
-
-/// What a manifest will need to know of the imported network.
-fn reid_facts(path: &Path, onnx: &[u8], parameters: usize) -> String {
-    let side = reid::INPUT_SIDE;
-    let names = ["left eye", "right eye", "nose", "left corner", "right corner"];
-    let landmarks: Vec<String> = names
-        .iter()
-        .zip(reid::LANDMARKS)
-        .map(|(name, [x, y])| format!("  {name:<14}{x:.6} {y:.6}\n"))
-        .collect();
-    format!(
-        "file            {}\n\
-         sha256          {}\n\
-         parameters      {parameters}\n\
-         input           1x3x{side}x{side}, values 0 to 255; the file normalizes them\n\
-         channel order   BGR\n\
-         embedding size  {}\n\
-         landmarks       x and y as shares of the side\n\
-         {}\
-         licence         Apache-2.0\n\
-         The door cannot use this file yet: a manifest cannot describe it.\n",
-        path.display(),
-        sha256_hex(onnx),
-        reid::EMBEDDING_SIZE,
-        landmarks.concat(),
-    )
+    let network = Reid::from_ir(&graph).with_context(|| xml.display().to_string())?;
+    reid::check(&network.to_onnx()).with_context(|| bin.display().to_string())?;
+    Ok(network)
 }
 
 /// Reads a file of at most `limit` bytes.
@@ -283,32 +265,18 @@ pub fn read_mobilefacenet(path: &Path) -> Result<MobileFaceNet> {
 /// Similarity thresholds by false accept rate per pair, and the calibration behind them.
 pub type Thresholds = (BTreeMap<String, f32>, Calibration);
 
-/// Writes mobilefacenet.onnx and its entry in the manifest. Thresholds measured on other
-/// weights would be wrong, so the entry has those given or none.
-pub fn write_recognizer(
+/// Writes a recognizer and its entry in the manifest. Thresholds measured on other weights
+/// would be wrong, so the entry has none.
+fn write_recognizer(
     out: &Path,
-    network: &MobileFaceNet,
+    network: &FaceNetwork,
     normalization: Normalization,
     version: &str,
-    thresholds: Option<Thresholds>,
 ) -> Result<()> {
-    let bytes = network.to_onnx();
-    let file = "mobilefacenet.onnx";
-    write_file(&out.join(file), &bytes)?;
-    let (thresholds, calibration) = thresholds.unzip();
-    let entry = RecognizerEntry {
-        file: file.to_owned(),
-        sha256: sha256_hex(&bytes),
-        layout: Layout::Nchw,
-        channels: Channels::Rgb,
-        alignment: Alignment::ARCFACE,
-        normalization,
-        embedding_size: network.embedding_size,
-        thresholds: thresholds.unwrap_or_default(),
-        calibration,
-        likelihood: None,
-    };
-    update_manifest(out, Some(version), "recognizer", toml::Value::try_from(&entry)?)?;
+    let model = exported(network, normalization);
+    write_file(&out.join(&model.file.name), &model.file.bytes)?;
+    let entry = toml::Value::try_from(entry(&model))?;
+    update_manifest(out, Some(version), "recognizer", entry)?;
     forget(out, &["selftest", "recipe", "figures", "licence"])
 }
 
@@ -362,6 +330,8 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::torch_net::tests::reid_noise;
+    use facelatch::models::RecognizerEntry;
 
     #[test]
     fn liveness_networks_are_named_by_their_scale_and_each_once() {
@@ -392,11 +362,29 @@ mod tests {
     }
 
     #[test]
-    fn files_of_openvino_that_are_missing_or_cut_are_named_and_nothing_is_written() {
+    fn a_recognizer_is_added_to_a_set_with_what_the_door_needs_to_know() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let manifest = folder.path().join(MANIFEST);
+        std::fs::write(&manifest, "licence = \"other\"\n[detector]\n").expect("written");
+        let network = reid_noise(1).into();
+        write_recognizer(folder.path(), &network, reid::NORMALIZATION, "one").expect("written");
+        let table = read_manifest(&manifest).expect("a manifest");
+        assert!(table.contains_key("detector") && !table.contains_key("licence"));
+        assert_eq!(table["version"].as_str(), Some("one"));
+        let entry: RecognizerEntry = table["recognizer"].clone().try_into().expect("an entry");
+        assert_eq!((entry.alignment, entry.channels), (reid::ALIGNMENT, Channels::Bgr));
+        assert_eq!((entry.normalization, entry.embedding_size), (reid::NORMALIZATION, 256));
+        let bytes = std::fs::read(folder.path().join(&entry.file)).expect("a network");
+        assert_eq!(entry.sha256, sha256_hex(&bytes));
+        assert!(Reid::from_onnx(&bytes).expect("a network").to_onnx() == bytes);
+    }
+
+    #[test]
+    fn files_of_openvino_that_are_missing_or_cut_are_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let (xml, bin) = (folder.path().join("face.xml"), folder.path().join("face.bin"));
         let refused = || {
-            let error = import_openvino(&xml, &bin, folder.path()).expect_err("refused");
+            let error = read_reid(&xml, &bin).expect_err("refused");
             format!("{error:#}")
         };
         assert!(refused().contains("face.xml"), "{}", refused());
@@ -407,6 +395,5 @@ mod tests {
         let empty = "<net version=\"11\"><layers></layers><edges></edges></net>";
         std::fs::write(&xml, empty).expect("written");
         assert!(refused().contains("it ends after 0 nodes, before a Parameter"), "{}", refused());
-        assert!(!folder.path().join(format!("{}.onnx", reid::NAME)).exists());
     }
 }

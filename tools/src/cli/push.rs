@@ -2,7 +2,7 @@
 
 use super::say;
 use crate::data::photos;
-use crate::deliver::push::{Host, Set};
+use crate::deliver::push::{Host, Set, check_groups};
 use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -13,8 +13,9 @@ use std::path::PathBuf;
 
 /// Copy a model set to a device over ssh and switch the device to it.
 ///
-/// The set is checked here, sent, and checked again on the device (digests, shapes and
-/// self-test) before the device switches. The device computes new templates of all enrolled
+/// A set is refused if the worst group in its manifest has a false accept rate of more than
+/// twice the stated one. The set is checked here, sent, and checked again on the device
+/// (digests, shapes and self-test) before the device switches. The device computes new templates of all enrolled
 /// people from the face pictures it keeps. If anything fails, the device keeps its current
 /// models. `facelatch models rollback` on the device returns to the previous set.
 #[derive(Args)]
@@ -49,6 +50,10 @@ pub struct Push {
         value_parser = PossibleValuesParser::new(["int8", "float"]).try_map(|name| name.parse::<Precision>()),
     )]
     precision: Precision,
+    /// Send the set even if its worst group exceeds the stated false accept rate by more than
+    /// twice; the log then names the group and its rate
+    #[arg(long)]
+    accept_group_rate: bool,
     /// Check the set here and show the set in use on the device, but send nothing
     #[arg(long)]
     dry_run: bool,
@@ -72,6 +77,12 @@ impl Push {
                 "{}: no self-test, so the device cannot verify its results; export and quantize write one",
                 self.models.display()
             );
+        }
+        let shown = self.models.display();
+        let warning = check_groups(models.worst_group(), self.accept_group_rate)
+            .with_context(|| shown.to_string())?;
+        if let Some(warning) = warning {
+            log::warn!("{shown}: {warning}");
         }
         let set = Set::read(&self.models, &files)?;
         let (count, size) = (set.len(), set.bytes() as f64 / 1e6);

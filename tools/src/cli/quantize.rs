@@ -11,15 +11,17 @@ use crate::quantize::fold::CENTERED;
 use crate::quantize::graph::Graph;
 use crate::quantize::inputs::{Inputs, batches, gather};
 use crate::quantize::judge::{Agreement, Aim};
+use crate::quantize::simulate::Quantized;
 use crate::quantize::tune::{Progress, Schedule, tune};
 use crate::quantize::whole::{Whole, compare};
 use crate::quantize::{Recipe, Task, write};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::models::{
     Channels, DetectorEntry, FileEntry, Layout, ModelFile, Models, RecipeStep, RecognizerEntry,
-    RecognizerModel, sha256_hex,
+    sha256_hex,
 };
+use facelatch::nn::Normalization;
 use facelatch::vision::align::Crop;
 use facelatch::vision::detect::{DetectorSettings, Net};
 use serde::Serialize;
@@ -81,9 +83,9 @@ const CHOSEN_ON: usize = 256;
 
 /// `quantize.json`: what was done and how close the result is to floating point.
 #[derive(Serialize)]
-struct Record {
+struct Record<'m> {
     seed: i64,
-    networks: BTreeMap<&'static str, NetworkRecord>,
+    networks: BTreeMap<&'m str, NetworkRecord>,
     whole: Whole,
 }
 
@@ -109,8 +111,16 @@ impl Quantize {
             ("pnet", read(&models.detector.pnet)?, Some(Net::Pnet)),
             ("rnet", read(&models.detector.rnet)?, Some(Net::Rnet)),
             ("onet", read(&models.detector.onet)?, Some(Net::Onet)),
-            ("mobilefacenet", read(&recognizer.file)?, None),
+            (recognizer_name(&models)?, read(&recognizer.file)?, None),
         ];
+        if let Some((name, ..)) =
+            nets.iter().find(|(_, graph, net)| net.is_some() && graph.start.is_some())
+        {
+            bail!(
+                "{name}: scales its picture itself, which only a recognizer may; import the \
+                 detector again"
+            );
+        }
         let [calibrate, train, select] = self.data()?;
         let calibrate = self.gather(&models, &calibrate, "calibration")?;
         let train = self.gather(&models, &train, "training")?;
@@ -118,6 +128,7 @@ impl Quantize {
 
         let mut networks = BTreeMap::new();
         let mut files = BTreeMap::new();
+        let mut recognizer_takes = CENTERED;
         for (name, graph, net) in &nets {
             let (normalization, aim) = match net {
                 Some(net) => (models.detector.normalization, Aim::Windows(threshold(*net))),
@@ -135,13 +146,17 @@ impl Quantize {
                 pictures(&[&calibrate, &train], *net, usize::MAX, recognizer.channels);
             say(name);
             let training = schedule(*net, self.qat_epochs);
-            let (bytes, written) = quantize(&task, &learned_from, training)?;
+            let (done, written) = quantize(&task, &learned_from, training)?;
+            let bytes = write::write(&done);
             write_file(&self.out.join(format!("{name}.onnx")), &bytes)?;
             networks.insert(*name, written);
             let entry = FileEntry { file: format!("{name}.onnx"), sha256: sha256_hex(&bytes) };
             files.insert(*name, entry);
+            if net.is_none() {
+                recognizer_takes = done.picture.normalization();
+            }
         }
-        self.write_manifest(&models, &files, recognizer)?;
+        self.write_manifest(&models, &files, recognizer_takes)?;
         let made = Models::open(&self.out)?;
         let thresholds = calibrate::thresholds(&made, &self.images, &self.calibrate)?;
         calibrate::write(&self.out, thresholds, None)?;
@@ -212,13 +227,15 @@ impl Quantize {
     }
 
     /// Writes the manifest without thresholds, which are measured later with the new
-    /// models. Licence and recipe come from the floating-point set.
+    /// models. Licence and recipe come from the floating-point set. `normalization` is that
+    /// of the new recognizer.
     fn write_manifest(
         &self,
         models: &Models,
         files: &BTreeMap<&str, FileEntry>,
-        recognizer: &RecognizerModel,
+        normalization: Normalization,
     ) -> Result<()> {
+        let recognizer = models.recognizer()?;
         let file = |name: &str| {
             files.get(name).cloned().with_context(|| format!("{name} was not quantized"))
         };
@@ -230,18 +247,19 @@ impl Quantize {
             rnet: file("rnet")?,
             onet: file("onet")?,
         };
-        let FileEntry { file, sha256 } = file("mobilefacenet")?;
+        let FileEntry { file, sha256 } = file(recognizer_name(models)?)?;
         let recognizer = RecognizerEntry {
             file,
             sha256,
             layout: Layout::Nchw,
             channels: recognizer.channels,
             alignment: recognizer.alignment,
-            normalization: CENTERED,
+            normalization,
             embedding_size: recognizer.embedding_size,
             thresholds: BTreeMap::new(),
             calibration: None,
             likelihood: None,
+            worst_group: None,
         };
         update_manifest(&self.out, None, "detector", toml::Value::try_from(detector)?)?;
         let recognizer = toml::Value::try_from(recognizer)?;
@@ -256,12 +274,22 @@ impl Quantize {
     }
 }
 
-/// Quantizes and trains one network; returns its ONNX file and its record.
+/// Name of the recognizer's file in the manifest, without its extension.
+fn recognizer_name(models: &Models) -> Result<&str> {
+    let entry = models.manifest.recognizer.as_ref().context("the set has no recognizer")?;
+    let name = entry.file.strip_suffix(".onnx").unwrap_or(&entry.file);
+    if ["pnet", "rnet", "onet"].contains(&name) {
+        bail!("the recognizer's file is named {name}, like one of the detector; rename it");
+    }
+    Ok(name)
+}
+
+/// Quantizes and trains one network; returns it and its record.
 fn quantize(
     task: &Task,
     learned_from: &[tch::Tensor],
     training: Schedule,
-) -> Result<(Vec<u8>, NetworkRecord)> {
+) -> Result<(Quantized, NetworkRecord)> {
     let start = task.post_training(&Recipe::all(), tell)?;
     let pictures: i64 = learned_from.iter().map(|batch| batch.size()[0]).sum();
     let bar = photos::progress(pictures as usize * training.epochs, "training");
@@ -272,15 +300,14 @@ fn quantize(
         }
     })?;
     bar.finish_and_clear();
-    let bytes = write::write(&done.quantized);
     let record = NetworkRecord {
-        bytes: bytes.len(),
+        bytes: write::write(&done.quantized).len(),
         recipe: start.recipe,
         training,
         agreement: done.epochs,
         chosen: done.chosen,
     };
-    Ok((bytes, record))
+    Ok((done.quantized, record))
 }
 
 /// Schedule of quantization-aware training per network. P-Net has few weights and many
@@ -366,6 +393,7 @@ fn told(agreement: &Agreement) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quantize::affine::Affine;
     use facelatch::nn::Precision;
     use facelatch::storage::models::check_folder;
     use std::path::Path;
@@ -404,8 +432,8 @@ mod tests {
             qat_epochs: 0,
             seed: 3,
         };
-        let network = models.recognizer().expect("a recognizer");
-        quantize.write_manifest(&models, &files, network).expect("written");
+        let normalization = models.recognizer().expect("a recognizer").normalization;
+        quantize.write_manifest(&models, &files, normalization).expect("written");
         let recognizer = models.manifest.recognizer.clone().expect("a recognizer");
         let calibration = recognizer.calibration.expect("a calibration");
         calibrate::write(&out, (recognizer.thresholds, calibration), None).expect("written");
@@ -428,8 +456,10 @@ mod tests {
         assert_eq!(manifest.recipe[1].seed, Some(3));
         assert_eq!(manifest.recipe[1].data["calibrate"], sha256_hex(b"Ada\n"));
         // A second run removes the self-test and figures of the first.
-        quantize.write_manifest(&models, &files, network).expect("written");
+        let other = Affine::picture(67).normalization();
+        quantize.write_manifest(&models, &files, other).expect("written");
         let manifest = Models::open(&out).expect("models").manifest;
         assert_eq!((manifest.selftest, manifest.figures.len()), (None, 0));
+        assert_eq!(manifest.recognizer.expect("a recognizer").normalization.mean, [67.0; 3]);
     }
 }

@@ -4,21 +4,20 @@ use super::say;
 use super::signals;
 use super::training::{Data, Options, follow, read_weights};
 use crate::data::photos;
-use crate::networks::mobilefacenet::MobileFaceNet;
+use crate::networks::face::FaceNetwork;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::data::TrainingData;
 use crate::train::recipe::Recipe;
+use crate::train::run_folder::digest;
 use crate::train::search::{
     self, LEARNING_RATES, MOMENTUMS, Point, Row, Told, Tried, available_memory, best, bytes_each,
     csv, grid, text,
 };
 use crate::train::validation::Judge;
 use crate::train::{Diverged, Interrupted, Start, train};
-use crate::weights::safetensors;
 use crate::{device, files, parallel};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use facelatch::models::sha256_hex;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,8 +31,9 @@ use std::time::Instant;
 /// interrupted search. The final training run is written to OUT/best.
 #[derive(Args)]
 pub struct Search {
-    /// Weights to start from: a file that `import mobilefacenet` reads, or the folder of an
-    /// earlier training run
+    /// Weights to start from: a file that `import mobilefacenet` reads, the folder of an
+    /// earlier training run, or face-reidentification-retail-0095 as the folder of a
+    /// floating-point set, an .onnx or OpenVINO's .xml
     #[arg(long, value_name = "FILE")]
     weights: PathBuf,
     #[command(flatten)]
@@ -94,10 +94,10 @@ impl Search {
         );
         ensure!(self.point_threads > 0, "--point-threads 0: expected at least 1");
         let points = grid(&self.learning_rates, &self.momentums)?;
-        let (network, normalization) = read_weights(&self.weights)?;
-        let recipe = self.options.recipe(Recipe::finetune(), normalization)?;
+        let (network, weights) = read_weights(&self.weights)?;
+        let recipe = self.options.recipe(Recipe::finetune(), &weights)?;
         let recipe = Recipe { judge: Some(Judge::Loss), ..recipe };
-        let data = self.data.read()?;
+        let data = self.data.read(weights.network)?;
         let stop = signals::stop()?;
 
         let rows = self.table(&points, &network, &data, &recipe, &stop)?;
@@ -136,7 +136,7 @@ impl Search {
     fn table(
         &self,
         points: &[Point],
-        network: &MobileFaceNet,
+        network: &FaceNetwork,
         data: &TrainingData,
         recipe: &Recipe,
         stop: &Arc<AtomicBool>,
@@ -144,7 +144,7 @@ impl Search {
         let neutral = at(recipe, &Point { learning_rate: 0.0, momentum: 0.0 });
         let identity = Identity {
             recipe: &neutral,
-            weights: sha256_hex(&safetensors::write(&network.tensors, None)?),
+            weights: digest(network)?,
             train: &data.train.digest,
             validation: &data.validation.digest,
             threads: self.point_threads,
@@ -202,7 +202,7 @@ fn at(recipe: &Recipe, point: &Point) -> Recipe {
 /// Trains one grid point from the starting weights; `None` if it was interrupted.
 fn try_point(
     point: &Point,
-    network: &MobileFaceNet,
+    network: &FaceNetwork,
     data: &TrainingData,
     recipe: &Recipe,
     stop: &Arc<AtomicBool>,

@@ -2,20 +2,22 @@
 //! messages.
 
 use super::AugmentOptions;
-use super::import::{Normalized, read_mobilefacenet};
+use super::import::{Normalized, read_mobilefacenet, read_reid};
 use super::say;
 use crate::data::photos;
 use crate::device;
-use crate::networks::mobilefacenet::MobileFaceNet;
+use crate::networks::face::{Architecture, FaceNetwork};
+use crate::networks::reid::{self, Reid};
 use crate::train::data::TrainingData;
 use crate::train::learning_rate::Course;
 use crate::train::margin::Margin;
-use crate::train::recipe::Recipe;
+use crate::train::recipe::{Impostors, Recipe, Teacher};
 use crate::train::run_folder::{Epoch, HeadKind, Judged, MODEL, RECORD, Run};
 use crate::train::validation::Judge;
 use crate::train::{Progress, Start, Trained, train};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
+use facelatch::models::{MANIFEST, Models};
 use facelatch::nn::Normalization;
 use std::path::{Path, PathBuf};
 
@@ -31,9 +33,10 @@ pub struct Data {
 }
 
 impl Data {
-    /// Reads both sets into memory and logs warnings about them.
-    pub fn read(&self) -> Result<TrainingData> {
-        let data = TrainingData::read(&self.train, &self.validation)?;
+    /// Reads both sets into memory and logs warnings about them. Their faces must be aligned
+    /// for the network.
+    pub fn read(&self, network: Architecture) -> Result<TrainingData> {
+        let data = TrainingData::read(&self.train, &self.validation, &network.alignment())?;
         for warning in &data.warnings {
             log::warn!("{warning}");
         }
@@ -117,18 +120,35 @@ pub struct Options {
     /// weights
     #[arg(long, value_name = "WEIGHT", default_value_t = 0.0)]
     pub hold: f64,
+    /// With --hold: what the starting weights see of each training photo
+    #[arg(long, value_enum, default_value_t = Teacher::Flips)]
+    pub teacher: Teacher,
+    /// Weight of a loss term for impostors, from 0: adds WEIGHT * mean(max(0, similarity -
+    /// T)) over the pairs of different people in a batch
+    #[arg(long, value_name = "WEIGHT", default_value_t = 0.0)]
+    pub impostors: f64,
+    /// Similarity T from which --impostors counts a pair, -1 to 1
+    #[arg(long, value_name = "T", default_value_t = 0.3)]
+    pub impostor_similarity: f64,
     /// Exponential moving average (EMA) of the weights: share of the current weights that
     /// enters the average per step, 0 to 1. The average is what is evaluated and saved; 1
     /// turns averaging off
     #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
     pub average: f64,
-    /// Freeze the first DEPTH blocks of the network, counted from the input: 0 to 21; 22
+    /// Freeze the first DEPTH blocks of the network, counted from the input: 0 to 19; 20
     /// also freezes the embedding layer, so that only the head is trained
     #[arg(long, value_name = "DEPTH", default_value_t = 0)]
     pub freeze: usize,
     /// Balanced sampling: show each person equally often
     #[arg(long)]
     pub balanced: bool,
+    /// Balanced sampling by group: show photos of each group of people equally often. The
+    /// column group of the training set names the groups
+    #[arg(long)]
+    pub balanced_groups: bool,
+    /// Fill each batch with people who resemble one another for the starting weights
+    #[arg(long)]
+    pub look_alikes: bool,
     /// Statistics for batch normalization [default: kept; train from scratch: measured]
     #[arg(long, value_enum)]
     pub batch_norm: Option<BatchNorm>,
@@ -154,8 +174,8 @@ pub struct Options {
     /// such as 0.25,0.5,0.75
     #[arg(long, value_name = "SHARES", value_delimiter = ',')]
     pub blend: Vec<f64>,
-    /// Input normalization that the weights were trained with [default: as recorded by an
-    /// earlier training run, otherwise arcface]
+    /// Input normalization that MobileFaceNet's weights were trained with [default: as
+    /// recorded by an earlier training run, otherwise arcface]
     #[arg(long, value_enum)]
     pub normalization: Option<Normalized>,
     /// Seed of everything random
@@ -172,12 +192,17 @@ pub struct Options {
 }
 
 impl Options {
-    /// The command's `usual` recipe with the options that were given. `normalization` is
-    /// that recorded with the weights, if any; `--normalization` overrides it.
+    /// The command's `usual` recipe with the options that were given, for these starting
+    /// weights. `--normalization` overrides the normalization recorded with them.
     ///
     /// # Errors
     /// If an option is out of range or options contradict each other.
-    pub fn recipe(&self, usual: Recipe, normalization: Option<Normalization>) -> Result<Recipe> {
+    pub fn recipe(&self, usual: Recipe, start: &Weights) -> Result<Recipe> {
+        let network = start.network;
+        ensure!(
+            self.normalization.is_none() || network == Architecture::MobileFaceNet,
+            "--normalization: {network} normalizes pictures itself; leave it out"
+        );
         let epochs = self.epochs.unwrap_or(usual.epochs);
         let head = self.head.unwrap_or(usual.head);
         let mut schedule = usual.schedule;
@@ -197,9 +222,13 @@ impl Options {
             margin: self.margin(head)?,
             smoothing: self.label_smoothing,
             hold: self.hold,
+            teacher: self.teacher,
+            impostors: Impostors { weight: self.impostors, threshold: self.threshold() },
             average: self.average,
             freeze: self.freeze,
             balanced: self.balanced,
+            balanced_groups: self.balanced_groups,
+            look_alikes: self.look_alikes,
             batch_norm: self.batch_norm.map_or(usual.batch_norm, |how| how == BatchNorm::Measured),
             negatives: self.negatives,
             clip: self.clip,
@@ -208,13 +237,22 @@ impl Options {
             patience: self.patience,
             blend: self.blend.clone(),
             augment: self.augmentation.augment()?,
-            normalization: given.or(normalization).unwrap_or(usual.normalization),
+            normalization: given.or(start.normalization).unwrap_or(usual.normalization),
             seed: self.seed,
             threads: self.threads,
             device: device::parse(&self.device)?,
         };
         recipe.check()?;
         Ok(recipe)
+    }
+
+    /// Without a weight the threshold has no influence and is not recorded.
+    fn threshold(&self) -> f64 {
+        if self.impostors == 0.0 {
+            Impostors::default().threshold
+        } else {
+            self.impostor_similarity
+        }
     }
 
     fn margin(&self, head: HeadKind) -> Result<Margin> {
@@ -249,25 +287,61 @@ impl Options {
     }
 }
 
-/// Reads weights from a file that `import mobilefacenet` takes, or from the folder or
-/// `model.safetensors` of an earlier training run. A run also gives its input
-/// normalization.
-pub fn read_weights(path: &Path) -> Result<(MobileFaceNet, Option<Normalization>)> {
+/// What the options of a training depend on in its starting weights.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Weights {
+    /// Which network they belong to.
+    pub network: Architecture,
+    /// Normalization of the input, if it is recorded with the weights or fixed by the
+    /// network.
+    pub normalization: Option<Normalization>,
+}
+
+/// Reads weights of either network: from a file that `import mobilefacenet` takes, from
+/// face-reidentification-retail-0095 as a floating-point ONNX file, as OpenVINO's .xml or in
+/// the folder of a model set, or from the folder or `model.safetensors` of an earlier
+/// training run.
+///
+/// # Errors
+/// If there are no such weights. A set with MobileFaceNet is refused, because its ONNX file
+/// no longer has the batch normalization.
+pub fn read_weights(path: &Path) -> Result<(FaceNetwork, Weights)> {
     let folder = path.parent().unwrap_or(Path::new(""));
-    let run = if path.is_dir() {
+    let run = if path.is_dir() && !path.join(MANIFEST).exists() {
         Some(path)
     } else if path.ends_with(MODEL) && folder.join(RECORD).exists() {
         Some(folder)
     } else {
         None
     };
-    match run {
-        Some(folder) => {
-            let Run { record, network, .. } = Run::open(folder)?;
-            Ok((network, Some(record.normalization)))
-        }
-        None => Ok((read_mobilefacenet(path)?, None)),
+    if let Some(folder) = run {
+        let Run { record, network, .. } = Run::open(folder)?;
+        let weights =
+            Weights { network: record.network, normalization: Some(record.normalization) };
+        return Ok((network, weights));
     }
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let network = if path.is_dir() {
+        let models = Models::open(path)?;
+        let file = &models.recognizer()?.file;
+        Reid::from_onnx(&file.bytes).with_context(|| {
+            format!(
+                "{}: training can start from the set of {}; of MobileFaceNet, give the file that \
+                 was imported or the folder of the training run",
+                file.name,
+                reid::NAME
+            )
+        })?
+    } else if ending == "onnx" {
+        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        Reid::from_onnx(&bytes).with_context(|| path.display().to_string())?
+    } else if ending == "xml" {
+        read_reid(path, &path.with_extension("bin"))?
+    } else {
+        return Ok((read_mobilefacenet(path)?.into(), Weights::default()));
+    };
+    let weights = Weights { network: Architecture::Reid, normalization: Some(reid::NORMALIZATION) };
+    Ok((network.into(), weights))
 }
 
 /// Trains and prints progress, each epoch's figures and the result.
@@ -360,6 +434,7 @@ fn figures(judged: &Judged) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::torch_net::tests::reid_noise;
     use clap::Parser;
 
     #[derive(Parser)]
@@ -370,7 +445,7 @@ mod tests {
 
     fn recipe(usual: Recipe, arguments: &[&str]) -> Result<Recipe> {
         let arguments = std::iter::once(&"command").chain(arguments);
-        Command::try_parse_from(arguments)?.options.recipe(usual, None)
+        Command::try_parse_from(arguments)?.options.recipe(usual, &Weights::default())
     }
 
     #[test]
@@ -407,5 +482,32 @@ mod tests {
             let error = format!("{:#}", with(arguments).expect_err("refused"));
             assert!(error.contains(said), "{error}");
         }
+    }
+
+    #[test]
+    fn the_other_network_brings_its_normalization_and_takes_no_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("start.onnx");
+        let network = reid_noise(3);
+        std::fs::write(&path, network.to_onnx()).expect("written");
+        let (read, weights) = read_weights(&path).expect("weights");
+        assert!(read == network.into());
+        let recipe = |arguments: &[&str]| {
+            let arguments = std::iter::once(&"command").chain(arguments);
+            Command::try_parse_from(arguments)?.options.recipe(Recipe::finetune(), &weights)
+        };
+        let plain = recipe(&["--impostor-similarity", "0.5"]).expect("a recipe");
+        assert_eq!(
+            (plain.normalization, plain.impostors),
+            (reid::NORMALIZATION, Default::default())
+        );
+        let more = ["--hold", "10", "--teacher", "plain", "--impostors", "2", "--balanced-groups"];
+        let more = recipe(&more).expect("a recipe");
+        assert_eq!((more.teacher, more.balanced_groups), (Teacher::Plain, true));
+        assert_eq!(more.impostors, Impostors { weight: 2.0, threshold: 0.3 });
+        let error = recipe(&["--normalization", "arcface"]).expect_err("its own").to_string();
+        assert!(error.contains("normalizes pictures itself"), "{error}");
+        std::fs::write(&path, b"onnx").expect("written");
+        assert!(format!("{:#}", read_weights(&path).expect_err("damaged")).contains("start.onnx"));
     }
 }

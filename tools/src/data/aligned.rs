@@ -8,9 +8,9 @@ use anyhow::{Context, Result, bail};
 use facelatch::models::Alignment;
 use facelatch::vision::align::Crop;
 use facelatch::vision::picture;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Name of the file in the folder of a data set.
 const FILE: &str = "alignment.toml";
@@ -32,18 +32,19 @@ pub fn write(folder: &Path, alignment: &Alignment) -> Result<()> {
 /// # Errors
 /// Names the first data set that has another alignment, or a file that is unreadable.
 pub fn check<'p>(faces: impl IntoIterator<Item = &'p Path>, wanted: &Alignment) -> Result<()> {
-    let mut known: BTreeMap<&Path, ()> = BTreeMap::new();
+    let mut known: BTreeSet<&Path> = BTreeSet::new();
     for face in faces {
         let Some(folder) = face.parent() else { continue };
-        if known.insert(folder, ()).is_some() {
+        if !known.insert(folder) {
             continue;
         }
-        let (file, found) = recorded(folder)?;
+        let found = recorded(folder)?;
         if found != *wanted {
             bail!(
-                "{}: faces of {side}x{side} pixels, but the network expects {wanted}x{wanted} or \
-                 other landmarks; run facelatch-tools prepare --models with its set again",
-                file.display(),
+                "{}: aligned for a picture of {side}x{side} pixels, but the network expects \
+                 {wanted}x{wanted} with landmarks of its own; run facelatch-tools prepare again, \
+                 with the network's set as --models",
+                face.display(),
                 side = found.side,
                 wanted = wanted.side
             );
@@ -52,8 +53,8 @@ pub fn check<'p>(faces: impl IntoIterator<Item = &'p Path>, wanted: &Alignment) 
     Ok(())
 }
 
-/// The alignment of the faces in a folder, and the file that says so.
-fn recorded(folder: &Path) -> Result<(PathBuf, Alignment)> {
+/// The alignment of the faces in a folder.
+fn recorded(folder: &Path) -> Result<Alignment> {
     for above in folder.ancestors().take(LEVELS) {
         let path = above.join(FILE);
         let length = match std::fs::metadata(&path) {
@@ -74,9 +75,9 @@ fn recorded(folder: &Path) -> Result<(PathBuf, Alignment)> {
         if let Err(fault) = alignment.check() {
             bail!("{}: {fault}; run facelatch-tools prepare again", path.display());
         }
-        return Ok((path, alignment));
+        return Ok(alignment);
     }
-    Ok((folder.to_owned(), Alignment::ARCFACE))
+    Ok(Alignment::ARCFACE)
 }
 
 /// Reads an aligned face from a picture file.
@@ -110,7 +111,7 @@ mod tests {
         write(&folder.path().join("data"), &tight).expect("written");
         check([&*face], &tight).expect("the same");
         let error = check([&*face], &Alignment::ARCFACE).expect_err("other").to_string();
-        assert!(error.contains("alignment.toml") && error.contains("128x128"), "{error}");
+        assert!(error.contains("a.png") && error.contains("128x128"), "{error}");
         tight.landmarks[0][0] += 1.0;
         check([&*face], &tight).expect_err("other landmarks");
         std::fs::write(folder.path().join("data/alignment.toml"), "side = 9").expect("written");

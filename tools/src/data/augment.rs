@@ -3,8 +3,9 @@
 //!
 //! Each change has a probability and a limit; its strength is drawn uniformly within the
 //! limit. The changes follow the order in which a picture forms: what stands before the
-//! camera (mirror image, mask, objects), light (brightness, contrast), optics (blur,
-//! distance), and the stored file (JPEG).
+//! camera (mirror image, mask, objects), where the face lies in the crop (shift, zoom,
+//! rotation), light (from the side, brightness, contrast), optics (blur, distance), and the
+//! stored file (JPEG).
 
 use crate::chance::Chance;
 use anyhow::{Result, bail};
@@ -15,6 +16,7 @@ use facelatch::vision::{picture, resample};
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, RgbImage, imageops};
 use serde::{Deserialize, Serialize};
+use std::f64::consts::TAU;
 use std::path::Path;
 
 /// Side of the crop in whose pixels all lengths below are given. Larger crops scale them.
@@ -84,6 +86,31 @@ pub struct Augment {
     /// A rectangle of one colour in front of the face; the limit is the largest share of
     /// the picture it covers, 0.02..=0.5.
     pub object: Change,
+    /// Face off-centre, as landmarks that are a little off align it; the limit is the largest
+    /// shift along each axis in pixels, 0..=16. The pixels at the edge repeat.
+    #[serde(default = "never", skip_serializing_if = "is_never")]
+    pub shift: Change,
+    /// Face larger or smaller by the factor `1 ± x`; the limit of x is 0..=0.3.
+    #[serde(default = "never", skip_serializing_if = "is_never")]
+    pub zoom: Change,
+    /// Face turned in the picture; the limit is the largest angle in both directions,
+    /// degrees, 0..=30.
+    #[serde(default = "never", skip_serializing_if = "is_never")]
+    pub rotation: Change,
+    /// Light from one side: values are multiplied by `1 + x` on one edge of the picture, by
+    /// `1 - x` on the opposite one, and linearly in between, in any direction; the limit of x
+    /// is 0..=1.
+    #[serde(default = "never", skip_serializing_if = "is_never")]
+    pub side_light: Change,
+}
+
+/// A change that never happens.
+const fn never() -> Change {
+    Change { probability: 0.0, limit: 0.0 }
+}
+
+fn is_never(change: &Change) -> bool {
+    *change == never()
 }
 
 impl Default for Augment {
@@ -94,17 +121,23 @@ impl Default for Augment {
 
 impl Augment {
     /// No augmentation: faces stay as they are.
-    pub fn none() -> Self {
-        let never = |limit| Change { probability: 0.0, limit };
+    pub const fn none() -> Self {
+        const fn with(limit: f64) -> Change {
+            Change { limit, ..never() }
+        }
         Self {
             flip: 0.0,
-            brightness: never(0.0),
-            contrast: never(0.0),
-            blur: never(0.0),
-            jpeg: never(BEST_QUALITY),
-            low_resolution: never(CROP_SIDE as f64),
-            mask: never(LOWEST_MASK_TOP),
-            object: never(LEAST_OBJECT),
+            brightness: never(),
+            contrast: never(),
+            blur: never(),
+            jpeg: with(BEST_QUALITY),
+            low_resolution: with(CROP_SIDE as f64),
+            mask: with(LOWEST_MASK_TOP),
+            object: with(LEAST_OBJECT),
+            shift: never(),
+            zoom: never(),
+            rotation: never(),
+            side_light: never(),
         }
     }
 
@@ -124,6 +157,7 @@ impl Augment {
             low_resolution: change(0.1, 56.0),
             mask: change(0.0, 60.0),
             object: change(0.0, 0.1),
+            ..Self::none()
         }
     }
 
@@ -143,6 +177,27 @@ impl Augment {
             low_resolution: change(0.2, 28.0),
             mask: change(0.1, 56.0),
             object: change(0.25, 0.2),
+            ..Self::none()
+        }
+    }
+
+    /// As a camera above a door shows faces: small, blurred, compressed, lit from one side,
+    /// aligned by landmarks that are a little off, and now and then partly covered.
+    pub fn door() -> Self {
+        let change = |probability, limit| Change { probability, limit };
+        Self {
+            flip: 0.5,
+            brightness: change(0.8, 0.2),
+            contrast: change(0.8, 0.3),
+            blur: change(0.2, 1.5),
+            jpeg: change(0.3, 30.0),
+            low_resolution: change(0.3, 32.0),
+            mask: change(0.05, 56.0),
+            object: change(0.1, 0.15),
+            shift: change(0.5, 4.0),
+            zoom: change(0.5, 0.08),
+            rotation: change(0.5, 6.0),
+            side_light: change(0.3, 0.5),
         }
     }
 
@@ -159,6 +214,10 @@ impl Augment {
             ("low-resolution", self.low_resolution, 8.0, CROP_SIDE as f64),
             ("mask", self.mask, 40.0, LOWEST_MASK_TOP),
             ("object", self.object, LEAST_OBJECT, 0.5),
+            ("shift", self.shift, 0.0, 16.0),
+            ("zoom", self.zoom, 0.0, 0.3),
+            ("rotation", self.rotation, 0.0, 30.0),
+            ("side-light", self.side_light, 0.0, 1.0),
         ] {
             if !(0.0..=1.0).contains(&change.probability) {
                 bail!("{name}: probability {}; it must be in 0..=1", change.probability);
@@ -183,6 +242,11 @@ impl Augment {
         if chance.happens(self.object.probability) {
             object(&mut frame, self.object.limit, chance);
         }
+        self.place(&mut frame, unit, chance);
+        if let Some(limit) = drawn(self.side_light, chance) {
+            let towards = chance.between(0.0, TAU);
+            side_light(&mut frame, chance.between(0.0, limit), towards);
+        }
         if chance.happens(self.brightness.probability) {
             let limit = self.brightness.limit;
             brighten(&mut frame, 255.0 * chance.between(-limit, limit));
@@ -205,6 +269,29 @@ impl Augment {
         // No augmentation changes the size.
         Crop::from_pixels(crop.side(), frame.pixels().to_vec()).unwrap_or_else(|_| crop.clone())
     }
+
+    /// Moves the face within the picture. `unit` is the length of a pixel of [`CROP_SIDE`].
+    fn place(&self, frame: &mut Frame, unit: f64, chance: &mut Chance) {
+        let mut within = |change: Change| {
+            drawn(change, chance)
+                .map(|limit| [chance.between(-limit, limit), chance.between(-limit, limit)])
+        };
+        let (shift, zoom, rotation) =
+            (within(self.shift), within(self.zoom), within(self.rotation));
+        if shift.is_none() && zoom.is_none() && rotation.is_none() {
+            return;
+        }
+        let [x, y] = shift.unwrap_or_default().map(|pixels| pixels * unit);
+        let size = 1.0 + zoom.map_or(0.0, |[by, _]| by);
+        let angle = rotation.map_or(0.0, |[degrees, _]| degrees.to_radians());
+        moved(frame, [x, y], size, angle);
+    }
+}
+
+/// The limit of a change that is drawn. A change that never happens draws no number, so that
+/// the others are as they were before it existed.
+fn drawn(change: Change, chance: &mut Chance) -> Option<f64> {
+    (change.probability > 0.0 && chance.happens(change.probability)).then_some(change.limit)
 }
 
 /// The mirror image of a crop.
@@ -216,6 +303,53 @@ fn flip(frame: &mut Frame) {
     let width = frame.width();
     for row in frame.pixels_mut().chunks_exact_mut(3 * width) {
         row.as_chunks_mut::<3>().0.reverse();
+    }
+}
+
+/// Turns the picture about its centre, enlarges it and shifts it, with bilinear resampling.
+/// Beyond the edges their pixels repeat.
+fn moved(frame: &mut Frame, shift: [f64; 2], size: f64, angle: f64) {
+    let source = frame.clone();
+    let (width, height) = (frame.width(), frame.height());
+    let center = [(width as f64 - 1.0) / 2.0, (height as f64 - 1.0) / 2.0];
+    let (sine, cosine) = (angle.sin() / size, angle.cos() / size);
+    for (row, line) in frame.pixels_mut().chunks_exact_mut(3 * width).enumerate() {
+        let y = row as f64 - center[1] - shift[1];
+        for (column, pixel) in line.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+            let x = column as f64 - center[0] - shift[0];
+            let from_x = (cosine * x + sine * y + center[0]).clamp(0.0, width as f64 - 1.0);
+            let from_y = (cosine * y - sine * x + center[1]).clamp(0.0, height as f64 - 1.0);
+            *pixel = between(&source, from_x, from_y);
+        }
+    }
+}
+
+/// The colour at a place between pixels.
+fn between(frame: &Frame, x: f64, y: f64) -> [u8; 3] {
+    let (left, top) = (x.floor(), y.floor());
+    let (across, down) = (x - left, y - top);
+    let at = |right: isize, below: isize| frame.pixel(left as isize + right, top as isize + below);
+    let corners = [at(0, 0), at(1, 0), at(0, 1), at(1, 1)].map(|pixel| pixel.map(f64::from));
+    std::array::from_fn(|channel| {
+        let [a, b, c, d] = corners.map(|pixel| pixel[channel]);
+        let (above, below) = (a + (b - a) * across, c + (d - c) * across);
+        (above + (below - above) * down).round() as u8
+    })
+}
+
+/// Brightens the picture towards the angle `towards` and darkens it on the other side.
+fn side_light(frame: &mut Frame, strength: f64, towards: f64) {
+    let (width, half) = (frame.width(), frame.width() as f64 / 2.0);
+    let (sine, cosine) = towards.sin_cos();
+    // Up to 1 at the edges, also along the diagonals.
+    let reach = half * (sine.abs() + cosine.abs());
+    for (row, line) in frame.pixels_mut().chunks_exact_mut(3 * width).enumerate() {
+        let y = row as f64 + 0.5 - half;
+        for (column, pixel) in line.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+            let x = column as f64 + 0.5 - half;
+            let factor = 1.0 + strength * (x * cosine + y * sine) / reach;
+            *pixel = pixel.map(|value| (f64::from(value) * factor).round() as u8);
+        }
     }
 }
 
@@ -295,8 +429,7 @@ fn mask(frame: &mut Frame, topmost: f64, chance: &mut Chance) {
     let light = mean_where(frame, &covers) / MASK_DAYLIGHT;
     let light = light.clamp(0.25, 1.25);
     paint(frame, covers, |y| {
-        let shade =
-            light * (1.0 - pleat * (0.5 + 0.5 * (y / pleats * std::f64::consts::TAU).sin()));
+        let shade = light * (1.0 - pleat * (0.5 + 0.5 * (y / pleats * TAU).sin()));
         colour.map(|channel| channel * shade)
     });
 }
@@ -351,197 +484,4 @@ fn mean_where(frame: &Frame, covers: &impl Fn(f64, f64) -> bool) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::train::torch_net::tests::crop;
-
-    /// [`Augment::none`] with the one change that `one` makes.
-    fn only(one: impl FnOnce(&mut Augment)) -> Augment {
-        let mut augment = Augment::none();
-        one(&mut augment);
-        augment.check().expect("within its limits");
-        augment
-    }
-
-    fn always(limit: f64) -> Change {
-        Change { probability: 1.0, limit }
-    }
-
-    /// A face-like picture: smooth, so that blur and JPEG change it only a little.
-    fn smooth() -> Crop {
-        let pixels = (0..CROP_SIDE * CROP_SIDE)
-            .flat_map(|at| {
-                let (x, y) = ((at % CROP_SIDE) as f64, (at / CROP_SIDE) as f64);
-                let light = 120.0 + 60.0 * (x / 17.0).sin() * (y / 23.0).cos();
-                [light * 1.2, light, light * 0.8].map(|value| value as u8)
-            })
-            .collect();
-        Crop::from_pixels(CROP_SIDE, pixels).expect("112 x 112")
-    }
-
-    /// Columns and rows where two pictures differ.
-    fn changed(one: &Crop, other: &Crop) -> Vec<(usize, usize)> {
-        let pixels = |crop: &Crop| crop.frame().pixels().as_chunks::<3>().0.to_vec();
-        (pixels(one).iter().zip(pixels(other)).enumerate())
-            .filter(|(_, (a, b))| **a != *b)
-            .map(|(at, _)| (at % CROP_SIDE, at / CROP_SIDE))
-            .collect()
-    }
-
-    fn mean(crop: &Crop) -> f64 {
-        mean_where(crop.frame(), &|_, _| true)
-    }
-
-    /// Mean squared difference of neighbours in a row.
-    fn texture(crop: &Crop) -> f64 {
-        let pixels = crop.frame().pixels();
-        let steps = pixels.iter().zip(&pixels[3..]);
-        steps.map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>()
-    }
-
-    #[test]
-    fn none_changes_nothing() {
-        for seed in 0..20 {
-            let before = crop(seed as usize);
-            assert_eq!(Augment::none().apply(&before, &mut Chance::new(seed)), before);
-        }
-    }
-
-    #[test]
-    fn the_mirror_image_of_the_mirror_image_is_the_face() {
-        let mirror = only(|augment| augment.flip = 1.0);
-        let once = mirror.apply(&crop(5), &mut Chance::new(1));
-        assert_ne!(once, crop(5));
-        assert_eq!(once.frame().pixel(0, 3), crop(5).frame().pixel(111, 3));
-        assert_eq!(mirror.apply(&once, &mut Chance::new(2)), crop(5));
-    }
-
-    #[test]
-    fn the_seed_alone_says_what_happens() {
-        let strong = |seed| Augment::strong().apply(&crop(9), &mut Chance::new(seed));
-        assert_eq!(strong(4), strong(4));
-        let different: Vec<Crop> = (0..10).map(strong).collect();
-        assert!(different.iter().enumerate().all(|(at, one)| !different[..at].contains(one)));
-    }
-
-    #[test]
-    fn brightness_stays_within_its_limit_and_keeps_the_order_of_values() {
-        let shift = only(|augment| augment.brightness = always(0.1));
-        let before = smooth();
-        for seed in 0..50 {
-            let after = shift.apply(&before, &mut Chance::new(seed));
-            assert!((mean(&after) - mean(&before)).abs() <= 26.0);
-            let pairs = before.frame().pixels().iter().zip(after.frame().pixels());
-            let by = f64::from(after.frame().pixels()[0]) - f64::from(before.frame().pixels()[0]);
-            assert!(pairs.clone().all(|(a, b)| {
-                (f64::from(*b) - (f64::from(*a) + by).clamp(0.0, 255.0)).abs() < 1.5
-            }));
-        }
-    }
-
-    #[test]
-    fn contrast_keeps_the_mean() {
-        let change = only(|augment| augment.contrast = always(0.3));
-        let before = smooth();
-        let mut textures = Vec::new();
-        for seed in 0..20 {
-            let after = change.apply(&before, &mut Chance::new(seed));
-            assert!((mean(&after) - mean(&before)).abs() < 1.0);
-            textures.push(texture(&after) / texture(&before));
-        }
-        assert!(textures.iter().any(|more| *more > 1.1), "{textures:?}");
-        assert!(textures.iter().any(|less| *less < 0.9), "{textures:?}");
-        assert!(textures.iter().all(|ratio| (0.45..1.75).contains(ratio)), "{textures:?}");
-    }
-
-    #[test]
-    fn blur_distance_and_coarse_files_lose_texture_but_not_the_picture() {
-        let noise = crop(31);
-        for (name, augment) in [
-            ("blur", only(|augment| augment.blur = always(2.0))),
-            ("distance", only(|augment| augment.low_resolution = always(16.0))),
-        ] {
-            for seed in 0..10 {
-                let after = augment.apply(&noise, &mut Chance::new(seed));
-                assert!(texture(&after) <= texture(&noise), "{name}");
-                assert!((mean(&after) - mean(&noise)).abs() < 2.0, "{name}");
-            }
-        }
-        let coarse = only(|augment| augment.jpeg = always(10.0));
-        for seed in 0..10 {
-            let after = coarse.apply(&smooth(), &mut Chance::new(seed));
-            assert_ne!(after, smooth());
-            let pixels = smooth().frame().pixels().to_vec();
-            let off: f64 = (pixels.iter().zip(after.frame().pixels()))
-                .map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs())
-                .sum();
-            assert!(off / (pixels.len() as f64) < 12.0, "{}", off / pixels.len() as f64);
-        }
-    }
-
-    #[test]
-    fn a_mask_covers_the_mouth_and_never_the_eyes() {
-        let masked = only(|augment| augment.mask = always(56.0));
-        for seed in 0..50 {
-            let covered = changed(&smooth(), &masked.apply(&smooth(), &mut Chance::new(seed)));
-            assert!(covered.iter().all(|(_, row)| *row >= 55), "the eyes are free");
-            let around = |x: usize, y: usize| {
-                covered.iter().filter(|(c, r)| *c / 4 == x / 4 && *r / 4 == y / 4).count()
-            };
-            // Some pixels of a pleat may have the colour that was there before.
-            for (x, y) in [(41usize, 92usize), (56, 92), (70, 92), (56, 76)] {
-                assert!(around(x, y) >= 12, "mouth and nose at {x}, {y}: seed {seed}");
-            }
-            let share = covered.len() as f64 / (CROP_SIDE * CROP_SIDE) as f64;
-            assert!((0.2..0.4).contains(&share), "{share}");
-        }
-    }
-
-    #[test]
-    fn a_mask_in_the_shade_is_dark() {
-        let masked = only(|augment| augment.mask = always(56.0));
-        let dark =
-            Crop::from_pixels(CROP_SIDE, vec![20; 3 * CROP_SIDE * CROP_SIDE]).expect("112 x 112");
-        for seed in 0..20 {
-            let after = masked.apply(&dark, &mut Chance::new(seed));
-            assert!(after.frame().pixels().iter().all(|value| *value < 90));
-        }
-    }
-
-    #[test]
-    fn an_object_covers_its_share() {
-        let hidden = only(|augment| augment.object = always(0.2));
-        let mut largest: f64 = 0.0;
-        for seed in 0..200 {
-            let covered = changed(&crop(3), &hidden.apply(&crop(3), &mut Chance::new(seed)));
-            let share = covered.len() as f64 / (CROP_SIDE * CROP_SIDE) as f64;
-            assert!((0.017..0.225).contains(&share), "{share}");
-            largest = largest.max(share);
-        }
-        assert!(largest > 0.15, "{largest}");
-    }
-
-    #[test]
-    fn probabilities_are_kept() {
-        let sometimes = only(|augment| {
-            augment.object = Change { probability: 0.25, limit: 0.1 };
-        });
-        let mut chance = Chance::new(8);
-        let hit = (0..1000).filter(|_| sometimes.apply(&crop(1), &mut chance) != crop(1)).count();
-        assert!((200..300).contains(&hit), "{hit}");
-    }
-
-    #[test]
-    fn what_is_out_of_its_limits_is_named() {
-        for augment in [Augment::none(), Augment::mild(), Augment::strong()] {
-            augment.check().expect("within its limits");
-        }
-        let mut augment = Augment::none();
-        augment.blur.limit = f64::NAN;
-        assert!(augment.check().expect_err("no number").to_string().starts_with("blur: limit NaN"));
-        let mut augment = Augment::none();
-        augment.mask.probability = 1.5;
-        let message = augment.check().expect_err("more than certain").to_string();
-        assert_eq!(message, "mask: probability 1.5; it must be in 0..=1");
-    }
-}
+mod tests;

@@ -1,13 +1,13 @@
 //! Exports a trained recognizer for doors: an ONNX file that gives the same embeddings in
 //! the device's runtime (tract) as in torch, and a manifest that describes it.
 
-use crate::networks::mobilefacenet::MobileFaceNet;
+use crate::networks::face::FaceNetwork;
 use crate::train::torch_net::{Student, pictures};
 use anyhow::{Result, ensure};
 use facelatch::models::covered::CoveredEntry;
 use facelatch::models::{
-    Alignment, Channels, FileEntry, Layout, MANIFEST, Manifest, ModelFile, Models, RecognizerEntry,
-    RecognizerModel, sha256_hex,
+    FileEntry, Layout, MANIFEST, Manifest, ModelFile, Models, RecognizerEntry, RecognizerModel,
+    sha256_hex,
 };
 use facelatch::nn::Normalization;
 use facelatch::storage::models::self_test::{SELF_TEST, SelfTest};
@@ -29,9 +29,6 @@ pub const MOST_DIFFERENCE: f32 = 1e-4;
 /// Faces per torch batch; bounds its memory.
 const BATCH: usize = 32;
 
-/// File name of the recognizer.
-const RECOGNIZER: &str = "mobilefacenet.onnx";
-
 /// File names and JPEG bytes of the portraits for self-tests, in the public domain (see
 /// assets/README.md).
 pub const PORTRAITS: [(&str, &[u8]); 2] = [
@@ -51,14 +48,32 @@ pub struct Agreement {
 }
 
 /// Converts the network to ONNX, in memory.
-pub fn exported(network: &MobileFaceNet, normalization: Normalization) -> RecognizerModel {
+pub fn exported(network: &FaceNetwork, normalization: Normalization) -> RecognizerModel {
+    let architecture = network.architecture();
     RecognizerModel {
-        file: ModelFile { name: RECOGNIZER.to_owned(), bytes: network.to_onnx().into() },
-        channels: Channels::Rgb,
-        alignment: Alignment::ARCFACE,
+        file: ModelFile { name: format!("{architecture}.onnx"), bytes: network.to_onnx().into() },
+        channels: architecture.channels(),
+        alignment: architecture.alignment(),
         normalization,
-        embedding_size: network.embedding_size,
+        embedding_size: network.embedding_size(),
         precision: None,
+    }
+}
+
+/// The manifest's entry of a recognizer, without thresholds.
+pub fn entry(model: &RecognizerModel) -> RecognizerEntry {
+    RecognizerEntry {
+        file: model.file.name.clone(),
+        sha256: sha256_hex(&model.file.bytes),
+        layout: Layout::Nchw,
+        channels: model.channels,
+        alignment: model.alignment,
+        normalization: model.normalization,
+        embedding_size: model.embedding_size,
+        thresholds: BTreeMap::new(),
+        calibration: None,
+        likelihood: None,
+        worst_group: None,
     }
 }
 
@@ -69,17 +84,24 @@ pub fn exported(network: &MobileFaceNet, normalization: Normalization) -> Recogn
 /// If there are no faces, or the embeddings differ by more than [`LEAST_COSINE`] and
 /// [`MOST_DIFFERENCE`] allow.
 pub fn compare(
-    network: &MobileFaceNet,
+    network: &FaceNetwork,
     model: &RecognizerModel,
     crops: &[Crop],
 ) -> Result<Agreement> {
     ensure!(!crops.is_empty(), "no faces for comparing tract with libtorch; add some");
+    let side = model.alignment.side;
+    ensure!(
+        crops.iter().all(|crop| crop.side() == side),
+        "faces for comparing tract with libtorch must have {side}x{side} pixels"
+    );
     let student = Student::new(network, Device::Cpu);
     let mut embedder = Embedder::new(model)?;
     let mut agreement = Agreement { faces: crops.len(), cosine: 1.0, difference: 0.0 };
     for batch in crops.chunks(BATCH) {
         let seen: Vec<&Crop> = batch.iter().collect();
-        let torch = tch::no_grad(|| student.forward(&pictures(&seen, &model.normalization)));
+        let torch = tch::no_grad(|| {
+            student.forward(&pictures(&seen, model.channels, &model.normalization))
+        });
         for (crop, row) in batch.iter().zip(rows(&torch)?) {
             let expected = Embedding::normalized(&row);
             let got = embedder.embed(crop)?;
@@ -109,26 +131,16 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 /// recipe and self-test. The files do not include the manifest yet.
 pub fn set(detector: &Models, model: &RecognizerModel, version: &str) -> (Manifest, Files) {
     let nets = &detector.detector;
-    let entry = &detector.manifest.detector;
-    let mut files: Files =
-        [(&entry.pnet, &nets.pnet), (&entry.rnet, &nets.rnet), (&entry.onet, &nets.onet)]
-            .into_iter()
-            .map(|(entry, net)| (entry.file.clone(), net.bytes.to_vec()))
-            .collect();
-    let bytes = model.file.bytes.to_vec();
-    let recognizer = RecognizerEntry {
-        file: RECOGNIZER.to_owned(),
-        sha256: sha256_hex(&bytes),
-        layout: Layout::Nchw,
-        channels: model.channels,
-        alignment: model.alignment,
-        normalization: model.normalization,
-        embedding_size: model.embedding_size,
-        thresholds: BTreeMap::new(),
-        calibration: None,
-        likelihood: None,
-    };
-    files.insert(RECOGNIZER.to_owned(), bytes);
+    let detection = &detector.manifest.detector;
+    let mut files: Files = [
+        (&detection.pnet, &nets.pnet),
+        (&detection.rnet, &nets.rnet),
+        (&detection.onet, &nets.onet),
+    ]
+    .into_iter()
+    .map(|(entry, net)| (entry.file.clone(), net.bytes.to_vec()))
+    .collect();
+    files.insert(model.file.name.clone(), model.file.bytes.to_vec());
     // It belongs to the detector.
     let covered =
         detector.manifest.covered.clone().zip(detector.covers()).and_then(|(entry, covers)| {
@@ -139,8 +151,8 @@ pub fn set(detector: &Models, model: &RecognizerModel, version: &str) -> (Manife
         });
     let manifest = Manifest {
         version: version.to_owned(),
-        detector: entry.clone(),
-        recognizer: Some(recognizer),
+        detector: detection.clone(),
+        recognizer: Some(entry(model)),
         liveness: None,
         covered,
         licence: None,
@@ -178,28 +190,34 @@ pub fn seal(manifest: &mut Manifest, files: &mut Files, folder: &Path) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::torch_net::tests::{crop, noise};
+    use crate::networks::reid;
+    use crate::train::torch_net::tests::{crop, crop_of, noise, reid_noise};
     use facelatch::vision::recognizer::Recognizer;
 
     #[test]
     fn what_is_exported_gives_what_torch_gives() {
-        let network = noise(32, 7);
-        let model = exported(&network, Normalization::IMAGENET);
-        let crops: Vec<Crop> = (0..3).map(crop).collect();
-        let Agreement { faces, cosine, difference } =
-            compare(&network, &model, &crops).expect("agreement");
-        assert_eq!(faces, 3);
-        assert!(cosine >= LEAST_COSINE && difference < MOST_DIFFERENCE);
-        assert!(compare(&network, &model, &[]).is_err());
+        for (network, normalization) in
+            [(noise(32, 7), Normalization::IMAGENET), (reid_noise(7).into(), reid::NORMALIZATION)]
+        {
+            let model = exported(&network, normalization);
+            let side = model.alignment.side;
+            let crops: Vec<Crop> = (0..3).map(|seed| crop_of(side, seed)).collect();
+            let Agreement { faces, cosine, difference } =
+                compare(&network, &model, &crops).expect("agreement");
+            assert_eq!(faces, 3);
+            assert!(cosine >= LEAST_COSINE && difference < MOST_DIFFERENCE);
+            assert!(compare(&network, &model, &[]).is_err());
+            assert!(compare(&network, &model, &[crop_of(90, 1)]).is_err());
+        }
     }
 
     #[test]
     fn a_network_that_is_exported_wrongly_is_seen() {
         let network = noise(32, 7);
-        let mut other = network.clone();
-        let slopes = other.tensors.get_mut("conv_45.conv.prelu.weight").expect("slopes");
+        let mut other = network.tensors().clone();
+        let slopes = other.get_mut("conv_45.conv.prelu.weight").expect("slopes");
         slopes.values.iter_mut().for_each(|slope| *slope += 0.05);
-        let model = exported(&other, Normalization::ARCFACE);
+        let model = exported(&network.with(other), Normalization::ARCFACE);
         let error = compare(&network, &model, &[crop(1)]).expect_err("differs").to_string();
         assert!(error.contains("tract and libtorch differ"), "{error}");
     }

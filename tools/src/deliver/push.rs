@@ -3,6 +3,7 @@
 //! already has the user's hosts, keys and configuration.
 
 use anyhow::{Context, Result, anyhow, bail};
+use facelatch::models::groups::{MOST_TIMES, NOT_MEASURED, WorstGroup};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,30 @@ const NOT_FOUND: i32 = 127;
 const NOT_RUNNING: i32 = 126;
 /// Exit code of facelatch for a command line it does not understand.
 const WRONG_USAGE: i32 = 2;
+
+/// Refuses a set whose worst group exceeds its stated false accept rate by more than twice,
+/// unless that is `accepted`. Returns a warning if the rate is accepted or no group was
+/// measured.
+///
+/// # Errors
+/// If the worst group's rate is too high. The error names the group and its figures.
+pub fn check_groups(worst: Option<&WorstGroup>, accepted: bool) -> Result<Option<String>> {
+    let Some(worst) = worst else {
+        return Ok(Some(NOT_MEASURED.to_owned()));
+    };
+    if !worst.exceeds() {
+        return Ok(None);
+    }
+    let times = worst.times_stated();
+    if !accepted {
+        bail!(
+            "worst group {worst}: {times:.1} times the stated rate, and push allows {MOST_TIMES} times; calibrate again with --labels that name this group, or accept the rate with --accept-group-rate"
+        );
+    }
+    Ok(Some(format!(
+        "worst group {worst}: {times:.1} times the stated rate, accepted with --accept-group-rate"
+    )))
+}
 
 /// A device, and how to reach it with ssh.
 #[derive(Clone, Debug, Default)]
@@ -237,6 +262,30 @@ mod tests {
             assert!(host(name).ask(&["models", "list"]).is_err(), "{name:?}");
         }
         assert!(host("root@door-1.example").check().is_ok());
+    }
+
+    #[test]
+    fn a_set_that_takes_a_group_for_one_another_too_often_is_refused_unless_accepted() {
+        let group = |measured: f64| WorstGroup {
+            name: "women".to_owned(),
+            stated: "1e-4".to_owned(),
+            measured,
+            low: 1.2e-4,
+            high: 1e-3,
+            pairs: 55_181,
+            people: 247,
+            data: "made up".to_owned(),
+        };
+        assert_eq!(check_groups(Some(&group(2e-4)), false).expect("allowed"), None);
+        let high = group(3.1e-4);
+        let error = check_groups(Some(&high), false).expect_err("refused").to_string();
+        for part in ["women", "3.1e-4", "1.2e-4 to 1.0e-3", "1e-4", "3.1 times", "--labels"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        let warning = check_groups(Some(&high), true).expect("accepted").expect("a warning");
+        assert!(warning.contains("women") && warning.contains("accepted"), "{warning}");
+        let warning = check_groups(None, false).expect("unknown").expect("a warning");
+        assert!(warning.contains("no group of people was measured"), "{warning}");
     }
 
     #[test]

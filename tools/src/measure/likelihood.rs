@@ -115,28 +115,64 @@ impl Line {
     }
 }
 
+/// Impostor similarities at least as alike as those of every population, descending: at each
+/// similarity, the share of them that reaches it is at least that of any population. There
+/// are as many as the largest population has.
+///
+/// A likelihood ratio never decreases with the similarity. So if the ratios of these
+/// similarities are at most 1 on average, those of each population are, and a line fitted
+/// on them claims no more evidence than the stricter population shows. `populations` holds
+/// the impostor similarities of each population, descending.
+pub fn strictest(populations: &[&[f32]]) -> Vec<f32> {
+    let most = populations.iter().map(|impostor| impostor.len()).max().unwrap_or(0);
+    let at = |rank: usize| {
+        let same_share = |impostor: &&[f32]| {
+            let place = rank as u128 * impostor.len() as u128 / most as u128;
+            impostor.get(place as usize).copied()
+        };
+        populations.iter().filter_map(same_share).fold(-1.0, f32::max)
+    };
+    (0..most).map(at).collect()
+}
+
 /// 95 % bootstrap intervals of the slope and of the similarity at which the ratio is 1:
 /// people are resampled with all their photos. Similarities are rounded to a thousandth.
-/// `None` if a resample could not be fitted.
-pub fn intervals(all: &Comparisons, seed: i64) -> [Option<[f64; 2]>; 2] {
+/// Genuine pairs are those of `all`, and impostor pairs the strictest of `all` and `others`
+/// (see [`strictest`]). `None` if a resample could not be fitted.
+pub fn intervals(all: &Comparisons, others: &[&Comparisons], seed: i64) -> [Option<[f64; 2]>; 2] {
     let bins = |pairs: &[Compared], times: &dyn Fn(&Compared) -> f64| {
         let mut counts = vec![0.0; 2 * STEPS as usize + 1];
         for pair in pairs {
             let bin = (pair.similarity * STEPS).round() + STEPS;
             counts[(bin as usize).min(2 * STEPS as usize)] += times(pair);
         }
+        counts
+    };
+    let filled = |counts: Vec<f64>| {
         let similarity = |bin: usize| bin as f32 / STEPS - 1.0;
         let counts = counts.into_iter().enumerate().filter(|(_, times)| *times > 0.0);
         counts.map(|(bin, times)| (similarity(bin), times)).collect::<Vec<_>>()
     };
-    let people = all.people.iter().max().map_or(0, |last| last + 1);
+    let people = |all: &Comparisons| all.people.iter().max().map_or(0, |last| last + 1);
+    // Each population is drawn by a seed of its own.
+    let mut draws_of_others: Vec<_> = others
+        .iter()
+        .zip(1i64..)
+        .map(|(other, number)| (*other, draws(people(other), seed.wrapping_add(number))))
+        .collect();
     let (mut slopes, mut even) = (vec![], vec![]);
-    for times in draws(people, seed) {
-        let of = |place: u32| times[all.people[place as usize]];
+    for times in draws(people(all), seed) {
         // A genuine pair counts as often as its person was drawn.
-        let genuine = bins(&all.genuine, &|pair| of(pair.first));
-        let impostor = bins(&all.impostor, &|pair| of(pair.first) * of(pair.second));
-        if let Ok(line) = Line::fit_counted([genuine, impostor]) {
+        let genuine = bins(&all.genuine, &|pair| times[all.people[pair.first as usize]]);
+        let impostors = |all: &Comparisons, times: &[f64]| {
+            let of = |place: u32| times[all.people[place as usize]];
+            bins(&all.impostor, &|pair| of(pair.first) * of(pair.second))
+        };
+        let mut drawn = vec![impostors(all, &times)];
+        for (other, draws) in &mut draws_of_others {
+            drawn.extend(draws.next().map(|times| impostors(other, &times)));
+        }
+        if let Ok(line) = Line::fit_counted([filled(genuine), filled(strictest_bins(drawn))]) {
             slopes.push(line.slope);
             even.push(-line.offset / line.slope);
         }
@@ -144,8 +180,31 @@ pub fn intervals(all: &Comparisons, seed: i64) -> [Option<[f64; 2]>; 2] {
     [interval(slopes), interval(even)]
 }
 
-/// Fits the line to all pairs of these faces, with bounds and Cllr, in the form of the
-/// manifest. `data` names the data set.
+/// [`strictest`] of counts in bins of ascending similarity. The total is that of the first
+/// population.
+fn strictest_bins(mut populations: Vec<Vec<f64>>) -> Vec<f64> {
+    if populations.len() < 2 {
+        return populations.pop().unwrap_or_default();
+    }
+    let total: f64 = populations[0].iter().sum();
+    let totals: Vec<f64> = populations.iter().map(|counts| counts.iter().sum()).collect();
+    let mut strictest = vec![0.0; populations[0].len()];
+    let (mut reached, mut before) = (vec![0.0; populations.len()], 0.0);
+    for bin in (0..strictest.len()).rev() {
+        let mut most = before;
+        for ((counts, total), reached) in populations.iter().zip(&totals).zip(&mut reached) {
+            *reached += counts[bin];
+            most = f64::max(most, *reached / f64::max(*total, 1.0));
+        }
+        strictest[bin] = (most - before) * total;
+        before = most;
+    }
+    strictest
+}
+
+/// Fits the line to these scores, with bounds and Cllr, in the form of the manifest. The
+/// scores are those of all pairs of these faces; their impostor similarities may be the
+/// strictest of several populations ([`strictest`]). `data` names the data set.
 ///
 /// # Errors
 /// If no increasing line can be fitted or it has no valid range.
@@ -349,12 +408,52 @@ mod tests {
     fn an_interval_holds_the_line() {
         let all = compared(&crowd(60, 4, 1.2));
         let line = Line::fit(&all.scores()).expect("a line");
-        let [slope, even] = intervals(&all, 1).map(|interval| interval.expect("an interval"));
+        let [slope, even] = intervals(&all, &[], 1).map(|interval| interval.expect("an interval"));
         assert!(slope[0] < line.slope && line.slope < slope[1], "{slope:?} {line:?}");
         let zero = -line.offset / line.slope;
         assert!(even[0] < zero && zero < even[1], "{even:?} {zero}");
         let measured = measured(&all, &all.scores(), "made up").expect("a line");
         assert!(measured.people == 60 && measured.photos == 240 && measured.cllr < 1.0);
+    }
+
+    #[test]
+    fn a_line_promises_no_more_than_the_stricter_population_shows() {
+        // The genuine pairs come with impostors of whom few are alike; people elsewhere are
+        // more alike.
+        let easy = Scores::new(normal(0.6, 0.1, 2000), normal(0.1, 0.08, 20_000), 0);
+        let strict = normal(0.15, 0.12, 5000).into_iter().rev().collect::<Vec<f32>>();
+        let both = strictest(&[&easy.impostor, &strict]);
+        let scores = Scores { impostor: both, ..easy.clone() };
+        let fitted = |scores: &Scores| {
+            let line = Line::fit(scores).expect("a line");
+            let [_, high] = bounds(&line, scores).expect("bounds");
+            move |s: f32| line.at(s.min(high as f32)).exp()
+        };
+        let mean = |ratio: &dyn Fn(f32) -> f64, impostor: &[f32]| {
+            impostor.iter().map(|s| ratio(*s)).sum::<f64>() / impostor.len() as f64
+        };
+        let (alone, together) = (fitted(&easy), fitted(&scores));
+        assert!(mean(&alone, &easy.impostor) <= 1.0 + 1e-3);
+        assert!(mean(&alone, &strict) > 1.5, "{}", mean(&alone, &strict));
+        for impostor in [&easy.impostor, &strict] {
+            assert!(mean(&together, impostor) <= 1.0 + 1e-3, "{}", mean(&together, impostor));
+        }
+        assert_eq!(strictest(&[&easy.impostor]), easy.impostor);
+        assert!(strictest(&[]).is_empty() && strictest(&[&[], &[0.5]]) == [0.5]);
+    }
+
+    #[test]
+    fn intervals_see_the_stricter_population() {
+        let all = compared(&crowd(60, 4, 1.2));
+        let alone = intervals(&all, &[], 1);
+        let own = compared(&crowd(60, 1, 1.2));
+        // Fewer people of the same kind widen the interval and hardly move it.
+        let [_, Some(even)] = intervals(&all, &[&own], 1) else { panic!("no interval") };
+        let [_, Some(before)] = alone else { panic!("no interval") };
+        assert!(even[1] >= before[1] && even[1] < before[1] + 0.2, "{even:?} {before:?}");
+        // In bins, too, each population is below the strictest at every similarity.
+        let bins = strictest_bins(vec![vec![6.0, 0.0, 2.0], vec![1.0, 3.0, 0.0]]);
+        assert_eq!(bins, [2.0, 4.0, 2.0]);
     }
 
     #[test]
@@ -368,6 +467,29 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn every_population_is_below_the_strictest(
+            populations in prop::collection::vec(
+                prop::collection::vec(-100i32..=100, 1..40), 1..4,
+            ),
+            at in -100i32..=100,
+        ) {
+            let scores = populations.iter().map(|values| {
+                let values = values.iter().map(|v| *v as f32 / 100.0).collect();
+                Scores::new(vec![], values, 0)
+            });
+            let scores: Vec<Scores> = scores.collect();
+            let impostor: Vec<&[f32]> = scores.iter().map(|s| s.impostor.as_slice()).collect();
+            let both = Scores { impostor: strictest(&impostor), ..Scores::default() };
+            prop_assert!(both.impostor.windows(2).all(|two| two[0] >= two[1]));
+            let limit = at as f32 / 100.0;
+            for scores in &scores {
+                prop_assert!(
+                    scores.false_accept_rate(limit) <= both.false_accept_rate(limit) + 1e-12
+                );
+            }
+        }
+
         #[test]
         fn no_rising_step_costs_less_than_the_least(
             genuine in prop::collection::vec(-10i32..=10, 1..12),

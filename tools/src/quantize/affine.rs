@@ -23,12 +23,25 @@ pub struct Affine {
 }
 
 impl Affine {
-    /// How a picture is stored: a byte `v` is `v - 128`.
+    /// How a picture is stored as a rule: a byte `v` is `v - 128`, in steps of 1/128, and
+    /// 128 stands for zero.
     pub const PICTURE: Self = Self { scale: 1.0 / 128.0, zero_point: 0 };
     /// Smallest `q`.
     pub const LOWEST: i64 = -128;
     /// Largest `q`.
     pub const HIGHEST: i64 = 127;
+
+    /// How a picture is stored if the byte `zero` stands for zero: a byte `v` is `v - 128`,
+    /// in steps of 1/128.
+    pub fn picture(zero: u8) -> Self {
+        Self { zero_point: zero.wrapping_sub(128).cast_signed(), ..Self::PICTURE }
+    }
+
+    /// Normalization of a picture that is stored like this, as [`Self::picture`] makes it.
+    pub fn normalization(self) -> Normalization {
+        let zero = f32::from(self.zero_point) + 128.0;
+        Normalization { mean: [zero; 3], std: [1.0 / self.scale; 3] }
+    }
 
     /// The finest steps that cover a range. The range is extended to zero if it does not
     /// hold it, because padding needs zero.

@@ -3,8 +3,15 @@
 //! scale, so channels are first brought to similar ranges. A factor that is divided out
 //! of a channel where it is computed is multiplied into the weights that read it.
 //!
-//! This is exact in real numbers, because PReLU, pooling and sums commute with positive
-//! factors.
+//! This is exact in real numbers, because PReLU, ReLU, pooling and sums commute with
+//! positive factors.
+//!
+//! A sigmoid does not, so the gates of squeeze and excitation stay as they are: their layer
+//! is scaled at its inputs only. What they multiply can be scaled, because the gate's
+//! product commutes too. The input of the gate, its mean, its product and what is added to
+//! that share one factor per channel, and the factors are multiplied into the weights of
+//! the squeezing layer as into those of the next layers. So all outputs of one resolution
+//! are scaled alike where residuals tie them.
 
 use super::graph::{Graph, Op};
 
@@ -20,7 +27,7 @@ const WIDEST: f32 = 1e4;
 /// channel anyway, so there the range alone decides.
 pub fn equalize(graph: &mut Graph, peaks: &[Vec<f32>]) {
     for group in tied(graph) {
-        if group.iter().any(|step| graph.is_head(*step)) {
+        if group.iter().any(|step| graph.is_head(*step) || is_sigmoid(graph, *step)) {
             continue;
         }
         let channels = peaks[group[0]].len();
@@ -80,22 +87,34 @@ fn scale(graph: &mut Graph, group: &[usize], factors: &[f32]) {
     }
 }
 
+fn is_sigmoid(graph: &Graph, step: usize) -> bool {
+    matches!(&graph.steps[step].op, Op::Linear(linear) if linear.is_sigmoid())
+}
+
 fn reads(graph: &Graph, step: usize, group: &[usize]) -> bool {
     graph.steps[step].input.is_some_and(|input| group.contains(&input))
 }
 
-/// Groups of steps whose outputs must be scaled alike because an addition or a pooling
-/// ties them. Every other step is a group of one.
+/// Groups of steps whose outputs must be scaled alike because an addition, a pooling or a
+/// gate ties them. Every other step is a group of one.
 fn tied(graph: &Graph) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for (at, step) in graph.steps.iter().enumerate() {
-        let tie = match &step.op {
-            Op::Linear(linear) => linear.residual,
-            Op::MaxPool { .. } => step.input,
+        let ties = match &step.op {
+            Op::Linear(linear) => [linear.residual, None],
+            Op::MaxPool { .. } | Op::MeanPool => [step.input, None],
+            Op::Gate { residual, .. } => [step.input, *residual],
         };
         // A tie leads to an earlier step, which is already in a group.
-        match groups.iter_mut().find(|group| tie.is_some_and(|tie| group.contains(&tie))) {
-            Some(group) => group.push(at),
+        let is_tied = |group: &Vec<usize>| ties.iter().flatten().any(|tie| group.contains(tie));
+        match groups.iter().position(is_tied) {
+            Some(first) => {
+                let mut others = groups.split_off(first + 1);
+                let more = others.extract_if(.., |group| is_tied(group)).flatten();
+                groups[first].extend(more);
+                groups[first].push(at);
+                groups.append(&mut others);
+            }
             None => groups.push(vec![at]),
         }
     }
@@ -126,42 +145,86 @@ mod tests {
     use super::super::simulate::Simulation;
     use super::super::toy;
     use super::*;
+    use facelatch::nn::Normalization;
     use tch::Device;
 
-    #[test]
-    fn channels_come_nearer_and_the_outputs_stay() {
-        let graph = Graph::read("toy.onnx", &toy::onnx(1)).expect("a graph");
-        let bytes = toy::pictures(4, 1);
-        let peaks = |graph: &Graph| -> Vec<Vec<f32>> {
-            let network = Simulation::float(graph, Device::Cpu);
-            let batches = [bytes.shallow_clone()];
-            let seen = observe(&network, graph.steps.len(), &batches, &CENTERED, 1);
-            seen.expect("ranges").into_iter().map(|seen| seen.peaks).collect()
-        };
-        let before = peaks(&graph);
-        let mut equal = graph.clone();
-        equalize(&mut equal, &before);
-        assert_ne!(equal, graph);
-        let run = |graph: &Graph| {
-            let network = Simulation::float(graph, Device::Cpu);
-            toy::torch(&network, &normalized(&bytes, &CENTERED))
-        };
-        let difference = toy::difference(&run(&graph), &run(&equal));
-        assert!(difference < 1e-5, "{difference}");
-        let spread = |peaks: &[f32]| peak(peaks) / peaks.iter().copied().fold(f32::MAX, f32::min);
-        let after = peaks(&equal);
-        // The depthwise layer reads what the widening layer gives.
-        let wide = graph.steps.iter().position(|step| step.name == "wide").expect("a layer");
-        assert!(spread(&after[wide]) < 1.01 && spread(&before[wide]) > 4.0);
+    fn peaks(graph: &Graph, bytes: &tch::Tensor, from: &Normalization) -> Vec<Vec<f32>> {
+        let network = Simulation::float(graph, Device::Cpu);
+        let batches = [bytes.shallow_clone()];
+        let seen = observe(&network, graph.steps.len(), &batches, from, 1);
+        seen.expect("ranges").into_iter().map(|seen| seen.peaks).collect()
+    }
+
+    fn at(graph: &Graph, name: &str) -> usize {
+        graph.steps.iter().position(|step| step.name == name).expect("a layer")
+    }
+
+    fn spread(peaks: &[f32]) -> f32 {
+        peak(peaks) / peaks.iter().copied().fold(f32::MAX, f32::min)
     }
 
     #[test]
-    fn what_an_addition_or_a_pooling_ties_is_scaled_alike() {
-        let graph = Graph::read("toy.onnx", &toy::onnx(1)).expect("a graph");
-        let name = |step: &usize| graph.steps[*step].name.as_str();
-        let tied = tied(&graph);
-        let group = tied.iter().find(|group| group.len() > 1).expect("a group");
-        assert_eq!(group.iter().map(name).collect::<Vec<_>>(), ["first", "pool", "project"]);
-        assert!(tied.iter().filter(|group| group.len() == 1).count() == graph.steps.len() - 3);
+    fn channels_come_nearer_and_the_outputs_stay() {
+        let bytes = toy::pictures(4, 1);
+        let unscaled = Normalization { mean: [0.0; 3], std: [1.0; 3] };
+        for (file, from, wide) in [
+            (toy::onnx(1), CENTERED, vec!["wide"]),
+            (toy::gated(), unscaled, vec!["one.expand", "two.expand"]),
+        ] {
+            let graph = Graph::read("toy.onnx", &file).expect("a graph");
+            let before = peaks(&graph, &bytes, &from);
+            let mut equal = graph.clone();
+            equalize(&mut equal, &before);
+            assert_ne!(equal, graph);
+            let run = |graph: &Graph| {
+                let network = Simulation::float(graph, Device::Cpu);
+                toy::torch(&network, &normalized(&bytes, &from))
+            };
+            let difference = toy::difference(&run(&graph), &run(&equal));
+            assert!(difference < 1e-5, "{difference}");
+            let after = peaks(&equal, &bytes, &from);
+            // A depthwise layer reads what a widening layer gives.
+            for wide in wide {
+                let wide = at(&graph, wide);
+                assert!(spread(&after[wide]) < 1.01 && spread(&before[wide]) > 4.0);
+            }
+        }
+    }
+
+    #[test]
+    fn gates_stay_and_what_they_multiply_is_scaled() {
+        let bytes = toy::pictures(4, 1);
+        let from = Normalization { mean: [0.0; 3], std: [1.0; 3] };
+        let graph = Graph::read("gated.onnx", &toy::gated()).expect("a graph");
+        let before = peaks(&graph, &bytes, &from);
+        let mut equal = graph.clone();
+        equalize(&mut equal, &before);
+        let after = peaks(&equal, &bytes, &from);
+        for (gate, scaled) in [("one.excite", "one.scaled"), ("two.excite", "two.scaled")] {
+            let (gate, scaled) = (at(&graph, gate), at(&graph, scaled));
+            for (before, after) in before[gate].iter().zip(&after[gate]) {
+                assert!((before - after).abs() < 1e-5);
+            }
+            assert!(spread(&after[scaled]) < 0.8 * spread(&before[scaled]));
+        }
+    }
+
+    #[test]
+    fn what_an_addition_a_pooling_or_a_gate_ties_is_scaled_alike() {
+        for (file, expected) in [
+            (toy::onnx(1), &["first", "pool", "project"][..]),
+            (
+                toy::gated(),
+                &["one.project", "one.mean", "one.scaled", "two.project", "two.mean", "two.scaled"],
+            ),
+        ] {
+            let graph = Graph::read("toy.onnx", &file).expect("a graph");
+            let name = |step: &usize| graph.steps[*step].name.as_str();
+            let tied = tied(&graph);
+            let group = tied.iter().find(|group| group.len() > 1).expect("a group");
+            assert_eq!(group.iter().map(name).collect::<Vec<_>>(), expected);
+            let alone = tied.iter().filter(|group| group.len() == 1).count();
+            assert_eq!(alone, graph.steps.len() - expected.len());
+        }
     }
 }

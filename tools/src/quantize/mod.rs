@@ -22,11 +22,9 @@ pub mod tune;
 pub mod whole;
 pub mod write;
 
-use affine::normalized;
-use affine::weight_scales;
+use affine::{Affine, normalized, weight_scales};
 use anyhow::{Context, Result};
 use facelatch::nn::Normalization;
-use fold::CENTERED;
 use graph::{Graph, Op};
 use judge::{Agreement, Aim};
 use ranges::{Method, Observed};
@@ -39,6 +37,9 @@ const OBSERVED_ON: usize = 64;
 /// Number of batches whose mean errors correct the biases. They give thousands of
 /// positions per channel and are in memory all at once.
 const CORRECTED_ON: usize = 2;
+
+/// Number of pictures on which the byte that stands for zero is chosen.
+const CENTERED_ON: i64 = 16;
 
 /// Settings of post-training quantization.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -104,26 +105,51 @@ impl Task<'_> {
     /// Agreement of a quantized network with the given outputs of the teacher on the
     /// selection set.
     pub fn judge(&self, network: &Simulation, teacher: &[Vec<Tensor>]) -> Agreement {
-        let outputs = judge::outputs(network, self.select, &CENTERED);
+        let outputs = judge::outputs(network, self.select, &network.picture().normalization());
         judge::compare(self.aim, teacher, &outputs)
     }
 
-    /// An equivalent network whose input is [`CENTERED`] and whose channels have similar
-    /// ranges.
-    pub fn prepared(&self) -> Result<Graph> {
-        let mut graph = self.graph.clone();
-        fold::fold(&mut graph, &self.normalization);
-        let observed = self.observe(&graph)?;
+    /// An equivalent network that takes the picture in bytes and whose channels have similar
+    /// ranges, and how it stores the picture.
+    pub fn prepared(&self) -> Result<(Graph, Affine)> {
+        let (mut graph, picture) = self.centered();
+        let observed = self.observe(&graph, picture)?;
         let peaks: Vec<Vec<f32>> = observed.into_iter().map(|seen| seen.peaks).collect();
         equalize::equalize(&mut graph, &peaks);
-        Ok(graph)
+        Ok((graph, picture))
     }
 
-    fn observe(&self, graph: &Graph) -> Result<Vec<Observed>> {
+    /// The network with the normalization folded in, and how it stores the picture: with
+    /// the byte as zero that changes the outputs least.
+    fn centered(&self) -> (Graph, Affine) {
+        let folded = |zero: u8| {
+            let (mut graph, picture) = (self.graph.clone(), Affine::picture(zero));
+            fold::fold(&mut graph, &self.normalization, picture);
+            (graph, picture)
+        };
+        let candidates = fold::candidates(self.graph, &self.normalization);
+        let some: Vec<Tensor> = match (self.calibrate.first(), candidates.len()) {
+            (Some(batch), 2..) => vec![batch.narrow(0, 0, CENTERED_ON.min(batch.size()[0]))],
+            _ => vec![],
+        };
+        let teacher = self.teacher(&some);
+        let cost = |zero: &u8| {
+            let (graph, picture) = folded(*zero);
+            let network = Simulation::float(&graph, Device::Cpu);
+            let outputs = judge::outputs(&network, &some, &picture.normalization());
+            (judge::compare(self.aim, &teacher, &outputs).cost(), *zero)
+        };
+        let costs = candidates.iter().map(cost);
+        let best = costs.min_by(|(a, _), (b, _)| a.total_cmp(b));
+        folded(best.map_or(128, |(_, zero)| zero))
+    }
+
+    fn observe(&self, graph: &Graph, picture: Affine) -> Result<Vec<Observed>> {
         let network = Simulation::float(graph, Device::Cpu);
         let batches: Vec<Tensor> =
             spread(self.calibrate, OBSERVED_ON).map(Tensor::shallow_clone).collect();
-        ranges::observe(&network, graph.steps.len(), &batches, &CENTERED, self.seed)
+        let normalization = picture.normalization();
+        ranges::observe(&network, graph.steps.len(), &batches, &normalization, self.seed)
     }
 
     /// Tries the recipes and returns the best result. `told` is called with each recipe
@@ -134,12 +160,12 @@ impl Task<'_> {
         recipes: &[Recipe],
         mut told: impl FnMut(&Recipe, &Agreement),
     ) -> Result<PostTraining> {
-        let graph = self.prepared()?;
-        let observed = self.observe(&graph)?;
+        let (graph, picture) = self.prepared()?;
+        let observed = self.observe(&graph, picture)?;
         let teacher = self.teacher(self.select);
         let mut best: Option<PostTraining> = None;
         for &recipe in recipes {
-            let quantized = self.quantized(&graph, &observed, &recipe)?;
+            let quantized = self.quantized(&graph, picture, &observed, &recipe)?;
             let network = Simulation::quantized(&quantized, Device::Cpu);
             let agreement = self.judge(&network, &teacher);
             told(&recipe, &agreement);
@@ -153,6 +179,7 @@ impl Task<'_> {
     fn quantized(
         &self,
         graph: &Graph,
+        picture: Affine,
         observed: &[Observed],
         recipe: &Recipe,
     ) -> Result<Quantized> {
@@ -169,7 +196,8 @@ impl Task<'_> {
         for (at, linear) in graph.linears() {
             scales[at] = weight_scales(&linear.weight.values, linear.row());
         }
-        let quantized = Quantized { graph: graph.clone(), weight_scales: scales, activations };
+        let quantized =
+            Quantized { graph: graph.clone(), picture, weight_scales: scales, activations };
         if recipe.correct_biases { self.corrected(&quantized) } else { Ok(quantized) }
     }
 
@@ -179,7 +207,7 @@ impl Task<'_> {
         let float = Simulation::float(&quantized.graph, Device::Cpu);
         let whole = Simulation::quantized(quantized, Device::Cpu);
         let batches: Vec<Tensor> = spread(self.calibrate, CORRECTED_ON)
-            .map(|batch| channels_last(&normalized(batch, &CENTERED)))
+            .map(|batch| channels_last(&normalized(batch, &quantized.picture.normalization())))
             .collect();
         let mut values: Vec<[Vec<Option<Tensor>>; 2]> =
             batches.iter().map(|_| Default::default()).collect();

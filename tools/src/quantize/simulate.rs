@@ -7,7 +7,7 @@
 //! however far equalization has spread the channels.
 
 use super::affine::{Affine, WEIGHT_LIMIT, floats};
-use super::graph::{Graph, Op};
+use super::graph::{Finish, Graph, Op, PerChannel};
 use anyhow::Result;
 use tch::nn::{Init, Path, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -17,7 +17,10 @@ use tch::{Device, Kind, Tensor};
 pub struct Quantized {
     /// Weights in floating point. Only the nearest multiple of the scale counts.
     pub graph: Graph,
-    /// Scales of the weights of each step, one per output channel; empty for a pooling.
+    /// How the picture is stored.
+    pub picture: Affine,
+    /// Scales of the weights of each step, one per output channel; empty for a step
+    /// without weights.
     pub weight_scales: Vec<Vec<f32>>,
     /// How the output of each step is stored; `None` if it ends in floating point.
     pub activations: Vec<Option<Affine>>,
@@ -27,7 +30,7 @@ impl Quantized {
     /// How the input of a step is stored.
     pub fn input_of(&self, step: usize) -> Affine {
         let stored = self.graph.steps[step].input.and_then(|input| self.activations[input]);
-        stored.unwrap_or(Affine::PICTURE)
+        stored.unwrap_or(self.picture)
     }
 }
 
@@ -45,6 +48,7 @@ pub struct Simulation {
     /// The variables that an optimizer updates.
     pub store: VarStore,
     graph: Graph,
+    picture: Affine,
     layers: Vec<Layer>,
     /// The last step that reads each step's output.
     last_reader: Vec<usize>,
@@ -66,7 +70,7 @@ struct Layer {
 impl Simulation {
     /// The floating-point network.
     pub fn float(graph: &Graph, device: Device) -> Self {
-        Self::build(graph, device, |_| None, |_| None)
+        Self::build(graph, Affine::PICTURE, device, |_| None, |_| None)
     }
 
     /// The network with simulated quantization. Biases are not rounded, because they are
@@ -74,6 +78,7 @@ impl Simulation {
     pub fn quantized(quantized: &Quantized, device: Device) -> Self {
         Self::build(
             &quantized.graph,
+            quantized.picture,
             device,
             |at| Some((&quantized.weight_scales[at][..], quantized.input_of(at))),
             |at| quantized.activations[at],
@@ -82,6 +87,7 @@ impl Simulation {
 
     fn build<'q>(
         graph: &Graph,
+        picture: Affine,
         device: Device,
         scales: impl Fn(usize) -> Option<(&'q [f32], Affine)>,
         stored: impl Fn(usize) -> Option<Affine>,
@@ -93,8 +99,18 @@ impl Simulation {
             .enumerate()
             .map(|(at, step)| {
                 let path = store.root() / at;
-                let Op::Linear(linear) = &step.op else { return Layer::default() };
                 let of = |values: &[f32]| Tensor::from_slice(values).to_device(device);
+                let output = stored(at).map(|stored| {
+                    let scale = of(&[stored.scale]).log();
+                    let scale = learned(&path, "scale", &scale, Learns::Scales);
+                    (scale, of(&[f32::from(stored.zero_point)]))
+                });
+                let linear = match &step.op {
+                    Op::Linear(linear) => linear,
+                    // The maximum of some bytes is one of them.
+                    Op::MaxPool { .. } => return Layer::default(),
+                    Op::MeanPool | Op::Gate { .. } => return Layer { output, ..Layer::default() },
+                };
                 let shape: Vec<i64> = linear.weight.shape.iter().map(|side| *side as i64).collect();
                 let mut rows = vec![1; shape.len()];
                 rows[0] = -1;
@@ -110,32 +126,34 @@ impl Simulation {
                     let logarithm = learned(&path, "weight_scale", &unit.log(), Learns::Scales);
                     steps = Some((logarithm, bias_unit));
                 }
+                let slopes = linear.slopes.as_ref().map(|slopes| match linear.is_relu() {
+                    true => of(slopes),
+                    false => learned(&path, "slopes", &of(slopes), Learns::Scales),
+                });
                 Layer {
                     weight: Some(learned(&path, "weight", &weight, Learns::Units)),
                     bias: Some(learned(&path, "bias", &bias, Learns::Units)),
                     steps,
-                    slopes: linear
-                        .slopes
-                        .as_ref()
-                        .map(|slopes| learned(&path, "slopes", &of(slopes), Learns::Scales)),
-                    output: stored(at).map(|stored| {
-                        let scale = of(&[stored.scale]).log();
-                        let scale = learned(&path, "scale", &scale, Learns::Scales);
-                        (scale, of(&[f32::from(stored.zero_point)]))
-                    }),
+                    slopes,
+                    output,
                 }
             })
             .collect();
         let last_reader = (0..graph.steps.len())
             .map(|at| graph.readers(at).last().unwrap_or(usize::MAX))
             .collect();
-        Self { store, graph: graph.clone(), layers, last_reader }
+        Self { store, graph: graph.clone(), picture, layers, last_reader }
+    }
+
+    /// How the picture is stored, if the network is quantized.
+    pub fn picture(&self) -> Affine {
+        self.picture
     }
 
     /// The outputs for pictures `N x 3 x H x W`, normalized as the network expects.
     /// `watch` is called with the index and the output of each step.
     pub fn forward(&self, pictures: &Tensor, mut watch: impl FnMut(usize, &Tensor)) -> Vec<Tensor> {
-        let pictures = channels_last(pictures);
+        let pictures = self.entering(pictures);
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.layers.len());
         for at in 0..self.layers.len() {
             let sums = self.sums(at, &pictures, &values);
@@ -147,7 +165,18 @@ impl Simulation {
         self.graph.outputs.iter().filter_map(|(_, head)| values[*head].take()).collect()
     }
 
-    /// First half of a step: weights times input plus bias, or pooling.
+    /// Normalized pictures as the first layers read them.
+    pub fn entering(&self, pictures: &Tensor) -> Tensor {
+        let channels = |values: &[f32; 3]| {
+            Tensor::from_slice(values).to_device(pictures.device()).view([1, 3, 1, 1])
+        };
+        channels_last(&match &self.graph.start {
+            Some(PerChannel { factors, terms }) => pictures * channels(factors) + channels(terms),
+            None => pictures.shallow_clone(),
+        })
+    }
+
+    /// First half of a step: weights times input plus bias, pooling, or input times gate.
     pub fn sums(&self, at: usize, pictures: &Tensor, values: &[Option<Tensor>]) -> Tensor {
         let step = &self.graph.steps[at];
         // Steps read earlier outputs, which are kept until their last reader has run.
@@ -157,6 +186,11 @@ impl Simulation {
             Op::MaxPool { side, stride } => {
                 let (side, stride) = (*side as i64, *stride as i64);
                 return input.max_pool2d([side; 2], [stride; 2], [0, 0], [1, 1], true);
+            }
+            Op::MeanPool => return input.mean_dim([2i64, 3].as_slice(), true, Kind::Float),
+            Op::Gate { gate, .. } => {
+                // The gate is kept, because this step reads it.
+                return values[*gate].as_ref().map_or_else(|| input.copy(), |gate| input * gate);
             }
         };
         let (weight, bias) = self.layers[at].weights();
@@ -173,21 +207,25 @@ impl Simulation {
         }
     }
 
-    /// Second half of a step: PReLU, residual, softmax, and rounding to bytes.
+    /// Second half of a step: PReLU, residual, softmax or sigmoid, and rounding to bytes.
     pub fn finished(&self, at: usize, sums: Tensor, values: &[Option<Tensor>]) -> Tensor {
-        let (Op::Linear(linear), layer) = (&self.graph.steps[at].op, &self.layers[at]) else {
-            // The maximum of some bytes is one of them.
-            return sums;
-        };
+        let layer = &self.layers[at];
         let mut output = match &layer.slopes {
             Some(slopes) => sums.prelu(slopes),
             None => sums,
         };
-        if let Some(residual) = linear.residual.and_then(|residual| values[residual].as_ref()) {
+        let (residual, finish) = match &self.graph.steps[at].op {
+            Op::Linear(linear) => (linear.residual, linear.finish.as_ref()),
+            Op::Gate { residual, .. } => (*residual, None),
+            Op::MaxPool { .. } | Op::MeanPool => (None, None),
+        };
+        if let Some(residual) = residual.and_then(|residual| values[residual].as_ref()) {
             output += residual;
         }
-        if linear.softmax.is_some() {
-            output = output.softmax(1, Kind::Float);
+        match finish {
+            Some(Finish::Softmax(_)) => output = output.softmax(1, Kind::Float),
+            Some(Finish::Sigmoid(_)) => output = output.sigmoid(),
+            None => {}
         }
         match &layer.output {
             Some((scale, zero_point)) => output.internal_fake_quantize_learnable_per_tensor_affine(
@@ -257,19 +295,19 @@ impl Simulation {
             linear.weight.values = floats(&weight)?;
             linear.bias = floats(&bias)?;
             linear.slopes = layer.slopes.as_ref().map(floats).transpose()?;
-            if let Some((scale, zero_point)) = &layer.output {
-                activations[at] = Some(Affine {
-                    scale: scale.detach().exp().double_value(&[0]) as f32,
-                    zero_point: zero_point.double_value(&[0]) as i8,
-                });
-            }
+        }
+        for (activation, layer) in activations.iter_mut().zip(&self.layers) {
+            *activation = layer.output.as_ref().map(|(scale, zero_point)| Affine {
+                scale: scale.detach().exp().double_value(&[0]) as f32,
+                zero_point: zero_point.double_value(&[0]) as i8,
+            });
         }
         for (at, step) in graph.steps.iter().enumerate() {
             if let (Op::MaxPool { .. }, Some(input)) = (&step.op, step.input) {
                 activations[at] = activations[input];
             }
         }
-        Ok(Quantized { graph, weight_scales, activations })
+        Ok(Quantized { graph, picture: self.picture, weight_scales, activations })
     }
 }
 

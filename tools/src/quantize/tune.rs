@@ -6,7 +6,6 @@
 
 use super::Task;
 use super::affine::normalized;
-use super::fold::CENTERED;
 use super::judge::{Agreement, Aim};
 use super::simulate::{Learns, Quantized, Simulation};
 use crate::chance::Chance;
@@ -114,7 +113,8 @@ fn set_rates(optimizer: &mut Optimizer, rate: f64) {
 fn loss(task: &Task, teacher: &Simulation, student: &Simulation, bytes: &Tensor) -> Tensor {
     let taught =
         tch::no_grad(|| teacher.forward(&normalized(bytes, &task.normalization), |_, _| ()));
-    let given = student.forward(&normalized(bytes, &CENTERED), |_, _| ());
+    let normalization = student.picture().normalization();
+    let given = student.forward(&normalized(bytes, &normalization), |_, _| ());
     match task.aim {
         Aim::Direction => {
             1.0 - Tensor::cosine_similarity(&taught[0], &given[0], 1, 1e-12).mean(Kind::Float)
@@ -195,6 +195,28 @@ mod tests {
             let again = tuned(aim, 4);
             assert!(write::write(&done.quantized) == write::write(&again.quantized));
         }
+    }
+
+    #[test]
+    fn gates_are_trained_and_a_relu_stays_one() {
+        let graph = Graph::read("gated.onnx", &toy::gated()).expect("a graph");
+        let task = Task {
+            graph: &graph,
+            normalization: Normalization { mean: [0.0; 3], std: [1.0; 3] },
+            aim: Aim::Direction,
+            calibrate: &[toy::pictures(16, 1)],
+            select: &[toy::pictures(16, 2)],
+            seed: 1,
+        };
+        let recipe = Recipe { activations: Method::Without(0.2), correct_biases: false };
+        let start = task.post_training(&[recipe], |_, _| ()).expect("a quantized network");
+        let schedule = Schedule { epochs: 4, batch: 4, rate: 0.1 };
+        let done = tune(&task, &start.quantized, &[toy::pictures(64, 4)], &schedule, |_| ());
+        let done = done.expect("tuned");
+        let (start, best) = (done.epochs[0].cost(), done.epochs[done.chosen].cost());
+        assert!(best < 0.9 * start, "{start} {best}");
+        let relus = done.quantized.graph.linears().filter(|(_, linear)| linear.is_relu());
+        assert_eq!(relus.count(), 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use super::affine::Affine;
 use super::affine::WEIGHT_LIMIT;
-use super::graph::{Linear, Op};
+use super::graph::{Finish, Linear, Op};
 use super::simulate::Quantized;
 use crate::networks::onnx::{GraphBuilder, Whole};
 use crate::weights::Tensor;
@@ -56,7 +56,7 @@ impl Stored {
 pub fn write(quantized: &Quantized) -> Vec<u8> {
     let graph = &quantized.graph;
     let mut onnx = GraphBuilder::with_input(&graph.name, graph.input.clone());
-    let Affine { scale, zero_point } = Affine::PICTURE;
+    let Affine { scale, zero_point } = quantized.picture;
     let picture = onnx.through_bytes("picture", &graph.input.name, scale, zero_point);
     let mut names: Vec<String> = Vec::with_capacity(graph.steps.len());
     for (at, step) in graph.steps.iter().enumerate() {
@@ -64,6 +64,14 @@ pub fn write(quantized: &Quantized) -> Vec<u8> {
         let (name, stored) = (&step.name, quantized.activations[at]);
         let output = match &step.op {
             Op::MaxPool { side, stride } => onnx.max_pool(name, &input, *side, *stride),
+            Op::MeanPool => onnx.mean_pool(name, &input),
+            Op::Gate { gate, residual } => {
+                let scaled = onnx.multiply(name, &input, &names[*gate]);
+                match residual {
+                    Some(residual) => onnx.add(&format!("{name}.add"), &scaled, &names[*residual]),
+                    None => scaled,
+                }
+            }
             Op::Linear(linear) => {
                 let flat = step.input.is_some_and(|input| is_flat(&graph.steps[input].op));
                 let input = match linear.conv {
@@ -116,15 +124,18 @@ fn layer(
         }
         None => onnx.gemm_of(name, vec![input.to_owned(), weight, bias]),
     };
-    if let Some(slopes) = &linear.slopes {
+    if linear.is_relu() {
+        at = onnx.relu(&format!("{name}.relu"), &at);
+    } else if let Some(slopes) = &linear.slopes {
         let slopes = Tensor { shape: vec![slopes.len()], values: slopes.clone() };
         at = onnx.prelu(&format!("{name}.prelu"), &at, &slopes, linear.conv.is_some());
     }
     if let Some(residual) = linear.residual {
         at = onnx.add(&format!("{name}.add"), &at, &names[residual]);
     }
-    match &linear.softmax {
-        Some(softmax) => onnx.softmax(softmax, &at),
+    match &linear.finish {
+        Some(Finish::Softmax(softmax)) => onnx.softmax(softmax, &at),
+        Some(Finish::Sigmoid(sigmoid)) => onnx.sigmoid(sigmoid, &at),
         None => at,
     }
 }
@@ -173,6 +184,42 @@ mod tests {
         // A value halfway between two steps may be rounded either way.
         let difference = toy::difference(&simulated, &got);
         assert!(difference < 0.02, "{difference}");
+    }
+
+    /// Two blocks with squeeze and excitation, one with a ReLU and one with a PReLU.
+    #[test]
+    fn the_device_gets_the_gates_that_were_simulated() {
+        let graph = Graph::read("gated.onnx", &toy::gated()).expect("a graph");
+        let task = Task {
+            graph: &graph,
+            normalization: Normalization { mean: [0.0; 3], std: [1.0; 3] },
+            aim: Aim::Direction,
+            calibrate: &[toy::pictures(16, 1)],
+            select: &[toy::pictures(8, 2)],
+            seed: 1,
+        };
+        let recipe = Recipe { activations: Method::MinMax, correct_biases: true };
+        let done = task.post_training(&[recipe], |_, _| ()).expect("a quantized network");
+        assert!(done.agreement.cost() < 0.01, "{:?}", done.agreement);
+        let quantized = done.quantized;
+        let zero = quantized.picture.normalization().mean[0];
+        let zeros = toy::GATED_ZEROS;
+        assert!(zeros.iter().any(|low| zero >= *low) && zeros.iter().any(|high| zero <= *high));
+        let (pictures, from) = (toy::pictures(4, 3), quantized.picture.normalization());
+        let network = Simulation::quantized(&quantized, Device::Cpu);
+        let simulated = toy::torch(&network, &normalized(&pictures, &from));
+        let file = write(&quantized);
+        let got = toy::device_of(&file, &[toy::GATED_OUTPUT], &pictures, &from);
+        // A value halfway between two steps may be rounded either way.
+        let difference = toy::difference(&simulated, &got);
+        assert!(difference < 0.02, "{difference}");
+        let model = pb::ModelProto::decode(&file[..]).expect("a model");
+        let nodes = model.graph.expect("a graph").node;
+        let count = |kind: &str| nodes.iter().filter(|node| node.op_type == kind).count();
+        assert_eq!(
+            ["GlobalAveragePool", "Sigmoid", "Mul", "Relu", "Add"].map(count),
+            [2, 2, 2, 1, 1]
+        );
     }
 
     #[test]

@@ -61,7 +61,13 @@ impl<'a> Bench<'a> {
                 labels: Tensor::from_slice(&labels),
                 indices: (0..recipe.batch).collect(),
             },
-            learner: Learner::new(recipe, Student::new(&network, recipe.device), head, None, None),
+            learner: Learner::new(
+                recipe,
+                Student::new(&network.into(), recipe.device),
+                head,
+                None,
+                None,
+            ),
             taken: 0,
         })
     }

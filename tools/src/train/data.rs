@@ -4,7 +4,7 @@ use crate::data::dataset::Dataset;
 use anyhow::{Context, Result, bail};
 use facelatch::models::Alignment;
 use facelatch::vision::align::Crop;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ pub struct Faces {
     pub labels: Arc<Vec<i64>>,
     /// Path of each photo, for messages.
     pub names: Vec<String>,
+    /// Group of each photo's person, `None` where the data set has none.
+    pub groups: Vec<Option<String>>,
     /// SHA-256 of the data set, hexadecimal.
     pub digest: String,
 }
@@ -41,12 +43,12 @@ pub struct TrainingData {
 }
 
 impl TrainingData {
-    /// Reads two data sets and their crops. Fails if a file cannot be read or the
-    /// training data is unusable.
-    pub fn read(train: &Path, validation: &Path) -> Result<Self> {
+    /// Reads two data sets and their crops. Fails if a file cannot be read, if faces have
+    /// another alignment than this one, or if the training data is unusable.
+    pub fn read(train: &Path, validation: &Path, alignment: &Alignment) -> Result<Self> {
         let read = |csv: &Path| -> Result<(Dataset, Vec<Crop>)> {
             let data = Dataset::read(csv)?;
-            let crops = data.crops(&Alignment::ARCFACE)?;
+            let crops = data.crops(alignment)?;
             Ok((data, crops))
         };
         let [train_csv, validation_csv] = [train, validation];
@@ -94,6 +96,23 @@ impl TrainingData {
     }
 }
 
+impl TrainingData {
+    /// Fails unless all faces have this side, pixels.
+    pub fn check_side(&self, side: usize) -> Result<()> {
+        for faces in [&self.train, &self.validation] {
+            if let Some(at) = faces.crops.iter().position(|crop| crop.side() != side) {
+                let has = faces.crops[at].side();
+                bail!(
+                    "{}: a face of {has}x{has} pixels, and the network takes {side}x{side}; \
+                     run facelatch-tools prepare --models with its set again",
+                    faces.named(&[at])
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Faces {
     fn new((data, crops): (Dataset, Vec<Crop>), labels: Vec<i64>) -> Result<Self> {
         if crops.len() != labels.len() {
@@ -103,8 +122,28 @@ impl Faces {
             crops: Arc::new(crops),
             labels: Arc::new(labels),
             names: data.rows.iter().map(|row| row.path.display().to_string()).collect(),
+            groups: data.rows.iter().map(|row| row.group.clone()).collect(),
             digest: data.digest,
         })
+    }
+
+    /// The group of each photo as a number from 0, in the alphabetical order of the groups.
+    ///
+    /// # Errors
+    /// If photos have no group, or all have the same one.
+    pub fn group_numbers(&self) -> Result<Vec<i64>> {
+        let names: BTreeSet<&String> = self.groups.iter().flatten().collect();
+        let without = self.groups.iter().filter(|group| group.is_none()).count();
+        if without > 0 || names.len() < 2 {
+            bail!(
+                "--balanced-groups: {without} of {} training photos have no group, and there are \
+                 {} groups; the column group must name one of at least two for every photo",
+                self.groups.len(),
+                names.len()
+            );
+        }
+        let numbers: BTreeMap<&String, i64> = names.into_iter().zip(0..).collect();
+        Ok(self.groups.iter().flatten().filter_map(|group| numbers.get(group).copied()).collect())
     }
 
     /// Paths of some of the faces, for a message.
@@ -128,10 +167,15 @@ fn named(names: &[&str]) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::data::dataset::{Row, people_of};
-    use crate::train::torch_net::tests::crop;
+    use crate::networks::mobilefacenet::INPUT_SIDE;
+    use crate::train::torch_net::tests::crop_of;
 
     /// Faces of the named people, with slightly different crops.
     pub(crate) fn faces(people: &[(&str, usize)], photos: usize) -> (Dataset, Vec<Crop>) {
+        faces_of(INPUT_SIDE, people, photos)
+    }
+
+    fn faces_of(side: usize, people: &[(&str, usize)], photos: usize) -> (Dataset, Vec<Crop>) {
         let rows: Vec<Row> = people
             .iter()
             .flat_map(|(person, label)| (0..photos).map(move |photo| (person, label, photo)))
@@ -139,17 +183,33 @@ pub(crate) mod tests {
                 path: format!("{person}/{photo}.png").into(),
                 label: *label,
                 person: (*person).to_owned(),
-                group: None,
+                group: Some(if *label == 0 { "few" } else { "many" }.to_owned()),
             })
             .collect();
-        let crops =
-            rows.iter().enumerate().map(|(at, row)| crop(row.label * 20 + at % 3)).collect();
+        let crop = |(at, row): (usize, &Row)| crop_of(side, row.label * 20 + at % 3);
+        let crops = rows.iter().enumerate().map(crop).collect();
         (Dataset { people: people_of(&rows), rows, digest: format!("{photos}") }, crops)
     }
 
     pub(crate) fn four_people(photos: usize) -> TrainingData {
+        four_people_of(INPUT_SIDE, photos)
+    }
+
+    pub(crate) fn four_people_of(side: usize, photos: usize) -> TrainingData {
         let people = [("Ada", 0), ("Grace", 1), ("Hedy", 2), ("Mary", 3)];
-        TrainingData::new(faces(&people, photos), faces(&people, 2)).expect("four people")
+        let faces = |photos| faces_of(side, &people, photos);
+        TrainingData::new(faces(photos), faces(2)).expect("four people")
+    }
+
+    #[test]
+    fn groups_are_numbered_and_a_photo_without_one_is_told() {
+        let mut faces = four_people(2).train;
+        assert_eq!(faces.group_numbers().expect("two groups"), [0, 0, 1, 1, 1, 1, 1, 1]);
+        faces.groups[3] = None;
+        let error = faces.group_numbers().expect_err("one without").to_string();
+        assert!(error.contains("1 of 8 training photos"), "{error}");
+        faces.groups = vec![Some("all".to_owned()); 8];
+        assert!(faces.group_numbers().is_err());
     }
 
     #[test]

@@ -6,8 +6,7 @@ use crate::chance::normal;
 use crate::train::data::TrainingData;
 use crate::train::recipe::Recipe;
 use crate::train::run_folder::{Head, HeadKind};
-use crate::train::sampler::{Purpose, chance};
-use crate::train::tensors::unit_rows;
+use crate::train::sampler::{Purpose, centers, chance};
 use crate::train::torch_net::Student;
 use crate::train::validation::embed;
 use facelatch::vision::align::Crop;
@@ -28,24 +27,14 @@ pub(crate) fn views(student: &Student, data: &TrainingData, recipe: &Recipe) -> 
 
 /// A head with the mean embedding of each person as the class weights. The two tensors
 /// are those of [`views`].
-pub(crate) fn at_centers(
-    [plain, mirrored]: &[Tensor; 2],
-    data: &TrainingData,
-    recipe: &Recipe,
-) -> Head {
-    let (people, size) = (data.people.len() as i64, plain.size()[1]);
-    let labels = Tensor::from_slice(&data.train.labels).to_device(recipe.device);
-    let sums = Tensor::zeros([people, size], (Kind::Float, recipe.device)).index_add(
-        0,
-        &labels,
-        &(unit_rows(plain) + unit_rows(mirrored)),
-    );
-    let centers = unit_rows(&sums);
+pub(crate) fn at_centers(views: &[Tensor; 2], data: &TrainingData, recipe: &Recipe) -> Head {
+    let people = data.people.len() as i64;
+    let centers = centers(views, &data.train.labels, data.people.len());
     if recipe.head != HeadKind::Softmax {
         return head(centers, None, recipe);
     }
     // A linear head sees embeddings at the length that the network gives them.
-    let length = plain.square().sum_dim_intlist([1].as_slice(), false, Kind::Float).sqrt();
+    let length = views[0].square().sum_dim_intlist([1].as_slice(), false, Kind::Float).sqrt();
     let length = length.mean(Kind::Float).double_value(&[]).max(1e-6);
     let bias = Tensor::zeros([people], (Kind::Float, recipe.device));
     head(centers * (SOFTMAX_SCALE / length), Some(bias), recipe)

@@ -6,7 +6,6 @@
 
 use crate::chance::Chance;
 use crate::data::augment::Augment;
-use crate::networks::mobilefacenet::INPUT_SIDE;
 use crate::parallel;
 use anyhow::{Context, Result, anyhow, bail};
 use facelatch::models::Channels;
@@ -29,6 +28,10 @@ pub struct LoaderSettings {
     pub batch: usize,
     /// Augmentations of the faces.
     pub augment: Augment,
+    /// Side of the network's input, pixels.
+    pub side: usize,
+    /// Order of the channels of its input.
+    pub channels: Channels,
     /// Normalization of the network's input.
     pub normalization: Normalization,
     /// All random numbers follow from the seed, the epoch and the position in the order.
@@ -42,7 +45,8 @@ pub struct LoaderSettings {
 /// Faces for one training step.
 #[derive(Debug)]
 pub struct Batch {
-    /// `N x 3 x 112 x 112`, RGB, f32, normalized, on the CPU.
+    /// `N x 3 x side x side`, f32, normalized, on the CPU, with the side and the channels of
+    /// [`LoaderSettings`].
     pub pictures: Tensor,
     /// `N` labels, 64-bit integers.
     pub labels: Tensor,
@@ -164,7 +168,8 @@ fn make(
     from: usize,
     settings: &LoaderSettings,
 ) -> Result<Batch> {
-    let plane = 3 * INPUT_SIDE * INPUT_SIDE;
+    let side = settings.side;
+    let plane = 3 * side * side;
     let mut values = Vec::with_capacity(plane * chosen.len());
     let mut one = Vec::new();
     let mut known = Vec::with_capacity(chosen.len());
@@ -176,15 +181,19 @@ fn make(
                 labels.len()
             ));
         };
+        if crop.side() != side {
+            let has = crop.side();
+            bail!("face {index} has {has}x{has} pixels, and the network expects {side}x{side}");
+        }
         let place = [settings.epoch as u64, (from + at) as u64];
         let seen = settings.augment.apply(crop, &mut Chance::at(settings.seed, &place));
-        seen.planar(Channels::Rgb, &settings.normalization, &mut one);
+        seen.planar(settings.channels, &settings.normalization, &mut one);
         values.extend_from_slice(&one);
         known.push(*label);
     }
-    let side = INPUT_SIDE as i64;
+    let shape = [chosen.len() as i64, 3, side as i64, side as i64];
     Ok(Batch {
-        pictures: Tensor::from_slice(&values).view([chosen.len() as i64, 3, side, side]),
+        pictures: Tensor::from_slice(&values).view(shape),
         labels: Tensor::from_slice(&known),
         indices: chosen.to_vec(),
     })
@@ -203,7 +212,7 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
 mod tests {
     use super::*;
     use crate::train::torch_net::pictures;
-    use crate::train::torch_net::tests::crop;
+    use crate::train::torch_net::tests::{crop, crop_of};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     const PLAIN: LoaderSettings = LoaderSettings {
@@ -211,13 +220,11 @@ mod tests {
         augment: Augment {
             flip: 0.5,
             brightness: crate::data::augment::Change { probability: 1.0, limit: 0.2 },
-            contrast: crate::data::augment::Change { probability: 0.0, limit: 0.0 },
-            blur: crate::data::augment::Change { probability: 0.0, limit: 0.0 },
-            jpeg: crate::data::augment::Change { probability: 0.0, limit: 95.0 },
-            low_resolution: crate::data::augment::Change { probability: 0.0, limit: 112.0 },
-            mask: crate::data::augment::Change { probability: 0.0, limit: 70.0 },
             object: crate::data::augment::Change { probability: 0.5, limit: 0.1 },
+            ..Augment::none()
         },
+        side: 112,
+        channels: Channels::Rgb,
         normalization: Normalization::ARCFACE,
         seed: 5,
         epoch: 2,
@@ -278,7 +285,7 @@ mod tests {
         let settings = LoaderSettings { augment: Augment::none(), ..PLAIN };
         let batches = all(&[5, 0, 2], settings);
         let crops = [crop(5), crop(0), crop(2)];
-        let expected = pictures(&crops.each_ref(), &Normalization::ARCFACE);
+        let expected = pictures(&crops.each_ref(), Channels::Rgb, &Normalization::ARCFACE);
         assert!(batches[0].pictures.equal(&expected));
         assert!(batches[0].labels.equal(&Tensor::from_slice(&[105i64, 100, 102])));
     }
@@ -295,6 +302,23 @@ mod tests {
         assert!(loader.next().expect("the first is fine").is_some());
         let message = format!("{:#}", loader.next().expect_err("face 7"));
         assert!(message.starts_with("batch 2: face 7 of 2"), "{message}");
+    }
+
+    #[test]
+    fn faces_have_the_side_and_the_channels_of_the_network() {
+        let settings = LoaderSettings {
+            side: 128,
+            channels: Channels::Bgr,
+            augment: Augment::none(),
+            ..PLAIN
+        };
+        let crop = crop_of(128, 3);
+        let batch = make(std::slice::from_ref(&crop), &[0], &[0], 0, &settings).expect("a batch");
+        assert_eq!(batch.pictures.size(), [1, 3, 128, 128]);
+        let rgb = pictures(&[&crop], Channels::Rgb, &settings.normalization);
+        assert!(batch.pictures.flip([1]).equal(&rgb));
+        let error = make(&[crop], &[0], &[0], 0, &PLAIN).expect_err("too large").to_string();
+        assert!(error.contains("face 0 has 128x128 pixels"), "{error}");
     }
 
     #[test]

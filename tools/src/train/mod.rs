@@ -23,23 +23,25 @@ pub mod sgd;
 mod step;
 mod tensors;
 pub mod torch_net;
+mod torch_reid;
 pub mod validation;
 
+use crate::networks::face::{Architecture, FaceNetwork};
 use crate::networks::mobilefacenet::MobileFaceNet;
-use crate::weights::{Tensors, safetensors};
+use crate::weights::Tensors;
 use anyhow::{Context, Result, bail, ensure};
 use checkpoint::{Checkpoint, Origin, Position, Sums};
 use data::TrainingData;
-use facelatch::models::sha256_hex;
 use head::{at_centers, by_chance, views};
 use loader::{Loader, LoaderSettings};
 use margin::Margin;
 pub use progress::{Diverged, Interrupted, Progress, Step};
-pub use recipe::Recipe;
+pub use recipe::{Recipe, Teacher};
 use run_folder::{
     Blend, DataDigests, Epoch, FORMAT, Head, Judged, MODEL, RECORD, Run, RunRecord, Versions,
+    digest,
 };
-use sampler::{Purpose, balanced, chance, shuffled};
+use sampler::{Order, Purpose, chance};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,7 +54,7 @@ use validation::{Judge, Validation};
 /// Where a training starts, and how it is interrupted.
 pub struct Start {
     /// The starting weights.
-    pub network: MobileFaceNet,
+    pub network: FaceNetwork,
     /// Whether the weights already know faces. If so, a new head starts at the people's
     /// centres, and embeddings can be held to those of the start and weights blended with
     /// it.
@@ -66,15 +68,15 @@ pub struct Start {
 
 impl Start {
     /// Starts from weights that know faces.
-    pub fn from_weights(network: MobileFaceNet) -> Self {
-        Self { network, trained: true, resume: false, stop: Arc::default() }
+    pub fn from_weights(network: impl Into<FaceNetwork>) -> Self {
+        Self { network: network.into(), trained: true, resume: false, stop: Arc::default() }
     }
 
-    /// Starts from random weights.
+    /// Starts from random weights of MobileFaceNet.
     pub fn from_nothing(embedding_size: usize, seed: i64) -> Self {
         let mut chance = chance(seed, Purpose::Network, 0, 0);
         let network = MobileFaceNet::random(embedding_size, &mut chance);
-        Self { network, trained: false, resume: false, stop: Arc::default() }
+        Self { network: network.into(), trained: false, resume: false, stop: Arc::default() }
     }
 }
 
@@ -82,7 +84,7 @@ impl Start {
 #[derive(Debug)]
 pub struct Trained {
     /// Network of the best epoch or the best blend.
-    pub network: MobileFaceNet,
+    pub network: FaceNetwork,
     /// Its head, on the CPU.
     pub head: Head,
     /// Figures of all epochs, the start first.
@@ -112,8 +114,11 @@ pub fn train(
 ) -> Result<Trained> {
     recipe.check()?;
     if !start.trained {
-        let given = recipe.hold > 0.0 || !recipe.blend.is_empty();
-        ensure!(!given, "--hold and --blend need trained weights to start from; give --weights");
+        let given = recipe.hold > 0.0 || !recipe.blend.is_empty() || recipe.look_alikes;
+        ensure!(
+            !given,
+            "--hold, --blend and --look-alikes need trained weights to start from; give --weights"
+        );
     }
     if let Some(folder) = run_folder.filter(|_| !start.resume) {
         ensure!(
@@ -138,7 +143,10 @@ struct Training<'a> {
     first_head: Head,
     origin: Origin,
     position: Position,
-    best: Option<(MobileFaceNet, Head)>,
+    best: Option<(FaceNetwork, Head)>,
+    /// SHA-256 of the starting weights as they were given.
+    start_digest: String,
+    order: Order,
 }
 
 impl<'a> Training<'a> {
@@ -148,6 +156,13 @@ impl<'a> Training<'a> {
         recipe: &'a Recipe,
         folder: Option<&'a Path>,
     ) -> Result<Self> {
+        let architecture = start.network.architecture();
+        data.check_side(architecture.alignment().side)?;
+        ensure!(
+            !recipe.batch_norm || architecture == Architecture::MobileFaceNet,
+            "--batch-norm measured: {architecture} has no batch normalization; leave it out"
+        );
+        let start_digest = digest(&start.network)?;
         if recipe.batch_norm {
             start.network = start.network.measurable();
         }
@@ -156,21 +171,23 @@ impl<'a> Training<'a> {
         let known = start.trained.then(|| views(&student, data, recipe));
         let head = match &known {
             Some(known) => at_centers(known, data, recipe),
-            None => by_chance(start.network.embedding_size, data, recipe),
+            None => by_chance(start.network.embedding_size(), data, recipe),
         };
+        let order = Order::new(data, recipe, known.as_ref())?;
         let taught = known.filter(|_| recipe.hold > 0.0);
-        let taught =
-            taught.map(|[plain, mirrored]| unit_rows(&(unit_rows(&plain) + unit_rows(&mirrored))));
+        let taught = taught.map(|[plain, mirrored]| match recipe.teacher {
+            Teacher::Plain => unit_rows(&plain),
+            Teacher::Flips => unit_rows(&(unit_rows(&plain) + unit_rows(&mirrored))),
+        });
         student.freeze(recipe.freeze)?;
         let averaged = (recipe.average < 1.0)
             .then(|| (Student::new(&start.network, device), head.copy_to(device)));
         let first_head = head.copy_to(device);
-        let weights = safetensors::write(&start.network.tensors, None)?;
         let origin = Origin {
             recipe: serde_json::to_string(recipe)?,
             train: data.train.digest.clone(),
             validation: data.validation.digest.clone(),
-            weights: sha256_hex(&weights),
+            weights: digest(&start.network)?,
         };
         let otherwise = if data.same_people { Judge::Loss } else { Judge::Pairs };
         let judge = recipe.judge.unwrap_or(otherwise);
@@ -196,6 +213,8 @@ impl<'a> Training<'a> {
             origin,
             position: Position { epoch: 1, ..Position::default() },
             best: None,
+            start_digest,
+            order,
         })
     }
 
@@ -238,7 +257,9 @@ impl<'a> Training<'a> {
         learner.steady = checkpoint.position.steady;
         if checkpoint.position.best_epoch > 0 {
             let tensors = checkpoint.group("best");
-            let network = MobileFaceNet::from_tensors(tensors, self.start.network.epsilon)?;
+            let start = &self.start.network;
+            let network =
+                FaceNetwork::from_tensors(start.architecture(), tensors, start.epsilon())?;
             self.best = Some((network, checkpoint.take_head("best-head", &self.first_head)?));
         }
         self.position = checkpoint.position.clone();
@@ -255,15 +276,15 @@ impl<'a> Training<'a> {
             position: self.position.clone(),
             tensors: Tensors::new(),
         };
-        checkpoint.put("network", learner.student.weights()?.tensors);
+        checkpoint.put("network", learner.student.weights()?.tensors().clone());
         checkpoint.put("head", learner.head.tensors()?);
         checkpoint.put("momentum", learner.sgd.tensors()?);
         if let Some((student, head)) = &learner.averaged {
-            checkpoint.put("average", student.weights()?.tensors);
+            checkpoint.put("average", student.weights()?.tensors().clone());
             checkpoint.put("average-head", head.tensors()?);
         }
         if let Some((network, head)) = &self.best {
-            checkpoint.put("best", network.tensors.clone());
+            checkpoint.put("best", network.tensors().clone());
             checkpoint.put("best-head", head.tensors()?);
         }
         checkpoint.write(folder)
@@ -321,6 +342,8 @@ impl<'a> Training<'a> {
             LoaderSettings {
                 batch: recipe.batch,
                 augment: recipe.augment,
+                side: self.start.network.architecture().alignment().side,
+                channels: self.start.network.architecture().channels(),
                 normalization: recipe.normalization,
                 seed: recipe.seed,
                 epoch: number,
@@ -393,12 +416,7 @@ impl<'a> Training<'a> {
     /// The photos of an epoch, in order.
     fn order(&self, epoch: usize) -> Vec<usize> {
         let mut chance = chance(self.recipe.seed, Purpose::Order, epoch, 0);
-        let labels = &self.data.train.labels;
-        let mut order = if self.recipe.balanced {
-            balanced(labels, &mut chance)
-        } else {
-            shuffled(labels.len(), &mut chance)
-        };
+        let mut order = self.order.draw(&self.data.train.labels, self.recipe.batch, &mut chance);
         // A single photo has no variance to normalize by.
         if self.recipe.batch_norm && order.len() % self.recipe.batch == 1 {
             order.pop();
@@ -493,11 +511,13 @@ impl<'a> Training<'a> {
         let record = RunRecord {
             format: FORMAT,
             command: std::env::args().collect(),
+            network: trained.network.architecture(),
+            start: self.start_digest.clone(),
             head: recipe.head,
             scale,
             margins: [multiplied, angle, cosine],
-            embedding_size: trained.network.embedding_size,
-            epsilon: trained.network.epsilon,
+            embedding_size: trained.network.embedding_size(),
+            epsilon: trained.network.epsilon(),
             normalization: recipe.normalization,
             people: self.data.people.clone(),
             seed: recipe.seed,

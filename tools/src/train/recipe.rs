@@ -1,15 +1,18 @@
 //! Training settings, with their ranges checked.
 
 use crate::data::augment::Augment;
-use crate::networks::mobilefacenet::steps;
 use crate::train::learning_rate::{Course, Schedule};
 use crate::train::margin::Margin;
 use crate::train::run_folder::HeadKind;
 use crate::train::validation::Judge;
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use facelatch::nn::Normalization;
 use serde::{Deserialize, Serialize};
 use tch::Device;
+
+/// Steps of each architecture, including the layer that computes the embedding.
+const STEPS: usize = 20;
 
 /// Training settings. A setting that is not serialized has no influence on the weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +36,12 @@ pub struct Recipe {
     /// Weight of the loss term that keeps embeddings near those of the starting weights,
     /// the teacher. A few thousand photos must not undo what millions taught.
     pub hold: f64,
+    /// What the teacher sees of a training photo.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub teacher: Teacher,
+    /// Loss term that pushes different people of a batch apart.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub impostors: Impostors,
     /// Share of the way that a running average moves towards the weights at each step,
     /// 0..=1. The average is judged and kept, because it fluctuates less than the weights
     /// themselves (Polyak and Juditsky, "Acceleration of stochastic approximation by
@@ -42,6 +51,12 @@ pub struct Recipe {
     pub freeze: usize,
     /// Whether each person is shown equally often.
     pub balanced: bool,
+    /// Whether photos of each group of people are shown equally often.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub balanced_groups: bool,
+    /// Whether a batch holds people who resemble one another for the starting weights.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub look_alikes: bool,
     /// Whether batch normalization uses the statistics of each batch. Training from
     /// scratch requires it.
     pub batch_norm: bool,
@@ -73,6 +88,39 @@ pub struct Recipe {
     pub device: Device,
 }
 
+/// What the teacher sees of a training photo. Its embedding is computed before the training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Teacher {
+    /// The photo and its mirror image; their embeddings are averaged
+    #[default]
+    Flips,
+    /// The photo alone
+    Plain,
+}
+
+/// The loss term `weight * mean(max(0, similarity - threshold))` over all pairs of photos of
+/// different people in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Impostors {
+    /// Weight of the term; 0 for none.
+    pub weight: f64,
+    /// Similarity below which a pair is far enough apart, -1..=1.
+    pub threshold: f64,
+}
+
+impl Default for Impostors {
+    fn default() -> Self {
+        Self { weight: 0.0, threshold: 0.3 }
+    }
+}
+
+/// Settings that are as they were before they existed are left out, so that older trainings
+/// can be continued.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 fn cpu() -> Device {
     Device::Cpu
 }
@@ -91,9 +139,13 @@ impl Recipe {
             margin: Margin::NONE,
             smoothing: 0.0,
             hold: 0.0,
+            teacher: Teacher::Flips,
+            impostors: Impostors::default(),
             average: 1.0,
             freeze: 0,
             balanced: false,
+            balanced_groups: false,
+            look_alikes: false,
             batch_norm: false,
             negatives: 1.0,
             clip: None,
@@ -149,6 +201,7 @@ impl Recipe {
         for (option, value) in [
             ("weight-decay", self.weight_decay),
             ("hold", self.hold),
+            ("impostors", self.impostors.weight),
             ("clip", self.clip.unwrap_or(1.0)),
         ] {
             let fine = value >= 0.0 && value.is_finite();
@@ -160,11 +213,20 @@ impl Recipe {
                 "--blend {share}: expected shares above 0 and up to 1"
             );
         }
-        let deepest = steps().len() + 1;
         ensure!(
-            self.freeze <= deepest,
-            "--freeze {}: the network has {deepest} steps, including the last layer",
+            self.freeze <= STEPS,
+            "--freeze {}: the network has {STEPS} steps, including the last layer",
             self.freeze
+        );
+        let threshold = self.impostors.threshold;
+        ensure!(
+            (-1.0..=1.0).contains(&threshold),
+            "--impostor-similarity {threshold}: expected -1 to 1"
+        );
+        ensure!(
+            !self.look_alikes || !(self.balanced || self.balanced_groups),
+            "--look-alikes chooses the photos of a batch itself; leave out --balanced and \
+             --balanced-groups"
         );
         ensure!(
             !self.mixed || self.device.is_cuda(),
@@ -177,6 +239,7 @@ impl Recipe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::networks::face::Architecture;
 
     #[test]
     fn both_recipes_can_be_followed_and_are_read_as_written() {
@@ -186,6 +249,31 @@ mod tests {
             assert_eq!(serde_json::from_str::<Recipe>(&text).expect("a recipe"), recipe);
             let faster = Recipe { threads: 7, ..recipe };
             assert_eq!(serde_json::to_string(&faster).expect("text"), text);
+        }
+    }
+
+    #[test]
+    fn settings_that_older_versions_lack_are_written_only_if_they_are_used() {
+        let usual = serde_json::to_string(&Recipe::finetune()).expect("text");
+        for name in ["teacher", "impostors", "balanced_groups", "look_alikes", "side_light"] {
+            assert!(!usual.contains(name), "{name}");
+        }
+        let recipe = Recipe {
+            teacher: Teacher::Plain,
+            impostors: Impostors { weight: 2.0, threshold: 0.3 },
+            balanced_groups: true,
+            augment: Augment::door(),
+            ..Recipe::finetune()
+        };
+        let text = serde_json::to_string(&recipe).expect("text");
+        assert_eq!(serde_json::from_str::<Recipe>(&text).expect("a recipe"), recipe);
+        assert!(text.contains("\"teacher\":\"plain\"") && text.contains("side_light"), "{text}");
+    }
+
+    #[test]
+    fn every_architecture_has_the_steps_that_can_be_frozen() {
+        for architecture in [Architecture::MobileFaceNet, Architecture::Reid] {
+            assert_eq!(architecture.steps().len(), STEPS);
         }
     }
 
@@ -200,6 +288,15 @@ mod tests {
             (Recipe { weight_decay: f64::NAN, ..fine() }, "--weight-decay NaN"),
             (Recipe { blend: vec![0.5, 1.5], ..fine() }, "--blend 1.5"),
             (Recipe { freeze: 99, ..fine() }, "--freeze 99"),
+            (
+                Recipe { impostors: Impostors { weight: -1.0, threshold: 0.3 }, ..fine() },
+                "--impostors -1",
+            ),
+            (
+                Recipe { impostors: Impostors { weight: 1.0, threshold: 2.0 }, ..fine() },
+                "--impostor-similarity 2",
+            ),
+            (Recipe { look_alikes: true, balanced: true, ..fine() }, "--look-alikes"),
             (Recipe { mixed: true, ..fine() }, "--mixed"),
         ] {
             let error = format!("{:#}", recipe.check().expect_err("no recipe"));

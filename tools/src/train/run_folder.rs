@@ -2,17 +2,18 @@
 //! made.
 
 use crate::files;
-use crate::networks::mobilefacenet::MobileFaceNet;
+use crate::networks::face::{Architecture, FaceNetwork};
 use crate::train::tensors::{plain, torch, unit_rows};
 use crate::weights::{Tensors, safetensors};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+use facelatch::models::sha256_hex;
 use facelatch::nn::Normalization;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 
-/// File of the network and the head. Tensors have the names of [`MobileFaceNet`], and
+/// File of the network and the head. Tensors have the names of [`FaceNetwork`], and
 /// `head.weight` and `head.bias`.
 pub const MODEL: &str = "model.safetensors";
 /// File of the record.
@@ -192,6 +193,13 @@ pub struct RunRecord {
     pub format: u32,
     /// Command line of the training.
     pub command: Vec<String>,
+    /// Which network was trained. Runs of older versions do not say it and have
+    /// MobileFaceNet.
+    #[serde(default)]
+    pub network: Architecture,
+    /// SHA-256 of the starting weights, hexadecimal; empty in runs of older versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub start: String,
     /// Kind of the head.
     pub head: HeadKind,
     /// Factor on the logits.
@@ -201,7 +209,7 @@ pub struct RunRecord {
     pub margins: [f64; 3],
     /// Length of an embedding.
     pub embedding_size: usize,
-    /// Epsilon of batch normalization, added to the variance.
+    /// Epsilon of batch normalization, added to the variance; 0 without batch normalization.
     pub epsilon: f64,
     /// Normalization of the input pictures.
     pub normalization: Normalization,
@@ -236,9 +244,17 @@ pub struct Run {
     /// The record, `run.json`.
     pub record: RunRecord,
     /// The recognizer network.
-    pub network: MobileFaceNet,
+    pub network: FaceNetwork,
     /// The head that it was trained with, on the CPU.
     pub head: Head,
+}
+
+/// SHA-256 of a network's weights, hexadecimal.
+///
+/// # Errors
+/// If they cannot be written as safetensors.
+pub fn digest(network: &FaceNetwork) -> Result<String> {
+    Ok(sha256_hex(&safetensors::write(network.tensors(), None)?))
 }
 
 impl Run {
@@ -270,16 +286,16 @@ impl Run {
         Ok(Self { folder: folder.to_owned(), record, network, head })
     }
 
-    fn read_model(bytes: &[u8], record: &RunRecord) -> Result<(MobileFaceNet, Head)> {
+    fn read_model(bytes: &[u8], record: &RunRecord) -> Result<(FaceNetwork, Head)> {
         let mut tensors = safetensors::read(bytes)?;
         let head = Head::take(&mut tensors, record)?;
-        let network = MobileFaceNet::from_tensors(tensors, record.epsilon)?;
+        let network = FaceNetwork::from_tensors(record.network, tensors, record.epsilon)?;
         Ok((network, head))
     }
 
     /// Writes the folder, the record last.
     pub fn write(&self) -> Result<()> {
-        let mut tensors = self.network.tensors.clone();
+        let mut tensors = self.network.tensors().clone();
         tensors.append(&mut self.head.tensors()?);
         files::replace(&self.folder.join(MODEL), &safetensors::write(&tensors, None)?)?;
         files::replace(&self.folder.join(RECORD), &serde_json::to_vec_pretty(&self.record)?)
@@ -289,7 +305,7 @@ impl Run {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::train::torch_net::tests::noise;
+    use crate::train::torch_net::tests::{noise, reid_noise};
 
     /// A run with random weights and two people.
     pub(crate) fn noisy(folder: &Path, kind: HeadKind) -> Run {
@@ -301,11 +317,13 @@ pub(crate) mod tests {
             record: RunRecord {
                 format: FORMAT,
                 command: vec!["facelatch-tools".into(), "train".into()],
+                network: network.architecture(),
+                start: String::new(),
                 head: kind,
                 scale: if softmax { 1.0 } else { 64.0 },
                 margins: [1.0, 0.5, 0.0],
                 embedding_size: 16,
-                epsilon: network.epsilon,
+                epsilon: network.epsilon(),
                 normalization: Normalization::ARCFACE,
                 people: vec!["Ada".into(), "Grace".into()],
                 seed: 1,
@@ -339,6 +357,37 @@ pub(crate) mod tests {
             assert_eq!(read.network, run.network);
             assert_eq!(read.head.tensors().expect("numbers"), run.head.tensors().expect("numbers"));
         }
+    }
+
+    #[test]
+    fn a_run_of_an_older_version_has_mobilefacenet() {
+        let folder = tempfile::tempdir().expect("a folder");
+        noisy(folder.path(), HeadKind::Arcface).write().expect("written");
+        let path = folder.path().join(RECORD);
+        let text = std::fs::read(&path).expect("a record");
+        let mut record: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        let fields = record.as_object_mut().expect("fields");
+        assert_eq!(fields.remove("network"), Some("mobilefacenet".into()));
+        assert!(!fields.contains_key("start"));
+        std::fs::write(&path, record.to_string()).expect("written");
+        let run = Run::open(folder.path()).expect("an old run");
+        assert_eq!(run.network.architecture(), Architecture::MobileFaceNet);
+    }
+
+    #[test]
+    fn a_run_of_the_other_network_is_read_as_it_was_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut run = noisy(folder.path(), HeadKind::Arcface);
+        run.network = reid_noise(1).into();
+        (run.record.network, run.record.epsilon) = (Architecture::Reid, 0.0);
+        run.record.embedding_size = run.network.embedding_size();
+        run.head.weight = Tensor::zeros([2, 256], (tch::Kind::Float, Device::Cpu));
+        run.write().expect("written");
+        let read = Run::open(folder.path()).expect("a run");
+        assert!(read.network == run.network && read.record == run.record);
+        run.record.network = Architecture::MobileFaceNet;
+        run.write().expect("written");
+        assert!(Run::open(folder.path()).is_err(), "the weights of another network");
     }
 
     #[test]

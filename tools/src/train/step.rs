@@ -2,7 +2,7 @@
 
 use crate::train::loader::Batch;
 use crate::train::margin::{cosines, cross_entropy};
-use crate::train::recipe::Recipe;
+use crate::train::recipe::{Impostors, Recipe};
 use crate::train::run_folder::{Head, HeadKind};
 use crate::train::sampler::{Purpose, chance, negatives};
 use crate::train::sgd::{Move, Sgd};
@@ -96,10 +96,15 @@ impl<'a> Learner<'a> {
             );
             cosines.mean(Kind::Float)
         });
-        let total = match &hold {
-            Some(hold) => &loss + (1.0 - hold) * self.recipe.hold,
-            None => loss.shallow_clone(),
-        };
+        let mut total = loss.shallow_clone();
+        if let Some(hold) = &hold {
+            total = &total + (1.0 - hold) * self.recipe.hold;
+        }
+        let Impostors { weight, threshold } = self.recipe.impostors;
+        if weight > 0.0 {
+            let labels = batch.labels.to_device(device);
+            total = &total + too_similar(&embeddings, &labels, threshold) * weight;
+        }
         let right = plain.argmax(1, false).eq_tensor(&classes.labels).sum(Kind::Float);
         let zero = loss.zeros_like();
         // Copies all figures from the device at once.
@@ -239,6 +244,15 @@ impl<'a> Learner<'a> {
     }
 }
 
+/// Mean of `max(0, similarity - threshold)` over the pairs of photos of different people; 0
+/// if there are none.
+fn too_similar(embeddings: &Tensor, labels: &Tensor, threshold: f64) -> Tensor {
+    let rows = unit_rows(embeddings);
+    let excess = (rows.matmul(&rows.tr()) - threshold).clamp_min(0.0);
+    let different = labels.unsqueeze(0).ne_tensor(&labels.unsqueeze(1)).to_kind(Kind::Float);
+    (excess * &different).sum(Kind::Float) / different.sum(Kind::Float).clamp_min(1.0)
+}
+
 /// Moves a head by a share of the way to another.
 pub(crate) fn approach(head: &mut Head, other: &Head, share: f64) {
     tch::no_grad(|| {
@@ -252,10 +266,13 @@ pub(crate) fn approach(head: &mut Head, other: &Head, share: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::networks::face::FaceNetwork;
+    use crate::networks::reid;
     use crate::train::data::tests::four_people;
     use crate::train::head::by_chance;
     use crate::train::torch_net::pictures;
-    use crate::train::torch_net::tests::{crop, noise};
+    use crate::train::torch_net::tests::{crop, crop_of, noise, reid_noise};
+    use facelatch::models::Channels;
 
     fn learner(recipe: &Recipe) -> Learner<'_> {
         let student = Student::new(&noise(16, 1), Device::Cpu);
@@ -266,7 +283,7 @@ mod tests {
     fn batch() -> Batch {
         let crops = [crop(1), crop(2)];
         Batch {
-            pictures: pictures(&crops.each_ref(), &Recipe::finetune().normalization),
+            pictures: pictures(&crops.each_ref(), Channels::Rgb, &Recipe::finetune().normalization),
             labels: Tensor::from_slice(&[0i64, 1]),
             indices: vec![0, 1],
         }
@@ -276,7 +293,7 @@ mod tests {
     fn moved(learner: &mut Learner) -> Tensor {
         let weight = |learner: &Learner| {
             let weights = learner.student.weights().expect("weights");
-            crate::train::tensors::torch(&weights.tensors["linear.weight"])
+            crate::train::tensors::torch(&weights.tensors()["linear.weight"])
         };
         let before = weight(learner);
         let outcome = learner.step(&batch(), 0.01, (1, 0)).expect("a step");
@@ -301,6 +318,62 @@ mod tests {
     }
 
     #[test]
+    fn impostors_beyond_the_threshold_are_a_loss_that_pushes_them_apart() {
+        // Cosines: 0.6 between two people, 1 within one.
+        let rows = Tensor::from_slice(&[1f32, 0.0, 2.0, 0.0, 0.6, 0.8]).view([3, 2]);
+        let labels = Tensor::from_slice(&[4i64, 4, 9]);
+        let term = |threshold| too_similar(&rows, &labels, threshold).double_value(&[]);
+        assert!((term(0.25) - 0.35).abs() < 1e-6 && term(0.7) == 0.0);
+        let alone = Tensor::from_slice(&[4i64, 4, 4]);
+        assert_eq!(too_similar(&rows, &alone, 0.25).double_value(&[]), 0.0);
+        let rows = rows.set_requires_grad(true);
+        too_similar(&rows, &labels, 0.25).backward();
+        // The second number of the first photo must fall for the cosine to fall.
+        assert!(rows.grad().double_value(&[0, 1]) > 0.0);
+    }
+
+    #[test]
+    fn the_start_has_no_hold_term_and_weights_elsewhere_are_pulled_back_to_it() {
+        let recipe = Recipe {
+            hold: 1e4,
+            momentum: 0.0,
+            // Short steps, whatever the length of the gradients.
+            clip: Some(0.01),
+            ..Recipe::finetune()
+        };
+        for (start, other) in
+            [(noise(16, 1), noise(16, 2)), (reid_noise(1).into(), reid_noise(2).into())]
+        {
+            let (normalization, channels) = match &start {
+                FaceNetwork::MobileFaceNet(_) => (recipe.normalization, Channels::Rgb),
+                FaceNetwork::Reid(_) => (reid::NORMALIZATION, Channels::Bgr),
+            };
+            let side = start.architecture().alignment().side;
+            let crops = [crop_of(side, 1), crop_of(side, 2)];
+            let batch = || Batch {
+                pictures: pictures(&crops.each_ref(), channels, &normalization),
+                ..batch()
+            };
+            let teacher = Student::new(&start, Device::Cpu);
+            let teacher = unit_rows(&tch::no_grad(|| teacher.forward(&batch().pictures)));
+            let mut student = Student::new(&start, Device::Cpu);
+            let head = by_chance(start.embedding_size(), &four_people(1), &recipe);
+            let step = |student: Student, steps: usize| -> Vec<f64> {
+                let teacher = Some(teacher.shallow_clone());
+                let mut learner =
+                    Learner::new(&recipe, student, head.copy_to(Device::Cpu), None, teacher);
+                let step = |at| learner.step(&batch(), 1.0, (1, at)).expect("a step").hold;
+                (0..steps).map(step).collect()
+            };
+            student.approach(&Student::new(&other, Device::Cpu), 0.05);
+            let cosines = step(student, 3);
+            assert!(cosines[0] < 0.9999 && cosines.is_sorted(), "{cosines:?}");
+            let cosine = step(Student::new(&start, Device::Cpu), 1)[0];
+            assert!((cosine - 1.0).abs() < 1e-5, "{cosine}");
+        }
+    }
+
+    #[test]
     fn long_slopes_are_shortened_and_short_ones_left() {
         let length = |clip| {
             let recipe = Recipe { clip, ..Recipe::finetune() };
@@ -319,7 +392,8 @@ mod tests {
         let plain = Recipe::finetune();
         free.recipe = &plain;
         let _ = (moved(&mut pulled), moved(&mut free));
-        let [pulled, free] = [pulled, free].map(|l| l.student.weights().expect("weights").tensors);
+        let [pulled, free] = [pulled, free]
+            .map(|learner| learner.student.weights().expect("weights").tensors().clone());
         assert_ne!(pulled["conv1.conv.weight"], free["conv1.conv.weight"]);
         assert_eq!(pulled["conv1.bn.weight"], free["conv1.bn.weight"]);
         assert_eq!(pulled["conv1.prelu.weight"], free["conv1.prelu.weight"]);

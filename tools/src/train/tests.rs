@@ -1,8 +1,8 @@
 use super::*;
 use crate::data::augment::Augment;
-use crate::train::data::tests::four_people;
+use crate::train::data::tests::{four_people, four_people_of};
 use crate::train::learning_rate::Schedule;
-use crate::train::torch_net::tests::noise;
+use crate::train::torch_net::tests::{noise, reid_noise};
 
 fn quick(recipe: Recipe) -> Recipe {
     Recipe { epochs: 2, batch: 4, ..recipe }
@@ -46,7 +46,7 @@ fn a_few_steps_bring_people_to_their_centres_and_stay_near_the_teacher() {
     assert_eq!(done.epochs.len(), 4);
     assert!(done.epochs[3].loss < done.epochs[1].loss, "{:?}", done.epochs);
     assert!(done.epochs[3].hold > Some(0.5), "{:?}", done.epochs);
-    assert_ne!(done.network.tensors, noise(16, 5).tensors);
+    assert!(done.network != noise(16, 5));
 }
 
 #[test]
@@ -117,13 +117,65 @@ fn a_training_from_nothing_that_was_stopped_at_the_end_of_an_epoch_does_so_too()
 }
 
 #[test]
+fn the_other_network_learns_and_continues_to_the_bit() {
+    let recipe = Recipe {
+        normalization: crate::networks::reid::NORMALIZATION,
+        teacher: Teacher::Plain,
+        impostors: recipe::Impostors { weight: 1.0, threshold: 0.1 },
+        balanced_groups: true,
+        augment: Augment::door(),
+        epochs: 1,
+        ..arcface()
+    };
+    let data = four_people_of(128, 2);
+    let start = || Start::from_weights(reid_noise(5));
+    let whole = train(start(), &data, &recipe, None, |_| ()).expect("a training");
+    assert!(whole.network != start().network);
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = start();
+    let stop = Arc::clone(&first.stop);
+    train(first, &data, &recipe, Some(folder.path()), |progress| {
+        stop.store(matches!(progress, Progress::Step(_)), Ordering::Relaxed);
+    })
+    .expect_err("it was stopped");
+    let again = Start { resume: true, ..start() };
+    let parts = train(again, &data, &recipe, Some(folder.path()), |_| ()).expect("a training");
+    assert!(parts.network == whole.network);
+    let run = Run::open(folder.path()).expect("a run");
+    assert!(run.network == whole.network);
+    assert_eq!(run.record.start, digest(&start().network).expect("a digest"));
+    assert_eq!(run.record.settings["impostors"]["threshold"], 0.1);
+}
+
+#[test]
+fn faces_and_options_that_a_network_cannot_take_are_named() {
+    let recipe = quick(Recipe::finetune());
+    let error =
+        fault(train(Start::from_weights(reid_noise(5)), &four_people(2), &recipe, None, |_| ()));
+    assert!(error.to_string().contains("112x112 pixels, and the network takes 128x128"), "{error}");
+    let data = four_people_of(128, 2);
+    let recipe = Recipe { batch_norm: true, ..recipe };
+    let error = fault(train(Start::from_weights(reid_noise(5)), &data, &recipe, None, |_| ()));
+    assert!(error.to_string().contains("has no batch normalization"), "{error}");
+}
+
+#[test]
+fn look_alikes_are_the_people_nearest_to_each_other() {
+    let recipe = Recipe { look_alikes: true, augment: Augment::none(), ..arcface() };
+    let done = started(known(), &recipe, None).expect("a training");
+    assert_eq!(done.epochs.len(), 3);
+    let error = fault(started(Start::from_nothing(16, 1), &Recipe { hold: 0.0, ..recipe }, None));
+    assert!(error.to_string().contains("--look-alikes"), "{error}");
+}
+
+#[test]
 fn a_checkpoint_of_another_architecture_or_recipe_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let recipe = quick(Recipe::finetune());
     started(known(), &recipe, Some(folder.path())).expect("a training");
     let error = fault(started(known(), &recipe, Some(folder.path())));
     assert!(error.to_string().contains("holds a training already"), "{error}");
-    let resume = |network, recipe: &Recipe| {
+    let resume = |network: FaceNetwork, recipe: &Recipe| {
         let start = Start { resume: true, ..Start::from_weights(network) };
         format!("{:#}", fault(started(start, recipe, Some(folder.path()))))
     };
@@ -196,8 +248,9 @@ fn the_way_back_to_the_start_is_judged_and_the_best_of_it_kept() {
     let best = done.blends.iter().map(|blend| blend.validation.value).fold(f64::MIN, f64::max);
     assert_eq!(done.validation.value, best);
     assert_eq!(done.blend, 0.001, "{:?}", done.blends);
-    let near = &done.network.tensors["linear.weight"].values;
-    let start = &noise(16, 5).tensors["linear.weight"].values;
+    let near = &done.network.tensors()["linear.weight"].values;
+    let start = noise(16, 5);
+    let start = &start.tensors()["linear.weight"].values;
     assert!(near.iter().zip(start).all(|(a, b)| (a - b).abs() < 1e-2));
 }
 

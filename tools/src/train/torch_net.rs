@@ -1,8 +1,10 @@
-//! MobileFaceNet in torch for training: the same weights and names as [`MobileFaceNet`],
-//! forward and backward.
+//! The face recognizers in torch for training: the same weights and names as
+//! [`FaceNetwork`], forward and backward.
 
-use crate::networks::mobilefacenet::{Block, INPUT_SIDE, MobileFaceNet, Step, expected, steps};
+use crate::networks::face::{Architecture, FaceNetwork};
+use crate::networks::mobilefacenet::{Block, Step, steps};
 use crate::train::tensors::{plain, torch};
+use crate::train::torch_reid;
 use crate::weights::{self, Tensors};
 use anyhow::{Result, bail};
 use facelatch::models::Channels;
@@ -12,17 +14,17 @@ use std::collections::BTreeMap;
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
-/// The network with its weights on a device.
+/// A network with its weights on a device.
 ///
-/// By default batch normalization keeps the statistics of the weights, because a few
+/// By default the batch normalization of MobileFaceNet keeps the statistics of the weights, because a few
 /// thousand photos are too few to replace those of the millions it was trained on. Its
 /// weights and biases are trained like all others.
 pub struct Student {
     /// The variables that an optimizer updates.
     pub store: VarStore,
     tensors: BTreeMap<String, Tensor>,
-    epsilon: f64,
-    embedding_size: usize,
+    /// The network without its tensors.
+    network: FaceNetwork,
     /// Frozen steps, counted from the picture.
     frozen: usize,
     /// Whether batch normalization uses the statistics of the batch.
@@ -35,11 +37,10 @@ const STATISTICS_STEP: f64 = 0.1;
 
 impl Student {
     /// A network with these weights.
-    pub fn new(weights: &MobileFaceNet, device: Device) -> Self {
+    pub fn new(weights: &FaceNetwork, device: Device) -> Self {
         let store = VarStore::new(device);
         let mut tensors = BTreeMap::new();
-        for (name, _) in weights.shapes() {
-            let value = &weights.tensors[&name];
+        for (name, value) in weights.tensors() {
             let shape: Vec<i64> = value.shape.iter().map(|side| *side as i64).collect();
             let mut path = store.root();
             let mut parts = name.split('.').peekable();
@@ -51,38 +52,35 @@ impl Student {
                     last = part;
                 }
             }
-            let learns = !last.starts_with("running_");
             let given = Tensor::from_slice(&value.values).view(&shape[..]);
-            let mut tensor =
-                if learns { path.zeros(last, &shape) } else { path.zeros_no_train(last, &shape) };
+            let mut tensor = if weights.architecture().is_fixed(name) {
+                path.zeros_no_train(last, &shape)
+            } else {
+                path.zeros(last, &shape)
+            };
             tch::no_grad(|| tensor.copy_(&given));
-            tensors.insert(name, tensor);
+            tensors.insert(name.clone(), tensor);
         }
-        Self {
-            store,
-            tensors,
-            epsilon: weights.epsilon,
-            embedding_size: weights.embedding_size,
-            frozen: 0,
-            of_batch: false,
-        }
+        let network = weights.with(Tensors::new());
+        Self { store, tensors, network, frozen: 0, of_batch: false }
     }
 
-    /// Freezes the first `depth` steps of [`steps`]. One more than there are freezes the
-    /// last layer too, so that only the head is trained. Fails for a larger `depth`.
+    /// Which network it is.
+    pub fn architecture(&self) -> Architecture {
+        self.network.architecture()
+    }
+
+    /// Freezes the first `depth` steps of [`Architecture::steps`]. If all are frozen, only
+    /// the head is trained. Fails for a larger `depth`.
     pub fn freeze(&mut self, depth: usize) -> Result<()> {
-        let all = steps();
-        if depth > all.len() + 1 {
-            bail!("the network has {} steps, so {depth} cannot be frozen", all.len() + 1);
+        let all = self.architecture().steps();
+        if depth > all.len() {
+            bail!("the network has {} steps, so {depth} cannot be frozen", all.len());
         }
         self.frozen = depth;
-        let mut names: Vec<String> =
-            all.iter().take(depth).flat_map(Step::blocks).map(|(name, _)| name + ".").collect();
-        if depth > all.len() {
-            names.extend(["linear.".to_owned(), "bn.".to_owned()]);
-        }
+        let names: Vec<&String> = all.iter().take(depth).flatten().collect();
         for (name, tensor) in &mut self.tensors {
-            if names.iter().any(|frozen| name.starts_with(frozen)) {
+            if names.iter().any(|frozen| name.starts_with(*frozen)) {
                 let _ = tensor.requires_grad_(false);
             }
         }
@@ -107,11 +105,18 @@ impl Student {
         self.tensors.iter_mut().filter(|(_, tensor)| tensor.requires_grad())
     }
 
-    /// Embeddings `N x embedding_size` of pictures `N x 3 x 112 x 112`. They are not
-    /// normalized to length one.
+    /// Embeddings `N x embedding_size` of pictures `N x 3 x side x side`, with the side,
+    /// channels and normalization of the network. They are not normalized to length one.
     pub fn forward(&self, pictures: &Tensor) -> Tensor {
         // Channels last in memory are half again as fast on a CPU.
-        let mut at = pictures.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+        let at = pictures.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+        match self.architecture() {
+            Architecture::MobileFaceNet => self.mobilefacenet(at),
+            Architecture::Reid => torch_reid::forward(&self.tensors, &at),
+        }
+    }
+
+    fn mobilefacenet(&self, mut at: Tensor) -> Tensor {
         let steps = steps();
         for (number, step) in steps.iter().enumerate() {
             let of_batch = self.of_batch && number >= self.frozen;
@@ -151,7 +156,7 @@ impl Student {
             of("running_var"),
             of_batch,
             STATISTICS_STEP,
-            self.epsilon,
+            self.network.epsilon(),
             of_batch,
         )
     }
@@ -187,48 +192,41 @@ impl Student {
     }
 
     /// A copy of the current weights.
-    pub fn weights(&self) -> Result<MobileFaceNet> {
+    pub fn weights(&self) -> Result<FaceNetwork> {
         let mut tensors = Tensors::new();
         for (name, tensor) in &self.tensors {
             tensors.insert(name.clone(), plain(tensor)?);
         }
-        Ok(MobileFaceNet { tensors, epsilon: self.epsilon, embedding_size: self.embedding_size })
+        Ok(self.network.with(tensors))
     }
 }
 
-/// Crops as normalized input pictures `N x 3 x 112 x 112`, RGB, on the CPU.
-pub fn pictures(crops: &[&Crop], normalization: &Normalization) -> Tensor {
+/// Crops as normalized input pictures `N x 3 x side x side` on the CPU. All crops must have
+/// the same side.
+pub fn pictures(crops: &[&Crop], channels: Channels, normalization: &Normalization) -> Tensor {
     let (mut all, mut one) = (Vec::new(), Vec::new());
     for crop in crops {
-        crop.planar(Channels::Rgb, normalization, &mut one);
+        crop.planar(channels, normalization, &mut one);
         all.extend_from_slice(&one);
     }
-    let side = INPUT_SIDE as i64;
-    Tensor::from_slice(&all).view([-1, 3, side, side])
-}
-
-impl MobileFaceNet {
-    /// Names and shapes of the network's tensors.
-    fn shapes(&self) -> Vec<(String, Vec<usize>)> {
-        expected(self.embedding_size, self.tensors.contains_key("linear.bias"))
-    }
+    let side = crops.first().map_or(0, |crop| crop.side()) as i64;
+    Tensor::from_slice(&all).view([crops.len() as i64, 3, side, side])
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use crate::chance::Chance;
+    use crate::networks::mobilefacenet::{INPUT_SIDE, MobileFaceNet, expected};
+    use crate::networks::reid;
+    pub(crate) use crate::networks::reid::tests::random as reid_noise;
     use crate::weights::Tensor as Weights;
-    use facelatch::models::{Alignment, ModelFile, RecognizerModel};
+    use facelatch::models::{ModelFile, RecognizerModel};
     use facelatch::vision::embed::{Embedder, Embedding};
 
     /// Random weights that keep activations within bounds.
-    pub(crate) fn noise(embedding_size: usize, seed: u32) -> MobileFaceNet {
-        let mut state = seed;
-        let mut next = move || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-        };
+    pub(crate) fn noise(embedding_size: usize, seed: u32) -> FaceNetwork {
+        let mut next = numbers(seed);
         let tensors = expected(embedding_size, false)
             .into_iter()
             .map(|(name, shape)| {
@@ -246,45 +244,64 @@ pub(crate) mod tests {
                 (name, Weights { shape, values })
             })
             .collect();
-        MobileFaceNet { tensors, epsilon: 1e-5, embedding_size }
+        MobileFaceNet { tensors, epsilon: 1e-5, embedding_size }.into()
+    }
+
+    /// Uniform numbers from -0.5 to 0.5.
+    fn numbers(seed: u32) -> impl FnMut() -> f32 {
+        let mut state = seed;
+        move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+        }
     }
 
     pub(crate) fn crop(seed: usize) -> Crop {
-        let side = INPUT_SIDE;
+        crop_of(INPUT_SIDE, seed)
+    }
+
+    pub(crate) fn crop_of(side: usize, seed: usize) -> Crop {
         let pixels =
             (0..3 * side * side).map(|i| ((i * (7 + seed) + i / 97 * seed) % 256) as u8).collect();
-        Crop::from_pixels(side, pixels).expect("112 x 112")
+        Crop::from_pixels(side, pixels).expect("a square")
     }
 
     #[test]
     fn torch_and_the_exported_network_agree() {
-        let weights = noise(32, 7);
-        let student = Student::new(&weights, Device::Cpu);
-        let crop = crop(3);
-        let normalization = Normalization::ARCFACE;
-        let torch = tch::no_grad(|| student.forward(&pictures(&[&crop], &normalization)));
-        let torch: Vec<f32> = Vec::try_from(torch.flatten(0, -1)).expect("floats");
-        let model = RecognizerModel {
-            file: ModelFile { name: "noise.onnx".into(), bytes: weights.to_onnx().into() },
-            channels: Channels::Rgb,
-            alignment: Alignment::ARCFACE,
-            normalization,
-            embedding_size: 32,
-            precision: None,
-        };
-        let mut embedder = Embedder::new(&model).expect("a model");
-        let exported = embedder.embed(&crop).expect("an embedding");
-        let similarity = exported.similarity(&Embedding::normalized(&torch));
-        assert!(similarity > 0.99999, "{similarity}");
+        for (weights, normalization) in
+            [(noise(32, 7), Normalization::ARCFACE), (reid_noise(7).into(), reid::NORMALIZATION)]
+        {
+            let student = Student::new(&weights, Device::Cpu);
+            let (alignment, channels) =
+                (weights.architecture().alignment(), weights.architecture().channels());
+            let model = RecognizerModel {
+                file: ModelFile { name: "noise.onnx".into(), bytes: weights.to_onnx().into() },
+                channels,
+                alignment,
+                normalization,
+                embedding_size: weights.embedding_size(),
+                precision: None,
+            };
+            let mut embedder = Embedder::new(&model).expect("a model");
+            for crop in [3, 4].map(|seed| crop_of(alignment.side, seed)) {
+                let seen = pictures(&[&crop], channels, &normalization);
+                let torch = tch::no_grad(|| student.forward(&seen));
+                let torch: Vec<f32> = Vec::try_from(torch.flatten(0, -1)).expect("floats");
+                let exported = embedder.embed(&crop).expect("an embedding");
+                let similarity = exported.similarity(&Embedding::normalized(&torch));
+                assert!(similarity > 0.99999, "{} {similarity}", weights.architecture());
+            }
+        }
     }
 
     #[test]
     fn approaching_goes_its_share_of_the_way() {
         let mut student = Student::new(&noise(16, 1), Device::Cpu);
         student.approach(&Student::new(&noise(16, 2), Device::Cpu), 0.25);
-        let got = student.weights().expect("weights").tensors;
-        let (from, to) = (noise(16, 1).tensors, noise(16, 2).tensors);
-        for (name, tensor) in &got {
+        let got = student.weights().expect("weights");
+        let (from, to) = (noise(16, 1), noise(16, 2));
+        let (from, to) = (from.tensors(), to.tensors());
+        for (name, tensor) in got.tensors() {
             for (at, value) in tensor.values.iter().enumerate().take(100) {
                 let (a, b) = (from[name].values[at], to[name].values[at]);
                 assert!((value - (0.75 * a + 0.25 * b)).abs() < 1e-5, "{name}");
@@ -294,13 +311,15 @@ pub(crate) mod tests {
 
     #[test]
     fn weights_come_back_as_they_went_in() {
-        let weights = noise(16, 1);
-        assert_eq!(Student::new(&weights, Device::Cpu).weights().expect("weights"), weights);
+        for weights in [noise(16, 1), reid_noise(1).into()] {
+            let student = Student::new(&weights, Device::Cpu);
+            assert_eq!(student.weights().expect("weights"), weights);
+        }
     }
 
     fn batch(count: usize) -> Tensor {
         let crops: Vec<Crop> = (0..count).map(crop).collect();
-        pictures(&crops.iter().collect::<Vec<_>>(), &Normalization::ARCFACE)
+        pictures(&crops.iter().collect::<Vec<_>>(), Channels::Rgb, &Normalization::ARCFACE)
     }
 
     #[test]
@@ -313,8 +332,8 @@ pub(crate) mod tests {
         assert!(names.iter().any(|name| name.starts_with("conv_34.conv.")), "{names:?}");
         student.normalize_by_batch(true);
         let _ = student.forward(&batch(4));
-        let (after, before) = (student.weights().expect("weights").tensors, noise(16, 1).tensors);
-        let same = |name: &str| after[name] == before[name];
+        let (after, before) = (student.weights().expect("weights"), noise(16, 1));
+        let same = |name: &str| after.tensors()[name] == before.tensors()[name];
         assert!(same("conv1.bn.running_mean") && same("conv_23.project.bn.running_var"));
         assert!(!same("conv_3.model.0.conv.bn.running_mean") && !same("bn.running_var"));
         student.freeze(steps().len() + 1).expect("all");
@@ -323,9 +342,22 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_normalization_of_a_picture_is_not_trained() {
+        let mut student = Student::new(&reid_noise(1).into(), Device::Cpu);
+        let names = |student: &Student| -> Vec<String> {
+            student.learning().map(|(name, _)| name.clone()).collect()
+        };
+        assert_eq!(names(&student).len(), reid::expected().len() - 2);
+        student.freeze(19).expect("steps");
+        assert_eq!(names(&student), ["projection.weight"]);
+        student.freeze(20).expect("steps");
+        assert!(names(&student).is_empty() && student.freeze(21).is_err());
+    }
+
+    #[test]
     fn a_batch_normalized_by_itself_has_mean_0_and_variance_1() {
         let network = MobileFaceNet::random(16, &mut Chance::new(1));
-        let mut student = Student::new(&network, Device::Cpu);
+        let mut student = Student::new(&network.into(), Device::Cpu);
         student.normalize_by_batch(true);
         let embeddings = student.forward(&batch(8));
         let mean = embeddings.mean_dim([0].as_slice(), false, tch::Kind::Float).abs().max();
@@ -341,9 +373,9 @@ pub(crate) mod tests {
     #[test]
     fn weights_of_another_size_are_not_taken() {
         let mut student = Student::new(&noise(16, 1), Device::Cpu);
-        student.restore(&noise(16, 2).tensors).expect("the same shapes");
+        student.restore(noise(16, 2).tensors()).expect("the same shapes");
         assert_eq!(student.weights().expect("weights"), noise(16, 2));
-        let error = student.restore(&noise(32, 2).tensors).expect_err("another size").to_string();
+        let error = student.restore(noise(32, 2).tensors()).expect_err("another size").to_string();
         assert!(error.contains("linear.weight is [32, 512], expected [16, 512]"), "{error}");
     }
 }

@@ -105,10 +105,11 @@ pub fn embed(
     mirrored: bool,
     device: Device,
 ) -> Tensor {
+    let channels = student.architecture().channels();
     let batches: Vec<Tensor> = crops
         .chunks(EMBED_BATCH)
         .map(|batch| {
-            let seen = pictures(batch, normalization).to_device(device);
+            let seen = pictures(batch, channels, normalization).to_device(device);
             let seen = if mirrored { seen.flip([3]) } else { seen };
             tch::no_grad(|| student.forward(&seen).to_kind(Kind::Float))
         })
@@ -130,6 +131,7 @@ mod tests {
             crops: Arc::new(labels.iter().map(|label| crop(*label as usize)).collect()),
             labels: Arc::new(labels.to_vec()),
             names: vec![],
+            groups: vec![],
             digest: String::new(),
         };
         let normalization = &Normalization::ARCFACE;

@@ -285,7 +285,7 @@ impl Task<'_> {
         }
         let sheet = picture::encode_png(&sheet::sheet(&rows, self.settings.alignment.side)?)?;
         files::replace(&self.out.join("contact.png"), &sheet)?;
-        aligned::write(&self.out, &self.settings.alignment)?;
+        aligned::write(self.out, &self.settings.alignment)?;
         dataset::write(&rows, &self.out.join("labels.csv"))
     }
 

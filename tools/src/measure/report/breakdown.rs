@@ -2,13 +2,16 @@
 
 use super::subjects::Subjects;
 use crate::measure::comparisons::{Compared, Comparisons};
+use crate::measure::groups::{self, GroupRate};
+use facelatch::models::groups::WorstGroup;
+use facelatch::models::threshold::ThresholdTable;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Number of worst pairs shown of each kind.
 const WORST: usize = 12;
 
-/// Results within a group, at the common reference threshold.
+/// Results within a group. TAR, FAR and EER are those of the common reference threshold.
 #[derive(Clone, Debug, Serialize)]
 pub struct Group {
     /// Name of the group.
@@ -27,6 +30,8 @@ pub struct Group {
     pub far: f64,
     /// Equal error rate, 0..=1, at the group's own threshold.
     pub eer: f64,
+    /// Rates at the thresholds of the manifest, or at the reference threshold without any.
+    pub rates: Vec<GroupRate>,
 }
 
 /// Impostor pairs across two groups, at the common reference threshold.
@@ -82,31 +87,50 @@ pub struct WorstPair {
     pub wrong: bool,
 }
 
-/// Results within groups and between them, at a common threshold.
+/// Results within groups and between them.
+pub struct Groups {
+    /// Results within each group.
+    pub alone: Vec<Group>,
+    /// Impostor pairs between groups.
+    pub between: Vec<Between>,
+    /// The group whose false accept rate is highest compared with the stated one; `None` if
+    /// no group has enough pairs.
+    pub worst: Option<WorstGroup>,
+}
+
+/// Results within groups and between them, at the reference point `(far, threshold)` and at
+/// the thresholds of `table`. `data` names the data set.
 pub fn groups(
     subjects: &Subjects,
     all: &Comparisons,
-    threshold: f32,
-) -> (Vec<Group>, Vec<Between>) {
+    (far, threshold): (f64, f32),
+    table: Option<&ThresholdTable>,
+    data: &str,
+) -> Groups {
     let group = |face: usize| subjects.faces[face].group;
     let mut alone = Vec::new();
     let mut between = Vec::new();
+    let mut measured = Vec::new();
     for (at, name) in subjects.groups.iter().enumerate() {
         let own = |face: usize| group(face) == Some(at);
-        let scores = all.scores_of(|a, b| own(a) && own(b));
-        let faces: Vec<usize> =
-            (0..subjects.faces.len()).filter(|face| own(*face) && all.found[*face]).collect();
-        let people: BTreeSet<usize> = faces.iter().map(|face| all.people[*face]).collect();
+        let within = groups::Group::of(name, all, own);
+        let scores = within.scores();
+        let rates = match table {
+            Some(table) => within.at_all(table),
+            None => vec![within.at(far, threshold, false)],
+        };
         alone.push(Group {
             group: name.clone(),
-            people: people.len(),
-            photos: faces.len(),
+            people: within.people,
+            photos: within.photos,
             genuine: scores.genuine.len() + scores.genuine_lost,
             impostor: scores.impostor.len(),
             tar: scores.true_accept_rate_above(threshold),
             far: scores.false_accept_rate(threshold),
             eer: scores.equal_error_rate(),
+            rates,
         });
+        measured.push(within);
         for (other, other_name) in subjects.groups.iter().enumerate().skip(at + 1) {
             let theirs = |face: usize| group(face) == Some(other);
             let scores = all.scores_of(|a, b| (own(a) && theirs(b)) || (own(b) && theirs(a)));
@@ -117,7 +141,10 @@ pub fn groups(
             });
         }
     }
-    (alone, between)
+    let worst = groups::worst(alone.iter().map(|group| group.rates.as_slice()));
+    let worst = worst
+        .map(|[group, rate]| groups::record(&measured[group], &alone[group].rates[rate], data));
+    Groups { alone, between, worst }
 }
 
 /// Errors of each person at a threshold. People with the most errors come first; ties are

@@ -144,15 +144,21 @@ pub fn measure(logits: &[Vec<f32>], labels: &[usize], people: &[String]) -> Resu
 /// 95 % interval of a share of independent trials, 0..=1 (Wilson, "Probable inference, the
 /// law of succession, and statistical inference", 1927).
 pub fn wilson(events: usize, trials: usize) -> [f64; 2] {
-    if trials == 0 {
+    wilson_share(events as f64 / trials.max(1) as f64, trials as f64)
+}
+
+/// As [`wilson`], for a share of trials of which some depend on others: `trials` is the
+/// number of independent ones, and need not be whole. The interval holds the share.
+pub fn wilson_share(share: f64, trials: f64) -> [f64; 2] {
+    if trials <= 0.0 {
         return [0.0, 1.0];
     }
-    let (n, z) = (trials as f64, 1.959_964);
-    let p = events as f64 / n;
+    let (p, n, z) = (share, trials, 1.959_964);
     let middle = p + z * z / (2.0 * n);
     let around = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
     let bound = |value: f64| (value / (1.0 + z * z / n)).clamp(0.0, 1.0);
-    [bound(middle - around), bound(middle + around)]
+    // The ends of a share of 0 or 1 may miss it by rounding.
+    [bound(middle - around).min(p), bound(middle + around).max(p)]
 }
 
 #[cfg(test)]

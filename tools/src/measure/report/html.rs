@@ -7,6 +7,7 @@ use super::figures::{self, MOST_DRAWN};
 use super::open::{Open, RATES};
 use super::{Data, Report};
 use crate::measure::chart::{Picture, STYLE, escape};
+use crate::measure::groups::LEAST_EXPECTED;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use std::fmt::Write;
@@ -378,6 +379,7 @@ fn groups(page: &mut Page, open: &Open) {
     let columns =
         ["Group", "People", "Photos", "Genuine pairs", "TAR", "Impostor pairs", "FAR", "EER"];
     page.table("Within groups", &columns, &rows);
+    rates_of_groups(page, open);
     let rows: Vec<Vec<String>> = open
         .between
         .iter()
@@ -388,6 +390,58 @@ fn groups(page: &mut Page, open: &Open) {
         })
         .collect();
     page.table("Between groups", &["Groups", "Impostor pairs", "FAR"], &rows);
+}
+
+/// Rates of each group at each threshold, the worst one marked.
+fn rates_of_groups(page: &mut Page, open: &Open) {
+    page.paragraph(&format!(
+        "At each threshold, the false accept rate within a group is compared with the rate that \
+         the threshold states. A group with fewer than {LEAST_EXPECTED} expected false accepts has \
+         too few pairs to be judged, unless its excess is beyond doubt. The 95 % intervals are \
+         Wilson's. Pairs that share a person are not independent, so false accepts count once for \
+         people who appear in several of them, and genuine pairs count once per person. The worst \
+         group has the highest rate in proportion to the stated one."
+    ));
+    let worst = open.worst_group.as_ref();
+    match worst {
+        Some(worst) => page.paragraph(&format!("Worst group: {worst}.")),
+        None => page.paragraph("No group has enough pairs to be judged."),
+    }
+    let mut rows = vec![];
+    for group in &open.groups {
+        for rate in &group.rates {
+            let stated = format!("{:e}", rate.stated);
+            let is_worst =
+                worst.is_some_and(|worst| worst.name == group.group && worst.stated == stated);
+            let mark = match (is_worst, rate.enough) {
+                (true, _) => "worst",
+                (false, true) => "",
+                (false, false) => "too few pairs",
+            };
+            let [low, high] = rate.far_interval;
+            rows.push(vec![
+                group.group.clone(),
+                format!("{stated}{}", if rate.extrapolated { " (extrapolated)" } else { "" }),
+                format!("{:.4}", rate.threshold),
+                format!("{:.1e}", rate.far),
+                format!("{low:.1e} to {high:.1e}"),
+                rate.tar.map_or("not measured".to_owned(), percent),
+                rate.tar_interval.map_or(String::new(), |known| interval(Some(known))),
+                mark.to_owned(),
+            ]);
+        }
+    }
+    let columns = [
+        "Group",
+        "Stated FAR",
+        "Threshold",
+        "FAR",
+        "95 % interval",
+        "TAR",
+        "95 % interval",
+        "=Note",
+    ];
+    page.table("Groups at each threshold", &columns, &rows);
 }
 
 fn worst(page: &mut Page, open: &Open, faces: Option<&Faces>) {

@@ -1,13 +1,14 @@
 //! Open set: evaluation on people who are not in the training data, by verification (do two
 //! faces show the same person?), identification (search in a gallery) and likelihood ratio.
 
-use super::breakdown::{Between, Group, Person, WorstPair, groups, per_person, worst};
+use super::breakdown::{Between, Group, Groups, Person, WorstPair, groups, per_person, worst};
 use super::subjects::Subjects;
 use crate::measure::comparisons::Comparisons;
 use crate::measure::identification::{Searches, Settings};
 use crate::measure::likelihood::{self, Line};
 use crate::measure::metrics::{AtThreshold, Scores, at_thresholds};
 use anyhow::{Result, bail};
+use facelatch::models::groups::WorstGroup;
 use facelatch::models::likelihood::Likelihood;
 use facelatch::models::threshold::ThresholdTable;
 use serde::Serialize;
@@ -46,6 +47,10 @@ pub struct Open {
     /// Impostor pairs between groups.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub between: Vec<Between>,
+    /// The group whose false accept rate is highest compared with the stated one, among
+    /// groups with enough pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worst_group: Option<WorstGroup>,
     /// Errors per person, those with the most errors first.
     pub people: Vec<Person>,
     /// The most similar impostor pairs, at most one per two people.
@@ -202,8 +207,9 @@ pub fn measure(
         );
     }
     let verification = verification(all, &scores, settings.seed);
-    let threshold = verification.reference.threshold;
-    let (groups, between) = groups(subjects, all, threshold);
+    let reference = &verification.reference;
+    let (threshold, at) = (reference.threshold, (reference.far, reference.threshold));
+    let Groups { alone, between, worst: worst_group } = groups(subjects, all, at, table, data);
     let (false_accepts, false_rejects) = worst(subjects, all, threshold);
     Ok(Open {
         protocol: None,
@@ -213,8 +219,9 @@ pub fn measure(
         likelihood: likelihood_figures(all, &scores, data)
             .inspect_err(|error| log::warn!("{data}: no likelihood ratio: {error:#}"))
             .ok(),
-        groups,
+        groups: alone,
         between,
+        worst_group,
         people: per_person(subjects, all, threshold),
         false_accepts,
         false_rejects,
@@ -406,6 +413,16 @@ pub(crate) mod tests {
         assert_eq!(open.groups[0].people, 6);
         let genuine: usize = open.groups.iter().map(|group| group.genuine).sum();
         assert_eq!(genuine, open.verification.genuine);
+        // Without thresholds, groups are judged at the reference threshold.
+        let reference = &open.verification.reference;
+        for group in &open.groups {
+            let rate = &group.rates[0];
+            assert_eq!((group.rates.len(), rate.threshold), (1, reference.threshold));
+            assert_eq!((rate.far, rate.tar), (group.far, Some(group.tar)));
+        }
+        let highest = open.groups.iter().map(|group| group.far).fold(0.0, f64::max);
+        let worst = open.worst_group.as_ref().expect("both have enough pairs");
+        assert_eq!((worst.measured, worst.stated.as_str()), (highest, "1e-1"));
     }
 
     #[test]

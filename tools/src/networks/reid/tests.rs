@@ -1,6 +1,41 @@
 use super::*;
+use crate::networks::onnx::Whole;
+use crate::weights::Tensor as Weights;
+use crate::weights::openvino::Source;
 use crate::weights::openvino::read;
 use crate::weights::openvino::written::{Ir, Value, join};
+
+/// Numbers from -0.5 to 0.5.
+fn numbers(seed: u32) -> impl FnMut() -> f32 {
+    let mut state = seed;
+    move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    }
+}
+
+/// Random weights that keep activations within bounds.
+pub(crate) fn random(seed: u32) -> Reid {
+    let mut next = numbers(seed);
+    let tensors = expected()
+        .into_iter()
+        .map(|(name, shape)| {
+            let count: usize = shape.iter().product();
+            let inputs = shape.iter().skip(1).product::<usize>().max(1);
+            let values = (0..count)
+                .map(|_| match name.rsplit('.').next() {
+                    Some("factor") => (1.0 + 0.1 * next()) / 128.0,
+                    Some("term") => 0.1 * next() - 1.0,
+                    Some("slope") => 0.25 + 0.1 * next(),
+                    Some("weight") => next() * 3.4 / (inputs as f32).sqrt(),
+                    _ => 0.2 * next(),
+                })
+                .collect();
+            (name, Weights { shape, values })
+        })
+        .collect();
+    Reid { tensors }
+}
 
 /// An IR of the network with random weights, written from the layers of the published file.
 struct Writer {
@@ -117,13 +152,25 @@ fn written(half: bool) -> Ir {
     writer.ir
 }
 
+/// The network with random weights, as ONNX.
+pub(crate) fn noise() -> Vec<u8> {
+    let ir = written(true);
+    let graph = read(ir.xml().as_bytes(), &ir.bin).expect("a graph");
+    Reid::from_ir(&graph).expect("the network").to_onnx()
+}
+
 #[test]
 fn both_precisions_become_onnx_that_runs() {
     for half in [false, true] {
         let ir = written(half);
         let graph = read(ir.xml().as_bytes(), &ir.bin).expect("a graph");
         assert_eq!(parameters(&graph), 1_106_814);
-        check(&to_onnx(&graph).expect("the network")).expect("it runs");
+        let network = Reid::from_ir(&graph).expect("the network");
+        let onnx = network.to_onnx();
+        check(&onnx).expect("it runs");
+        let read = Reid::from_onnx(&onnx).expect("the same file");
+        assert_eq!(read, network);
+        assert!(read.to_onnx() == onnx, "half: {half}");
     }
 }
 
@@ -177,7 +224,7 @@ fn any_other_node_is_named() {
     ] {
         assert!(xml.contains(from), "{from} is not in the XML");
         let graph = read(xml.replacen(from, to, 1).as_bytes(), &ir.bin).expect("a graph");
-        let message = to_onnx(&graph).expect_err(to).to_string();
+        let message = Reid::from_ir(&graph).expect_err(to).to_string();
         assert!(message.contains(expected), "{from} -> {to}: {message}");
     }
 }
@@ -189,7 +236,7 @@ fn other_shapes_edges_and_lengths_are_named() {
     let message = |change: &dyn Fn(&mut Graph)| {
         let mut graph = graph.clone();
         change(&mut graph);
-        to_onnx(&graph).expect_err("another graph").to_string()
+        Reid::from_ir(&graph).expect_err("another graph").to_string()
     };
     let last = graph.nodes.len() - 1;
     let shape = message(&|graph| graph.nodes[3].shape[1] = 63);
@@ -209,4 +256,39 @@ fn other_shapes_edges_and_lengths_are_named() {
         let ends = message(&|graph| graph.nodes.truncate(length));
         assert!(ends.contains(&format!("it ends after {length} nodes")), "{ends}");
     }
+}
+
+#[test]
+fn the_network_has_the_steps_that_can_be_frozen() {
+    let names: Vec<String> = steps().into_iter().map(|step| step.name).collect();
+    assert_eq!(names.len(), crate::networks::mobilefacenet::steps().len() + 1);
+    assert_eq!(names[..3], ["stem", "stem_dw", "block1"]);
+    assert_eq!(names[16..], ["block15", "features", "features_dw", "projection"]);
+}
+
+#[test]
+fn a_file_that_differs_anywhere_is_refused() {
+    let network = random(3);
+    let onnx = network.to_onnx();
+    let refused = |onnx: &[u8]| format!("{:#}", Reid::from_onnx(onnx).expect_err("refused"));
+    assert!(refused(b"<html>").contains("not an ONNX file"));
+    assert!(refused(&onnx[..onnx.len() / 2]).contains("not an ONNX file"));
+    let mut model = pb::ModelProto::decode(&*onnx).expect("a model");
+    let graph = model.graph.as_mut().expect("a graph");
+    graph.node[3].op_type = "Relu".to_owned();
+    let error = refused(&model.encode_to_vec());
+    assert!(error.contains("the graph differs at stem.prelu"), "{error}");
+    let mut cut = network.tensors.clone();
+    cut.remove("block3.excite.bias");
+    let error = Reid::from_tensors(cut).expect_err("cut").to_string();
+    assert!(error.contains("block3.excite.bias is missing"), "{error}");
+    let mut bytes = GraphBuilder::new("q", "face", &[]);
+    bytes.scaled("stem.weight", &[1], Whole::Bytes(&[1]), &[1.0]);
+    let error = refused(&bytes.finish());
+    assert!(error.contains("stem.weight is not in 32-bit floating point"), "{error}");
+}
+
+#[test]
+fn the_alignment_is_one_that_a_manifest_takes() {
+    ALIGNMENT.check().expect("in range");
 }

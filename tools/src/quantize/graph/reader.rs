@@ -1,130 +1,11 @@
-//! A floating-point network as the quantizer sees it: one step for each tensor that will
-//! be stored in bytes.
+//! Reads a floating-point network from ONNX.
 
+use super::{Finish, Graph, GraphError, Linear, Op, PerChannel, Step};
 use crate::networks::onnx::Conv;
 use crate::weights::Tensor;
 use prost::Message;
 use std::collections::HashMap;
-use thiserror::Error;
 use tract_onnx::pb;
-
-/// Why a network cannot be quantized.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum GraphError {
-    /// The bytes are not an ONNX model.
-    #[error("{file}: not an ONNX model ({reason}); import or export it again with facelatch-tools")]
-    NotOnnx {
-        /// Name of the file.
-        file: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The network is already quantized.
-    #[error(
-        "{file}: already quantized (node {node}); give the floating-point models it was made from"
-    )]
-    Quantized {
-        /// Name of the file.
-        file: String,
-        /// A node that shows it.
-        node: String,
-    },
-    /// A node has no quantized form.
-    #[error(
-        "{file}: node {node}: {reason}; quantize takes networks written by facelatch-tools import or finetune"
-    )]
-    Unsupported {
-        /// Name of the file.
-        file: String,
-        /// Name of the node.
-        node: String,
-        /// Why it has none.
-        reason: String,
-    },
-    /// A weight is not finite.
-    #[error("{file}: {tensor} holds a value that is not finite; import or train the network again")]
-    NotFinite {
-        /// Name of the file.
-        file: String,
-        /// Name of the tensor.
-        tensor: String,
-    },
-}
-
-/// A network as a list of steps.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Graph {
-    /// Name of the ONNX graph.
-    pub name: String,
-    /// The input picture as declared, `N x 3 x H x W`.
-    pub input: pb::ValueInfoProto,
-    /// Steps in execution order.
-    pub steps: Vec<Step>,
-    /// Outputs as declared, each with the step that computes it.
-    pub outputs: Vec<(pb::ValueInfoProto, usize)>,
-}
-
-/// Computes one tensor.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Step {
-    /// Name of the ONNX node's output.
-    pub name: String,
-    /// The step whose output is read; `None` for the picture.
-    pub input: Option<usize>,
-    /// The operation.
-    pub op: Op,
-}
-
-/// Operation of a step.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Op {
-    /// A layer with weights.
-    Linear(Linear),
-    /// Max pooling. A window that is only partly inside counts too.
-    MaxPool {
-        /// Side of the window, pixels.
-        side: usize,
-        /// Stride, pixels.
-        stride: usize,
-    },
-}
-
-/// A convolution or a fully connected layer with everything up to the next stored tensor:
-/// `softmax(prelu(weight * input + bias) + residual)`. PReLU, residual and softmax are
-/// optional.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Linear {
-    /// `[out, in / groups, height, width]`, or `[out, in]` for a fully connected layer,
-    /// whose input is flattened first.
-    pub weight: Tensor,
-    /// One bias per output channel.
-    pub bias: Vec<f32>,
-    /// Geometry of a convolution; `None` for a fully connected layer.
-    pub conv: Option<Conv>,
-    /// Slopes of a PReLU, one per output channel.
-    pub slopes: Option<Vec<f32>>,
-    /// The step whose output is added.
-    pub residual: Option<usize>,
-    /// Name of the softmax over the channels.
-    pub softmax: Option<String>,
-}
-
-impl Linear {
-    /// Number of output channels.
-    pub fn channels(&self) -> usize {
-        self.bias.len()
-    }
-
-    /// Number of weights per output channel.
-    pub fn row(&self) -> usize {
-        self.weight.values.len() / self.channels().max(1)
-    }
-
-    /// Whether the layer is a depthwise convolution.
-    pub fn is_depthwise(&self) -> bool {
-        self.conv.is_some_and(|conv| conv.groups > 1)
-    }
-}
 
 impl Graph {
     /// Reads an ONNX file; `file` names it in messages. Fails for bytes that are not
@@ -158,7 +39,10 @@ impl Graph {
             constants,
             readers,
             values: HashMap::from([(input.name.clone(), Value::Picture)]),
+            picture: sides(input),
+            start: None,
             steps: Vec::new(),
+            sides: Vec::new(),
         };
         for node in &graph.node {
             let value = reader.value(node)?;
@@ -167,29 +51,53 @@ impl Graph {
             };
             reader.values.insert(output.clone(), value);
         }
-        let outputs = graph.output.iter().map(|output| match reader.values.get(&output.name) {
-            Some(Value::Step(step)) => Ok((output.clone(), *step)),
-            _ => Err(not_onnx(&format!("its output {} is not computed by a layer", output.name))),
-        });
-        let outputs = outputs.collect::<Result<_, _>>()?;
-        let graph =
-            Self { name: graph.name.clone(), input: input.clone(), steps: reader.steps, outputs };
+        let mut outputs = Vec::new();
+        for output in &graph.output {
+            let name = &output.name;
+            let step = match reader.values.get(name) {
+                Some(Value::Step(step)) => *step,
+                Some(Value::Flat(step)) => reader.flattened(*step, name).ok_or_else(|| {
+                    not_onnx(&format!(
+                        "its output {name} is not a Conv on a single pixel, flattened"
+                    ))
+                })?,
+                Some(Value::Picture) | None => {
+                    return Err(not_onnx(&format!("its output {name} is not computed by a layer")));
+                }
+            };
+            outputs.push((output.clone(), step));
+        }
+        let Reader { start, steps, .. } = reader;
+        let graph = Self { name: graph.name.clone(), input: input.clone(), start, steps, outputs };
         graph.check_heads(file)?;
         Ok(graph)
     }
 
     /// Fails if another node reads an output of the network, because outputs end in
-    /// floating point, or if a step's output is never read.
+    /// floating point, if a step's output is never read, or if anything but a
+    /// multiplication reads a sigmoid.
     fn check_heads(&self, file: &str) -> Result<(), GraphError> {
         for (at, step) in self.steps.iter().enumerate() {
-            let plain = match &step.op {
-                Op::Linear(linear) => linear.slopes.is_none() && linear.residual.is_none(),
-                Op::MaxPool { .. } => false,
+            let (plain, sigmoid) = match &step.op {
+                Op::Linear(linear) => {
+                    (linear.slopes.is_none() && linear.residual.is_none(), linear.is_sigmoid())
+                }
+                Op::MaxPool { .. } | Op::MeanPool | Op::Gate { .. } => (false, false),
+            };
+            let is_gate = |reader: usize| {
+                let reader = &self.steps[reader];
+                let gates = matches!(reader.op, Op::Gate { gate, .. } if gate == at);
+                gates && reader.reads().filter(|read| *read == at).count() == 1
             };
             let fault = match (self.is_head(at), self.readers(at).count()) {
                 (true, 1..) => "an output of the network must not be read by another node",
-                (true, 0) if !plain => "an output must come from a Conv or Gemm, or its Softmax",
+                (true, 0) if !plain || sigmoid => {
+                    "an output must come from a Conv or Gemm, or its Softmax"
+                }
                 (false, 0) => "its output is never read",
+                (false, 1..) if sigmoid && !self.readers(at).all(is_gate) => {
+                    "only a Mul may read a Sigmoid"
+                }
                 _ => continue,
             };
             return Err(GraphError::Unsupported {
@@ -199,38 +107,6 @@ impl Graph {
             });
         }
         Ok(())
-    }
-
-    /// Whether the step computes an output of the network.
-    pub fn is_head(&self, step: usize) -> bool {
-        self.outputs.iter().any(|(_, head)| *head == step)
-    }
-
-    /// Steps that read the output of a step, as input or as residual.
-    pub fn readers(&self, step: usize) -> impl Iterator<Item = usize> {
-        self.steps.iter().enumerate().filter_map(move |(at, reader)| {
-            let residual = match &reader.op {
-                Op::Linear(linear) => linear.residual,
-                Op::MaxPool { .. } => None,
-            };
-            (reader.input == Some(step) || residual == Some(step)).then_some(at)
-        })
-    }
-
-    /// The layers with weights, each with the index of its step.
-    pub fn linears(&self) -> impl Iterator<Item = (usize, &Linear)> {
-        self.steps.iter().enumerate().filter_map(|(at, step)| match &step.op {
-            Op::Linear(linear) => Some((at, linear)),
-            Op::MaxPool { .. } => None,
-        })
-    }
-
-    /// The same, mutable.
-    pub fn linears_mut(&mut self) -> impl Iterator<Item = (usize, &mut Linear)> {
-        self.steps.iter_mut().enumerate().filter_map(|(at, step)| match &mut step.op {
-            Op::Linear(linear) => Some((at, linear)),
-            Op::MaxPool { .. } => None,
-        })
     }
 }
 
@@ -248,7 +124,12 @@ struct Reader<'g> {
     /// Number of nodes that read each name.
     readers: HashMap<&'g str, usize>,
     values: HashMap<String, Value>,
+    /// Height and width of the picture, if they are fixed.
+    picture: Option<[usize; 2]>,
+    start: Option<PerChannel>,
     steps: Vec<Step>,
+    /// Height and width of each step's output, where they are known.
+    sides: Vec<Option<[usize; 2]>>,
 }
 
 impl Reader<'_> {
@@ -295,6 +176,13 @@ impl Reader<'_> {
                 linear.slopes = Some(slopes);
                 Ok(Value::Step(step))
             }
+            "Relu" => {
+                let (step, linear) = self.pending(node, 0)?;
+                linear.slopes = Some(vec![0.0; linear.channels()]);
+                Ok(Value::Step(step))
+            }
+            "Mul" | "Add" if self.reads_picture(node) => self.scaled_picture(node),
+            "Mul" => self.gate(node),
             "Add" => {
                 let (Value::Step(a), Value::Step(b)) = (self.input(node, 0)?, self.input(node, 1)?)
                 else {
@@ -302,17 +190,30 @@ impl Reader<'_> {
                 };
                 // The later one is the layer that has just run.
                 let (at, other) = if a > b { (0, b) } else { (1, a) };
-                let (step, linear) = self.pending(node, at)?;
-                linear.residual = Some(other);
-                Ok(Value::Step(step))
+                *self.residual(node, at)? = Some(other);
+                Ok(Value::Step(a.max(b)))
             }
             "Softmax" => {
                 if int(node, "axis", -1) != 1 {
                     return Err(self.fault(node, "expected axis 1"));
                 }
                 let (step, linear) = self.pending(node, 0)?;
-                linear.softmax = Some(named(node));
+                linear.finish = Some(Finish::Softmax(named(node)));
                 Ok(Value::Step(step))
+            }
+            "Sigmoid" => {
+                let (step, linear) = self.pending(node, 0)?;
+                if linear.slopes.is_some() {
+                    return Err(self.fault(node, "a Sigmoid after a PRelu or Relu"));
+                }
+                linear.finish = Some(Finish::Sigmoid(named(node)));
+                Ok(Value::Step(step))
+            }
+            "GlobalAveragePool" => {
+                let Value::Step(input) = self.input(node, 0)? else {
+                    return Err(self.fault(node, "expected the output of a layer"));
+                };
+                Ok(self.step(Step { name: named(node), input: Some(input), op: Op::MeanPool }))
             }
             "MaxPool" => {
                 let Value::Step(input) = self.input(node, 0)? else {
@@ -395,13 +296,133 @@ impl Reader<'_> {
         if bias.len() != channels || weight.values.is_empty() {
             return Err(self.fault(node, format!("{} biases for {channels} channels", bias.len())));
         }
-        let linear = Linear { weight, bias, conv, slopes: None, residual: None, softmax: None };
+        let linear = Linear { weight, bias, conv, slopes: None, residual: None, finish: None };
         Ok(self.step(Step { name: named(node), input, op: Op::Linear(linear) }))
     }
 
     fn step(&mut self, step: Step) -> Value {
+        let input = step.input.map_or(self.picture, |input| self.sides[input]);
+        self.sides.push(match &step.op {
+            Op::Linear(Linear { conv: None, .. }) | Op::MeanPool => Some([1, 1]),
+            Op::Linear(Linear { conv: Some(conv), weight, .. }) => input.and_then(|sides| {
+                let side = |side: usize, window: usize| {
+                    Some((side + 2 * conv.padding).checked_sub(window)? / conv.stride + 1)
+                };
+                Some([side(sides[0], weight.shape[2])?, side(sides[1], weight.shape[3])?])
+            }),
+            // Only planes of one pixel matter, and nothing is gated or flattened at once
+            // after this pooling.
+            Op::MaxPool { .. } => None,
+            Op::Gate { .. } => input,
+        });
         self.steps.push(step);
         Value::Step(self.steps.len() - 1)
+    }
+
+    /// Number of channels of a step's output.
+    fn channels(&self, step: usize) -> usize {
+        match (&self.steps[step].op, self.steps[step].input) {
+            (Op::Linear(linear), _) => linear.channels(),
+            (Op::MaxPool { .. } | Op::MeanPool | Op::Gate { .. }, Some(input)) => {
+                self.channels(input)
+            }
+            (Op::MaxPool { .. } | Op::MeanPool | Op::Gate { .. }, None) => 3,
+        }
+    }
+
+    /// Whether only this node reads its input of this index.
+    fn alone(&self, node: &pb::NodeProto, at: usize) -> bool {
+        node.input.get(at).is_some_and(|name| self.readers.get(name.as_str()) == Some(&1))
+    }
+
+    fn reads_picture(&self, node: &pb::NodeProto) -> bool {
+        let picture = |name: &String| matches!(self.values.get(name), Some(Value::Picture));
+        node.input.first().is_some_and(picture)
+    }
+
+    /// A sum or product of the picture and a constant per channel.
+    fn scaled_picture(&mut self, node: &pb::NodeProto) -> Result<Value, GraphError> {
+        let constant = self.constant(node, 1)?;
+        let per_channel = matches!(constant.shape[..], [1, 3, 1, 1] | [3, 1, 1]);
+        let (true, Ok(by)) = (per_channel, <[f32; 3]>::try_from(&constant.values[..])) else {
+            return Err(self.fault(node, "expected one constant for each of three channels"));
+        };
+        if !self.alone(node, 0) {
+            return Err(self.fault(node, "another node reads the picture without it"));
+        }
+        let start = self.start.get_or_insert(PerChannel { factors: [1.0; 3], terms: [0.0; 3] });
+        if node.op_type == "Mul" {
+            start.factors.iter_mut().zip(by).for_each(|(factor, by)| *factor *= by);
+            start.terms.iter_mut().zip(by).for_each(|(term, by)| *term *= by);
+        } else {
+            start.terms.iter_mut().zip(by).for_each(|(term, by)| *term += by);
+        }
+        Ok(Value::Picture)
+    }
+
+    /// The product of a layer's output and a gate.
+    fn gate(&mut self, node: &pb::NodeProto) -> Result<Value, GraphError> {
+        let (Value::Step(a), Value::Step(b)) = (self.input(node, 0)?, self.input(node, 1)?) else {
+            return Err(self.fault(node, "expected the outputs of two layers"));
+        };
+        let is_gate = |step: usize| match &self.steps[step].op {
+            Op::Linear(linear) => linear.is_sigmoid() && self.sides[step] == Some([1, 1]),
+            Op::MaxPool { .. } | Op::MeanPool | Op::Gate { .. } => false,
+        };
+        let (input, gate) = match (is_gate(a), is_gate(b)) {
+            (false, true) => (a, b),
+            (true, false) => (b, a),
+            _ => {
+                return Err(self.fault(
+                    node,
+                    "expected the output of a layer and a Sigmoid of height and width 1",
+                ));
+            }
+        };
+        let [channels, gates] = [input, gate].map(|step| self.channels(step));
+        if channels != gates {
+            return Err(self.fault(node, format!("{gates} gates for {channels} channels")));
+        }
+        let op = Op::Gate { gate, residual: None };
+        Ok(self.step(Step { name: named(node), input: Some(input), op }))
+    }
+
+    /// The residual of the step that an `Add` extends.
+    fn residual(
+        &mut self,
+        node: &pb::NodeProto,
+        at: usize,
+    ) -> Result<&mut Option<usize>, GraphError> {
+        let fault = self.fault(node, "a second residual of the same layer");
+        match self.input(node, at)? {
+            Value::Step(step) if matches!(self.steps[step].op, Op::Gate { .. }) => {
+                let alone = self.alone(node, at);
+                match &mut self.steps[step].op {
+                    Op::Gate { residual, .. } if alone && residual.is_none() => Ok(residual),
+                    _ => Err(fault),
+                }
+            }
+            _ => Ok(&mut self.pending(node, at)?.1.residual),
+        }
+    }
+
+    /// Makes a convolution on a single pixel, whose flattened output has this name, a fully
+    /// connected layer. Returns its step.
+    fn flattened(&mut self, step: usize, name: &str) -> Option<usize> {
+        let input = self.steps[step].input.and_then(|input| self.sides[input]);
+        let one_reader = self.readers.get(self.steps[step].name.as_str()) == Some(&1);
+        let Step { name: named, op: Op::Linear(linear), .. } = &mut self.steps[step] else {
+            return None;
+        };
+        let pixel = linear.conv == Some(Conv::VALID) && linear.weight.shape[2..] == [1, 1];
+        let plain = linear.slopes.is_none() && linear.residual.is_none() && linear.finish.is_none();
+        if !(input == Some([1, 1]) && one_reader && pixel && plain) {
+            return None;
+        }
+        linear.weight.shape.truncate(2);
+        linear.conv = None;
+        name.clone_into(named);
+        Some(step)
     }
 
     /// The layer that a node extends. Only this node may read its output, and no other
@@ -412,21 +433,32 @@ impl Reader<'_> {
         at: usize,
     ) -> Result<(usize, &mut Linear), GraphError> {
         let fault = self.fault(node, "must follow a Conv or Gemm that no other node reads");
-        let alone =
-            node.input.get(at).is_some_and(|name| self.readers.get(name.as_str()) == Some(&1));
+        let alone = self.alone(node, at);
         let Value::Step(step) = self.input(node, at)? else { return Err(fault) };
         match self.steps.get_mut(step).map(|step| &mut step.op) {
             Some(Op::Linear(linear))
                 if alone
                     && linear.slopes.is_none()
                     && linear.residual.is_none()
-                    && linear.softmax.is_none() =>
+                    && linear.finish.is_none() =>
             {
                 Ok((step, linear))
             }
             _ => Err(fault),
         }
     }
+}
+
+/// Height and width of a declared picture, if they are fixed.
+fn sides(input: &pb::ValueInfoProto) -> Option<[usize; 2]> {
+    use pb::{tensor_shape_proto::dimension, type_proto};
+    let type_proto::Value::TensorType(tensor) = input.r#type.as_ref()?.value.as_ref()?;
+    let [_, _, height, width] = &tensor.shape.as_ref()?.dim[..] else { return None };
+    let fixed = |side: &pb::tensor_shape_proto::Dimension| match side.value {
+        Some(dimension::Value::DimValue(side)) => usize::try_from(side).ok(),
+        _ => None,
+    };
+    Some([fixed(height)?, fixed(width)?])
 }
 
 /// Name of a node's first output, which unlike the node's own name is never empty.
@@ -452,56 +484,4 @@ fn same(node: &pb::NodeProto, name: &str, default: usize) -> Option<usize> {
     let first = *attribute.ints.first()?;
     let same = attribute.ints.iter().all(|side| *side == first);
     usize::try_from(first).ok().filter(|_| same)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::affine::normalized;
-    use super::super::simulate::Simulation;
-    use super::super::toy;
-    use super::*;
-    use crate::train::torch_net::tests::noise;
-    use facelatch::nn::Normalization;
-    use tch::Device;
-
-    #[test]
-    fn torch_and_the_device_agree_on_what_was_read() {
-        let bytes = toy::onnx(1);
-        let graph = Graph::read("toy.onnx", &bytes).expect("a graph");
-        assert_eq!(graph.steps.len(), 9);
-        let (pictures, from) = (toy::pictures(3, 1), Normalization::IMAGENET);
-        let network = Simulation::float(&graph, Device::Cpu);
-        let torch = toy::torch(&network, &normalized(&pictures, &from));
-        assert!(toy::difference(&torch, &toy::device(&bytes, &pictures, &from)) < 1e-4);
-    }
-
-    #[test]
-    fn the_recognizer_is_read_whole() {
-        let graph = Graph::read("noise.onnx", &noise(32, 7).to_onnx()).expect("a graph");
-        assert_eq!(graph.linears().filter(|(_, linear)| linear.residual.is_some()).count(), 12);
-        assert_eq!(graph.linears().filter(|(_, linear)| linear.is_depthwise()).count(), 17);
-        assert_eq!(graph.outputs.len(), 1);
-    }
-
-    fn changed(change: impl Fn(&mut pb::GraphProto)) -> String {
-        let mut model = pb::ModelProto::decode(&toy::onnx(1)[..]).expect("a model");
-        model.graph.iter_mut().for_each(change);
-        let error = Graph::read("toy.onnx", &model.encode_to_vec()).expect_err("a fault");
-        error.to_string()
-    }
-
-    #[test]
-    fn what_cannot_be_quantized_is_named() {
-        let said = changed(|graph| graph.node[1].op_type = "Sigmoid".to_owned());
-        assert!(said.contains("node first.prelu: Sigmoid has no 8-bit form"), "{said}");
-        let said = changed(|graph| graph.node[3].op_type = "DequantizeLinear".to_owned());
-        assert!(said.contains("already quantized (node wide)"), "{said}");
-        let said = changed(|graph| {
-            graph.initializer[0].raw_data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
-        });
-        assert!(said.contains("first.weight holds a value that is not finite"), "{said}");
-        let said = changed(|graph| graph.output.truncate(1));
-        assert!(said.contains("node box: its output is never read"), "{said}");
-        assert!(Graph::read("x", b"no model").is_err());
-    }
 }

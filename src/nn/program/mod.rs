@@ -6,34 +6,15 @@
 //! a pyramid. A layer processes all of them in one walk. A batch that is the beginning of
 //! the last one walks a part of the same way.
 
+mod step;
+
 use super::Batch;
-use super::kernels::{CHANNELS, Filter, Kernel, Matrix, MaxPool, Row, Scratch, Walk};
-use super::qdq::{self, Fault, Model, Op, Output, PICTURE, Quantization, Target, Window};
+use super::kernels::Kernel;
+use super::qdq::{self, Fault, Model, Op, Output, PICTURE, Quantization, Target};
 use std::sync::Arc;
+use step::{Route, Step, Working};
 use thiserror::Error;
 use tract_core::internal::{Tensor as TractTensor, TractResult, anyhow};
-
-/// What a step runs.
-enum Work {
-    Matrix { matrix: Matrix, residual: Option<usize> },
-    Filter(Filter),
-    MaxPool(MaxPool),
-}
-
-struct Step {
-    work: Work,
-    window: Window,
-    input: usize,
-    output: Target,
-}
-
-/// The way of a step through the tensors of a batch.
-#[derive(Default)]
-struct Route {
-    walk: Walk,
-    /// Pixels of the walk up to the end of each picture.
-    ends: Vec<usize>,
-}
 
 /// A tensor's place in memory. Pitch and planes depend on the batch.
 #[derive(Clone)]
@@ -96,7 +77,7 @@ pub(super) struct Memory {
     memories: Vec<Vec<u8>>,
     /// Sides of the batch that everything is laid out for.
     sides: Vec<(usize, usize)>,
-    scratch: Scratch,
+    working: Working,
     /// The last run's outputs. One that nobody holds any more is used again.
     outputs: Vec<Arc<TractTensor>>,
 }
@@ -131,7 +112,8 @@ impl Program {
         }
         let memories = share(&model.steps, &model.outputs, tensors.len());
         let count = memories.iter().max().map_or(0, |last| last + 1);
-        let stored: Vec<usize> = tensors.iter().map(|tensor| tensor.stored).collect();
+        let steps = model.steps.into_iter().map(|step| Step::new(step, &tensors, kernel));
+        let steps = steps.collect::<Result<_, Fault>>()?;
         let tensors = tensors
             .iter()
             .zip(&memories)
@@ -146,11 +128,6 @@ impl Program {
                 planes: Vec::new(),
             })
             .collect();
-        let steps = model.steps.into_iter().map(|step| {
-            let stored = stored[step.input];
-            Step::new(step, stored, kernel)
-        });
-        let steps = steps.collect::<Result<_, Fault>>()?;
         Ok(Self { kernel, steps, tensors, memories: count, outputs: model.outputs })
     }
 
@@ -173,7 +150,7 @@ impl Memory {
             tensors: program.tensors.clone(),
             memories: vec![Vec::new(); program.memories],
             sides: Vec::new(),
-            scratch: Scratch::default(),
+            working: Working::default(),
             outputs: program.outputs.iter().map(|_| empty()).collect(),
         }
     }
@@ -199,10 +176,10 @@ impl Memory {
         self.fill(pixels, pictures);
         let program = Arc::clone(&self.program);
         for (step, route) in program.steps.iter().zip(&self.routes) {
-            let (tensors, scratch) = (&self.tensors, &mut self.scratch);
+            let (tensors, working) = (&self.tensors, &mut self.working);
             match step.output {
                 Target::Tensor(to) => {
-                    step.run(route, tensors, &mut self.memories, &tensors[to], count, scratch);
+                    step.run(route, tensors, &mut self.memories, &tensors[to], count, working);
                 }
                 Target::Head(head) => {
                     let Output::Head { channels, softmax } = program.outputs[head] else {
@@ -210,7 +187,7 @@ impl Memory {
                     };
                     let places = route.pixels(count);
                     let out = room(&mut self.outputs[head], &[places, channels])?;
-                    step.run_head(route, tensors, &self.memories, places, out, scratch);
+                    step.run_head(route, tensors, &self.memories, places, out, working);
                     if softmax {
                         soften(out, channels);
                     }
@@ -230,10 +207,7 @@ impl Memory {
     }
 
     /// Lays out tensors and walks for pictures of these sides.
-    fn arrange(
-        &mut self,
-        sides: impl Iterator<Item = (usize, usize)> + Clone,
-    ) -> Result<(), TooLarge> {
+    fn arrange(&mut self, sides: impl Iterator<Item = (usize, usize)> + Clone) -> TractResult<()> {
         self.sides.clear();
         for tensor in &mut self.tensors {
             tensor.planes.clear();
@@ -246,24 +220,20 @@ impl Memory {
             let (before, after) = self.tensors.split_at_mut(output);
             after[0].lay(before[step.input].planes.iter().map(|plane| step.output_sides(plane)));
         }
+        for step in &program.steps {
+            step.check(&self.tensors)?;
+        }
         let count = sides.clone().count();
         for tensor in &self.tensors {
             let bytes = tensor.bytes(count);
             if u32::try_from(bytes).is_err() {
-                return Err(TooLarge);
+                return Err(TooLarge.into());
             }
             let memory = &mut self.memories[tensor.memory];
             memory.resize(bytes.max(memory.len()), 0);
         }
         for (step, route) in program.steps.iter().zip(&mut self.routes) {
-            let channels = match step.output {
-                Target::Tensor(_) => 0,
-                Target::Head(head) => match program.outputs[head] {
-                    Output::Head { channels, .. } => channels,
-                    Output::Activation { .. } => 0,
-                },
-            };
-            route.lay(step, &self.tensors, channels);
+            route.lay(step, &self.tensors);
         }
         self.sides.extend(sides);
         Ok(())
@@ -330,9 +300,8 @@ fn soften(values: &mut [f32], channels: usize) {
 fn share(steps: &[qdq::Step], outputs: &[Output], tensors: usize) -> Vec<usize> {
     let mut last_use = vec![0; tensors];
     for (at, step) in steps.iter().enumerate() {
-        last_use[step.input] = at;
-        if let Op::Matrix { residual: Some(other), .. } = step.op {
-            last_use[other] = at;
+        for tensor in std::iter::once(step.input).chain(step.op.others()) {
+            last_use[tensor] = at;
         }
     }
     for output in outputs {
@@ -402,134 +371,5 @@ impl Tensor {
                 memory[right..right + border * stored].fill(self.zero);
             }
         }
-    }
-}
-
-impl Route {
-    /// Pixels of the first pictures.
-    fn pixels(&self, pictures: usize) -> usize {
-        pictures.checked_sub(1).map_or(0, |last| self.ends[last])
-    }
-
-    /// Lays the walk from the input to the output, or to a head with this number of
-    /// channels.
-    fn lay(&mut self, step: &Step, tensors: &[Tensor], channels: usize) {
-        let input = &tensors[step.input];
-        let Window { height, width, stride, padding } = step.window;
-        let offset = |pixels: usize| (pixels * input.stored) as u32;
-        // Offsets fit 32 bits: the memories they lie in were checked to.
-        let rows = (0..height).map(|y| y * input.pitch);
-        match step.work {
-            Work::MaxPool(_) => {}
-            Work::Matrix { .. } => {
-                let run = (width * input.stored).next_multiple_of(CHANNELS);
-                self.walk.reset(run, rows.map(offset));
-            }
-            Work::Filter(_) => {
-                let taps = rows.flat_map(|row| (0..width).map(move |x| row + x));
-                self.walk.reset(input.stored, taps.map(offset));
-            }
-        }
-        self.ends.clear();
-        let mut pixels = 0;
-        for (picture, plane) in input.planes.iter().enumerate() {
-            let (rows, columns) = step.output_sides(plane);
-            if !matches!(step.work, Work::MaxPool(_)) {
-                for y in 0..rows {
-                    for x in 0..columns {
-                        let from = input.at(plane, y * stride, x * stride, padding);
-                        let to = match step.output {
-                            Target::Tensor(output) => {
-                                let output = &tensors[output];
-                                output.at(&output.planes[picture], y, x, 0)
-                            }
-                            Target::Head(_) => (pixels + y * columns + x) * channels,
-                        };
-                        self.walk.push(from as u32, to as u32);
-                    }
-                }
-            }
-            pixels += rows * columns;
-            self.ends.push(pixels);
-        }
-    }
-}
-
-impl Step {
-    fn new(step: qdq::Step, stored: usize, kernel: Kernel) -> Result<Self, Fault> {
-        let fault = |error| Fault::from((step.name.as_str(), error));
-        let work = match step.op {
-            Op::Matrix { layer, residual } => {
-                Work::Matrix { matrix: Matrix::new(kernel, &layer).map_err(fault)?, residual }
-            }
-            Op::Filter { layer } => Work::Filter(Filter::new(kernel, &layer).map_err(fault)?),
-            Op::MaxPool => {
-                let sides = (step.window.height, step.window.width);
-                Work::MaxPool(MaxPool::new(kernel, sides, step.window.stride, stored))
-            }
-        };
-        let (window, input, output) = (step.window, step.input, step.output);
-        Ok(Self { work, window, input, output })
-    }
-
-    fn output_sides(&self, plane: &Plane) -> (usize, usize) {
-        let sides = (plane.height, plane.width);
-        match self.work {
-            Work::MaxPool(_) => qdq::pooled(&self.window, sides),
-            _ => self.window.output(sides),
-        }
-    }
-
-    /// Computes a head for the first pictures.
-    fn run_head(
-        &self,
-        route: &Route,
-        tensors: &[Tensor],
-        memories: &[Vec<u8>],
-        pixels: usize,
-        out: &mut [f32],
-        scratch: &mut Scratch,
-    ) {
-        let Work::Matrix { matrix, .. } = &self.work else { return };
-        let input = &memories[tensors[self.input].memory];
-        matrix.run_float(&route.walk, 0..pixels, input, out, scratch);
-    }
-
-    /// Computes the tensor `to` for the first pictures.
-    fn run(
-        &self,
-        route: &Route,
-        tensors: &[Tensor],
-        memories: &mut [Vec<u8>],
-        to: &Tensor,
-        pictures: usize,
-        scratch: &mut Scratch,
-    ) {
-        let (pixels, walk) = (0..route.pixels(pictures), &route.walk);
-        let from = &tensors[self.input];
-        // Taken out while it is written; what is read lies in other memories.
-        let mut bytes = std::mem::take(&mut memories[to.memory]);
-        to.clear_border(&mut bytes, pictures);
-        let input = &memories[from.memory];
-        match &self.work {
-            Work::Matrix { matrix, residual } => {
-                let residual = residual.map(|other| &memories[tensors[other].memory][..]);
-                matrix.run(walk, pixels, input, residual, &mut bytes, scratch);
-            }
-            Work::Filter(filter) => filter.run(walk, pixels, input, &mut bytes),
-            Work::MaxPool(pool) => {
-                for (plane, target) in from.planes.iter().zip(&to.planes).take(pictures) {
-                    for y in 0..target.height {
-                        let source = from.at(plane, y * self.window.stride, 0, 0);
-                        let rows = plane.height - y * self.window.stride;
-                        let row = Row { source, rows, columns: plane.width, pitch: from.pitch };
-                        let at = to.at(target, y, 0, 0);
-                        let end = at + target.width * to.stored;
-                        pool.run(&row, input, &mut bytes[at..end]);
-                    }
-                }
-            }
-        }
-        memories[to.memory] = bytes;
     }
 }
