@@ -77,7 +77,7 @@ impl Door {
     fn set(&self, version: &str) -> PathBuf {
         let to = self.folder.path().join(format!("set-{version}"));
         std::fs::create_dir_all(&to).expect("a folder");
-        for file in ["pnet.onnx", "rnet.onnx", "onet.onnx", "mobilefacenet.onnx"] {
+        for file in ["pnet.onnx", "rnet.onnx", "onet.onnx", "mobilefacenet.onnx", "covered.json"] {
             std::fs::copy(Path::new(MODELS).join(file), to.join(file)).expect("copied");
         }
         let models = Models::open(Path::new(MODELS)).expect("models");
@@ -157,7 +157,7 @@ fn people_stay_when_sets_are_installed_and_rolled_back() {
 
     let verified = json_lines(&door.succeeds(&["models", "verify", "--json"]));
     assert_eq!(verified[0]["selftest"]["vectors"], 1);
-    assert_eq!(verified[0]["files"], 7);
+    assert_eq!(verified[0]["files"], 8);
     let said = door.succeeds(&["models", "rollback"]);
     assert!(said.contains("in use    2+"), "{said}");
     assert_eq!(door.version(), "2");

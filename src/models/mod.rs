@@ -360,12 +360,13 @@ pub struct Models {
 }
 
 /// The files of the built-in set.
-const BUILT_IN: [(&str, &[u8]); 5] = [
+const BUILT_IN: [(&str, &[u8]); 6] = [
     (MANIFEST, include_bytes!("../../models/manifest.toml")),
     ("pnet.onnx", include_bytes!("../../models/pnet.onnx")),
     ("rnet.onnx", include_bytes!("../../models/rnet.onnx")),
     ("onet.onnx", include_bytes!("../../models/onet.onnx")),
     ("mobilefacenet.onnx", include_bytes!("../../models/mobilefacenet.onnx")),
+    ("covered.json", include_bytes!("../../models/covered.json")),
 ];
 
 impl Models {

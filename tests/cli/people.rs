@@ -111,6 +111,55 @@ fn people_come_and_go() {
     assert!(!extrapolated[0] && extrapolated[extrapolated.len() - 1] && extrapolated.is_sorted());
 }
 
+/// The cut face of one person resembles that of another, and so do two masks.
+#[test]
+fn a_face_that_is_not_whole_is_not_enrolled() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = at(folder.path(), "gallery.redb");
+    for (number, portrait) in [ASTRONAUT, ADMIRAL].into_iter().enumerate() {
+        let photo = picture::read(portrait).expect("a portrait");
+        let found = json_lines(&succeeds(&["detect", "--json", portrait]));
+        let landmark = |at: usize, axis: usize| {
+            found[0]["faces"][0]["landmarks"][at][axis].as_f64().expect("a number") as isize
+        };
+        let (left, right, nose) = (landmark(0, 0), landmark(1, 0), landmark(2, 1));
+        let mouth = landmark(3, 1).max(landmark(4, 1));
+        let (middle, eyes) = ((left + right) / 2, landmark(0, 1));
+        let far = right - left;
+        let mask = |x: isize, y: isize| {
+            let half = if y < mouth { far * 11 / 10 } else { far * 11 / 10 - (y - mouth) };
+            (nose - far / 5..mouth + far * 2 / 3).contains(&y) && (x - middle).abs() < half
+        };
+        let glasses = |x: isize, y: isize| {
+            let near = |eye: isize| (x - eye).abs() < far * 2 / 5;
+            (eyes - far / 4..eyes + far / 3).contains(&y) && (near(left) || near(right))
+        };
+        let painted = |covers: &dyn Fn(isize, isize) -> bool, colour: [u8; 3]| {
+            let mut made = photo.clone();
+            let width = made.width();
+            for (at, pixel) in made.pixels_mut().as_chunks_mut::<3>().0.iter_mut().enumerate() {
+                if covers((at % width) as isize, (at / width) as isize) {
+                    *pixel = colour;
+                }
+            }
+            made
+        };
+        let (width, height) = (photo.width(), (nose + far / 4) as usize);
+        let pixels = photo.pixels()[..width * height * 3].to_vec();
+        for (made, advice) in [
+            (Frame::new(width, height, pixels).expect("a frame"), "come fully into the picture"),
+            (painted(&|_, y| y > nose + far / 4, [0; 3]), "come fully into the picture"),
+            (painted(&mask, [160, 190, 210]), "take off the mask"),
+            (painted(&glasses, [15; 3]), "take off the sunglasses"),
+        ] {
+            let file = at(folder.path(), "photo.png");
+            std::fs::write(&file, picture::encode_png(&made).expect("a PNG")).expect("written");
+            let message = fails(&["enroll", "A", "--image", &file, "--gallery", &gallery]);
+            assert!(message.contains(advice), "portrait {number}, {advice}: {message}");
+        }
+    }
+}
+
 #[test]
 fn enrolling_in_front_of_the_camera_takes_different_views() {
     let folder = TempDir::new().expect("a folder");

@@ -233,7 +233,7 @@ impl Device {
         let to = self.folder.path().join(format!("set-{version}"));
         std::fs::create_dir_all(&to)?;
         let from = Path::new(MODELS);
-        for file in ["pnet.onnx", "rnet.onnx", "onet.onnx", "mobilefacenet.onnx"] {
+        for file in ["pnet.onnx", "rnet.onnx", "onet.onnx", "mobilefacenet.onnx", "covered.json"] {
             std::fs::copy(from.join(file), to.join(file))?;
         }
         let (entry, files) = self_test(&Models::open(from)?)?;

@@ -214,7 +214,7 @@ fn exported_with_imagenet_normalization_it_embeds_as_torch_does() {
 fn imported_by_the_program_it_is_in_the_manifest_with_its_normalization() {
     let folder = TempDir::new().expect("a folder");
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../models");
-    for file in ["manifest.toml", "pnet.onnx", "rnet.onnx", "onet.onnx"] {
+    for file in ["manifest.toml", "covered.json", "pnet.onnx", "rnet.onnx", "onet.onnx"] {
         std::fs::copy(format!("{models}/{file}"), folder.path().join(file)).expect("copied");
     }
     let weights = written(&folder, "seed.pth", &pth(&noise()));

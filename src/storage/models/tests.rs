@@ -12,7 +12,7 @@ fn set(folder: &Path, version: &str) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let to = folder.join(version);
     std::fs::create_dir_all(&to).expect("a folder");
-    for file in ["pnet.onnx", "rnet.onnx", "onet.onnx", "mobilefacenet.onnx"] {
+    for file in ["pnet.onnx", "rnet.onnx", "onet.onnx", "mobilefacenet.onnx", "covered.json"] {
         std::fs::copy(from.join(file), to.join(file)).expect("copied");
     }
     let text = std::fs::read_to_string(from.join(MANIFEST)).expect("a manifest");
