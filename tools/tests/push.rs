@@ -296,7 +296,7 @@ fn sets_arrive() -> Result<(), Failed> {
     check(output.status.success(), &said)?;
     for expected in [
         "there     built-in is in use",
-        "copied    8 files",
+        "copied    9 files",
         "self-test passed on 2 pictures",
         "1 templates re-embedded",
         "Grace Hopper: all templates are of another model",
@@ -406,7 +406,7 @@ fn dry_run() -> Result<(), Failed> {
     let device = Device::start()?;
     let output = device.push(&device.set("1")?, &["--dry-run"])?;
     check(output.status.success(), &text(&output))?;
-    for expected in ["here      1, 8 files", "there     built-in is in use", "sent      nothing"] {
+    for expected in ["here      1, 9 files", "there     built-in is in use", "sent      nothing"] {
         check(text(&output).contains(expected), &text(&output))?;
     }
     check(!Path::new(&device.path("models")).exists(), "something was made")?;

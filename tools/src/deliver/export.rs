@@ -231,7 +231,7 @@ mod tests {
         let folder = Path::new("toy");
         let models = seal(&mut manifest, &mut files, folder).expect("a set");
         assert_eq!(models.manifest, manifest);
-        assert_eq!(files.len(), 5 + 3);
+        assert_eq!(files.len(), 6 + 3);
         let read = |name: &str| -> std::io::Result<Vec<u8>> {
             files.get(name).cloned().ok_or_else(|| std::io::ErrorKind::NotFound.into())
         };
