@@ -43,7 +43,7 @@ impl Channels {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of the set; part of the [`ModelId`] in every template.
+    /// Version of the set; part of the [`ModelId`](crate::models::ModelId) in every template.
     pub version: String,
     /// The face detector.
     pub detector: DetectorEntry,
