@@ -12,7 +12,7 @@ pub const CENTERED: Normalization = Normalization::BYTES;
 /// outputs as pictures normalized by `from` did.
 ///
 /// Exact except where a layer pads the picture: its zeros stood for the bytes of
-/// [`black`], which may differ between channels, and now stand for the single byte that is
+/// `black`, which may differ between channels, and now stand for the single byte that is
 /// zero in `to`.
 pub fn fold(graph: &mut Graph, from: &Normalization, to: Affine) {
     let (scales, shifts) = per_channel(graph, from);
