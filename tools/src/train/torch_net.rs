@@ -219,6 +219,7 @@ pub(crate) mod tests {
     use crate::chance::Chance;
     use crate::networks::mobilefacenet::{INPUT_SIDE, MobileFaceNet, expected};
     use crate::networks::reid;
+    use crate::networks::reid::tests::numbers;
     pub(crate) use crate::networks::reid::tests::random as reid_noise;
     use crate::weights::Tensor as Weights;
     use facelatch::models::{ModelFile, RecognizerModel};
@@ -245,15 +246,6 @@ pub(crate) mod tests {
             })
             .collect();
         MobileFaceNet { tensors, epsilon: 1e-5, embedding_size }.into()
-    }
-
-    /// Uniform numbers from -0.5 to 0.5.
-    fn numbers(seed: u32) -> impl FnMut() -> f32 {
-        let mut state = seed;
-        move || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-        }
     }
 
     pub(crate) fn crop(seed: usize) -> Crop {

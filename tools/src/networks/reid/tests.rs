@@ -5,8 +5,8 @@ use crate::weights::openvino::Source;
 use crate::weights::openvino::read;
 use crate::weights::openvino::written::{Ir, Value, join};
 
-/// Numbers from -0.5 to 0.5.
-fn numbers(seed: u32) -> impl FnMut() -> f32 {
+/// Uniform numbers from -0.5 to 0.5.
+pub(crate) fn numbers(seed: u32) -> impl FnMut() -> f32 {
     let mut state = seed;
     move || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
