@@ -1,13 +1,15 @@
 """The people in front of the camera, as clips that the guest's feeder plays.
 
 Two are the portraits in assets/. The third is nobody: the eyes of one above the mouth of
-the other, widened by a third, which the models recognize as neither. Each is scaled to
+the other, with the nose higher up, which the models recognize as neither. The halves are
+blended over many rows, since a sharp seam looks like the edge of a mask. Each is scaled to
 320x240 with eyes, nose and mouth in the same place, and shown in a few frames that move
 by some pixels and differ in brightness, because live frames are never identical.
 
 The programs of libjpeg read and write JPEG; the rest is Python.
 """
 
+import math
 import struct
 import subprocess
 from pathlib import Path
@@ -24,9 +26,10 @@ LANDMARKS = {
 }
 # Their target positions: eyes 54 pixels apart, a face of about 110x145 in the middle.
 PLACE = [(133, 95), (187, 95), (160, 125), (137, 152), (183, 152)]
-# The row between eyes and mouth at which the two halves meet, and the height of the blend.
-SEAM, SOFT = 112, 10
-WIDER = 0.75
+# The row between eyes and mouth at which the two halves meet, the height of the blend, and
+# by how much what is halfway between eyes and mouth is moved up, all in pixels.
+SEAM, SOFT = 108, 40
+HIGHER = 14
 # The frames of a clip: pixels to the right, pixels down, brightness added.
 FRAMES = [(0, 0, 0), (2, 0, 2), (1, 1, -2), (-1, 1, 0), (-2, 0, 3)]
 
@@ -120,7 +123,12 @@ def nobody(eyes: Picture, mouth: Picture) -> Picture:
         share = min(max((y - SEAM) / SOFT + 0.5, 0.0), 1.0)
         rows.append(bytes(int(a + (b - a) * share + 0.5)
                           for a, b in zip(eyes.rows[y], mouth.rows[y])))
-    return Picture(rows).sampled(lambda x, y: (160 + (x - 160) * WIDER, y))
+    top, bottom = PLACE[0][1], PLACE[3][1]
+
+    def higher(x, y):
+        way = min(max((y - top) / (bottom - top), 0.0), 1.0)
+        return x, y + HIGHER * math.sin(way * math.pi)
+    return Picture(rows).sampled(higher)
 
 
 def turned(person: Picture) -> Picture:
@@ -135,7 +143,7 @@ def people() -> dict:
     empty = Picture([bytes([96, 104, 112]) * WIDTH] * HEIGHT)
     return {"administrator": hopper, "administrator turned": turned(hopper),
             "newcomer": collins, "newcomer turned": turned(collins),
-            "stranger": nobody(hopper, collins), "empty": empty}
+            "stranger": nobody(collins, hopper), "empty": empty}
 
 
 class Camera:

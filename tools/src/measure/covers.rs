@@ -25,7 +25,7 @@ use tch::{Device, Kind as Type, Tensor};
 /// The classes: whole faces, then the covers in the order of [`CoverClassifier`].
 const CLASSES: usize = 4;
 /// Share of whole faces above degree 0, for each cover: together less than one in a hundred.
-const WHOLE_REFUSED: [f64; CLASSES - 1] = [0.002, 0.002, 0.003];
+const WHOLE_REFUSED: [f64; CLASSES - 1] = [0.001, 0.001, 0.002];
 /// Share of the faces with this cover that is below degree 1.
 const COVERED_COMPARED: f64 = 0.1;
 /// Least difference between degree 0 and degree 1, in log odds.
