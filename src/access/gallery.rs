@@ -182,6 +182,14 @@ impl Gallery {
         similarities.map(|row| self.rows.similarity(row, probe)).reduce(f32::max)
     }
 
+    /// Cosine similarity of the probe to the best template of this person. `None` if the
+    /// person is unknown or has no template, or if the probe is of another model or size.
+    pub fn similarity_to(&self, id: PersonId, probe: &Template) -> Option<f32> {
+        let probe = self.comparable(probe)?;
+        let person = self.people.iter().find(|person| person.id == id)?;
+        person.rows.clone().map(|row| self.rows.similarity(row, probe)).reduce(f32::max)
+    }
+
     /// The person most similar to the probe, however low the similarity; the first one of
     /// equally similar people. `None` if there is no template, or if the probe is of another
     /// model or size.
@@ -285,6 +293,9 @@ mod tests {
         let grace = gallery.best_of("Grace", &template(&[-1.0, 0.2])).expect("Grace");
         assert!(grace > 0.999);
         assert_eq!(gallery.best_of("Nobody yet", &template(&[1.0, 0.0])), None);
+        assert_eq!(gallery.similarity_to(PersonId(3), &template(&[-1.0, 0.2])), Some(grace));
+        assert_eq!(gallery.similarity_to(PersonId(2), &template(&[1.0, 0.0])), None);
+        assert_eq!(gallery.similarity_to(PersonId(9), &template(&[1.0, 0.0])), None);
     }
 
     #[test]

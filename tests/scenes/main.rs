@@ -39,7 +39,7 @@ use stage::play;
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
-use trials::{INTO, enroll_for_ever, killed_while_enrolling, two_doors};
+use trials::{INTO, enroll_for_ever, killed_while_enrolling, swapped_photo, two_doors};
 
 /// Holds the texts of all events and signals of a file of scenes against its golden file.
 /// `FACELATCH_UPDATE=1` writes that file again.
@@ -72,6 +72,9 @@ fn main() {
     let mut trials = vec![
         Trial::test("anti-passback: two doors inform each other of passages", || {
             two_doors().map_err(Failed::from)
+        }),
+        Trial::test("liveness: a photo and a stranger's head in any rhythm never open", || {
+            swapped_photo().map_err(Failed::from)
         }),
         Trial::test("enrolment: a kill at any moment leaves nobody half enrolled", || {
             killed_while_enrolling().map_err(Failed::from)

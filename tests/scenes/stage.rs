@@ -1,7 +1,7 @@
 //! A scene as it plays.
 
 use crate::cast::{CHANCE, SIZE, calibration, live, model, template};
-use crate::script::{Expected, Scene};
+use crate::script::{Expected, Scene, scenes};
 use facelatch::access::controller::{Controller, FaceSeen, Input, Output};
 use facelatch::access::door::{self, Command, LockKind, Role};
 use facelatch::access::event::Event;
@@ -11,6 +11,7 @@ use facelatch::access::schedule::Reading;
 use facelatch::config::Config;
 use facelatch::models::covered::Cover;
 use facelatch::vision::embed::Template;
+use facelatch::vision::liveness::motion::Shape;
 use facelatch::vision::pose::Pose;
 use facelatch::vision::quality::Aspect;
 use facelatch::vision::track::TrackId;
@@ -100,6 +101,11 @@ impl Stage {
         Ok(stage)
     }
 
+    /// From -1 to 1 and back, once in two seconds.
+    fn swing(&self) -> f32 {
+        (self.now as f32 / 1000.0 * std::f32::consts::PI).sin()
+    }
+
     fn time(&self) -> Duration {
         Duration::from_millis(self.now)
     }
@@ -182,7 +188,7 @@ impl Stage {
                 "sunglasses" => Some(Aspect::Covered(Cover::Sunglasses)),
                 "hand" => Some(Aspect::Covered(Cover::Other)),
                 "" | "front" | "left" | "right" | "up" | "down" | "sidelit" | "between"
-                | "screen" | "sharp-left" | "sharp-right" => None,
+                | "screen" | "sharp-left" | "sharp-right" | "turning" | "photo" | "tilted" => None,
                 how => return Err(format!("{how}: how is that?")),
             };
             let face = template(who, pose).ok_or_else(|| format!("{who}: who is that?"))?;
@@ -193,9 +199,16 @@ impl Stage {
                 "between" => turn.yaw += 0.11,
                 "sharp-left" => turn.yaw = 0.4,
                 "sharp-right" => turn.yaw = -0.4,
+                "turning" => turn.yaw = 0.12 * self.swing(),
                 _ => {}
             }
             let mut sample = live();
+            sample.shape = match how.as_str() {
+                "photo" => shape(0.0, 1.0),
+                // A print that is tilted stays a plane.
+                "tilted" => shape(0.0, 0.9 + 0.1 * self.swing()),
+                _ => shape(turn.yaw, 1.0),
+            };
             if how == "screen" {
                 sample.moire = 60.0;
             }
@@ -408,6 +421,13 @@ impl Stage {
     }
 }
 
+/// Shape of a face whose nose is `yaw` beside the middle, squeezed sideways.
+fn shape(yaw: f32, squeeze: f32) -> Option<Shape> {
+    let at = |x: f32, y: f32| [100.0 + 50.0 * x * squeeze, 100.0 + 50.0 * y];
+    let nose = at(2.0 * yaw, 0.1);
+    Shape::of(&[at(-1.0, -1.0), at(1.0, -1.0), nose, at(-0.7, 1.0), at(0.7, 1.0)])
+}
+
 pub fn gallery(people: &[(PersonId, String, Vec<Template>, Traits)]) -> Gallery {
     let mut gallery = Gallery::new(model(), SIZE);
     for (id, name, views, traits) in people {
@@ -415,6 +435,32 @@ pub fn gallery(people: &[(PersonId, String, Vec<Template>, Traits)]) -> Gallery 
         gallery.set_traits(*id, traits.clone());
     }
     gallery
+}
+
+/// Plays what an attacker shows, one step after another: what is in front of the camera and
+/// for how many frames. In it `ASKED` stands for a head turned as the door asked last.
+/// Returns the first grant.
+pub fn attack(config: &str, shown: &[(String, u64)]) -> Result<Option<String>, String> {
+    let text = format!("# attack\npeople ada bob\n{config}");
+    let scene = scenes(&text)?.into_iter().next().ok_or("no scene")?;
+    let mut stage = Stage::new(&scene)?;
+    for (faces, frames) in shown {
+        for _ in 0..*frames {
+            let asked = stage.shown.iter().rev().find_map(|(_, shown)| match shown.as_str() {
+                "Turn(Left)" => Some("sharp-left"),
+                "Turn(Right)" => Some("sharp-right"),
+                "LookAtCamera" => Some("front"),
+                _ => None,
+            });
+            stage.act(&faces.replace("ASKED", asked.unwrap_or("turning")))?;
+            for _ in 0..FRAME_MS / TICK_MS {
+                stage.moment()?;
+                stage.now += TICK_MS;
+            }
+        }
+    }
+    let granted = stage.told.iter().find(|(_, event)| event.kind() == "granted");
+    Ok(granted.map(|(at, event)| format!("{event} at {at} ms")))
 }
 
 /// Plays a scene. Returns its events and signals, one per line.

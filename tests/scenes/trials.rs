@@ -2,6 +2,7 @@
 
 use crate::cast::{CHANCE, SIZE, calibration, model, template};
 use crate::script::Expected;
+use crate::stage::attack;
 use facelatch::access::controller::{Controller, FaceSeen, Input};
 use facelatch::access::door::{self, Role};
 use facelatch::access::event::Event;
@@ -13,6 +14,8 @@ use facelatch::vision::frame::Frame;
 use facelatch::vision::pose::Pose;
 use facelatch::vision::quality::Aspect;
 use facelatch::vision::track::TrackId;
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use std::path::Path;
 use std::time::Duration;
 
@@ -74,6 +77,63 @@ pub fn two_doors() -> Result<(), String> {
         return Err(format!("{second:?}"));
     }
     Ok(())
+}
+
+/// Liveness settings that a photo alone does not pass.
+const GUARDED: [&str; 4] = [
+    "set liveness.motion = true",
+    "set liveness.turns = 1",
+    "set liveness.turns = 2",
+    "set liveness.turns = 2\nset liveness.motion = true",
+];
+
+/// Somebody who is not enrolled holds a photo of ada before their face and takes it away, in
+/// any rhythm: the door never opens. Ada herself, who does what the door asks, comes in.
+pub fn swapped_photo() -> Result<(), String> {
+    let enforce = |guarded: &str| format!("set liveness.mode = \"enforce\"\n{guarded}");
+    let shows = |text: &str, frames: u64| (format!("faces {text}"), frames);
+    for guarded in GUARDED {
+        let mut visit = vec![shows("1=ada/turning", 10)];
+        visit.extend((0..6).map(|_| shows("1=ada/ASKED", 3)));
+        visit.push(shows("1=ada/turning", 20));
+        if attack(&enforce(guarded), &visit)?.is_none() {
+            return Err(format!("ada is kept out with {guarded}"));
+        }
+    }
+    let photo = prop_oneof![Just("ada/photo"), Just("ada/tilted"), Just("ada/blurred")];
+    let stranger = prop_oneof![
+        3 => Just("eve/ASKED"),
+        1 => Just("eve/turning"),
+        1 => Just("eve/sharp-left"),
+        1 => Just("eve/sharp-right"),
+        1 => Just("eve/profile"),
+        1 => Just("eva/turning"),
+        1 => Just("bob/photo"),
+    ];
+    let one = (1u64..3, prop_oneof![3 => photo, 2 => stranger]);
+    let shown = prop_oneof![
+        12 => one.prop_map(|(track, face)| format!("faces {track}={face}")),
+        1 => Just("faces 1=ada/photo 2=eve/ASKED".to_owned()),
+        1 => Just("nobody".to_owned()),
+    ];
+    let steps = prop::collection::vec((shown, 1u64..8), 1..60);
+    let guarded = prop::sample::select(GUARDED.as_slice());
+    // The same rhythms in every run.
+    let mut runner = TestRunner::new_with_rng(
+        proptest::test_runner::Config {
+            cases: 400,
+            failure_persistence: None,
+            ..Default::default()
+        },
+        TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+    );
+    runner
+        .run(&(guarded, steps), |(guarded, steps)| {
+            let granted = attack(&enforce(guarded), &steps).map_err(TestCaseError::fail)?;
+            prop_assert_eq!(granted, None);
+            Ok(())
+        })
+        .map_err(|error| error.to_string())
 }
 
 pub const INTO: &str = "FACELATCH_SCENES_ENROLL_INTO";

@@ -17,7 +17,7 @@ use crate::access::event::Event;
 use crate::access::gallery::{Candidate, Gallery, PersonId, Probe};
 use crate::access::gesture::{Button, Side};
 use crate::access::liveness::challenge;
-use crate::access::liveness::{LivenessAdmission, LivenessGuard};
+use crate::access::liveness::{FaceToJudge, LivenessAdmission, LivenessGuard, RESEMBLES_RATE};
 use crate::access::schedule::{Clock, WallClock};
 use crate::access::signal::Signal;
 use crate::models::ScoreCalibration;
@@ -70,13 +70,14 @@ impl Controller {
     ) -> (Self, Output) {
         let (door, actions) = Door::new(now, settings.door);
         let (rate, templates) = (settings.false_accept_rate, gallery.templates());
+        let resembles = calibration.thresholds.for_pair(RESEMBLES_RATE).similarity;
         let mut controller = Self {
             threshold: calibration.thresholds.for_attempt(rate, templates),
             enrolment: DoorEnrolment::new(settings.enroll.calibrated(&calibration.thresholds)),
             calibration,
             live: false,
             decider: Decider::new(settings.decide),
-            liveness: LivenessGuard::new(settings.liveness, chance),
+            liveness: LivenessGuard::new(settings.liveness, resembles, chance),
             settings,
             gallery,
             wall: WallClock::default(),
@@ -174,6 +175,8 @@ impl Controller {
     /// templates. Drops all evidence.
     pub fn set_models(&mut self, calibration: ScoreCalibration, gallery: Gallery) {
         self.calibration = calibration;
+        let resembles = self.calibration.thresholds.for_pair(RESEMBLES_RATE).similarity;
+        self.liveness.set_resembles(resembles);
         self.set_gallery(gallery);
     }
 
@@ -298,10 +301,14 @@ impl Controller {
             }
             return;
         }
-        let samples = faces.iter().filter_map(|face| {
-            face.sample.as_ref().map(|sample| (face.track, sample, face.turn.yaw))
+        let judged = faces.iter().filter_map(|face| {
+            let FaceSeen { track, probe, turn, .. } = *face;
+            let sample = face.sample.as_ref()?;
+            Some(FaceToJudge { track, sample, yaw: turn.yaw, probe })
         });
-        for (track, action) in self.liveness.step(captured, samples) {
+        let gallery = &self.gallery;
+        let similarity = |template: &Template, person| gallery.similarity_to(person, template);
+        for (track, action) in self.liveness.step(captured, judged, similarity) {
             challenged(track, action, output);
         }
         if let at_door::State::Newcomer { .. } = self.enrolment.state() {
@@ -400,7 +407,7 @@ impl Controller {
             at_door::State::Administrator { .. } => administrator,
             at_door::State::Newcomer { .. } | at_door::State::Keeping { .. } => return,
         };
-        if !allows && now < self.grants_from || self.not_live(now, captured, track, output) {
+        if !allows && now < self.grants_from || self.not_live(now, captured, evidence, output) {
             self.decider.not_opened(track);
         } else if allows {
             self.enroll(now, at_door::Input::Administrator(person), output);
@@ -420,11 +427,12 @@ impl Controller {
         &mut self,
         now: Duration,
         captured: Duration,
-        track: TrackId,
+        evidence: Evidence,
         output: &mut Output,
     ) -> bool {
+        let Evidence { track, person, .. } = evidence;
         let refusal = |verdict, enforced| Event::NotLive { track, verdict, enforced };
-        match self.liveness.admit(captured, track) {
+        match self.liveness.admit(captured, track, person, false) {
             LivenessAdmission::Open => false,
             LivenessAdmission::Advised(verdict) => {
                 output.events.extend(verdict.map(|verdict| refusal(verdict, false)));

@@ -17,8 +17,8 @@
 //!    +------------------------ Passed <------- none left ----------------------+
 //! ```
 //!
-//! A face that is lost for longer than `lost_after` fails a running challenge and ends a
-//! passed one, because somebody else may stand there now.
+//! A face that is lost for longer than `lost_after`, or a view of another face, fails a
+//! running challenge and ends a passed one, because somebody else may stand there now.
 
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ impl Default for ChallengeSettings {
 /// Largest yaw ([`crate::vision::pose::Turn::yaw`]) of a face that looks straight ahead. Of the
 /// photos of LFW, in which people look into the camera, 98 of 100 lie within 0.45 and half
 /// within 0.1.
-const STRAIGHT: f32 = 0.15;
+pub(super) const STRAIGHT: f32 = 0.15;
 /// Smallest yaw of a turned head. The nose stands out by 0.4 times the distance between the
 /// eyes, so a head turned by 35 degrees reaches `0.4 * tan(35 degrees) = 0.28`.
 const TURNED: f32 = 0.28;
@@ -82,6 +82,10 @@ pub enum Input {
     Begin(u64),
     /// The yaw of the face in this frame; negative is the left of the picture.
     Face(f32),
+    /// A view in which the face cannot be told: it is in view, and no step counts.
+    Unclear,
+    /// A view that shows another face.
+    OtherFace,
     /// Time passed.
     Tick,
 }
@@ -112,6 +116,7 @@ impl std::fmt::Display for Output {
             Self::Failed(Failure::WrongSide) => write!(f, "failed: turned to the other side"),
             Self::Failed(Failure::TooLate) => write!(f, "failed: not in time"),
             Self::Failed(Failure::Lost) => write!(f, "failed: the face went out of view"),
+            Self::Failed(Failure::OtherFace) => write!(f, "failed: another face came into view"),
         }
     }
 }
@@ -125,6 +130,8 @@ pub enum Failure {
     TooLate,
     /// The face went out of view.
     Lost,
+    /// Another face came into view.
+    OtherFace,
 }
 
 /// State of a challenge. `since` is its beginning, `seen` the last frame with the face.
@@ -178,7 +185,14 @@ impl Challenge {
                 self.state = State::Centre { left, since: now, seen: now };
                 Some(Output::AskStraight)
             }
-            (State::Idle, Input::Face(_) | Input::Tick) => None,
+            (State::Idle, Input::Face(_) | Input::Unclear | Input::OtherFace | Input::Tick) => None,
+            (State::Centre { .. } | State::Turn { .. }, Input::OtherFace) => {
+                self.fail(now, Failure::OtherFace)
+            }
+            (State::Passed { .. }, Input::OtherFace) => {
+                self.state = State::Idle;
+                None
+            }
             (State::Centre { seen, .. } | State::Turn { seen, .. }, _) if lost(seen) => {
                 self.fail(now, Failure::Lost)
             }
@@ -191,7 +205,7 @@ impl Challenge {
                 self.state = State::Turn { side, left, since: now, seen: now };
                 Some(Output::AskTurn(side))
             }
-            (State::Centre { left, since, .. }, Input::Face(_)) => {
+            (State::Centre { left, since, .. }, Input::Face(_) | Input::Unclear) => {
                 self.state = State::Centre { left, since, seen: now };
                 None
             }
@@ -212,6 +226,10 @@ impl Challenge {
                 self.state = state;
                 action
             }
+            (State::Turn { side, left, since, .. }, Input::Unclear) => {
+                self.state = State::Turn { side, left, since, seen: now };
+                None
+            }
             // A challenge is already running.
             (State::Centre { .. } | State::Turn { .. }, Input::Begin(_) | Input::Tick) => None,
             (State::Passed { since, seen }, event) => {
@@ -219,7 +237,7 @@ impl Challenge {
                     self.state = State::Idle;
                     return self.step(now, event);
                 }
-                if let Input::Face(_) = event {
+                if let Input::Face(_) | Input::Unclear = event {
                     self.state = State::Passed { since, seen: now };
                 }
                 None
