@@ -7,6 +7,7 @@ use super::enroll::at_door::ButtonSettings;
 use super::enroll::{EnrollSettings, Poses, SAME_PERSON_RATE};
 use super::gesture::DuressGesture;
 use super::liveness::GuardSettings;
+use super::lockout::LockoutSettings;
 use super::schedule::Schedule;
 use crate::models::threshold::ThresholdTable;
 use std::time::Duration;
@@ -22,8 +23,10 @@ pub struct Settings {
     pub decide: DecideSettings,
     /// Liveness and challenge.
     pub liveness: GuardSettings,
-    /// Lock, alarms, lockout and anti-passback.
+    /// Lock, alarms and anti-passback.
     pub door: DoorSettings,
+    /// Lockout after refused attempts.
+    pub lockout: LockoutSettings,
     /// Button gesture that reports duress.
     pub duress: DuressGesture,
     /// Hours of the groups, and open hours.
@@ -36,6 +39,8 @@ pub struct Settings {
 /// calibration of the models is known.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DoorEnrolmentSettings {
+    /// Whether the button outside begins an enrolment, too.
+    pub outside: bool,
     /// Time limit for the administrator to be recognized.
     pub administrator_within: Duration,
     /// Time after a local reset during which the first person needs no administrator.
@@ -56,6 +61,7 @@ impl DoorEnrolmentSettings {
     /// The settings with similarities in the place of rates.
     pub fn calibrated(&self, thresholds: &ThresholdTable) -> ButtonSettings {
         ButtonSettings {
+            outside: self.outside,
             administrator_within: self.administrator_within,
             first_within: self.first_within,
             views: EnrollSettings {

@@ -83,7 +83,7 @@ impl Signal {
         match event {
             // Only once the relay has answered.
             door::Event::Unlocked => Some(Self::Welcome),
-            door::Event::NotGranted { .. } | door::Event::LockedOut(_) => Some(Self::Refused),
+            door::Event::NotGranted { .. } => Some(Self::Refused),
             door::Event::Alarm(Alarm::HeldTooLong) => Some(Self::CloseDoor),
             door::Event::Alarm(Alarm::Forced) => Some(Self::Siren),
             door::Event::AlarmEnded(_) => Some(Self::Quiet),
@@ -97,8 +97,7 @@ impl Signal {
             | door::Event::Released
             | door::Event::NoAnswer
             | door::Event::RelayBack
-            | door::Event::Passed { .. }
-            | door::Event::LockoutEnded => None,
+            | door::Event::Passed { .. } => None,
         }
     }
 }

@@ -4,11 +4,10 @@
 use super::fault::{Fault, seconds, within};
 use super::unit::{rate, time};
 use crate::access::DoorEnrolmentSettings;
-use crate::access::door::{
-    AntiPassback, DoorSettings, LockKind, LockoutSettings, PassbackSettings, Role,
-};
+use crate::access::door::{AntiPassback, DoorSettings, LockKind, PassbackSettings, Role};
 use crate::access::enroll::{MAX_VIEWS, Poses};
 use crate::access::gesture::DuressGesture;
+use crate::access::lockout::LockoutSettings;
 use crate::access::schedule::{ClockUnsure, Group, Holiday, Hours, Schedule, Span};
 use crate::hardware::uri::duration_text;
 use crate::vision::pose::Pose;
@@ -122,6 +121,8 @@ pub struct GroupConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table like [enroll]")]
 pub struct EnrollConfig {
+    /// Whether the button outside begins an enrolment, too.
+    pub outside: bool,
     /// Number of views to take of a newcomer, 1 to [`MAX_VIEWS`].
     pub views: usize,
     /// Poses of the first views: empty, or "front" first; at most `views`.
@@ -176,6 +177,7 @@ impl Default for LockoutConfig {
 impl Default for EnrollConfig {
     fn default() -> Self {
         Self {
+            outside: false,
             views: 5,
             poses: Pose::ALL.to_vec(),
             views_within: Duration::from_secs(60),
@@ -252,7 +254,7 @@ impl super::Config {
 
     /// Settings for [`crate::access::door`].
     pub fn door(&self) -> DoorSettings {
-        let (door, lockout) = (&self.door, &self.lockout);
+        let door = &self.door;
         DoorSettings {
             lock: door.lock,
             open_for: door.open_for,
@@ -260,18 +262,18 @@ impl super::Config {
             lock_when_closed: door.lock_when_closed,
             held_open_after: door.held_open_after,
             duress_within: door.duress_within,
-            lockout: LockoutSettings {
-                tries: lockout.tries,
-                first: lockout.first,
-                longest: lockout.longest,
-                forget_after: lockout.forget_after,
-            },
             passback: PassbackSettings {
                 rule: door.anti_passback,
                 role: door.role,
                 forget: door.anti_passback_forgets,
             },
         }
+    }
+
+    /// Settings for [`crate::access::lockout`].
+    pub fn lockout(&self) -> LockoutSettings {
+        let LockoutConfig { tries, first, longest, forget_after } = self.lockout;
+        LockoutSettings { tries, first, longest, forget_after }
     }
 
     /// Settings for [`crate::access::schedule`].
@@ -297,6 +299,7 @@ impl super::Config {
     pub fn enroll_at_door(&self) -> DoorEnrolmentSettings {
         let enroll = &self.enroll;
         DoorEnrolmentSettings {
+            outside: enroll.outside,
             administrator_within: enroll.administrator_within,
             first_within: enroll.first_within,
             views: enroll.views,
@@ -341,7 +344,7 @@ mod tests {
         .expect("a configuration");
         let door = config.door();
         assert_eq!((door.lock, door.passback.rule), (LockKind::FailSafe, AntiPassback::Hard));
-        assert_eq!(door.lockout.longest, Duration::from_secs(3600));
+        assert_eq!(config.lockout().longest, Duration::from_secs(3600));
         let schedule = config.schedule();
         assert_eq!((schedule.groups.len(), schedule.holidays.len()), (2, 2));
         assert!(schedule.groups["owners"].hours.is_none() && schedule.needs_clock());

@@ -275,6 +275,7 @@ impl Config {
             decide: self.decide(),
             liveness: self.liveness(),
             door: self.door(),
+            lockout: self.lockout(),
             duress: self.door.duress,
             schedule: self.schedule(),
             enroll: self.enroll_at_door(),

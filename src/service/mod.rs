@@ -3,6 +3,7 @@
 
 mod actuator;
 pub mod control;
+mod door_state;
 mod exit;
 pub mod files;
 mod message;
@@ -34,6 +35,7 @@ use crate::nn::Precision;
 use crate::storage::models::ModelStore;
 use crate::vision::motion_gate::{MotionGate, MotionGateSettings};
 use anyhow::{Context, Result};
+use door_state::DoorStateKeeper;
 use exit::{CLOSES_WITHIN, end_stuck};
 use files::{FileWorker, Files, ReadConfig, load_gallery, open_store};
 use models::Networks;
@@ -163,6 +165,10 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let (mut pipeline, mut events) =
         Pipeline::new(networks.with(gallery), &config, relay, Duration::ZERO);
     events.extend(peripherals.restore(&mut pipeline));
+    // A recording has times of its own, which say nothing about the door.
+    let live = frames != Kind::Recorded;
+    let mut state =
+        live.then(|| DoorStateKeeper::resume(&file, &mut pipeline, Duration::ZERO)).transpose()?;
     for event in &events {
         report(Duration::ZERO, event);
     }
@@ -177,6 +183,9 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
         if !between.in_frame {
             events.extend(files.visit(pipeline, between.now));
         }
+        if let Some(state) = &mut state {
+            state.visit(pipeline, between.now);
+        }
         events
     };
     let distinct = config.recognition.distinct_views;
@@ -184,6 +193,9 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
         RunOptions { started, max_frames: options.max_frames, stop: &stop, distinct, gate };
     let summary = run(&mut pipeline, camera, options, &mut report, between);
     peripherals.stopping();
+    if let Some(state) = state {
+        state.end(&pipeline, started.elapsed());
+    }
     if stuck.load(Ordering::Relaxed) {
         if let Err(error) = &summary {
             log::error!("{error}");

@@ -7,7 +7,7 @@
 use super::actuator::Actuator;
 use super::models::ModelSet;
 use super::wall_clock;
-use crate::access::controller::{Controller, FaceSeen, Input, Output};
+use crate::access::controller::{Changes, Controller, FaceSeen, Input, Output, SavedState};
 use crate::access::decide::Zone;
 use crate::access::door::{self, Door, State};
 use crate::access::enroll::MAX_VIEWS;
@@ -187,6 +187,27 @@ impl Pipeline {
         self.decided_in
     }
 
+    /// Takes up the state from before the start. `clock` is what a trusted clock shows now,
+    /// Unix seconds, if that is known.
+    pub fn resume(&mut self, now: Duration, saved: &SavedState, clock: Option<i64>) {
+        self.controller.resume(now, saved, clock);
+    }
+
+    /// The state that survives a restart.
+    pub fn saved(&self, now: Duration) -> SavedState {
+        self.controller.saved(now)
+    }
+
+    /// Counts the changes of [`Self::saved`].
+    pub fn changes(&self) -> Changes {
+        self.controller.changes()
+    }
+
+    /// Unix seconds of the wall clock, if it is trusted.
+    pub fn trusted_unix(&self, now: Duration) -> Option<i64> {
+        self.controller.trusted_unix(now)
+    }
+
     /// The gallery.
     pub fn gallery(&self) -> &Gallery {
         self.controller.gallery()
@@ -225,7 +246,7 @@ impl Pipeline {
         let other = self.recognizer.model() != recognizer.model();
         self.recognizer = recognizer;
         self.liveness = liveness;
-        self.controller.set_models(calibration, gallery);
+        self.controller.set_models(now, calibration, gallery);
         // The views of one person must come from one model.
         if other { self.input(now, Input::ModelsChanged) } else { Vec::new() }
     }

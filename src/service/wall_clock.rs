@@ -15,6 +15,7 @@ pub fn read(follows: bool) -> Reading {
         unix: now.as_second(),
         local: TimeZone::system().to_datetime(now),
         synchronized: follows || Path::new(SYNCHRONIZED).exists(),
+        vouched_for: follows,
     }
 }
 

@@ -1,5 +1,7 @@
-//! EDGE: what survives a restart: people, installed sets of models, and lockdown.
+//! EDGE: what survives a restart: people, installed sets of models, lockdown and the state of
+//! the door.
 
+pub mod door_state;
 pub mod gallery;
 pub mod lockdown;
 pub mod models;

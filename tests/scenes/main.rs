@@ -22,7 +22,8 @@
 //!   `inside` or `outside`; `hold` lasts 3.5 s
 //! - `exit`, `opened`, `closed`, `command NAME`, `reset`
 //! - `relay works|broken|silent|slow|away|back`, `store works|broken|silent`
-//! - `clock TIME [unsynchronized]`, `clock none`
+//! - `clock TIME [unsynchronized|sudden]`, `clock none`: the wall clock; it does not jump when
+//!   it is synchronized first, unless it is `sudden`; `trust-clock`: an administrator's order
 //! - `elsewhere NAME in|out`: a passage at another door; `remove NAME`: from the gallery
 //! - `models`: other models are used from now on
 //! - `configure KEY = VALUE`: the service reloads its configuration

@@ -49,6 +49,8 @@ pub struct Stage {
     /// Future answers of a slow relay and edges of buttons, with their times.
     later: Vec<(u64, Later)>,
     clock: Option<(i64, u64, bool)>,
+    /// Whether a reading was given since the boot.
+    clock_read: bool,
     store: Relay,
     views: Vec<Template>,
     told: Vec<(u64, Event)>,
@@ -91,6 +93,7 @@ impl Stage {
             energised: true,
             later: vec![],
             clock: None,
+            clock_read: false,
             store: Relay::Works,
             views: vec![],
             told: vec![],
@@ -269,7 +272,12 @@ impl Stage {
         let unix = unix + ((self.now - since) / 1000) as i64;
         let time = Timestamp::from_second(unix).map_err(|error| error.to_string())?;
         let local = TimeZone::UTC.to_datetime(time);
-        self.input(Input::Clock(Reading { unix, local, synchronized }));
+        let reading = |synchronized| Reading { unix, local, synchronized, vouched_for: false };
+        if synchronized && !std::mem::replace(&mut self.clock_read, true) {
+            // The board kept the right time: the clock does not jump once it is synchronized.
+            self.input(Input::Clock(reading(false)));
+        }
+        self.input(Input::Clock(reading(synchronized)));
         Ok(())
     }
 
@@ -343,10 +351,12 @@ impl Stage {
             ["store", "broken"] => self.store = Relay::Broken,
             ["store", "silent"] => self.store = Relay::Silent,
             ["clock", "none"] => self.clock = None,
-            ["clock", date, time] | ["clock", date, time, "unsynchronized"] => {
+            ["clock", date, time] | ["clock", date, time, "unsynchronized" | "sudden"] => {
+                let unsynchronized = all.last() == Some(&"unsynchronized");
+                self.clock_read |= all.last() == Some(&"sudden");
                 let time = format!("{date}T{time}Z").parse::<Timestamp>();
                 let unix = time.map_err(|error| error.to_string())?.as_second();
-                self.clock = Some((unix, self.now, all.len() == 3));
+                self.clock = Some((unix, self.now, !unsynchronized));
                 self.read_clock()?;
             }
             ["elsewhere", name, way] => {
@@ -366,6 +376,7 @@ impl Stage {
                 self.controller.reconfigure(self.config.access());
             }
             ["models"] => self.input(Input::ModelsChanged),
+            ["trust-clock"] => self.input(Input::TrustClock),
             ["reset"] => self.input(Input::LocalReset),
             ["remove", name] => {
                 let gone = person(self, name)?;
@@ -381,8 +392,11 @@ impl Stage {
                     CHANCE,
                     self.time(),
                 );
+                let saved = self.controller.saved(self.time());
                 self.controller = controller;
-                // Everything in memory is lost, and the relay is de-energised.
+                self.controller.resume(self.time(), &saved, None);
+                // Everything else in memory is lost, and the relay is de-energised.
+                self.clock_read = false;
                 self.views.clear();
                 self.later.clear();
                 self.energised = false;

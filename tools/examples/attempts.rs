@@ -286,7 +286,7 @@ fn attempts(
             *(if own.is_some() { &mut genuine } else { &mut strangers }) += 1;
             for (count, weighing) in counts.iter_mut().zip([None, Some(weighing)]) {
                 let mut decider = Decider::new(DecideSettings::default());
-                decider.weigh(weighing);
+                decider.weigh(weighing, 0.0);
                 let opened = try_door(&mut decider, &gallery, threshold.similarity, &frames);
                 match (opened, own) {
                     (Some((person, frame)), Some(own)) if person.0 as usize == own => {

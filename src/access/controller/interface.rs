@@ -1,16 +1,18 @@
 //! What goes into the controller, and what comes out.
 
-use crate::access::door::{self, Order};
+use crate::access::door::{self, Order, SavedPassage};
 use crate::access::enroll::at_door::Newcomer;
 use crate::access::event::Event;
 use crate::access::gallery::Probe;
 use crate::access::gesture::Side;
+use crate::access::lockout::SavedLockout;
 use crate::access::schedule::Reading;
 use crate::access::signal::Signal;
 use crate::vision::liveness::Sample;
 use crate::vision::pose::Turn;
 use crate::vision::quality::{Aspect, Quality};
 use crate::vision::track::TrackId;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// One face in the zone, seen in one frame.
@@ -71,6 +73,8 @@ pub enum Input<'a> {
     LocalReset,
     /// A reading of the wall clock.
     Clock(Reading),
+    /// An administrator has compared the wall clock with another clock: it is right.
+    TrustClock,
     /// From now on another model makes the templates. This cancels an enrolment.
     ModelsChanged,
     /// A newcomer was written to the gallery, or could not be.
@@ -99,4 +103,40 @@ pub struct Output {
     pub discard: bool,
     /// Write a newcomer with the stored views to the gallery.
     pub keep: Option<Newcomer>,
+}
+
+/// State that survives a restart. Times are relative to the moment of saving.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SavedState {
+    /// Refused attempts.
+    pub lockout: SavedLockout,
+    /// Last passages, for anti-passback; one per person.
+    pub passages: Vec<SavedPassage>,
+    /// The last time at which the clock was trusted, Unix seconds; 0 if never.
+    pub clock_floor: i64,
+}
+
+impl SavedState {
+    /// The state after this much more time has passed.
+    pub fn later(mut self, passed: Duration) -> Self {
+        let passed = passed.as_secs();
+        self.lockout.left_s = self.lockout.left_s.saturating_sub(passed);
+        self.lockout.last_s = self.lockout.last_s.saturating_add(passed);
+        for passage in &mut self.passages {
+            passage.ago_s = passage.ago_s.saturating_add(passed);
+        }
+        self
+    }
+}
+
+/// Counts of the changes of a [`SavedState`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Refused attempts, and those forgiven.
+    pub lockout: u64,
+    /// Passages.
+    pub passages: u64,
+    /// [`SavedState::clock_floor`].
+    pub clock_floor: i64,
 }

@@ -4,21 +4,22 @@
 
 mod interface;
 
-pub use interface::{FaceSeen, Input, Output};
+pub use interface::{Changes, FaceSeen, Input, Output, SavedState};
 
 use crate::access::Settings;
 use crate::access::decide::{
     DecideSettings, Decider, Decision, Evidence, Observation, SAME_VIEW, Seen, Sighting,
 };
-use crate::access::door::{self, Door, State};
+use crate::access::door::{self, Door, Mode, SavedPassage, State};
 use crate::access::enroll::Shot;
-use crate::access::enroll::at_door::{self, DoorEnrolment, Failure, Like};
+use crate::access::enroll::at_door::{self, Barred, DoorEnrolment, Failure, Like};
 use crate::access::event::Event;
 use crate::access::gallery::{Candidate, Gallery, PersonId, Probe};
 use crate::access::gesture::{Button, Side};
 use crate::access::liveness::challenge;
 use crate::access::liveness::{FaceToJudge, LivenessAdmission, LivenessGuard, RESEMBLES_RATE};
-use crate::access::schedule::{Clock, WallClock};
+use crate::access::lockout::Lockout;
+use crate::access::schedule::{Clock, KnownTime, WallClock};
 use crate::access::signal::Signal;
 use crate::models::ScoreCalibration;
 use crate::models::threshold::Threshold;
@@ -27,8 +28,14 @@ use crate::vision::quality::{Aspect, WORTH_COMPARING};
 use crate::vision::track::{MAX_TRACKS, TrackId};
 use std::time::Duration;
 
+/// False accept rate per pair at whose similarity two views are of one face, for counting
+/// attempts. Views of one visit are more alike than photos of one person of different
+/// years, of which 99 of 100 reach it.
+const SAME_FACE_RATE: f64 = 1e-2;
 /// How long the same advice is not repeated.
 const ADVICE_EVERY: Duration = Duration::from_secs(3);
+/// For how long somebody who was in the last frame counts as being in view.
+const IN_VIEW: Duration = Duration::from_secs(1);
 /// Delay of the next grant after the relay did not open. Without it a refusal would be
 /// reported with every third frame.
 const GRANT_AGAIN_AFTER: Duration = Duration::from_secs(2);
@@ -47,9 +54,12 @@ pub struct Controller {
     decider: Decider,
     liveness: LivenessGuard,
     door: Door,
+    lockout: Lockout,
     enrolment: DoorEnrolment,
     inside: Button,
     outside: Button,
+    /// The person whom the last frame shows alone, and its time.
+    alone: Option<(PersonId, Duration)>,
     /// Track of the grant that the relay has not answered yet.
     asked: Option<TrackId>,
     /// No grants before this time, because the relay did not open for the last one.
@@ -78,6 +88,7 @@ impl Controller {
             live: false,
             decider: Decider::new(settings.decide),
             liveness: LivenessGuard::new(settings.liveness, resembles, chance),
+            lockout: Lockout::new(settings.lockout),
             settings,
             gallery,
             wall: WallClock::default(),
@@ -85,6 +96,7 @@ impl Controller {
             door,
             inside: Button::default(),
             outside: Button::default(),
+            alone: None,
             asked: None,
             grants_from: now,
             advised: None,
@@ -117,7 +129,12 @@ impl Controller {
         let likelihood = self.calibration.likelihood.as_ref();
         let weighing =
             likelihood.map(|likelihood| likelihood.weighing(self.threshold, rate, templates));
-        self.decider.weigh(weighing);
+        self.decider.weigh(weighing, self.same_face());
+    }
+
+    /// Cosine at which two views are taken for views of one face.
+    fn same_face(&self) -> f32 {
+        self.calibration.thresholds.for_pair(SAME_FACE_RATE).similarity
     }
 
     /// Searches the gallery for a template: once per view and frame.
@@ -171,12 +188,18 @@ impl Controller {
         matches!(self.clock(now), Clock::Trusted(_))
     }
 
+    /// Unix seconds of the wall clock, if it is trusted.
+    pub fn trusted_unix(&self, now: Duration) -> Option<i64> {
+        self.wall.unix(now)
+    }
+
     /// Replaces the models' calibration, and the gallery by one with the new models'
     /// templates. Drops all evidence.
-    pub fn set_models(&mut self, calibration: ScoreCalibration, gallery: Gallery) {
+    pub fn set_models(&mut self, now: Duration, calibration: ScoreCalibration, gallery: Gallery) {
         self.calibration = calibration;
         let resembles = self.calibration.thresholds.for_pair(RESEMBLES_RATE).similarity;
         self.liveness.set_resembles(resembles);
+        self.lockout.forget_faces(now);
         self.set_gallery(gallery);
     }
 
@@ -193,8 +216,38 @@ impl Controller {
         self.set_decider();
         self.liveness.set_settings(self.settings.liveness);
         self.door.set_settings(self.settings.door);
+        self.lockout.set_settings(self.settings.lockout);
         let enroll = self.settings.enroll.calibrated(&self.calibration.thresholds);
         self.enrolment.set_settings(enroll);
+    }
+
+    /// The state that survives a restart.
+    pub fn saved(&self, now: Duration) -> SavedState {
+        SavedState {
+            lockout: self.lockout.saved(now),
+            passages: self.door.passages(now),
+            clock_floor: self.wall.floor(),
+        }
+    }
+
+    /// Counts what [`Self::saved`] returns: it is worth saving again once a count differs.
+    pub fn changes(&self) -> Changes {
+        Changes {
+            lockout: self.lockout.changes(),
+            passages: self.door.passages_recorded(),
+            clock_floor: self.wall.floor(),
+        }
+    }
+
+    /// Takes up what the service saved before it ended. `clock` is what a trusted clock
+    /// shows now, if that is known.
+    pub fn resume(&mut self, now: Duration, saved: &SavedState, clock: Option<i64>) {
+        self.lockout = Lockout::restored(self.settings.lockout, &saved.lockout, now);
+        for SavedPassage { person, role, ago_s } in &saved.passages {
+            let (person, ago) = (PersonId(*person), Duration::from_secs(*ago_s));
+            self.door.step(now, door::Input::Passed { person, role: *role, ago });
+        }
+        self.wall.resume(now, KnownTime { floor: saved.clock_floor, now: clock });
     }
 
     /// Takes one input at a time on a clock that does not run backwards.
@@ -221,6 +274,10 @@ impl Controller {
                 output.events.extend(note.map(Event::Clock));
                 self.open_hours(now, &mut output);
             }
+            Input::TrustClock => {
+                output.events.extend(self.wall.accept(now).map(Event::Clock));
+                self.open_hours(now, &mut output);
+            }
             Input::ModelsChanged => self.enroll(now, at_door::Input::ModelsChanged, &mut output),
             Input::Kept { number, done: Ok(name) } => {
                 output.events.push(Event::Enrolled { name });
@@ -242,6 +299,7 @@ impl Controller {
     /// What time alone brings about.
     fn elapse(&mut self, now: Duration, output: &mut Output) {
         self.at_door(now, door::Input::Tick, None, output);
+        output.events.extend(self.lockout.elapse(now).map(Event::Lockout));
         for side in [Side::Inside, Side::Outside] {
             let button = match side {
                 Side::Inside => &mut self.inside,
@@ -279,10 +337,27 @@ impl Controller {
             self.at_door(now, door::Input::Duress, None, output);
         }
         let event = match gesture {
-            Gesture::Hold => at_door::Input::Hold { side, empty: self.gallery.people() == 0 },
+            Gesture::Hold => {
+                let lately = |(_, at): &(PersonId, Duration)| now <= *at + IN_VIEW;
+                at_door::Input::Hold {
+                    side,
+                    empty: self.gallery.people() == 0,
+                    in_view: self.alone.filter(lately).map(|(person, _)| person),
+                    barred: self.barred(),
+                }
+            }
             Gesture::Presses(_) => at_door::Input::Press,
         };
         self.enroll(now, event, output);
+    }
+
+    /// Why nobody may be enrolled now.
+    fn barred(&self) -> Option<Barred> {
+        if self.door.mode() == Mode::Lockdown {
+            Some(Barred::Lockdown)
+        } else {
+            self.lockout.of_door().then_some(Barred::LockedOut)
+        }
     }
 
     fn faces(
@@ -311,6 +386,14 @@ impl Controller {
         for (track, action) in self.liveness.step(captured, judged, similarity) {
             challenged(track, action, output);
         }
+        self.alone = match faces {
+            [face] => face
+                .probe
+                .and_then(|probe| probe.best)
+                .filter(|best| best.reaches)
+                .map(|best| (best.person, captured)),
+            _ => None,
+        };
         if let at_door::State::Newcomer { .. } = self.enrolment.state() {
             let (shot, like) = Self::shot(faces);
             self.enroll(now, at_door::Input::Frame { shot: &shot, like }, output);
@@ -320,7 +403,7 @@ impl Controller {
             faces.iter().map(Self::observed).collect();
         let decisions = self.decider.result(now, captured, &observations);
         for decision in &decisions {
-            self.decided(now, captured, decision, output);
+            self.decided(now, captured, decision, faces, output);
         }
         if decisions.is_empty() {
             self.advice(now, faces, output);
@@ -364,10 +447,11 @@ impl Controller {
         now: Duration,
         captured: Duration,
         decision: &Decision,
+        faces: &[FaceSeen<'_>],
         output: &mut Output,
     ) {
         match *decision {
-            Decision::Grant(evidence) => self.known(now, captured, evidence, output),
+            Decision::Grant(evidence) => self.known(now, captured, evidence, faces, output),
             // The newcomer is no stranger.
             Decision::Stranger { .. }
                 if matches!(
@@ -381,7 +465,7 @@ impl Controller {
                 if !self.enrolment.busy() {
                     output.signals.push(Signal::Refused);
                 }
-                self.at_door(now, door::Input::Refused, None, output);
+                self.refused(now, view(faces, track), false, output);
             }
             Decision::TwoFaces { faces } => {
                 output.events.push(Event::TwoFaces { faces });
@@ -398,24 +482,43 @@ impl Controller {
         now: Duration,
         captured: Duration,
         evidence: Evidence,
+        faces: &[FaceSeen<'_>],
         output: &mut Output,
     ) {
         let Evidence { track, person, .. } = evidence;
+        let (view, same_face) = (view(faces, track), self.same_face());
+        let held = self.lockout.holds(now, view, same_face);
+        let proof = held.is_some_and(|held| !held.despite_proof) && self.liveness.enforced();
         let administrator = self.gallery.traits(person).is_some_and(|traits| traits.administrator);
         let allows = match self.enrolment.state() {
-            at_door::State::Idle => false,
-            at_door::State::Administrator { .. } => administrator,
+            at_door::State::Idle | at_door::State::Confirm { .. } => None,
+            at_door::State::Administrator { side, .. } => administrator.then_some(*side),
             at_door::State::Newcomer { .. } | at_door::State::Keeping { .. } => return,
         };
-        if !allows && now < self.grants_from || self.not_live(now, captured, evidence, output) {
+        let early = allows != Some(Side::Inside) && now < self.grants_from;
+        if early || self.not_live(now, captured, (evidence, view, proof), output) {
             self.decider.not_opened(track);
-        } else if allows {
-            self.enroll(now, at_door::Input::Administrator(person), output);
-        } else {
-            let group = self.gallery.traits(person).map_or("", |traits| traits.group.as_str());
-            let admission = self.settings.schedule.admits(group, self.clock(now));
-            let event = door::Input::Known { person, admission };
+            return;
+        }
+        let group = self.gallery.traits(person).map_or("", |traits| traits.group.as_str());
+        let admission = self.settings.schedule.admits(group, self.clock(now));
+        if allows.is_some() {
+            let hours = (!admission.admitted()).then_some(Barred::Hours);
+            let barred = self.barred().or(hours);
+            self.enroll(now, at_door::Input::Administrator { person, barred }, output);
+        }
+        // An administrator at the button outside is let in, whether they confirm or not.
+        if allows != Some(Side::Inside) {
+            let locked_out = held.filter(|_| !proof).map(|held| held.left);
+            let event = door::Input::Known { person, admission, locked_out };
+            let before = output.events.len();
             self.at_door(now, event, Some(evidence), output);
+            let granted = |event: &Event| matches!(event, Event::Granted { .. });
+            if let Some(view) = view
+                && output.events[before..].iter().any(granted)
+            {
+                self.lockout.admitted(view, same_face);
+            }
             if matches!(self.door.state(), State::Granting { .. }) {
                 self.asked = Some(track);
             }
@@ -427,12 +530,12 @@ impl Controller {
         &mut self,
         now: Duration,
         captured: Duration,
-        evidence: Evidence,
+        (evidence, view, proof): (Evidence, Option<&Template>, bool),
         output: &mut Output,
     ) -> bool {
         let Evidence { track, person, .. } = evidence;
         let refusal = |verdict, enforced| Event::NotLive { track, verdict, enforced };
-        match self.liveness.admit(captured, track, person, false) {
+        match self.liveness.admit(captured, track, person, proof) {
             LivenessAdmission::Open => false,
             LivenessAdmission::Advised(verdict) => {
                 output.events.extend(verdict.map(|verdict| refusal(verdict, false)));
@@ -448,11 +551,25 @@ impl Controller {
                 if let Some(verdict) = verdict {
                     output.events.push(refusal(verdict, true));
                     output.signals.push(Signal::Refused);
-                    self.at_door(now, door::Input::Refused, None, output);
+                    self.refused(now, view, true, output);
                 }
                 true
             }
         }
+    }
+
+    /// Counts a refused attempt. `known` says whether the view is of a known person who does
+    /// not look live.
+    fn refused(
+        &mut self,
+        now: Duration,
+        view: Option<&Template>,
+        known: bool,
+        output: &mut Output,
+    ) {
+        let Some(view) = view else { return };
+        let begins = self.lockout.refused(now, view, known, self.same_face());
+        output.events.extend(begins.map(Event::Lockout));
     }
 
     /// What to tell somebody who stands alone and cannot be compared.
@@ -533,12 +650,15 @@ impl Controller {
         let done = self.enrolment.step(now, input);
         for event in done.events {
             let person = match event {
-                at_door::Event::Administrator(person) => Some(person),
+                at_door::Event::Administrator(person) | at_door::Event::Confirm(person) => {
+                    Some(person)
+                }
                 at_door::Event::LookAlike(like)
                 | at_door::Event::Failed(Failure::AlreadyEnrolled(like)) => Some(like.person),
                 at_door::Event::Begun(_)
                 | at_door::Event::First(_)
                 | at_door::Event::NotReset(_)
+                | at_door::Event::NotNow(_)
                 | at_door::Event::Failed(_) => None,
             };
             output
@@ -550,6 +670,12 @@ impl Controller {
         output.discard |= done.discard;
         output.keep = done.keep.or(output.keep);
     }
+}
+
+/// The template of a track's view.
+fn view<'f>(faces: &[FaceSeen<'f>], track: TrackId) -> Option<&'f Template> {
+    let face = faces.iter().find(|face| face.track == track)?;
+    face.probe.map(|probe| probe.template)
 }
 
 /// Reports and shows a step of a liveness challenge.

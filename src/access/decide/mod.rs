@@ -18,7 +18,10 @@
 //!       more than for nobody, and
 //!       enough combined evidence   --> granted
 //!     `frames` for nobody, and
-//!       more than for one person   --> refused, reported once
+//!       more than for one person   --> refused
+//!   after a refusal of the track:
+//!     a view of another stranger   --> a new attempt, with votes for nobody of its own
+//!     the same one, 5 s later      --> refused again: another attempt
 //! ```
 //!
 //! `sum.rs` combines the evidence of the votes. Without a likelihood ratio of the
@@ -42,6 +45,9 @@ use std::time::Duration;
 /// Maximum number of votes per track: two seconds at 15 frames per second. The oldest
 /// vote makes room.
 const MAX_VOTES: usize = 32;
+
+/// A stranger who stays in view makes another attempt after this time.
+const ANOTHER_ATTEMPT: Duration = Duration::from_secs(5);
 
 /// What to do when more than one face is in the zone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,6 +196,8 @@ pub struct Decider {
     settings: DecideSettings,
     /// `None` if the recognizer has no likelihood ratio.
     weighing: Option<Weighing>,
+    /// Cosine at which two views are of one face.
+    same_face: f32,
     tracks: heapless::Vec<Track, MAX_TRACKS>,
     /// Until when a frame with several faces is not reported again.
     crowded_until: Option<Duration>,
@@ -202,7 +210,17 @@ struct Track {
     id: TrackId,
     votes: heapless::Deque<Vote, MAX_VOTES>,
     granted: Option<Duration>,
-    told_stranger: bool,
+    refused: Option<RefusedStranger>,
+    /// Earlier votes for nobody are of a stranger who was refused already.
+    stranger_since: Duration,
+}
+
+/// The last refusal of a stranger on a track.
+#[derive(Clone, Debug)]
+struct RefusedStranger {
+    at: Duration,
+    /// `None` if the view is not known.
+    view: Option<Template>,
 }
 
 #[derive(Clone, Debug)]
@@ -234,6 +252,7 @@ impl Decider {
         Self {
             settings,
             weighing: None,
+            same_face: 0.0,
             tracks: heapless::Vec::new(),
             crowded_until: None,
             stranger_until: None,
@@ -241,16 +260,18 @@ impl Decider {
     }
 
     /// Sets the likelihood ratio of similarities and the minimum for a grant; `None` if the
-    /// recognizer has no likelihood ratio. Both depend on the gallery and on the false
-    /// accept rate and change with them, so all evidence is dropped.
-    pub fn weigh(&mut self, weighing: Option<Weighing>) {
+    /// recognizer has no likelihood ratio. `same_face` is the cosine at which two views are
+    /// of one face. All depend on the models, the gallery and the false accept rate and
+    /// change with them, so all evidence is dropped.
+    pub fn weigh(&mut self, weighing: Option<Weighing>, same_face: f32) {
         self.weighing = weighing;
+        self.same_face = same_face;
         self.clear();
     }
 
     /// Whether a track is decided: its person was granted or was reported as a stranger.
     pub fn decided(&self, track: TrackId) -> bool {
-        self.track(track).is_some_and(|track| track.granted.is_some() || track.told_stranger)
+        self.track(track).is_some_and(|track| track.granted.is_some() || track.refused.is_some())
     }
 
     /// Takes the faces of a frame captured at `now`. The clock never runs backwards.
@@ -322,8 +343,15 @@ impl Decider {
                     track.granted = Some(now);
                     Some(Decision::Grant(evidence))
                 }
-                Verdict::Nobody { similarity, frames } if !track.told_stranger => {
-                    track.told_stranger = true;
+                Verdict::Nobody { similarity, frames }
+                    if matches!(observation.seen, Seen::Nobody(_))
+                        && track
+                            .refused
+                            .as_ref()
+                            .is_none_or(|refused| now >= refused.at + ANOTHER_ATTEMPT) =>
+                {
+                    let view = observation.look.map(|look| look.template.clone());
+                    track.refused = Some(RefusedStranger { at: now, view });
                     Some(Decision::Stranger { track: track.id, similarity, frames })
                 }
                 Verdict::Nobody { .. } | Verdict::Open => None,
@@ -360,7 +388,7 @@ impl Decider {
                 track.votes.pop_front();
             }
             if track.votes.is_empty() {
-                track.told_stranger = false;
+                track.refused = None;
             }
         }
         self.tracks.retain(|track| {
@@ -387,11 +415,22 @@ impl Decider {
                 }
             }
             let (votes, id) = (heapless::Deque::new(), observation.track);
-            let _ = self.tracks.push(Track { id, votes, granted: None, told_stranger: false });
+            let stranger_since = Duration::ZERO;
+            let track = Track { id, votes, granted: None, refused: None, stranger_since };
+            let _ = self.tracks.push(track);
         }
         let Some(track) = self.tracks.iter_mut().find(|track| track.id == observation.track) else {
             return;
         };
+        let same_face = self.same_face;
+        let refused = track.refused.as_ref().and_then(|refused| refused.view.as_ref());
+        if let (None, Some(refused), Some(look)) = (person, refused, &observation.look)
+            && refused.similarity(look.template).is_ok_and(|cosine| cosine < same_face)
+        {
+            // Another stranger at the same place, such as the next picture on a telephone.
+            track.refused = None;
+            track.stranger_since = captured;
+        }
         let other =
             |vote: &Vote| vote.person.is_some() && person.is_some() && vote.person != person;
         if track.votes.iter().any(other) {
@@ -430,6 +469,7 @@ impl Decider {
         let own = || track.votes.iter().filter(|vote| vote.person.is_some());
         let others = || track.votes.iter().filter(|vote| vote.person.is_none());
         let (frames, against) = (own().count(), others().count());
+        let newly = others().filter(|vote| vote.at >= track.stranger_since).count();
         let needed = self.settings.frames.clamp(1, MAX_VOTES);
         let leads = person.filter(|_| frames >= needed && frames > against);
         let weight = leads.zip(self.weighing).map(|(person, weighing)| Weight {
@@ -447,9 +487,9 @@ impl Decider {
                     weight,
                 })
             }
-            _ if against >= needed && against > frames => Verdict::Nobody {
+            _ if newly >= needed && against > frames => Verdict::Nobody {
                 similarity: others().map(|vote| vote.similarity).fold(-1.0, f32::max),
-                frames: against,
+                frames: newly,
             },
             _ => Verdict::Open,
         }

@@ -301,7 +301,7 @@ fn let_in(decider: &mut Decider, cosine: f32, similarities: &[f32]) -> Vec<usize
 
 fn weighed() -> Decider {
     let mut decider = decider(TwoFaces::Refuse);
-    decider.weigh(Some(weighing()));
+    decider.weigh(Some(weighing()), 0.25);
     decider
 }
 
@@ -412,7 +412,7 @@ fn a_track_is_decided_after_its_decision() {
         decider.step(ms(at), &[nobody(7)]);
         assert_eq!(decider.decided(TrackId(7)), decided, "{at}");
     }
-    decider.weigh(None);
+    decider.weigh(None, 0.25);
     assert!(!decider.decided(TrackId(7)));
     for at in 4..7 {
         decider.step(ms(at * 100), &[ada(8)]);
@@ -439,6 +439,35 @@ fn counted(history: &[(u64, Observation<'_>)], now: u64, evidence: &Evidence) ->
     frames.map(|frames| frames.len())
 }
 
+/// A view of nobody in the gallery: of another stranger for each number.
+fn stranger(number: usize) -> Template {
+    let mut values = [0.0; 8];
+    values[number] = 1.0;
+    Template::new(ModelId::new("tests"), Embedding::normalized(&values))
+}
+
+#[test]
+fn every_stranger_at_one_place_is_refused_and_one_who_stays_again_and_again() {
+    let refusals = |shown: &[usize]| {
+        let mut decider = decider(TwoFaces::Refuse);
+        decider.weigh(None, 0.25);
+        let views: Vec<Template> = shown.iter().map(|number| stranger(*number)).collect();
+        let frames = views.iter().enumerate();
+        frames
+            .filter_map(|(at, view)| {
+                let shown = [looked(view, Seen::Nobody(0.1))];
+                let decided = decider.step(ms(100 * at as u64), &shown);
+                matches!(decided[..], [Decision::Stranger { .. }]).then_some(at)
+            })
+            .collect::<Vec<_>>()
+    };
+    // Pictures swiped on a telephone.
+    assert_eq!(refusals(&[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]), [2, 5, 8, 11]);
+    // Faster than a decision: a refusal for every three frames.
+    assert_eq!(refusals(&[0, 1, 2, 3, 4, 5, 6, 7]), [2, 5]);
+    assert_eq!(refusals(&[0; 120]), [2, 52, 102]);
+}
+
 proptest! {
     /// With the likelihood ratio the votes are needed all the same: a granted person has,
     /// on that track and within `evidence_expires`, at least `frames` distinct frames over the
@@ -454,7 +483,7 @@ proptest! {
         let settings = DecideSettings { two_faces: TwoFaces::Any, same_view, ..DecideSettings::default() };
         let mut decider = Decider::new(settings);
         if weighs {
-            decider.weigh(Some(weighing()));
+            decider.weigh(Some(weighing()), 0.25);
         }
         let template = template(0, 0.9);
         let (mut now, mut newest) = (0, 0);

@@ -10,10 +10,9 @@ use std::time::Duration;
 /// Maximum number of people who were granted and have not passed yet: as many as walk
 /// through in one opening.
 pub(super) const MAX_PASSING: usize = 4;
-/// Maximum number of events of one step: the end of a lockout, a relay that does not
-/// answer, a grant and its duress alarm, a mode, the end of one alarm and the beginning of
+/// Maximum number of events of one step: a relay that does not answer, a grant and its duress alarm, a mode, the end of one alarm and the beginning of
 /// another, and a passage for each person in [`MAX_PASSING`].
-const MAX_NOTES: usize = 7 + MAX_PASSING;
+const MAX_NOTES: usize = 6 + MAX_PASSING;
 
 /// An operator's command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,9 +36,9 @@ pub enum Input {
         person: PersonId,
         /// Whether their schedule admits them now.
         admission: Admission,
+        /// Remaining time of the lockout that keeps them out.
+        locked_out: Option<Duration>,
     },
-    /// A stranger, or somebody who failed the liveness check, tried to come in.
-    Refused,
     /// A request to exit.
     Exit,
     /// The duress gesture.
@@ -83,7 +82,7 @@ pub enum Input {
 pub enum Refusal {
     /// The door is in lockdown.
     Lockdown,
-    /// The door is locked out after too many refused attempts.
+    /// A lockout after too many refused attempts.
     LockedOut {
         /// Remaining time of the lockout.
         left: Duration,
@@ -149,10 +148,6 @@ pub enum Event {
     Alarm(Alarm),
     /// An alarm ends.
     AlarmEnded(Alarm),
-    /// Too many refused attempts: nobody is admitted for this duration.
-    LockedOut(Duration),
-    /// The lockout is over.
-    LockoutEnded,
 }
 
 /// Output of one step.

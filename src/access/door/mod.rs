@@ -1,9 +1,8 @@
 //! The door as a state machine: it decides who may come in now, gives orders to the relay
 //! and interprets the door contact.
 //!
-//! It combines four state machines: the lock ([`State`]), the leaf ([`Leaf`]), the mode
-//! ([`Mode`]) and the lockout after refused attempts. Reasons to hold the lock open are
-//! claims, each with its end:
+//! It combines three state machines: the lock ([`State`]), the leaf ([`Leaf`]) and the mode
+//! ([`Mode`]). Reasons to hold the lock open are claims, each with its end:
 //!
 //! ```text
 //!   wanted open =  exit claim
@@ -18,7 +17,6 @@ mod hold_open;
 mod interface;
 mod leaf;
 mod lock;
-mod lockout;
 mod passback;
 #[cfg(test)]
 mod properties;
@@ -28,8 +26,7 @@ mod tests;
 pub use interface::{Command, Event, Input, Mode, Output, Refusal};
 pub use leaf::{Alarm, Leaf};
 pub use lock::{LockKind, Order, State};
-pub use lockout::LockoutSettings;
-pub use passback::{AntiPassback, PassbackSettings, Role};
+pub use passback::{AntiPassback, PassbackSettings, Role, SavedPassage};
 
 use crate::access::gallery::PersonId;
 use crate::access::schedule::Admission;
@@ -37,7 +34,6 @@ use hold_open::HoldOpen;
 use interface::MAX_PASSING;
 use leaf::LAST_PULL;
 use lock::{Answered, Lock};
-use lockout::Lockout;
 use passback::Passback;
 use std::time::Duration;
 
@@ -60,8 +56,6 @@ pub struct DoorSettings {
     pub held_open_after: Duration,
     /// A duress gesture applies to a person recognized within this time before or after it.
     pub duress_within: Duration,
-    /// Lockout after refused attempts.
-    pub lockout: LockoutSettings,
     /// Anti-passback.
     pub passback: PassbackSettings,
 }
@@ -75,7 +69,6 @@ impl Default for DoorSettings {
             lock_when_closed: true,
             held_open_after: Duration::from_secs(30),
             duress_within: Duration::from_secs(10),
-            lockout: LockoutSettings::default(),
             passback: PassbackSettings::default(),
         }
     }
@@ -96,7 +89,6 @@ pub struct Door {
     open_again: Duration,
     grant: HoldOpen,
     exit: HoldOpen,
-    lockout: Lockout,
     passback: Passback,
     /// Admitted people who have not passed yet.
     passing: heapless::Vec<PersonId, MAX_PASSING>,
@@ -120,7 +112,6 @@ impl Door {
             open_again: now,
             grant: HoldOpen::None,
             exit: HoldOpen::None,
-            lockout: Lockout::default(),
             passback: Passback::default(),
             passing: heapless::Vec::new(),
             duress_until: None,
@@ -130,10 +121,22 @@ impl Door {
         (door, Output { relay, ..Output::default() })
     }
 
-    /// Applies new settings. The state of the door stays, lockdown and refused attempts
-    /// included. [`DoorSettings::lock`] is ignored: changing it requires a new [`Door`].
+    /// Applies new settings. The state of the door stays, lockdown included. [`DoorSettings::lock`] is ignored: changing it requires a new [`Door`].
     pub fn set_settings(&mut self, settings: DoorSettings) {
         self.settings = DoorSettings { lock: self.settings.lock, ..settings };
+    }
+
+    /// The passages that anti-passback has not forgotten.
+    pub fn passages(&self, now: Duration) -> Vec<SavedPassage> {
+        match self.settings.passback.rule {
+            AntiPassback::Off => Vec::new(),
+            _ => self.passback.saved(now, self.settings.passback.forget),
+        }
+    }
+
+    /// Number of passages recorded so far.
+    pub fn passages_recorded(&self) -> u64 {
+        self.passback.changes()
     }
 
     /// State of the lock.
@@ -206,9 +209,6 @@ impl Door {
 
     /// Applies timeouts.
     fn elapse(&mut self, now: Duration, output: &mut Output) {
-        if self.lockout.elapse(now) {
-            report(output, Event::LockoutEnded);
-        }
         match self.state() {
             State::Granting { .. } if self.lock.overdue(now) => {
                 report(output, Event::NoAnswer);
@@ -229,11 +229,8 @@ impl Door {
 
     fn take(&mut self, now: Duration, input: Input, output: &mut Output) {
         match input {
-            Input::Known { person, admission } => self.known(now, person, admission, output),
-            Input::Refused => {
-                if let Some(until) = self.lockout.refused(now, &self.settings.lockout) {
-                    report(output, Event::LockedOut(until - now));
-                }
+            Input::Known { person, admission, locked_out } => {
+                self.known(now, person, (admission, locked_out), output);
             }
             Input::Exit => {
                 report(output, Event::Exit);
@@ -273,7 +270,7 @@ impl Door {
             Input::Command(Command::Open) => {
                 report(output, Event::NotOpenedByCommand(Refusal::Stopped));
             }
-            Input::Refused | Input::Exit | Input::Duress | Input::Opened | Input::Closed => {}
+            Input::Exit | Input::Duress | Input::Opened | Input::Closed => {}
             Input::RelayAway => {}
             Input::Command(_) | Input::OpenHours(_) | Input::Passed { .. } => {}
             Input::Tick | Input::Stop => {}
@@ -284,7 +281,7 @@ impl Door {
         &mut self,
         now: Duration,
         person: PersonId,
-        admission: Admission,
+        (admission, locked_out): (Admission, Option<Duration>),
         output: &mut Output,
     ) {
         let forced = self.duress_until.take().is_some_and(|until| now < until);
@@ -293,8 +290,8 @@ impl Door {
         let hard = self.settings.passback.rule == AntiPassback::Hard;
         let why = if self.lockdown {
             Some(Refusal::Lockdown)
-        } else if let Some(until) = self.lockout.until() {
-            Some(Refusal::LockedOut { left: until - now })
+        } else if let Some(left) = locked_out {
+            Some(Refusal::LockedOut { left })
         } else if !admission.admitted() {
             Some(Refusal::Schedule(admission))
         } else if again && hard && !forced {
@@ -316,7 +313,6 @@ impl Door {
         if why.is_some() {
             return;
         }
-        self.lockout.forget();
         self.grant = self.claim(now, self.settings.open_for);
         if !self.passing.contains(&person) {
             // If there are more, the earliest have passed already.

@@ -57,13 +57,32 @@ impl Default for PassbackSettings {
     }
 }
 
+/// A passage, for the next start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedPassage {
+    /// [`PersonId`].
+    pub person: u32,
+    /// Direction.
+    pub role: Role,
+    /// Seconds since the passage.
+    pub ago_s: u64,
+}
+
 /// Direction and time of each person's last passage.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Passback {
     last: BTreeMap<PersonId, (Role, Duration)>,
+    /// Number of passages recorded.
+    changes: u64,
 }
 
 impl Passback {
+    /// Number of passages recorded so far.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Whether this person's last passage had the direction of this reader and is not yet
     /// forgotten.
     pub fn again(&self, now: Duration, person: PersonId, settings: &PassbackSettings) -> bool {
@@ -73,6 +92,20 @@ impl Passback {
                 .last
                 .get(&person)
                 .is_some_and(|(role, at)| Some(*role) == settings.role && lately(*at))
+    }
+
+    /// The passages that are not forgotten yet, with their ages.
+    pub fn saved(&self, now: Duration, forget: Duration) -> Vec<SavedPassage> {
+        let ago = |at: Duration| (now + BEFORE).saturating_sub(at);
+        self.last
+            .iter()
+            .filter(|(_, (_, at))| ago(*at) < forget)
+            .map(|(person, (role, at))| SavedPassage {
+                person: person.0,
+                role: *role,
+                ago_s: ago(*at).as_secs(),
+            })
+            .collect()
     }
 
     /// Records a passage at this or another door, `ago` before `now`. A late report does
@@ -92,5 +125,6 @@ impl Passback {
             }
         }
         self.last.insert(person, (role, at));
+        self.changes += 1;
     }
 }

@@ -38,7 +38,6 @@ fn happens() -> impl Strategy<Value = Happens> {
         Command::Normal,
     ]);
     let plain = prop::sample::select(vec![
-        Input::Refused,
         Input::Exit,
         Input::Duress,
         Input::Opened,
@@ -48,8 +47,10 @@ fn happens() -> impl Strategy<Value = Happens> {
         Input::Tick,
     ]);
     prop_oneof![
-        4 => (person(), admission)
-            .prop_map(|(person, admission)| Happens::Input(Input::Known { person, admission })),
+        4 => (person(), admission, prop::option::weighted(0.2, Just(Duration::from_secs(5))))
+            .prop_map(|(person, admission, locked_out)| {
+                Happens::Input(Input::Known { person, admission, locked_out })
+            }),
         4 => plain.prop_map(Happens::Input),
         2 => command.prop_map(|command| Happens::Input(Input::Command(command))),
         1 => any::<bool>().prop_map(|open| Happens::Input(Input::OpenHours(open))),
@@ -80,7 +81,6 @@ struct Record {
     /// Time of the last grant or command to open.
     granted: Option<Duration>,
     exit: Option<Duration>,
-    locked_out_until: Option<Duration>,
     duress: Option<Duration>,
     /// Direction and time of each person's last passage. Milliseconds of the clock;
     /// negative if before it began.
@@ -107,7 +107,6 @@ impl Record {
             open_hours: false,
             granted: None,
             exit: None,
-            locked_out_until: None,
             duress: None,
             passed: Default::default(),
             contact_open: false,
@@ -164,9 +163,6 @@ impl Record {
             Input::Duress => self.duress = Some(self.now),
             _ => {}
         }
-        if self.locked_out_until.is_some_and(|until| self.now >= until) {
-            self.locked_out_until = None;
-        }
         let output = self.door.step(self.now, input);
 
         let mut decided = 0;
@@ -175,7 +171,8 @@ impl Record {
                 Event::Granted { person, admission, again } => {
                     decided += 1;
                     prop_assert!(!self.lockdown, "a grant during lockdown");
-                    prop_assert!(self.locked_out_until.is_none(), "a grant during a lockout");
+                    let locked_out = matches!(input, Input::Known { locked_out: Some(_), .. });
+                    prop_assert!(!locked_out, "a grant during a lockout");
                     prop_assert!(admission.admitted());
                     let ms = |time: Duration| time.as_millis() as i64;
                     let lately = |at: i64| ms(self.now) < at + ms(FORGET);
@@ -202,7 +199,6 @@ impl Record {
                 Event::Passed { person, role } => {
                     self.passed.insert(person, (role, self.now.as_millis() as i64));
                 }
-                Event::LockedOut(lasts) => self.locked_out_until = Some(self.now + lasts),
                 Event::Unlocked => prop_assert!(
                     opening && matches!(input, Input::Answer { taken: true, .. }),
                     "unlocked without the relay's answer"
@@ -290,21 +286,14 @@ fn settings() -> impl Strategy<Value = DoorSettings> {
     let lock = prop::sample::select(vec![LockKind::FailSecure, LockKind::FailSafe]);
     let rule =
         prop::sample::select(vec![AntiPassback::Off, AntiPassback::Soft, AntiPassback::Hard]);
-    (lock, rule, 0u32..4, any::<bool>()).prop_map(|(lock, rule, tries, lock_when_closed)| {
-        DoorSettings {
-            lock,
-            open_for: OPEN_FOR,
-            exit_for: EXIT_FOR,
-            lock_when_closed,
-            held_open_after: Duration::from_secs(6),
-            lockout: LockoutSettings {
-                tries,
-                first: Duration::from_secs(5),
-                ..LockoutSettings::default()
-            },
-            passback: PassbackSettings { rule, role: Some(Role::In), forget: FORGET },
-            ..DoorSettings::default()
-        }
+    (lock, rule, any::<bool>()).prop_map(|(lock, rule, lock_when_closed)| DoorSettings {
+        lock,
+        open_for: OPEN_FOR,
+        exit_for: EXIT_FOR,
+        lock_when_closed,
+        held_open_after: Duration::from_secs(6),
+        passback: PassbackSettings { rule, role: Some(Role::In), forget: FORGET },
+        ..DoorSettings::default()
     })
 }
 

@@ -12,7 +12,7 @@ fn s(seconds: f64) -> Duration {
 }
 
 fn known(person: PersonId) -> Input {
-    Input::Known { person, admission: Admission::Always }
+    Input::Known { person, admission: Admission::Always, locked_out: None }
 }
 
 fn granted(person: PersonId) -> Event {
@@ -252,33 +252,12 @@ fn the_door_locks_once_it_has_closed() {
 }
 
 #[test]
-fn refused_tries_lock_out_for_longer_and_longer() {
-    let lockout =
-        LockoutSettings { tries: 3, first: s(30.0), longest: s(100.0), forget_after: s(1000.0) };
-    let mut site = Site::new(DoorSettings { lockout, ..DoorSettings::default() });
-    let mut now = 0.0;
-    for lasts in [30.0, 60.0, 100.0, 100.0] {
-        for _ in 0..2 {
-            now += 1.0;
-            assert_eq!(site.at(now, Input::Refused), []);
-        }
-        now += 1.0;
-        assert_eq!(site.at(now, Input::Refused), [Event::LockedOut(s(lasts))]);
-        let why = Refusal::LockedOut { left: s(lasts - 1.0) };
-        assert_eq!(site.at(now + 1.0, known(ADA)), [Event::NotGranted { person: ADA, why }]);
-        // An attempt during the lockout does not prolong it.
-        assert_eq!(site.at(now + 2.0, Input::Refused), []);
-        assert_eq!(site.at(now + 3.0, Input::Exit), [Event::Exit, Event::Unlocked]);
-        assert_eq!(site.at(now + 6.0, Input::Tick), [Event::Locked]);
-        now += lasts;
-        assert_eq!(site.at(now, Input::Tick), [Event::LockoutEnded]);
-    }
-    assert_eq!(site.at(now + 1.0, known(ADA)), [granted(ADA), Event::Unlocked]);
-    for later in [10.0, 11.0] {
-        site.at(now + later, Input::Refused);
-    }
-    // The grant has reset the count, so the lockout has its first duration again.
-    assert_eq!(site.at(now + 12.0, Input::Refused), [Event::LockedOut(s(30.0))]);
+fn a_lockout_keeps_a_known_person_out() {
+    let mut site = Site::new(DoorSettings::default());
+    let locked_out = Some(s(7.0));
+    let input = Input::Known { person: ADA, admission: Admission::Always, locked_out };
+    let why = Refusal::LockedOut { left: s(7.0) };
+    assert_eq!(site.at(1.0, input), [Event::NotGranted { person: ADA, why }]);
 }
 
 #[test]
@@ -356,7 +335,7 @@ fn the_schedule_refuses_outside_its_hours() {
     let mut site = plain();
     let admission = Admission::OutsideHours;
     let why = Refusal::Schedule(admission);
-    let events = site.at(1.0, Input::Known { person: ADA, admission });
+    let events = site.at(1.0, Input::Known { person: ADA, admission, locked_out: None });
     assert_eq!(events, [Event::NotGranted { person: ADA, why }]);
     assert_eq!(site.orders, Vec::<bool>::new());
 }

@@ -3,18 +3,26 @@
 //! ```text
 //!            held, empty gallery, soon after a local reset
 //!          +----------------------------------------------+
-//!          |                                              v
-//!   Idle --+ held --> Administrator -- recognized --> Newcomer -- all views --> Keeping
-//!    ^                  |              in several      |                         |
-//!    |                  | pressed,     frames          | pressed, time is up,    | kept
-//!    |                  | time is up                   | known person            | or not
-//!    +------------------+------------------------------+-------------------------+
+//!          |              recognized in several frames,   |
+//!          |              button inside                   v
+//!   Idle --+ held --> Administrator ------------------> Newcomer -- all views --> Keeping
+//!    ^                  |    | recognized,               ^   |                     |
+//!    |                  |    | button outside     held   |   | pressed,            | kept
+//!    |                  |    v                    again  |   | time is up,         | or not
+//!    |                  |   Confirm ---------------------+   | known person        |
+//!    |     pressed,     |    | pressed,                      |                     |
+//!    |     time is up   |    | time is up                    |                     |
+//!    +------------------+----+-------------------------------+---------------------+
 //! ```
 //!
 //! Holding a button is never enough to enroll somebody, inside or outside. Enrolment needs
 //! an administrator's face or, for the first person of an empty gallery, a local reset of
-//! the device. Views stay in memory until all are taken and are then written in one
-//! transaction: an enrolment that breaks off leaves nothing behind.
+//! the device. Anybody can hold the button outside until an administrator comes to work, so
+//! that button is off by default. Where it is on, the administrator is let in as always, and
+//! enrolment begins only if the button is held once more while they are still in view.
+//! Nobody is enrolled under lockdown, during a lockout of the door, or in hours in which the
+//! administrator may not come in. Views stay in memory until all are taken and are then
+//! written in one transaction: an enrolment that breaks off leaves nothing behind.
 
 use super::{EnrollSettings, Enrolment, Hindrance, Shot, Step};
 use crate::access::gallery::PersonId;
@@ -34,6 +42,8 @@ const MOST_STRICTER: f32 = 0.15;
 /// Settings of enrolment at the door.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ButtonSettings {
+    /// Whether the button outside begins an enrolment, too.
+    pub outside: bool,
     /// Time limit for the administrator to be recognized.
     pub administrator_within: Duration,
     /// Time after a local reset during which the first person needs no administrator.
@@ -65,13 +75,22 @@ pub enum Input<'a> {
         side: Side,
         /// Whether the gallery has no people.
         empty: bool,
+        /// The administrator who is in view alone, if one is.
+        in_view: Option<PersonId>,
+        /// Why nobody may be enrolled now.
+        barred: Option<Barred>,
     },
     /// A button was pressed briefly, once or several times.
     Press,
     /// The device was reset locally, by somebody who has it in hand.
     LocalReset,
     /// An administrator was recognized in several frames.
-    Administrator(PersonId),
+    Administrator {
+        /// The administrator.
+        person: PersonId,
+        /// Why nobody may be enrolled now.
+        barred: Option<Barred>,
+    },
     /// A frame.
     Frame {
         /// Content of the frame.
@@ -95,6 +114,19 @@ pub enum Input<'a> {
     Tick,
 }
 
+/// Why nobody may be enrolled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Barred {
+    /// The button outside may not begin an enrolment.
+    Outside,
+    /// The door is in lockdown.
+    Lockdown,
+    /// The door is locked out after too many refused attempts.
+    LockedOut,
+    /// The administrator may not come in now.
+    Hours,
+}
+
 /// Why an enrolment failed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Failure {
@@ -102,6 +134,10 @@ pub enum Failure {
     Cancelled,
     /// No administrator was recognized in time.
     NoAdministrator,
+    /// The administrator did not hold the button outside again.
+    NotConfirmed,
+    /// Nobody may be enrolled now.
+    Barred(Barred),
     /// Not enough good views in time, with the most frequent hindrance.
     NoViews(Hindrance),
     /// The newcomer is enrolled already, as this person.
@@ -121,6 +157,10 @@ pub enum Event {
     First(Side),
     /// A button was held with an empty gallery, but without a recent local reset.
     NotReset(Side),
+    /// A button was held, and nobody may be enrolled.
+    NotNow(Barred),
+    /// The administrator was recognized, and must hold the button outside again.
+    Confirm(PersonId),
     /// The administrator was recognized: the enrolment waits for the newcomer.
     Administrator(PersonId),
     /// The newcomer looks like a known person: the threshold of both rises.
@@ -164,6 +204,15 @@ pub enum State {
     Idle,
     /// Waiting for an administrator.
     Administrator {
+        /// Place of the button that was held.
+        side: Side,
+        /// End of the time limit.
+        until: Duration,
+    },
+    /// Waiting for the administrator to hold the button outside again.
+    Confirm {
+        /// The administrator.
+        by: PersonId,
         /// End of the time limit.
         until: Duration,
     },
@@ -200,6 +249,8 @@ pub struct DoorEnrolment {
     hint: Option<(Signal, Duration)>,
 }
 
+/// Time in which an administrator outside must hold the button again.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
 /// Minimum time before the same hint is repeated.
 const HINT_EVERY: Duration = Duration::from_secs(2);
 
@@ -231,20 +282,42 @@ impl DoorEnrolment {
             return Output::default();
         }
         match (&mut self.state, event) {
-            (State::Idle, Input::Hold { side, empty }) => self.begin(now, side, empty),
-            (State::Administrator { until } | State::Keeping { until }, _) if now >= *until => {
-                let waited = matches!(self.state, State::Administrator { .. });
-                self.fail(if waited { Failure::NoAdministrator } else { Failure::NotKept })
+            (State::Idle, Input::Hold { side, empty, barred, .. }) => {
+                self.begin(now, side, empty, barred)
             }
+            (State::Administrator { until, .. }, _) if now >= *until => {
+                self.fail(Failure::NoAdministrator)
+            }
+            (State::Confirm { until, .. }, _) if now >= *until => {
+                // The administrator has come in and sees no signal any longer.
+                Output { signal: None, ..self.fail(Failure::NotConfirmed) }
+            }
+            (State::Keeping { until }, _) if now >= *until => self.fail(Failure::NotKept),
             (State::Newcomer { views, until, .. }, _) if now >= *until => {
                 let hindered = views.hindered_most();
                 self.fail(Failure::NoViews(hindered))
             }
-            (State::Administrator { .. } | State::Newcomer { .. }, Input::Press) => {
-                self.fail(Failure::Cancelled)
+            (
+                State::Administrator { .. } | State::Confirm { .. } | State::Newcomer { .. },
+                Input::Press,
+            ) => self.fail(Failure::Cancelled),
+            (State::Administrator { .. }, Input::Administrator { barred: Some(barred), .. }) => {
+                self.fail(Failure::Barred(barred))
             }
-            (State::Administrator { .. }, Input::Administrator(person)) => {
-                self.newcomer(now, Some(person), Event::Administrator(person))
+            (State::Administrator { side, .. }, Input::Administrator { person, .. }) => {
+                match side {
+                    Side::Inside => self.newcomer(now, Some(person), Event::Administrator(person)),
+                    Side::Outside => self.confirm(now, person),
+                }
+            }
+            (State::Confirm { .. }, Input::Hold { barred: Some(barred), .. }) => {
+                self.fail(Failure::Barred(barred))
+            }
+            (State::Confirm { by, .. }, Input::Hold { side: Side::Outside, in_view, .. })
+                if in_view == Some(*by) =>
+            {
+                let by = *by;
+                self.newcomer(now, Some(by), Event::Administrator(by))
             }
             (State::Newcomer { .. }, Input::Frame { shot, like }) => self.frame(now, shot, like),
             (State::Keeping { .. }, Input::Kept { number }) if number == self.number => {
@@ -258,35 +331,55 @@ impl DoorEnrolment {
             }
             (State::Newcomer { .. }, Input::ModelsChanged) => self.fail(Failure::ModelsChanged),
             // Ignored: a press while the newcomer is being written (too late to cancel); a
-            // second hold; an answer after the timeout; frames and administrators that
+            // second hold, also of somebody else than the administrator; an answer after the
+            // timeout; frames and administrators that
             // nobody waits for; new models while no views are being taken (those that are
             // being written are all of one model).
             (State::Keeping { .. }, Input::Press)
             | (State::Idle, Input::Press)
             | (
-                State::Idle | State::Administrator { .. } | State::Keeping { .. },
+                State::Idle
+                | State::Administrator { .. }
+                | State::Confirm { .. }
+                | State::Keeping { .. },
                 Input::ModelsChanged,
             )
             | (_, Input::Kept { .. } | Input::NotKept { .. })
             | (
-                State::Administrator { .. } | State::Newcomer { .. } | State::Keeping { .. },
+                State::Administrator { .. }
+                | State::Confirm { .. }
+                | State::Newcomer { .. }
+                | State::Keeping { .. },
                 Input::Hold { .. },
             )
             | (
-                State::Idle | State::Administrator { .. } | State::Keeping { .. },
+                State::Idle
+                | State::Administrator { .. }
+                | State::Confirm { .. }
+                | State::Keeping { .. },
                 Input::Frame { .. },
             )
             | (
-                State::Idle | State::Newcomer { .. } | State::Keeping { .. },
-                Input::Administrator(_),
+                State::Idle
+                | State::Confirm { .. }
+                | State::Newcomer { .. }
+                | State::Keeping { .. },
+                Input::Administrator { .. },
             )
             | (_, Input::Tick | Input::LocalReset) => Output::default(),
         }
     }
 
-    fn begin(&mut self, now: Duration, side: Side, empty: bool) -> Output {
+    fn begin(&mut self, now: Duration, side: Side, empty: bool, barred: Option<Barred>) -> Output {
+        let outside = side == Side::Outside && !self.settings.outside;
+        if let Some(barred) = outside.then_some(Barred::Outside).or(barred) {
+            let mut output = Output::default();
+            event(&mut output, Event::NotNow(barred));
+            return output;
+        }
         if !empty {
-            self.state = State::Administrator { until: now + self.settings.administrator_within };
+            self.state =
+                State::Administrator { side, until: now + self.settings.administrator_within };
             let signal = Some(Signal::Administrator);
             let mut output = Output { signal, discard: true, ..Output::default() };
             event(&mut output, Event::Begun(side));
@@ -302,6 +395,13 @@ impl DoorEnrolment {
                 output
             }
         }
+    }
+
+    fn confirm(&mut self, now: Duration, by: PersonId) -> Output {
+        self.state = State::Confirm { by, until: now + CONFIRM_WITHIN };
+        let mut output = Output::default();
+        event(&mut output, Event::Confirm(by));
+        output
     }
 
     fn newcomer(&mut self, now: Duration, by: Option<PersonId>, told: Event) -> Output {

@@ -3,7 +3,8 @@
 use super::Event;
 use crate::access::decide::Evidence;
 use crate::access::door::{self, Alarm, Mode, Refusal};
-use crate::access::enroll::at_door::{self, Failure};
+use crate::access::enroll::at_door::{self, Barred, Failure};
+use crate::access::lockout::{self, Whose};
 use crate::access::schedule::{Admission, TrustNote};
 use crate::models::threshold::Threshold;
 use serde_json::{Map, Value, json};
@@ -59,11 +60,22 @@ impl Event {
                 add(json!({"text": self.to_string()}));
                 add(of_note(note));
             }
+            Self::Lockout(event) => {
+                add(json!({"text": self.to_string()}));
+                if let lockout::Event::LockedOut { whose, lasts } = event {
+                    add(json!({"for_s": lasts.as_secs(), "whose": match whose {
+                        Whose::Door => "door",
+                        Whose::Face => "face",
+                    }}));
+                }
+            }
             Self::Clock(note) => {
                 add(json!({"text": self.to_string()}));
                 add(match note {
                     TrustNote::Trusted => json!({"clock": "trusted"}),
                     TrustNote::NotSynchronized => json!({"clock": "not synchronized"}),
+                    TrustNote::Unproven => json!({"clock": "unproven"}),
+                    TrustNote::Behind(by) => json!({"clock": "behind", "by_s": by}),
                     TrustNote::Jumped(by) => json!({"clock": "jumped", "by_s": by}),
                 });
             }
@@ -114,7 +126,6 @@ fn of_note(note: &door::Event) -> Value {
             Alarm::HeldTooLong => "held open",
             Alarm::Forced => "forced",
         }}),
-        door::Event::LockedOut(lasts) => json!({"for_s": lasts.as_secs()}),
         door::Event::Granted { .. }
         | door::Event::Duress { .. }
         | door::Event::Exit
@@ -124,8 +135,16 @@ fn of_note(note: &door::Event) -> Value {
         | door::Event::Released
         | door::Event::NoAnswer
         | door::Event::RelayBack
-        | door::Event::Passed { .. }
-        | door::Event::LockoutEnded => json!({}),
+        | door::Event::Passed { .. } => json!({}),
+    }
+}
+
+fn barred_by(barred: Barred) -> &'static str {
+    match barred {
+        Barred::Outside => "button outside",
+        Barred::Lockdown => "lockdown",
+        Barred::LockedOut => "locked out",
+        Barred::Hours => "hours",
     }
 }
 
@@ -134,6 +153,8 @@ fn of_enrolment(event: &at_door::Event) -> Value {
         at_door::Event::Begun(_) => return json!({"step": "awaiting administrator"}),
         at_door::Event::First(_) => return json!({"step": "awaiting first person"}),
         at_door::Event::NotReset(_) => return json!({"reason": "no administrator, not reset"}),
+        at_door::Event::NotNow(barred) => return json!({"reason": barred_by(*barred)}),
+        at_door::Event::Confirm(_) => return json!({"step": "awaiting confirmation"}),
         at_door::Event::Administrator(_) => return json!({"step": "awaiting newcomer"}),
         at_door::Event::LookAlike(like) => {
             return json!({"step": "look-alike", "similarity": like.similarity});
@@ -142,6 +163,8 @@ fn of_enrolment(event: &at_door::Event) -> Value {
     };
     match failure {
         Failure::Cancelled => json!({"reason": "cancelled"}),
+        Failure::NotConfirmed => json!({"reason": "not confirmed"}),
+        Failure::Barred(barred) => json!({"reason": barred_by(*barred)}),
         Failure::NoAdministrator => json!({"reason": "no administrator"}),
         Failure::NoViews(hindrance) => {
             json!({"reason": "too few views", "advice": hindrance.advice()})

@@ -8,6 +8,7 @@ use crate::access::decide::Evidence;
 use crate::access::door::{self, Refusal, Role};
 use crate::access::enroll::at_door;
 use crate::access::liveness::challenge;
+use crate::access::lockout;
 use crate::access::schedule::{Admission, TrustNote};
 use crate::models::threshold::Threshold;
 use crate::vision::liveness::Verdict;
@@ -121,6 +122,8 @@ pub enum Event {
     },
     /// Any other event of the door. Those with their own variant above never appear here.
     Door(door::Event),
+    /// A lockout begins or ends.
+    Lockout(lockout::Event),
     /// Trust in the wall clock has changed.
     Clock(TrustNote),
     /// A step of an enrolment with the button.
@@ -174,9 +177,9 @@ impl Event {
                 door::Event::Passed { .. } => "passed",
                 door::Event::Alarm(_) => "alarm",
                 door::Event::AlarmEnded(_) => "alarm ended",
-                door::Event::LockedOut(_) => "locked out",
-                door::Event::LockoutEnded => "lockout ended",
             },
+            Self::Lockout(lockout::Event::LockedOut { .. }) => "locked out",
+            Self::Lockout(lockout::Event::Ended) => "lockout ended",
             Self::Clock(_) => "clock",
             Self::Enroll { event: at_door::Event::Failed(_), .. } | Self::NotKept(_) => {
                 "not enrolled"
@@ -194,7 +197,9 @@ impl Event {
             | Self::CameraAway { .. }
             | Self::LineAway { .. }
             | Self::Door(door::Event::NoAnswer) => log::Level::Error,
-            Self::Clock(TrustNote::NotSynchronized | TrustNote::Jumped(_))
+            Self::Clock(
+                TrustNote::NotSynchronized | TrustNote::Jumped(_) | TrustNote::Behind(_),
+            )
             | Self::Door(door::Event::Alarm(_))
             | Self::Duress { .. }
             | Self::Stale { .. } => log::Level::Warn,

@@ -3,7 +3,8 @@
 use super::Event;
 use crate::access::decide::{Evidence, Weight};
 use crate::access::door::{self, Alarm, Mode, Refusal, Role};
-use crate::access::enroll::at_door::{self, Failure};
+use crate::access::enroll::at_door::{self, Barred, Failure};
+use crate::access::lockout::{self, Whose};
 use crate::access::schedule::{Admission, TrustNote};
 use crate::models::threshold::Threshold;
 use std::fmt;
@@ -68,13 +69,36 @@ impl fmt::Display for Event {
             Self::LineAway { name, reason } => write!(f, "{name} away: {reason}"),
             Self::LineBack { name } => write!(f, "{name} back"),
             Self::Door(note) => Note(note).fmt(f),
+            Self::Lockout(lockout::Event::LockedOut { whose: Whose::Door, lasts }) => write!(
+                f,
+                "locked out: too many refused attempts; for {:.0} s nobody is admitted without \
+                 proof of liveness",
+                lasts.as_secs_f32()
+            ),
+            Self::Lockout(lockout::Event::LockedOut { whose: Whose::Face, lasts }) => write!(
+                f,
+                "locked out: too many refused attempts of one face; it is not admitted for {:.0} s",
+                lasts.as_secs_f32()
+            ),
+            Self::Lockout(lockout::Event::Ended) => write!(f, "lockout ended"),
             Self::Clock(TrustNote::Trusted) => write!(f, "clock: trusted"),
             Self::Clock(TrustNote::NotSynchronized) => {
                 write!(f, "clock: no longer synchronized; groups now follow clock_unsure")
             }
+            Self::Clock(TrustNote::Unproven) => write!(
+                f,
+                "clock: synchronized; not trusted for 10 minutes, because nothing shows that it \
+                 has not jumped; groups follow clock_unsure meanwhile"
+            ),
+            Self::Clock(TrustNote::Behind(by)) => write!(
+                f,
+                "clock: {by} s before the last time known, so it is not trusted and groups \
+                 follow clock_unsure; set it right, or if it is right, run facelatch door \
+                 trust-clock"
+            ),
             Self::Clock(TrustNote::Jumped(by)) => write!(
                 f,
-                "clock: jumped by {by} s; not trusted for a while, groups now follow clock_unsure"
+                "clock: jumped by {by} s; not trusted for 10 minutes, groups now follow clock_unsure"
             ),
             Self::Enroll { event, name } => {
                 enrolling(f, event, name.as_deref().unwrap_or("nobody"))
@@ -172,12 +196,6 @@ impl fmt::Display for Note<'_> {
             door::Event::Alarm(Alarm::Forced) => write!(f, "alarm: the door was forced"),
             door::Event::AlarmEnded(Alarm::HeldTooLong) => write!(f, "alarm ended: held open"),
             door::Event::AlarmEnded(Alarm::Forced) => write!(f, "alarm ended: forced"),
-            door::Event::LockedOut(lasts) => write!(
-                f,
-                "locked out: too many refused attempts; nobody is admitted for {:.0} s",
-                lasts.as_secs_f32()
-            ),
-            door::Event::LockoutEnded => write!(f, "lockout ended"),
         }
     }
 }
@@ -186,6 +204,15 @@ fn way(role: Role) -> &'static str {
     match role {
         Role::In => "in",
         Role::Out => "out",
+    }
+}
+
+fn barred_by(barred: Barred) -> &'static str {
+    match barred {
+        Barred::Outside => "the button outside may not begin it; see enroll.outside",
+        Barred::Lockdown => "lockdown",
+        Barred::LockedOut => "the door is locked out",
+        Barred::Hours => "the administrator may not come in now",
     }
 }
 
@@ -198,6 +225,11 @@ fn enrolling(f: &mut fmt::Formatter<'_>, event: &at_door::Event, name: &str) -> 
             "not enrolling: no administrator is enrolled who could allow it; reset the device \
              first, or use facelatch enroll"
         ),
+        at_door::Event::NotNow(barred) => write!(f, "not enrolling: {}", barred_by(*barred)),
+        at_door::Event::Confirm(_) => write!(
+            f,
+            "enrolling: {name} recognized; waiting for the button outside to be held once more"
+        ),
         at_door::Event::Administrator(_) => {
             write!(f, "enrolling: allowed by {name}; waiting for the newcomer")
         }
@@ -208,6 +240,10 @@ fn enrolling(f: &mut fmt::Formatter<'_>, event: &at_door::Event, name: &str) -> 
         ),
         at_door::Event::Failed(failure) => match failure {
             Failure::Cancelled => write!(f, "not enrolled: cancelled"),
+            Failure::NotConfirmed => {
+                write!(f, "not enrolled: the administrator did not hold the button again")
+            }
+            Failure::Barred(barred) => write!(f, "not enrolled: {}", barred_by(*barred)),
             Failure::NoAdministrator => write!(f, "not enrolled: no administrator came in time"),
             Failure::NoViews(hindrance) => {
                 write!(f, "not enrolled: not enough good views in time: {}", hindrance.advice())

@@ -592,7 +592,7 @@ mod tests {
         #[test]
         fn enforced_it_never_opens_below_the_threshold(
             frames in prop::collection::vec(
-                (0u64..40, 0f32..40.0, 0f32..1.0, 0u64..10, 0u8..8), 1..60,
+                (1u64..40, 0f32..40.0, 0f32..1.0, 0u64..10, 0u8..8), 1..60,
             ),
         ) {
             let mut guard = guard(Mode::Enforce, false);

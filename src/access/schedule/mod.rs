@@ -7,7 +7,7 @@
 
 mod clock_trust;
 
-pub use clock_trust::{Clock, Reading, TrustNote, WallClock};
+pub use clock_trust::{Clock, KnownTime, Reading, TrustNote, WallClock};
 
 use jiff::civil::{Date, DateTime, Weekday};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

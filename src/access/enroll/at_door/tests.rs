@@ -16,6 +16,7 @@ fn s(seconds: f64) -> Duration {
 fn enrolment() -> DoorEnrolment {
     let poses = Poses::from_slice(&[Pose::Front, Pose::Left]).expect("two");
     DoorEnrolment::new(ButtonSettings {
+        outside: false,
         administrator_within: s(20.0),
         first_within: s(600.0),
         views: EnrollSettings { views: 2, poses, time: s(60.0), same_person: 0.4 },
@@ -31,7 +32,11 @@ fn shot(pose: Pose, angle: f32) -> Shot {
 }
 
 fn hold(empty: bool) -> Input<'static> {
-    Input::Hold { side: Side::Outside, empty }
+    Input::Hold { side: Side::Inside, empty, in_view: None, barred: None }
+}
+
+fn administrator(person: PersonId) -> Input<'static> {
+    Input::Administrator { person, barred: None }
 }
 
 fn like(person: PersonId, similarity: f32) -> Option<Like> {
@@ -40,9 +45,76 @@ fn like(person: PersonId, similarity: f32) -> Option<Like> {
 
 fn in_front(at: f64, by: &mut DoorEnrolment) {
     by.step(s(at), hold(false));
-    let administrator = by.step(s(at), Input::Administrator(ADA));
+    let administrator = by.step(s(at), administrator(ADA));
     assert_eq!(administrator.events[..], [Event::Administrator(ADA)]);
     assert_eq!(administrator.signal, Some(Signal::Newcomer));
+}
+
+/// The button outside held, with this person alone in view.
+fn outside(in_view: Option<PersonId>) -> Input<'static> {
+    Input::Hold { side: Side::Outside, empty: false, in_view, barred: None }
+}
+
+#[test]
+fn the_button_outside_does_nothing_by_default() {
+    let mut by = enrolment();
+    let held = by.step(s(0.0), outside(None));
+    assert_eq!(held.events[..], [Event::NotNow(Barred::Outside)]);
+    assert_eq!((held.signal, by.busy()), (None, false));
+    // Not even for the first person.
+    by.step(s(1.0), Input::LocalReset);
+    let first = Input::Hold { side: Side::Outside, empty: true, in_view: None, barred: None };
+    assert_eq!(by.step(s(2.0), first).events[..], [Event::NotNow(Barred::Outside)]);
+}
+
+#[test]
+fn outside_the_administrator_must_hold_the_button_again_and_be_in_view() {
+    let recognized = || {
+        let mut by = enrolment();
+        by.settings.outside = true;
+        assert_eq!(by.step(s(0.0), outside(None)).events[..], [Event::Begun(Side::Outside)]);
+        assert_eq!(by.step(s(2.0), administrator(ADA)).events[..], [Event::Confirm(ADA)]);
+        by
+    };
+    // Neither somebody else nor an empty picture confirms, nor does the button inside.
+    let mut by = recognized();
+    for held in [outside(None), outside(Some(GRACE)), hold(false)] {
+        assert_eq!(by.step(s(6.0), held), Output::default());
+    }
+    let confirmed = by.step(s(11.9), outside(Some(ADA)));
+    assert_eq!(confirmed.events[..], [Event::Administrator(ADA)]);
+    assert!(matches!(by.state(), State::Newcomer { by: Some(ADA), .. }));
+    let mut by = recognized();
+    let late = by.step(s(12.0), outside(Some(ADA)));
+    assert_eq!(late.events[..], [Event::Failed(Failure::NotConfirmed)]);
+    assert!(!by.busy());
+}
+
+#[test]
+fn nobody_is_enrolled_while_it_is_barred() {
+    for barred in [Barred::Lockdown, Barred::LockedOut, Barred::Hours] {
+        let mut by = enrolment();
+        let held =
+            Input::Hold { side: Side::Inside, empty: false, in_view: None, barred: Some(barred) };
+        assert_eq!(by.step(s(0.0), held).events[..], [Event::NotNow(barred)]);
+        assert!(!by.busy());
+        by.step(s(1.0), hold(false));
+        let administrator = Input::Administrator { person: ADA, barred: Some(barred) };
+        let failed = by.step(s(2.0), administrator);
+        assert_eq!(failed.events[..], [Event::Failed(Failure::Barred(barred))]);
+        let mut outside_on = enrolment();
+        outside_on.settings.outside = true;
+        outside_on.step(s(0.0), outside(None));
+        outside_on.step(s(1.0), self::administrator(ADA));
+        let held = Input::Hold {
+            side: Side::Outside,
+            empty: false,
+            in_view: Some(ADA),
+            barred: Some(barred),
+        };
+        let failed = outside_on.step(s(5.0), held);
+        assert_eq!(failed.events[..], [Event::Failed(Failure::Barred(barred))]);
+    }
 }
 
 #[test]
@@ -66,8 +138,8 @@ fn an_answer_about_another_newcomer_says_nothing() {
 fn button_administrator_newcomer() {
     let mut by = enrolment();
     let begun = by.step(s(0.0), hold(false));
-    assert_eq!(begun.events[..], [Event::Begun(Side::Outside)]);
-    by.step(s(2.0), Input::Administrator(ADA));
+    assert_eq!(begun.events[..], [Event::Begun(Side::Inside)]);
+    by.step(s(2.0), administrator(ADA));
     // Ada takes a moment to step aside.
     for at in [2.1, 2.2, 2.3, 2.4] {
         let shot = shot(Pose::Front, 2.0);
@@ -96,14 +168,14 @@ fn button_administrator_newcomer() {
 #[test]
 fn the_first_person_needs_a_reset_and_uses_it_up_once_enrolled() {
     let mut by = enrolment();
-    assert_eq!(by.step(s(0.0), hold(true)).events[..], [Event::NotReset(Side::Outside)]);
+    assert_eq!(by.step(s(0.0), hold(true)).events[..], [Event::NotReset(Side::Inside)]);
     by.step(s(1.0), Input::LocalReset);
-    assert_eq!(by.step(s(601.0), hold(true)).events[..], [Event::NotReset(Side::Outside)]);
+    assert_eq!(by.step(s(601.0), hold(true)).events[..], [Event::NotReset(Side::Inside)]);
     by.step(s(700.0), Input::LocalReset);
-    assert_eq!(by.step(s(1299.0), hold(true)).events[..], [Event::First(Side::Outside)]);
+    assert_eq!(by.step(s(1299.0), hold(true)).events[..], [Event::First(Side::Inside)]);
     // After a cancelled enrolment the reset still counts.
     by.step(s(1299.2), Input::Press);
-    assert_eq!(by.step(s(1299.5), hold(true)).events[..], [Event::First(Side::Outside)]);
+    assert_eq!(by.step(s(1299.5), hold(true)).events[..], [Event::First(Side::Inside)]);
     for (at, pose, angle) in [(1300.0, Pose::Front, 0.0), (1301.0, Pose::Left, 0.3)] {
         by.step(s(at), Input::Frame { shot: &shot(pose, angle), like: None });
     }
@@ -114,10 +186,10 @@ fn the_first_person_needs_a_reset_and_uses_it_up_once_enrolled() {
         by.step(s(at), Input::Frame { shot: &shot(pose, angle), like: None });
     }
     by.step(s(1304.0), Input::Kept { number: 2 });
-    assert_eq!(by.step(s(1305.0), hold(true)).events[..], [Event::NotReset(Side::Outside)]);
+    assert_eq!(by.step(s(1305.0), hold(true)).events[..], [Event::NotReset(Side::Inside)]);
     // With people in the gallery a reset does not replace the administrator.
     by.step(s(1306.0), Input::LocalReset);
-    assert_eq!(by.step(s(1307.0), hold(false)).events[..], [Event::Begun(Side::Outside)]);
+    assert_eq!(by.step(s(1307.0), hold(false)).events[..], [Event::Begun(Side::Inside)]);
 }
 
 #[test]
@@ -196,15 +268,17 @@ proptest! {
         steps in prop::collection::vec((0u8..12, -0.4f32..0.4, 0u64..3000), 0..200),
     ) {
         let mut by = enrolment();
+        by.settings.outside = true;
         let mut now = Duration::ZERO;
-        let (mut administrator, mut taken) = (false, 0);
+        let (mut allowed, mut taken) = (false, 0);
         for (what, angle, later) in steps {
             now += Duration::from_millis(later);
             let shot = shot(if angle > 0.0 { Pose::Left } else { Pose::Front }, angle);
             let event = match what {
                 0 => hold(false),
+                6 => outside((angle > 0.1).then_some(ADA)),
                 1 if angle > 0.3 => Input::Press,
-                2 | 3 => Input::Administrator(ADA),
+                2 | 3 => administrator(ADA),
                 4 => Input::Frame { shot: &shot, like: like(GRACE, 0.8) },
                 5 if angle > 0.0 => Input::Kept { number: 1 },
                 _ => Input::Frame { shot: &shot, like: None },
@@ -213,17 +287,17 @@ proptest! {
             if output.discard {
                 taken = 0;
             }
-            administrator |= output.events.contains(&Event::Administrator(ADA));
+            allowed |= output.events.contains(&Event::Administrator(ADA));
             if output.take {
                 let known = matches!(event, Input::Frame { like: Some(_), .. });
-                prop_assert!(administrator && !known);
+                prop_assert!(allowed && !known);
                 taken += 1;
             }
             if output.keep.is_some() {
                 prop_assert_eq!(taken, 2);
             }
             if !by.busy() {
-                administrator = false;
+                allowed = false;
             }
         }
     }
