@@ -11,7 +11,7 @@ use anyhow::Result;
 use clap::Args;
 use facelatch::config::Config;
 use facelatch::models::Models;
-use facelatch::service::control::{Request, ask};
+use facelatch::service::control::{Request, ask, unknown_names};
 use facelatch::service::models::detector;
 use facelatch::storage::gallery::Store;
 use facelatch::vision::picture;
@@ -192,7 +192,15 @@ fn advice(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
     for remark in config.advice() {
         findings.odd("advice", &remark.to_string())?;
     }
+    for (key, name) in unknown_names(&config.roles) {
+        findings.odd("advice", &unknown_role(key, &name))?;
+    }
     Ok(())
+}
+
+/// Advice about an entry of `[roles]` that names nobody.
+pub(super) fn unknown_role(key: &str, name: &str) -> String {
+    format!("{key} names {name:?}, which is no user or group of this system; correct or remove it")
 }
 
 /// Checks that the gallery opens and that an administrator is enrolled.

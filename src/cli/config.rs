@@ -1,9 +1,11 @@
 //! `config`: prints, checks and documents the configuration.
 
+use super::check::unknown_role;
 use super::common_args::config_file;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use facelatch::config::{EXAMPLE, Effective};
+use facelatch::service::control::unknown_names;
 use facelatch::service::wall_clock;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -76,6 +78,9 @@ fn check(out: &mut impl Write, file: Option<&Path>) -> Result<()> {
     let synchronized = wall_clock::read(false).synchronized;
     if let Some(remark) = effective.config.clock_advice(synchronized) {
         advised.push(format!("{file}: {remark}"));
+    }
+    for (key, name) in unknown_names(&effective.config.roles) {
+        advised.push(format!("{file}: {}", unknown_role(key, &name)));
     }
     for advice in &advised {
         writeln!(out, "{advice}")?;

@@ -4,15 +4,18 @@ use super::common_args::{read_config, service_socket};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use facelatch::access::door;
-use facelatch::service::control::{Command, Request, ask};
+use facelatch::config::Config;
+use facelatch::service::control::{AskError, Command, Reply, Request, ask};
+use facelatch::storage::lockdown::LockdownFile;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Open the door, change its mode, or give the service another order
 ///
 /// Sends the order to the running service through its socket. The service logs who gave
 /// it. Exit code 0 once the order is carried out, 1 with the reason if the service refuses.
+/// Without a service, lockdown and normal are kept for the next start of the door.
 #[derive(Args)]
 pub struct Door {
     #[command(subcommand)]
@@ -54,13 +57,61 @@ impl Door {
             Order::Reload => Command::Reload,
         };
         let config = read_config(self.config.as_deref())?;
-        let socket = service_socket(self.socket, &config);
-        let reply = ask(&socket, &Request::Order(command.clone()))?;
+        let socket = service_socket(self.socket.clone(), &config);
+        let request = Request::Order(command.clone());
+        let mut asked = ask(&socket, &request);
+        if let (Err(AskError::Nobody { .. }), Some(holds)) = (&asked, lockdown(&command)) {
+            self.belongs_to(&config, &socket)?;
+            let file = LockdownFile::beside(&config.gallery_file());
+            file.set(holds)?;
+            // A service that was started meanwhile may have looked for the file before.
+            asked = ask(&socket, &request).or_else(|error| match error {
+                AskError::Nobody { .. } => Ok(Reply::from(Ok(kept(holds, file.path())))),
+                error => Err(error),
+            });
+        }
+        let reply = asked?;
         if let Some(reason) = reply.error {
             bail!("{command}: refused: {reason}");
         }
         let did = reply.did.unwrap_or_else(|| "done".to_owned());
         writeln!(anstream::stdout().lock(), "{did}")?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Whether the lockdown file of this configuration is that of the door with this socket.
+    /// An error if they may be two doors.
+    fn belongs_to(&self, config: &Config, socket: &Path) -> Result<()> {
+        if self.socket.is_none() {
+            return Ok(());
+        }
+        let nobody = AskError::Nobody { path: socket.to_owned() };
+        if self.config.is_none() {
+            bail!("{nobody}; to keep the order for its next start, name its --config as well");
+        }
+        let other = service_socket(None, config);
+        if other != socket && ask(&other, &Request::Status).is_ok() {
+            bail!("{nobody}; the service of this configuration has the socket {}", other.display());
+        }
+        Ok(())
+    }
+}
+
+/// Whether an order begins or ends lockdown; `None` if it does neither.
+fn lockdown(command: &Command) -> Option<bool> {
+    match command {
+        Command::Door(door::Command::Lockdown) => Some(true),
+        Command::Door(door::Command::Normal) => Some(false),
+        _ => None,
+    }
+}
+
+/// What the next start of the door obeys.
+fn kept(holds: bool, file: &Path) -> String {
+    let file = file.display();
+    if holds {
+        format!("no service runs; lockdown will hold from its next start: {file} is written")
+    } else {
+        format!("no service runs; lockdown will not hold at its next start: {file} is removed")
     }
 }

@@ -22,8 +22,9 @@ mod stdout;
 
 use clap::{Parser, Subcommand};
 use env_logger::{Target, WriteStyle};
+use facelatch::access::event::plain;
 use facelatch::service::LAST_WORDS;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use stdout::StdoutWriter;
 
@@ -67,9 +68,6 @@ pub fn main() -> ExitCode {
         } else {
             "warn"
         }));
-    if !service {
-        logger.format_timestamp(None);
-    }
     // A log that nobody reads must not hold up the door.
     let log = service.then(|| StdoutWriter::new(std::io::stderr())).and_then(Result::ok);
     if let Some(log) = &log {
@@ -77,7 +75,17 @@ pub fn main() -> ExitCode {
         logger.write_style(if colours { WriteStyle::Always } else { WriteStyle::Never });
         logger.target(Target::Pipe(Box::new(log.clone())));
     }
-    logger.format_target(false).init();
+    // Names, replies and reasons come from outside: no line of the log can be forged by one.
+    logger.format(move |out, record| {
+        let (level, style) = (record.level(), out.default_level_style(record.level()));
+        if service {
+            write!(out, "[{} ", out.timestamp())?;
+        } else {
+            write!(out, "[")?;
+        }
+        writeln!(out, "{style}{level:<5}{style:#}] {}", plain(&record.args().to_string()))
+    });
+    logger.init();
     let done = match command {
         Command::Demo(demo) => demo.run(),
         Command::Run(run) => run.run(),

@@ -4,7 +4,7 @@ use super::common_args::{CAMERA, CommonArgs, OF_CONFIGURATION, RELAY, camera_uri
 use super::stdout::StdoutWriter;
 use anyhow::Result;
 use clap::Args;
-use facelatch::access::event::Event;
+use facelatch::access::event::{Event, plain_json};
 use facelatch::service::{DoorOptions, EXIT_STUCK, Ended, LAST_WORDS, serve};
 use std::io::Write;
 use std::process::ExitCode;
@@ -71,6 +71,7 @@ fn report(at: Duration, event: &Event, out: Option<&mut StdoutWriter>) {
     log::log!(event.severity(), "{event}");
     if let Some(out) = out {
         // This writer neither fails nor waits.
-        let _ = out.write_all(format!("{}\n", event.to_json(at)).as_bytes());
+        let json = event.to_json(at).to_string();
+        let _ = out.write_all(format!("{}\n", plain_json(&json)).as_bytes());
     }
 }

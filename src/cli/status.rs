@@ -180,6 +180,10 @@ const STALE: f64 = 10.0;
 fn print_service(out: &mut impl Write, now: &ServiceStatus) -> std::io::Result<()> {
     let door = &now.door;
     writeln!(out, "door         {}, mode {}, leaf {}", door.state, door.mode, door.leaf)?;
+    if now.is_starting() {
+        writeln!(out, "  the service reads models and people; the relay is being locked")?;
+        return writeln!(out, "version      {}, process {}", now.version, now.pid);
+    }
     if let Some(alarm) = &door.alarm {
         writeln!(out, "  ALARM      {alarm}")?;
     }
@@ -306,6 +310,14 @@ mod tests {
         group.measured = 3.1e-3;
         assert!(worst_group(Some(&group)).contains("3.1 times the stated rate"));
         assert!(worst_group(None).contains("no group of people was measured"));
+    }
+
+    #[test]
+    fn a_door_that_starts_is_no_empty_door() {
+        let text = shown(&ServiceStatus::starting(true));
+        assert!(text.starts_with("door         starting, mode lockdown, leaf unknown"), "{text}");
+        assert!(text.contains("reads models and people"), "{text}");
+        assert!(!text.contains("people       0"), "{text}");
     }
 
     #[test]

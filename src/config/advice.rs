@@ -32,6 +32,7 @@ impl Config {
         self.advise_recognition(&mut advice);
         self.advise_clock(&mut advice);
         self.advise_service(&mut advice);
+        self.advise_roles(&mut advice);
         advice
     }
 

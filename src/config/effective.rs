@@ -88,6 +88,7 @@ impl Effective {
             gallery,
             models,
             service,
+            roles,
         } = &self.config;
         let mut tables = vec![
             self.table("camera", camera)?,
@@ -107,6 +108,7 @@ impl Effective {
         tables.push(self.table("gallery", gallery)?);
         tables.push(self.table("models", models)?);
         tables.push(self.table("service", service)?);
+        tables.push(self.table("roles", roles)?);
         Ok(tables.join("\n"))
     }
 

@@ -11,6 +11,7 @@ mod effective;
 mod fault;
 mod reader;
 mod reload;
+mod roles;
 mod service;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -23,6 +24,7 @@ pub use devices::{CameraConfig, GpioConfig, LightsConfig, RelayConfig, Wire};
 pub use effective::Effective;
 pub use fault::{Fault, Position};
 pub use reload::{KEYS, Key};
+pub use roles::{EVERYBODY, RolesConfig};
 pub use service::{SOCKET, SYSTEM_FOLDER, ServiceConfig};
 
 use crate::access::Settings;
@@ -120,6 +122,8 @@ pub struct Config {
     pub models: ModelsConfig,
     /// `[service]`: socket, power saving and watchdog.
     pub service: ServiceConfig,
+    /// `[roles]`: who may do what over the control socket.
+    pub roles: RolesConfig,
 }
 
 /// `[gallery]`: where enrolled people are stored.
@@ -243,6 +247,7 @@ impl Config {
         self.check_board()?;
         self.check_access()?;
         self.check_service()?;
+        self.check_roles()?;
         let recognition = &self.recognition;
         // With fewer, one picture would nearly be enough.
         within("recognition.frames", recognition.frames as f64, (3.0, 30.0), "")?;

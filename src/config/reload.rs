@@ -40,7 +40,8 @@ pub static KEYS: &[Key] = keys! {
         door.lock, door.neighbours,
         gallery.file, gallery.keep_crops, models.folder,
         recognition.distinct_views, service.status_socket, service.power_saving, service.idle_look_every,
-        service.watchdog;
+        service.watchdog,
+        roles.read, roles.order, roles.neighbour, roles.administrator;
     reload:
         door.open_for, door.exit_for, door.lock_when_closed, door.held_open_after,
         door.duress, door.duress_within, door.role, door.anti_passback,

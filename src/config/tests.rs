@@ -65,6 +65,7 @@ fn everything() -> Config {
         gallery: GalleryConfig { file: Some("/g".into()), keep_crops: true },
         models: ModelsConfig { folder: Some("/m".into()) },
         service: ServiceConfig { status_socket: Some("/s".into()), ..ServiceConfig::default() },
+        roles: RolesConfig::default(),
     }
 }
 
@@ -294,9 +295,11 @@ fn every_key_is_one_that_a_running_service_takes_over_or_one_that_it_cannot() {
     assert_eq!(sorted.len(), code.len(), "a key is there twice");
     for key in KEYS {
         let table = key.name.split('.').next().unwrap_or_default();
-        let restart = ["camera", "relay", "gpio", "lights", "gallery", "models", "service"]
-            .contains(&table)
-            || ["door.lock", "door.neighbours", "recognition.distinct_views"].contains(&key.name);
+        let restart =
+            ["camera", "relay", "gpio", "lights", "gallery", "models", "service", "roles"]
+                .contains(&table)
+                || ["door.lock", "door.neighbours", "recognition.distinct_views"]
+                    .contains(&key.name);
         assert_eq!(key.restart, restart, "{}", key.name);
     }
 }
@@ -326,6 +329,10 @@ fn a_changed_setting_reports_whether_it_needs_a_restart() {
         ("recognition.false_accept_rate", "\"1e-5\""),
         ("enroll.duplicate_rate", "\"1e-6\""),
         ("enroll.look_alike_rate", "\"1e-4\""),
+        ("roles.read", "[\"ada\"]"),
+        ("roles.order", "[\"@staff\"]"),
+        ("roles.neighbour", "[\"facelatch\"]"),
+        ("roles.administrator", "[\"1001\"]"),
     ]
     .into();
     let documented = documented();

@@ -10,6 +10,7 @@ mod message;
 pub mod models;
 pub mod neighbours;
 mod orders;
+mod passages;
 pub mod peripherals;
 pub mod pipeline;
 pub mod process_usage;

@@ -110,7 +110,8 @@ fn tell(socket: &Path, Passed { who, way, at }: &Passed) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::control::{self, Control};
+    use crate::config::RolesConfig;
+    use crate::service::control::{self, Control, ControlSettings};
     use crate::service::status::Status;
     use std::os::unix::net::UnixListener;
     use std::sync::{Arc, Mutex};
@@ -128,7 +129,9 @@ mod tests {
         // The neighbour starts only now, and refuses the first passage.
         std::thread::sleep(Duration::from_millis(50));
         let snapshot = Arc::new(Mutex::new(Status::default()));
-        let (_control, orders) = Control::listen(&socket, snapshot).expect("a socket");
+        let roles = RolesConfig { neighbour: vec!["*".to_owned()], ..RolesConfig::default() };
+        let settings = ControlSettings { roles, ..ControlSettings::default() };
+        let (_control, orders) = Control::listen(&socket, snapshot, settings).expect("a socket");
         let next = || orders.recv_timeout(PATIENCE).expect("an order").begin().expect("in time");
         next().answer(Err("not yet".to_owned()));
         let all = [("Ada Lovelace", Role::In), ("Grace \"Amazing\" Hopper", Role::Out)];

@@ -2,6 +2,7 @@
 //! shows what they did.
 
 use super::control::{Begun, Command, Control, Order, Passage};
+use super::passages::Passages;
 use super::pipeline::Pipeline;
 use super::reload::Reload;
 use super::status::DoorNow;
@@ -28,6 +29,8 @@ pub(super) struct Orders {
     lockdown: LockdownWriter,
     /// Orders whose effect on lockdown is being written, in turn.
     writing: VecDeque<Writing>,
+    /// Passages at other doors.
+    passages: Passages,
 }
 
 /// An order whose effect on lockdown is being written.
@@ -40,11 +43,15 @@ struct Writing {
 impl Orders {
     pub fn new(control: Option<(Control, Receiver<Order>)>, lockdown: LockdownWriter) -> Self {
         let (opening, done, writing) = (Vec::new(), Vec::new(), VecDeque::new());
-        Self { control, opening, done, lockdown, writing }
+        Self { control, opening, done, lockdown, writing, passages: Passages::default() }
     }
 
-    /// Takes up lockdown if it held when the last service ended.
+    /// Takes up lockdown if it held when the last service ended, or was ordered since.
     pub fn restore(&self, pipeline: &mut Pipeline) -> Vec<Event> {
+        if let Some((control, _)) = &self.control {
+            // First: an order in between would be in neither the file nor the queue.
+            control.started();
+        }
         if !self.lockdown.file().holds() {
             return Vec::new();
         }
@@ -96,14 +103,18 @@ impl Orders {
             Command::Door(order) => order,
             Command::Passed(Passage { who, way: role, ago }) => {
                 // Not everybody is enrolled at every door.
-                let person = pipeline.gallery().id(&who);
-                let did = person.map_or("nobody here has that name", |_| "noted");
-                self.finish(begun, Ok(format!("{who}: {did}")));
-                let passed = |person| {
-                    let passed = door::Input::Passed { person, role, ago };
-                    pipeline.input(now, Input::Door(passed))
+                let Some(person) = pipeline.gallery().id(&who) else {
+                    self.finish(begun, Ok(format!("{who}: nobody here has that name")));
+                    return Vec::new();
                 };
-                return person.map(passed).unwrap_or_default();
+                if !self.passages.plausible(now, ago, person) {
+                    let did = "ignored: passed another door just before or after";
+                    self.finish(begun, Ok(format!("{who}: {did}")));
+                    return Vec::new();
+                }
+                self.finish(begun, Ok(format!("{who}: noted")));
+                let passed = door::Input::Passed { person, role, ago };
+                return pipeline.input(now, Input::Door(passed));
             }
             Command::LocalReset => {
                 let events = pipeline.input(now, Input::LocalReset);
@@ -165,7 +176,6 @@ impl Orders {
         let mut events = Vec::new();
         while let Some(done) = self.lockdown.written() {
             let Some(Writing { begun, ends }) = self.writing.pop_front() else { break };
-            let file = self.lockdown.file().path().display().to_string();
             let answer = match done {
                 Ok(()) => {
                     if ends {
@@ -173,10 +183,10 @@ impl Orders {
                     }
                     Ok(mode(pipeline))
                 }
-                Err(reason) if ends => Err(format!("{file}: {reason}")),
-                Err(reason) => {
+                Err(error) if ends => Err(error.to_string()),
+                Err(error) => {
                     let mode = mode(pipeline);
-                    Ok(format!("{mode}, but a restart may undo it: {file}: {reason}"))
+                    Ok(format!("{mode}, but a restart may undo it: {error}"))
                 }
             };
             self.finish(begun, answer);

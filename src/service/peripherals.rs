@@ -2,7 +2,7 @@
 //! socket and watchdog. Each has threads of its own; the service visits them between two
 //! frames.
 
-use super::control::{Control, ControlError, Order};
+use super::control::{Control, ControlError, ControlSettings, Order, unknown_names};
 use super::message::{MAX_MESSAGES, Message, in_turn};
 use super::orders::Orders;
 use super::pipeline::{Pipeline, RelayHandle};
@@ -86,6 +86,7 @@ pub struct Startup {
     relay: RelayHandle,
     control: Option<(Control, Receiver<Order>)>,
     status: Arc<Mutex<Status>>,
+    lockdown: LockdownFile,
 }
 
 impl Startup {
@@ -97,8 +98,18 @@ impl Startup {
     /// # Errors
     /// If the control socket cannot be opened, or the thread of the relay cannot be started.
     pub fn begin(config: &Config, relay: Relay, frames: Kind) -> Result<Self, StartError> {
-        let status = Arc::new(Mutex::new(Status::default()));
-        let control = match Control::listen(&config.status_socket(), Arc::clone(&status)) {
+        let lockdown = LockdownFile::beside(&config.gallery_file());
+        let status = Arc::new(Mutex::new(Status::starting(lockdown.holds())));
+        for (key, name) in unknown_names(&config.roles) {
+            log::warn!("{key}: {name:?} is no user or group of this system, and gets no role");
+        }
+        let settings = ControlSettings {
+            roles: config.roles.clone(),
+            starting: Some(lockdown.clone()),
+            ..ControlSettings::default()
+        };
+        let control = Control::listen(&config.status_socket(), Arc::clone(&status), settings);
+        let control = match control {
             Ok(control) => Some(control),
             // Two services at one door would fight over the lock.
             Err(error @ (ControlError::Taken { .. } | ControlError::Foreign { .. })) => {
@@ -118,7 +129,7 @@ impl Startup {
             }
             Kind::Recorded => RelayHandle::Direct(relay),
         };
-        Ok(Self { sender, messages, relay, control, status })
+        Ok(Self { sender, messages, relay, control, status, lockdown })
     }
 
     /// Opens everything else that the configuration names. Missing devices are waited for;
@@ -136,7 +147,7 @@ impl Startup {
         reload: Arc<Reload>,
         on_stuck: impl FnOnce(&str) + Send + 'static,
     ) -> Result<(Peripherals, RelayHandle), StartError> {
-        let Self { sender, messages, relay, control, status } = self;
+        let Self { sender, messages, relay, control, status, lockdown } = self;
         // The relay's thread has its own.
         #[cfg(not(feature = "gpio"))]
         drop(sender);
@@ -162,8 +173,7 @@ impl Startup {
         let thread = |what| move |reason| StartError::Thread { what, reason };
         let watchdog = Watchdog::start(Arc::clone(&beats), settings, on_stuck)
             .map_err(thread("the watchdog"))?;
-        let lockdown = LockdownWriter::start(LockdownFile::beside(&config.gallery_file()))
-            .map_err(thread("the lockdown file"))?;
+        let lockdown = LockdownWriter::start(lockdown).map_err(thread("the lockdown file"))?;
         let peripherals = Peripherals {
             messages,
             #[cfg(feature = "gpio")]

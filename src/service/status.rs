@@ -62,9 +62,10 @@ pub struct Status {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DoorNow {
-    /// State of the lock: locked, granting, open, locking, stopping or stopped.
+    /// State of the lock: starting, locked, granting, open, locking, stopping or stopped.
     pub state: String,
-    /// Mode: normal, lockdown, always open, or open hours.
+    /// Mode: normal, lockdown, always open, or open hours; while the door is starting,
+    /// lockdown or not known yet.
     pub mode: String,
     /// State of the leaf: unknown, closed, ajar, held too long, or forced.
     pub leaf: String,
@@ -145,7 +146,28 @@ pub struct MotionNow {
     pub share: f64,
 }
 
+/// State of a door whose models and people are still being read.
+pub const STARTING: &str = "starting";
+
 impl Status {
+    /// The status until the first refresh: models and people are being read. `lockdown` is
+    /// whether lockdown holds.
+    pub fn starting(lockdown: bool) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            door: DoorNow::starting(lockdown),
+            camera: CameraNow { state: "opening".to_owned(), ..CameraNow::default() },
+            relay: RelayNow { state: "opening".to_owned(), ..RelayNow::default() },
+            ..Self::default()
+        }
+    }
+
+    /// Whether the door is still starting.
+    pub fn is_starting(&self) -> bool {
+        self.door.state == STARTING
+    }
+
     /// The status with its age filled in, for sending.
     pub fn aged(mut self) -> Self {
         let age = self.refreshed.map_or(Duration::ZERO, |at| at.elapsed());
@@ -160,6 +182,13 @@ impl Status {
 }
 
 impl DoorNow {
+    /// State of a door that is starting; `lockdown` is whether lockdown will hold.
+    pub fn starting(lockdown: bool) -> Self {
+        let mode = if lockdown { "lockdown" } else { "not known yet" };
+        let (state, leaf) = (STARTING.to_owned(), "unknown".to_owned());
+        Self { state, mode: mode.to_owned(), leaf, alarm: None }
+    }
+
     /// State of this door.
     pub fn of(door: &Door) -> Self {
         let state = match door.state() {

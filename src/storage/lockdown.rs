@@ -1,11 +1,39 @@
 //! EDGE: lockdown that survives restarts: only the order "normal" ends it, however the
 //! service ended.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// Lockdown cannot be begun or ended.
+#[derive(Debug, Error)]
+#[error("{file}: {reason}{}", cure(.reason))]
+pub struct LockdownError {
+    /// The file that exists while lockdown holds.
+    pub file: PathBuf,
+    /// The system's error.
+    pub reason: io::Error,
+}
+
+fn cure(reason: &io::Error) -> &'static str {
+    match reason.kind() {
+        ErrorKind::PermissionDenied => {
+            "; become root or the user of the service, such as with: sudo -u facelatch"
+        }
+        ErrorKind::NotFound => {
+            "; is the disk with the gallery mounted, and the configuration the door's?"
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            "; the disk is read-only: mount it writable, or replace it"
+        }
+        ErrorKind::StorageFull => "; make room on the disk",
+        _ => "",
+    }
+}
 
 /// The file that exists while lockdown holds.
 #[derive(Clone, Debug)]
@@ -35,9 +63,17 @@ impl LockdownFile {
         }
     }
 
-    /// Starts or ends lockdown, synced to disk so that it survives a power cut. On an
-    /// error while ending it, lockdown holds.
-    pub fn set(&self, holds: bool) -> io::Result<()> {
+    /// Starts or ends lockdown, synced to disk so that it survives a power cut.
+    ///
+    /// # Errors
+    /// If the file cannot be written, removed or synced. After an error while ending it,
+    /// lockdown holds.
+    pub fn set(&self, holds: bool) -> Result<(), LockdownError> {
+        self.write_or_remove(holds)
+            .map_err(|reason| LockdownError { file: self.file.clone(), reason })
+    }
+
+    fn write_or_remove(&self, holds: bool) -> io::Result<()> {
         if holds {
             self.write()?;
             return self.sync_folder();
@@ -54,7 +90,13 @@ impl LockdownFile {
     }
 
     fn write(&self) -> io::Result<()> {
-        let mut file = File::create(&self.file)?;
+        // A new file only: root must follow no link that the service's user has made. One
+        // that is there already, of whatever kind and owner, is lockdown.
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&self.file);
+        let mut file = match file {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+            file => file?,
+        };
         file.write_all(b"facelatch door normal ends it\n")?;
         file.sync_all()
     }
@@ -66,8 +108,8 @@ impl LockdownFile {
     }
 }
 
-/// Capacity of the order queue; at most four clients give orders.
-const WAITING: usize = 8;
+/// Capacity of the order queue: one for each connection of those who give orders.
+const WAITING: usize = 40;
 
 /// How long the end waits for a slow card.
 const END_WITHIN: Duration = Duration::from_secs(3);
@@ -78,7 +120,7 @@ const END_WITHIN: Duration = Duration::from_secs(3);
 pub struct LockdownWriter {
     lockdown: LockdownFile,
     orders: Option<SyncSender<bool>>,
-    done: Receiver<io::Result<()>>,
+    done: Receiver<Result<(), LockdownError>>,
 }
 
 impl LockdownWriter {
@@ -110,7 +152,7 @@ impl LockdownWriter {
 
     /// Result of the next change, in the order they were queued; `None` while it is
     /// pending.
-    pub fn written(&self) -> Option<io::Result<()>> {
+    pub fn written(&self) -> Option<Result<(), LockdownError>> {
         self.done.try_recv().ok()
     }
 }
@@ -143,9 +185,30 @@ mod tests {
         let other = LockdownFile::beside(&folder.path().join("yard.redb"));
         other.set(true).expect("written");
         assert!(!lockdown.holds(), "another door in the same folder");
+        // A link is lockdown, too, and is not followed.
+        std::os::unix::fs::symlink(folder.path().join("precious"), lockdown.path())
+            .expect("a link");
+        assert!(lockdown.holds());
+        lockdown.set(true).expect("holds");
+        assert!(!folder.path().join("precious").exists());
+        lockdown.set(false).expect("removed");
+        assert!(!lockdown.holds());
         let unreadable = LockdownFile::beside(&folder.path().join("x\0y/gallery.redb"));
         assert!(unreadable.holds());
         assert!(unreadable.set(false).is_err());
+    }
+
+    #[test]
+    fn a_fault_names_the_file_and_the_cure() {
+        let file = PathBuf::from("/var/lib/facelatch/gallery.redb.lockdown");
+        let said =
+            |kind: ErrorKind| LockdownError { file: file.clone(), reason: kind.into() }.to_string();
+        assert!(said(ErrorKind::PermissionDenied).contains("sudo -u facelatch"));
+        assert!(said(ErrorKind::NotFound).contains("mounted"));
+        assert!(said(ErrorKind::ReadOnlyFilesystem).contains("read-only"));
+        assert!(said(ErrorKind::Other).starts_with("/var/lib/facelatch/gallery.redb.lockdown: "));
+        let missing = LockdownFile::beside(Path::new("/no/such/folder/gallery.redb"));
+        assert!(missing.set(true).is_err() && !missing.holds());
     }
 
     #[test]

@@ -2,7 +2,10 @@
 //! `text.rs` writes an event as a line of the log, `json.rs` as a JSON object.
 
 mod json;
+mod plain;
 mod text;
+
+pub use plain::{is_plain, plain, plain_json};
 
 use crate::access::decide::Evidence;
 use crate::access::door::{self, Refusal, Role};

@@ -45,6 +45,10 @@ pub(super) fn judge_answer(
 /// Reports the findings about the status of a service.
 fn judge(now: &Status, findings: &mut Findings<impl Write>) -> Result<()> {
     let about = format!("version {}, process {}", now.version, now.pid);
+    if now.is_starting() {
+        let text = format!("starting: {about}; it reads models and people; check again shortly");
+        return findings.odd("service", &text);
+    }
     let watchdog = &now.watchdog;
     let late = || {
         let who = watchdog.who.as_deref().unwrap_or("a thread");
@@ -135,6 +139,13 @@ mod tests {
             let line = said.lines().find(|line| line.contains(text)).expect(text);
             assert!(line.contains(&format!("\"state\":\"{state}\"")), "{line}");
         }
+    }
+
+    #[test]
+    fn a_service_that_starts_is_no_fault() {
+        let text = said(|findings| judge(&Status::starting(true), findings).expect("findings"));
+        assert!(text.contains("\"odd\"") && text.contains("starting"), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::protocol::{Reply, Request};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Longest reply accepted, in bytes.
@@ -45,12 +46,27 @@ pub enum AskError {
     },
 }
 
+/// Time for which a client that gets no place asks again, and the time between two tries.
+const AGAIN_WITHIN: Duration = Duration::from_secs(5);
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
+
 /// Sends a request to the service on this socket and waits up to 15 seconds for its
-/// reply.
+/// reply. While others take all places, it asks again for up to five seconds.
 ///
 /// # Errors
 /// If no service listens, this user has no permission, or the reply is late or invalid.
 pub fn ask(path: &Path, request: &Request) -> Result<Reply, AskError> {
+    let until = Instant::now() + AGAIN_WITHIN;
+    loop {
+        let reply = ask_once(path, request)?;
+        if !reply.again || Instant::now() >= until {
+            return Ok(reply);
+        }
+        std::thread::sleep(BETWEEN_TRIES);
+    }
+}
+
+fn ask_once(path: &Path, request: &Request) -> Result<Reply, AskError> {
     let failed = |reason: io::Error| {
         let path = path.to_owned();
         match reason.kind() {
@@ -80,5 +96,7 @@ pub fn ask(path: &Path, request: &Request) -> Result<Reply, AskError> {
     if answer.is_empty() {
         return Err(answered("the service closed the connection without a reply".to_owned()));
     }
-    serde_json::from_slice(&answer).map_err(|error| answered(error.to_string()))
+    // A service that needs the place may say so after the reply.
+    let line = answer.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    serde_json::from_slice(line).map_err(|error| answered(error.to_string()))
 }

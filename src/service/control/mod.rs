@@ -1,42 +1,52 @@
 //! EDGE: the control socket, over which `facelatch status`, `facelatch door` or any
 //! program with write access queries and commands the service.
 //!
-//! One thread accepts clients, and each client has a thread of its own. `status` is
-//! answered from a shared [`Status`] without waiting for the service; orders reach the
-//! service through a short queue. A client that is silent, sends too much or nonsense, or
-//! disconnects affects only itself: clients, line lengths and times are limited.
+//! One thread serves all clients and waits for none. `status` is answered from a shared
+//! [`Status`] without waiting for the service; orders reach the service through a short
+//! queue and come before status queries. A client that is silent, slow, sends too much or
+//! nonsense, or disconnects affects only itself: connections, line lengths, times and
+//! requests per user are limited. Root, administrators and the link have connections that
+//! others cannot take. What a user may do follows from `[roles]`.
 
 mod client;
+mod connection;
+mod desk;
+mod limits;
 mod peer;
+mod places;
 mod protocol;
+mod roles;
 
 pub use client::{AskError, ask};
 pub use protocol::{Command, MAX_REQUEST, Passage, Reply, Request, RequestError};
+pub use roles::unknown_names;
 
+use crate::config::RolesConfig;
 use crate::service::status::Status;
+use crate::storage::lockdown::LockdownFile;
+use desk::Desk;
+use limits::Limits;
+use places::MAX_CONNECTIONS;
+use roles::Roles;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// Most clients at a time.
-const CLIENTS: usize = 4;
-/// Capacity of the order queue: one per client.
-const ORDERS: usize = CLIENTS;
+/// Capacity of the order queue: one per connection, so that it is never full.
+const ORDERS: usize = MAX_CONNECTIONS;
 /// Timeout for each exchange with a client or the service.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// Pause after a client could not be accepted, for instance for lack of file descriptors.
-const AFTER_FAILURE: Duration = Duration::from_millis(200);
 /// Attempts to take the lock, and the time between two.
 const LOCK_TRIES: usize = 25;
 const BETWEEN_LOCK_TRIES: Duration = Duration::from_millis(20);
-/// Stack size of a client's thread in bytes.
+/// Stack size of the thread in bytes.
 const STACK: usize = 256 << 10;
 
 /// Errors of opening the socket.
@@ -76,11 +86,33 @@ pub enum ControlError {
     },
 }
 
+/// How a socket is served.
+#[derive(Clone, Debug)]
+pub struct ControlSettings {
+    /// Who may do what.
+    pub roles: RolesConfig,
+    /// Timeout for each exchange with a client or the service.
+    pub patience: Duration,
+    /// The lockdown file of a door that is starting, until [`Control::started`].
+    pub starting: Option<LockdownFile>,
+}
+
+impl Default for ControlSettings {
+    fn default() -> Self {
+        Self { roles: RolesConfig::default(), patience: PATIENCE, starting: None }
+    }
+}
+
+/// The lockdown file while the door is starting. Whoever holds the lock sees the start as a
+/// whole: an order is either in the file before the door obeys it, or in the queue.
+type Starting = Arc<Mutex<Option<LockdownFile>>>;
+
 /// The control socket, which closes when this is dropped.
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
     ended: Arc<AtomicBool>,
+    starting: Starting,
     /// Held while the socket is ours; the system releases it when the process ends.
     lock: File,
 }
@@ -90,7 +122,7 @@ pub struct Control {
 pub struct Order {
     command: Command,
     by: Option<u32>,
-    ticket: Arc<AtomicU8>,
+    ticket: TicketState,
     reply: SyncSender<Result<String, String>>,
 }
 
@@ -114,12 +146,28 @@ const WAITING: u8 = 0;
 const BEGUN: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
+/// The state of an order, shared by the thread that serves the client and the service.
+#[derive(Clone, Debug, Default)]
+struct TicketState(Arc<AtomicU8>);
+
+impl TicketState {
+    /// Moves a waiting order to state `to`; false if it is no longer waiting.
+    fn advance(&self, to: u8) -> bool {
+        self.0.compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Withdraws the order; false if it has begun.
+    fn withdraw(&self) -> bool {
+        self.advance(WITHDRAWN)
+    }
+}
+
 impl Order {
     /// Starts to carry out the order; `None` if it was withdrawn: an order that timed out
     /// must not open the door later.
     pub fn begin(self) -> Option<Begun> {
         let Self { command, by, ticket, reply } = self;
-        advance(&ticket, BEGUN).then_some(Begun { command, by, reply })
+        ticket.advance(BEGUN).then_some(Begun { command, by, reply })
     }
 }
 
@@ -129,19 +177,6 @@ impl Begun {
         // The client may have disconnected.
         let _ = self.reply.try_send(done);
     }
-}
-
-/// Moves a waiting order to state `to`; false if it is no longer waiting.
-fn advance(ticket: &AtomicU8, to: u8) -> bool {
-    ticket.compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
-}
-
-/// State shared by all clients.
-struct Desk {
-    snapshot: Arc<Mutex<Status>>,
-    orders: SyncSender<Order>,
-    clients: AtomicUsize,
-    patience: Duration,
 }
 
 impl Control {
@@ -155,18 +190,7 @@ impl Control {
     pub fn listen(
         path: &Path,
         snapshot: Arc<Mutex<Status>>,
-    ) -> Result<(Self, Receiver<Order>), ControlError> {
-        Self::listen_patiently(path, snapshot, PATIENCE)
-    }
-
-    /// [`Self::listen`] with another timeout than [`PATIENCE`].
-    ///
-    /// # Errors
-    /// As for [`Self::listen`].
-    pub fn listen_patiently(
-        path: &Path,
-        snapshot: Arc<Mutex<Status>>,
-        patience: Duration,
+        settings: ControlSettings,
     ) -> Result<(Self, Receiver<Order>), ControlError> {
         let failed = |reason| ControlError::Path { path: path.to_owned(), reason };
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -174,17 +198,34 @@ impl Control {
         }
         let lock = lock(path)?;
         let listener = bind(path)?;
+        listener.set_nonblocking(true).map_err(failed)?;
         let (orders, receiver) = sync_channel(ORDERS);
-        let desk = Desk { snapshot, orders, clients: AtomicUsize::new(0), patience };
+        let ControlSettings { roles, patience, starting } = settings;
+        let starting = Arc::new(Mutex::new(starting));
+        let desk = Desk {
+            listener,
+            snapshot,
+            orders,
+            starting: Arc::clone(&starting),
+            roles: Roles::new(roles, Instant::now()),
+            patience,
+            limits: Limits::default(),
+            connections: Vec::new(),
+        };
         let ended = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ended);
-        let accepting = move || accept(&listener, &Arc::new(desk), &told);
         std::thread::Builder::new()
             .name("control".to_owned())
             .stack_size(STACK)
-            .spawn(accepting)
+            .spawn(move || desk.run(&told))
             .map_err(failed)?;
-        Ok((Self { path: path.to_owned(), ended, lock }, receiver))
+        Ok((Self { path: path.to_owned(), ended, starting, lock }, receiver))
+    }
+
+    /// The door is watched from now on, and takes orders. What was ordered before is in the
+    /// lockdown file when this returns.
+    pub fn started(&self) {
+        *self.starting.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -249,164 +290,6 @@ fn bind(path: &Path) -> Result<UnixListener, ControlError> {
     Ok(listener)
 }
 
-fn accept(listener: &UnixListener, desk: &Arc<Desk>, ended: &AtomicBool) {
-    loop {
-        let client = listener.accept();
-        if ended.load(Ordering::Acquire) {
-            return;
-        }
-        match client {
-            Ok((stream, _)) => admit(stream, desk),
-            Err(error) => {
-                log::warn!("control socket: {error}");
-                std::thread::sleep(AFTER_FAILURE);
-            }
-        }
-    }
-}
-
-/// Serves a client on its own thread, or refuses it if there are too many.
-fn admit(stream: UnixStream, desk: &Arc<Desk>) {
-    let place = Place(Arc::clone(desk));
-    if desk.clients.fetch_add(1, Ordering::AcqRel) >= CLIENTS {
-        let busy = format!("{CLIENTS} other clients are being served; try again");
-        let _ = say(&stream, &Reply::error(busy), desk.patience);
-        return;
-    }
-    let serving = move || {
-        // A broken connection concerns only that client.
-        if let Err(error) = serve(&stream, &place.0) {
-            log::debug!("control socket: {error}");
-        }
-        drop(place);
-    };
-    let thread = std::thread::Builder::new().name("client".to_owned()).stack_size(STACK);
-    if let Err(error) = thread.spawn(serving) {
-        log::warn!("control socket: {error}");
-    }
-}
-
-/// A slot for a client, released when dropped.
-struct Place(Arc<Desk>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.clients.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-fn serve(stream: &UnixStream, desk: &Desk) -> io::Result<()> {
-    let by = peer::uid(stream);
-    let mut lines = Lines { stream, buffer: [0; MAX_REQUEST], filled: 0 };
-    while let Some(request) = lines.next(desk.patience)? {
-        let reply = match request {
-            Ok(Request::Status) => {
-                let snapshot = desk.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-                Reply::status(snapshot.clone().aged())
-            }
-            Ok(Request::Order(command)) => Reply::from(desk.order(command, by)),
-            Err(RequestError::TooLong) => {
-                // The start of the next request is unknown.
-                return say(
-                    stream,
-                    &Reply::error(RequestError::TooLong.to_string()),
-                    desk.patience,
-                );
-            }
-            Err(error) => Reply::error(error.to_string()),
-        };
-        say(stream, &reply, desk.patience)?;
-    }
-    Ok(())
-}
-
-fn say(mut stream: &UnixStream, reply: &Reply, patience: Duration) -> io::Result<()> {
-    stream.set_write_timeout(Some(patience))?;
-    stream.write_all(reply.line().as_bytes())
-}
-
-impl Desk {
-    /// Passes an order to the service, waits for the result within a time limit, and logs
-    /// it.
-    fn order(&self, command: Command, by: Option<u32>) -> Result<String, String> {
-        let who = by.map_or_else(|| "an unknown user".to_owned(), |uid| format!("uid {uid}"));
-        let order = format!("order {command} by {who}");
-        let done = self.pass_on(command, by);
-        match &done {
-            Ok(did) => log::info!("{order}: {did}"),
-            Err(reason) => log::warn!("{order} refused: {reason}"),
-        }
-        done
-    }
-
-    fn pass_on(&self, command: Command, by: Option<u32>) -> Result<String, String> {
-        let ticket = Arc::new(AtomicU8::new(WAITING));
-        let (reply, answer) = sync_channel(1);
-        let order = Order { command, by, ticket: Arc::clone(&ticket), reply };
-        self.orders.try_send(order).map_err(|error| match error {
-            TrySendError::Full(_) => "the service is busy with other orders; try again",
-            TrySendError::Disconnected(_) => "the service is stopping",
-        })?;
-        let answered = match answer.recv_timeout(self.patience) {
-            Err(RecvTimeoutError::Timeout) if advance(&ticket, WITHDRAWN) => {
-                return Err("the service did not start the order in time, so nothing was done; \
-                            see facelatch status"
-                    .to_owned());
-            }
-            // It has started and will be done soon.
-            Err(RecvTimeoutError::Timeout) => answer.recv_timeout(self.patience),
-            answered => answered,
-        };
-        answered
-            .map_err(|_| "the service did not report the result; see facelatch status".to_owned())?
-    }
-}
-
-/// Reads a client's requests, one per line.
-struct Lines<'s> {
-    stream: &'s UnixStream,
-    buffer: [u8; MAX_REQUEST],
-    filled: usize,
-}
-
-impl Lines<'_> {
-    /// The next request; `None` at the end of the stream. The whole line must arrive
-    /// within `patience`, in however many pieces.
-    fn next(&mut self, patience: Duration) -> io::Result<Option<Result<Request, RequestError>>> {
-        let until = Instant::now() + patience;
-        loop {
-            let end = self.buffer[..self.filled].iter().position(|byte| *byte == b'\n');
-            if let Some(end) = end {
-                let request = Request::parse(&self.buffer[..end]);
-                self.buffer.copy_within(end + 1..self.filled, 0);
-                self.filled -= end + 1;
-                return Ok(Some(request));
-            }
-            if self.filled == self.buffer.len() {
-                return Ok(Some(Err(RequestError::TooLong)));
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ErrorKind::TimedOut.into());
-            }
-            self.stream.set_read_timeout(Some(left))?;
-            let mut stream = self.stream;
-            match stream.read(&mut self.buffer[self.filled..]) {
-                Ok(0) if self.filled == 0 => return Ok(None),
-                // The last request may lack its line end.
-                Ok(0) => {
-                    let request = Request::parse(&self.buffer[..self.filled]);
-                    self.filled = 0;
-                    return Ok(Some(request));
-                }
-                Ok(count) => self.filled += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -415,10 +298,12 @@ mod tests {
     fn a_lock_that_a_starting_program_has_too_ends_with_the_service() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("control.sock");
-        let (control, _orders) = Control::listen(&path, Arc::default()).expect("a socket");
+        let (control, _orders) =
+            Control::listen(&path, Arc::default(), ControlSettings::default()).expect("a socket");
         let lent = control.lock.try_clone().expect("a lock");
         drop(control);
-        let (_control, _orders) = Control::listen(&path, Arc::default()).expect("a socket");
+        let (_control, _orders) =
+            Control::listen(&path, Arc::default(), ControlSettings::default()).expect("a socket");
         drop(lent);
     }
 

@@ -10,6 +10,7 @@
 //! ```
 
 use crate::access::door::{self, Role};
+use crate::access::event::{is_plain, plain};
 use crate::service::status::Status;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -19,6 +20,12 @@ use thiserror::Error;
 
 /// Longest request in bytes, including its line end.
 pub const MAX_REQUEST: usize = 1024;
+/// Longest name of a person, characters, as in the gallery.
+const LONGEST_NAME: usize = 100;
+/// Longest age of a passage: older ones have no effect on anti-passback.
+const LONGEST_AGO: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Characters of a parser's message that are shown.
+const SHOWN: usize = 160;
 
 /// A request to the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,10 +80,18 @@ pub enum RequestError {
     #[error("not a request: {0}; send one JSON object per line, such as {{\"do\":\"status\"}}")]
     Form(String),
     /// An unknown request name.
-    #[error("{name:?} is not a known request; {}", advice(.name))]
+    #[error("{} is not a known request; {}", plain(&format!("{name:?}")), advice(.name))]
     Unknown {
         /// The name given, cut to 40 characters.
         name: String,
+    },
+    /// A field has a value that it may not have.
+    #[error("{field}: {fault}")]
+    Field {
+        /// Name of the field.
+        field: &'static str,
+        /// The fault and the values that are allowed.
+        fault: String,
     },
     /// Longer than [`MAX_REQUEST`].
     #[error("a request has at most {MAX_REQUEST} bytes")]
@@ -87,8 +102,8 @@ impl Request {
     /// Parses a line, with or without its line end.
     ///
     /// # Errors
-    /// If the line is too long, is not a JSON object of the expected form, or names an unknown
-    /// request.
+    /// If the line is too long, is not a JSON object of the expected form, names an unknown
+    /// request, or a field is out of its range. The error has no character that is not plain.
     pub fn parse(line: &[u8]) -> Result<Self, RequestError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -102,13 +117,19 @@ impl Request {
             return Err(RequestError::TooLong);
         }
         let Line { r#do: name, who, way, ago_ms } =
-            serde_json::from_slice(line).map_err(|error| RequestError::Form(error.to_string()))?;
+            serde_json::from_slice(line).map_err(|error| RequestError::Form(shown(&error)))?;
         if name == PASSED {
             let (Some(who), Some(way), Some(ago)) = (who, way, ago_ms) else {
                 let needs = "passed needs who, way (\"in\" or \"out\") and ago_ms";
                 return Err(RequestError::Form(needs.to_owned()));
             };
+            let who = checked_name(who)?;
             let ago = Duration::from_millis(ago);
+            if ago > LONGEST_AGO {
+                let fault =
+                    format!("is longer ago than a week: expected 0 to {}", LONGEST_AGO.as_millis());
+                return Err(RequestError::Field { field: "ago_ms", fault });
+            }
             return Ok(Self::Order(Command::Passed(Passage { who, way, ago })));
         }
         let Some((_, request)) = NAMES.iter().find(|(known, _)| *known == name) else {
@@ -131,6 +152,26 @@ impl Request {
         };
         format!("{object}\n")
     }
+}
+
+/// A parser's message, which may repeat what the client sent.
+fn shown(error: &serde_json::Error) -> String {
+    plain(&error.to_string()).chars().take(SHOWN).collect()
+}
+
+/// The name of a person; an error that does not repeat it if it cannot be one.
+fn checked_name(who: String) -> Result<String, RequestError> {
+    let fault = if who.trim().is_empty() {
+        "is empty"
+    } else if who.chars().count() > LONGEST_NAME {
+        "is too long"
+    } else if !who.chars().all(is_plain) {
+        "has characters that cannot be shown"
+    } else {
+        return Ok(who);
+    };
+    let fault = format!("{fault}: expected a name of 1 to {LONGEST_NAME} printable characters");
+    Err(RequestError::Field { field: "who", fault })
 }
 
 impl fmt::Display for Request {
@@ -169,6 +210,9 @@ pub struct Reply {
     /// The reason if it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Nothing was done for want of a place: connect and ask again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
     /// Result of an order, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub did: Option<String>,
@@ -186,6 +230,11 @@ impl Reply {
     /// The reply to a failed request.
     pub fn error(reason: impl Into<String>) -> Self {
         Self { error: Some(reason.into()), ..Self::default() }
+    }
+
+    /// The reply to a client without a place, whose request was not read.
+    pub fn again(reason: impl Into<String>) -> Self {
+        Self { again: true, ..Self::error(reason) }
     }
 
     /// The reply as a line of JSON.
@@ -234,6 +283,22 @@ mod tests {
             (b"{\"do\":\"passed\",\"who\":\"Ada\",\"way\":\"in\"}", "passed needs"),
             (b"{\"do\":\"passed\",\"who\":\"A\",\"way\":\"in\",\"ago_ms\":-1}", "u64"),
             (b"{\"do\":\"passed\",\"who\":\"Ada\",\"way\":\"up\"}", "up"),
+            (b"{\"do\":\"passed\",\"who\":\" \",\"way\":\"in\",\"ago_ms\":1}", "who: is empty"),
+            (
+                b"{\"do\":\"passed\",\"who\":\"A\\nB\",\"way\":\"in\",\"ago_ms\":1}",
+                "who: has characters that cannot be shown",
+            ),
+            (
+                "{\"do\":\"passed\",\"who\":\"A\u{202e}B\",\"way\":\"in\",\"ago_ms\":1}".as_bytes(),
+                "who: has characters that cannot be shown",
+            ),
+            (
+                b"{\"do\":\"passed\",\"who\":\"Ada\",\"way\":\"out\",\"ago_ms\":18446744073709551615}",
+                "ago_ms: is longer ago than a week",
+            ),
+            (b"{\"do\":\"open\",\"do\":\"lockdown\"}", "duplicate field"),
+            (b"{\"do\":\"open\",\"a\\u001b[2J\\n\":1}", "unknown field `a\\u{1b}[2J\\u{a}`"),
+            (b"{\"do\":\"open\\u0000\"}", "\"open\\0\" is not a known request"),
             (b"{\"do\":1}", "{\"do\":\"status\"}"),
             (b"open", "one JSON object per line"),
             (b"", "one JSON object per line"),
@@ -263,8 +328,16 @@ mod tests {
             line in prop_oneof![
                 prop::collection::vec(any::<u8>(), 0..1200),
                 r#"\{ ?"(do|did|o)" ?: ?"[a-z-]{0,12}" ?\}"#.prop_map(String::into_bytes),
-                r#"\{"do":"passed","who":"[^"\\\x00-\x1f]{0,90}","way":"(in|out)","ago_ms":[0-9]{1,9}\}"#
+                r#"\{"do":"passed","who":"[^"\\\x00-\x1f]{0,120}","way":"(in|out)","ago_ms":[0-9]{1,20}\}"#
                     .prop_map(String::into_bytes),
+                // Any text as a name or as a field, as JSON writes it.
+                (any::<String>(), any::<u64>()).prop_map(|(who, ago_ms)| {
+                    json!({"do": PASSED, "who": who, "way": "out", "ago_ms": ago_ms})
+                        .to_string()
+                        .into_bytes()
+                }),
+                any::<(String, String)>()
+                    .prop_map(|(key, value)| json!({"do": "open", key: value}).to_string().into_bytes()),
             ],
         ) {
             match Request::parse(&line) {
@@ -272,9 +345,17 @@ mod tests {
                     let text = String::from_utf8(line).expect("text");
                     let expected = format!("\"{}\"", request);
                     prop_assert!(text.contains(&expected));
-                    prop_assert_eq!(Request::parse(request.line().as_bytes()), Ok(request));
+                    prop_assert_eq!(Request::parse(request.line().as_bytes()), Ok(request.clone()));
+                    if let Request::Order(Command::Passed(Passage { who, ago, .. })) = request {
+                        prop_assert!(who.chars().all(is_plain) && who.chars().count() <= LONGEST_NAME);
+                        prop_assert!(ago <= LONGEST_AGO);
+                    }
                 }
-                Err(error) => prop_assert!(!error.to_string().contains('\n')),
+                Err(error) => {
+                    let message = error.to_string();
+                    prop_assert!(message.chars().all(is_plain), "{:?}", message);
+                    prop_assert!(message.len() < 4 * SHOWN + 200, "{}", message.len());
+                }
             }
         }
     }

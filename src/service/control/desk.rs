@@ -1,0 +1,352 @@
+//! EDGE: the thread that serves all clients. It waits for none of them: a slow client costs
+//! only its own place. In each round orders come before passages and status queries.
+
+use super::connection::{Connection, Pending};
+use super::limits::{Limits, Line, SUMMARY_AFTER};
+use super::peer::Peer;
+use super::places::{Held, Place, place};
+use super::protocol::{Command, Reply, Request, RequestError};
+use super::roles::{Role, Roles};
+use super::{Order, Starting, TicketState};
+use crate::access::door;
+use crate::access::event::plain;
+use crate::service::status::Status;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io::ErrorKind;
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Clients accepted in one round, so that those who are connected are served meanwhile.
+const ACCEPTED_PER_ROUND: usize = 4;
+/// Time between two looks at orders in progress.
+const ANSWER_EVERY: Duration = Duration::from_millis(10);
+/// Pause after a client could not be accepted, for instance for lack of file descriptors.
+const AFTER_FAILURE: Duration = Duration::from_millis(200);
+/// How often the program looks whether suppressed lines are due to be summed up.
+const SUMMARY_EVERY: Duration = Duration::from_secs(5);
+
+/// The desk at which clients are served.
+pub(super) struct Desk {
+    pub listener: UnixListener,
+    pub snapshot: Arc<Mutex<Status>>,
+    pub orders: SyncSender<Order>,
+    pub starting: Starting,
+    pub roles: Roles,
+    pub patience: Duration,
+    pub limits: Limits,
+    pub connections: Vec<Connection>,
+}
+
+impl Desk {
+    /// Serves clients until `ended`, and then tells those with an order in progress that the
+    /// service stops.
+    pub fn run(mut self, ended: &AtomicBool) {
+        loop {
+            let accepts = self.wait();
+            if ended.load(Ordering::Acquire) {
+                break;
+            }
+            let now = Instant::now();
+            self.roles.refresh(now);
+            if accepts {
+                self.accept(now);
+            }
+            self.serve(now);
+            self.answer(now);
+            self.sum_up(now);
+            let patience = self.patience;
+            self.connections.retain(|client| !client.is_over(now, patience));
+        }
+        let now = Instant::now();
+        for client in self.connections.iter_mut().filter(|client| client.order.is_some()) {
+            client.refuse(&Reply::error("the service is stopping"), now);
+        }
+    }
+
+    /// Waits until a client wants something or something is due; reads and writes what is
+    /// ready. Returns whether new clients wait.
+    fn wait(&mut self) -> bool {
+        let timeout = self.timeout();
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let waits = |client: &Connection| client.wants_input() || client.wants_output();
+        let mut sockets = vec![PollFd::new(&self.listener, PollFlags::IN)];
+        sockets.extend(self.connections.iter().filter(|client| waits(client)).map(|client| {
+            let flags = if client.wants_output() { PollFlags::OUT } else { PollFlags::IN };
+            PollFd::from_borrowed_fd(client.socket(), flags)
+        }));
+        let polled = poll(&mut sockets, timeout.as_ref());
+        let ready: Vec<bool> = sockets.iter().map(|fd| !fd.revents().is_empty()).collect();
+        if let Err(error) = polled {
+            if error.kind() != ErrorKind::Interrupted {
+                log::warn!("control socket: {error}");
+                std::thread::sleep(AFTER_FAILURE);
+            }
+            return false;
+        }
+        let now = Instant::now();
+        let clients = self.connections.iter_mut().filter(|client| waits(client));
+        for (client, _) in clients.zip(&ready[1..]).filter(|(_, ready)| **ready) {
+            if client.wants_output() {
+                client.send(now);
+            } else {
+                client.receive();
+            }
+        }
+        ready[0]
+    }
+
+    /// Time until something is due; `None` if nothing is.
+    fn timeout(&self) -> Option<Duration> {
+        if self.connections.iter().any(Connection::has_request) {
+            return Some(Duration::ZERO);
+        }
+        if self.connections.iter().any(|client| client.order.is_some()) {
+            return Some(ANSWER_EVERY);
+        }
+        let due = self.connections.iter().filter_map(|client| client.due(self.patience)).min();
+        let due = due.map(|due| due.saturating_duration_since(Instant::now()));
+        let summary = self.limits.owes_summary().then_some(SUMMARY_EVERY);
+        due.into_iter().chain(summary).min()
+    }
+
+    fn accept(&mut self, now: Instant) {
+        for _ in 0..ACCEPTED_PER_ROUND {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    let peer = Peer::of(&stream);
+                    let class = self.roles.class(peer);
+                    match Connection::new(stream, peer, class, now) {
+                        Ok(client) => self.admit(client, now),
+                        Err(error) => log::warn!("control socket: {error}"),
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    log::warn!("control socket: {error}");
+                    std::thread::sleep(AFTER_FAILURE);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Gives a client a place, or refuses it if every place of its class has an order in
+    /// progress.
+    fn admit(&mut self, mut client: Connection, now: Instant) {
+        let held: Vec<Held> = self.connections.iter().map(Connection::held).collect();
+        match place(&held, client.peer.uid, client.class) {
+            Place::Free => {}
+            Place::Of(index) => {
+                let mut gone = self.connections.swap_remove(index);
+                // It may have hung up already.
+                gone.receive();
+                if !gone.is_over(now, self.patience) {
+                    let told = "another client needs this place; connect again";
+                    gone.refuse(&Reply::again(told), now);
+                }
+            }
+            Place::None => {
+                let busy = "the service is busy with other orders; try again";
+                client.refuse(&Reply::again(busy), now);
+                return;
+            }
+        }
+        // A client that sends its request at once needs no further round.
+        client.receive();
+        self.connections.push(client);
+    }
+
+    /// Takes one request of each client, the most urgent first.
+    fn serve(&mut self, now: Instant) {
+        let mut requests: Vec<_> = (0..self.connections.len())
+            .filter_map(|index| Some((index, self.connections[index].request()?)))
+            .collect();
+        requests.sort_by_key(|(_, request)| urgency(request.as_ref().ok()));
+        for (index, request) in requests {
+            self.take(index, request, now);
+        }
+    }
+
+    fn take(&mut self, index: usize, request: Result<Request, RequestError>, now: Instant) {
+        let peer = self.connections[index].peer;
+        let done = match self.permit(peer, request, now) {
+            Ok(Request::Status) => {
+                let snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+                Some(Reply::status(snapshot.clone().aged()))
+            }
+            Ok(Request::Order(command)) => match self.order(index, command.clone(), now) {
+                None => None,
+                Some(done) => {
+                    self.log(peer, &command, &done, now);
+                    Some(Reply::from(done))
+                }
+            },
+            Err(reason) => Some(Reply::error(reason)),
+        };
+        if let Some(reply) = done {
+            self.connections[index].reply(&reply, now);
+        }
+    }
+
+    /// The request if its user may send it now.
+    fn permit(
+        &mut self,
+        peer: Peer,
+        request: Result<Request, RequestError>,
+        now: Instant,
+    ) -> Result<Request, String> {
+        let who = by(peer);
+        let name = request.as_ref().map_or("a request".to_owned(), |one| format!("request {one}"));
+        let role = request.as_ref().ok().map(Role::needed);
+        let refused = if let Some(role) = role.filter(|role| !self.roles.allow(peer, *role)) {
+            // Costs the sender a query, so that it cannot ask without end.
+            let _ = self.limits.allow(peer.uid, None, now);
+            format!(
+                "{who} lacks the role {role}; name the user or a group under roles.{role} in the \
+                 configuration, and restart the service"
+            )
+        } else if !self.limits.allow(peer.uid, request.as_ref().ok(), now) {
+            format!("too many requests by {who}; wait some seconds")
+        } else {
+            match request {
+                Ok(request) => return Ok(request),
+                Err(error) => error.to_string(),
+            }
+        };
+        self.warn(peer, &format!("{name} by {who} refused: {refused}"), now);
+        Err(refused)
+    }
+
+    /// Passes an order to the service. Returns the result if there is one already.
+    fn order(
+        &mut self,
+        index: usize,
+        command: Command,
+        now: Instant,
+    ) -> Option<Result<String, String>> {
+        if let Some(done) = self.while_starting(&command) {
+            return Some(done);
+        }
+        let ticket = TicketState::default();
+        let (reply, answer) = sync_channel(1);
+        let by = self.connections[index].peer.uid;
+        let order = Order { command: command.clone(), by, ticket: ticket.clone(), reply };
+        match self.orders.try_send(order) {
+            Ok(()) => {
+                let pending = Pending { command, ticket, answer, since: now };
+                self.connections[index].order = Some(pending);
+                None
+            }
+            Err(TrySendError::Full(_)) => {
+                Some(Err("the service is busy with other orders; try again".to_owned()))
+            }
+            Err(TrySendError::Disconnected(_)) => Some(Err("the service is stopping".to_owned())),
+        }
+    }
+
+    /// While models and people are read, nobody takes orders: lockdown is begun and ended in
+    /// the file that the door obeys from its first moment, and everything else must wait.
+    /// `None` once the door is watched.
+    fn while_starting(&self, command: &Command) -> Option<Result<String, String>> {
+        let starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = starting.as_ref()?;
+        let (holds, did) = match command {
+            Command::Door(door::Command::Lockdown) => {
+                (true, "the door is starting; lockdown will hold")
+            }
+            Command::Door(door::Command::Normal) => {
+                (false, "the door is starting; lockdown will not hold")
+            }
+            _ => {
+                let wait = "the door is starting: it reads models and people; try again shortly";
+                return Some(Err(wait.to_owned()));
+            }
+        };
+        let done = file.set(holds);
+        if done.is_ok() {
+            let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+            snapshot.door = crate::service::status::DoorNow::starting(holds);
+        }
+        Some(done.map(|()| did.to_owned()).map_err(|error| error.to_string()))
+    }
+
+    /// Sends the results of orders that are done, or overdue.
+    fn answer(&mut self, now: Instant) {
+        for index in 0..self.connections.len() {
+            let Some(pending) = &self.connections[index].order else { continue };
+            let waited = now.saturating_duration_since(pending.since);
+            let unknown = || "the service did not report the result; see facelatch status";
+            let done = match pending.answer.try_recv() {
+                Ok(done) => done,
+                Err(TryRecvError::Disconnected) => Err(unknown().to_owned()),
+                Err(TryRecvError::Empty) if waited < self.patience => continue,
+                Err(TryRecvError::Empty) if pending.ticket.withdraw() => {
+                    Err("the service did not start the order in time, so nothing was done; see \
+                         facelatch status"
+                        .to_owned())
+                }
+                // It has started and will be done soon.
+                Err(TryRecvError::Empty) if waited < self.patience.saturating_mul(2) => continue,
+                Err(TryRecvError::Empty) => Err(unknown().to_owned()),
+            };
+            if let Some(Pending { command, .. }) = self.connections[index].order.take() {
+                self.log(self.connections[index].peer, &command, &done, now);
+            }
+            self.connections[index].reply(&Reply::from(done), now);
+        }
+    }
+
+    /// Logs an order and its result.
+    fn log(&mut self, peer: Peer, command: &Command, done: &Result<String, String>, now: Instant) {
+        let order = format!("order {command} by {}", by(peer));
+        match done {
+            Err(reason) => self.warn(peer, &format!("{order} refused: {reason}"), now),
+            Ok(did) => {
+                let text = format!("{order}: {did}");
+                let passage = matches!(command, Command::Passed(_));
+                if !passage {
+                    log::info!("{}", plain(&text));
+                } else if let Some(before) = self.limits.line(peer.uid, Line::Passage, now) {
+                    log::info!("{}{}", plain(&text), and_suppressed(before));
+                }
+            }
+        }
+    }
+
+    /// Logs a refused request, unless there were too many of this user lately.
+    fn warn(&mut self, peer: Peer, text: &str, now: Instant) {
+        if let Some(before) = self.limits.line(peer.uid, Line::Refusal, now) {
+            log::warn!("{}{}", plain(text), and_suppressed(before));
+        }
+    }
+
+    /// Logs how many lines were suppressed.
+    fn sum_up(&mut self, now: Instant) {
+        for (uid, count) in self.limits.summaries(now) {
+            let who = by(Peer { uid, gid: None });
+            let seconds = SUMMARY_AFTER.as_secs();
+            log::warn!("{count} requests by {who} in the last {seconds} seconds were not logged");
+        }
+    }
+}
+
+/// Orders first, and lockdown before all others.
+fn urgency(request: Option<&Request>) -> u8 {
+    match request {
+        Some(Request::Order(Command::Door(door::Command::Lockdown))) => 0,
+        Some(Request::Order(Command::Passed(_))) => 2,
+        Some(Request::Order(_)) => 1,
+        Some(Request::Status) | None => 3,
+    }
+}
+
+fn by(peer: Peer) -> String {
+    peer.uid.map_or_else(|| "an unknown user".to_owned(), |uid| format!("uid {uid}"))
+}
+
+fn and_suppressed(count: u64) -> String {
+    if count == 0 { String::new() } else { format!("; {count} requests before were not logged") }
+}
