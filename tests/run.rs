@@ -60,6 +60,7 @@ impl Door {
         let mut command = Command::new(env!("CARGO_BIN_EXE_facelatch"));
         command.args(arguments).arg("--config").arg(self.path("facelatch.toml"));
         command.env_remove("RUST_LOG").env("NOTIFY_SOCKET", self.path("notify"));
+        command.env("STATE_DIRECTORY", self.path("state"));
         command
     }
 
@@ -115,6 +116,13 @@ impl Door {
     fn hears_of_reading(&self) {
         self.hears("RELOADING=1");
         self.hears("READY=1");
+    }
+
+    /// Asserts that the board receives nothing for a while.
+    fn stays_as_it_is(&mut self) {
+        self.board.set_timeout(Duration::from_millis(500)).expect("a timeout");
+        let error = self.board.read(&mut [0]).expect_err("no command");
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
     }
 
     /// Waits until the board receives the command to switch to this state.
@@ -238,6 +246,67 @@ fn a_service_that_was_killed_while_the_door_was_open_locks_it_when_it_is_back() 
     door.hears("READY=1");
     // It has taken over the socket file of the killed service.
     assert_eq!(door.status()["service"]["pid"], service.child.id());
+}
+
+#[test]
+fn a_door_that_was_killed_open_is_locked_before_its_configuration_is_found_broken() {
+    let mut door = Door::new();
+    let relay = format!("serial:{}", door.port);
+    let given = ["--camera", CORRIDOR, "--relay", &relay];
+    let configured = format!("[door]\nopen_for = \"50s\"\n[relay]\nuri = {relay:?}\n");
+    // What is wrong at the next start, and the devices named on its command line.
+    let faults: [(&str, Option<&str>, &[&str]); 4] = [
+        ("not valid TOML", Some("[door\n"), &given),
+        ("cannot be read", None, &given),
+        ("no port", Some("[relay]\nuri = \"serial:\"\n"), &given[..2]),
+        ("no camera", Some(&configured), &[]),
+    ];
+    for (fault, text, devices) in faults {
+        door.configure(&configured);
+        let mut service = door.start_with(&given[..2]);
+        door.hears("READY=1");
+        assert!(door.order("open").status.success());
+        door.switched(true);
+        door.kill(&mut service);
+        match text {
+            Some(text) => door.configure(text),
+            None => std::fs::remove_file(door.path("facelatch.toml")).expect("removed"),
+        }
+        let began = Instant::now();
+        let mut next = door.start_with(devices);
+        door.switched(false);
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+        next.says("is off, the door is locked");
+        if text.is_some() {
+            next.says(fault);
+        }
+        assert_eq!(next.child.wait().expect("an end").code(), Some(1), "{fault}");
+    }
+}
+
+#[test]
+fn the_relay_of_a_killed_service_is_released_without_a_configuration() {
+    let mut door = Door::new();
+    door.configure("[door]\nopen_for = \"50s\"\n");
+    let release = |door: &Door| {
+        let output = door.order("release-relay");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let said = release(&door);
+    assert!(said.contains("nothing to release"), "{said}");
+    let mut service = door.start();
+    door.hears("READY=1");
+    assert!(door.order("open").status.success());
+    door.switched(true);
+    let said = release(&door);
+    assert!(said.contains("a service runs"), "{said}");
+    door.stays_as_it_is();
+    door.kill(&mut service);
+    std::fs::write(door.path("facelatch.toml"), [0xff]).expect("written");
+    let said = release(&door);
+    assert!(said.contains("is off, the door is locked"), "{said}");
+    door.switched(false);
 }
 
 #[test]

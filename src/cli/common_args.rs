@@ -4,10 +4,11 @@
 use super::model_args::ModelArgs;
 use anyhow::{Context, Result};
 use clap::Args;
-use facelatch::config::{Config, ConfigError, SOCKET, SYSTEM_FOLDER};
+use facelatch::config::{Config, ConfigError, SOCKET, SYSTEM_FOLDER, state_folder};
 use facelatch::models::Models;
 use facelatch::nn::Precision;
 use facelatch::storage::gallery::copy_path;
+use facelatch::storage::last_relay::LastRelayFile;
 use facelatch::storage::models::ModelStore;
 use std::path::{Path, PathBuf};
 
@@ -65,6 +66,11 @@ impl CommonArgs {
         }
     }
 
+    /// Where the relay of this door is kept for the next start.
+    pub fn last_relay(&self) -> LastRelayFile {
+        last_relay(self.config.as_deref())
+    }
+
     /// Opens the models chosen on the command line, or else the installed set.
     pub fn models(&self, config: &Config) -> Result<Models> {
         self.models.open_in(&config.model_store())
@@ -91,6 +97,12 @@ impl CommonArgs {
 pub fn config_file(named: Option<&Path>) -> Option<&Path> {
     let system = Path::new(SYSTEM_CONFIG);
     named.or_else(|| system.exists().then_some(system))
+}
+
+/// Where the relay of the door with this configuration is kept for the next start. The
+/// file need not exist.
+pub fn last_relay(named: Option<&Path>) -> LastRelayFile {
+    LastRelayFile::of(&state_folder(), named.unwrap_or(Path::new(SYSTEM_CONFIG)))
 }
 
 /// Reads the file of [`config_file`]; without one, every setting has its default.

@@ -1,11 +1,13 @@
 //! `door`: sends orders to the running service.
 
-use super::common_args::{read_config, service_socket};
+use super::common_args::{last_relay, read_config, service_socket};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use facelatch::access::door;
 use facelatch::config::Config;
 use facelatch::service::control::{AskError, Command, Reply, Request, ask};
+use facelatch::service::last_relay::{ReleaseError, release};
+use facelatch::storage::last_relay::LastRelayError;
 use facelatch::storage::lockdown::LockdownFile;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -44,6 +46,12 @@ enum Order {
     LocalReset,
     /// Reload the configuration
     Reload,
+    /// Switch the relay of the last start off, if no service runs
+    ///
+    /// For a service that was killed. Needs no configuration: only the path given with
+    /// --config counts, as the name of the door. A fail-secure lock is locked by it, a
+    /// fail-safe lock opens. Takes at most some seconds.
+    ReleaseRelay,
 }
 
 impl Door {
@@ -55,6 +63,7 @@ impl Door {
             Order::AlwaysOpen => Command::Door(door::Command::AlwaysOpen),
             Order::LocalReset => Command::LocalReset,
             Order::Reload => Command::Reload,
+            Order::ReleaseRelay => return release_relay(self.config.as_deref()),
         };
         let config = read_config(self.config.as_deref())?;
         let socket = service_socket(self.socket.clone(), &config);
@@ -95,6 +104,21 @@ impl Door {
         }
         Ok(())
     }
+}
+
+/// Switches the relay of the last start off.
+fn release_relay(config: Option<&Path>) -> Result<ExitCode> {
+    let file = last_relay(config);
+    let did = match release(&file) {
+        Ok(Some(released)) => released.to_string(),
+        Ok(None) => format!("{}: no relay is kept here, nothing to release", file.path().display()),
+        Err(ReleaseError::File(error @ LastRelayError::InUse { .. })) => {
+            format!("{error}; nothing was done")
+        }
+        Err(error) => return Err(error.into()),
+    };
+    writeln!(anstream::stdout().lock(), "{did}")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Whether an order begins or ends lockdown; `None` if it does neither.

@@ -5,6 +5,8 @@ use super::stdout::StdoutWriter;
 use anyhow::Result;
 use clap::Args;
 use facelatch::access::event::{Event, plain_json};
+use facelatch::config::Config;
+use facelatch::service::last_relay::release_after_failure;
 use facelatch::service::{DoorOptions, EXIT_STUCK, Ended, LAST_WORDS, serve};
 use std::io::Write;
 use std::process::ExitCode;
@@ -35,8 +37,14 @@ pub struct Run {
 impl Run {
     pub fn run(self) -> Result<ExitCode> {
         let Self { common, camera, relay, max_frames, json } = self;
-        let config = common.config()?;
-        let camera = camera_uri(camera, &config)?;
+        let last_relay = common.last_relay();
+        let read = || -> Result<(Config, String)> {
+            let config = common.config()?;
+            let camera = camera_uri(camera, &config)?;
+            Ok((config, camera))
+        };
+        // A door that was killed while open is locked before its configuration is mended.
+        let (config, camera) = read().inspect_err(|_| release_after_failure(&last_relay))?;
         let relay = relay.unwrap_or_else(|| config.relay.uri.clone());
         let (store, precision) = (common.model_store(&config), common.precision());
         let again = common.clone();
@@ -48,6 +56,7 @@ impl Run {
             precision,
             camera,
             relay,
+            last_relay,
             max_frames,
         };
         let mut out = json.then(|| StdoutWriter::new(std::io::stdout())).transpose()?;

@@ -350,6 +350,19 @@ pub fn default_gallery() -> PathBuf {
     folder.join("facelatch/gallery.redb")
 }
 
+/// Folder for what the service must find before it reads its configuration: that which
+/// systemd made for the service, else the one of [`default_gallery`].
+pub fn state_folder() -> PathBuf {
+    let made = std::env::var_os("STATE_DIRECTORY").filter(|folders| !folders.is_empty());
+    // Several folders are separated by colons.
+    let first = made.and_then(|folders| std::env::split_paths(&folders).next());
+    first.unwrap_or_else(|| {
+        let mut folder = default_gallery();
+        folder.pop();
+        folder
+    })
+}
+
 /// The text of a file of at most [`MAX_BYTES`].
 fn text_of(path: &Path) -> Result<String, ConfigError> {
     let mut text = String::new();

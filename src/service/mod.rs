@@ -6,6 +6,7 @@ pub mod control;
 mod door_state;
 mod exit;
 pub mod files;
+pub mod last_relay;
 mod message;
 pub mod models;
 pub mod neighbours;
@@ -33,12 +34,14 @@ use crate::hardware::relay::Relay;
 use crate::models::Models;
 use crate::models::likelihood::NOT_MEASURED;
 use crate::nn::Precision;
+use crate::storage::last_relay::{LastRelay, LastRelayFile};
 use crate::storage::models::ModelStore;
 use crate::vision::motion_gate::{MotionGate, MotionGateSettings};
 use anyhow::{Context, Result};
 use door_state::DoorStateKeeper;
 use exit::{CLOSES_WITHIN, end_stuck};
 use files::{FileWorker, Files, ReadConfig, load_gallery, open_store};
+use last_relay::release_after_failure;
 use models::Networks;
 use neighbours::Neighbours;
 use peripherals::Startup;
@@ -70,6 +73,8 @@ pub struct DoorOptions {
     pub camera: String,
     /// Relay URI.
     pub relay: String,
+    /// Where the relay is kept for the next start.
+    pub last_relay: LastRelayFile,
     /// Number of frames after which the service ends.
     pub max_frames: usize,
 }
@@ -98,13 +103,17 @@ pub enum Ended {
 /// fails.
 pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> Result<Ended> {
     let DoorOptions { config, read_config, read_models, store, precision, camera, .. } = options;
-    let relay = Relay::open(&options.relay)?;
-    let (relay_name, frames) = (relay.to_string(), Kind::of(&camera)?);
+    let opened = Relay::open(&options.relay).map_err(anyhow::Error::from);
+    let opened = opened.and_then(|relay| Ok((relay, Kind::of(&camera)?)));
+    // A door that was killed while open must not stay so because of a wrong URI.
+    let (relay, frames) = opened.inspect_err(|_| release_after_failure(&options.last_relay))?;
+    let relay_name = relay.to_string();
     // First: a request to reload while models are read must not end the service.
     let reload = Arc::<Reload>::default();
     signal_hook::flag::register(SIGHUP, Arc::clone(&reload.wanted))
         .context("cannot listen to signals")?;
-    let startup = Startup::begin(&config, relay, frames)?;
+    let kept = LastRelay { uri: options.relay, lock: config.door.lock };
+    let startup = Startup::begin(&config, relay, frames, (&options.last_relay, kept))?;
 
     let store = store.map(|store| store.pointer().map(|now| (store, now.current))).transpose()?;
     let models = read_models(&config)?;

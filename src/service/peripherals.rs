@@ -3,6 +3,7 @@
 //! frames.
 
 use super::control::{Control, ControlError, ControlSettings, Order, unknown_names};
+use super::last_relay::take_over;
 use super::message::{MAX_MESSAGES, Message, in_turn};
 use super::orders::Orders;
 use super::pipeline::{Pipeline, RelayHandle};
@@ -19,6 +20,7 @@ use crate::config::Config;
 use crate::hardware::camera::Kind;
 use crate::hardware::relay::link::RelayEvent;
 use crate::hardware::relay::{Relay, RelayError, RelayLink, Report};
+use crate::storage::last_relay::{LastRelay, LastRelayFile, LastRelayLock};
 use crate::storage::lockdown::{LockdownFile, LockdownWriter};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -76,6 +78,8 @@ pub struct Peripherals {
     beats: Arc<Heartbeats>,
     watchdog: Watchdog,
     status: StatusBoard,
+    /// Tells others that a service has the relay.
+    _last_relay: Option<LastRelayLock>,
 }
 
 /// The first two steps of the start: the relay, which is ordered to lock, and the socket,
@@ -87,17 +91,23 @@ pub struct Startup {
     control: Option<(Control, Receiver<Order>)>,
     status: Arc<Mutex<Status>>,
     lockdown: LockdownFile,
+    last_relay: Option<LastRelayLock>,
 }
 
 impl Startup {
     /// Locks the door before models and people are read, which may take minutes: a service
     /// that was killed may have left the relay open. A missing relay is waited for. For
     /// recorded frames the relay has no thread, because devices do not follow recorded
-    /// time.
+    /// time. The relay is kept in `file` for the next start.
     ///
     /// # Errors
     /// If the control socket cannot be opened, or the thread of the relay cannot be started.
-    pub fn begin(config: &Config, relay: Relay, frames: Kind) -> Result<Self, StartError> {
+    pub fn begin(
+        config: &Config,
+        relay: Relay,
+        frames: Kind,
+        (file, kept): (&LastRelayFile, LastRelay),
+    ) -> Result<Self, StartError> {
         let lockdown = LockdownFile::beside(&config.gallery_file());
         let status = Arc::new(Mutex::new(Status::starting(lockdown.holds())));
         for (key, name) in unknown_names(&config.roles) {
@@ -120,6 +130,8 @@ impl Startup {
                 None
             }
         };
+        // Now this is the only service at the door.
+        let last_relay = take_over(file, kept);
         let (sender, messages) = sync_channel(MAX_MESSAGES);
         let locked = config.door.lock.energised(false);
         let silence = silence(config.watchdog());
@@ -129,7 +141,7 @@ impl Startup {
             }
             Kind::Recorded => RelayHandle::Direct(relay),
         };
-        Ok(Self { sender, messages, relay, control, status, lockdown })
+        Ok(Self { sender, messages, relay, control, status, lockdown, last_relay })
     }
 
     /// Opens everything else that the configuration names. Missing devices are waited for;
@@ -147,7 +159,7 @@ impl Startup {
         reload: Arc<Reload>,
         on_stuck: impl FnOnce(&str) + Send + 'static,
     ) -> Result<(Peripherals, RelayHandle), StartError> {
-        let Self { sender, messages, relay, control, status, lockdown } = self;
+        let Self { sender, messages, relay, control, status, lockdown, last_relay } = self;
         // The relay's thread has its own.
         #[cfg(not(feature = "gpio"))]
         drop(sender);
@@ -185,6 +197,7 @@ impl Startup {
             beats,
             watchdog,
             status: StatusBoard::new(status, started, models, state),
+            _last_relay: last_relay,
         };
         Ok((peripherals, relay))
     }

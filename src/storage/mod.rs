@@ -1,7 +1,8 @@
-//! EDGE: what survives a restart: people, installed sets of models, lockdown and the state of
-//! the door.
+//! EDGE: what survives a restart: people, installed sets of models, lockdown, the state of the
+//! door, and the last relay.
 
 pub mod door_state;
 pub mod gallery;
+pub mod last_relay;
 pub mod lockdown;
 pub mod models;

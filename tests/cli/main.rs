@@ -27,10 +27,11 @@ fn facelatch(arguments: &[&str]) -> Command {
     if arguments.first() != Some(&"run") {
         return command;
     }
-    // Each service gets its own folder for its socket, as under systemd.
+    // Each service gets its own folders for its socket and its state, as under systemd.
     static SERVICES: AtomicUsize = AtomicUsize::new(0);
     let name = format!("{}-{}", std::process::id(), SERVICES.fetch_add(1, Ordering::Relaxed));
-    command.env("RUNTIME_DIRECTORY", Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    command.env("RUNTIME_DIRECTORY", &folder).env("STATE_DIRECTORY", &folder);
     command
 }
 
