@@ -29,7 +29,7 @@
 //! | [`models`] | model sets: manifest, digests, thresholds, likelihood ratios, and the built-in set |
 //! | [`vision`] | from pictures to templates: read, detect, track, align, measure quality and liveness, embed |
 //! | [`access`] | from templates to the door: gallery in memory, evidence, schedule, lock, alarms, enrolment |
-//! | [`storage`] | what survives a restart: the gallery file, installed model sets, lockdown |
+//! | [`storage`] | what survives a restart: the gallery file, installed model sets, lockdown, the last relay |
 //! | [`hardware`] | cameras, relays, GPIO lines and lights |
 //! | [`config`] | `facelatch.toml` |
 //! | [`service`] | the running door: threads, watchdog, control socket |

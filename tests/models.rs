@@ -37,6 +37,7 @@ impl Door {
         command.args(arguments).args(["--gallery", &self.gallery]).env_remove("RUST_LOG");
         // The service's socket is in the same folder.
         command.env("RUNTIME_DIRECTORY", self.folder.path());
+        command.env("STATE_DIRECTORY", self.folder.path());
         command
     }
 

@@ -113,6 +113,19 @@ CONFIGURATION
     kill -9 "$process"
     is "killed, it comes back as another process" within 120 active_as_other_than "$process"
     equal "with a gallery that root had taken" "$(stat -c %U $gallery)" facelatch
+    is "and its relay was released meanwhile" \
+        told "relay of the last start: log is off, the door is locked"
+    process=$(property MainPID)
+    cat $configuration >/run/whole
+    echo "[broken" >>$configuration
+    kill -9 "$process"
+    is "with a broken configuration it locks first and says what is broken" \
+        within 120 told "the door cannot start; relay of the last start: log is off"
+    is "which it does" told "not valid TOML"
+    cat /run/whole >$configuration
+    is "once it is mended the door runs" within 120 active_as_other_than "$process"
+    is "a service that runs keeps its relay" sh -c \
+        "runuser -u facelatch -- facelatch door release-relay | grep -q 'a service runs'"
 
     sandbox
     upgrade

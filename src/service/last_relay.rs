@@ -151,7 +151,9 @@ mod tests {
         let (mut board, other_end) = TTYPort::pair().expect("a pair of terminals");
         board.set_timeout(Duration::from_secs(10)).expect("a timeout");
         let uri = format!("serial:{}?channel=3", other_end.name().expect("a path"));
-        drop(other_end);
+        // Held open, so that the terminal outlives each use, whose exclusive lock must then
+        // be released for others than root: closing a native copy does.
+        let unlock = || drop(other_end.try_clone_native().expect("a terminal"));
         for (lock, state) in [(LockKind::FailSecure, "locked"), (LockKind::FailSafe, "open")] {
             let service = file.keep(&LastRelay { uri: uri.clone(), lock }).expect("kept");
             let busy = release(&file).expect_err("a service runs");
@@ -162,6 +164,7 @@ mod tests {
             let mut sent = [0; 4];
             board.read_exact(&mut sent).expect("a command");
             assert_eq!(sent, [0xA0, 3, 0, 0xA3]);
+            unlock();
         }
         // Another relay is configured: the old one is switched off first.
         let now = LastRelay { uri: "log:".to_owned(), lock: LockKind::FailSecure };

@@ -103,6 +103,11 @@ fn tell_all(socket: &Path, queue: &Receiver<Passed>) {
 fn tell(socket: &Path, Passed { who, way, at }: &Passed) -> Result<(), String> {
     let passage = Passage { who: who.clone(), way: *way, ago: at.elapsed() };
     let request = Request::Order(Command::Passed(passage));
+    if let Err(error) = Request::parse(request.line().as_bytes()) {
+        // No door would take it, now or later.
+        log::warn!("{}: cannot report that {who} passed: {error}", socket.display());
+        return Ok(());
+    }
     let reply = ask(socket, &request).map_err(|error| error.to_string())?;
     reply.error.map_or(Ok(()), |reason| Err(format!("{}: {reason}", socket.display())))
 }
@@ -144,6 +149,21 @@ mod tests {
             assert!(*ago >= Duration::from_millis(50) && *ago < PATIENCE, "{ago:?}");
             begun.answer(Ok("noted".to_owned()));
         }
+    }
+
+    #[test]
+    fn a_name_that_no_door_takes_holds_up_no_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("control.sock");
+        let roles = RolesConfig { neighbour: vec!["*".to_owned()], ..RolesConfig::default() };
+        let settings = ControlSettings { roles, ..ControlSettings::default() };
+        let (_control, orders) =
+            Control::listen(&socket, Arc::default(), settings).expect("a socket");
+        let neighbours = Neighbours::start(std::slice::from_ref(&socket)).expect("threads");
+        neighbours.tell("Ada\u{202e}", Role::In);
+        neighbours.tell("Grace", Role::In);
+        let begun = orders.recv_timeout(PATIENCE).expect("an order").begin().expect("in time");
+        assert!(matches!(&begun.command, Command::Passed(Passage { who, .. }) if who == "Grace"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ import time
 
 import lines
 from service import (ADMINISTRATOR_AWAITED, CAMERA_AWAY, CAMERA_BACK, CAMERA_HANGS, CONFIG,
-                     ENROLLED, FIRST_AWAITED, GRANTED, HELD, LINE_AWAY, LINE_BACK, LOCKED_DOWN,
+                     ENROLLED, FIRST_AWAITED, GRANTED, HELD, LCUS, LINE_AWAY, LINE_BACK, LOCKED_DOWN,
                      NEWCOMER_AWAITED, PROGRAM, RELAY_BACK, SERIAL, STRANGER, Service)
 
 # As in facelatch.toml.
@@ -417,6 +417,42 @@ def killed_while_open(board):
     assert [state for _, state in gate(board).changes(begun)] == [1, 0]
 
 
+def killed_open(board, serial: str | None):
+    """Starts the service with this relay, opens the door by a request to exit, and kills the
+    service before the door closes."""
+    board.serial = serial is not None
+    board.service.start(serial)
+    board.guest.sleep(QUIET)
+    board.gpio.press(lines.EXIT, PRESS, board.guest.sleep)
+    gate(board).wait(1, PATIENCE)
+    board.service.kill()
+
+
+def killed_and_misconfigured(board):
+    """The program is killed with the door open, and its configuration no longer parses: the
+    next start locks first and then reports the fault, on the GPIO line and on a serial relay
+    that keeps its state. Without a start, `door release-relay` locks."""
+    board.service.stop()
+    for serial in (None, LCUS):
+        begun = time.monotonic()
+        killed_open(board, serial)
+        board.guest.must(f"echo '[door' >>{CONFIG}")
+        code, output = board.guest.run(f"{PROGRAM} run --config {CONFIG}", PATIENCE)
+        assert code == 1 and CONFIG in output and "not valid TOML" in output, output
+        # Nothing else runs on the board that could lock it later.
+        gate(board).wait(0, QUIET)
+        killed = [state for _, state in gate(board).changes(begun)]
+        assert killed == [1, 0], killed
+        board.guest.must(f"cp /mnt/facelatch.toml {CONFIG}")
+        begun = time.monotonic()
+        killed_open(board, serial)
+        said = board.service.command("door release-relay")
+        assert "is off, the door is locked" in said, said
+        gate(board).wait(0, QUIET)
+        assert [state for _, state in gate(board).changes(begun)] == [1, 0]
+    start(board, serial=False)
+
+
 def killed_while_enrolling(board):
     """The program is killed between two views of an enrolment: after its restart the gallery
     is unchanged."""
@@ -468,4 +504,5 @@ SCENES = [checked, starts_with_nobody, line_held, chip_gone,
           the_button_alone_enrolls_nobody, enrolled_by_button, admitted_by_gpio,
           admitted_by_serial, exit_requested, lockdown, clock_jumps, camera_stalls,
           camera_hangs, camera_gone, relay_unplugged, relay_replugged_at_once, held_open,
-          forced, killed_while_open, killed_while_enrolling, power_cut, stopped]
+          forced, killed_while_open, killed_and_misconfigured, killed_while_enrolling, power_cut,
+          stopped]

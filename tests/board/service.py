@@ -10,6 +10,8 @@ CONFIG = "/run/facelatch.toml"
 # long enough for an emulator that gets little processor time.
 FLASH = 15
 SERIAL = f"serial:/dev/facelatch/relay?protocol=modbus&channel=1&flash={FLASH}s"
+# A relay that keeps its state when the program is killed.
+LCUS = "serial:/dev/facelatch/relay?channel=1"
 
 # Log lines that show a scene when to act. Assertions do not depend on them.
 READY = r"\d+ people, \d+ templates"

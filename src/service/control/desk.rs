@@ -25,6 +25,9 @@ const ACCEPTED_PER_ROUND: usize = 4;
 const ANSWER_EVERY: Duration = Duration::from_millis(10);
 /// Pause after a client could not be accepted, for instance for lack of file descriptors.
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
+/// Pause after a round in which somebody sent too much, so that a flood costs little time
+/// of the processor.
+const AFTER_EXCESS: Duration = Duration::from_millis(2);
 /// How often the program looks whether suppressed lines are due to be summed up.
 const SUMMARY_EVERY: Duration = Duration::from_secs(5);
 
@@ -38,6 +41,8 @@ pub(super) struct Desk {
     pub patience: Duration,
     pub limits: Limits,
     pub connections: Vec<Connection>,
+    /// Somebody sent too much in this round.
+    pub excess: bool,
 }
 
 impl Desk {
@@ -59,6 +64,9 @@ impl Desk {
             self.sum_up(now);
             let patience = self.patience;
             self.connections.retain(|client| !client.is_over(now, patience));
+            if std::mem::take(&mut self.excess) {
+                std::thread::sleep(AFTER_EXCESS);
+            }
         }
         let now = Instant::now();
         for client in self.connections.iter_mut().filter(|client| client.order.is_some()) {
@@ -140,6 +148,7 @@ impl Desk {
         match place(&held, client.peer.uid, client.class) {
             Place::Free => {}
             Place::Of(index) => {
+                self.excess = true;
                 let mut gone = self.connections.swap_remove(index);
                 // It may have hung up already.
                 gone.receive();
@@ -149,6 +158,7 @@ impl Desk {
                 }
             }
             Place::None => {
+                self.excess = true;
                 let busy = "the service is busy with other orders; try again";
                 client.refuse(&Reply::again(busy), now);
                 return;
@@ -203,12 +213,13 @@ impl Desk {
         let role = request.as_ref().ok().map(Role::needed);
         let refused = if let Some(role) = role.filter(|role| !self.roles.allow(peer, *role)) {
             // Costs the sender a query, so that it cannot ask without end.
-            let _ = self.limits.allow(peer.uid, None, now);
+            self.excess |= !self.limits.allow(peer.uid, None, now);
             format!(
                 "{who} lacks the role {role}; name the user or a group under roles.{role} in the \
                  configuration, and restart the service"
             )
         } else if !self.limits.allow(peer.uid, request.as_ref().ok(), now) {
+            self.excess = true;
             format!("too many requests by {who}; wait some seconds")
         } else {
             match request {

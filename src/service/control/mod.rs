@@ -211,6 +211,7 @@ impl Control {
             patience,
             limits: Limits::default(),
             connections: Vec::new(),
+            excess: false,
         };
         let ended = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ended);

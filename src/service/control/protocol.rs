@@ -116,6 +116,10 @@ impl Request {
         if line.len() > MAX_REQUEST {
             return Err(RequestError::TooLong);
         }
+        // Serde would take a list for an object without names.
+        if line.trim_ascii_start().first() != Some(&b'{') {
+            return Err(RequestError::Form("no object".to_owned()));
+        }
         let Line { r#do: name, who, way, ago_ms } =
             serde_json::from_slice(line).map_err(|error| RequestError::Form(shown(&error)))?;
         if name == PASSED {
@@ -300,6 +304,7 @@ mod tests {
             (b"{\"do\":\"open\",\"a\\u001b[2J\\n\":1}", "unknown field `a\\u{1b}[2J\\u{a}`"),
             (b"{\"do\":\"open\\u0000\"}", "\"open\\0\" is not a known request"),
             (b"{\"do\":1}", "{\"do\":\"status\"}"),
+            (b"[\"open\",null,null,null]", "no object"),
             (b"open", "one JSON object per line"),
             (b"", "one JSON object per line"),
             (b"{}", "do"),
