@@ -302,8 +302,12 @@ fn the_relay_of_a_killed_service_is_released_without_a_configuration() {
     let said = release(&door);
     assert!(said.contains("a service runs"), "{said}");
     door.stays_as_it_is();
-    door.kill(&mut service);
     std::fs::write(door.path("facelatch.toml"), [0xff]).expect("written");
+    // A start beside a service that runs fails, and touches nothing.
+    let mut second = door.start();
+    assert_eq!(second.child.wait().expect("an end").code(), Some(1));
+    door.stays_as_it_is();
+    door.kill(&mut service);
     let said = release(&door);
     assert!(said.contains("is off, the door is locked"), "{said}");
     door.switched(false);

@@ -4,6 +4,7 @@ use super::common_args::{last_relay, read_config, service_socket};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use facelatch::access::door;
+use facelatch::access::event::plain;
 use facelatch::config::Config;
 use facelatch::service::control::{AskError, Command, Reply, Request, ask};
 use facelatch::service::last_relay::{ReleaseError, release};
@@ -84,7 +85,7 @@ impl Door {
             bail!("{command}: refused: {reason}");
         }
         let did = reply.did.unwrap_or_else(|| "done".to_owned());
-        writeln!(anstream::stdout().lock(), "{did}")?;
+        writeln!(anstream::stdout().lock(), "{}", plain(&did))?;
         Ok(ExitCode::SUCCESS)
     }
 

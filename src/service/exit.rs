@@ -1,5 +1,6 @@
 //! The end of a process with a stuck thread.
 
+use crate::access::event::plain;
 use std::io::Write;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub(super) fn end_stuck(reason: &str, closes_within: Duration) {
 }
 
 fn last_line(reason: &str) -> String {
+    let reason = plain(reason);
     format!("[ERROR] {reason}; ending the process so that systemd restarts it\n")
 }
 

@@ -2,7 +2,7 @@
 //! status`. The service refreshes it.
 
 use crate::access::door::{Alarm, Door, Leaf, Mode, State};
-use crate::access::event::Counts;
+use crate::access::event::{Counts, plain};
 use crate::access::gallery::Gallery;
 use crate::hardware::camera::live::CameraState;
 use crate::service::pipeline::Pipeline;
@@ -296,8 +296,9 @@ impl StatusBoard {
 
     /// Notes the state of the relay at this time.
     pub fn set_relay(&mut self, at: Duration, state: &str) {
+        let state = plain(state);
         if state != self.relay.state {
-            state.clone_into(&mut self.relay.state);
+            self.relay.state = state.into_owned();
             self.relay_since = at;
         }
     }
@@ -349,7 +350,9 @@ impl StatusBoard {
         let state = match &health.state {
             CameraState::Opening => "opening".to_owned(),
             CameraState::Streaming => "running".to_owned(),
-            CameraState::Away { reason, .. } => reason.to_string(),
+            // A reason may come from outside, and a line break in it would be an assignment
+            // for systemd.
+            CameraState::Away { reason, .. } => plain(reason).into_owned(),
             CameraState::Ended { .. } => "ended".to_owned(),
         };
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);

@@ -2,7 +2,7 @@
 //! only its own place. In each round orders come before passages and status queries.
 
 use super::connection::{Connection, Pending};
-use super::limits::{Limits, Line, SUMMARY_AFTER};
+use super::limits::{Allowed, Limits, Line, SUMMARY_AFTER};
 use super::peer::Peer;
 use super::places::{Held, Place, place};
 use super::protocol::{Command, Reply, Request, RequestError};
@@ -201,6 +201,13 @@ impl Desk {
         }
     }
 
+    /// Whether a request is within the limits of its user.
+    fn within_limits(&mut self, peer: Peer, request: Option<&Request>, now: Instant) -> bool {
+        let allowed = self.limits.allow(peer.uid, request, now);
+        self.excess |= allowed != Allowed::Yes;
+        allowed != Allowed::No
+    }
+
     /// The request if its user may send it now.
     fn permit(
         &mut self,
@@ -213,13 +220,12 @@ impl Desk {
         let role = request.as_ref().ok().map(Role::needed);
         let refused = if let Some(role) = role.filter(|role| !self.roles.allow(peer, *role)) {
             // Costs the sender a query, so that it cannot ask without end.
-            self.excess |= !self.limits.allow(peer.uid, None, now);
+            let _ = self.within_limits(peer, None, now);
             format!(
                 "{who} lacks the role {role}; name the user or a group under roles.{role} in the \
                  configuration, and restart the service"
             )
-        } else if !self.limits.allow(peer.uid, request.as_ref().ok(), now) {
-            self.excess = true;
+        } else if !self.within_limits(peer, request.as_ref().ok(), now) {
             format!("too many requests by {who}; wait some seconds")
         } else {
             match request {
@@ -317,10 +323,11 @@ impl Desk {
             Err(reason) => self.warn(peer, &format!("{order} refused: {reason}"), now),
             Ok(did) => {
                 let text = format!("{order}: {did}");
-                let passage = matches!(command, Command::Passed(_));
-                if !passage {
+                let often =
+                    matches!(command, Command::Passed(_) | Command::Door(door::Command::Lockdown));
+                if !often {
                     log::info!("{}", plain(&text));
-                } else if let Some(before) = self.limits.line(peer.uid, Line::Passage, now) {
+                } else if let Some(before) = self.limits.line(peer.uid, Line::Note, now) {
                     log::info!("{}{}", plain(&text), and_suppressed(before));
                 }
             }

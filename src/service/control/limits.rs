@@ -15,7 +15,7 @@ const ORDERS: Rate = Rate { burst: 40.0, per_second: 4.0 };
 const PASSAGES: Rate = Rate { burst: 80.0, per_second: 2.0 };
 /// Lines about refused requests, per user.
 const REFUSALS: Rate = Rate { burst: 5.0, per_second: 0.1 };
-/// Lines about passages, per user.
+/// Lines about passages and lockdown, per user.
 const NOTES: Rate = Rate { burst: 80.0, per_second: 1.0 };
 /// Longest time before the number of suppressed lines is logged.
 pub const SUMMARY_AFTER: Duration = Duration::from_secs(30);
@@ -80,13 +80,25 @@ impl Account {
     }
 }
 
+/// Whether a request is within the limits of its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// It is.
+    Yes,
+    /// It is not, but is carried out: whoever may order lockdown must get through, and
+    /// repeating it changes nothing.
+    Nevertheless,
+    /// It is not.
+    No,
+}
+
 /// Kind of a line of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
     /// A refused request.
     Refusal,
-    /// A passage that was reported.
-    Passage,
+    /// A passage, or lockdown, which may be ordered without a limit.
+    Note,
 }
 
 /// The limits of all users.
@@ -96,16 +108,18 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Counts a request of this user; `None` is one that could not be read. False if there
-    /// were too many. Lockdown is always within the limit: whoever may order it must get
-    /// through, and repeating it changes nothing.
-    pub fn allow(&mut self, uid: Option<u32>, request: Option<&Request>, now: Instant) -> bool {
+    /// Counts a request of this user; `None` is one that could not be read.
+    pub fn allow(&mut self, uid: Option<u32>, request: Option<&Request>, now: Instant) -> Allowed {
         let account = self.account(uid, now);
-        match request {
-            Some(Request::Order(Command::Door(door::Command::Lockdown))) => true,
+        let within = match request {
             Some(Request::Order(Command::Passed(_))) => account.passages.take(PASSAGES, now),
             Some(Request::Order(_)) => account.orders.take(ORDERS, now),
             Some(Request::Status) | None => account.status.take(STATUS, now),
+        };
+        match request {
+            _ if within => Allowed::Yes,
+            Some(Request::Order(Command::Door(door::Command::Lockdown))) => Allowed::Nevertheless,
+            _ => Allowed::No,
         }
     }
 
@@ -115,7 +129,7 @@ impl Limits {
         let account = self.account(uid, now);
         let allowed = match line {
             Line::Refusal => account.refusals.take(REFUSALS, now),
-            Line::Passage => account.notes.take(NOTES, now),
+            Line::Note => account.notes.take(NOTES, now),
         };
         if allowed {
             return Some(std::mem::take(&mut account.suppressed));
@@ -173,12 +187,13 @@ mod tests {
         let mut taken = 0;
         for millis in 0..10_000 {
             let now = begin + Duration::from_millis(millis);
-            taken += usize::from(limits.allow(me, Some(&OPEN), now));
-            assert!(limits.allow(me, Some(&LOCKDOWN), now));
+            taken += usize::from(limits.allow(me, Some(&OPEN), now) == Allowed::Yes);
+            assert_ne!(limits.allow(me, Some(&LOCKDOWN), now), Allowed::No);
         }
-        assert!((40..=81).contains(&taken), "{taken}");
-        assert!(limits.allow(Some(1001), Some(&OPEN), begin), "of another user");
-        assert!(limits.allow(me, Some(&Request::Status), begin + Duration::from_secs(10)));
+        assert!((20..=81).contains(&taken), "{taken}");
+        assert_eq!(limits.allow(Some(1001), Some(&OPEN), begin), Allowed::Yes, "of another user");
+        let later = begin + Duration::from_secs(10);
+        assert_eq!(limits.allow(me, Some(&Request::Status), later), Allowed::Yes);
     }
 
     #[test]
