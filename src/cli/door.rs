@@ -45,6 +45,10 @@ enum Order {
     AlwaysOpen,
     /// Let the first person enroll with the button, within enroll.first_within
     LocalReset,
+    /// Trust the clock as it is now, although it is before the last time known
+    ///
+    /// Compare it with another clock first: hours and open hours follow it.
+    TrustClock,
     /// Reload the configuration
     Reload,
     /// Switch the relay of the last start off, if no service runs
@@ -63,6 +67,7 @@ impl Door {
             Order::Normal => Command::Door(door::Command::Normal),
             Order::AlwaysOpen => Command::Door(door::Command::AlwaysOpen),
             Order::LocalReset => Command::LocalReset,
+            Order::TrustClock => Command::TrustClock,
             Order::Reload => Command::Reload,
             Order::ReleaseRelay => return release_relay(self.config.as_deref()),
         };

@@ -43,6 +43,8 @@ pub enum Command {
     Door(door::Command),
     /// Local reset by somebody who is at the device.
     LocalReset,
+    /// The wall clock is right, although it is before the last time known.
+    TrustClock,
     /// Read the configuration again.
     Reload,
     /// Note that somebody passed at another door.
@@ -63,13 +65,14 @@ pub struct Passage {
 const PASSED: &str = "passed";
 
 /// Requests without parameters, by name.
-static NAMES: [(&str, Request); 7] = [
+static NAMES: [(&str, Request); 8] = [
     ("status", Request::Status),
     ("open", Request::Order(Command::Door(door::Command::Open))),
     ("lockdown", Request::Order(Command::Door(door::Command::Lockdown))),
     ("normal", Request::Order(Command::Door(door::Command::Normal))),
     ("always-open", Request::Order(Command::Door(door::Command::AlwaysOpen))),
     ("local-reset", Request::Order(Command::LocalReset)),
+    ("trust-clock", Request::Order(Command::TrustClock)),
     ("reload", Request::Order(Command::Reload)),
 ];
 
