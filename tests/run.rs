@@ -1,11 +1,12 @@
 //! The service from outside: a relay board on a pseudo-terminal, orders from another
 //! process, signals, systemd's socket, a service that is killed and restarted.
 
+use facelatch::vision::picture;
 use serde_json::Value;
 use serialport::{SerialPort, TTYPort};
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -404,4 +405,43 @@ fn a_second_service_at_the_same_door_is_refused() {
     second.says("another service has this socket");
     assert_eq!(second.child.wait().expect("an end").code(), Some(1));
     drop(first);
+}
+
+/// Killed a moment after a lockout began, the service goes on with it.
+#[test]
+fn a_lockout_survives_a_kill() {
+    let door = Door::new();
+    door.configure(
+        "[lockout]\ntries = 1\nfirst = \"1h\"\nlongest = \"1h\"\n\
+         [recognition]\ndistinct_views = false\n",
+    );
+    let portrait = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
+    let picture = picture::read(Path::new(portrait)).expect("a portrait");
+    let (width, height) = (picture.width(), picture.height());
+    // Grey is enough for a face.
+    let (pixels, _) = picture.pixels().as_chunks::<3>();
+    let mut frame = b"FRAME\n".to_vec();
+    frame.extend(pixels.iter().map(|pixel| pixel[1]));
+    let file = door.path("frame");
+    std::fs::write(&file, frame).expect("written");
+    let camera = format!(
+        "pipe:printf 'YUV4MPEG2 W{width} H{height} F10:1 Ip Cmono\\n'; \
+         while cat {}; do sleep 0.1; done",
+        file.display()
+    );
+    let relay = format!("serial:{}", door.port);
+    let devices = ["--camera", &camera, "--relay", &relay];
+    let mut service = door.start_with(&devices);
+    // Nobody is enrolled yet.
+    service.says("locked out: too many refused attempts");
+    let (state, until) = (door.path("gallery.redb.state"), Instant::now() + PATIENCE);
+    while !state.exists() {
+        assert!(Instant::now() < until, "the state of the door is not written");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    door.kill(&mut service);
+    let enrolled = door.command(&["enroll", "Eileen Collins", "--image", portrait]).output();
+    assert!(enrolled.expect("the program runs").status.success());
+    let service = door.start_with(&devices);
+    service.says("refused: Eileen Collins, locked out for another");
 }

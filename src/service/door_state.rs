@@ -32,7 +32,7 @@ impl DoorStateKeeper {
         pipeline.resume(now, &state, clock);
         let writer = DoorStateWriter::start(file)
             .context("cannot start the thread that writes the state of the door")?;
-        let schedule = SaveSchedule::new(now, pipeline.changes());
+        let schedule = SaveSchedule::new(pipeline.changes());
         Ok(Self { writer, schedule, failed: false })
     }
 

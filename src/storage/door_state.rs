@@ -187,32 +187,28 @@ impl DoorStateFile {
 #[derive(Clone, Copy, Debug)]
 pub struct SaveSchedule {
     written: Changes,
-    at: Duration,
+    /// `None` until the first write.
+    at: Option<Duration>,
 }
 
 impl SaveSchedule {
-    /// Nothing has changed since the start at `now`.
-    pub fn new(now: Duration, changes: Changes) -> Self {
-        Self { written: changes, at: now }
+    /// At the start, with what was taken up then.
+    pub fn new(changes: Changes) -> Self {
+        Self { written: changes, at: None }
     }
 
     /// Whether to write now. It then counts as written.
     pub fn due(&mut self, now: Duration, changes: Changes) -> bool {
-        let since = now.saturating_sub(self.at);
+        let since = self.at.map_or(Duration::MAX, |at| now.saturating_sub(at));
         let due = changes.lockout != self.written.lockout && since >= ATTEMPTS_EVERY
             || changes.passages != self.written.passages && since >= PASSAGES_EVERY
             || changes.clock_floor != self.written.clock_floor && since >= CLOCK_EVERY
             // The first trusted time.
             || self.written.clock_floor == 0 && changes.clock_floor != 0;
         if due {
-            *self = Self { written: changes, at: now };
+            *self = Self { written: changes, at: Some(now) };
         }
         due
-    }
-
-    /// Whether anything has changed since it was written.
-    pub fn changed(&self, changes: Changes) -> bool {
-        changes != self.written
     }
 }
 
@@ -326,12 +322,12 @@ mod tests {
     fn it_is_written_soon_after_an_attempt_and_rarely_otherwise() {
         let at = Duration::from_secs;
         let mut changes = Changes { clock_floor: 10, ..Changes::default() };
-        let mut schedule = SaveSchedule::new(at(0), changes);
-        assert!(!schedule.due(at(9000), changes) && !schedule.changed(changes));
+        let mut schedule = SaveSchedule::new(changes);
+        assert!(!schedule.due(at(9000), changes));
         changes.lockout = 1;
         assert!(schedule.due(at(9001), changes) && !schedule.due(at(9001), changes));
         changes.lockout = 2;
-        assert!(!schedule.due(at(9005), changes) && schedule.changed(changes));
+        assert!(!schedule.due(at(9005), changes));
         assert!(schedule.due(at(9006), changes));
         changes.passages = 1;
         assert!(!schedule.due(at(9065), changes) && schedule.due(at(9066), changes));

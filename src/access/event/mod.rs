@@ -204,6 +204,7 @@ impl Event {
                 TrustNote::NotSynchronized | TrustNote::Jumped(_) | TrustNote::Behind(_),
             )
             | Self::Door(door::Event::Alarm(_))
+            | Self::Lockout(lockout::Event::LockedOut { .. })
             | Self::Duress { .. }
             | Self::Stale { .. } => log::Level::Warn,
             _ => log::Level::Info,
