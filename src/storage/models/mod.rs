@@ -20,7 +20,7 @@ mod unpack;
 
 use crate::models::{MANIFEST, Models, ModelsError, is_plain_name, sha256_hex};
 use crate::nn::Precision;
-use crate::storage::gallery::{ReEmbedded, Store, StoreError, copy_path};
+use crate::storage::gallery::{Opening, Purpose, ReEmbedded, Register, Store, StoreError};
 use crate::vision::detect::DetectorSettings;
 use crate::vision::recognizer::{Recognizer, RecognizerError};
 use self_test::{Report, SelfTest, SelfTestError};
@@ -372,9 +372,13 @@ impl ModelStore {
         after: &Pointer,
         told: &mut Telling<'_>,
     ) -> Result<(), ModelStoreError> {
-        if gallery.exists() || copy_path(gallery).exists() {
+        let opening = Opening::to(Purpose::Change).registered(Register::of_user());
+        let store = match Store::open_as(gallery, opening) {
+            Err(StoreError::Absent { .. }) => None,
+            store => Some(store?),
+        };
+        if let Some(mut store) = store {
             let id = checked.models.recognizer_id()?;
-            let mut store = Store::open(gallery)?;
             if let Some(repaired) = store.repaired() {
                 log::error!("{repaired}");
             }
