@@ -11,7 +11,7 @@ use facelatch::config::Config;
 use facelatch::hardware::camera::Camera;
 use facelatch::models::Models;
 use facelatch::service::files::{load_gallery, open_store};
-use facelatch::storage::gallery::{NewTemplate, Purpose};
+use facelatch::storage::gallery::{NewTemplate, Purpose, reachable};
 use facelatch::vision::detect::DetectorSettings;
 use facelatch::vision::embed::Template;
 use facelatch::vision::face_picture::FacePicture;
@@ -123,8 +123,9 @@ struct Known {
 impl Enroll {
     pub fn run(self) -> Result<ExitCode> {
         let config = self.common.config()?;
-        let models = self.common.models(&config)?;
         let file = config.gallery_file();
+        reachable(&file)?;
+        let models = self.common.models(&config)?;
         let detector = match &self.source.camera {
             Some(_) => config.detector(),
             None => DetectorSettings { minimum_face: SMALLEST_FACE, ..DetectorSettings::default() },

@@ -5,7 +5,7 @@ use super::image_args::{FaceLine, More, Pictures};
 use anyhow::Result;
 use clap::Args;
 use facelatch::service::files::{EMPTY, load_gallery, open_store};
-use facelatch::storage::gallery::Purpose;
+use facelatch::storage::gallery::{Purpose, reachable};
 use facelatch::vision::recognizer::Recognizer;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,9 +33,10 @@ pub struct Identify {
 impl Identify {
     pub fn run(self) -> Result<ExitCode> {
         let config = self.common.config()?;
+        let file = config.gallery_file();
+        reachable(&file)?;
         let models = self.common.models(&config)?;
         let mut recognizer = Recognizer::new(&models, self.pictures.detector())?;
-        let file = config.gallery_file();
         let mut store = open_store(&file, Purpose::Read)?;
         let gallery = load_gallery(&mut store, &models, &mut recognizer, false)?.gallery;
         drop(store);

@@ -7,7 +7,9 @@ use facelatch::models::groups::{NOT_MEASURED, WorstGroup};
 use facelatch::service::control::{Request, ask};
 use facelatch::service::stage_times::Spread;
 use facelatch::service::status::{ClockNow, GalleryFileNow, Status as ServiceStatus};
-use facelatch::storage::gallery::{Loaded, Opening, Purpose, Register, Store, StoreError};
+use facelatch::storage::gallery::{
+    Loaded, Opening, Purpose, Register, Store, StoreError, reachable,
+};
 use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;
@@ -73,10 +75,15 @@ impl Status {
             Ok(reply) => (reply.status, reply.error),
             Err(error) => (None, Some(error.to_string())),
         };
-        let models = self.common.models(&config)?;
+        let file = config.gallery_file();
+        let models = self.common.models(&config);
+        if models.is_err() {
+            // Models beside a gallery that cannot be reached: that is the fault.
+            reachable(&file)?;
+        }
+        let models = models?;
         let table = models.thresholds()?;
         let calibration = table.calibration();
-        let file = config.gallery_file();
         let recognizer = models.recognizer_id()?;
         let embedding_size = models.recognizer()?.embedding_size;
         let mut code = ExitCode::SUCCESS;

@@ -508,7 +508,10 @@ pub fn open_store(file: &Path, purpose: Purpose) -> Result<Store, StoreError> {
         log::error!("{repaired}");
     }
     if let Some(reason) = store.read_only() {
-        log::warn!("{}: read-only: {reason}; it is only read", file.display());
+        log::warn!(
+            "{}: read-only: {reason}; until then nobody can be enrolled or removed",
+            file.display()
+        );
     }
     Ok(store)
 }

@@ -32,7 +32,7 @@ use crate::hardware::relay::Relay;
 use crate::models::Models;
 use crate::models::likelihood::NOT_MEASURED;
 use crate::nn::Precision;
-use crate::storage::gallery::Purpose;
+use crate::storage::gallery::{Purpose, reachable};
 use crate::storage::models::ModelStore;
 use crate::vision::motion_gate::{MotionGate, MotionGateSettings};
 use anyhow::{Context, Result};
@@ -108,12 +108,13 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let startup = Startup::begin(&config, relay, frames)?;
 
     let store = store.map(|store| store.pointer().map(|now| (store, now.current))).transpose()?;
+    let file = config.gallery_file();
+    reachable(&file)?;
     let models = read_models(&config)?;
     let mut networks = Networks::load(&config, &models)?;
     if networks.calibration.likelihood.is_none() {
         log::warn!("{NOT_MEASURED}");
     }
-    let file = config.gallery_file();
     let (loaded, gallery_file) = {
         let mut store = open_store(&file, Purpose::Serve)?;
         // What can only be read keeps its templates, and new ones stay in memory.

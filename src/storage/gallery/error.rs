@@ -1,6 +1,7 @@
 //! Why the gallery cannot be read or written.
 
-use super::limits::{LONGEST_NAME, MOST_PEOPLE, MOST_TEMPLATES};
+use super::LONGEST_NAME;
+use super::limits::{MOST_PEOPLE, MOST_TEMPLATES};
 use super::tables::Fault;
 use std::path::{Path, PathBuf};
 use thiserror::Error;

@@ -2,6 +2,7 @@
 
 use super::files::{Readable, read_checked};
 use super::limits::{Lengths, person_fault};
+use super::tables::{each_in, read_record};
 use super::*;
 
 /// A file written by [`Store::export`], open read-only.
@@ -22,9 +23,6 @@ pub struct Imported {
     /// Those left out because something is wrong with them: name and reason, for a log.
     pub refused: Vec<String>,
 }
-
-/// A person of a file: number, person, templates by their numbers.
-type Whole<'t> = (u64, PersonRecord, Vec<(u64, &'t TemplateRecord)>);
 
 impl Export {
     /// Opens the file and checks every record.
@@ -59,46 +57,47 @@ impl Export {
     /// # Errors
     /// Names the first person who is not, or says that there are too many.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        let templates = self.all(TEMPLATES)?;
         let mut lengths = Lengths::default();
-        let people = self.whole(&templates)?;
+        let people: BTreeMap<u64, PersonRecord> = self.all(PEOPLE)?;
         if people.len() > MOST_PEOPLE {
             return Err(StoreError::ManyPeople { path: self.path.clone() });
         }
-        for person in &people {
-            if let Some(reason) = self.fault(person, &mut lengths)? {
-                let (path, name) = (self.path.clone(), shown(person.1.clone()).name);
+        for (number, person) in people {
+            let templates = self.templates(number)?;
+            if let Some(reason) = self.fault(&person, &templates, &mut lengths)? {
+                let (path, name) = (self.path.clone(), shown(person).name);
                 return Err(StoreError::Invalid { path, name, reason });
             }
         }
         Ok(())
     }
 
-    /// Everybody in the file with their templates.
-    fn whole<'t>(
-        &self,
-        templates: &'t BTreeMap<u64, TemplateRecord>,
-    ) -> Result<Vec<Whole<'t>>, StoreError> {
-        let people: BTreeMap<u64, PersonRecord> = self.all(PEOPLE)?;
-        let own = |key: u64| {
-            let numbers = key << 32..=(key << 32 | 0xffff_ffff);
-            templates.range(numbers).map(|(at, template)| (*at, template))
-        };
-        Ok(people.into_iter().map(|(key, person)| (key, person, own(key).collect())).collect())
+    /// Templates of a person, and at most one more than a person may have.
+    fn templates(&self, number: u64) -> Result<Vec<(u64, TemplateRecord)>, StoreError> {
+        let keys = number << 32..=(number << 32 | 0xffff_ffff);
+        let mut templates = Vec::new();
+        each_in(self.reader(), TEMPLATES, keys, |key, bytes| {
+            if templates.len() <= MOST_TEMPLATES {
+                templates.push((key, read_record(TEMPLATES, key, bytes)?));
+            }
+            Ok(())
+        })
+        .map_err(|fault| error(&self.path, fault))?;
+        Ok(templates)
     }
 
     /// What is wrong with a person. Pictures are decoded only if their header is right.
     fn fault(
         &self,
-        (_, person, templates): &Whole<'_>,
+        person: &PersonRecord,
+        templates: &[(u64, TemplateRecord)],
         lengths: &mut Lengths,
     ) -> Result<Option<String>, StoreError> {
         if let Some(fault) = person_fault(person) {
             return Ok(Some(fault));
         }
         if templates.len() > MOST_TEMPLATES {
-            let count = templates.len();
-            return Ok(Some(format!("{count} templates, more than {MOST_TEMPLATES}")));
+            return Ok(Some(format!("more than {MOST_TEMPLATES} templates")));
         }
         for (at, template) in templates {
             if let Some(fault) = template.fault(lengths.of(template.model())) {
@@ -158,20 +157,23 @@ impl Store {
     ) -> Result<Imported, StoreError> {
         let mut done = Imported::default();
         let mut present: BTreeSet<String> = self.people()?.into_iter().map(|p| p.name).collect();
-        let templates = from.all(TEMPLATES)?;
         let mut lengths = Lengths::default();
-        for record in self.all::<TemplateRecord>(TEMPLATES)?.values() {
+        each(self.main.reader(), TEMPLATES, |key, bytes| {
+            let record: TemplateRecord = read_record(TEMPLATES, key, bytes)?;
             lengths.add(record.model(), record.length());
-        }
+            Ok(())
+        })
+        .map_err(|fault| error(&self.path, fault))?;
         let mut edits = Vec::new();
         let mut next = self.next_person()?;
-        for person in from.whole(&templates)? {
-            if let Some(fault) = from.fault(&person, &mut lengths)? {
-                let name = shown(person.1).name;
+        let people: BTreeMap<u64, PersonRecord> = from.all(PEOPLE)?;
+        for (number, mut record) in people {
+            let own = from.templates(number)?;
+            if let Some(fault) = from.fault(&record, &own, &mut lengths)? {
+                let name = shown(record).name;
                 done.refused.push(format!("{name:?}: {fault}"));
                 continue;
             }
-            let (_, mut record, own) = person;
             record.name = checked_name(&record.name)?;
             record.traits.group = checked_name(&record.traits.group)?;
             if !present.insert(record.name.clone()) {
@@ -188,7 +190,7 @@ impl Store {
             edits.push(put(PEOPLE, next, &record));
             for (at, template) in own {
                 let to = (next << 32) | (at & 0xffff_ffff);
-                edits.push(put(TEMPLATES, to, template));
+                edits.push(put(TEMPLATES, to, &template));
                 let kept = one::<PictureRecord>(from.reader(), CROPS, at);
                 if let Some(kept) = kept.map_err(|fault| error(&from.path, fault))? {
                     edits.push(put(CROPS, to, &kept));

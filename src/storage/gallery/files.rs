@@ -70,6 +70,9 @@ impl Open {
     }
 }
 
+/// Part of the name of a draft, followed by the number of its process.
+const DRAFT: &str = ".draft-";
+
 /// Path of the last good copy: `gallery.last-good.redb` for `gallery.redb`.
 pub fn copy_path(path: &Path) -> PathBuf {
     path.with_extension("last-good.redb")
@@ -77,8 +80,26 @@ pub fn copy_path(path: &Path) -> PathBuf {
 
 pub(super) fn draft_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".draft-{}", std::process::id()));
+    name.push(format!("{DRAFT}{}", std::process::id()));
     name.into()
+}
+
+/// Removes drafts of the file and its copy that killed processes left behind: they hold
+/// faces, perhaps of people who were removed since.
+pub(super) fn remove_drafts(path: &Path) {
+    let copy = copy_path(path);
+    let names = [path, &copy].map(|file| file.file_name().unwrap_or_default().to_os_string());
+    let Ok(entries) = std::fs::read_dir(folder_of(path)) else { return };
+    for entry in entries.flatten() {
+        let found = entry.file_name();
+        let is_draft = names.iter().any(|name| {
+            let rest = found.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
+            rest.is_some_and(|rest| rest.starts_with(DRAFT.as_bytes()))
+        });
+        if is_draft && let Err(error) = std::fs::remove_file(entry.path()) {
+            log::warn!("{}: {error}; a remainder with faces, remove it", entry.path().display());
+        }
+    }
 }
 
 pub(super) fn builder() -> Builder {
@@ -108,6 +129,8 @@ pub(super) fn begin(path: &Path, revision: [u64; 2]) -> Result<(), StoreError> {
         Err(reason) if reason.kind() == ErrorKind::AlreadyExists => {
             remove_file(&draft).map_err(failed)?;
         }
+        // Another process was faster, and removed the draft.
+        Err(_) if path.exists() => remove_file(&draft).map_err(failed)?,
         // The file system may have no links.
         Err(_) => std::fs::rename(&draft, path).map_err(io)?,
     }

@@ -1,7 +1,7 @@
 //! Bounds of a gallery, and checks of what comes from files that somebody may have crafted.
 
-use super::error::StoreError;
 use super::tables::PersonRecord;
+use super::{StoreError, checked_name};
 use std::collections::BTreeMap;
 
 /// Most templates of one person. The threshold rises with the number of all templates, so
@@ -11,26 +11,11 @@ pub const MOST_TEMPLATES: usize = 64;
 /// Most people of a gallery.
 pub const MOST_PEOPLE: usize = 10_000;
 
-/// Longest name, characters, so that it fits a screen and a log line.
-pub(super) const LONGEST_NAME: usize = 100;
+/// Most characters that are shown of a text from a file.
+const LONGEST_SHOWN: usize = 100;
 
 /// Largest [`crate::access::gallery::Traits::stricter`]: no similarity exceeds it.
 const STRICTEST: f32 = 2.0;
-
-/// The name without surrounding space.
-pub(super) fn checked_name(name: &str) -> Result<String, StoreError> {
-    let trimmed = name.trim();
-    let fault = if trimmed.is_empty() {
-        "is empty"
-    } else if trimmed.chars().any(char::is_control) {
-        "contains control characters"
-    } else if trimmed.chars().count() > LONGEST_NAME {
-        "is too long"
-    } else {
-        return Ok(trimmed.to_owned());
-    };
-    Err(StoreError::Name { name: printable(name), fault })
-}
 
 /// The person as it may be shown and logged: without control characters, and not longer
 /// than a name may be. Names that commands wrote stay as they are.
@@ -43,11 +28,11 @@ pub(super) fn shown(mut record: PersonRecord) -> PersonRecord {
 /// Escapes control characters and cuts what is longer than a name.
 fn printable(text: &str) -> String {
     let is_fine = |c: char| !c.is_control();
-    if text.chars().all(is_fine) && text.chars().count() <= LONGEST_NAME {
+    if text.chars().all(is_fine) && text.chars().count() <= LONGEST_SHOWN {
         return text.to_owned();
     }
     let mut shown = String::new();
-    for c in text.chars().take(LONGEST_NAME) {
+    for c in text.chars().take(LONGEST_SHOWN) {
         match is_fine(c) {
             true => shown.push(c),
             false => shown.extend(c.escape_default()),
@@ -93,7 +78,7 @@ mod tests {
     fn what_comes_from_a_file_is_shown_without_control_characters() {
         assert_eq!(printable("Łucja 王"), "Łucja 王");
         assert_eq!(printable("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
-        assert_eq!(printable(&"x".repeat(5000)).len(), LONGEST_NAME);
+        assert_eq!(printable(&"x".repeat(5000)).len(), LONGEST_SHOWN);
     }
 
     #[test]

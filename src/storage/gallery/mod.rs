@@ -1,8 +1,10 @@
 //! EDGE: the gallery on disk, in a redb file, with a last good copy beside it.
 //!
 //! Every change is one transaction on the main file and then the same transaction on the
-//! copy. On opening, every record of both is checked. A damaged main file is moved aside
-//! and replaced by the copy.
+//! copy, and then the new revision is noted in the register. On opening, every record of both
+//! files is checked, and `choose.rs` decides between them: the newer counts, and neither may
+//! be older than what is remembered. A main file that does not count is moved aside and
+//! replaced by the copy.
 
 mod choose;
 mod error;
@@ -24,7 +26,7 @@ use crate::vision::embed::Template;
 use crate::vision::face_picture::FacePicture;
 use error::error;
 use files::{Open, PATIENCE, create, create_folder, remove_file};
-use limits::{checked_name, shown};
+use limits::shown;
 use record::Content;
 use redb::{Database, ReadableDatabase, TableHandle};
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +47,10 @@ pub use load::{Loaded, LoadedContent, peek};
 pub use open::{Opening, Purpose, why_read_only};
 pub use presence::remarks;
 pub use register::{Register, SYSTEM_REGISTER};
-pub use replace::Restored;
+pub use replace::{Restored, reachable};
+
+/// Longest name, characters, so that it fits a screen and a log line.
+const LONGEST_NAME: usize = 100;
 
 /// A person enrolled.
 #[derive(Clone, Debug, PartialEq)]
@@ -428,6 +433,20 @@ impl Store {
 pub fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
+}
+
+fn checked_name(name: &str) -> Result<String, StoreError> {
+    let trimmed = name.trim();
+    let fault = if trimmed.is_empty() {
+        "is empty"
+    } else if trimmed.chars().any(char::is_control) {
+        "contains control characters"
+    } else if trimmed.chars().count() > LONGEST_NAME {
+        "is too long"
+    } else {
+        return Ok(trimmed.to_owned());
+    };
+    Err(StoreError::Name { name: name.to_owned(), fault })
 }
 
 fn now() -> u64 {

@@ -7,7 +7,7 @@ use super::choose::{Choice, Found, Known, Trouble, Why, choose};
 use super::error::{StoreError, error};
 use super::files::{
     Open, PATIENCE, Probed, Readable, begin, copy_path, create, draft_path, found, open_checked,
-    random, read_checked, remove_file, restore,
+    random, read_checked, remove_drafts, remove_file, restore,
 };
 use super::presence::read_only;
 use super::register::Register;
@@ -89,7 +89,9 @@ impl Store {
             Some(reason) => return Err(StoreError::ReadOnly { path: path.to_owned(), reason }),
         };
         store.register = register;
-        store.note(log::Level::Debug);
+        // Who only reads may be anybody.
+        let reads = purpose == Purpose::Read || store.read_only.is_some();
+        store.note(if reads { log::Level::Debug } else { log::Level::Warn });
         Ok(store)
     }
 
@@ -274,6 +276,8 @@ fn write(
         Choice::Main { copied } => {
             let Both { main, copy } = both;
             let (main, _) = main.map_err(|fault| error(path, fault))?;
+            // While the file is locked nobody else makes drafts.
+            remove_drafts(path);
             let mut store = store(main);
             match copy {
                 Ok((copy, _)) if copied => store.copy = Some(copy),

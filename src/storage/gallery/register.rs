@@ -64,10 +64,10 @@ impl Register {
         &self.folder
     }
 
-    fn entry(&self, gallery: &Path) -> io::Result<PathBuf> {
-        let digest = Sha256::digest(std::path::absolute(gallery)?.as_os_str().as_bytes());
+    fn entry(&self, path: &Path) -> PathBuf {
+        let digest = Sha256::digest(path.as_os_str().as_bytes());
         let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        Ok(self.folder.join(format!("{name}.toml")))
+        self.folder.join(format!("{name}.toml"))
     }
 
     /// What is remembered about the gallery at this path. `None` if nobody was ever enrolled
@@ -76,18 +76,11 @@ impl Register {
     /// # Errors
     /// If the entry exists and cannot be read.
     pub fn known(&self, gallery: &Path) -> io::Result<Option<Known>> {
-        let entry = self.entry(gallery)?;
-        let file = match std::fs::File::open(&entry) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(at(&entry, &error)),
-        };
-        let mut text = String::new();
-        file.take(LARGEST).read_to_string(&mut text).map_err(|error| at(&entry, &error))?;
-        let damaged = || io::Error::other(format!("{}: damaged; remove it", entry.display()));
-        let read: Entry = toml::from_str(&text).map_err(|_| damaged())?;
-        let identity = u64::from_str_radix(&read.identity, 16).map_err(|_| damaged())?;
-        Ok(Some(Known { revision: [identity, read.revision], inhabited: read.inhabited }))
+        let mut known = None;
+        for path in names(gallery)? {
+            known = Known::stronger(known, read(&self.entry(&path))?);
+        }
+        Ok(known)
     }
 
     /// Remembers a gallery. An empty one is only remembered if it had people before.
@@ -96,36 +89,65 @@ impl Register {
     /// # Errors
     /// If the entry cannot be written.
     pub fn note(&self, gallery: &Path, now: Known) -> io::Result<()> {
-        let before = self.known(gallery).unwrap_or(None);
-        if before == Some(now) || (before.is_none() && !now.inhabited) {
-            return Ok(());
+        for path in names(gallery)? {
+            let entry = self.entry(&path);
+            let before = read(&entry).unwrap_or(None);
+            if before == Some(now) || (before.is_none() && !now.inhabited) {
+                continue;
+            }
+            self.write(&path, &entry, now).map_err(|error| at(&entry, &error))?;
         }
-        let entry = self.entry(gallery)?;
+        Ok(())
+    }
+
+    fn write(&self, path: &Path, entry: &Path, now: Known) -> io::Result<()> {
         let [identity, revision] = now.revision;
         let text = toml::to_string(&Entry {
-            gallery: std::path::absolute(gallery)?.to_string_lossy().into_owned(),
+            gallery: path.to_string_lossy().into_owned(),
             identity: format!("{identity:016x}"),
             revision,
             inhabited: now.inhabited,
         })
         .map_err(io::Error::other)?;
-        let mut folder = std::fs::DirBuilder::new();
-        folder.recursive(true).mode(0o700).create(&self.folder).map_err(|e| at(&entry, &e))?;
-        let draft = self.folder.join(format!(".draft-{}-{revision}", std::process::id()));
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let draft = self.folder.join(format!(".draft-{}-{identity:x}", std::process::id()));
         let written = (|| {
             let mut options = std::fs::OpenOptions::new();
             options.write(true).create(true).truncate(true).mode(0o644);
             let mut file = options.open(&draft)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            std::fs::rename(&draft, &entry)?;
+            std::fs::rename(&draft, entry)?;
             std::fs::File::open(&self.folder)?.sync_all()
         })();
-        written.map_err(|error| {
+        written.inspect_err(|_| {
             let _ = std::fs::remove_file(&draft);
-            at(&entry, &error)
         })
     }
+}
+
+/// The names under which a gallery is remembered: its path as given, and without links. When
+/// a card is away, so may be the links that lie on it.
+fn names(gallery: &Path) -> io::Result<Vec<PathBuf>> {
+    let given = std::path::absolute(gallery)?;
+    let folder = given.parent().and_then(|folder| folder.canonicalize().ok());
+    let real = folder.zip(given.file_name()).map(|(folder, name)| folder.join(name));
+    let real = real.filter(|real| *real != given);
+    Ok([given].into_iter().chain(real).collect())
+}
+
+fn read(entry: &Path) -> io::Result<Option<Known>> {
+    let file = match std::fs::File::open(entry) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(at(entry, &error)),
+    };
+    let mut text = String::new();
+    file.take(LARGEST).read_to_string(&mut text).map_err(|error| at(entry, &error))?;
+    let damaged = || io::Error::other(format!("{}: damaged; remove it", entry.display()));
+    let read: Entry = toml::from_str(&text).map_err(|_| damaged())?;
+    let identity = u64::from_str_radix(&read.identity, 16).map_err(|_| damaged())?;
+    Ok(Some(Known { revision: [identity, read.revision], inhabited: read.inhabited }))
 }
 
 fn at(entry: &Path, error: &io::Error) -> io::Error {
@@ -160,13 +182,28 @@ mod tests {
     }
 
     #[test]
+    fn a_gallery_is_remembered_behind_a_link_and_without_it() {
+        let folder = TempDir::new().expect("a folder");
+        let register = Register::at(folder.path().join("register"));
+        let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+        std::fs::create_dir(&real).expect("a folder");
+        std::os::unix::fs::symlink(&real, &link).expect("a link");
+        let known = Known { revision: [7, 2], inhabited: true };
+        register.note(&link.join("g.redb"), known).expect("written");
+        assert_eq!(register.known(&real.join("g.redb")).expect("an entry"), Some(known));
+        // The link lay on the card that is away.
+        std::fs::remove_file(&link).expect("removed");
+        assert_eq!(register.known(&link.join("g.redb")).expect("an entry"), Some(known));
+    }
+
+    #[test]
     fn a_damaged_entry_is_named() {
         let folder = TempDir::new().expect("a folder");
         let register = Register::at(folder.path().to_owned());
         let gallery = folder.path().join("g.redb");
         let known = Known { revision: [7, 2], inhabited: true };
         register.note(&gallery, known).expect("written");
-        let entry = register.entry(&gallery).expect("a path");
+        let entry = register.entry(&gallery);
         std::fs::write(&entry, "identity = 7").expect("written");
         let message = register.known(&gallery).expect_err("damaged").to_string();
         assert!(message.contains("damaged; remove it"), "{message}");

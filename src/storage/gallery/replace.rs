@@ -132,8 +132,12 @@ impl Store {
     }
 }
 
-/// A gallery that cannot be reached must not be replaced.
-fn reachable(path: &Path) -> Result<(), StoreError> {
+/// Whether the gallery is present or absent for sure. A command that needs models as well
+/// asks first, because the models may lie beside a gallery that cannot be reached.
+///
+/// # Errors
+/// If the file cannot be reached, or is no regular file.
+pub fn reachable(path: &Path) -> Result<(), StoreError> {
     match look(path) {
         Ok(_) | Err(Fault::Absent) => Ok(()),
         Err(fault) => Err(error(path, fault)),

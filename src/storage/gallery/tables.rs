@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::ops::RangeInclusive;
 
 /// Key: number of the person. Content: [`PersonRecord`].
 pub(super) const PEOPLE: Table = TableDefinition::new("people");
@@ -294,6 +295,16 @@ pub(super) fn all<T: Content>(
 pub(super) fn each(
     database: &dyn ReadableDatabase,
     table: Table,
+    visit: impl FnMut(u64, &[u8]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    each_in(database, table, 0..=u64::MAX, visit)
+}
+
+/// Like [`each`], for keys in a range.
+pub(super) fn each_in(
+    database: &dyn ReadableDatabase,
+    table: Table,
+    keys: RangeInclusive<u64>,
     mut visit: impl FnMut(u64, &[u8]) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let transaction = database.begin_read().map_err(|error| Fault::Io(error.to_string()))?;
@@ -302,7 +313,7 @@ pub(super) fn each(
         Err(TableError::TableDoesNotExist(_)) => return Ok(()),
         Err(error) => return Err(Fault::Damaged(error.to_string())),
     };
-    let rows = open.iter().map_err(storage_fault)?;
+    let rows = open.range(keys).map_err(storage_fault)?;
     for row in rows {
         let (key, value) = row.map_err(storage_fault)?;
         visit(key.value(), value.value())?;

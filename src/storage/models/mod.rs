@@ -184,6 +184,8 @@ pub type Telling<'t> = dyn FnMut(&Told<'_>) -> std::io::Result<()> + 't;
 #[derive(Clone, Debug)]
 pub struct ModelStore {
     folder: PathBuf,
+    /// Where galleries are remembered.
+    register: Option<Register>,
 }
 
 /// Holds the lock until it is dropped.
@@ -201,7 +203,12 @@ impl Drop for Lock {
 impl ModelStore {
     /// The store in a folder. If the folder does not exist, the built-in set is used.
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
+        Self { folder: folder.to_owned(), register: None }
+    }
+
+    /// With the register that follows the changes of galleries.
+    pub fn registered(self, register: Option<Register>) -> Self {
+        Self { register, ..self }
     }
 
     /// The folder of the store.
@@ -372,7 +379,7 @@ impl ModelStore {
         after: &Pointer,
         told: &mut Telling<'_>,
     ) -> Result<(), ModelStoreError> {
-        let opening = Opening::to(Purpose::Change).registered(Register::of_user());
+        let opening = Opening::to(Purpose::Change).registered(self.register.clone());
         let store = match Store::open_as(gallery, opening) {
             Err(StoreError::Absent { .. }) => None,
             store => Some(store?),
