@@ -2,7 +2,7 @@
 
 use super::choose::Found;
 use super::error::{StoreError, error};
-use super::presence::{folder_of, look, open_to_read};
+use super::presence::{folder_of, give_to_owner, look, open_to_read};
 use super::tables::{
     Checked, Fault, IDENTITY, NEXT_PERSON, REVISION, check_records, fault_of, meta, write,
 };
@@ -123,6 +123,7 @@ pub(super) fn begin(path: &Path, revision: [u64; 2]) -> Result<(), StoreError> {
     let first = [meta(REVISION, revision), meta(NEXT_PERSON, 1), meta(IDENTITY, identity)];
     write(&database, &first).map_err(|reason| failed(Fault::Io(reason)))?;
     drop(database);
+    give_to_owner(&draft).map_err(io)?;
     // Unlike a rename, a link does not replace an existing file.
     match std::fs::hard_link(&draft, path) {
         Ok(()) => remove_file(&draft).map_err(failed)?,
@@ -180,6 +181,7 @@ pub(super) fn restore(
     let draft = draft_path(path);
     std::fs::copy(copy, &draft).map_err(io)?;
     std::fs::File::open(&draft).and_then(|file| file.sync_all()).map_err(io)?;
+    give_to_owner(&draft).map_err(io)?;
     let aside = move_aside(path, ending).map_err(io)?;
     std::fs::rename(&draft, path).map_err(io)?;
     Ok(aside)

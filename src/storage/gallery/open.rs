@@ -9,7 +9,7 @@ use super::files::{
     Open, PATIENCE, Probed, Readable, begin, copy_path, create, draft_path, found, open_checked,
     random, read_checked, remove_drafts, remove_file, restore,
 };
-use super::presence::read_only;
+use super::presence::{give_to_owner, read_only};
 use super::register::Register;
 use super::tables::{Checked, Fault, PEOPLE, copy_records, state};
 use redb::Database;
@@ -137,7 +137,9 @@ impl Store {
             let copy = create(&draft)?;
             copy_records(main, &copy, |_, _| true)?;
             drop(copy);
-            std::fs::rename(&draft, &path).map_err(|error| Fault::Io(error.to_string()))?;
+            let io = |error: std::io::Error| Fault::Io(error.to_string());
+            give_to_owner(&draft).map_err(io)?;
+            std::fs::rename(&draft, &path).map_err(io)?;
             open_checked(&path, PATIENCE)
         })();
         match made {

@@ -172,6 +172,19 @@ fn user(uid: u32) -> String {
     users.lines().find_map(of).unwrap_or_else(|| format!("'#{uid}'"))
 }
 
+/// Gives a new file of root to the owner of its folder, for whom it is made: the service
+/// could not read it otherwise.
+pub(super) fn give_to_owner(file: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let around = std::fs::metadata(folder_of(file))?;
+    match around.uid() {
+        0 => Ok(()),
+        _ => std::os::unix::fs::lchown(file, Some(around.uid()), Some(around.gid())),
+    }
+}
+
 /// Whether two paths name the same file.
 pub(super) fn same_file(one: &Path, other: &Path) -> bool {
     let place = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino()));

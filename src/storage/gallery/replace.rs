@@ -9,7 +9,7 @@ use super::files::{
     random, read_checked, remove_file,
 };
 use super::open::recall;
-use super::presence::{look, same_file};
+use super::presence::{give_to_owner, look, same_file};
 use super::register::Register;
 use super::tables::{
     Fault, IDENTITY, LAST_REVISION, META, NEXT_PERSON, REVISION, copy_records, meta, number, write,
@@ -82,6 +82,7 @@ impl Store {
         write(&target, &edits).map_err(|reason| failed(Fault::Io(reason)))?;
         drop(target);
         let io = |reason: std::io::Error| failed(Fault::Io(reason.to_string()));
+        give_to_owner(&draft).map_err(io)?;
         // The file itself may be the backup: what was read stays readable.
         let aside = move_aside(path, "replaced").map_err(io)?;
         std::fs::rename(&draft, path).map_err(io)?;

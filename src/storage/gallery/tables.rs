@@ -9,8 +9,8 @@ use crate::vision::face_picture::FacePicture;
 use crate::vision::frame::Landmarks;
 use crate::vision::picture::{self, ImageError};
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
-    TableError, TableHandle,
+    Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition, TableError,
+    TableHandle,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
