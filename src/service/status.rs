@@ -158,6 +158,11 @@ impl GalleryFileNow {
         }
     }
 
+    /// Whether files may be written beside it: its folder is neither away nor read-only.
+    pub fn is_writable(&self) -> bool {
+        !["absent", "lost", "unreachable", "read-only"].contains(&self.state.as_str())
+    }
+
     /// Whether the file cannot be read.
     pub fn is_fault(&self) -> bool {
         !["good", "read-only"].contains(&self.state.as_str())
