@@ -64,6 +64,7 @@ fn service_with(settings: ControlSettings) -> Service {
 fn facelatch(arguments: &[&str], socket: &Path) -> Output {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_facelatch"));
     command.args(arguments).arg("--socket").arg(socket).env_remove("RUST_LOG");
+    command.env("XDG_STATE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"));
     command.output().expect("the program runs")
 }
 

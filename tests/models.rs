@@ -35,6 +35,7 @@ impl Door {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_facelatch"));
         command.args(arguments).args(["--gallery", &self.gallery]).env_remove("RUST_LOG");
+        command.env("XDG_STATE_HOME", self.folder.path().join("state"));
         // The service's socket is in the same folder.
         command.env("RUNTIME_DIRECTORY", self.folder.path());
         command.env("STATE_DIRECTORY", self.folder.path());
@@ -291,7 +292,11 @@ fn a_full_disk_leaves_the_set_in_use() {
         set.display(),
         door.gallery
     );
-    let output = Command::new("sh").args(["-c", &line]).output().expect("a shell");
+    let output = Command::new("sh")
+        .args(["-c", &line])
+        .env("XDG_STATE_HOME", door.folder.path().join("state"))
+        .output()
+        .expect("a shell");
     assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
     assert!(stderr(&output).contains("onnx: File too large"), "{}", stderr(&output));
     assert_eq!(door.version(), "2");

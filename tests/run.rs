@@ -60,6 +60,7 @@ impl Door {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_facelatch"));
         command.args(arguments).arg("--config").arg(self.path("facelatch.toml"));
+        command.env("XDG_STATE_HOME", self.path("state"));
         command.env_remove("RUST_LOG").env("NOTIFY_SOCKET", self.path("notify"));
         command.env("STATE_DIRECTORY", self.path("state"));
         command
@@ -247,6 +248,63 @@ fn a_service_that_was_killed_while_the_door_was_open_locks_it_when_it_is_back() 
     door.hears("READY=1");
     // It has taken over the socket file of the killed service.
     assert_eq!(door.status()["service"]["pid"], service.child.id());
+}
+
+/// A card that is pulled, and an old file that is put back, while the door runs.
+#[test]
+fn a_gallery_that_goes_away_is_reported_and_its_people_stay() {
+    let door = Door::new();
+    let card = door.path("card");
+    std::fs::create_dir(&card).expect("a folder");
+    let gallery = card.join("gallery.redb");
+    door.configure("");
+    let portrait = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
+    let admiral = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/grace_hopper.jpg");
+    let on_card = |arguments: &[&str]| {
+        let mut command = door.command(arguments);
+        command.arg("--gallery").arg(&gallery).output().expect("the program runs")
+    };
+    for (name, photo) in [("Eileen Collins", portrait), ("Grace Hopper", admiral)] {
+        assert!(on_card(&["enroll", name, "--image", photo]).status.success());
+    }
+    let old = std::fs::read(&gallery).expect("a gallery");
+    let port = format!("serial:{}", door.port);
+    let file = gallery.to_str().expect("a plain path");
+    let service = door.start_with(&["--camera", CORRIDOR, "--relay", &port, "--gallery", file]);
+    door.hears("READY=1");
+    let away = door.path("away");
+    std::fs::rename(&card, &away).expect("moved");
+    // The mount point.
+    std::fs::create_dir(&card).expect("a folder");
+    service.says("the gallery is missing, although people were enrolled here");
+    let now = || {
+        let status = door.status()["service"]["gallery"].clone();
+        (status["people"].clone(), status["file"]["state"].clone())
+    };
+    let shown = |people: u64, state: &str| {
+        let until = Instant::now() + PATIENCE;
+        while now() != (people.into(), state.into()) {
+            assert!(Instant::now() < until, "{:?}", now());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    shown(2, "lost");
+    assert_eq!(std::fs::read_dir(&card).expect("a folder").count(), 0);
+    std::fs::remove_dir(&card).expect("removed");
+    std::fs::rename(&away, &card).expect("back");
+    service.says("gallery: the file is back");
+    shown(2, "good");
+    // Somebody is removed, and both files are put back: the service knows better.
+    assert!(on_card(&["people", "remove", "Grace Hopper"]).status.success());
+    service.says("gallery: 1 people");
+    for name in ["gallery.redb", "gallery.last-good.redb"] {
+        std::fs::write(card.join(name), &old).expect("written");
+    }
+    service.says("is older than revision");
+    shown(1, "older");
+    assert!(on_card(&["people", "restore", file]).status.success());
+    service.says("gallery: 2 people");
+    shown(2, "good");
 }
 
 #[test]

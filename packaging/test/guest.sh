@@ -64,6 +64,8 @@ first_boot() {
         "$(id -Gn facelatch | tr ' ' '\n' | sort | tr '\n' ' ')" "dialout facelatch gpio video "
     equal "only the service may look at the gallery" \
         "$(stat -c '%U:%G %a' /var/lib/facelatch)" "facelatch:facelatch 700"
+    equal "and at the register" \
+        "$(stat -c '%U:%G %a' /var/lib/facelatch-register)" "facelatch:facelatch 700"
     equal "the configuration belongs to root, and the service reads it" \
         "$(stat -c '%U:%G %a' $configuration)" "root:facelatch 640"
     is "the unit verifies" test -z "$(systemd-analyze verify facelatch.service 2>&1)"

@@ -4,7 +4,7 @@ mod board;
 mod devices;
 mod service;
 
-use super::common_args::{CommonArgs, is_begun, service_socket};
+use super::common_args::{CommonArgs, service_socket};
 use super::models::NO_COVERS;
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
@@ -13,7 +13,7 @@ use facelatch::config::Config;
 use facelatch::models::Models;
 use facelatch::service::control::{Request, ask, unknown_names};
 use facelatch::service::models::detector;
-use facelatch::storage::gallery::Store;
+use facelatch::storage::gallery::{Opening, Purpose, Register, Store, StoreError, remarks};
 use facelatch::vision::picture;
 use facelatch::vision::recognizer::Recognizer;
 use serde::Serialize;
@@ -207,14 +207,24 @@ pub(super) fn unknown_role(key: &str, name: &str) -> String {
 fn gallery(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
     let file = config.gallery_file();
     let name = file.display();
-    if !is_begun(&file) {
-        return findings.odd(
-            "gallery",
-            &format!("{name}: no gallery, nobody is enrolled yet; see facelatch enroll --help"),
-        );
+    for remark in remarks(&file) {
+        findings.odd("gallery", &remark)?;
     }
-    let looked = Store::open_within(&file, GALLERY_WITHIN).and_then(|store| store.people());
-    let people = match looked {
+    let opening = Opening::to(Purpose::Read).within(GALLERY_WITHIN).registered(Register::of_user());
+    let store = match Store::open_as(&file, opening) {
+        Ok(store) => store,
+        Err(error @ StoreError::Absent { .. }) => {
+            return findings.odd("gallery", &error.to_string());
+        }
+        Err(error) => return findings.wrong("gallery", error),
+    };
+    if let Some(repaired) = store.repaired() {
+        findings.odd("gallery", repaired)?;
+    }
+    if let Some(reason) = store.read_only() {
+        findings.odd("gallery", &format!("{name}: read-only: {reason}"))?;
+    }
+    let people = match store.people() {
         Ok(people) => people,
         Err(error) => return findings.wrong("gallery", error),
     };

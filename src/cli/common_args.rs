@@ -7,7 +7,6 @@ use clap::Args;
 use facelatch::config::{Config, ConfigError, SOCKET, SYSTEM_FOLDER, state_folder};
 use facelatch::models::Models;
 use facelatch::nn::Precision;
-use facelatch::storage::gallery::copy_path;
 use facelatch::storage::last_relay::LastRelayFile;
 use facelatch::storage::models::ModelStore;
 use std::path::{Path, PathBuf};
@@ -124,11 +123,6 @@ pub fn service_socket(given: Option<PathBuf>, config: &Config) -> PathBuf {
     let wanted = config.service.status_socket.is_some() || own.exists();
     let system = Path::new(SYSTEM_FOLDER);
     given.unwrap_or_else(|| if wanted || !system.is_dir() { own } else { system.join(SOCKET) })
-}
-
-/// Whether a gallery exists: the file, or the copy from which it can be restored.
-pub fn is_begun(file: &Path) -> bool {
-    file.exists() || copy_path(file).exists()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use facelatch::config::Config;
 use facelatch::hardware::camera::Camera;
 use facelatch::models::Models;
 use facelatch::service::files::{load_gallery, open_store};
-use facelatch::storage::gallery::NewTemplate;
+use facelatch::storage::gallery::{NewTemplate, Purpose, reachable};
 use facelatch::vision::detect::DetectorSettings;
 use facelatch::vision::embed::Template;
 use facelatch::vision::face_picture::FacePicture;
@@ -123,15 +123,18 @@ struct Known {
 impl Enroll {
     pub fn run(self) -> Result<ExitCode> {
         let config = self.common.config()?;
-        let models = self.common.models(&config)?;
         let file = config.gallery_file();
+        reachable(&file)?;
+        let models = self.common.models(&config)?;
         let detector = match &self.source.camera {
             Some(_) => config.detector(),
             None => DetectorSettings { minimum_face: SMALLEST_FACE, ..DetectorSettings::default() },
         };
         let mut recognizer = Recognizer::new(&models, detector)?;
         // The store is closed while the camera runs, so that the service can use it.
-        let gallery = load_gallery(&mut open_store(&file)?, &models, &mut recognizer, false)?;
+        let mut store = open_store(&file, Purpose::Begin)?;
+        let gallery = load_gallery(&mut store, &models, &mut recognizer, false)?.gallery;
+        drop(store);
         let same_person = models.thresholds()?.for_pair(SAME_PERSON_RATE).similarity;
         let known = Known { gallery, same_person };
         let (views, failed) = match &self.source.camera {
@@ -154,9 +157,9 @@ impl Enroll {
         same_person: f32,
         views: Vec<(FacePicture, Template)>,
     ) -> Result<()> {
-        let mut store = open_store(file)?;
+        let mut store = open_store(file, Purpose::Begin)?;
         // The service may have enrolled somebody in the meantime.
-        let gallery = load_gallery(&mut store, models, recognizer, false)?;
+        let gallery = load_gallery(&mut store, models, recognizer, false)?.gallery;
         let known = Known { gallery, same_person };
         if let Some(fault) =
             views.iter().find_map(|(_, template)| self.stands_against(template, &known))

@@ -1,11 +1,11 @@
 //! `identify`: finds the people in pictures by the gallery.
 
-use super::common_args::{CommonArgs, is_begun};
+use super::common_args::CommonArgs;
 use super::image_args::{FaceLine, More, Pictures};
 use anyhow::Result;
 use clap::Args;
-use facelatch::access::gallery::Gallery;
-use facelatch::service::files::{load_gallery, open_store};
+use facelatch::service::files::{EMPTY, load_gallery, open_store};
+use facelatch::storage::gallery::{Purpose, reachable};
 use facelatch::vision::recognizer::Recognizer;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,15 +33,16 @@ pub struct Identify {
 impl Identify {
     pub fn run(self) -> Result<ExitCode> {
         let config = self.common.config()?;
+        let file = config.gallery_file();
+        reachable(&file)?;
         let models = self.common.models(&config)?;
         let mut recognizer = Recognizer::new(&models, self.pictures.detector())?;
-        let file = config.gallery_file();
-        // This command only reads: it must not create a gallery.
-        let gallery = if is_begun(&file) {
-            load_gallery(&mut open_store(&file)?, &models, &mut recognizer, false)?
-        } else {
-            Gallery::for_models(&models)?
-        };
+        let mut store = open_store(&file, Purpose::Read)?;
+        let gallery = load_gallery(&mut store, &models, &mut recognizer, false)?.gallery;
+        drop(store);
+        if gallery.people() == 0 {
+            log::warn!("{}: {EMPTY}", file.display());
+        }
         let rate = config.recognition.false_accept_rate;
         let threshold = models.thresholds()?.for_attempt(rate, gallery.templates());
         self.pictures.each(self.save.as_deref(), |frame| {

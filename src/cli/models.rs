@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use facelatch::models::groups::{NOT_MEASURED, WorstGroup};
 use facelatch::service::files::warn_of_lost;
+use facelatch::storage::gallery::Register;
 use facelatch::storage::models::self_test::Report;
 use facelatch::storage::models::{
     BUILT_IN, Checked, ModelStore, ModelStoreError, Pointer, Source, Told, check_folder,
@@ -96,7 +97,7 @@ enum VerifyLine<'a> {
 impl Models {
     pub fn run(self) -> Result<ExitCode> {
         let config = self.common.config()?;
-        let store = ModelStore::new(&config.model_store());
+        let store = ModelStore::new(&config.model_store()).registered(Register::of_user());
         if self.common.models_folder().is_some() && !matches!(self.what, What::Verify { .. }) {
             bail!(
                 "--models only works with verify; name the folder of installed sets with --store"

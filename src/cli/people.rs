@@ -1,11 +1,13 @@
 //! `people`: manages the people enrolled.
 
-use super::common_args::{CommonArgs, is_begun};
-use anyhow::{Context, Result, bail};
+use super::common_args::CommonArgs;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use facelatch::access::schedule::DEFAULT_GROUP;
-use facelatch::service::files::open_store;
-use facelatch::storage::gallery::{Export, Person, Store};
+use facelatch::service::files::{EMPTY, open_store};
+use facelatch::storage::gallery::{
+    Export, Imported, Person, Purpose, Register, Restored, Store, StoreError,
+};
 use facelatch::vision::picture::encode_png;
 use serde::Serialize;
 use std::io::Write;
@@ -14,6 +16,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Manage the people enrolled: names, groups, administrators, export and import
+///
+/// A gallery that is absent, unreachable (permissions, links, mounts), damaged without a
+/// usable copy, foreign, or older than the one in use is named with its cure, and the exit
+/// code is 1. One that is read-only can be listed, shown and exported (exit code 0, with a
+/// warning), and not changed (1). An empty one is listed with a warning (0).
 #[derive(Args)]
 pub struct People {
     #[command(subcommand)]
@@ -80,10 +87,31 @@ enum What {
         names: Vec<String>,
     },
     /// Add the people of an exported file to the gallery
+    ///
+    /// Each person is checked as if enrolled here; those who are invalid, or whose name is
+    /// taken, are named and left out. Exit code 1 if anybody was left out.
     Import {
         /// File written by `export`
         file: PathBuf,
+        /// Let administrators stay administrators [default: they become ordinary people]
+        #[arg(long)]
+        with_administrators: bool,
     },
+    /// Make a backup the gallery, although it is older or another one
+    ///
+    /// This is the only way to an older state: a gallery that was put back by hand is
+    /// refused, because it may bring back people who were removed. Administrators of the
+    /// backup stay administrators. The gallery in use is moved aside. A running service
+    /// takes over the backup within a second.
+    Restore {
+        /// File written by `export`, or another gallery file
+        file: PathBuf,
+    },
+    /// Start with an empty gallery in the place of one that is lost
+    ///
+    /// Not needed for the first start. A gallery that had people and is missing is not
+    /// created again by itself, because its card or disk may only not be mounted.
+    New,
 }
 
 /// A person as printed in JSON. `pictures` counts the templates with a stored picture.
@@ -118,36 +146,33 @@ impl<'a> From<&'a Person> for PersonLine<'a> {
 impl People {
     pub fn run(self) -> Result<ExitCode> {
         let file = self.common.config()?.gallery_file();
-        // Only `import` may create a gallery.
-        if !matches!(self.what, What::Import { .. }) && !is_begun(&file) {
-            if matches!(self.what, What::List { .. }) {
-                return Ok(ExitCode::SUCCESS);
-            }
-            bail!("{}: no gallery yet; enroll somebody first", file.display());
-        }
-        let open = || open_store(&file);
+        let open = |purpose| open_store(&file, purpose);
         let mut out = anstream::stdout().lock();
         match self.what {
             What::List { json } => {
-                for person in open()?.people()? {
+                let people = open(Purpose::Read)?.people()?;
+                if people.is_empty() {
+                    log::warn!("{}: {EMPTY}", file.display());
+                }
+                for person in people {
                     print(&mut out, &person, json)?;
                 }
             }
             What::Show { name, json, save } => {
-                let store = open()?;
+                let store = open(Purpose::Read)?;
                 let person = store.find(&name)?;
                 print(&mut out, &person, json)?;
                 if let Some(folder) = save {
                     save_pictures(&store, &person, &folder)?;
                 }
             }
-            What::Rename { name, new_name } => open()?.rename(&name, &new_name)?,
-            What::Admin { name, off } => open()?.set_administrator(&name, !off)?,
-            What::Group { name, group } => open()?.set_group(&name, &group)?,
+            What::Rename { name, new_name } => open(Purpose::Change)?.rename(&name, &new_name)?,
+            What::Admin { name, off } => open(Purpose::Change)?.set_administrator(&name, !off)?,
+            What::Group { name, group } => open(Purpose::Change)?.set_group(&name, &group)?,
             What::Remove { names } => {
                 // Remove everybody before printing: a closed pipe must not leave somebody
                 // enrolled.
-                let mut store = open()?;
+                let mut store = open(Purpose::Change)?;
                 let done: Vec<_> = names.iter().map(|name| store.remove(name)).collect();
                 let mut code = ExitCode::SUCCESS;
                 for result in done {
@@ -165,24 +190,55 @@ impl People {
                 return Ok(code);
             }
             What::Export { file, names } => {
-                let count = open()?.export(&names, &file)?;
+                let count = open(Purpose::Read)?.export(&names, &file)?;
                 writeln!(out, "{count} people written to {}", file.display())?;
             }
-            What::Import { file } => {
+            What::Import { file: from, with_administrators } => {
+                if Store::is_itself(&file, &from) {
+                    return Err(StoreError::Itself { path: from }.into());
+                }
                 // Open the file first: if it is missing, no gallery must be created.
-                let export = Export::open(&file)?;
-                let (added, taken) = open()?.import(&export)?;
-                writeln!(out, "{added} people added")?;
-                for name in &taken {
-                    log::error!("{name:?}: this name is already enrolled; skipped");
+                let export = Export::open(&from)?;
+                let done = open(Purpose::Begin)?.import(&export, with_administrators)?;
+                return told(&mut out, &done);
+            }
+            What::Restore { file: from } => {
+                let register = Register::of_user();
+                let done = Store::restore(&file, &from, register.as_ref())?;
+                let Restored { people, administrators, aside } = done;
+                writeln!(out, "{people} people restored, {administrators} administrators")?;
+                if let Some(aside) = aside {
+                    writeln!(out, "the gallery so far is kept as {}", aside.display())?;
                 }
-                if !taken.is_empty() {
-                    return Ok(ExitCode::FAILURE);
-                }
+            }
+            What::New => {
+                Store::renew(&file, Register::of_user().as_ref())?;
+                writeln!(out, "{}: a new gallery, nobody is enrolled", file.display())?;
             }
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Prints the result of an import. Everybody who was left out is a failure.
+fn told(out: &mut impl Write, done: &Imported) -> Result<ExitCode> {
+    let Imported { added, made_ordinary, taken, refused } = done;
+    writeln!(out, "{added} people added")?;
+    if *made_ordinary > 0 {
+        writeln!(
+            out,
+            "{made_ordinary} of them were administrators and are ordinary people here; see \
+             facelatch people admin --help"
+        )?;
+    }
+    for name in taken {
+        log::error!("{name:?}: this name is already enrolled; skipped");
+    }
+    for person in refused {
+        log::error!("{person}; skipped");
+    }
+    let whole = taken.is_empty() && refused.is_empty();
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn print(out: &mut impl Write, person: &Person, json: bool) -> Result<()> {

@@ -1,13 +1,15 @@
 //! `status`: shows the state of the door, models, thresholds and gallery.
 
-use super::common_args::{CommonArgs, is_begun, service_socket};
+use super::common_args::{CommonArgs, service_socket};
 use anyhow::Result;
 use clap::Args;
 use facelatch::models::groups::{NOT_MEASURED, WorstGroup};
 use facelatch::service::control::{Request, ask};
-use facelatch::service::files::open_store;
 use facelatch::service::stage_times::Spread;
-use facelatch::service::status::{ClockNow, Status as ServiceStatus};
+use facelatch::service::status::{ClockNow, GalleryFileNow, Status as ServiceStatus};
+use facelatch::storage::gallery::{
+    Loaded, Opening, Purpose, Register, Store, StoreError, reachable,
+};
 use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,7 +18,8 @@ use std::process::ExitCode;
 /// Show the state of the door, models, thresholds and gallery
 ///
 /// The state of the door comes from the running service through its socket. Without a
-/// service, the command shows the rest.
+/// service, the command shows the rest. Exit code 1 if the gallery is lost, unreachable,
+/// damaged, foreign or older than the one in use; 0 if there is none yet.
 #[derive(Args)]
 pub struct Status {
     #[command(flatten)]
@@ -48,6 +51,7 @@ struct Shown {
     /// `None` if no group of people was measured.
     worst_group: Option<WorstGroup>,
     gallery: PathBuf,
+    gallery_file: GalleryFileNow,
     people: usize,
     templates: usize,
     templates_of_other_models: usize,
@@ -71,18 +75,32 @@ impl Status {
             Ok(reply) => (reply.status, reply.error),
             Err(error) => (None, Some(error.to_string())),
         };
-        let models = self.common.models(&config)?;
+        let file = config.gallery_file();
+        let models = self.common.models(&config);
+        if models.is_err() {
+            // Models beside a gallery that cannot be reached: that is the fault.
+            reachable(&file)?;
+        }
+        let models = models?;
         let table = models.thresholds()?;
         let calibration = table.calibration();
-        let file = config.gallery_file();
         let recognizer = models.recognizer_id()?;
         let embedding_size = models.recognizer()?.embedding_size;
-        // This command only reads: it must not create a gallery.
-        let (people, templates, other) = if is_begun(&file) {
-            let loaded = open_store(&file)?.load(&recognizer, embedding_size)?;
-            (loaded.gallery.people(), loaded.gallery.templates(), loaded.of_other_models)
-        } else {
-            (0, 0, 0)
+        let mut code = ExitCode::SUCCESS;
+        let opening = Opening::to(Purpose::Read).registered(Register::of_user());
+        let opened = Store::open_as(&file, opening)
+            .and_then(|store| Ok((store.load(&recognizer, embedding_size)?, store)));
+        let ((people, templates, other), gallery_file) = match opened {
+            Ok((Loaded { gallery, of_other_models, .. }, store)) => (
+                (gallery.people(), gallery.templates(), of_other_models),
+                GalleryFileNow::of(&store, &file),
+            ),
+            Err(error) => {
+                if !matches!(error, StoreError::Absent { .. }) {
+                    code = ExitCode::FAILURE;
+                }
+                ((0, 0, 0), GalleryFileNow::failed(&error, &file))
+            }
         };
         let rate = config.recognition.false_accept_rate;
         let threshold = table.for_attempt(rate, templates);
@@ -104,6 +122,7 @@ impl Status {
             thresholds: lines.collect(),
             worst_group: models.worst_group().cloned(),
             gallery: file,
+            gallery_file,
             people,
             templates,
             templates_of_other_models: other,
@@ -117,7 +136,7 @@ impl Status {
         } else {
             print(&mut out, &shown)?;
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(code)
     }
 }
 
@@ -148,6 +167,7 @@ fn print(out: &mut impl Write, shown: &Shown) -> std::io::Result<()> {
     }
     writeln!(out, "worst group  {}", worst_group(shown.worst_group.as_ref()))?;
     writeln!(out, "gallery      {}", shown.gallery.display())?;
+    print_file(out, &shown.gallery_file)?;
     writeln!(out, "  {} people, {} templates", shown.people, shown.templates)?;
     if shown.templates_of_other_models > 0 {
         writeln!(out, "  and {} templates of other models", shown.templates_of_other_models)?;
@@ -159,6 +179,21 @@ fn print(out: &mut impl Write, shown: &Shown) -> std::io::Result<()> {
         shown.similarity,
         mark(shown.extrapolated)
     )
+}
+
+/// Prints what is wrong with the gallery's file.
+fn print_file(out: &mut impl Write, file: &GalleryFileNow) -> std::io::Result<()> {
+    let GalleryFileNow { state, fault, repaired, remarks } = file;
+    if let Some(fault) = fault {
+        writeln!(out, "  {:<10} {fault}", state.to_uppercase())?;
+    }
+    if let Some(repaired) = repaired {
+        writeln!(out, "  REPAIRED   {repaired}")?;
+    }
+    for remark in remarks {
+        writeln!(out, "  UNSAFE     {remark}")?;
+    }
+    Ok(())
 }
 
 /// The worst group in words.
@@ -203,6 +238,7 @@ fn print_service(out: &mut impl Write, now: &ServiceStatus) -> std::io::Result<(
     writeln!(out, "relay        {} for {}", now.relay.state, time(now.relay.since_s))?;
     let gallery = &now.gallery;
     writeln!(out, "people       {}, {} templates", gallery.people, gallery.templates)?;
+    print_file(out, &gallery.file)?;
     match now.clock {
         ClockNow::Unneeded => {}
         ClockNow::Trusted => writeln!(out, "clock        trusted")?,

@@ -36,19 +36,22 @@ impl DoorStateKeeper {
         Ok(Self { writer, schedule, failed: false })
     }
 
-    /// Between two frames: saves what has changed, not too often.
+    /// Between two frames: saves what has changed, not too often. Not while the gallery's
+    /// folder is away, because that would write into the empty mount point.
     pub fn visit(&mut self, pipeline: &Pipeline, now: Duration) {
         while let Some(written) = self.writer.written() {
             self.told(&written);
         }
-        if self.schedule.due(now, pipeline.changes()) {
+        if pipeline.gallery_file().is_writable() && self.schedule.due(now, pipeline.changes()) {
             self.save(pipeline, now);
         }
     }
 
     /// Saves the state at the end of the service.
     pub fn end(self, pipeline: &Pipeline, now: Duration) {
-        self.save(pipeline, now);
+        if pipeline.gallery_file().is_writable() {
+            self.save(pipeline, now);
+        }
     }
 
     fn save(&self, pipeline: &Pipeline, now: Duration) {

@@ -5,13 +5,16 @@
 use super::models::{ModelSet, Networks};
 use super::pipeline::{Change, NewPerson, Pipeline};
 use super::reload::Reload;
+use super::status::GalleryFileNow;
 use crate::access::controller::Input;
 use crate::access::event::Event;
-use crate::access::gallery::Gallery;
 use crate::config::Config;
 use crate::models::{ModelId, Models};
 use crate::nn::Precision;
-use crate::storage::gallery::{Loaded, ReEmbedded, Store, StoreError, peek, stamp};
+use crate::storage::gallery::{
+    Loaded, LoadedContent, Opening, Purpose, ReEmbedded, Register, Store, StoreError, peek,
+    remarks, stamp, why_read_only,
+};
 use crate::storage::models::ModelStore;
 use crate::vision::embed::{Embedder, Template};
 use crate::vision::face_picture::FacePicture;
@@ -28,8 +31,13 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// A person enrolled at the door is written only if that starts within this time: the
 /// enrolment gives up after 30 seconds and reports a failure.
 const START_WITHIN: Duration = Duration::from_secs(15);
+/// Most events that wait for the service.
+const MOST_EVENTS: usize = 16;
 /// Age of a file at which its time of change distinguishes it from any later state.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
+
+/// Said of a gallery with nobody in it.
+pub const EMPTY: &str = "nobody is enrolled yet; see facelatch enroll --help";
 
 /// Logs a warning that names everybody who lost templates when the models changed.
 pub fn warn_of_lost(done: &ReEmbedded) {
@@ -70,8 +78,10 @@ pub struct Files {
     pub read_config: ReadConfig,
     /// The configuration in use.
     pub config: Config,
-    /// Revision of the gallery in use.
-    pub revision: [u64; 2],
+    /// Revision and digest of the gallery in use.
+    pub content: LoadedContent,
+    /// State of its file at the start.
+    pub gallery: GalleryFileNow,
     /// The store of installed models and the name of the set in use, read before the set.
     /// `None` if the models are from another folder.
     pub store: Option<(ModelStore, String)>,
@@ -99,6 +109,10 @@ struct Slot {
     newcomer: Option<(NewPerson, Instant)>,
     /// Result of writing a newcomer: their number, and their name or the reason of failure.
     kept: Option<(u32, Result<String, String>)>,
+    /// State of the gallery's file, if it has changed.
+    gallery: Option<GalleryFileNow>,
+    /// What happened to the gallery's file.
+    events: Vec<Event>,
 }
 
 impl FileWorker {
@@ -108,6 +122,7 @@ impl FileWorker {
     /// If the models have no recognizer, or the thread cannot be started.
     pub fn start(files: Files) -> Result<Arc<Self>> {
         let worker = Arc::new(Self::default());
+        worker.slot().gallery = Some(files.gallery.clone());
         let weak = Arc::downgrade(&worker);
         let mut thread = Thread::new(files)?;
         std::thread::Builder::new()
@@ -128,6 +143,7 @@ impl FileWorker {
                     if let Some(change) = unharmed(|| thread.check()).flatten() {
                         worker.put(change);
                     }
+                    worker.tell(&mut thread.sight);
                     // Only now: an observer of the end finds the new configuration.
                     thread.files.reload.end();
                     // After the gallery that contains them, so that they are recognized as
@@ -155,8 +171,12 @@ impl FileWorker {
             self.newcomer.notify_one();
         }
         let (change, kept) = (slot.change.take(), slot.kept.take());
+        let (gallery, mut events) = (slot.gallery.take(), std::mem::take(&mut slot.events));
         drop(slot);
-        let mut events = change.map_or_else(Vec::new, |change| pipeline.change(now, change));
+        if let Some(gallery) = gallery {
+            pipeline.set_gallery_file(gallery);
+        }
+        events.extend(change.map_or_else(Vec::new, |change| pipeline.change(now, change)));
         if let Some((number, done)) = kept {
             events.extend(pipeline.input(now, Input::Kept { number, done }));
         }
@@ -183,6 +203,18 @@ impl FileWorker {
         });
     }
 
+    /// Passes on what the thread found out about the gallery's file.
+    fn tell(&self, sight: &mut Sight) {
+        let mut slot = self.slot();
+        if sight.told != sight.now {
+            sight.told.clone_from(&sight.now);
+            slot.gallery = Some(sight.told.clone());
+        }
+        slot.events.append(&mut sight.events);
+        // The service takes them within a frame; a stuck one is ended.
+        slot.events.truncate(MOST_EVENTS);
+    }
+
     /// Waits for a newcomer, or until the next check is due.
     fn wait(&self) {
         let none = |slot: &mut Slot| slot.newcomer.is_none();
@@ -207,14 +239,17 @@ struct Thread {
     embedder: ReEmbedder,
     /// Time and size of the gallery file at the last read, once they have settled.
     seen: Option<(SystemTime, u64)>,
-    /// The last fault that was logged, so that it is logged once.
+    /// The last fault of the models that was logged, so that it is logged once.
     logged: String,
+    sight: Sight,
 }
 
 impl Thread {
     fn new(files: Files) -> Result<Self> {
         let embedder = ReEmbedder::new(&files.models)?;
-        Ok(Self { files, embedder, seen: None, logged: String::new() })
+        let (told, now) = (files.gallery.clone(), files.gallery.clone());
+        let sight = Sight { register: Register::of_user(), now, told, events: Vec::new() };
+        Ok(Self { files, embedder, seen: None, logged: String::new(), sight })
     }
 
     /// Reads what has changed.
@@ -238,13 +273,15 @@ impl Thread {
             Ok(Some(change)) => return Some(change),
             Err(error) => self.log(&format!("{error:#}; keeping the models in use")),
         }
-        match self.gallery() {
-            Ok(change) => change,
-            Err(error) => {
-                self.log(&format!("{error}; keeping the people in use"));
-                None
-            }
+        let read = self.gallery();
+        if matches!(read, Err(StoreError::Busy { .. })) {
+            return None;
         }
+        if read.is_err() {
+            self.seen = None;
+        }
+        self.sight.judge(&self.files.config.gallery_file(), read.as_ref().err());
+        read.unwrap_or(None)
     }
 
     /// Writes a person enrolled at the door. Returns their provisional name, or the reason
@@ -252,7 +289,10 @@ impl Thread {
     fn keep(&mut self, newcomer: &NewPerson) -> Result<String, String> {
         let NewPerson { templates, administrator, look_alike, .. } = newcomer;
         self.seen = None;
-        Store::open(&self.files.config.gallery_file())
+        let opening = Opening::to(Purpose::Begin)
+            .knowing(Some(self.files.content.known()))
+            .registered(self.sight.register.clone());
+        Store::open_as(&self.files.config.gallery_file(), opening)
             .and_then(|mut store| store.enroll_unnamed(templates, *administrator, *look_alike))
             .map(|person| person.name)
             .map_err(|error| error.to_string())
@@ -276,23 +316,28 @@ impl Thread {
             Some((store, current)) => store.open(current)?.in_precision(self.files.precision),
             None => self.files.models.clone(),
         };
-        let Some((set, revision)) = self.load(&config, &models)? else { return Ok(None) };
-        self.files.revision = revision;
+        let Some((set, content)) = self.load(&config, &models)? else { return Ok(None) };
+        self.files.content = content;
         self.files.config = config.clone();
         Ok(Some(Change::Config(Box::new((config, set)))))
     }
 
     /// The networks as the configuration wants them, with all people. `None` while another
     /// process has the gallery.
-    fn load(&mut self, config: &Config, models: &Models) -> Result<Option<(ModelSet, [u64; 2])>> {
+    fn load(
+        &mut self,
+        config: &Config,
+        models: &Models,
+    ) -> Result<Option<(ModelSet, LoadedContent)>> {
         let networks = Networks::load(config, models)?;
         let mut embedder = ReEmbedder::new(models)?;
-        let Some(loaded) = read_gallery(&config.gallery_file(), &mut embedder)? else {
+        let file = config.gallery_file();
+        let Some(loaded) = self.sight.read(&self.files.content, &file, &mut embedder)? else {
             return Ok(None);
         };
-        let Loaded { gallery, revision, .. } = loaded;
+        let Loaded { gallery, content, .. } = loaded;
         self.embedder = embedder;
-        Ok(Some((networks.with(gallery), revision)))
+        Ok(Some((networks.with(gallery), content)))
     }
 
     /// Another installed set of models.
@@ -304,9 +349,9 @@ impl Thread {
         }
         let models = store.open(&now)?.in_precision(self.files.precision);
         let config = self.files.config.clone();
-        let Some((set, revision)) = self.load(&config, &models)? else { return Ok(None) };
+        let Some((set, content)) = self.load(&config, &models)? else { return Ok(None) };
         log::info!("models: {now}, {} people", set.gallery.people());
-        self.files.revision = revision;
+        self.files.content = content;
         if let Some((_, current)) = &mut self.files.store {
             *current = now;
         }
@@ -322,18 +367,109 @@ impl Thread {
             return Ok(None);
         }
         // `now` was taken before reading: a change meanwhile is seen at the next check.
-        let Some(loaded) = read_gallery(&file, &mut self.embedder)? else { return Ok(None) };
+        let Some(loaded) = self.sight.read(&self.files.content, &file, &mut self.embedder)? else {
+            return Err(StoreError::Busy { path: file });
+        };
         // File systems have coarse times, so a change soon after another may not show.
         self.seen = now.filter(|(at, _)| at.elapsed().is_ok_and(|age| age > SETTLED_AFTER));
         self.logged.clear();
-        if loaded.revision == self.files.revision {
+        if loaded.content == self.files.content {
             return Ok(None);
         }
-        self.files.revision = loaded.revision;
+        self.files.content = loaded.content;
         let (people, templates) = (loaded.gallery.people(), loaded.gallery.templates());
         log::info!("gallery: {people} people, {templates} templates");
         warn_of_left_out(&loaded);
         Ok(Some(Change::Gallery(loaded.gallery)))
+    }
+}
+
+/// What the thread knows about the gallery's file.
+struct Sight {
+    register: Option<Register>,
+    /// Its state.
+    now: GalleryFileNow,
+    /// The state that the service knows.
+    told: GalleryFileNow,
+    /// Not yet passed on.
+    events: Vec<Event>,
+}
+
+impl Sight {
+    /// Notes the state of the gallery's file, given the error of reading it. The people in
+    /// use stay in use whatever happens to it.
+    fn judge(&mut self, file: &Path, error: Option<&StoreError>) {
+        let now = &mut self.now;
+        let before = now.clone();
+        if let Some(error) = error {
+            error.kind().clone_into(&mut now.state);
+            now.fault = Some(error.to_string());
+            if now.fault != before.fault {
+                let reason = format!("{error}; keeping the people in use");
+                self.events.push(Event::GalleryFault { state: error.kind(), reason });
+            }
+            return;
+        }
+        let read_only = why_read_only(file).unwrap_or(None);
+        if before.is_fault() {
+            self.events.push(Event::GalleryBack);
+        }
+        match read_only {
+            Some(reason) => {
+                let error = StoreError::ReadOnly { path: file.to_owned(), reason };
+                error.kind().clone_into(&mut now.state);
+                now.fault = Some(error.to_string());
+                if now.fault != before.fault {
+                    log::warn!("{error}; until then nobody can be enrolled or removed");
+                }
+            }
+            None => {
+                now.fault = None;
+                GalleryFileNow::default().state.clone_into(&mut now.state);
+            }
+        }
+        now.remarks = remarks(file);
+        for remark in now.remarks.iter().filter(|remark| !before.remarks.contains(remark)) {
+            log::warn!("{remark}");
+        }
+    }
+
+    /// Reads the gallery; `None` while another process has it. A file that another process
+    /// left in disorder is repaired first. What is older than the people in use, or another
+    /// gallery, is an error.
+    fn read(
+        &mut self,
+        used: &LoadedContent,
+        file: &Path,
+        embedder: &mut ReEmbedder,
+    ) -> Result<Option<Loaded>, StoreError> {
+        let (model, size) = (embedder.model.clone(), embedder.size);
+        match peek(file, &model, size, |picture| embedder.embed(picture)) {
+            Ok(None) => return Ok(None),
+            Ok(Some(loaded)) if loaded.content.contradicts(used) => {
+                return Err(StoreError::Changed { path: file.to_owned() });
+            }
+            Ok(Some(loaded)) if used.known().admits(loaded.content.revision()) => {
+                return Ok(Some(loaded));
+            }
+            Ok(Some(_)) | Err(_) => {}
+        }
+        let opening = Opening::to(Purpose::Read)
+            .within(Duration::ZERO)
+            .knowing(Some(used.known()))
+            .registered(self.register.clone());
+        match Store::open_as(file, opening) {
+            Err(StoreError::Busy { .. }) => Ok(None),
+            Err(error) => Err(error),
+            Ok(store) => {
+                if let Some(repaired) = store.repaired() {
+                    let repaired = repaired.to_owned();
+                    self.now.repaired = Some(repaired.clone());
+                    self.events.push(Event::GalleryRepaired(repaired));
+                }
+                store.load_embedding(&model, size, |picture| embedder.embed(picture)).map(Some)
+            }
+        }
     }
 }
 
@@ -361,32 +497,21 @@ impl ReEmbedder {
     }
 }
 
-/// Reads the gallery; `None` while another process has it. A file that another process
-/// left in disorder is repaired first.
-fn read_gallery(file: &Path, embedder: &mut ReEmbedder) -> Result<Option<Loaded>, StoreError> {
-    let (model, size) = (embedder.model.clone(), embedder.size);
-    peek(file, &model, size, |picture| embedder.embed(picture)).or_else(
-        |_| match Store::open_within(file, Duration::ZERO) {
-            Err(StoreError::Busy { .. }) => Ok(None),
-            Err(error) => Err(error),
-            Ok(store) => {
-                if let Some(repaired) = store.repaired() {
-                    log::error!("{repaired}");
-                }
-                store.load_embedding(&model, size, |picture| embedder.embed(picture)).map(Some)
-            }
-        },
-    )
-}
-
-/// Opens the gallery and logs a repair, if one was needed.
+/// Opens the gallery with what this user's register remembers, and logs a repair. A gallery
+/// that can only be read is warned of.
 ///
 /// # Errors
-/// If the gallery cannot be opened or restored, or another process has it.
-pub fn open_store(file: &Path) -> Result<Store, StoreError> {
-    let store = Store::open(file)?;
+/// See [`Store::open_as`].
+pub fn open_store(file: &Path, purpose: Purpose) -> Result<Store, StoreError> {
+    let store = Store::open_as(file, Opening::to(purpose).registered(Register::of_user()))?;
     if let Some(repaired) = store.repaired() {
         log::error!("{repaired}");
+    }
+    if let Some(reason) = store.read_only() {
+        log::warn!(
+            "{}: read-only: {reason}; until then nobody can be enrolled or removed",
+            file.display()
+        );
     }
     Ok(store)
 }
@@ -405,7 +530,7 @@ pub fn load_gallery(
     models: &Models,
     recognizer: &mut Recognizer,
     keep: bool,
-) -> Result<Gallery> {
+) -> Result<Loaded> {
     let id = models.recognizer_id()?;
     let size = models.recognizer()?.embedding_size;
     if keep {
@@ -423,5 +548,5 @@ pub fn load_gallery(
     if !keep {
         warn_of_left_out(&loaded);
     }
-    Ok(loaded.gallery)
+    Ok(loaded)
 }

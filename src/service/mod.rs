@@ -34,13 +34,14 @@ use crate::hardware::relay::Relay;
 use crate::models::Models;
 use crate::models::likelihood::NOT_MEASURED;
 use crate::nn::Precision;
+use crate::storage::gallery::{Purpose, reachable};
 use crate::storage::last_relay::{LastRelay, LastRelayFile};
 use crate::storage::models::ModelStore;
 use crate::vision::motion_gate::{MotionGate, MotionGateSettings};
 use anyhow::{Context, Result};
 use door_state::DoorStateKeeper;
 use exit::{CLOSES_WITHIN, end_stuck};
-use files::{FileWorker, Files, ReadConfig, load_gallery, open_store};
+use files::{EMPTY, FileWorker, Files, ReadConfig, load_gallery, open_store};
 use last_relay::release_after_failure;
 use models::Networks;
 use neighbours::Neighbours;
@@ -49,6 +50,7 @@ use pipeline::Pipeline;
 use reload::Reload;
 use run::{BetweenFrames, RunOptions, Summary, run};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use status::GalleryFileNow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -116,25 +118,33 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let startup = Startup::begin(&config, relay, frames, (&options.last_relay, kept))?;
 
     let store = store.map(|store| store.pointer().map(|now| (store, now.current))).transpose()?;
+    let file = config.gallery_file();
+    reachable(&file)?;
     let models = read_models(&config)?;
     let mut networks = Networks::load(&config, &models)?;
     if networks.calibration.likelihood.is_none() {
         log::warn!("{NOT_MEASURED}");
     }
-    let file = config.gallery_file();
-    let (gallery, revision) = {
-        let mut store = open_store(&file)?;
-        let gallery = load_gallery(&mut store, &models, &mut networks.recognizer, true)?;
-        (gallery, store.revision()?)
+    let (loaded, gallery_file) = {
+        let mut store = open_store(&file, Purpose::Serve)?;
+        // What can only be read keeps its templates, and new ones stay in memory.
+        let keep = store.read_only().is_none();
+        let loaded = load_gallery(&mut store, &models, &mut networks.recognizer, keep)?;
+        (loaded, GalleryFileNow::of(&store, &file))
     };
+    for remark in &gallery_file.remarks {
+        log::warn!("{remark}");
+    }
+    let gallery = loaded.gallery;
     if gallery.people() == 0 {
-        log::warn!("{}: nobody is enrolled yet; see facelatch enroll --help", file.display());
+        log::warn!("{}: {EMPTY}", file.display());
     }
     let version = models.manifest.version.clone();
     let files = FileWorker::start(Files {
         read_config,
         config: config.clone(),
-        revision,
+        content: loaded.content,
+        gallery: gallery_file,
         store,
         models,
         precision,

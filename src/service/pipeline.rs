@@ -6,6 +6,7 @@
 
 use super::actuator::Actuator;
 use super::models::ModelSet;
+use super::status::GalleryFileNow;
 use super::wall_clock;
 use crate::access::controller::{Changes, Controller, FaceSeen, Input, Output, SavedState};
 use crate::access::decide::Zone;
@@ -96,6 +97,7 @@ pub struct Pipeline {
     /// Views of the person who is being enrolled.
     views: heapless::Vec<NewTemplate, MAX_VIEWS>,
     newcomer: Option<NewPerson>,
+    gallery_file: GalleryFileNow,
     signals: heapless::Vec<Signal, MAX_SIGNALS>,
 }
 
@@ -145,6 +147,7 @@ impl Pipeline {
             clock_read: None,
             views: heapless::Vec::new(),
             newcomer: None,
+            gallery_file: GalleryFileNow::default(),
             signals: heapless::Vec::new(),
         };
         let mut events = Vec::new();
@@ -211,6 +214,16 @@ impl Pipeline {
     /// The gallery.
     pub fn gallery(&self) -> &Gallery {
         self.controller.gallery()
+    }
+
+    /// State of the gallery's file.
+    pub fn gallery_file(&self) -> &GalleryFileNow {
+        &self.gallery_file
+    }
+
+    /// Notes the state of the gallery's file, for the status.
+    pub fn set_gallery_file(&mut self, now: GalleryFileNow) {
+        self.gallery_file = now;
     }
 
     /// Whether the wall clock is trusted; `None` if no schedule needs it.

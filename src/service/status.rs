@@ -10,8 +10,10 @@ use crate::service::process_usage::{Meter, Usage};
 use crate::service::run::BetweenFrames;
 use crate::service::stage_times::{Spreads, Stage, StageTimes};
 use crate::service::watchdog::judge::Verdict;
+use crate::storage::gallery::{Store, StoreError, remarks};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -99,14 +101,73 @@ pub struct RelayNow {
     pub since_s: f64,
 }
 
-/// Size of the gallery.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Size of the gallery in use, and state of its file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GalleryNow {
     /// Number of people.
     pub people: usize,
     /// Number of their templates.
     pub templates: usize,
+    /// The file.
+    pub file: GalleryFileNow,
+}
+
+/// State of the gallery's file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GalleryFileNow {
+    /// good, read-only, or the fault: absent, lost, unreachable, foreign, older, damaged or
+    /// failed. The people in use stay in use.
+    pub state: String,
+    /// The fault and its cure.
+    pub fault: Option<String>,
+    /// The last repair since the start, if there was one.
+    pub repaired: Option<String>,
+    /// What others may do with the file that they should not.
+    pub remarks: Vec<String>,
+}
+
+impl Default for GalleryFileNow {
+    fn default() -> Self {
+        Self { state: "good".to_owned(), fault: None, repaired: None, remarks: Vec::new() }
+    }
+}
+
+impl GalleryFileNow {
+    /// State of an open gallery.
+    pub fn of(store: &Store, file: &Path) -> Self {
+        let fault = store.read_only().map(|reason| StoreError::ReadOnly {
+            path: file.to_owned(),
+            reason: reason.to_owned(),
+        });
+        Self {
+            state: fault.as_ref().map_or("good", StoreError::kind).to_owned(),
+            fault: fault.map(|fault| fault.to_string()),
+            repaired: store.repaired().map(str::to_owned),
+            remarks: remarks(file),
+        }
+    }
+
+    /// State of a gallery that cannot be opened.
+    pub fn failed(error: &StoreError, file: &Path) -> Self {
+        Self {
+            state: error.kind().to_owned(),
+            fault: Some(error.to_string()),
+            repaired: None,
+            remarks: remarks(file),
+        }
+    }
+
+    /// Whether files may be written beside it: its folder is neither away nor read-only.
+    pub fn is_writable(&self) -> bool {
+        !["absent", "lost", "unreachable", "read-only"].contains(&self.state.as_str())
+    }
+
+    /// Whether the file cannot be read.
+    pub fn is_fault(&self) -> bool {
+        !["good", "read-only"].contains(&self.state.as_str())
+    }
 }
 
 /// Whether schedules trust the wall clock.
@@ -226,9 +287,9 @@ impl DoorNow {
 }
 
 impl GalleryNow {
-    /// Size of this gallery.
-    pub fn of(gallery: &Gallery) -> Self {
-        Self { people: gallery.people(), templates: gallery.templates() }
+    /// Size of this gallery, and state of its file.
+    pub fn of(gallery: &Gallery, file: &GalleryFileNow) -> Self {
+        Self { people: gallery.people(), templates: gallery.templates(), file: file.clone() }
     }
 }
 
@@ -371,7 +432,7 @@ impl StatusBoard {
                 bad: health.bad_frames,
             },
             relay: RelayNow { since_s: since(self.relay_since), ..self.relay.clone() },
-            gallery: GalleryNow::of(pipeline.gallery()),
+            gallery: GalleryNow::of(pipeline.gallery(), pipeline.gallery_file()),
             models: self.models.clone(),
             clock: match pipeline.clock_trusted(*now) {
                 None => ClockNow::Unneeded,
@@ -400,8 +461,12 @@ impl Status {
         let Self { door, camera, relay, gallery, .. } = self;
         let alarm =
             door.alarm.as_ref().map(|alarm| format!(", alarm: {alarm}")).unwrap_or_default();
+        let file = match gallery.file.state.as_str() {
+            "good" => String::new(),
+            state => format!(", gallery file {state}"),
+        };
         format!(
-            "door {}, mode {}{alarm}; camera {}; relay {}; {} people",
+            "door {}, mode {}{alarm}; camera {}; relay {}; {} people{file}",
             door.state, door.mode, camera.state, relay.state, gallery.people
         )
     }

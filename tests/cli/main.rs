@@ -18,12 +18,14 @@ use tempfile::TempDir;
 const ASTRONAUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
 const ADMIRAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/grace_hopper.jpg");
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
+/// Where the program remembers galleries.
+const STATE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/state");
 /// Timeout for events that must happen: far longer than they take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn facelatch(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_facelatch"));
-    command.args(arguments).env_remove("RUST_LOG");
+    command.args(arguments).env_remove("RUST_LOG").env("XDG_STATE_HOME", STATE);
     if arguments.first() != Some(&"run") {
         return command;
     }

@@ -19,10 +19,18 @@ fn looking_begins_no_gallery() {
     let folder = TempDir::new().expect("a folder");
     let gallery = at(folder.path(), "none/gallery.redb");
     let missing = at(folder.path(), "missing.redb");
-    let faces = succeeds(&["identify", "--json", ASTRONAUT, "--gallery", &gallery]);
-    assert_eq!(json_lines(&faces)[0]["faces"][0]["name"], Value::Null);
-    succeeds(&["status", "--gallery", &gallery]);
-    succeeds(&["people", "list", "--gallery", &gallery]);
+    let exported = at(folder.path(), "exported.redb");
+    for arguments in [
+        &["identify", ASTRONAUT][..],
+        &["people", "list"],
+        &["people", "show", "A"],
+        &["people", "export", &exported],
+    ] {
+        let message = fails(&[arguments, &["--gallery", &gallery]].concat());
+        assert!(message.contains("no gallery yet; enroll somebody"), "{message}");
+    }
+    let status = succeeds(&["status", "--json", "--gallery", &gallery]);
+    assert_eq!(json_lines(&status)[0]["gallery_file"]["state"], "absent");
     let message = fails(&["people", "import", &missing, "--gallery", &gallery]);
     assert!(message.contains("missing.redb: file not found"), "{message}");
     let message = fails(&["people", "remove", "A", "--gallery", &gallery]);
@@ -94,7 +102,14 @@ fn people_come_and_go() {
     let gone = people(&["remove", "Commander Collins"]);
     assert_eq!(gone.status.code(), Some(1));
     assert!(stderr(&gone).contains("nobody with this name"));
-    assert!(people(&["import", &exported]).status.success());
+    let itself = people(&["import", &gallery]);
+    assert!(stderr(&itself).contains("is the gallery itself"), "{}", stderr(&itself));
+    let imported = people(&["import", &exported]);
+    assert!(imported.status.success());
+    assert!(stdout(&imported).contains("1 of them were administrators and are ordinary"));
+    assert!(!stdout(&people(&["list"])).contains("administrator"));
+    assert!(people(&["remove", "Commander Collins"]).status.success());
+    assert!(people(&["import", &exported, "--with-administrators"]).status.success());
     let listed = stdout(&people(&["list"]));
     assert!(listed.contains("Commander Collins  1 template"), "{listed}");
     assert!(listed.contains(", group astronauts, administrator"), "{listed}");
@@ -170,7 +185,9 @@ fn enrolling_in_front_of_the_camera_takes_different_views() {
     let still = format!("images:{ASTRONAUT}");
     let message = fails(&["enroll", "A", "--camera", &still, "--gallery", &gallery]);
     assert!(message.contains("after 1 of 5 views"), "{message}");
-    assert_eq!(succeeds(&["people", "list", "--gallery", &gallery]), "");
+    let listed = output(&["people", "list", "--gallery", &gallery]);
+    assert!(listed.status.success() && stdout(&listed).is_empty());
+    assert!(stderr(&listed).contains("nobody is enrolled yet"), "{}", stderr(&listed));
     let walk = format!("images:{frames}/1-*.png?fps=3");
     let said = succeeds(&["enroll", "A", "--camera", &walk, "--views", "2", "--gallery", &gallery]);
     assert!(said.contains("A: 2 templates added"), "{said}");
@@ -226,6 +243,66 @@ fn a_signal_ends_enrolling_from_pictures() {
     }
 }
 
+/// A card that is away, a file that is put back, a link that leads nowhere: each command
+/// says what is wrong, and none of them creates anything.
+#[test]
+fn every_command_names_what_is_wrong_with_the_gallery() {
+    let folder = TempDir::new().expect("a folder");
+    let card = folder.path().join("card");
+    std::fs::create_dir(&card).expect("a folder");
+    let gallery = at(&card, "gallery.redb");
+    succeeds(&["enroll", "Eileen Collins", "--image", ASTRONAUT, "--gallery", &gallery]);
+    let old = std::fs::read(&gallery).expect("a gallery");
+    succeeds(&["people", "rename", "Eileen Collins", "Eileen", "--gallery", &gallery]);
+    let [exported, away] = ["exported.redb", "away"].map(|name| at(folder.path(), name));
+    let commands = |gallery: &str, expected: &str| {
+        for arguments in [
+            &["people", "list"][..],
+            &["people", "remove", "Eileen"],
+            &["people", "export", &exported],
+            &["identify", ASTRONAUT],
+            &["enroll", "Grace Hopper", "--image", ADMIRAL],
+            &["status"],
+            &["run", "--camera", &format!("images:{ASTRONAUT}")],
+        ] {
+            let done = output(&[arguments, &["--gallery", gallery]].concat());
+            assert_eq!(done.status.code(), Some(1), "{arguments:?}");
+            let said = [stdout(&done), stderr(&done)].concat();
+            assert!(said.contains(expected), "{arguments:?}: {said}");
+        }
+        let checked = output(&["check", "--gallery", gallery]);
+        assert!(stdout(&checked).contains(expected), "{}", stdout(&checked));
+    };
+    std::fs::rename(&card, &away).expect("moved");
+    std::fs::create_dir(&card).expect("a folder");
+    commands(&gallery, "the gallery is missing, although people were enrolled here");
+    assert_eq!(std::fs::read_dir(&card).expect("a folder").count(), 0);
+    std::fs::remove_dir_all(&card).expect("removed");
+    std::fs::rename(&away, &card).expect("back");
+    let link = at(folder.path(), "link.redb");
+    std::os::unix::fs::symlink("nowhere", &link).expect("a link");
+    commands(&link, "unreachable: ");
+    let newer = std::fs::read(&gallery).expect("a gallery");
+    let copy = at(&card, "gallery.last-good.redb");
+    for file in [&gallery, &copy] {
+        std::fs::write(file, &old).expect("written");
+    }
+    commands(&gallery, "is older than revision 3");
+    // Only an order takes it.
+    let said = succeeds(&["people", "restore", &gallery, "--gallery", &gallery]);
+    assert!(said.contains("1 people restored"), "{said}");
+    assert!(succeeds(&["people", "list", "--gallery", &gallery]).contains("Eileen Collins"));
+    for file in [&gallery, &copy] {
+        std::fs::write(file, &newer).expect("written");
+    }
+    commands(&gallery, "is older than revision 4");
+    for file in [&gallery, &copy] {
+        std::fs::remove_file(file).expect("removed");
+    }
+    succeeds(&["people", "new", "--gallery", &gallery]);
+    assert_eq!(succeeds(&["people", "list", "--gallery", &gallery]), "");
+}
+
 #[test]
 fn a_damaged_gallery_is_named_and_nobody_is_lost() {
     let folder = TempDir::new().expect("a folder");
@@ -240,5 +317,5 @@ fn a_damaged_gallery_is_named_and_nobody_is_lost() {
     std::fs::write(&gallery, "nonsense").expect("written");
     std::fs::write(at(folder.path(), "gallery.last-good.redb"), "nonsense").expect("written");
     let message = fails(&["people", "list", "--gallery", &gallery]);
-    assert!(message.contains("restore one of them from a backup"), "{message}");
+    assert!(message.contains("facelatch people restore FILE takes a backup"), "{message}");
 }

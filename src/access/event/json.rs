@@ -51,8 +51,12 @@ impl Event {
             Self::Stale { age } => add(json!({"age": age.as_secs_f64()})),
             Self::Duress { name } | Self::Enrolled { name } => add(json!({"name": name})),
             Self::Passed { name, role } => add(json!({"name": name, "role": role})),
-            Self::Unlocked | Self::Locked | Self::CameraBack => {}
+            Self::Unlocked | Self::Locked | Self::CameraBack | Self::GalleryBack => {}
             Self::CameraAway { reason } => add(json!({"error": reason})),
+            Self::GalleryFault { state, reason } => {
+                add(json!({"state": state, "error": reason}));
+            }
+            Self::GalleryRepaired(reason) => add(json!({"error": reason})),
             Self::LineAway { name, reason } => add(json!({"line": name, "error": reason})),
             Self::LineBack { name } => add(json!({"line": name})),
             Self::RelayFailed(message) | Self::NotKept(message) => add(json!({"error": message})),

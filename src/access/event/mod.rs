@@ -111,6 +111,18 @@ pub enum Event {
     },
     /// The camera delivers frames again.
     CameraBack,
+    /// The gallery's file is away, unreachable, damaged, older than the people in use, or
+    /// another one. The people in use stay in use.
+    GalleryFault {
+        /// The state in one word.
+        state: &'static str,
+        /// The fault and the cure.
+        reason: String,
+    },
+    /// The gallery's file can be read again.
+    GalleryBack,
+    /// The gallery's file was replaced by its last good copy; the text says why.
+    GalleryRepaired(String),
     /// A GPIO line cannot be used.
     LineAway {
         /// What is wired to it: a button, a contact, a lamp.
@@ -162,6 +174,9 @@ impl Event {
             Self::RelayFailed(_) => "relay failed",
             Self::CameraAway { .. } => "camera away",
             Self::CameraBack => "camera back",
+            Self::GalleryFault { .. } => "gallery fault",
+            Self::GalleryBack => "gallery back",
+            Self::GalleryRepaired(_) => "gallery repaired",
             Self::LineAway { .. } => "line away",
             Self::LineBack { .. } => "line back",
             Self::Door(note) => match note {
@@ -198,6 +213,8 @@ impl Event {
             Self::RelayFailed(_)
             | Self::NotKept(_)
             | Self::CameraAway { .. }
+            | Self::GalleryFault { .. }
+            | Self::GalleryRepaired(_)
             | Self::LineAway { .. }
             | Self::Door(door::Event::NoAnswer) => log::Level::Error,
             Self::Clock(

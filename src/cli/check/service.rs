@@ -3,7 +3,7 @@
 use super::Findings;
 use anyhow::Result;
 use facelatch::service::control::{AskError, Reply};
-use facelatch::service::status::{CameraNow, Status};
+use facelatch::service::status::{CameraNow, GalleryFileNow, Status};
 use std::io::Write;
 
 /// Age of the status, seconds, above which the service counts as hung. It refreshes its
@@ -66,6 +66,13 @@ fn judge(now: &Status, findings: &mut Findings<impl Write>) -> Result<()> {
         findings.good("service", &format!("running: {about}; it holds camera, lines and relay"))?;
     }
     camera_now(&now.camera, findings)?;
+    let GalleryFileNow { state, fault, repaired, .. } = &now.gallery.file;
+    if let Some(fault) = fault.as_ref().filter(|_| now.gallery.file.is_fault()) {
+        findings.wrong("gallery", format!("{state} for the service: {fault}"))?;
+    }
+    if let Some(repaired) = repaired {
+        findings.odd("gallery", &format!("repaired by the service: {repaired}"))?;
+    }
     let relay = &now.relay;
     match &relay.state[..] {
         "answering" => findings.good("relay", "answers the service"),

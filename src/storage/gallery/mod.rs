@@ -1,39 +1,53 @@
 //! EDGE: the gallery on disk, in a redb file, with a last good copy beside it.
 //!
 //! Every change is one transaction on the main file and then the same transaction on the
-//! copy. On opening, every record of both is checked. A damaged main file is moved aside
-//! and replaced by the copy.
+//! copy, and then the new revision is noted in the register. On opening, every record of both
+//! files is checked, and `choose.rs` decides between them: the newer counts, and neither may
+//! be older than what is remembered. A main file that does not count is moved aside and
+//! replaced by the copy.
 
+mod choose;
 mod error;
 mod export;
 mod files;
+mod limits;
+mod load;
+mod open;
+mod presence;
 mod record;
+mod register;
+mod replace;
 mod tables;
 
-use crate::access::gallery::{Gallery, PersonId, Traits};
+use crate::access::gallery::{PersonId, Traits};
 use crate::access::schedule::DEFAULT_GROUP;
 use crate::models::ModelId;
 use crate::vision::embed::Template;
 use crate::vision::face_picture::FacePicture;
 use error::error;
-use files::{
-    PATIENCE, begin, builder, create, create_folder, draft_path, guarded, open_checked,
-    open_to_read, remove_file, restore,
-};
+use files::{Open, PATIENCE, create, create_folder, remove_file};
+use limits::shown;
 use record::Content;
-use redb::{Database, ReadOnlyDatabase, ReadableDatabase, TableHandle};
+use redb::{Database, ReadableDatabase, TableHandle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tables::{
-    CROPS, Edit, Fault, NEXT_PERSON, PEOPLE, PersonRecord, PictureRecord, REVISION, TEMPLATES,
-    Table, TemplateRecord, all, copy_records, each, fault_of, meta, number, one, person_of, put,
-    read_record, state, write,
+    CROPS, Edit, LAST_REVISION, NEXT_PERSON, PEOPLE, PersonRecord, PictureRecord, REVISION,
+    TEMPLATES, Table, TemplateRecord, all, copy_records, each, meta, number, one, person_of, put,
+    state, write,
 };
 
+pub use choose::Known;
 pub use error::StoreError;
-pub use export::Export;
+pub use export::{Export, Imported};
 pub use files::copy_path;
+pub use limits::{MOST_PEOPLE, MOST_TEMPLATES};
+pub use load::{Loaded, LoadedContent, peek};
+pub use open::{Opening, Purpose, why_read_only};
+pub use presence::remarks;
+pub use register::{Register, SYSTEM_REGISTER};
+pub use replace::{Restored, reachable};
 
 /// Longest name, characters, so that it fits a screen and a log line.
 const LONGEST_NAME: usize = 100;
@@ -53,19 +67,6 @@ pub struct Person {
     pub templates: usize,
     /// Number of templates with a stored crop.
     pub crops: usize,
-}
-
-/// A gallery loaded for one model.
-#[derive(Debug)]
-pub struct Loaded {
-    /// Everybody, with the templates that the model can compare.
-    pub gallery: Gallery,
-    /// Number of templates left out, because they are of another model.
-    pub of_other_models: usize,
-    /// Names of people with such templates, in the order of their numbers.
-    pub to_renew: Vec<String>,
-    /// Identity and revision of the gallery.
-    pub revision: [u64; 2],
 }
 
 /// A template to be enrolled and, if it is to be kept, the picture of the face.
@@ -94,95 +95,18 @@ pub struct ReEmbedded {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    main: Database,
+    main: Open,
     /// `None` after a write to the copy failed; the next opening creates it again.
     copy: Option<Database>,
     /// Description of the repair on opening, if one was needed.
     repaired: Option<String>,
+    /// Why the file can only be read: the fault and the cure.
+    read_only: Option<String>,
+    /// Where the gallery is remembered.
+    register: Option<Register>,
 }
 
 impl Store {
-    /// Opens the gallery, or creates it if there is none. Waits up to three seconds for
-    /// another process to release it. Restores a damaged file from its copy.
-    ///
-    /// # Errors
-    /// If the gallery is in use, newer than this program, or damaged with no usable copy,
-    /// or if a file operation fails.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::open_within(path, PATIENCE)
-    }
-
-    /// Like [`Store::open`], but waits for at most `patience`.
-    pub fn open_within(path: &Path, patience: Duration) -> Result<Self, StoreError> {
-        let copy_path = copy_path(path);
-        let mut repaired = None;
-        let main = match open_checked(path, patience) {
-            Ok(main) => main,
-            Err(Fault::Absent) if !copy_path.exists() => begin(path)?,
-            Err(fault @ (Fault::Absent | Fault::Damaged(_))) => {
-                let reason = match fault {
-                    Fault::Damaged(reason) => reason,
-                    _ => "it is missing".to_owned(),
-                };
-                let aside = restore(path, &copy_path, &reason)?;
-                repaired = Some(match aside {
-                    Some(aside) => format!(
-                        "{}: was damaged ({reason}); restored from its last good copy; the \
-                         damaged file is kept as {}",
-                        path.display(),
-                        aside.display()
-                    ),
-                    None => {
-                        format!("{}: was missing; restored from its last good copy", path.display())
-                    }
-                });
-                open_checked(path, PATIENCE).map_err(|fault| error(path, fault))?
-            }
-            Err(fault) => return Err(error(path, fault)),
-        };
-        let mut store = Self { path: path.to_owned(), main, copy: None, repaired };
-        store.copy = store.current_copy(&copy_path);
-        Ok(store)
-    }
-
-    /// Description of the repair on opening, for the log. `None` if none was needed.
-    pub fn repaired(&self) -> Option<&str> {
-        self.repaired.as_deref()
-    }
-
-    /// Opens the copy; creates it again if it is damaged or differs from the main file.
-    fn current_copy(&self, path: &Path) -> Option<Database> {
-        if let Ok(copy) = open_checked(path, PATIENCE)
-            && state(&copy).is_ok_and(|copied| state(&self.main).is_ok_and(|own| own == copied))
-        {
-            return Some(copy);
-        }
-        let draft = draft_path(path);
-        let made = (|| {
-            remove_file(&draft)?;
-            let copy = create(&draft)?;
-            copy_records(&self.main, &copy, |_, _| true)?;
-            drop(copy);
-            std::fs::rename(&draft, path).map_err(|error| Fault::Io(error.to_string()))?;
-            open_checked(path, PATIENCE)
-        })();
-        match made {
-            Ok(copy) => Some(copy),
-            Err(fault) => {
-                log::error!("{}; until then there is no last good copy", error(path, fault));
-                // Better no copy than one with people who were removed since.
-                let _ = remove_file(path);
-                let _ = remove_file(&draft);
-                None
-            }
-        }
-    }
-
-    /// Identity and revision of the gallery.
-    pub fn revision(&self) -> Result<[u64; 2], StoreError> {
-        state(&self.main).map_err(|fault| error(&self.path, fault))
-    }
-
     /// Everybody, sorted by name without regard to case.
     pub fn people(&self) -> Result<Vec<Person>, StoreError> {
         let people: BTreeMap<u64, PersonRecord> = self.all(PEOPLE)?;
@@ -196,6 +120,7 @@ impl Store {
         }
         let mut people: Vec<Person> = people
             .into_iter()
+            .map(|(key, record)| (key, shown(record)))
             .map(|(key, record)| Person {
                 id: PersonId(key as u32),
                 name: record.name,
@@ -235,7 +160,7 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
-        self.add_templates(person, templates, &mut edits)?;
+        self.add_templates(person, &name, templates, &mut edits)?;
         self.commit(edits)?;
         self.find(&name)
     }
@@ -253,7 +178,7 @@ impl Store {
         look_alike: Option<(PersonId, f32)>,
     ) -> Result<Person, StoreError> {
         let mut edits = Vec::new();
-        let number = self.number(NEXT_PERSON)?.max(1);
+        let number = self.next_person()?;
         let mut name = format!("{DEFAULT_GROUP}-{number:04}");
         // Somebody may have been given this name.
         while self.find(&name).is_ok() {
@@ -262,7 +187,7 @@ impl Store {
         let stricter = look_alike.map_or(0.0, |(_, stricter)| stricter);
         let traits = Traits { administrator, stricter, ..Traits::default() };
         let person = self.new_person(&name, traits, &mut edits)?;
-        self.add_templates(person, templates, &mut edits)?;
+        self.add_templates(person, &name, templates, &mut edits)?;
         // The similar person may have been removed in the meantime.
         if let Some((other, _)) = look_alike
             && let Some(mut record) = self.one::<PersonRecord>(PEOPLE, u64::from(other.0))?
@@ -280,23 +205,43 @@ impl Store {
         traits: Traits,
         edits: &mut Vec<Edit>,
     ) -> Result<PersonId, StoreError> {
-        let next = self.number(NEXT_PERSON)?.max(1);
+        let next = self.next_person()?;
+        if self.keys(PEOPLE)?.len() >= MOST_PEOPLE {
+            return Err(StoreError::ManyPeople { path: self.path.clone() });
+        }
         edits.push(meta(NEXT_PERSON, next + 1));
         let record = PersonRecord { name: name.to_owned(), enrolled_at: now(), traits };
         edits.push(put(PEOPLE, next, &record));
         Ok(PersonId(next as u32))
     }
 
+    /// Number of the next person. Numbers are never used again.
+    fn next_person(&self) -> Result<u64, StoreError> {
+        let last = self.keys(PEOPLE)?.into_iter().max().unwrap_or(0);
+        let next = self.number(NEXT_PERSON)?.max(last + 1);
+        if next >= u64::from(u32::MAX) {
+            let reason = "has no number left for another person".to_owned();
+            return Err(StoreError::Io { path: self.path.clone(), reason });
+        }
+        Ok(next)
+    }
+
     fn add_templates(
         &self,
         person: PersonId,
+        name: &str,
         templates: &[NewTemplate],
         edits: &mut Vec<Edit>,
     ) -> Result<(), StoreError> {
         let first = u64::from(person.0) << 32;
-        let taken = self.keys(TEMPLATES)?.into_iter().filter(|key| person_of(*key) == person).max();
-        let free = taken.map_or(first, |last| last + 1);
-        for (key, template) in (free..).zip(templates) {
+        let taken: BTreeSet<u64> =
+            self.keys(TEMPLATES)?.into_iter().filter(|key| person_of(*key) == person).collect();
+        let count = taken.len() + templates.len();
+        if count > MOST_TEMPLATES {
+            return Err(StoreError::ManyTemplates { name: name.to_owned(), count });
+        }
+        let free = (first..).filter(|key| !taken.contains(key));
+        for (key, template) in free.zip(templates) {
             let record = TemplateRecord::new(&template.template, template.template.model());
             edits.extend(record.map(|record| put(TEMPLATES, key, &record)));
             if let Some(picture) = &template.picture {
@@ -370,25 +315,6 @@ impl Store {
         Ok(person)
     }
 
-    /// Loads the gallery for a model. Templates of other models are left out.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub fn load(&self, model: &ModelId, embedding_size: usize) -> Result<Loaded, StoreError> {
-        self.load_embedding(model, embedding_size, |_| None)
-    }
-
-    /// Like [`Store::load`], but re-embeds templates of other models from their crops, in
-    /// memory only. A crop for which `embed` returns `None` is left out.
-    pub fn load_embedding(
-        &self,
-        model: &ModelId,
-        embedding_size: usize,
-        embed: impl FnMut(&FacePicture) -> Option<Template>,
-    ) -> Result<Loaded, StoreError> {
-        load(&self.main, model, embedding_size, embed).map_err(|fault| error(&self.path, fault))
-    }
-
     /// Re-embeds the templates of other models from their crops and saves them. A crop that
     /// cannot be embedded counts as missing.
     ///
@@ -405,6 +331,10 @@ impl Store {
         let mut counts: BTreeMap<PersonId, (usize, usize)> = BTreeMap::new();
         for (key, record) in self.all::<TemplateRecord>(TEMPLATES)? {
             let (usable, without) = counts.entry(person_of(key)).or_default();
+            // More of them are not used; see `load`.
+            if *usable + *without >= MOST_TEMPLATES {
+                continue;
+            }
             if record.is_of(model) {
                 *usable += 1;
                 continue;
@@ -426,7 +356,7 @@ impl Store {
                 continue;
             };
             let names = if *usable == 0 { &mut done.lost } else { &mut done.fewer };
-            names.push(person.name.clone());
+            names.push(shown(person.clone()).name);
         }
         if done.renewed > 0 {
             self.commit(edits)?;
@@ -449,12 +379,18 @@ impl Store {
     }
 
     fn commit(&mut self, mut edits: Vec<Edit>) -> Result<(), StoreError> {
-        edits.push(meta(REVISION, self.number(REVISION)? + 1));
-        let failed = |path: &Path, reason: String| StoreError::Io {
-            path: path.to_owned(),
-            reason: format!("{reason}; nothing was changed"),
+        let path = self.path.clone();
+        let io = |reason: String| StoreError::Io { path: path.clone(), reason };
+        let Open::Writable(main) = &self.main else {
+            let reason = self.read_only.clone().unwrap_or_default();
+            return Err(StoreError::ReadOnly { path, reason });
         };
-        write(&self.main, &edits).map_err(|reason| failed(&self.path, reason))?;
+        let revision = self.number(REVISION)? + 1;
+        if revision > LAST_REVISION {
+            return Err(io("its revision is impossible".to_owned()));
+        }
+        edits.push(meta(REVISION, revision));
+        write(main, &edits).map_err(|reason| io(format!("{reason}; nothing was changed")))?;
         // The change is safe now; the copy may follow later.
         if let Some(copy) = &self.copy
             && let Err(reason) = write(copy, &edits)
@@ -465,20 +401,21 @@ impl Store {
             // An outdated copy could bring back people who were removed.
             let _ = remove_file(&path);
         }
+        self.note(log::Level::Warn);
         Ok(())
     }
 
     fn number(&self, key: u64) -> Result<u64, StoreError> {
-        number(&self.main, key).map_err(|fault| error(&self.path, fault))
+        number(self.main.reader(), key).map_err(|fault| error(&self.path, fault))
     }
 
     fn all<T: Content>(&self, table: Table) -> Result<BTreeMap<u64, T>, StoreError> {
-        all(&self.main, table).map_err(|fault| error(&self.path, fault))
+        all(self.main.reader(), table).map_err(|fault| error(&self.path, fault))
     }
 
     fn keys(&self, table: Table) -> Result<Vec<u64>, StoreError> {
         let mut keys = Vec::new();
-        each(&self.main, table, |key, _| {
+        each(self.main.reader(), table, |key, _| {
             keys.push(key);
             Ok(())
         })
@@ -487,7 +424,7 @@ impl Store {
     }
 
     fn one<T: Content>(&self, table: Table, key: u64) -> Result<Option<T>, StoreError> {
-        one(&self.main, table, key).map_err(|fault| error(&self.path, fault))
+        one(self.main.reader(), table, key).map_err(|fault| error(&self.path, fault))
     }
 }
 
@@ -516,70 +453,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn load(
-    database: &impl ReadableDatabase,
-    model: &ModelId,
-    embedding_size: usize,
-    mut embed: impl FnMut(&FacePicture) -> Option<Template>,
-) -> Result<Loaded, Fault> {
-    let mut by_person: BTreeMap<PersonId, Vec<Template>> = BTreeMap::new();
-    let mut of_other_models = 0;
-    let mut to_renew = BTreeSet::new();
-    each(database, TEMPLATES, |key, bytes| {
-        let record: TemplateRecord = read_record(TEMPLATES, key, bytes)?;
-        let template = if record.is_of(model) {
-            Some(record.template())
-        } else {
-            let kept: Option<PictureRecord> = one(database, CROPS, key)?;
-            kept.and_then(|kept| kept.picture()).and_then(|kept| embed(&kept))
-        };
-        match template {
-            Some(template) => by_person.entry(person_of(key)).or_default().push(template),
-            None => {
-                of_other_models += 1;
-                to_renew.insert(person_of(key));
-            }
-        }
-        Ok(())
-    })?;
-    let mut gallery = Gallery::new(model.clone(), embedding_size);
-    let mut names = Vec::new();
-    each(database, PEOPLE, |key, bytes| {
-        let person: PersonRecord = read_record(PEOPLE, key, bytes)?;
-        let id = PersonId(key as u32);
-        let left_out = gallery.add(id, &person.name, by_person.get(&id).map_or(&[], Vec::as_slice));
-        of_other_models += left_out;
-        if left_out > 0 || to_renew.contains(&id) {
-            names.push(person.name);
-        }
-        gallery.set_traits(id, person.traits);
-        Ok(())
-    })?;
-    Ok(Loaded { gallery, of_other_models, to_renew: names, revision: state(database)? })
-}
-
-/// Loads the gallery for a model, read-only and without waiting. `None` while another
-/// process has the file open. Templates of other models are re-embedded from their crops,
-/// in memory only. Damage is not repaired; [`Store::open`] does that.
-///
-/// # Errors
-/// If the file is missing, damaged or newer.
-pub fn peek(
-    path: &Path,
-    model: &ModelId,
-    embedding_size: usize,
-    embed: impl FnMut(&FacePicture) -> Option<Template>,
-) -> Result<Option<Loaded>, StoreError> {
-    let read = guarded(|| {
-        let database = builder().open_read_only(path).map_err(fault_of)?;
-        load(&database, model, embedding_size, embed)
-    });
-    match read {
-        Ok(loaded) => Ok(Some(loaded)),
-        Err(Fault::Busy) => Ok(None),
-        Err(fault) => Err(error(path, fault)),
-    }
-}
-
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod tests;

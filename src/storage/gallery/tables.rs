@@ -2,19 +2,21 @@
 
 use crate::access::gallery::{PersonId, Traits};
 use crate::models::ModelId;
+use crate::storage::gallery::choose::Snapshot;
 use crate::storage::gallery::record::{Content, Place, RecordError, decode, encode};
 use crate::vision::embed::{Embedding, Template};
 use crate::vision::face_picture::FacePicture;
 use crate::vision::frame::Landmarks;
 use crate::vision::picture::{self, ImageError};
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
-    TableError, TableHandle,
+    Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition, TableError,
+    TableHandle,
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::ops::RangeInclusive;
 
 /// Key: number of the person. Content: [`PersonRecord`].
 pub(super) const PEOPLE: Table = TableDefinition::new("people");
@@ -36,6 +38,15 @@ pub(super) const REVISION: u64 = 2;
 /// Random number that identifies the gallery. Revisions of different galleries cannot be
 /// compared.
 pub(super) const IDENTITY: u64 = 3;
+
+/// Largest revision; larger ones are no work of this program.
+pub(super) const LAST_REVISION: u64 = 1 << 48;
+
+/// Most values of a template.
+const LONGEST_TEMPLATE: usize = 4096;
+
+/// Longest identity of a model, characters.
+const LONGEST_MODEL: usize = 200;
 
 pub(super) type Table = TableDefinition<'static, u64, &'static [u8]>;
 
@@ -78,6 +89,36 @@ pub(super) struct TemplateRecord {
 }
 
 impl TemplateRecord {
+    /// What is wrong with its values. `length` is the length of other templates of the
+    /// same model, if there are any.
+    pub(super) fn fault(&self, length: Option<usize>) -> Option<String> {
+        let count = self.values.len();
+        let norm = self.values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+        if length.is_some_and(|length| length != count) || !(1..=LONGEST_TEMPLATE).contains(&count)
+        {
+            Some(format!("a template has {count} values"))
+        } else if !norm.is_finite() {
+            Some("a template has values that are no numbers".to_owned())
+        } else if norm <= 0.0 {
+            Some("a template is zero".to_owned())
+        } else {
+            let odd = self.model.is_empty()
+                || self.model.chars().count() > LONGEST_MODEL
+                || self.model.chars().any(char::is_control);
+            odd.then(|| "a template names no valid model".to_owned())
+        }
+    }
+
+    /// Identity of the model.
+    pub(super) fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// Number of values.
+    pub(super) fn length(&self) -> usize {
+        self.values.len()
+    }
+
     /// Whether `model` made it.
     pub(super) fn is_of(&self, model: &ModelId) -> bool {
         self.model == model.as_str()
@@ -119,13 +160,14 @@ impl PictureRecord {
         Ok(Self { png, landmarks: Some(*picture.landmarks()) })
     }
 
-    /// Decodes the picture. `None` if it is unusable.
+    /// Decodes the picture. `None` if it is unusable; see [`FacePicture::decode`].
     pub(super) fn picture(&self) -> Option<FacePicture> {
-        let frame = picture::decode(Path::new("kept picture"), &self.png).ok()?;
-        match self.landmarks {
-            Some(landmarks) => FacePicture::from_file(frame, landmarks),
-            None => FacePicture::from_arcface_crop(frame),
-        }
+        FacePicture::decode(&self.png, self.landmarks).ok()
+    }
+
+    /// What is wrong with the picture. Decodes it only if its header is right.
+    pub(super) fn fault(&self) -> Option<String> {
+        FacePicture::decode(&self.png, self.landmarks).err()
     }
 }
 
@@ -136,13 +178,33 @@ pub(super) struct Edit {
     pub(super) record: Option<Vec<u8>>,
 }
 
-/// Why a file cannot be opened or read.
+/// Why a file cannot be opened, read or written.
 pub(super) enum Fault {
     Absent,
+    /// It may exist but cannot be reached: the fault and the cure.
+    Unreachable(String),
+    /// It is no regular file.
+    Foreign(String),
+    /// Its content is something else than a gallery.
+    NoGallery(String),
     Busy,
     Damaged(String),
+    /// The disk gives an error for some of it.
+    Unreadable(String),
     Newer(String),
     Io(String),
+}
+
+impl Fault {
+    /// Why the content cannot be used, if that is the fault: then the copy may help.
+    pub(super) fn unusable(&self) -> Option<&str> {
+        match self {
+            Self::Damaged(reason) | Self::Unreadable(reason) | Self::NoGallery(reason) => {
+                Some(reason)
+            }
+            _ => None,
+        }
+    }
 }
 
 pub(super) fn person_of(template: u64) -> PersonId {
@@ -158,13 +220,54 @@ pub(super) fn meta(key: u64, value: u64) -> Edit {
     put(META, key, &value)
 }
 
-pub(super) fn check_records(database: &impl ReadableDatabase) -> Result<(), Fault> {
-    each(database, PEOPLE, |key, bytes| read_record::<PersonRecord>(PEOPLE, key, bytes).map(drop))?;
+/// Reads and checks every record. Returns a digest of all, and the number of people.
+pub(super) fn check_records(database: &dyn ReadableDatabase) -> Result<Checked, Fault> {
+    let mut digest = Sha256::new();
+    let mut count = |table: Table, key: u64, bytes: &[u8]| {
+        digest.update(table.name());
+        digest.update(key.to_le_bytes());
+        digest.update((bytes.len() as u64).to_le_bytes());
+        digest.update(bytes);
+    };
+    let mut people = 0;
+    each(database, PEOPLE, |key, bytes| {
+        count(PEOPLE, key, bytes);
+        people += 1;
+        // Larger numbers would alias those of other people.
+        if key == 0 || key > u64::from(u32::MAX) {
+            return Err(Fault::Damaged(format!("record {key} of people has no valid number")));
+        }
+        read_record::<PersonRecord>(PEOPLE, key, bytes).map(drop)
+    })?;
     each(database, TEMPLATES, |key, bytes| {
+        count(TEMPLATES, key, bytes);
         read_record::<TemplateRecord>(TEMPLATES, key, bytes).map(drop)
     })?;
-    each(database, CROPS, |key, bytes| read_record::<PictureRecord>(CROPS, key, bytes).map(drop))?;
-    each(database, META, |key, bytes| read_record::<u64>(META, key, bytes).map(drop))
+    each(database, CROPS, |key, bytes| {
+        count(CROPS, key, bytes);
+        read_record::<PictureRecord>(CROPS, key, bytes).map(drop)
+    })?;
+    each(database, META, |key, bytes| {
+        count(META, key, bytes);
+        read_record::<u64>(META, key, bytes).map(drop)
+    })?;
+    let revision = state(database)?;
+    match revision[1] {
+        0 => Err(Fault::NoGallery("a database of another program, not a gallery".to_owned())),
+        1..=LAST_REVISION => Ok(Checked {
+            snapshot: Snapshot { revision, digest: digest.finalize().into() },
+            people,
+        }),
+        _ => Err(Fault::Damaged("its revision is impossible".to_owned())),
+    }
+}
+
+/// Result of [`check_records`].
+#[derive(Clone, Copy)]
+pub(super) struct Checked {
+    pub(super) snapshot: Snapshot,
+    /// Number of people.
+    pub(super) people: usize,
 }
 
 pub(super) fn read_record<T: Content>(table: Table, key: u64, bytes: &[u8]) -> Result<T, Fault> {
@@ -177,7 +280,7 @@ pub(super) fn read_record<T: Content>(table: Table, key: u64, bytes: &[u8]) -> R
 
 /// The content of all records of a table, by key.
 pub(super) fn all<T: Content>(
-    database: &impl ReadableDatabase,
+    database: &dyn ReadableDatabase,
     table: Table,
 ) -> Result<BTreeMap<u64, T>, Fault> {
     let mut found = BTreeMap::new();
@@ -190,8 +293,18 @@ pub(super) fn all<T: Content>(
 
 /// Visits the records of a table in the order of their keys. A missing table is empty.
 pub(super) fn each(
-    database: &impl ReadableDatabase,
+    database: &dyn ReadableDatabase,
     table: Table,
+    visit: impl FnMut(u64, &[u8]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    each_in(database, table, 0..=u64::MAX, visit)
+}
+
+/// Like [`each`], for keys in a range.
+pub(super) fn each_in(
+    database: &dyn ReadableDatabase,
+    table: Table,
+    keys: RangeInclusive<u64>,
     mut visit: impl FnMut(u64, &[u8]) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let transaction = database.begin_read().map_err(|error| Fault::Io(error.to_string()))?;
@@ -200,7 +313,7 @@ pub(super) fn each(
         Err(TableError::TableDoesNotExist(_)) => return Ok(()),
         Err(error) => return Err(Fault::Damaged(error.to_string())),
     };
-    let rows = open.iter().map_err(storage_fault)?;
+    let rows = open.range(keys).map_err(storage_fault)?;
     for row in rows {
         let (key, value) = row.map_err(storage_fault)?;
         visit(key.value(), value.value())?;
@@ -209,7 +322,7 @@ pub(super) fn each(
 }
 
 pub(super) fn one<T: Content>(
-    database: &impl ReadableDatabase,
+    database: &dyn ReadableDatabase,
     table: Table,
     key: u64,
 ) -> Result<Option<T>, Fault> {
@@ -223,18 +336,18 @@ pub(super) fn one<T: Content>(
     value.map(|value| read_record(table, key, value.value())).transpose()
 }
 
-pub(super) fn number(database: &impl ReadableDatabase, key: u64) -> Result<u64, Fault> {
+pub(super) fn number(database: &dyn ReadableDatabase, key: u64) -> Result<u64, Fault> {
     Ok(one(database, META, key)?.unwrap_or(0))
 }
 
 /// Identity and revision of the gallery.
-pub(super) fn state(database: &impl ReadableDatabase) -> Result<[u64; 2], Fault> {
+pub(super) fn state(database: &dyn ReadableDatabase) -> Result<[u64; 2], Fault> {
     Ok([number(database, IDENTITY)?, number(database, REVISION)?])
 }
 
 /// Copies the wanted records to another, empty file in one transaction.
 pub(super) fn copy_records(
-    from: &impl ReadableDatabase,
+    from: &dyn ReadableDatabase,
     to: &Database,
     wanted: impl Fn(Table, u64) -> bool,
 ) -> Result<(), Fault> {
@@ -287,9 +400,12 @@ pub(super) fn fault_of(error: DatabaseError) -> Fault {
 pub(super) fn storage_fault(error: StorageError) -> Fault {
     match &error {
         // An unreadable sector counts as damage.
+        // An unreadable sector; the copy may be readable.
+        StorageError::Io(io) if io.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+            Fault::Unreadable(error.to_string())
+        }
         StorageError::Io(io)
-            if io.raw_os_error() != Some(rustix::io::Errno::IO.raw_os_error())
-                && !matches!(io.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) =>
+            if !matches!(io.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) =>
         {
             Fault::Io(error.to_string())
         }

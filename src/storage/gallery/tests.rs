@@ -4,22 +4,22 @@ use crate::vision::frame::Frame;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-fn model() -> ModelId {
+pub(super) fn model() -> ModelId {
     ModelId::new("2026.11+abcd")
 }
 
-fn signed(model: &ModelId, x: f32) -> Template {
+pub(super) fn signed(model: &ModelId, x: f32) -> Template {
     Template::new(model.clone(), Embedding::normalized(&[x, 1.0, 0.0, -x]))
 }
 
-fn template(x: f32, kept: bool) -> NewTemplate {
+pub(super) fn template(x: f32, kept: bool) -> NewTemplate {
     let pixels = (0..112 * 112 * 3).map(|i| (i % 251) as u8).collect();
     let frame = Frame::new(112, 112, pixels).expect("112 x 112");
     let picture = kept.then(|| FacePicture::from_arcface_crop(frame).expect("112 x 112"));
     NewTemplate { template: signed(&model(), x), picture }
 }
 
-fn filled(folder: &TempDir) -> PathBuf {
+pub(super) fn filled(folder: &TempDir) -> PathBuf {
     let path = folder.path().join("gallery.redb");
     let mut store = Store::open(&path).expect("a new gallery");
     store.enroll("Ada", &[template(1.0, true), template(2.0, false)]).expect("enrolled");
@@ -27,7 +27,7 @@ fn filled(folder: &TempDir) -> PathBuf {
     path
 }
 
-fn names(store: &Store) -> Vec<String> {
+pub(super) fn names(store: &Store) -> Vec<String> {
     store.people().expect("people").into_iter().map(|person| person.name).collect()
 }
 
@@ -159,8 +159,10 @@ fn an_exported_file_can_be_imported_elsewhere() {
     other.enroll("Someone", &[template(0.5, false)]).expect("enrolled");
     let before = (std::fs::read(&out).expect("a file"), stamp(&out));
     let export = Export::open(&out).expect("an export");
-    assert_eq!(other.import(&export).expect("imported"), (1, vec![]));
-    assert_eq!(other.import(&export).expect("imported"), (0, vec!["Ada".to_owned()]));
+    let added = Imported { added: 1, ..Imported::default() };
+    assert_eq!(other.import(&export, false).expect("imported"), added);
+    let taken = Imported { taken: vec!["Ada".to_owned()], ..Imported::default() };
+    assert_eq!(other.import(&export, false).expect("imported"), taken);
     drop(export);
     assert_eq!((std::fs::read(&out).expect("a file"), stamp(&out)), before, "only read");
     let ada = other.find("Ada").expect("Ada");
@@ -238,8 +240,8 @@ fn peeking_reads_without_touching_and_without_waiting() {
     store.remove("Ada").expect("removed");
     drop(store);
     let after = peek(&path, &model(), 4, |_| None).expect("a gallery").expect("nobody works on it");
-    assert!(after.revision[1] > loaded.revision[1]);
-    assert_eq!(after.revision[0], loaded.revision[0]);
+    assert!(after.content.revision()[1] > loaded.content.revision()[1]);
+    assert_eq!(after.content.revision()[0], loaded.content.revision()[0]);
     std::fs::write(&path, "nonsense").expect("written");
     assert!(peek(&path, &model(), 4, |_| None).is_err());
 }

@@ -20,7 +20,7 @@ mod unpack;
 
 use crate::models::{MANIFEST, Models, ModelsError, is_plain_name, sha256_hex};
 use crate::nn::Precision;
-use crate::storage::gallery::{ReEmbedded, Store, StoreError, copy_path};
+use crate::storage::gallery::{Opening, Purpose, ReEmbedded, Register, Store, StoreError};
 use crate::vision::detect::DetectorSettings;
 use crate::vision::recognizer::{Recognizer, RecognizerError};
 use self_test::{Report, SelfTest, SelfTestError};
@@ -184,6 +184,8 @@ pub type Telling<'t> = dyn FnMut(&Told<'_>) -> std::io::Result<()> + 't;
 #[derive(Clone, Debug)]
 pub struct ModelStore {
     folder: PathBuf,
+    /// Where galleries are remembered.
+    register: Option<Register>,
 }
 
 /// Holds the lock until it is dropped.
@@ -201,7 +203,12 @@ impl Drop for Lock {
 impl ModelStore {
     /// The store in a folder. If the folder does not exist, the built-in set is used.
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
+        Self { folder: folder.to_owned(), register: None }
+    }
+
+    /// With the register that follows the changes of galleries.
+    pub fn registered(self, register: Option<Register>) -> Self {
+        Self { register, ..self }
     }
 
     /// The folder of the store.
@@ -372,9 +379,13 @@ impl ModelStore {
         after: &Pointer,
         told: &mut Telling<'_>,
     ) -> Result<(), ModelStoreError> {
-        if gallery.exists() || copy_path(gallery).exists() {
+        let opening = Opening::to(Purpose::Change).registered(self.register.clone());
+        let store = match Store::open_as(gallery, opening) {
+            Err(StoreError::Absent { .. }) => None,
+            store => Some(store?),
+        };
+        if let Some(mut store) = store {
             let id = checked.models.recognizer_id()?;
-            let mut store = Store::open(gallery)?;
             if let Some(repaired) = store.repaired() {
                 log::error!("{repaired}");
             }
