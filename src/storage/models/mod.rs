@@ -18,7 +18,8 @@ pub mod self_test;
 mod tests;
 mod unpack;
 
-use crate::models::{MANIFEST, Models, ModelsError, is_plain_name, sha256_hex};
+use crate::files;
+use crate::models::{MANIFEST, MAX_FILE, Models, ModelsError, is_plain_name, sha256_hex};
 use crate::nn::Precision;
 use crate::storage::gallery::{ReEmbedded, Store, StoreError, copy_path};
 use crate::vision::detect::DetectorSettings;
@@ -36,6 +37,8 @@ pub use unpack::Source;
 pub const BUILT_IN: &str = "built-in";
 /// File name of the pointer.
 const POINTER: &str = "current.toml";
+/// Largest pointer, bytes.
+const MAX_POINTER: u64 = 1 << 16;
 /// Lock file, held while a store is changed.
 const LOCK: &str = ".lock";
 /// Folder of a set that is being installed.
@@ -220,7 +223,7 @@ impl ModelStore {
     /// If the pointer cannot be read or is invalid.
     pub fn pointer(&self) -> Result<Pointer, ModelStoreError> {
         let path = self.folder.join(POINTER);
-        let text = match std::fs::read_to_string(&path) {
+        let text = match files::read_text(&path, MAX_POINTER) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Pointer::default()),
             // There is a file in place of the folder.
@@ -498,7 +501,7 @@ fn check_models(
     let models = models.in_precision(precision);
     models.thresholds()?;
     let mut recognizer = Recognizer::new(&models, DetectorSettings::default())?;
-    let read = |name: &str| std::fs::read(folder.join(name));
+    let read = |name: &str| files::read(&folder.join(name), MAX_FILE);
     let test = SelfTest::read(folder, &models.manifest, &read)?;
     let report = match &test {
         Some(test) => Some(test.run(&mut recognizer, folder, &read)?),
@@ -514,7 +517,7 @@ fn check_models(
 /// networks.
 fn open_whole(folder: &Path) -> Result<(), ModelStoreError> {
     let models = Models::open(folder)?;
-    let read = |name: &str| std::fs::read(folder.join(name));
+    let read = |name: &str| files::read(&folder.join(name), MAX_FILE);
     if let Some(test) = SelfTest::read(folder, &models.manifest, &read)? {
         for picture in test.pictures() {
             read(picture).map_err(io(&folder.join(picture)))?;
@@ -526,7 +529,7 @@ fn open_whole(folder: &Path) -> Result<(), ModelStoreError> {
 /// Name of the folder of a set: version and beginning of the manifest's digest.
 fn name_of(folder: &Path, models: &Models) -> Result<String, ModelStoreError> {
     let path = folder.join(MANIFEST);
-    let digest = sha256_hex(&std::fs::read(&path).map_err(io(&path))?);
+    let digest = sha256_hex(&files::read(&path, MAX_FILE).map_err(io(&path))?);
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     let version: String =
         models.manifest.version.chars().map(plain).take(LONGEST_VERSION).collect();
