@@ -5,14 +5,13 @@
 use crate::models::RecognizerModel;
 use crate::nn::NetworkError;
 use crate::vision::embed::Embedder;
-use crate::vision::face_picture::FacePicture;
 use crate::vision::frame::Landmarks;
 use crate::vision::picture::{self, PictureError};
 use std::path::Path;
 use thiserror::Error;
 
 /// Pictures of two people with their landmarks, cut from the portraits by
-/// [`FacePicture::cut`].
+/// [`crate::vision::face_picture::FacePicture::cut`].
 const FACES: [(&[u8], Landmarks); 2] = [
     (
         include_bytes!("../../assets/astronaut_face.jpg"),
@@ -91,6 +90,7 @@ pub fn check(
 mod tests {
     use super::*;
     use crate::models::Models;
+    use crate::vision::face_picture::FacePicture;
 
     #[test]
     fn the_built_in_recognizer_tells_people_apart() {
