@@ -3,3 +3,5 @@
 pub mod gallery;
 pub mod lockdown;
 pub mod models;
+
+pub use crate::access::names;
