@@ -12,6 +12,9 @@ use std::io::{Error, ErrorKind, Read, Result};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+/// Limit for files of which nothing better is known: no table, photo or network is larger.
+pub const LARGEST: u64 = 1 << 30;
+
 /// Opens a regular file for reading.
 ///
 /// # Errors

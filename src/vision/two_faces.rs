@@ -5,7 +5,7 @@
 use crate::models::RecognizerModel;
 use crate::nn::NetworkError;
 use crate::vision::embed::Embedder;
-use crate::vision::frame::Landmarks;
+use crate::vision::frame::{Frame, Landmarks};
 use crate::vision::picture::{self, PictureError};
 use std::path::Path;
 use thiserror::Error;
@@ -56,6 +56,14 @@ pub enum UselessError {
         /// Similarity from which they count as one.
         limit: f32,
     },
+}
+
+/// The first of the two pictures, 192x192 pixels.
+///
+/// # Errors
+/// None in a correct build.
+pub fn picture() -> Result<Frame, PictureError> {
+    picture::decode(Path::new("built-in face"), FACES[0].0)
 }
 
 /// Embeds two faces and compares them. `limit` is the similarity from which they count as

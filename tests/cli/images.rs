@@ -132,10 +132,18 @@ fn other_kinds_of_files_are_named_with_the_way_out() {
     for (name, bytes, expected) in [
         ("anim.jpg", &b"GIF89a"[..], "a GIF, neither JPEG nor PNG; convert it"),
         ("phone.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture"),
-        ("page.png", b"<!DOCTYPE html><html>", "a web page, neither JPEG nor PNG; a download failed"),
+        (
+            "page.png",
+            b"<!DOCTYPE html><html>",
+            "a web page, neither JPEG nor PNG; a download failed",
+        ),
         ("lfs.jpg", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         ("film.jpg", b"\0\0\0\x14ftypisom\0\0\0\0isom", "ffmpeg -i"),
-        ("lossless.jpg", b"\xff\xd8\xff\xc3\0\x0b\x08\0\x08\0\x08\x01\x01\x11\0", "a lossless JPEG"),
+        (
+            "lossless.jpg",
+            b"\xff\xd8\xff\xc3\0\x0b\x08\0\x08\0\x08\x01\x01\x11\0",
+            "a lossless JPEG",
+        ),
         ("ios.png", b"\x89PNG\r\n\x1a\n\0\0\0\x04CgBI\x50\0\x20\x02\x2b\xd5\xb3\x7f", "iOS"),
     ] {
         let path = folder.path().join(name);

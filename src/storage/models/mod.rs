@@ -13,6 +13,7 @@
 //! a file can be synced to the disk before it is renamed, and not every file system that
 //! boards boot from has links.
 
+mod check;
 pub mod self_test;
 #[cfg(test)]
 mod tests;
@@ -22,15 +23,16 @@ use crate::files;
 use crate::models::{MANIFEST, MAX_FILE, Models, ModelsError, is_plain_name, sha256_hex};
 use crate::nn::Precision;
 use crate::storage::gallery::{ReEmbedded, Store, StoreError, copy_path};
-use crate::vision::detect::DetectorSettings;
 use crate::vision::recognizer::{Recognizer, RecognizerError};
-use self_test::{Report, SelfTest, SelfTestError};
+use check::{check_models, open_whole};
+use self_test::{Report, SelfTestError};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
+pub use check::check_folder;
 pub use unpack::Source;
 
 /// Name of the set built into the binary, which is used if no set is installed.
@@ -104,6 +106,14 @@ pub enum ModelStoreError {
     Lost {
         /// What is wrong with the current set.
         reason: String,
+    },
+    /// The detector finds nothing, or a liveness network gives no numbers.
+    #[error("{from}: {reason}; import good weights")]
+    Useless {
+        /// Folder of the set.
+        from: PathBuf,
+        /// What is wrong.
+        reason: &'static str,
     },
     /// The set is incomplete or has no thresholds.
     #[error(transparent)]
@@ -483,47 +493,6 @@ impl Drop for Draft {
         // After the rename there is nothing to remove.
         let _ = remove(&self.path);
     }
-}
-
-/// Checks a set in a folder outside a store, like [`ModelStore::check`].
-///
-/// # Errors
-/// If a check fails.
-pub fn check_folder(folder: &Path, precision: Precision) -> Result<Checked, ModelStoreError> {
-    check_models(Models::open(folder)?, folder, precision)
-}
-
-fn check_models(
-    models: Models,
-    folder: &Path,
-    precision: Precision,
-) -> Result<Checked, ModelStoreError> {
-    let models = models.in_precision(precision);
-    models.thresholds()?;
-    let mut recognizer = Recognizer::new(&models, DetectorSettings::default())?;
-    let read = |name: &str| files::read(&folder.join(name), MAX_FILE);
-    let test = SelfTest::read(folder, &models.manifest, &read)?;
-    let report = match &test {
-        Some(test) => Some(test.run(&mut recognizer, folder, &read)?),
-        None => None,
-    };
-    let named = models.manifest.files().into_iter().map(|(name, _)| name);
-    let pictures = test.iter().flat_map(SelfTest::pictures);
-    let files = [MANIFEST].into_iter().chain(named).chain(pictures).map(str::to_owned).collect();
-    Ok(Checked { models, recognizer, report, files })
-}
-
-/// Checks that all files of a set are present and match their digests, without loading the
-/// networks.
-fn open_whole(folder: &Path) -> Result<(), ModelStoreError> {
-    let models = Models::open(folder)?;
-    let read = |name: &str| files::read(&folder.join(name), MAX_FILE);
-    if let Some(test) = SelfTest::read(folder, &models.manifest, &read)? {
-        for picture in test.pictures() {
-            read(picture).map_err(io(&folder.join(picture)))?;
-        }
-    }
-    Ok(())
 }
 
 /// Name of the folder of a set: version and beginning of the manifest's digest.

@@ -11,7 +11,7 @@ use crate::networks::reid::{self, Reid};
 use crate::weights::{is_weights, ncnn, openvino, pytorch, safetensors};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use facelatch::files::{read as read_file, read_text};
+use facelatch::files::{LARGEST, read as read_file, read_text};
 use facelatch::models::threshold::Calibration;
 use facelatch::models::{
     Channels, DetectorEntry, FileEntry, Layout, LivenessEntry, LivenessFile, MANIFEST, sha256_hex,
@@ -22,8 +22,6 @@ use facelatch::vision::two_faces;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Largest file of weights, bytes. No face network has more.
-const MAX_WEIGHTS: u64 = 1 << 30;
 /// Largest manifest, bytes.
 const MAX_MANIFEST: u64 = 1 << 24;
 
@@ -341,7 +339,7 @@ fn read_manifest(path: &Path) -> Result<toml::Table> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    read_up_to(path, MAX_WEIGHTS)
+    read_up_to(path, LARGEST)
 }
 
 /// Writes a file atomically: on failure the old file stays.
