@@ -1,5 +1,7 @@
+use super::self_test::SelfTest;
 use super::*;
 use crate::storage::gallery::{NewTemplate, peek};
+use crate::vision::detect::DetectorSettings;
 use crate::vision::face_picture::FacePicture;
 use crate::vision::picture;
 use std::io::Cursor;

@@ -117,7 +117,8 @@ impl Import {
             What::Mobilefacenet { weights, out, normalization, name } => {
                 let network = read_mobilefacenet(&weights)?;
                 let size = network.embedding_size;
-                write_recognizer(&out, &network.into(), normalization.into(), &name)?;
+                write_recognizer(&out, &network.into(), normalization.into(), &name)
+                    .with_context(|| weights.display().to_string())?;
                 log::info!("{}: embedding size {size}", out.display());
                 Ok(())
             }
@@ -125,7 +126,8 @@ impl Import {
             What::Openvino { graph, weights, out, name } => {
                 let weights = weights.unwrap_or_else(|| graph.with_extension("bin"));
                 let network = read_reid(&graph, &weights)?;
-                write_recognizer(&out, &network.into(), reid::NORMALIZATION, &name)?;
+                write_recognizer(&out, &network.into(), reid::NORMALIZATION, &name)
+                    .with_context(|| weights.display().to_string())?;
                 log::info!("{}: embedding size {}", out.display(), reid::EMBEDDING_SIZE);
                 Ok(())
             }

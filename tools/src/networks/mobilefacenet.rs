@@ -355,8 +355,9 @@ fn check_ncnn(layers: &[Layer]) -> Result<(), WeightsError> {
     let mut other = Vec::new();
     if let Some(input) = expect(&["Input"], "the picture") {
         for (key, side) in [(0, INPUT_SIDE), (1, INPUT_SIDE), (2, 3)] {
-            if ![0, side].contains(&input.parameter(key, 0)?) {
-                other.push(format!("the picture is not {INPUT_SIDE}x{INPUT_SIDE} pixels in RGB"));
+            let got = input.parameter(key, 0)?;
+            if ![0, side].contains(&got) {
+                other.push(format!("side {key} of the picture is {got}, expected {side}"));
             }
         }
     }

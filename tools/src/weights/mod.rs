@@ -181,6 +181,9 @@ pub(crate) fn is_weights(
     let cure = match class {
         Some(Class::Lost | Class::Page) => "the download failed; fetch the file again",
         Some(Class::Pointer) => "fetch its content, for example with git lfs pull",
+        Some(Class::Archive) if format.contains("safetensors") => {
+            "give it the ending .pth if PyTorch wrote it; else unpack it and name the file in it"
+        }
         Some(Class::Archive) => "unpack it and name the file in it",
         None => "give it the ending of its kind, or name the other file",
         _ => "name a file of weights",
