@@ -150,6 +150,7 @@
 
 pub mod access;
 pub mod config;
+pub mod files;
 pub mod hardware;
 pub mod models;
 pub mod nn;

@@ -13,6 +13,7 @@ pub mod gallery;
 pub mod gesture;
 pub mod liveness;
 pub mod lockout;
+pub mod names;
 pub mod schedule;
 mod search;
 mod settings;

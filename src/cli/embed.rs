@@ -9,6 +9,8 @@ use facelatch::vision::align::align;
 use facelatch::vision::detect::Detector;
 use facelatch::vision::embed::Embedder;
 use facelatch::vision::quality::Quality;
+use facelatch::vision::recognizer::one_person;
+use facelatch::vision::two_faces;
 use facelatch::vision::whole;
 use std::process::ExitCode;
 
@@ -27,7 +29,9 @@ pub struct Embed {
 impl Embed {
     pub fn run(self) -> Result<ExitCode> {
         let models = self.models.open()?;
-        let mut embedder = Embedder::new(models.recognizer()?)?;
+        let model = models.recognizer()?;
+        let mut embedder = Embedder::new(model)?;
+        two_faces::check(&mut embedder, model, one_person(&models))?;
         let mut detector = Detector::new(&models.detector, self.pictures.detector())?;
         self.pictures.each(None, |frame| {
             let content = whole::content(frame);

@@ -3,6 +3,7 @@
 use super::common_args::CommonArgs;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use facelatch::files;
 use facelatch::models::groups::{NOT_MEASURED, WorstGroup};
 use facelatch::service::files::warn_of_lost;
 use facelatch::storage::gallery::Register;
@@ -11,7 +12,6 @@ use facelatch::storage::models::{
     BUILT_IN, Checked, ModelStore, ModelStoreError, Pointer, Source, Told, check_folder,
 };
 use serde::Serialize;
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -115,9 +115,10 @@ impl Models {
                     let mut tar = std::io::stdin().lock();
                     let source = Source::Tar("standard input", &mut tar);
                     store.install(source, precision, &gallery, &mut told)?;
-                } else if set.is_file() {
+                } else if !set.is_dir() {
                     let shown = set.display().to_string();
-                    let mut tar = File::open(set).with_context(|| shown.clone())?;
+                    // Standard input may be a pipe, a named file may not.
+                    let mut tar = files::open(set).with_context(|| shown.clone())?;
                     let source = Source::Tar(&shown, &mut tar);
                     store.install(source, precision, &gallery, &mut told)?;
                 } else {

@@ -31,10 +31,10 @@ use crate::access::Settings;
 use crate::access::decide::{DecideSettings, TwoFaces, Zone};
 use crate::access::liveness::challenge::ChallengeSettings;
 use crate::access::liveness::{GuardSettings, Mode};
+use crate::files;
 use crate::vision::detect::DetectorSettings;
 use fault::{seconds, within};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -366,7 +366,7 @@ pub fn state_folder() -> PathBuf {
 /// The text of a file of at most [`MAX_BYTES`].
 fn text_of(path: &Path) -> Result<String, ConfigError> {
     let mut text = String::new();
-    File::open(path)
+    files::open(path)
         .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text))
         .map_err(|reason| ConfigError::Read { path: path.to_owned(), reason })?;
     if text.len() as u64 > MAX_BYTES {

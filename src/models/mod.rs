@@ -16,6 +16,7 @@ pub use manifest::{
     RecognizerEntry,
 };
 
+use crate::files;
 use crate::models::covered::CoverClassifier;
 use crate::models::groups::WorstGroup;
 use crate::models::likelihood::Likelihood;
@@ -30,6 +31,9 @@ use thiserror::Error;
 
 /// File name of the manifest in a model folder.
 pub const MANIFEST: &str = "manifest.toml";
+
+/// Largest file of a set, bytes: fifty times the largest network of the shipped set.
+pub const MAX_FILE: u64 = 256 << 20;
 
 /// Why a model set cannot be used.
 #[derive(Debug, Error)]
@@ -209,7 +213,7 @@ impl Models {
     /// # Errors
     /// If a file is missing or unreadable, the manifest is invalid, or a digest differs.
     pub fn open(folder: &Path) -> Result<Self, ModelsError> {
-        Self::read(folder, |name| std::fs::read(folder.join(name)).map(Cow::Owned))
+        Self::read(folder, |name| files::read(&folder.join(name), MAX_FILE).map(Cow::Owned))
     }
 
     /// Like [`Self::open`], from the content of files by name. `folder` only appears in

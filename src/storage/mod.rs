@@ -6,3 +6,5 @@ pub mod gallery;
 pub mod last_relay;
 pub mod lockdown;
 pub mod models;
+
+pub use crate::access::names;

@@ -22,5 +22,6 @@ pub mod quality;
 pub mod recognizer;
 pub mod resample;
 pub mod track;
+pub mod two_faces;
 pub mod whole;
 pub(crate) mod ycbcr;

@@ -9,6 +9,7 @@ use crate::vision::embed::{Embedder, Template};
 use crate::vision::face_picture::FacePicture;
 use crate::vision::frame::{Frame, Landmarks, Rect};
 use crate::vision::quality::{Quality, WORTH_COMPARING};
+use crate::vision::two_faces::{self, UselessError};
 use crate::vision::whole;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -22,6 +23,9 @@ pub enum RecognizerError {
     /// A network cannot be loaded.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// The recognizer recognizes nobody, or anybody.
+    #[error(transparent)]
+    Useless(#[from] UselessError),
 }
 
 /// A face of a frame with the results of all stages.
@@ -66,6 +70,13 @@ pub struct Recognizer {
     followed: Followed,
 }
 
+/// Similarity from which two faces are one person at any false accept rate.
+pub fn one_person(models: &Models) -> f32 {
+    let points = models.thresholds().ok();
+    let highest = points.iter().flat_map(|table| table.points()).map(|(_, similarity)| *similarity);
+    highest.reduce(f32::max).unwrap_or(two_faces::SAME_FOR_ALL)
+}
+
 /// The faces of the last frame of a video.
 #[derive(Default)]
 struct Followed {
@@ -76,14 +87,18 @@ struct Followed {
 }
 
 impl Recognizer {
-    /// Loads the networks of detector and recognizer.
+    /// Loads the networks of detector and recognizer, and embeds two built-in faces.
     ///
     /// # Errors
-    /// If the set has no recognizer, or a network cannot be loaded.
+    /// If the set has no recognizer, a network cannot be loaded, or the recognizer does not
+    /// tell the two faces apart.
     pub fn new(models: &Models, settings: DetectorSettings) -> Result<Self, RecognizerError> {
+        let model = models.recognizer()?;
+        let mut embedder = Embedder::new(model)?;
+        two_faces::check(&mut embedder, model, one_person(models))?;
         Ok(Self {
             detector: Detector::new(&models.detector, settings)?,
-            embedder: Embedder::new(models.recognizer()?)?,
+            embedder,
             model: models.recognizer_id()?,
             covers: models.covers().cloned(),
             times: StageTimes::default(),

@@ -91,10 +91,91 @@ fn odd_pictures_are_read_and_bad_ones_cost_only_themselves() {
         ("half.jpg", "truncated"),
         ("enormous.png", "12000x9000 is 108 megapixels"),
         ("text.jpg", "neither JPEG nor PNG"),
-        ("zero.png", "neither JPEG nor PNG"),
+        ("zero.png", "an empty file; copy it again"),
     ] {
         let error = of(name)["error"].as_str().expect("an error");
         assert!(error.contains(expected) && error.contains(name), "{error}");
+    }
+}
+
+/// What a card or a cable damages ends in an end mark all the same.
+#[test]
+fn a_photo_of_which_a_part_is_missing_is_refused() {
+    let folder = TempDir::new().expect("a folder");
+    let photo = std::fs::read(ASTRONAUT).expect("a portrait");
+    let scan = photo.windows(2).position(|pair| pair == [0xff, 0xda]).expect("a scan");
+    let middle = (scan + photo.len()) / 2;
+    let mut zeroed = photo.clone();
+    zeroed[middle..middle + 512].fill(0);
+    for (name, bytes) in [
+        ("cut.jpg", [&photo[..middle], &[0xff, 0xd9]].concat()),
+        ("lost.jpg", [&photo[..middle], &photo[middle + 2000..]].concat()),
+        ("zeroed.jpg", zeroed),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).expect("written");
+        let path = path.to_str().expect("a plain path");
+        let gallery = folder.path().join("gallery.redb");
+        for command in [
+            &["detect", path][..],
+            &["enroll", "Ada", "--image", path, "--gallery", gallery.to_str().expect("a path")],
+        ] {
+            let said = fails(command);
+            assert!(said.contains(name) && said.contains("damaged"), "{command:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn other_kinds_of_files_are_named_with_the_way_out() {
+    let folder = TempDir::new().expect("a folder");
+    for (name, bytes, expected) in [
+        ("anim.jpg", &b"GIF89a"[..], "a GIF, neither JPEG nor PNG; convert it"),
+        ("phone.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture"),
+        (
+            "page.png",
+            b"<!DOCTYPE html><html>",
+            "a web page, neither JPEG nor PNG; a download failed",
+        ),
+        ("lfs.jpg", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        ("film.jpg", b"\0\0\0\x14ftypisom\0\0\0\0isom", "ffmpeg -i"),
+        (
+            "lossless.jpg",
+            b"\xff\xd8\xff\xc3\0\x0b\x08\0\x08\0\x08\x01\x01\x11\0",
+            "a lossless JPEG",
+        ),
+        ("ios.png", b"\x89PNG\r\n\x1a\n\0\0\0\x04CgBI\x50\0\x20\x02\x2b\xd5\xb3\x7f", "iOS"),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).expect("written");
+        let said = fails(&["detect", path.to_str().expect("a plain path")]);
+        assert!(said.contains(expected) && said.contains(name), "{name}: {said}");
+        assert!(!said.contains("damaged"), "{said}");
+    }
+}
+
+/// A FIFO nobody writes to would be waited for without end.
+#[test]
+fn a_fifo_is_refused_without_waiting() {
+    let folder = TempDir::new().expect("a folder");
+    let fifo = folder.path().join("manifest.toml");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, mode).expect("a FIFO");
+    let (fifo, folder) = (fifo.to_str().expect("a path"), folder.path().to_str().expect("a path"));
+    let store = format!("{folder}/store");
+    let gallery = format!("{folder}/gallery.redb");
+    for command in [
+        &["detect", fifo][..],
+        &["enroll", "Ada", "--image", fifo, "--gallery", &gallery],
+        &["embed", ASTRONAUT, "--models", folder],
+        &["models", "verify", "--models", folder],
+        &["models", "install", fifo, "--store", &store],
+        &["models", "install", folder, "--store", &store],
+        &["people", "import", fifo, "--gallery", &gallery],
+        &["config", "check", "--config", fifo],
+    ] {
+        let said = fails(command);
+        assert!(said.contains("regular file"), "{command:?}: {said}");
     }
 }
 

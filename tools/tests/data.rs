@@ -123,6 +123,19 @@ fn a_second_run_does_only_what_is_missing_or_changed() {
 }
 
 #[test]
+fn people_whose_names_look_alike_are_reported() {
+    let folder = photos();
+    for name in ["Jos\u{e9}", "Jose\u{301}", "eileen collins"] {
+        portrait(&folder, "astronaut.jpg", &format!("photos/{name}/a.jpg"));
+    }
+    let out = succeeds(folder.path(), &PREPARE);
+    assert!(out.contains("look alike  "), "{out}");
+    assert!(out.contains("(U+0045 and U+0065)") && out.contains("Jose\\u{301}"), "{out}");
+    let report = json(folder.path().join("data/report.json"));
+    assert_eq!(report["look_alikes"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
 fn a_bad_photo_costs_only_itself_and_exit_code_1() {
     let folder = photos();
     let whole = std::fs::read(Path::new(ASSETS).join("astronaut.jpg")).expect("a portrait");
@@ -136,7 +149,9 @@ fn a_bad_photo_costs_only_itself_and_exit_code_1() {
     std::fs::write(ann.join("wall.png"), grey.expect("PNG")).expect("written");
     let (out, error) = fails(folder.path(), &PREPARE, 1);
     assert!(error.contains("4 photos could not be read; all others are done"), "{error}");
-    for told in ["cut.jpg: truncated", "notes.jpg: neither JPEG nor PNG", "empty.png: "] {
+    for told in
+        ["cut.jpg: truncated", "notes.jpg: text, neither JPEG nor PNG", "empty.png: an empty"]
+    {
         assert!(out.contains(told), "{told}: {out}");
     }
     assert!(out.contains("lone.jpg: not in a person's folder"), "{out}");

@@ -104,6 +104,38 @@ fn the_forms_are_written_as_meant() {
     }
 }
 
+/// Beginning and end of each scan with its data.
+fn scans(jpeg: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let marker = |from: usize, wanted: &dyn Fn(u8) -> bool| {
+        let rest = jpeg[from..].windows(2);
+        let found = rest.enumerate().find(|(_, pair)| pair[0] == 0xff && wanted(pair[1]));
+        found.map(|(at, _)| from + at)
+    };
+    let mut scans: Vec<std::ops::Range<usize>> = vec![];
+    while let Some(start) = marker(scans.last().map_or(0, |scan| scan.end), &|m| m == 0xda) {
+        let end = marker(start + 2, &|m| m != 0 && !(0xd0..=0xd7).contains(&m)).expect("an end");
+        scans.push(start..end);
+    }
+    scans
+}
+
+/// Each scan of a progressive picture is needed: components, bands and single bits.
+#[test]
+fn a_picture_without_one_of_its_scans_is_refused() {
+    for scans_of in [Scans::Bands, Scans::Bits] {
+        let shared = Some((2, 2));
+        let form = Form { width: 60, height: 50, shared, scans: scans_of, quality: 90 };
+        let jpeg = written(form, &pixels(form, 7));
+        let scans = scans(&jpeg);
+        assert!(scans.len() > 3, "{scans:?}");
+        for scan in &scans {
+            let without = [&jpeg[..scan.start], &jpeg[scan.end..]].concat();
+            let read = picture::decode(Path::new("made.jpg"), &without);
+            assert!(read.is_err(), "{scans_of:?} without {scan:?} of {scans:?}");
+        }
+    }
+}
+
 /// Edges, where colours have no neighbours.
 #[test]
 fn small_sizes_are_equal() {

@@ -15,6 +15,7 @@ use facelatch_tools::cli::read_mobilefacenet;
 use facelatch_tools::deliver::export::{compare, exported};
 use facelatch_tools::measure::lfw::Pairs;
 use facelatch_tools::networks::minifasnet::{self, MiniFasNet};
+use facelatch_tools::networks::mobilefacenet::MobileFaceNet;
 use facelatch_tools::networks::reid::{self, Reid};
 use facelatch_tools::weights::{ncnn, openvino, pytorch};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -51,6 +52,7 @@ fn main() {
         trial("embeddings_match_the_reference", embeddings_match),
         trial("what_is_exported_agrees_with_torch", exports_agree),
         trial("weights_cut_short_name_the_tensor", cut_weights_are_named),
+        trial("parameters_of_another_network_are_refused", other_parameters_are_refused),
         trial("a_legacy_pickle_is_read", reads_a_legacy_pickle),
         trial("the_pairs_files_are_read_whole", reads_the_pairs),
         trial("minifasnet_answers_as_its_weights_do_in_torch", minifasnet_is_imported),
@@ -334,6 +336,28 @@ fn cut_weights_are_named(shared: &Path) -> Result<(), Failed> {
     let message = error.to_string();
     if !message.contains("cut short") || !message.contains("res_4_block") {
         return Err(message.into());
+    }
+    Ok(())
+}
+
+fn other_parameters_are_refused(shared: &Path) -> Result<(), Failed> {
+    let param = std::fs::read_to_string(shared.join("weights/mobilefacenet.param"))?;
+    let bin = std::fs::read(shared.join("weights/mobilefacenet.bin"))?;
+    MobileFaceNet::from_ncnn(&param, &bin)?;
+    for (from, to, expected) in [
+        ("3=2 13=2", "3=1 13=2", "strides [1, 2], expected 2"),
+        ("4=1 14=1", "4=0 14=0", "padding [0, 0, 0, 0], expected 1"),
+        ("13=2 4=1", "13=2 2=2 4=1", "dilations [2, 2], expected 1"),
+        ("6=1728", "6=1728 9=1", "parameter 9=1"),
+        ("6=576 7=64", "6=576 7=32", "groups [32], expected 64"),
+        ("2=127.500000", "2=0.000000", "normalizes pictures with 0"),
+        ("_plus0 0=0", "_plus0 0=2", "is no sum"),
+    ] {
+        let error = MobileFaceNet::from_ncnn(&param.replacen(from, to, 1), &bin).err();
+        let message = error.ok_or_else(|| format!("{to} was read"))?.to_string();
+        if !message.contains(expected) {
+            return Err(format!("{to}: {message}").into());
+        }
     }
     Ok(())
 }

@@ -172,6 +172,45 @@ fn message(folder: &TempDir, tensors: &Tensors) -> String {
     format!("{error:#}")
 }
 
+/// Training scripts keep the network under keys and prefixes of their own.
+#[test]
+fn dictionaries_and_prefixes_are_named() {
+    let tensors = noise();
+    let folder = TempDir::new().expect("a folder");
+    let said = |name: &str, pickle: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, legacy_of(&tensors, pickle)).expect("written");
+        match read_mobilefacenet(&path) {
+            Ok(_) => String::new(),
+            Err(error) => format!("{error:#}"),
+        }
+    };
+    let plain = pickled(&tensors);
+    let nested = |keys: &[&str]| {
+        let body = plain[2..plain.len() - 1].to_vec();
+        let body = keys.iter().rev().fold(body, |body, key| {
+            let length = (key.len() as u32).to_le_bytes();
+            [b"}X", &length[..], key.as_bytes(), &body, b"s"].concat()
+        });
+        [&[0x80, 2], &body[..], b"."].concat()
+    };
+    assert_eq!(said("plain.ckpt", &plain), "");
+    assert_eq!(said("plain.PTH", &plain), "");
+    assert_eq!(said("plain.pth.tar", &nested(&["state_dict"])), "");
+    let backbone = said("nested.pth", &nested(&["backbone"]));
+    assert!(backbone.contains("holds dictionaries under: backbone ("), "{backbone}");
+    assert!(backbone.contains("torch.load(FILE)[\"backbone\"]"), "{backbone}");
+    let deep = said("deep.pth", &nested(&["model", "state_dict"]));
+    assert!(deep.contains("holds dictionaries under: model.state_dict ("), "{deep}");
+    let prefixed: Tensors =
+        tensors.iter().map(|(name, tensor)| (format!("model.{name}"), tensor.clone())).collect();
+    let prefixed = said("prefix.pth", &pickled(&prefixed));
+    assert!(prefixed.contains("all names begin with \"model.\""), "{prefixed}");
+    assert!(prefixed.len() < 500, "{prefixed}");
+    let other = said("weights.h5", &plain);
+    assert!(other.contains("expected a .param, .pth"), "{other}");
+}
+
 #[test]
 fn a_512_d_state_dict_is_read_from_every_format() {
     let folder = TempDir::new().expect("a folder");

@@ -4,6 +4,7 @@ use super::files::{Readable, read_checked};
 use super::limits::{Lengths, person_fault};
 use super::tables::{each_in, read_record};
 use super::*;
+use crate::access::names::Likeness;
 
 /// A file written by [`Store::export`], open read-only.
 pub struct Export {
@@ -18,7 +19,7 @@ pub struct Imported {
     pub added: usize,
     /// Number of them who were administrators and are none here.
     pub made_ordinary: usize,
-    /// Names of those left out because the name is taken.
+    /// Names of those left out because somebody has the name, or one that looks alike.
     pub taken: Vec<String>,
     /// Those left out because something is wrong with them: name and reason, for a log.
     pub refused: Vec<String>,
@@ -156,7 +157,8 @@ impl Store {
         with_administrators: bool,
     ) -> Result<Imported, StoreError> {
         let mut done = Imported::default();
-        let mut present: BTreeSet<String> = self.people()?.into_iter().map(|p| p.name).collect();
+        let people = self.people()?;
+        let mut present: Vec<Likeness> = people.iter().map(|p| Likeness::of(&p.name)).collect();
         let mut lengths = Lengths::default();
         each(self.main.reader(), TEMPLATES, |key, bytes| {
             let record: TemplateRecord = read_record(TEMPLATES, key, bytes)?;
@@ -176,10 +178,12 @@ impl Store {
             }
             record.name = checked_name(&record.name)?;
             record.traits.group = checked_name(&record.traits.group)?;
-            if !present.insert(record.name.clone()) {
+            let likeness = Likeness::of(&record.name);
+            if present.iter().any(|other| other.is_like(&likeness)) {
                 done.taken.push(record.name);
                 continue;
             }
+            present.push(likeness);
             if present.len() > MOST_PEOPLE {
                 return Err(StoreError::ManyPeople { path: self.path.clone() });
             }

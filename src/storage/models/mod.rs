@@ -13,29 +13,34 @@
 //! a file can be synced to the disk before it is renamed, and not every file system that
 //! boards boot from has links.
 
+mod check;
 pub mod self_test;
 #[cfg(test)]
 mod tests;
 mod unpack;
 
-use crate::models::{MANIFEST, Models, ModelsError, is_plain_name, sha256_hex};
+use crate::files;
+use crate::models::{MANIFEST, MAX_FILE, Models, ModelsError, is_plain_name, sha256_hex};
 use crate::nn::Precision;
 use crate::storage::gallery::{Opening, Purpose, ReEmbedded, Register, Store, StoreError};
-use crate::vision::detect::DetectorSettings;
 use crate::vision::recognizer::{Recognizer, RecognizerError};
-use self_test::{Report, SelfTest, SelfTestError};
+use check::{check_models, open_whole};
+use self_test::{Report, SelfTestError};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
+pub use check::check_folder;
 pub use unpack::Source;
 
 /// Name of the set built into the binary, which is used if no set is installed.
 pub const BUILT_IN: &str = "built-in";
 /// File name of the pointer.
 const POINTER: &str = "current.toml";
+/// Largest pointer, bytes.
+const MAX_POINTER: u64 = 1 << 16;
 /// Lock file, held while a store is changed.
 const LOCK: &str = ".lock";
 /// Folder of a set that is being installed.
@@ -101,6 +106,14 @@ pub enum ModelStoreError {
     Lost {
         /// What is wrong with the current set.
         reason: String,
+    },
+    /// The detector finds nothing, or a liveness network gives no numbers.
+    #[error("{from}: {reason}; import good weights")]
+    Useless {
+        /// Folder of the set.
+        from: PathBuf,
+        /// What is wrong.
+        reason: &'static str,
     },
     /// The set is incomplete or has no thresholds.
     #[error(transparent)]
@@ -227,7 +240,7 @@ impl ModelStore {
     /// If the pointer cannot be read or is invalid.
     pub fn pointer(&self) -> Result<Pointer, ModelStoreError> {
         let path = self.folder.join(POINTER);
-        let text = match std::fs::read_to_string(&path) {
+        let text = match files::read_text(&path, MAX_POINTER) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Pointer::default()),
             // There is a file in place of the folder.
@@ -493,51 +506,10 @@ impl Drop for Draft {
     }
 }
 
-/// Checks a set in a folder outside a store, like [`ModelStore::check`].
-///
-/// # Errors
-/// If a check fails.
-pub fn check_folder(folder: &Path, precision: Precision) -> Result<Checked, ModelStoreError> {
-    check_models(Models::open(folder)?, folder, precision)
-}
-
-fn check_models(
-    models: Models,
-    folder: &Path,
-    precision: Precision,
-) -> Result<Checked, ModelStoreError> {
-    let models = models.in_precision(precision);
-    models.thresholds()?;
-    let mut recognizer = Recognizer::new(&models, DetectorSettings::default())?;
-    let read = |name: &str| std::fs::read(folder.join(name));
-    let test = SelfTest::read(folder, &models.manifest, &read)?;
-    let report = match &test {
-        Some(test) => Some(test.run(&mut recognizer, folder, &read)?),
-        None => None,
-    };
-    let named = models.manifest.files().into_iter().map(|(name, _)| name);
-    let pictures = test.iter().flat_map(SelfTest::pictures);
-    let files = [MANIFEST].into_iter().chain(named).chain(pictures).map(str::to_owned).collect();
-    Ok(Checked { models, recognizer, report, files })
-}
-
-/// Checks that all files of a set are present and match their digests, without loading the
-/// networks.
-fn open_whole(folder: &Path) -> Result<(), ModelStoreError> {
-    let models = Models::open(folder)?;
-    let read = |name: &str| std::fs::read(folder.join(name));
-    if let Some(test) = SelfTest::read(folder, &models.manifest, &read)? {
-        for picture in test.pictures() {
-            read(picture).map_err(io(&folder.join(picture)))?;
-        }
-    }
-    Ok(())
-}
-
 /// Name of the folder of a set: version and beginning of the manifest's digest.
 fn name_of(folder: &Path, models: &Models) -> Result<String, ModelStoreError> {
     let path = folder.join(MANIFEST);
-    let digest = sha256_hex(&std::fs::read(&path).map_err(io(&path))?);
+    let digest = sha256_hex(&files::read(&path, MAX_FILE).map_err(io(&path))?);
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     let version: String =
         models.manifest.version.chars().map(plain).take(LONGEST_VERSION).collect();

@@ -9,6 +9,7 @@ use crate::vision::embed::{Embedding, OtherModel};
 use crate::vision::frame::{Frame, Landmarks, Rect};
 use crate::vision::picture::{self, PictureError};
 use crate::vision::recognizer::Recognizer;
+use crate::vision::two_faces::UselessError;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use thiserror::Error;
@@ -33,6 +34,9 @@ pub enum SelfTestError {
     /// A network failed.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// The recognizer recognizes nobody, or anybody.
+    #[error(transparent)]
+    Useless(#[from] UselessError),
     /// The file is invalid.
     #[error("{path}: {reason}; create it again with facelatch-tools export")]
     Format {
@@ -259,6 +263,7 @@ fn recognizer(models: &Models) -> Result<Recognizer, SelfTestError> {
         match error {
             RecognizerError::Models(error) => error.into(),
             RecognizerError::Network(error) => error.into(),
+            RecognizerError::Useless(error) => error.into(),
         }
     })
 }

@@ -1,5 +1,7 @@
+use super::self_test::SelfTest;
 use super::*;
 use crate::storage::gallery::{NewTemplate, peek};
+use crate::vision::detect::DetectorSettings;
 use crate::vision::face_picture::FacePicture;
 use crate::vision::picture;
 use std::io::Cursor;
@@ -80,6 +82,54 @@ fn left_over(store: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(store).expect("a folder");
     let names = entries.map(|entry| entry.expect("an entry").file_name());
     names.filter_map(|name| name.into_string().ok()).filter(|name| name.contains("draft")).collect()
+}
+
+/// Changes the manifest of a set.
+fn edit(folder: &Path, change: impl FnOnce(&mut toml::Table)) {
+    let path = folder.join(MANIFEST);
+    let text = std::fs::read_to_string(&path).expect("a manifest");
+    let mut manifest: toml::Table = text.parse().expect("TOML");
+    change(&mut manifest);
+    write(folder, MANIFEST, toml::to_string(&manifest).expect("TOML").as_bytes());
+}
+
+#[test]
+fn a_recognizer_that_gives_no_numbers_is_refused() {
+    let folder = TempDir::new().expect("a folder");
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/float");
+    for entry in std::fs::read_dir(from).expect("models") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("copied");
+    }
+    let check = || check_folder(folder.path(), Precision::Float).map(|_| ());
+    check().expect("good models");
+    let file = "mobilefacenet.onnx";
+    let mut network = std::fs::read(folder.path().join(file)).expect("a network");
+    // Eight bytes of ones hold a number of four, which is none.
+    let middle = network.len() / 2;
+    network[middle..middle + 8].fill(0xff);
+    write(folder.path(), file, &network);
+    edit(folder.path(), |manifest| {
+        manifest["recognizer"]["sha256"] = sha256_hex(&network).into();
+    });
+    let error = check().expect_err("NaN").to_string();
+    assert!(error.contains(file) && error.contains("zero or no numbers"), "{error}");
+}
+
+#[test]
+fn thresholds_that_admit_everybody_are_refused() {
+    let folder = TempDir::new().expect("a folder");
+    let set = set(folder.path(), "open");
+    check_folder(&set, Precision::Int8).map(|_| ()).expect("good models");
+    edit(&set, |manifest| {
+        let recognizer = manifest["recognizer"].as_table_mut().expect("a table");
+        recognizer.remove("likelihood");
+        for (_, value) in recognizer["thresholds"].as_table_mut().expect("a table") {
+            *value = toml::Value::Float(-1.0);
+        }
+    });
+    let error = check_folder(&set, Precision::Int8).map(|_| ()).expect_err("open");
+    assert!(error.to_string().contains("does not tell two people apart"), "{error}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Sources of an installation: a model folder, or a tar of one.
 
 use super::{ModelStoreError, io};
-use crate::models::{MANIFEST, Manifest, ModelsError, is_plain_name};
+use crate::files;
+use crate::models::{MANIFEST, MAX_FILE, Manifest, ModelsError, is_plain_name};
 use crate::storage::models::self_test::SelfTest;
 use std::fs::File;
 use std::io::Read;
@@ -35,7 +36,7 @@ impl Source<'_> {
 /// Copies the manifest and the files that it names, and no other file in the folder.
 fn copy(from: &Path, to: &Path) -> Result<usize, ModelStoreError> {
     let path = from.join(MANIFEST);
-    let read = |name: &str| std::fs::read(from.join(name));
+    let read = |name: &str| files::read(&from.join(name), MAX_FILE);
     let absent = |reason| ModelsError::Read { path: path.clone(), reason };
     let text = read(MANIFEST).map_err(absent)?;
     let manifest = Manifest::parse(&path, &text)?;
@@ -45,7 +46,7 @@ fn copy(from: &Path, to: &Path) -> Result<usize, ModelStoreError> {
     let mut count = 0;
     for name in [MANIFEST].into_iter().chain(named).chain(pictures) {
         let source = from.join(name);
-        let mut file = File::open(&source).map_err(io(&source))?;
+        let mut file = files::open(&source).map_err(io(&source))?;
         let length = file.metadata().map_err(io(&source))?.len();
         if length > MOST_BYTES {
             let reason = format!("larger than {} MB; this is not a model set", MOST_BYTES >> 20);

@@ -1,11 +1,15 @@
 //! EDGE: reads image files as frames.
 
 pub(crate) mod jpeg;
+mod orientation;
 
+use crate::files::{self, Class, Kind};
 use crate::vision::frame::Frame;
 pub use image::ImageError;
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
-use std::io::{Cursor, Read};
+use jpeg::markers::Outline;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -28,7 +32,7 @@ pub const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
 /// Why a file cannot be read as a picture.
 #[derive(Debug, Error)]
 pub enum PictureError {
-    /// The file is missing, unreadable or larger than 256 MB.
+    /// The file is missing, unreadable, no regular file or larger than 256 MB.
     #[error("{path}: {reason}")]
     Read {
         /// The file.
@@ -36,11 +40,15 @@ pub enum PictureError {
         /// Error of the operating system.
         reason: std::io::Error,
     },
-    /// The file is neither JPEG nor PNG.
-    #[error("{path}: neither JPEG nor PNG; convert it to one of them")]
-    Format {
+    /// The file is of a kind that is not read.
+    #[error("{path}: {kind}; {cure}")]
+    Kind {
         /// The file.
         path: PathBuf,
+        /// The kind with an article, such as "a GIF, neither JPEG nor PNG".
+        kind: String,
+        /// What to do.
+        cure: &'static str,
     },
     /// The picture has too many pixels.
     #[error(
@@ -62,13 +70,13 @@ pub enum PictureError {
         /// The file.
         path: PathBuf,
     },
-    /// The decoder failed.
+    /// Part of the picture is missing or damaged.
     #[error("{path}: damaged or truncated ({reason}); copy it again")]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Error of the decoder.
-        reason: ImageError,
+        /// What is wrong.
+        reason: String,
     },
 }
 
@@ -79,15 +87,10 @@ pub enum PictureError {
 /// If the file cannot be read or decoded, or is too large.
 pub fn read(path: impl AsRef<Path>) -> Result<Frame, PictureError> {
     let path = path.as_ref();
-    let failed = |reason| PictureError::Read { path: path.to_owned(), reason };
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_FILE {
-        let most = MAX_FILE >> 20;
-        return Err(failed(std::io::Error::other(format!("larger than {most} MB; scale it down"))));
+    match files::read(path, MAX_FILE) {
+        Ok(bytes) => decode(path, &bytes),
+        Err(reason) => Err(PictureError::Read { path: path.to_owned(), reason }),
     }
-    decode(path, &bytes)
 }
 
 /// Like [`read`], from the bytes of a file. `path` only appears in error messages.
@@ -95,45 +98,122 @@ pub fn read(path: impl AsRef<Path>) -> Result<Frame, PictureError> {
 /// # Errors
 /// If the bytes cannot be decoded, or the picture has more than 100 megapixels.
 pub fn decode(path: &Path, bytes: &[u8]) -> Result<Frame, PictureError> {
-    let damaged = |reason| PictureError::Damaged { path: path.to_owned(), reason };
-    let format = || PictureError::Format { path: path.to_owned() };
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|reason| PictureError::Read { path: path.to_owned(), reason })?;
-    if reader.format().is_none() {
-        return Err(format());
+    if let Some(outline) = Outline::read(bytes) {
+        return decode_jpeg(path, bytes, &outline);
     }
-    // The decoder fills in missing data, and a face filled in could match anybody. So
-    // truncated files are refused.
-    let is_jpeg = reader.format() == Some(ImageFormat::Jpeg);
-    if is_jpeg && !jpeg::markers::has_end(bytes) {
-        return Err(PictureError::Cut { path: path.to_owned() });
+    if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        return Err(other_kind(path, bytes));
     }
+    if orientation::chunks(bytes).next().is_some_and(|(kind, _)| kind == b"CgBI") {
+        return Err(kind(
+            path,
+            "a PNG in the form of iOS (CgBI), which is not read",
+            "convert it with: sips -s format jpeg FILE --out FILE.jpg",
+        ));
+    }
+    let picture = general(path, bytes, ImageFormat::Png)?;
+    let orientation = orientation::first(orientation::of_png(bytes));
+    finished(path, picture, orientation)
+}
+
+fn decode_jpeg(path: &Path, bytes: &[u8], outline: &Outline<'_>) -> Result<Frame, PictureError> {
+    if let Some((width, height)) = outline.size {
+        check_size(path, width as u32, height as u32)?;
+    }
+    let bytes = jpeg::complete(bytes, outline);
+    let picture = match jpeg::decode(&bytes, outline, MAX_COEFFICIENTS) {
+        Ok(jpeg::Picture::Decoded(width, height, pixels)) => {
+            RgbImage::from_raw(width as u32, height as u32, pixels)
+                .map(DynamicImage::from)
+                .ok_or_else(|| damaged(path, "its size is none"))?
+        }
+        Ok(jpeg::Picture::Unusual) => general(path, &bytes, ImageFormat::Jpeg)?,
+        Err(jpeg::Fault::Kind(name)) => {
+            let name = format!("{name}, which is not read");
+            return Err(kind(path, name, "save it as an ordinary JPEG or as PNG"));
+        }
+        Err(jpeg::Fault::Cut) => return Err(PictureError::Cut { path: path.to_owned() }),
+        Err(jpeg::Fault::Damaged(reason)) => return Err(damaged(path, reason)),
+    };
+    let exif = outline.exif.iter().copied();
+    finished(path, picture, orientation::first(exif))
+}
+
+/// Decodes with the crate `image`, which fills in what is missing of a JPEG.
+fn general(path: &Path, bytes: &[u8], format: ImageFormat) -> Result<DynamicImage, PictureError> {
+    let fault = |reason| match reason {
+        ImageError::Unsupported(_) => {
+            let name = "an unusual form of its kind, which is not read";
+            kind(path, name, "save it as an ordinary JPEG or PNG")
+        }
+        reason => damaged(path, reason.to_string()),
+    };
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_ALLOCATION);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|reason| match reason {
-        ImageError::Unsupported(_) => format(),
-        reason => damaged(reason),
-    })?;
+    let decoder = reader.into_decoder().map_err(fault)?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(PictureError::Size { path: path.to_owned(), width, height });
-    }
-    // Without a readable orientation the picture is not rotated.
-    let orientation = decoder.orientation().ok();
-    let mut picture = match is_jpeg.then(|| jpeg::decode(bytes, MAX_COEFFICIENTS)).flatten() {
-        Some((width, height, pixels)) => RgbImage::from_raw(width as u32, height as u32, pixels)
-            .map(DynamicImage::from)
-            .ok_or_else(format)?,
-        None => DynamicImage::from_decoder(decoder).map_err(damaged)?,
-    };
+    check_size(path, width, height)?;
+    DynamicImage::from_decoder(decoder).map_err(fault)
+}
+
+/// Without a readable orientation the picture is not rotated.
+fn finished(
+    path: &Path,
+    mut picture: DynamicImage,
+    orientation: Option<Orientation>,
+) -> Result<Frame, PictureError> {
     if let Some(orientation) = orientation {
         picture.apply_orientation(orientation);
     }
     let rgb = over_black(picture);
     let (width, height) = rgb.dimensions();
-    Frame::new(width as usize, height as usize, rgb.into_raw()).map_err(|_| format())
+    Frame::new(width as usize, height as usize, rgb.into_raw())
+        .map_err(|error| damaged(path, error.to_string()))
+}
+
+fn check_size(path: &Path, width: u32, height: u32) -> Result<(), PictureError> {
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(PictureError::Size { path: path.to_owned(), width, height });
+    }
+    Ok(())
+}
+
+fn damaged(path: &Path, reason: impl Into<String>) -> PictureError {
+    PictureError::Damaged { path: path.to_owned(), reason: reason.into() }
+}
+
+fn kind(path: &Path, kind: impl Into<String>, cure: &'static str) -> PictureError {
+    PictureError::Kind { path: path.to_owned(), kind: kind.into(), cure }
+}
+
+/// Names a file that is neither JPEG nor PNG.
+fn other_kind(path: &Path, bytes: &[u8]) -> PictureError {
+    let Some(Kind { name, class }) = files::kind_of(bytes) else {
+        return kind(path, "neither JPEG nor PNG", "convert it to one of them");
+    };
+    let cure = match class {
+        Class::Lost => "copy it again",
+        Class::Pointer => "fetch its content, for example with git lfs pull",
+        Class::Page => "a download failed; fetch the picture itself",
+        Class::Text if name.contains("base64") => "decode it, for example with base64 -d",
+        Class::Text => "name a JPEG or PNG",
+        Class::Picture if name.contains("HEIC") => {
+            "convert it to JPEG; an iPhone takes JPEG with Camera, Formats, Most Compatible"
+        }
+        Class::Picture => "convert it to JPEG or PNG",
+        Class::Video => {
+            "take pictures out of it, for example with ffmpeg -i FILE -vf fps=2 frame%04d.png"
+        }
+        Class::Document => "save the picture in it as JPEG or PNG",
+        Class::Archive => "unpack it first",
+        Class::Side => "leave it out; the picture has the same name without ._",
+    };
+    match class {
+        Class::Lost => kind(path, name, cure),
+        _ => kind(path, format!("{name}, neither JPEG nor PNG"), cure),
+    }
 }
 
 /// Converts to RGB8 and blends alpha over black, because transparent pixels may hold any

@@ -8,17 +8,22 @@ use crate::networks::minifasnet::{self, MiniFasNet};
 use crate::networks::mobilefacenet::MobileFaceNet;
 use crate::networks::mtcnn;
 use crate::networks::reid::{self, Reid};
-use crate::weights::{openvino, pytorch, safetensors};
-use anyhow::{Context, Result, bail};
+use crate::weights::{is_weights, ncnn, openvino, pytorch, safetensors};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
+use facelatch::files::{LARGEST, read as read_file, read_text};
 use facelatch::models::threshold::Calibration;
 use facelatch::models::{
     Channels, DetectorEntry, FileEntry, Layout, LivenessEntry, LivenessFile, MANIFEST, sha256_hex,
 };
 use facelatch::nn::Normalization;
+use facelatch::vision::embed::Embedder;
+use facelatch::vision::two_faces;
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// Largest manifest, bytes.
+const MAX_MANIFEST: u64 = 1 << 24;
 
 /// Convert published weights to ONNX files and a manifest.
 #[derive(Args)]
@@ -40,7 +45,8 @@ enum What {
     },
     /// Import the face recognizer MobileFaceNet, from ncnn, PyTorch or safetensors files
     Mobilefacenet {
-        /// FILE.param (with FILE.bin next to it), FILE.pth, FILE.pt or FILE.safetensors
+        /// FILE.param (with FILE.bin next to it), FILE.pth, FILE.pt, FILE.ckpt, FILE.pth.tar
+        /// or FILE.safetensors
         weights: PathBuf,
         /// Output folder: mobilefacenet.onnx and manifest.toml
         #[arg(long, default_value = "models")]
@@ -111,7 +117,8 @@ impl Import {
             What::Mobilefacenet { weights, out, normalization, name } => {
                 let network = read_mobilefacenet(&weights)?;
                 let size = network.embedding_size;
-                write_recognizer(&out, &network.into(), normalization.into(), &name)?;
+                write_recognizer(&out, &network.into(), normalization.into(), &name)
+                    .with_context(|| weights.display().to_string())?;
                 log::info!("{}: embedding size {size}", out.display());
                 Ok(())
             }
@@ -119,7 +126,8 @@ impl Import {
             What::Openvino { graph, weights, out, name } => {
                 let weights = weights.unwrap_or_else(|| graph.with_extension("bin"));
                 let network = read_reid(&graph, &weights)?;
-                write_recognizer(&out, &network.into(), reid::NORMALIZATION, &name)?;
+                write_recognizer(&out, &network.into(), reid::NORMALIZATION, &name)
+                    .with_context(|| weights.display().to_string())?;
                 log::info!("{}: embedding size {}", out.display(), reid::EMBEDDING_SIZE);
                 Ok(())
             }
@@ -233,33 +241,44 @@ pub fn read_reid(xml: &Path, bin: &Path) -> Result<Reid> {
 
 /// Reads a file of at most `limit` bytes.
 fn read_up_to(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let name = || path.display().to_string();
-    let mut bytes = vec![];
-    let file = std::fs::File::open(path).with_context(name)?;
-    file.take(limit + 1).read_to_end(&mut bytes).with_context(name)?;
-    if bytes.len() as u64 > limit {
-        bail!("{}: has more than {limit} bytes, which no face network has", path.display());
-    }
-    Ok(bytes)
+    read_file(path, limit).map_err(|error| match error.kind() {
+        std::io::ErrorKind::FileTooLarge => {
+            anyhow!("{}: has more than {limit} bytes, which no face network has", path.display())
+        }
+        _ => anyhow::Error::new(error).context(path.display().to_string()),
+    })
 }
 
 /// Reads MobileFaceNet's weights; the file extension gives the format: `.param` (with the
-/// `.bin` next to it), `.pth`, `.pt` or `.safetensors`.
+/// `.bin` next to it), `.pth`, `.pt`, `.ckpt`, `.pth.tar` or `.safetensors`, in any case.
 pub fn read_mobilefacenet(path: &Path) -> Result<MobileFaceNet> {
-    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let lower = name.to_lowercase();
+    let is = |ending: &str| lower.ends_with(ending);
+    if is(".bin") && path.with_extension("param").exists() {
+        bail!("{}: name the .param next to it", path.display());
+    }
+    if ![".param", ".pth", ".pt", ".ckpt", ".pth.tar", ".safetensors"].into_iter().any(is) {
+        bail!(
+            "{}: expected a .param, .pth, .pt, .ckpt, .pth.tar or .safetensors file; rename it if \
+             it is one of them",
+            path.display()
+        );
+    }
     let bytes = read(path)?;
-    let network = match ending {
+    if is(".param") {
         // The error names both files, since either may be at fault.
-        "param" => {
-            let bin = read(&path.with_extension("bin"))?;
-            return MobileFaceNet::from_ncnn(&String::from_utf8_lossy(&bytes), &bin)
-                .with_context(|| format!("{} and its .bin", path.display()));
-        }
-        "pth" | "pt" => pytorch::read(&bytes).and_then(MobileFaceNet::from_state_dict),
-        "safetensors" => safetensors::read(&bytes).and_then(MobileFaceNet::from_state_dict),
-        _ => bail!("{}: expected a .param, .pth, .pt or .safetensors file", path.display()),
-    };
-    network.with_context(|| path.display().to_string())
+        let ending = if name.ends_with("PARAM") { "BIN" } else { "bin" };
+        let bin = read(&path.with_extension(ending))?;
+        is_weights(ncnn::FORMAT, &bytes, &["text", "an ncnn .param file"])
+            .with_context(|| path.display().to_string())?;
+        let text = String::from_utf8_lossy(&bytes);
+        return MobileFaceNet::from_ncnn(&text, &bin)
+            .with_context(|| format!("{} and its .{ending}", path.display()));
+    }
+    let tensors =
+        if is(".safetensors") { safetensors::read(&bytes) } else { pytorch::read(&bytes) };
+    tensors.and_then(MobileFaceNet::from_state_dict).with_context(|| path.display().to_string())
 }
 
 /// Similarity thresholds by false accept rate per pair, and the calibration behind them.
@@ -274,6 +293,9 @@ fn write_recognizer(
     version: &str,
 ) -> Result<()> {
     let model = exported(network, normalization);
+    // As the door will run it.
+    let mut embedder = Embedder::new(&model)?;
+    two_faces::check(&mut embedder, &model, two_faces::SAME_FOR_ALL)?;
     write_file(&out.join(&model.file.name), &model.file.bytes)?;
     let entry = toml::Value::try_from(entry(&model))?;
     update_manifest(out, Some(version), "recognizer", entry)?;
@@ -311,7 +333,7 @@ pub fn update_manifest(
 
 /// The manifest, or an empty table if the file does not exist.
 fn read_manifest(path: &Path) -> Result<toml::Table> {
-    match std::fs::read_to_string(path) {
+    match read_text(path, MAX_MANIFEST) {
         Ok(text) => toml::from_str(&text).with_context(|| path.display().to_string()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(toml::Table::new()),
         Err(error) => Err(error).with_context(|| path.display().to_string()),
@@ -319,7 +341,7 @@ fn read_manifest(path: &Path) -> Result<toml::Table> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| path.display().to_string())
+    read_up_to(path, LARGEST)
 }
 
 /// Writes a file atomically: on failure the old file stays.

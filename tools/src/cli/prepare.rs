@@ -7,6 +7,7 @@ use crate::data::prepare::{Ended, Found, Report, Settings, Task, prepare};
 use crate::parallel;
 use anyhow::{Result, bail};
 use clap::Args;
+use facelatch::access::names::look_alikes;
 use facelatch::models::Models;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -64,7 +65,7 @@ impl Prepare {
         if let Some(photos) = photos {
             check_apart(photos, &self.out)?;
         }
-        let found = match (&self.labels, photos) {
+        let mut found = match (&self.labels, photos) {
             (Some(csv), root) => Found::in_csv(csv, root, self.every_face)?,
             (None, Some(root)) => Found::in_folders(root, self.every_face)?,
             (None, None) => bail!("no photos given; name a folder of photos"),
@@ -79,6 +80,9 @@ impl Prepare {
                 why.unwrap_or_default()
             );
         }
+        let pairs = look_alikes(found.people());
+        let owned = pairs.iter().map(|(one, other)| [one, other].map(|name| (*name).to_owned()));
+        found.look_alikes = owned.collect();
         let task = Task {
             models: &models,
             out: &self.out,
@@ -149,6 +153,16 @@ fn tell(report: &Report, out: &Path, made: usize, took: Duration, threads: usize
         "duplicate",
         same.iter().map(|duplicate| format!("{} looks like {}", duplicate.photo, duplicate.of)),
     );
+    list(
+        "look alike",
+        report.look_alikes.iter().map(|[one, other]| {
+            format!(
+                "{one:?} and {other:?}{}; if they are one person, use one name, or training \
+                 learns two labels",
+                written(one, other)
+            )
+        }),
+    );
     list("no face", report.no_face.iter().cloned());
     let kept = if report.settings.every_face { "all kept" } else { "only the largest kept" };
     list(
@@ -179,6 +193,14 @@ fn tell(report: &Report, out: &Path, made: usize, took: Duration, threads: usize
     say(&format!("look at     {}", file("contact.png")));
     say(&format!("report      {}", file("report.json")));
     say(&format!("data set    {}", file("labels.csv")));
+}
+
+/// The first characters in which two names differ, because they may look the same.
+fn written(one: &str, other: &str) -> String {
+    let differ = one.chars().zip(other.chars()).find(|(a, b)| a != b);
+    differ.map_or_else(String::new, |(a, b)| {
+        format!(" (U+{:04X} and U+{:04X})", u32::from(a), u32::from(b))
+    })
 }
 
 /// Prints the first few lines of a kind of finding, the first with its title.

@@ -17,6 +17,7 @@ use crate::quantize::whole::{Whole, compare};
 use crate::quantize::{Recipe, Task, write};
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use facelatch::files::{self as input, LARGEST};
 use facelatch::models::{
     Channels, DetectorEntry, FileEntry, Layout, ModelFile, Models, RecipeStep, RecognizerEntry,
     sha256_hex,
@@ -217,7 +218,8 @@ impl Quantize {
         let parts = [("calibrate", Some(&self.calibrate)), ("select", Some(&self.select))];
         for (part, file) in parts.into_iter().chain([("train", self.train.as_ref())]) {
             if let Some(file) = file {
-                let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
+                let bytes =
+                    input::read(file, LARGEST).with_context(|| file.display().to_string())?;
                 data.insert(part.to_owned(), sha256_hex(&bytes));
             }
         }

@@ -17,6 +17,7 @@ use crate::train::validation::Judge;
 use crate::train::{Progress, Start, Trained, train};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
+use facelatch::files::{self as input, LARGEST};
 use facelatch::models::{MANIFEST, Models};
 use facelatch::nn::Normalization;
 use std::path::{Path, PathBuf};
@@ -333,7 +334,7 @@ pub fn read_weights(path: &Path) -> Result<(FaceNetwork, Weights)> {
             )
         })?
     } else if ending == "onnx" {
-        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        let bytes = input::read(path, LARGEST).with_context(|| path.display().to_string())?;
         Reid::from_onnx(&bytes).with_context(|| path.display().to_string())?
     } else if ending == "xml" {
         read_reid(path, &path.with_extension("bin"))?

@@ -5,6 +5,7 @@
 
 use crate::files;
 use anyhow::{Context, Result, bail};
+use facelatch::files::{self as input, LARGEST};
 use facelatch::models::Alignment;
 use facelatch::vision::align::Crop;
 use facelatch::vision::picture;
@@ -69,7 +70,7 @@ fn recorded(folder: &Path) -> Result<Alignment> {
         if length > LONGEST {
             bail!("{}: too long; run facelatch-tools prepare again", path.display());
         }
-        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let text = input::read_text(&path, LARGEST).with_context(|| path.display().to_string())?;
         let alignment: Alignment = toml::from_str(&text)
             .with_context(|| format!("{}: run facelatch-tools prepare again", path.display()))?;
         if let Err(fault) = alignment.check() {

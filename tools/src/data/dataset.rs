@@ -8,6 +8,7 @@
 use crate::data::aligned;
 use crate::{files, parallel};
 use anyhow::{Context, Result, bail};
+use facelatch::files::{self as input, LARGEST};
 use facelatch::models::Alignment;
 use facelatch::vision::align::Crop;
 use sha2::{Digest, Sha256};
@@ -76,7 +77,7 @@ impl Dataset {
             parallel::cores(),
             rows.len(),
             || Ok(()),
-            |(), at| Ok(std::fs::read(&rows[at].1.path).map(Sha256::digest)),
+            |(), at| Ok(input::read(&rows[at].1.path, LARGEST).map(Sha256::digest)),
         )?;
         let mut digest = Sha256::new();
         for ((line, row), file) in rows.iter().zip(digests) {
@@ -163,7 +164,7 @@ impl Dataset {
 impl Listing {
     /// Reads a CSV without looking for its pictures.
     pub fn read(csv: &Path) -> Result<Self> {
-        let text = std::fs::read(csv).with_context(|| csv.display().to_string())?;
+        let text = input::read(csv, LARGEST).with_context(|| csv.display().to_string())?;
         let folder = csv.parent().unwrap_or(Path::new(""));
         Self::parse(&text, folder).with_context(|| csv.display().to_string())
     }

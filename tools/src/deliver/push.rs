@@ -3,6 +3,7 @@
 //! already has the user's hosts, keys and configuration.
 
 use anyhow::{Context, Result, anyhow, bail};
+use facelatch::files::{self as input, LARGEST};
 use facelatch::models::groups::{MOST_TIMES, NOT_MEASURED, WorstGroup};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
@@ -186,7 +187,7 @@ impl Set {
         let mut files = Vec::new();
         for name in names {
             let path = folder.join(name);
-            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            let bytes = input::read(&path, LARGEST).with_context(|| path.display().to_string())?;
             files.push((name.clone(), bytes));
         }
         files.sort_by_key(|(name, _)| name == facelatch::models::MANIFEST);

@@ -3,6 +3,7 @@
 
 use crate::measure::metrics::Scored;
 use anyhow::{Context, Result, bail};
+use facelatch::files::{self as input, LARGEST};
 use facelatch::vision::embed::Embedding;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -87,7 +88,7 @@ impl Pairs {
 
     /// Reads a pairs file; see [`Self::parse`].
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let text = input::read_text(path, LARGEST).with_context(|| path.display().to_string())?;
         Self::parse(&text).with_context(|| path.display().to_string())
     }
 
@@ -152,7 +153,7 @@ pub fn people_of(pairs: &Pairs) -> BTreeSet<String> {
 
 /// The names in a file with one name per line; blank lines are ignored.
 pub fn names_in(path: &Path) -> Result<BTreeSet<String>> {
-    let names = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let names = input::read_text(path, LARGEST).with_context(|| path.display().to_string())?;
     Ok(names.lines().map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect())
 }
 

@@ -5,6 +5,7 @@
 use crate::chance::Chance;
 use crate::chance::normal;
 use crate::networks::onnx::{Conv, GraphBuilder, Side};
+use crate::weights::ncnn::Layer;
 use crate::weights::{self, Tensor, Tensors, WeightsError};
 
 /// Side of the input picture, pixels.
@@ -206,7 +207,8 @@ impl MobileFaceNet {
 
     /// Reads ncnn's text and binary files with the layer names of the 2018 model.
     pub fn from_ncnn(param: &str, bin: &[u8]) -> Result<Self, WeightsError> {
-        let mut layers = weights::ncnn::read(param, bin)?;
+        let (order, mut layers) = weights::ncnn::read(param, bin)?;
+        check_ncnn(&order)?;
         let mut tensors = Tensors::new();
         let mut take = |from: String, to: String| {
             if let Some(tensor) = layers.remove(&from) {
@@ -330,6 +332,114 @@ pub(crate) fn folded(tensors: &Tensors, layer: &str, norm: &str, epsilon: f64) -
         bias[channel] = (shifted + f64::from(beta.values[channel])) as f32;
     }
     (weight, Tensor { shape: vec![channels], values: bias })
+}
+
+/// Checks that ncnn's layers, in their order, compute this network: geometry of the
+/// convolutions, what follows what, and the normalization of the picture.
+fn check_ncnn(layers: &[Layer]) -> Result<(), WeightsError> {
+    let mut faults = Vec::new();
+    let mut at = layers.iter().filter(|layer| layer.kind != "Split" && layer.kind != "Dropout");
+    let mut next = at.next();
+    let mut expect = |wanted: &[&str], name: &str| {
+        let found = next;
+        if found.is_some_and(|layer| wanted.contains(&layer.kind.as_str())) {
+            next = at.next();
+            return found;
+        }
+        if faults.is_empty() {
+            let found = found.map_or("the end", |layer| &layer.name);
+            faults.push(format!("{found} stands where {name} belongs"));
+        }
+        None
+    };
+    let mut other = Vec::new();
+    if let Some(input) = expect(&["Input"], "the picture") {
+        for (key, side) in [(0, INPUT_SIDE), (1, INPUT_SIDE), (2, 3)] {
+            let got = input.parameter(key, 0)?;
+            if ![0, side].contains(&got) {
+                other.push(format!("side {key} of the picture is {got}, expected {side}"));
+            }
+        }
+    }
+    let pictures = layers.iter().filter(|layer| is_scalar(layer)).count();
+    if pictures > 0 {
+        for (operation, value) in [(1, 127.5), (2, 1.0 / 128.0)] {
+            let name = "the normalization of the picture";
+            let Some(layer) = expect(&["BinaryOp"], name) else { continue };
+            let got = layer.number(2, 0.0)?;
+            if layer.parameter(0, 0)? != operation || (got - value).abs() > 1e-6 {
+                other.push(format!(
+                    "layer {} normalizes pictures with {got}, expected (value - 127.5) / 128",
+                    layer.name
+                ));
+            }
+        }
+    }
+    for step in steps() {
+        for (name, block) in step.blocks() {
+            let layer = ncnn_name(&name);
+            let kind = ["Convolution", "ConvolutionDepthWise"];
+            if let Some(found) = expect(&kind, &format!("{layer}_conv2d")) {
+                geometry(found, &block, &mut other)?;
+            }
+            expect(&["BatchNorm"], &format!("{layer}_batchnorm"));
+            if block.prelu {
+                expect(&["PReLU"], &format!("{layer}_relu"));
+            }
+        }
+        if let Step::Bottleneck { name, residual: true, .. } = &step
+            && let Some(sum) = expect(&["BinaryOp", "Eltwise"], &format!("the sum of {name}"))
+        {
+            let add = if sum.kind == "Eltwise" { 1 } else { 0 };
+            if sum.parameter(0, 0)? != add || is_scalar(sum) || sum.inputs.len() != 2 {
+                other.push(format!("layer {} is no sum of two inputs", sum.name));
+            }
+        }
+    }
+    expect(&["InnerProduct"], "pre_fc1");
+    expect(&["BatchNorm"], "fc1");
+    if let Some(layer) = next.filter(|_| faults.is_empty()) {
+        faults.push(format!("{} stands after the last layer", layer.name));
+    }
+    faults.extend(other);
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(WeightsError::Mismatch { architecture: "MobileFaceNet".to_owned(), faults })
+}
+
+/// Whether the layer calculates with one number and not with a second input.
+fn is_scalar(layer: &Layer) -> bool {
+    layer.kind == "BinaryOp" && layer.parameter(1, 0).is_ok_and(|with| with != 0)
+}
+
+/// Compares a convolution with its block.
+fn geometry(layer: &Layer, block: &Block, faults: &mut Vec<String>) -> Result<(), WeightsError> {
+    let get = |key, default| layer.parameter(key, default);
+    let pair = |key: i64, other: i64, default| -> Result<[usize; 2], WeightsError> {
+        let first = get(key, default)?;
+        Ok([first, get(other, first)?])
+    };
+    let (left, top) = (get(4, 0)?, get(14, get(4, 0)?)?);
+    let padding = vec![left, top, get(15, left)?, get(16, top)?];
+    let groups = if layer.kind == "Convolution" { 1 } else { get(7, 1)? };
+    for (what, got, expected) in [
+        ("outputs", vec![get(0, 0)?], block.to),
+        ("kernel sides", pair(1, 11, 0)?.to_vec(), block.side),
+        ("strides", pair(3, 13, 1)?.to_vec(), block.stride),
+        ("dilations", pair(2, 12, 1)?.to_vec(), 1),
+        ("padding", padding, block.padding),
+        ("groups", vec![groups], block.groups),
+    ] {
+        if got.iter().any(|value| *value != expected) {
+            let name = &layer.name;
+            faults.push(format!("layer {name} has {what} {got:?}, expected {expected}"));
+        }
+    }
+    if get(5, 0)? != 0 {
+        faults.push(format!("layer {} has a bias of its own", layer.name));
+    }
+    Ok(())
 }
 
 /// A block's name in the 2018 model: `conv_3.model.1.conv_dw` is `res_3_block1_conv_dw`

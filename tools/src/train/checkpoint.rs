@@ -10,6 +10,7 @@ use crate::files;
 use crate::train::run_folder::{Epoch, Head};
 use crate::weights::{Tensors, safetensors};
 use anyhow::{Context, Result, bail, ensure};
+use facelatch::files::{self as input, LARGEST};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
@@ -137,7 +138,7 @@ impl Checkpoint {
     /// format version.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(CHECKPOINT);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match input::read(&path, 4 * LARGEST) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
                 "{}: holds no checkpoint to resume from; leave out --resume to start over",

@@ -7,6 +7,7 @@ use crate::train::tensors::{plain, torch, unit_rows};
 use crate::weights::{Tensors, safetensors};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+use facelatch::files::{self as input, LARGEST};
 use facelatch::models::sha256_hex;
 use facelatch::nn::Normalization;
 use serde::{Deserialize, Serialize};
@@ -262,7 +263,7 @@ impl Run {
     /// another format version, or if the model does not fit the record.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(RECORD);
-        let text = match std::fs::read(&path) {
+        let text = match input::read(&path, LARGEST) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
                 "{}: holds no {RECORD}; name the --out folder of a finished training",
@@ -280,7 +281,7 @@ impl Run {
             );
         }
         let path = folder.join(MODEL);
-        let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let bytes = input::read(&path, LARGEST).with_context(|| path.display().to_string())?;
         let (network, head) =
             Self::read_model(&bytes, &record).with_context(|| path.display().to_string())?;
         Ok(Self { folder: folder.to_owned(), record, network, head })

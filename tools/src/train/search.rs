@@ -7,6 +7,7 @@
 
 use crate::{files, parallel};
 use anyhow::{Context, Result, ensure};
+use facelatch::files::{self as input, LARGEST};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering::{Greater, Less};
 use std::path::{Path, PathBuf};
@@ -168,7 +169,7 @@ impl Search<'_> {
 
     fn kept(&self, point: &Point) -> Option<Row> {
         let path = self.path(point);
-        let text = std::fs::read(&path).ok()?;
+        let text = input::read(&path, LARGEST).ok()?;
         match serde_json::from_slice::<Kept>(&text) {
             Ok(kept) if kept.identity == self.identity && kept.row.point == *point => {
                 Some(kept.row)

@@ -7,7 +7,8 @@ pub mod pickle;
 pub mod pytorch;
 pub mod safetensors;
 
-use std::collections::BTreeMap;
+use facelatch::files::{self, Class};
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 /// A tensor of f32, row-major.
@@ -79,6 +80,19 @@ pub enum WeightsError {
         /// What does not fit.
         reason: String,
     },
+    /// The file is healthy, but something in it is not supported.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The file is of another kind.
+    #[error("this is {found}, not {format}; {cure}")]
+    Other {
+        /// What the file is, with an article.
+        found: &'static str,
+        /// The expected format.
+        format: &'static str,
+        /// What to do.
+        cure: &'static str,
+    },
     /// The file ends within a tensor.
     #[error("tensor {name} is cut short: {need} bytes needed, {got} left; fetch the file again")]
     Truncated {
@@ -141,13 +155,55 @@ impl Budget {
     }
 }
 
+/// Names a file of another kind than the expected one, such as what a failed download
+/// leaves. `accepted` are kinds, by their names, that the format is made of.
+///
+/// # Errors
+/// If the file is of a kind that is known not to be weights of this format.
+pub(crate) fn is_weights(
+    format: &'static str,
+    bytes: &[u8],
+    accepted: &[&str],
+) -> Result<(), WeightsError> {
+    let tensors = bytes.get(8..10) == Some(b"{\"")
+        && bytes.first_chunk::<8>().is_some_and(|n| u64::from_le_bytes(*n) < 1 << 32);
+    let found = match files::kind_of(bytes) {
+        _ if bytes.starts_with(b"\x93NUMPY") => Some(("a NumPy file", None)),
+        _ if bytes.starts_with(b"\x89HDF") => Some(("an HDF5 file of Keras", None)),
+        _ if bytes.get(4..8) == Some(b"TFL3") => Some(("a TensorFlow Lite model", None)),
+        _ if tensors => Some(("a safetensors file", None)),
+        _ if bytes.starts_with(b"7767517\n") => Some(("an ncnn .param file", None)),
+        found => found.map(|kind| (kind.name, Some(kind.class))),
+    };
+    let Some((found, class)) = found.filter(|(name, _)| !accepted.contains(name)) else {
+        return Ok(());
+    };
+    let cure = match class {
+        Some(Class::Lost | Class::Page) => "the download failed; fetch the file again",
+        Some(Class::Pointer) => "fetch its content, for example with git lfs pull",
+        Some(Class::Archive) if format.contains("safetensors") => {
+            "give it the ending .pth if PyTorch wrote it; else unpack it and name the file in it"
+        }
+        Some(Class::Archive) => "unpack it and name the file in it",
+        None => "give it the ending of its kind, or name the other file",
+        _ => "name a file of weights",
+    };
+    Err(WeightsError::Other { found, format, cure })
+}
+
 /// Compares tensors with the names and shapes of an architecture. The error names each
-/// tensor that is missing, extra, misshapen or not finite.
+/// tensor that is missing, extra, misshapen or not finite, or the prefix that all have.
 pub fn check(
     architecture: &str,
     tensors: &Tensors,
     expected: &[(String, Vec<usize>)],
 ) -> Result<(), WeightsError> {
+    if let Some(fault) = prefix(tensors, expected) {
+        return Err(WeightsError::Mismatch {
+            architecture: architecture.to_owned(),
+            faults: vec![fault],
+        });
+    }
     let mut faults = Vec::new();
     for (name, shape) in expected {
         match tensors.get(name) {
@@ -170,6 +226,36 @@ pub fn check(
         return Ok(());
     }
     Err(WeightsError::Mismatch { architecture: architecture.to_owned(), faults })
+}
+
+/// Names the prefix under which most of the expected names stand.
+fn prefix(tensors: &Tensors, expected: &[(String, Vec<usize>)]) -> Option<String> {
+    let mut counts = BTreeMap::<&str, usize>::new();
+    let expected: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+    for name in tensors.keys() {
+        let starts = name.match_indices('.').map(|(dot, _)| name.split_at(dot + 1));
+        for (prefix, _) in starts.filter(|(_, rest)| expected.contains(rest)) {
+            *counts.entry(prefix).or_default() += 1;
+        }
+    }
+    let (prefix, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    let there = expected.iter().filter(|name| tensors.contains_key(**name)).count();
+    if 2 * count < expected.len() || there >= count {
+        return None;
+    }
+    let cure = format!(
+        "save them without it, for example with {{k.removeprefix({prefix:?}): v for k, v in \
+         state_dict.items() if k.startswith({prefix:?})}}"
+    );
+    let others: Vec<&str> =
+        tensors.keys().map(String::as_str).filter(|name| !name.starts_with(prefix)).collect();
+    Some(match others[..] {
+        [] => format!("all names begin with {prefix:?}; {cure}"),
+        [first, ..] => format!(
+            "{count} names begin with {prefix:?}, {} others do not, such as {first}; {cure}",
+            others.len()
+        ),
+    })
 }
 
 /// Decodes little-endian f32.
@@ -222,6 +308,38 @@ mod tests {
             assert_eq!(half(bits), value);
         }
         assert!(half(0x7c00).is_infinite() && half(0x7e00).is_nan());
+    }
+
+    #[test]
+    fn a_prefix_is_named_once() {
+        let expected: Vec<_> = ["a.w", "b.w", "c.w"].map(|name| (name.to_owned(), vec![1])).into();
+        let said = |names: &[&str]| {
+            let one = Tensor::new(vec![1], vec![0.0]).expect("one");
+            let tensors = names.iter().map(|name| ((*name).to_owned(), one.clone())).collect();
+            check("toy", &tensors, &expected).expect_err("a prefix").to_string()
+        };
+        let all = said(&["net.model.a.w", "net.model.b.w", "net.model.c.w"]);
+        assert!(all.contains("all names begin with \"net.model.\"; save"), "{all}");
+        let most = said(&["x.a.w", "x.b.w", "head.w"]);
+        assert!(most.contains("2 names begin with \"x.\", 1 others do not, such as head.w"));
+        assert!(said(&["x.a.w", "b.w", "c.w"]).contains("a.w is missing"));
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_named() {
+        for (bytes, expected) in [
+            (&b""[..], "this is an empty file, not toys; the download failed; fetch"),
+            (b"<!DOCTYPE html><html>404", "this is a web page"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "this is a Git LFS pointer"),
+            (b"\x1f\x8b\x08", "this is a gzip file"),
+            (b"\x20\0\0\0\0\0\0\0{\"a\"", "this is a safetensors file"),
+            (b"\x93NUMPY", "this is a NumPy file"),
+        ] {
+            let message = is_weights("toys", bytes, &[]).expect_err("another kind").to_string();
+            assert!(message.starts_with(expected), "{message}");
+        }
+        assert!(is_weights("toys", b"PK\x03\x04", &["a zip archive"]).is_ok());
+        assert!(is_weights("toys", &[0x80, 2, 0x7d], &[]).is_ok());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! MTCNN's weights.
 
 use super::pickle::{Id, Node, Pickle, PickleError};
-use super::{Budget, Tensor, WeightsError, element_count, f32_values};
+use super::{Budget, Tensor, WeightsError, element_count, f32_values, is_weights};
 use std::collections::BTreeMap;
 
 const FORMAT: &str = "a NumPy file of an object array";
@@ -14,6 +14,7 @@ pub type Lists = BTreeMap<String, Vec<Tensor>>;
 /// `{name: [array, ...]}`. Fails if the file is damaged or an array is not little-endian
 /// f4.
 pub fn read_lists(bytes: &[u8]) -> Result<Lists, WeightsError> {
+    is_weights(FORMAT, bytes, &["a NumPy file"])?;
     let payload = object_payload(bytes)?;
     let pickle = Pickle::read(payload).map_err(|error| named(payload, error))?;
     let broken = |reason: &str| WeightsError::format(FORMAT, reason);
@@ -193,6 +194,8 @@ mod tests {
     #[test]
     fn another_file_is_named_as_such() {
         let message = read_lists(b"PK\x03\x04").expect_err("a zip").to_string();
+        assert!(message.contains("a zip archive"), "{message}");
+        let message = read_lists(&[0x80, 2]).expect_err("a pickle").to_string();
         assert!(message.contains("magic bytes"), "{message}");
     }
 

@@ -3,6 +3,7 @@
 use super::pickle::{Id, Node, Pickle};
 use super::{
     Budget, Tensor, Tensors, WeightsError, bf16_values, element_count, f16_values, f32_values,
+    is_weights,
 };
 use std::collections::HashMap;
 use std::io::{Cursor, Read};
@@ -22,6 +23,7 @@ const MAX_PICKLE: u64 = 1 << 26;
 /// skipped, and the prefix `module.`, which parallel training adds, is removed. Fails if
 /// the file is damaged, cut short or refers to anything but tensors.
 pub fn read(bytes: &[u8]) -> Result<Tensors, WeightsError> {
+    is_weights(FORMAT, bytes, &["a zip archive"])?;
     if bytes.starts_with(b"PK\x03\x04") { read_zip(bytes) } else { read_legacy(bytes) }
 }
 
@@ -44,10 +46,21 @@ fn read_zip(bytes: &[u8]) -> Result<Tensors, WeightsError> {
         let fault = fault.as_deref().unwrap_or("it holds no data.pkl");
         broken(format!("the archive is damaged or cut short: {fault}"))
     };
-    let (pickle_name, pickled) = entries
-        .iter()
-        .find(|(name, _)| name == "data.pkl" || name.ends_with("/data.pkl"))
-        .ok_or_else(|| damaged(&fault))?;
+    let Some((pickle_name, pickled)) =
+        entries.iter().find(|(name, _)| name == "data.pkl" || name.ends_with("/data.pkl"))
+    else {
+        return Err(match &fault {
+            Some(_) => damaged(&fault),
+            None => other_archive(&entries),
+        });
+    };
+    if entries.iter().any(|(name, _)| name.ends_with("/constants.pkl")) {
+        return Err(WeightsError::Unsupported(
+            "this is a TorchScript program, not a state dict; save the weights with \
+             torch.save(torch.jit.load(FILE).state_dict(), \"weights.pth\")"
+                .to_owned(),
+        ));
+    }
     let folder = pickle_name.trim_end_matches("data.pkl");
     if entry(&format!("{folder}byteorder")).is_some_and(|order| order != b"little") {
         return Err(broken("its numbers are big-endian"));
@@ -62,6 +75,25 @@ fn read_zip(bytes: &[u8]) -> Result<Tensors, WeightsError> {
     let tensors = state_dict(&pickle, &storages)?;
     // Every entry is readable, but without its list the archive is not what was saved.
     if fault.is_some() { Err(damaged(&fault)) } else { Ok(tensors) }
+}
+
+/// Names an archive that PyTorch did not write.
+fn other_archive(entries: &[(String, Vec<u8>)]) -> WeightsError {
+    let names: Vec<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
+    let weights = names.iter().find(|name| {
+        [".pth", ".pt", ".ckpt", ".safetensors", ".bin"].iter().any(|end| name.ends_with(end))
+    });
+    WeightsError::Unsupported(match (weights, names.first()) {
+        (Some(weights), _) => {
+            format!("this is a zip archive with {weights} in it; unpack it and name that file")
+        }
+        (None, Some(first)) => format!(
+            "this is a zip archive of {} other files, such as {first}, not {FORMAT}; name a .pth \
+             file",
+            names.len()
+        ),
+        (None, None) => "this is an empty zip archive; fetch the file again".to_owned(),
+    })
 }
 
 /// Name and content of every entry.
@@ -228,8 +260,49 @@ fn find_state_dict<'p>(pickle: &'p Pickle<'_>) -> Option<&'p [(Id, Id)]> {
     }
 }
 
+/// Names the dictionaries of tensors below the top level.
+fn dictionaries(pickle: &Pickle<'_>) -> Option<WeightsError> {
+    /// Levels that are looked into, and dictionaries in all. A pickle may contain itself.
+    const DEPTH: usize = 3;
+    const MOST: usize = 200;
+    let mut found = Vec::new();
+    let mut open = vec![(Vec::new(), pickle.entries(pickle.root())?)];
+    let mut next = 0;
+    while let Some((path, entries)) = open.get(next).cloned() {
+        next += 1;
+        let tensors =
+            entries.iter().filter(|(_, value)| tensor_arguments(pickle, *value).is_some()).count();
+        if tensors > 0 {
+            found.push((path, tensors));
+            continue;
+        }
+        for (key, value) in entries.iter().take(MOST) {
+            let inner = pickle.text(*key).zip(pickle.entries(*value));
+            if let Some((key, inner)) = inner.filter(|_| path.len() < DEPTH && open.len() < MOST) {
+                open.push(([&path[..], &[key]].concat(), inner));
+            }
+        }
+    }
+    let keys: String = found.first()?.0.iter().map(|key| format!("[{key:?}]")).collect();
+    let found: Vec<String> = found
+        .iter()
+        .map(|(path, tensors)| format!("{} ({tensors} tensors)", path.join(".")))
+        .collect();
+    Some(WeightsError::Unsupported(format!(
+        "holds dictionaries under: {}; save the one with the network alone, for example with \
+         torch.save(torch.load(FILE){keys}, \"weights.pth\")",
+        found.join("; ")
+    )))
+}
+
 fn state_dict(pickle: &Pickle<'_>, storages: &Storages<'_>) -> Result<Tensors, WeightsError> {
     let entries = find_state_dict(pickle).ok_or_else(|| broken("it holds no dictionary"))?;
+    let is_tensor = |(_, value): &(Id, Id)| tensor_arguments(pickle, *value).is_some();
+    if !entries.iter().any(is_tensor)
+        && let Some(elsewhere) = dictionaries(pickle)
+    {
+        return Err(elsewhere);
+    }
     let mut tensors = Tensors::new();
     let mut budget = Budget::new();
     for (key, value) in entries {

@@ -1,6 +1,6 @@
 //! Reads and writes `.safetensors` files.
 
-use super::{Tensor, Tensors, WeightsError, bf16_values, f16_values, f32_values};
+use super::{Tensor, Tensors, WeightsError, bf16_values, f16_values, f32_values, is_weights};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::HashMap;
@@ -10,6 +10,7 @@ const FORMAT: &str = "a safetensors file";
 /// Reads all floating-point tensors as f32. Integer tensors (counters) are skipped, and
 /// the prefix `module.` is removed.
 pub fn read(bytes: &[u8]) -> Result<Tensors, WeightsError> {
+    is_weights(FORMAT, bytes, &[FORMAT])?;
     let file = SafeTensors::deserialize(bytes).map_err(|error| {
         first_cut(bytes).unwrap_or_else(|| WeightsError::format(FORMAT, error.to_string()))
     })?;

@@ -2,16 +2,27 @@
 //! data of published networks. Other decoders round the transform and the colour conversion
 //! differently, which moves one face in twenty by a pixel.
 //!
-//! Decodes 8-bit, Huffman-coded pictures, sequential or progressive, grey or YCbCr with all
-//! common subsampling. Other and damaged pictures are left to the general decoder.
+//! Decodes 8-bit, Huffman-coded pictures, sequential or progressive. A picture is decoded
+//! only if all of it is there: a face filled in by a decoder could match anybody. Pictures
+//! with unusual colours or subsampling are only checked, and the general decoder makes
+//! their pixels.
 
 mod entropy;
+mod header;
 pub(crate) mod markers;
 mod samples;
+mod scan;
+mod standard;
+#[cfg(test)]
+mod tests;
 
-use entropy::{BitReader, Huffman};
-use markers::{marker, word};
+pub(super) use standard::complete;
+
+use entropy::Huffman;
+use header::{Component, Header};
+use markers::{Outline, marker, word};
 use samples::Plane;
+use thiserror::Error;
 
 /// The 8x8 coefficients of a block, row by row.
 type Block = [i16; 64];
@@ -26,33 +37,6 @@ const ZIGZAG: [usize; 64] = [
 /// blocks.
 const MOST_SCANS: usize = 100;
 
-/// One colour component of the picture.
-struct Component {
-    id: u8,
-    /// Sampling factors.
-    h: usize,
-    v: usize,
-    table: usize,
-    /// Quantization table in the order of a block; `None` before its first scan.
-    quantization: Option<[u16; 64]>,
-    /// Size of the component in samples, without padding.
-    width: usize,
-    height: usize,
-    /// Blocks per row, padded to whole MCUs.
-    stride: usize,
-    blocks: Vec<Block>,
-}
-
-/// The frame header.
-struct Header {
-    width: usize,
-    height: usize,
-    progressive: bool,
-    /// Number of MCUs across and down.
-    mcus: [usize; 2],
-    components: Vec<Component>,
-}
-
 /// Content of a scan: its range of coefficients in zigzag order, and its bits of them.
 #[derive(Clone, Copy)]
 struct Spectrum {
@@ -62,37 +46,122 @@ struct Spectrum {
     shift: u32,
 }
 
-/// Decodes a JPEG file to width, height and RGB pixels, row-major. `None` if the picture is
-/// of another kind, is damaged, or would take more than `memory` bytes.
-pub(super) fn decode(bytes: &[u8], memory: u64) -> Option<(usize, usize, Vec<u8>)> {
-    let mut decoder = Decoder::default();
-    let mut rest = markers::after_start(bytes)?;
+/// What is wrong with the data of a scan or with a segment.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub(super) enum Flaw {
+    #[error("its data ends early")]
+    Ended,
+    #[error("its data holds a code that does not exist")]
+    Code,
+    #[error("its data holds a value that no picture has")]
+    Coefficient,
+    #[error("more data is left than belongs there")]
+    Left,
+    #[error("a restart marker is missing or another one stands there")]
+    Restart,
+    #[error("a table is missing or damaged")]
+    Table,
+    #[error("its header is damaged")]
+    Header,
+    #[error("the header of a scan is damaged")]
+    Scan,
+    #[error("a scan is missing or was repeated")]
+    Scans,
+}
+
+/// Why a JPEG is not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// A healthy file of a kind that is not decoded: its name.
+    Kind(&'static str),
+    /// Its end marker is missing.
+    Cut,
+    /// Part of it is missing or damaged.
+    Damaged(String),
+}
+
+impl From<Flaw> for Fault {
+    fn from(flaw: Flaw) -> Self {
+        Self::Damaged(flaw.to_string())
+    }
+}
+
+/// A JPEG that is whole.
+pub(super) enum Picture {
+    /// Width, height and RGB pixels, row-major.
+    Decoded(usize, usize, Vec<u8>),
+    /// Its colours or subsampling are unusual, or its decoding would take more memory than
+    /// was allowed.
+    Unusual,
+}
+
+/// The name of a coding process that is not decoded.
+fn other_process(outline: &Outline<'_>) -> Option<&'static str> {
+    let (marker, bits) = outline.process?;
+    Some(match marker {
+        0xf7 => "a JPEG-LS file",
+        0xc3 | 0xcb => "a lossless JPEG",
+        0xc5..=0xc7 | 0xcd..=0xcf => "a hierarchical JPEG",
+        0xc9 | 0xca => "a JPEG with arithmetic coding",
+        _ if bits == 12 => "a 12-bit JPEG",
+        _ => return None,
+    })
+}
+
+/// Decodes a JPEG file. If it would take more than `memory` bytes, or has unusual colours
+/// or subsampling, it is only checked.
+///
+/// # Errors
+/// If the picture is not whole, or of a kind that is not decoded.
+pub(super) fn decode(bytes: &[u8], outline: &Outline<'_>, memory: u64) -> Result<Picture, Fault> {
+    if let Some(kind) = other_process(outline) {
+        return Err(Fault::Kind(kind));
+    }
+    if !outline.end {
+        return Err(Fault::Cut);
+    }
+    let mut decoder =
+        Decoder { lines: outline.size.map_or(0, |(_, rows)| rows), ..Decoder::default() };
+    let mut rest = markers::after_start(bytes).ok_or(Flaw::Header)?;
     let mut scans = 0;
     loop {
-        let (marker, after) = marker(rest)?;
-        if marker == markers::END {
-            break;
+        let (marker, after) = marker(rest).ok_or(Fault::Cut)?;
+        rest = after;
+        match marker {
+            markers::END => break,
+            // Some cameras begin with two of these.
+            markers::START if decoder.header.is_none() => continue,
+            markers::START => return Err(Flaw::Ended.into()),
+            marker if markers::is_bare(marker) => continue,
+            _ => {}
         }
         let segment;
-        (segment, rest) = markers::segment(after)?;
+        (segment, rest) = markers::segment(after).ok_or(Fault::Cut)?;
         match marker {
-            0xc0..=0xc2 => decoder.header(segment, marker == 0xc2, memory)?,
-            markers::HUFFMAN_TABLES => decoder.huffman_tables(segment)?,
+            0xc0..=0xc2 => decoder.frame(segment, marker == 0xc2, memory)?,
+            markers::HUFFMAN_TABLES => decoder.huffman_tables(segment).ok_or(Flaw::Table)?,
             markers::SCAN => {
                 scans += 1;
                 if scans > MOST_SCANS {
-                    return None;
+                    return Err(Flaw::Scans.into());
                 }
                 rest = decoder.scan(segment, rest)?;
             }
-            0xdb => decoder.quantization_tables(segment)?,
-            0xdd => decoder.restart_interval = usize::from(word(segment, 0)?),
+            0xdb => decoder.quantization_tables(segment).ok_or(Flaw::Table)?,
+            0xdd => {
+                let interval = word(segment, 0).ok_or(Flaw::Header)?;
+                decoder.restart_interval = usize::from(interval);
+            }
             0xe0 => decoder.jfif |= segment.starts_with(b"JFIF\0"),
             // Adobe's segment: colour spaces other than YCbCr are not decoded.
-            0xee if segment.starts_with(b"Adobe") && *segment.get(11)? != 1 => return None,
-            0xe1..=0xef | 0xfe => {}
-            // Arithmetic coding, lossless and hierarchical pictures, DNL segments.
-            _ => return None,
+            0xee if segment.starts_with(b"Adobe") && segment.get(11) != Some(&1) => {
+                decoder.other_colours = true;
+            }
+            // Comments, extensions, and the number of lines, which the outline has.
+            0xdc | 0xe1..=0xef | 0xf0..=0xfe => {}
+            0xde | 0xdf => return Err(Fault::Kind("a hierarchical JPEG")),
+            0xcc => return Err(Fault::Kind("a JPEG with arithmetic coding")),
+            _ => return Err(Flaw::Header.into()),
         }
     }
     decoder.finish()
@@ -100,15 +169,26 @@ pub(super) fn decode(bytes: &[u8], memory: u64) -> Option<(usize, usize, Vec<u8>
 
 #[derive(Default)]
 struct Decoder {
+    /// Number of lines; 0 if the outline has none.
+    lines: usize,
     header: Option<Header>,
     quantization: [Option<[u16; 64]>; 4],
     /// Huffman tables of DC and AC coefficients.
     huffman: [[Option<Huffman>; 4]; 2],
     restart_interval: usize,
     jfif: bool,
+    other_colours: bool,
 }
 
 impl Decoder {
+    fn frame(&mut self, segment: &[u8], progressive: bool, memory: u64) -> Result<(), Flaw> {
+        if self.header.is_some() {
+            return Err(Flaw::Header);
+        }
+        self.header = Some(Header::read(segment, progressive, self.lines, memory)?);
+        Ok(())
+    }
+
     fn quantization_tables(&mut self, mut segment: &[u8]) -> Option<()> {
         while let Some((kind, rest)) = segment.split_first() {
             let size = match kind >> 4 {
@@ -139,239 +219,30 @@ impl Decoder {
         Some(())
     }
 
-    fn header(&mut self, segment: &[u8], progressive: bool, memory: u64) -> Option<()> {
-        let &[8, _, _, _, _, count, ref list @ ..] = segment else { return None };
-        let (height, width) = (usize::from(word(segment, 1)?), usize::from(word(segment, 3)?));
-        if self.header.is_some()
-            || width == 0
-            || height == 0
-            || list.len() != 3 * usize::from(count)
-        {
-            return None;
+    fn finish(self) -> Result<Picture, Fault> {
+        let Some(header) = self.header else { return Err(Flaw::Header.into()) };
+        if !header.components.iter().all(Component::is_complete) {
+            return Err(Flaw::Scans.into());
         }
-        let factors: Vec<[usize; 2]> =
-            list.chunks_exact(3).map(|one| [one[1] >> 4, one[1] & 15].map(usize::from)).collect();
-        let [across, down] = match factors[..] {
-            // The sampling factors of a single component have no effect.
-            [_] => [1, 1],
-            [most @ ([1 | 2, 1] | [1 | 2, 2]), [1, 1], [1, 1]] => most,
-            _ => return None,
-        };
-        let mcus = [width.div_ceil(8 * across), height.div_ceil(8 * down)];
-        let mut components = Vec::new();
-        let mut samples = 0u64;
-        for (at, one) in list.chunks_exact(3).enumerate() {
-            let [h, v] = if at == 0 { [across, down] } else { [1, 1] };
-            let stride = mcus[0] * h;
-            samples += 64 * (stride * mcus[1] * v) as u64;
-            components.push(Component {
-                id: one[0],
-                h,
-                v,
-                table: usize::from(one[2]),
-                quantization: None,
-                width: (width * h).div_ceil(across),
-                height: (height * v).div_ceil(down),
-                stride,
-                blocks: Vec::new(),
-            });
-        }
-        // Peak memory: two bytes per coefficient plus one per sample, or samples plus
-        // pixels.
-        if (3 * samples).max(samples + 3 * width as u64 * height as u64) > memory {
-            return None;
-        }
-        for component in &mut components {
-            component.blocks = vec![[0; 64]; component.stride * mcus[1] * component.v];
-        }
-        self.header = Some(Header { width, height, progressive, mcus, components });
-        Some(())
-    }
-
-    /// Decodes one scan. Returns the bytes after it.
-    fn scan<'a>(&mut self, segment: &[u8], data: &'a [u8]) -> Option<&'a [u8]> {
-        let header = self.header.as_mut()?;
-        let (count, list) = segment.split_first()?;
-        let count = usize::from(*count);
-        let &[first, last, bits] = list.get(2 * count..)? else { return None };
-        let spectrum = Spectrum {
-            first: usize::from(first),
-            last: usize::from(last),
-            refines: bits >> 4 != 0,
-            shift: u32::from(bits & 15),
-        };
-        let whole = spectrum.first == 0 && spectrum.last == 63 && bits == 0;
-        let part = match (first, last) {
-            (0, 0) => true,
-            (1.., _) => first <= last && last < 64 && count == 1,
-            _ => false,
-        };
-        let fits = if header.progressive { part && bits & 15 < 14 } else { whole };
-        // Index of each component and its tables, in the order of the scan.
-        let mut parts: Vec<(usize, [Option<&Huffman>; 2])> = Vec::new();
-        for one in list[..2 * count].chunks_exact(2) {
-            let index = header.components.iter().position(|component| component.id == one[0])?;
-            if parts.last().is_some_and(|(before, _)| *before >= index) {
-                return None;
-            }
-            let tables = [one[1] >> 4, one[1] & 15].map(usize::from);
-            let of = |kind: usize| self.huffman[kind].get(tables[kind])?.as_ref();
-            parts.push((index, [of(0), of(1)]));
-            let component = &mut header.components[index];
-            if component.quantization.is_none() {
-                component.quantization = Some((*self.quantization.get(component.table)?)?);
-            }
-        }
-        if !fits || parts.is_empty() {
-            return None;
-        }
-        let mut bits = BitReader::new(data);
-        let mut state = Running::default();
-        let [across, down] = match parts[..] {
-            // A scan of one component is not interleaved and has no padding blocks.
-            [(index, _)] => {
-                let component = &header.components[index];
-                [component.width.div_ceil(8), component.height.div_ceil(8)]
-            }
-            _ => header.mcus,
-        };
-        let single = parts.len() == 1;
-        for mcu in 0..across * down {
-            if self.restart_interval > 0 && mcu > 0 && mcu % self.restart_interval == 0 {
-                bits.restart((mcu / self.restart_interval - 1) % 8)?;
-                state = Running::default();
-            }
-            let (x, y) = (mcu % across, mcu / across);
-            for (index, tables) in &parts {
-                let component = &mut header.components[*index];
-                let (h, v) = if single { (1, 1) } else { (component.h, component.v) };
-                for at in 0..h * v {
-                    let (column, row) = (x * h + at % h, y * v + at / h);
-                    let block = &mut component.blocks[row * component.stride + column];
-                    let prediction = &mut state.predictions[*index];
-                    if header.progressive {
-                        let run = &mut state.end_of_band;
-                        entropy::progressive(&mut bits, tables, spectrum, block, prediction, run)?;
-                    } else {
-                        entropy::sequential(&mut bits, tables, block, prediction)?;
-                    }
-                }
-            }
-        }
-        bits.rest()
-    }
-
-    fn finish(self) -> Option<(usize, usize, Vec<u8>)> {
-        let Header { width, height, components, .. } = self.header?;
         // Without a JFIF segment, components with the ids R, G and B are RGB.
-        if !self.jfif && components.iter().map(|component| component.id).eq(*b"RGB") {
-            return None;
+        let ids = header.components.iter().map(|component| component.id);
+        let rgb = !self.jfif && ids.eq(*b"RGB");
+        if !header.kept || self.other_colours || rgb {
+            return Ok(Picture::Unusual);
         }
+        let Header { width, height, components, .. } = header;
         let shared = components.first().map_or([1, 1], |first| [first.h, first.v]);
         let mut planes = Vec::new();
         for component in components {
-            // A component without a scan is missing.
-            let quantization = component.quantization?;
+            let quantization = component.quantization.ok_or(Flaw::Scans)?;
             let Component { width, height, stride, blocks, .. } = component;
             planes.push(Plane::new(width, height, stride, &blocks, &quantization));
         }
         let pixels = match &planes[..] {
             [grey] => samples::grey(width, height, grey),
             [luma, blue, red] => samples::rgb(width, height, [luma, blue, red], shared),
-            _ => return None,
+            _ => return Ok(Picture::Unusual),
         };
-        Some((width, height, pixels))
-    }
-}
-
-/// State carried from block to block of a scan.
-#[derive(Default)]
-struct Running {
-    /// The last DC coefficient of each component.
-    predictions: [i32; 3],
-    /// Number of blocks left whose band has ended.
-    end_of_band: u32,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use image::{ImageFormat, RgbImage};
-    use proptest::prelude::*;
-    use std::io::Cursor;
-
-    const PORTRAIT: &[u8] = include_bytes!("../../../../assets/astronaut.jpg");
-
-    /// A small picture written by the general encoder.
-    fn small() -> Vec<u8> {
-        let picture = RgbImage::from_fn(19, 11, |x, y| {
-            image::Rgb([(x * 13) as u8, (y * 23) as u8, ((x * y) % 256) as u8])
-        });
-        let mut bytes = Cursor::new(Vec::new());
-        picture.write_to(&mut bytes, ImageFormat::Jpeg).expect("a JPEG");
-        bytes.into_inner()
-    }
-
-    #[test]
-    fn it_is_near_the_general_decoder() {
-        for bytes in [PORTRAIT, &small()] {
-            let (width, height, pixels) = decode(bytes, u64::MAX).expect("an ordinary picture");
-            let other = image::load_from_memory(bytes).expect("a picture").into_rgb8();
-            assert_eq!((width as u32, height as u32), other.dimensions());
-            let apart = |(a, b): (&u8, &u8)| f64::from(a.abs_diff(*b));
-            let apart = pixels.iter().zip(other.as_raw()).map(apart);
-            assert!(apart.clone().fold(0.0, f64::max) <= 6.0);
-            assert!(apart.sum::<f64>() < 0.5 * pixels.len() as f64);
-        }
-    }
-
-    #[test]
-    fn restart_markers_come_in_order() {
-        // Three grey blocks with a restart interval of one. The DC table has only the
-        // symbol for 4-bit numbers and the AC table only the end of block, both as code 0.
-        let with_marker = |second: u8| {
-            let mut bytes = vec![0xff, 0xd8, 0xff, 0xdb, 0, 67, 0];
-            bytes.extend([8; 64]);
-            bytes.extend([0xff, 0xc0, 0, 11, 8, 0, 8, 0, 24, 1, 1, 0x11, 0]);
-            for (kind, symbol) in [(0x00, 4), (0x10, 0)] {
-                bytes.extend([0xff, 0xc4, 0, 20, kind, 1]);
-                bytes.extend([0; 15]);
-                bytes.push(symbol);
-            }
-            bytes.extend([0xff, 0xdd, 0, 4, 0, 1, 0xff, 0xda, 0, 8, 1, 1, 0, 0, 63, 0]);
-            // 10, -10 and 15, each padded with ones.
-            bytes.extend([0b0101_0011, 0xff, 0xd0, 0b0010_1011, 0xff, second, 0b0111_1011]);
-            bytes.extend([0xff, 0xd9]);
-            bytes
-        };
-        let (width, height, pixels) = decode(&with_marker(0xd1), u64::MAX).expect("a picture");
-        assert_eq!((width, height), (24, 8));
-        assert_eq!([pixels[0], pixels[3 * 8], pixels[3 * 16]], [138, 118, 143]);
-        assert!(decode(&with_marker(0xd2), u64::MAX).is_none(), "an interval is missing");
-    }
-
-    #[test]
-    fn unusual_files_are_left_to_the_general_decoder() {
-        assert!(decode(include_bytes!("../../../../tests/data/cmyk.jpg"), u64::MAX).is_none());
-        assert!(decode(&PORTRAIT[..PORTRAIT.len() / 2], u64::MAX).is_none());
-        assert!(decode(PORTRAIT, 1000).is_none(), "more memory than there is");
-        assert!(decode(b"", u64::MAX).is_none());
-    }
-
-    proptest! {
-        #[test]
-        fn no_damage_makes_it_panic(
-            at in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
-            cut in any::<prop::sample::Index>(),
-        ) {
-            let mut bytes = small();
-            for (at, byte) in at {
-                let at = at.index(bytes.len());
-                bytes[at] = byte;
-            }
-            // A false header costs no more memory than the limit.
-            let _ = decode(&bytes, 1 << 22);
-            let _ = decode(&bytes[..cut.index(bytes.len())], 1 << 22);
-        }
+        Ok(Picture::Decoded(width, height, pixels))
     }
 }

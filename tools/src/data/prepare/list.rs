@@ -2,6 +2,7 @@
 
 use crate::data::dataset::{Listing, Row};
 use anyhow::{Result, bail};
+use facelatch::files::{self as input, LARGEST};
 use facelatch::vision::picture;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,8 @@ pub struct Found {
     pub unreadable: Vec<Unread>,
     /// Number of files with another extension than a photo's, by lowercase extension.
     pub other_files: BTreeMap<String, usize>,
+    /// Names of people that look alike, in pairs, as the caller found them.
+    pub look_alikes: Vec<[String; 2]>,
 }
 
 impl Photo {
@@ -61,6 +64,11 @@ impl Photo {
 }
 
 impl Found {
+    /// The names of all people, sorted, each once.
+    pub fn people(&self) -> BTreeSet<&str> {
+        self.photos.iter().map(|photo| photo.person.as_str()).collect()
+    }
+
     /// Lists the photos below `root/PERSON/`. Symbolic links are followed; hidden files and
     /// folders are ignored. Unusable entries go to `unreadable`.
     ///
@@ -142,7 +150,7 @@ impl Found {
     /// If the CSV cannot be read or lacks the header.
     pub fn in_csv(csv: &Path, root: Option<&Path>, every_face: bool) -> Result<Self> {
         let root = root.unwrap_or(csv.parent().unwrap_or(Path::new("")));
-        let text = std::fs::read(csv);
+        let text = input::read(csv, LARGEST);
         let listing = text.map_err(anyhow::Error::from).and_then(|t| Listing::parse(&t, root));
         let listing = listing.map_err(|error| error.context(csv.display().to_string()))?;
         let line = |line: u64| format!("{} line {line}", csv.display());

@@ -21,6 +21,7 @@ use crate::data::dataset::{self, Row};
 use crate::data::photos;
 use crate::{files, parallel};
 use anyhow::{Context, Result, bail};
+use facelatch::files::{self as input, LARGEST};
 use facelatch::models::{Models, sha256_hex};
 use facelatch::vision::align::align;
 use facelatch::vision::detect::{Detector, DetectorSettings, Face};
@@ -65,6 +66,8 @@ pub struct Report {
     pub people_without_a_face: Vec<String>,
     /// People with a single face, which cannot be divided among the parts of a split.
     pub people_with_one_face: Vec<String>,
+    /// People whose names look alike, in pairs: perhaps one person under two labels.
+    pub look_alikes: Vec<[String; 2]>,
     /// Number of files with another extension than a photo's, by extension.
     pub other_files: BTreeMap<String, usize>,
     /// Number of keypoints files in the data set's folder that belong to none of the
@@ -145,6 +148,7 @@ pub fn prepare(task: &Task, found: Found, stop: &AtomicBool) -> Result<Ended> {
         photos: photos.len(),
         unreadable,
         other_files: found.other_files,
+        look_alikes: found.look_alikes,
         settings: task.settings.clone(),
         ..Report::default()
     });
@@ -166,7 +170,7 @@ impl Task<'_> {
         }
         if record.source.modified != source.modified {
             // The file was copied or touched; compare its bytes.
-            match std::fs::read(&photo.file) {
+            match input::read(&photo.file, LARGEST) {
                 Ok(bytes) if sha256_hex(&bytes) == record.source.sha256 => {}
                 _ => return Ok(None),
             }
@@ -178,7 +182,8 @@ impl Task<'_> {
 
     fn crops_are_whole(&self, photo: &Photo, record: &Record) -> bool {
         record.crops().all(|(at, digest)| {
-            std::fs::read(self.crop(photo, at)).is_ok_and(|bytes| sha256_hex(&bytes) == digest)
+            input::read(&self.crop(photo, at), LARGEST)
+                .is_ok_and(|bytes| sha256_hex(&bytes) == digest)
         })
     }
 

@@ -4,6 +4,7 @@
 use super::hash::Look;
 use crate::files;
 use anyhow::Result;
+use facelatch::files::{self as input, LARGEST};
 use facelatch::models::{Alignment, Manifest, sha256_hex};
 use facelatch::vision::detect::Face;
 use facelatch::vision::picture;
@@ -122,7 +123,7 @@ impl RecordedFace {
 impl Record {
     /// Reads a record; `None` if the file is missing or is not a valid record.
     pub fn read(path: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+        serde_json::from_slice(&input::read(path, LARGEST).ok()?).ok()
     }
 
     /// Writes the record without waiting for the disk. After a power cut the file may be
@@ -158,11 +159,8 @@ impl Source {
     /// A message that names the file, if it is unreadable, too large or not a regular file.
     pub fn read(path: &Path) -> Result<(Self, Vec<u8>), String> {
         let failed = |reason: std::io::Error| format!("{}: {reason}", path.display());
-        // Reading a pipe would block.
-        let metadata = std::fs::metadata(path).map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(format!("{}: not a regular file; name a photo", path.display()));
-        }
+        let file = input::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
         // Read before the bytes, so that the next run notices a change in between.
         let mut source = Self::from_metadata(&metadata);
         if source.bytes > MAX_FILE {
@@ -172,7 +170,6 @@ impl Source {
                 Err(error) => Err(error.to_string()),
             };
         }
-        let file = std::fs::File::open(path).map_err(failed)?;
         let mut bytes = Vec::new();
         file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
         source.sha256 = sha256_hex(&bytes);

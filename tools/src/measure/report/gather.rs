@@ -6,6 +6,7 @@ use crate::data::dataset::Dataset;
 use crate::data::photos::Outcome;
 use crate::measure::lfw::{Pairs, Photo};
 use anyhow::{Context, Result, bail};
+use facelatch::files::{self as input, LARGEST};
 use facelatch::models::{Alignment, Models, sha256_hex};
 use facelatch::vision::align::Crop;
 use std::collections::BTreeSet;
@@ -87,7 +88,9 @@ pub fn photos(models: &Models, images: &Path, file: &Path) -> Result<Gathered> {
     let people: Vec<String> = people.into_iter().map(str::to_owned).collect();
     let mut data = Data {
         name: file_name(file),
-        sha256: sha256_hex(&std::fs::read(file).with_context(|| file.display().to_string())?),
+        sha256: sha256_hex(
+            &input::read(file, LARGEST).with_context(|| file.display().to_string())?,
+        ),
         people: people.len(),
         photos: photos.len(),
         ..Data::default()

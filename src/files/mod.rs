@@ -1,0 +1,116 @@
+//! EDGE: the one way to open a file that somebody named. Only regular files are opened: a
+//! FIFO waits for a writer that may never come, and a device never ends. Opening never
+//! waits, and reading ends at a limit.
+
+mod kind;
+
+pub use kind::{Class, Kind, kind_of};
+
+use rustix::fs::{Mode, OFlags};
+use std::fs::{File, FileType, Metadata};
+use std::io::{Error, ErrorKind, Read, Result};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+/// Limit for files of which nothing better is known: no table, photo or network is larger.
+pub const LARGEST: u64 = 1 << 30;
+
+/// Opens a regular file for reading.
+///
+/// # Errors
+/// If the file cannot be opened, or is no regular file; then the error says what it is.
+pub fn open(path: &Path) -> Result<File> {
+    // Even opening some devices does something, such as resetting a board on a serial port.
+    regular(&std::fs::metadata(path)?)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    // Another file may have taken its place since.
+    regular(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// Reads a regular file of at most `limit` bytes.
+///
+/// # Errors
+/// As for [`open`], or if the file is larger.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        let most =
+            if limit >= 1 << 20 { format!("{} MB", limit >> 20) } else { format!("{limit} bytes") };
+        return Err(Error::new(ErrorKind::FileTooLarge, format!("larger than {most}")));
+    }
+    Ok(bytes)
+}
+
+/// Like [`read`], for UTF-8 text.
+///
+/// # Errors
+/// As for [`read`], or if the file is not UTF-8.
+pub fn read_text(path: &Path, limit: u64) -> Result<String> {
+    String::from_utf8(read(path, limit)?)
+        .map_err(|_| Error::new(ErrorKind::InvalidData, "not UTF-8 text"))
+}
+
+fn regular(found: &Metadata) -> Result<()> {
+    let kind = found.file_type();
+    if kind.is_file() {
+        return Ok(());
+    }
+    let error = if kind.is_dir() { ErrorKind::IsADirectory } else { ErrorKind::InvalidInput };
+    Err(Error::new(error, format!("{}, not a file; name a regular file", name(kind))))
+}
+
+fn name(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        "a folder"
+    } else if kind.is_fifo() {
+        "a FIFO or pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    fn fault(path: &Path) -> Error {
+        read(path, 10).expect_err("not a regular file")
+    }
+
+    #[test]
+    fn only_regular_files_are_opened_and_nothing_waits() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "0123456789").expect("written");
+        assert_eq!(read_text(&file, 10).expect("a file"), "0123456789");
+        assert_eq!(read(&file, 9).expect_err("too large").kind(), ErrorKind::FileTooLarge);
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&file, &link).expect("a link");
+        assert_eq!(read(&link, 10).expect("a link to a file"), b"0123456789");
+
+        let fifo = folder.path().join("fifo");
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, mode).expect("a FIFO");
+        assert!(fault(&fifo).to_string().starts_with("a FIFO or pipe, not a file"));
+        let socket = folder.path().join("socket");
+        let _listener = UnixListener::bind(&socket).expect("a socket");
+        assert!(fault(&socket).to_string().starts_with("a socket"));
+        assert!(fault(Path::new("/dev/zero")).to_string().starts_with("a device"));
+        assert_eq!(fault(folder.path()).kind(), ErrorKind::IsADirectory);
+        assert_eq!(fault(&folder.path().join("none")).kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn text_is_utf8() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        std::fs::write(&file, [0xe9]).expect("written");
+        assert_eq!(read_text(&file, 10).expect_err("latin").kind(), ErrorKind::InvalidData);
+    }
+}
