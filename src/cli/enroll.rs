@@ -121,7 +121,7 @@ struct Known {
 }
 
 impl Enroll {
-    pub fn run(self) -> Result<ExitCode> {
+    pub fn run(mut self) -> Result<ExitCode> {
         let config = self.common.config()?;
         let models = self.common.models(&config)?;
         let file = config.gallery_file();
@@ -131,7 +131,10 @@ impl Enroll {
         };
         let mut recognizer = Recognizer::new(&models, detector)?;
         // The store is closed while the camera runs, so that the service can use it.
-        let gallery = load_gallery(&mut open_store(&file)?, &models, &mut recognizer, false)?;
+        let mut store = open_store(&file)?;
+        self.name = store.name_for(&self.name)?;
+        let gallery = load_gallery(&mut store, &models, &mut recognizer, false)?;
+        drop(store);
         let same_person = models.thresholds()?.for_pair(SAME_PERSON_RATE).similarity;
         let known = Known { gallery, same_person };
         let (views, failed) = match &self.source.camera {
@@ -251,7 +254,7 @@ impl Enroll {
     /// Why the template cannot be enrolled under this name: it is similar to somebody else,
     /// or not similar to the person already enrolled under it.
     fn stands_against(&self, template: &Template, known: &Known) -> Option<String> {
-        let name = self.name.trim();
+        let name = self.name.as_str();
         let best = known.gallery.best(template)?;
         if best.name != name && best.similarity >= known.same_person {
             return Some(format!(

@@ -174,7 +174,9 @@ impl People {
                 let (added, taken) = open()?.import(&export)?;
                 writeln!(out, "{added} people added")?;
                 for name in &taken {
-                    log::error!("{name:?}: this name is already enrolled; skipped");
+                    log::error!(
+                        "{name:?}: this name, or one that looks alike, is already enrolled; skipped"
+                    );
                 }
                 if !taken.is_empty() {
                     return Ok(ExitCode::FAILURE);

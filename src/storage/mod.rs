@@ -5,3 +5,5 @@ pub mod door_state;
 pub mod gallery;
 pub mod lockdown;
 pub mod models;
+
+pub use crate::access::names;

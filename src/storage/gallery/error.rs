@@ -1,7 +1,7 @@
 //! Why the gallery cannot be read or written.
 
-use super::LONGEST_NAME;
 use super::tables::Fault;
+use crate::access::names::{self, NameFault};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -46,12 +46,23 @@ pub enum StoreError {
         reason: String,
     },
     /// The name is invalid.
-    #[error("{name:?}: {fault}; give a name of 1 to {LONGEST_NAME} printable characters")]
+    #[error("{name:?}: {fault}; give a name of 1 to {} printable characters", names::LONGEST)]
     Name {
         /// Name as given.
         name: String,
         /// What is wrong with it.
-        fault: &'static str,
+        fault: NameFault,
+    },
+    /// Somebody else has a name that looks alike.
+    #[error(
+        "{name:?}: looks like {other:?}, who is already enrolled; choose a name that people \
+         can tell from it"
+    )]
+    Alike {
+        /// Name as given.
+        name: String,
+        /// Name of the person enrolled.
+        other: String,
     },
     /// Nobody has this name.
     #[error("{name:?}: nobody with this name is enrolled; see facelatch people list")]

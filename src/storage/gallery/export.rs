@@ -1,6 +1,7 @@
 //! People in a file of their own, for another door.
 
 use super::*;
+use crate::access::names::Likeness;
 
 /// A file written by [`Store::export`], open read-only.
 pub struct Export {
@@ -50,7 +51,7 @@ impl Store {
     }
 
     /// Adds the people of an exported file. Returns the number of people added, and the
-    /// names of those left out because the name is taken.
+    /// names of those left out because somebody has the name or one that looks alike.
     ///
     /// # Errors
     /// If the file cannot be read or the change cannot be written.
@@ -58,17 +59,19 @@ impl Store {
         let failed = |fault| error(&from.path, fault);
         let source = &from.database;
         let (mut added, mut taken) = (0, Vec::new());
-        let mut present: Vec<String> = self.people()?.into_iter().map(|p| p.name).collect();
+        let people = self.people()?;
+        let mut present: Vec<Likeness> = people.iter().map(|p| Likeness::of(&p.name)).collect();
         let templates = all::<TemplateRecord>(source, TEMPLATES).map_err(failed)?;
         let mut edits = Vec::new();
         let mut next = self.number(NEXT_PERSON)?.max(1);
         for (key, record) in all::<PersonRecord>(source, PEOPLE).map_err(failed)? {
             let record = PersonRecord { name: checked_name(&record.name)?, ..record };
-            if present.contains(&record.name) {
+            let likeness = Likeness::of(&record.name);
+            if present.iter().any(|other| other.is_like(&likeness)) {
                 taken.push(record.name);
                 continue;
             }
-            present.push(record.name.clone());
+            present.push(likeness);
             edits.push(put(PEOPLE, next, &record));
             let own = templates.iter().filter(|(at, _)| u64::from(person_of(**at).0) == key);
             for (at, template) in own {

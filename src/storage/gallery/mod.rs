@@ -7,10 +7,12 @@
 mod error;
 mod export;
 mod files;
+mod naming;
 mod record;
 mod tables;
 
 use crate::access::gallery::{Gallery, PersonId, Traits};
+use crate::access::names;
 use crate::access::schedule::DEFAULT_GROUP;
 use crate::models::ModelId;
 use crate::vision::embed::Template;
@@ -20,6 +22,7 @@ use files::{
     PATIENCE, begin, builder, create, create_folder, draft_path, guarded, open_checked,
     open_to_read, remove_file, restore,
 };
+use naming::checked_name;
 use record::Content;
 use redb::{Database, ReadOnlyDatabase, ReadableDatabase, TableHandle};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,9 +37,6 @@ use tables::{
 pub use error::StoreError;
 pub use export::Export;
 pub use files::copy_path;
-
-/// Longest name, characters, so that it fits a screen and a log line.
-const LONGEST_NAME: usize = 100;
 
 /// A person enrolled.
 #[derive(Clone, Debug, PartialEq)]
@@ -209,25 +209,30 @@ impl Store {
         Ok(people)
     }
 
-    /// The person with this name.
+    /// The person with this name, whether its accents are composed or not. An identical
+    /// spelling wins: names stored by earlier versions may be in neither form.
     ///
     /// # Errors
     /// If nobody has the name.
     pub fn find(&self, name: &str) -> Result<Person, StoreError> {
         let name = name.trim();
-        self.people()?
-            .into_iter()
-            .find(|person| person.name == name)
-            .ok_or_else(|| StoreError::Unknown { name: name.to_owned() })
+        let mut people = self.people()?;
+        let composed = names::nfc(name);
+        let same = people.iter().position(|person| person.name == name);
+        let found =
+            same.or_else(|| people.iter().position(|person| names::nfc(&person.name) == composed));
+        let found = found.ok_or_else(|| StoreError::Unknown { name: name.to_owned() })?;
+        Ok(people.swap_remove(found))
     }
 
     /// Adds templates to the person with this name, who is created if necessary.
     ///
     /// # Errors
-    /// If the name is invalid or the change cannot be written.
+    /// If the name is invalid or looks like that of somebody else, or the change cannot be
+    /// written.
     pub fn enroll(&mut self, name: &str, templates: &[NewTemplate]) -> Result<Person, StoreError> {
-        let name = checked_name(name)?;
         let mut edits = Vec::new();
+        let name = self.name_for(name)?;
         let person = match self.find(&name) {
             Ok(person) => person.id,
             Err(StoreError::Unknown { .. }) => {
@@ -256,7 +261,7 @@ impl Store {
         let number = self.number(NEXT_PERSON)?.max(1);
         let mut name = format!("{DEFAULT_GROUP}-{number:04}");
         // Somebody may have been given this name.
-        while self.find(&name).is_ok() {
+        while self.check_look_alikes(&name, None).is_err() {
             name.push('x');
         }
         let stricter = look_alike.map_or(0.0, |(_, stricter)| stricter);
@@ -313,14 +318,12 @@ impl Store {
     /// Renames a person.
     ///
     /// # Errors
-    /// If nobody has the old name, the new name is invalid or taken, or the change cannot
-    /// be written.
+    /// If nobody has the old name, the new name is invalid, taken or looks like that of
+    /// somebody else, or the change cannot be written.
     pub fn rename(&mut self, from: &str, to: &str) -> Result<(), StoreError> {
         let person = self.find(from)?;
         let name = checked_name(to)?;
-        if self.find(&name).is_ok_and(|other| other.id != person.id) {
-            return Err(StoreError::Taken { name });
-        }
+        self.check_look_alikes(&name, Some(person.id))?;
         self.change(&person, |record| record.name = name)
     }
 
@@ -496,20 +499,6 @@ impl Store {
 pub fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
-}
-
-fn checked_name(name: &str) -> Result<String, StoreError> {
-    let trimmed = name.trim();
-    let fault = if trimmed.is_empty() {
-        "is empty"
-    } else if trimmed.chars().any(char::is_control) {
-        "contains control characters"
-    } else if trimmed.chars().count() > LONGEST_NAME {
-        "is too long"
-    } else {
-        return Ok(trimmed.to_owned());
-    };
-    Err(StoreError::Name { name: name.to_owned(), fault })
 }
 
 fn now() -> u64 {

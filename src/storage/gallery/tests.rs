@@ -125,6 +125,50 @@ fn a_name_that_cannot_be_shown_is_refused() {
 }
 
 #[test]
+fn a_new_name_that_looks_like_one_enrolled_is_refused() {
+    let folder = TempDir::new().expect("a folder");
+    let path = filled(&folder);
+    let mut store = Store::open(&path).expect("the gallery");
+    store.enroll("Jose\u{301}", &[]).expect("enrolled");
+    for (name, other) in [("ada", "Ada"), ("\u{410}da", "Ada"), ("JOSÉ", "José")] {
+        for result in [store.enroll(name, &[]).map(drop), store.rename("Grace", name)] {
+            let error = result.expect_err(name).to_string();
+            assert!(error.contains(&format!("looks like {other:?}")), "{error}");
+        }
+    }
+    assert_eq!(store.enroll("José", &[template(3.0, false)]).expect("José").templates, 1);
+    assert_eq!(store.enroll("Jose\u{301}", &[template(4.0, false)]).expect("José").templates, 2);
+    store.rename("Ada", "ADA").expect("one's own name may change its case");
+    assert_eq!(names(&store), ["ADA", "Grace", "José"]);
+}
+
+#[test]
+fn people_with_names_that_are_refused_today_stay_usable() {
+    let folder = TempDir::new().expect("a folder");
+    let path = filled(&folder);
+    let mut store = Store::open(&path).expect("the gallery");
+    let old = |name: &str| PersonRecord {
+        name: name.to_owned(),
+        enrolled_at: 0,
+        traits: Traits::default(),
+    };
+    let edits = vec![
+        put(PEOPLE, 7, &old("Ada\u{200b}")),
+        put(PEOPLE, 8, &old("Jose\u{301}")),
+        meta(NEXT_PERSON, 9),
+    ];
+    store.commit(edits).expect("written");
+    assert_eq!(store.find("Ada").expect("Ada").id, PersonId(1));
+    let hidden = store.enroll("Ada\u{200b}", &[template(3.0, false)]).expect("Ada");
+    assert_eq!((hidden.id, hidden.templates), (PersonId(7), 1));
+    assert_eq!(store.find("José").expect("José").id, PersonId(8));
+    store.set_administrator("Ada\u{200b}", true).expect("changed");
+    store.rename("Ada\u{200b}", "Lovelace").expect("renamed");
+    store.remove("José").expect("removed");
+    assert_eq!(names(&store), ["Ada", "Grace", "Lovelace"]);
+}
+
+#[test]
 fn templates_of_another_model_are_left_out_until_made_anew() {
     let folder = TempDir::new().expect("a folder");
     let path = filled(&folder);
