@@ -12,6 +12,7 @@ pub mod event;
 pub mod gallery;
 pub mod gesture;
 pub mod liveness;
+pub mod lockout;
 pub mod names;
 pub mod schedule;
 mod search;

@@ -161,9 +161,10 @@ fn the_example_as_it_stands_is_the_default() {
 #[test]
 fn the_example_uncommented_is_the_default_but_for_keys_that_have_none() {
     let mut config = parse(&uncommented()).expect("a configuration");
-    // With its defaults, the only group of the example is refused without a time server.
-    let advised: Vec<_> = config.advice().iter().map(|fault| fault.key).collect();
-    assert_eq!(advised, ["schedule.clock"]);
+    // The camera of the example watches a door without liveness. With its defaults, the only
+    // group of the example is refused without a time server.
+    let advised: Vec<_> = config.advice().iter().map(|fault| fault.key.clone()).collect();
+    assert_eq!(advised, ["liveness.mode", "schedule.clock"]);
     let default = Config::default();
     let without: BTreeSet<_> = documented()
         .into_iter()
@@ -410,7 +411,11 @@ fn an_unreadable_file_is_reported_with_the_cure() {
     let path = folder.path().join("facelatch.toml");
     assert!(message(&path).ends_with("facelatch config example prints one"), "{}", message(&path));
     std::fs::write(&path, [0xff, b'\n']).expect("written");
-    assert!(message(&path).contains("facelatch.toml: "), "{}", message(&path));
+    assert!(
+        message(&path).contains("facelatch.toml:1:1: line 1 is not UTF-8"),
+        "{}",
+        message(&path)
+    );
     std::fs::write(&path, "#".repeat(2 << 20)).expect("written");
     assert!(message(&path).contains("is it a configuration?"), "{}", message(&path));
 }
@@ -440,7 +445,7 @@ fn settings() -> impl Strategy<Value = Config> {
     );
     let groups = proptest::collection::btree_map("\\PC{0,12}", any::<(bool, bool)>(), 0..4);
     let recognition = (
-        1e-300f64..0.999,
+        1e-300f64..=1e-2,
         3usize..=30,
         time_within(100, 10_000),
         (0f32..0.5, 0f32..0.5, 0.51f32..=1.0, 0.51f32..=1.0),

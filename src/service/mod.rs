@@ -120,6 +120,11 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     if gallery.people() == 0 {
         log::warn!("{}: nobody is enrolled yet; see facelatch enroll --help", file.display());
     }
+    if let Err(unknown) = wall_clock::zone()
+        && let Some(remark) = config.zone_advice(&unknown)
+    {
+        log::error!("{remark}");
+    }
     let version = models.manifest.version.clone();
     let files = FileWorker::start(Files {
         read_config,
