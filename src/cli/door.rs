@@ -41,6 +41,12 @@ enum Order {
     LocalReset,
     /// Reload the configuration
     Reload,
+    /// Trust another camera than before, after looking at it
+    ///
+    /// If a camera with another model, serial number or USB socket answers, the service
+    /// raises an alarm, and faces count for nothing until then. A restart of the service
+    /// trusts the camera that it finds.
+    AcceptCamera,
 }
 
 impl Door {
@@ -52,6 +58,7 @@ impl Door {
             Order::AlwaysOpen => Command::Door(door::Command::AlwaysOpen),
             Order::LocalReset => Command::LocalReset,
             Order::Reload => Command::Reload,
+            Order::AcceptCamera => Command::AcceptCamera,
         };
         let config = read_config(self.config.as_deref())?;
         let socket = service_socket(self.socket, &config);

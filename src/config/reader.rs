@@ -3,7 +3,6 @@
 use super::fault::{Place, Places, Position, quoted};
 use super::reload::KEYS;
 use super::{Config, Fault, twice};
-use crate::hardware::camera::redacted;
 use serde::Deserialize;
 use toml::de::{DeTable, Deserializer};
 
@@ -107,8 +106,13 @@ fn in_plain_words(text: &str, place: Option<&Place>, message: &str) -> String {
                 "u8" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
                 other => other,
             };
-            let value = if place.table { "a table" } else { &text[place.value.clone()] };
-            format!("{key} = {}: expected {expected}", shortened(&redacted(value)))
+            let value = match &text[place.value.clone()] {
+                _ if place.table => "a table",
+                // The command of a camera may hold a password, wherever it was written.
+                value if value.contains("pipe:") || value.contains("://") => "***",
+                value => value,
+            };
+            format!("{key} = {}: expected {expected}", shortened(value))
         }
         _ => format!("{key}: {}", in_one_line(message)),
     }

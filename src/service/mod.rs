@@ -178,7 +178,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
         report(Duration::ZERO, event);
     }
     // After the relay, so that a door left open is locked whatever the camera does.
-    let camera = LiveCamera::start(&camera, started)?;
+    let camera = LiveCamera::start_within(&camera, config.camera.limit(), started)?;
     let gate = config.service.power_saving.then(|| {
         let idle_look_every = config.service.idle_look_every;
         MotionGate::new(MotionGateSettings { idle_look_every, ..Default::default() })

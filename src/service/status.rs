@@ -319,6 +319,9 @@ impl StatusBoard {
         let health = camera.health();
         let state = match &health.state {
             CameraState::Opening => "opening".to_owned(),
+            CameraState::Streaming if camera.changed().is_some() => {
+                "another than before, see facelatch door accept-camera".to_owned()
+            }
             CameraState::Streaming => "running".to_owned(),
             CameraState::Away { reason, .. } => reason.to_string(),
             CameraState::Ended { .. } => "ended".to_owned(),

@@ -108,6 +108,15 @@ pub enum Event {
     },
     /// The camera delivers frames again.
     CameraBack,
+    /// Another camera answers than before. Faces count for nothing until it is accepted.
+    CameraChanged {
+        /// The camera before, in words.
+        before: String,
+        /// The camera now, in words.
+        now: String,
+    },
+    /// The changed camera was accepted, or the one before is back.
+    CameraTrusted,
     /// A GPIO line cannot be used.
     LineAway {
         /// What is wired to it: a button, a contact, a lamp.
@@ -159,6 +168,8 @@ impl Event {
             Self::RelayFailed(_) => "relay failed",
             Self::CameraAway { .. } => "camera away",
             Self::CameraBack => "camera back",
+            Self::CameraChanged { .. } => "alarm",
+            Self::CameraTrusted => "alarm ended",
             Self::LineAway { .. } => "line away",
             Self::LineBack { .. } => "line back",
             Self::Door(note) => match note {
@@ -195,6 +206,7 @@ impl Event {
             Self::RelayFailed(_)
             | Self::NotKept(_)
             | Self::CameraAway { .. }
+            | Self::CameraChanged { .. }
             | Self::LineAway { .. }
             | Self::Door(door::Event::NoAnswer) => log::Level::Error,
             Self::Clock(

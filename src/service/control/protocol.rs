@@ -38,6 +38,8 @@ pub enum Command {
     LocalReset,
     /// Read the configuration again.
     Reload,
+    /// Trust the camera that answers now.
+    AcceptCamera,
     /// Note that somebody passed at another door.
     Passed(Passage),
 }
@@ -56,7 +58,7 @@ pub struct Passage {
 const PASSED: &str = "passed";
 
 /// Requests without parameters, by name.
-static NAMES: [(&str, Request); 7] = [
+static NAMES: [(&str, Request); 8] = [
     ("status", Request::Status),
     ("open", Request::Order(Command::Door(door::Command::Open))),
     ("lockdown", Request::Order(Command::Door(door::Command::Lockdown))),
@@ -64,6 +66,7 @@ static NAMES: [(&str, Request); 7] = [
     ("always-open", Request::Order(Command::Door(door::Command::AlwaysOpen))),
     ("local-reset", Request::Order(Command::LocalReset)),
     ("reload", Request::Order(Command::Reload)),
+    ("accept-camera", Request::Order(Command::AcceptCamera)),
 ];
 
 /// Errors of parsing a request.
