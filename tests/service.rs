@@ -1,10 +1,13 @@
 //! The service around the state machines: which commands reach the relay, also after a
 //! panic or an error.
 
+use facelatch::access::controller::Input;
+use facelatch::access::door;
 use facelatch::access::event::Event;
 use facelatch::access::gallery::{Gallery, PersonId};
 use facelatch::access::liveness::Mode;
 use facelatch::config::{Config, LivenessConfig};
+use facelatch::hardware::camera::Identity;
 use facelatch::hardware::camera::live::LiveCamera;
 use facelatch::hardware::relay::Relay;
 use facelatch::models::{ModelId, Models};
@@ -144,4 +147,41 @@ fn enforced_liveness_keeps_the_door_shut_and_advice_only_tells() {
     let (granted, events) = with_liveness(Mode::Off);
     assert_eq!(granted, 1);
     assert_eq!(events.iter().filter(not_live).count(), 0);
+}
+
+#[test]
+fn faces_of_another_camera_count_only_once_it_is_accepted() {
+    let mut pipeline = pipeline("log:");
+    let camera = |serial: &str| Identity {
+        model: "Webcam".to_owned(),
+        serial: Some(serial.to_owned()),
+        socket: "1-1".to_owned(),
+    };
+    let mut looks = 0;
+    let mut events = vec![];
+    let told = |_: Duration, event: &Event| events.push(event.clone());
+    let between = |pipeline: &mut Pipeline, between: &BetweenFrames<'_>| {
+        looks += 1;
+        match looks {
+            1 => {
+                between.camera.opened_as(camera("1"));
+                assert!(!pipeline.accept_camera(), "there is nothing to accept");
+                between.camera.opened_as(camera("2"));
+            }
+            20 => return pipeline.input(between.now, Input::Door(door::Input::Exit)),
+            80 => assert!(pipeline.accept_camera()),
+            _ => {}
+        }
+        vec![]
+    };
+    let summary = pass(&mut pipeline, 120, told, between).expect("a run");
+    assert!(summary.granted > 0, "{events:?}");
+    let at = |wanted: &str| events.iter().position(|event| event.kind() == wanted);
+    let order = ["alarm", "exit", "unlocked", "alarm ended", "granted"].map(at);
+    assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{order:?} {events:?}");
+    let alarms = events.iter().filter(|event| event.kind() == "alarm").count();
+    assert_eq!(alarms, 1, "told once");
+    let json = events[order[0].expect("an alarm")].to_json(Duration::ZERO);
+    assert_eq!(json["alarm"], "camera changed");
+    assert!(json["now"].as_str().is_some_and(|now| now.contains("serial number 2")), "{json}");
 }

@@ -5,8 +5,8 @@ use super::image_args::FaceLine;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use facelatch::hardware::camera::live::{LiveCamera, Taken};
-use facelatch::hardware::camera::redacted;
 use facelatch::hardware::camera::v4l::nodes::{Node, lasting_uri};
+use facelatch::hardware::camera::{FrameLimit, redacted};
 use facelatch::vision::detect::Detector;
 use facelatch::vision::draw::{self, Mark};
 use facelatch::vision::frame::Frame;
@@ -212,7 +212,7 @@ impl Shot {
         let format = Format::of(&self.out)?;
         let models = self.common.models(&config)?;
         let mut detector = Detector::new(&models.detector, config.detector())?;
-        let mut frame = last_of(&uri, self.frames)?;
+        let mut frame = last_of(&uri, config.camera.limit(), self.frames)?;
         let faces: Vec<FaceLine> = detector
             .detect(&frame)?
             .iter()
@@ -251,9 +251,9 @@ impl Shot {
 ///
 /// # Errors
 /// If the camera fails, gives no frame, or does not give `frames` frames within [`TIME`].
-fn last_of(uri: &str, frames: u32) -> Result<Frame> {
+fn last_of(uri: &str, limit: FrameLimit, frames: u32) -> Result<Frame> {
     let began = Instant::now();
-    let camera = LiveCamera::start(uri, began)?;
+    let camera = LiveCamera::start_within(uri, limit, began)?;
     let mut last = None;
     let mut count = 0;
     while count < frames {

@@ -9,14 +9,16 @@ use super::models::NO_COVERS;
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use clap::Args;
+use facelatch::access::names::{self, look_alikes};
 use facelatch::config::Config;
 use facelatch::models::Models;
 use facelatch::service::control::{Request, ask, unknown_names};
 use facelatch::service::models::detector;
-use facelatch::storage::gallery::{Opening, Purpose, Register, Store, StoreError, remarks};
+use facelatch::storage::gallery::{Opening, Person, Purpose, Register, Store, StoreError, remarks};
 use facelatch::vision::picture;
 use facelatch::vision::recognizer::Recognizer;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -228,6 +230,8 @@ fn gallery(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
         Ok(people) => people,
         Err(error) => return findings.wrong("gallery", error),
     };
+    groups(config, &people, findings)?;
+    names(&people, findings)?;
     let (count, administrators) =
         (people.len(), people.iter().filter(|person| person.traits.administrator).count());
     if count > 0 && administrators == 0 {
@@ -240,6 +244,49 @@ fn gallery(config: &Config, findings: &mut Findings<impl Write>) -> Result<()> {
         );
     }
     findings.good("gallery", &format!("{name}: {count} people, {administrators} administrators"))
+}
+
+/// Reports people who are always refused, because their group has no table.
+fn groups(config: &Config, people: &[Person], findings: &mut Findings<impl Write>) -> Result<()> {
+    let mut of: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for person in people {
+        of.entry(&person.traits.group).or_default().push(&person.name);
+    }
+    for (group, people) in of {
+        if let Some(text) = config.group_advice(group) {
+            let text = format!(
+                "{text}; it has {}: add the table, or see facelatch people group --help",
+                some_of(&people)
+            );
+            findings.wrong("groups", text)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reports names that are taken for one another, or that hide characters.
+fn names(people: &[Person], findings: &mut Findings<impl Write>) -> Result<()> {
+    let cure = "facelatch people rename gives one of them another name";
+    for (one, other) in look_alikes(people.iter().map(|person| person.name.as_str())) {
+        findings.odd("names", &format!("{other:?} looks like {one:?}; {cure}"))?;
+    }
+    for person in people {
+        for (what, name) in [("name", &person.name), ("group", &person.traits.group)] {
+            if let Some(fault) = names::fault(name) {
+                findings.odd("names", &format!("the {what} {name:?} {fault}; change it"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first names of a list, and the number of the others.
+fn some_of(names: &[&str]) -> String {
+    let shown: Vec<String> = names.iter().take(5).map(|name| format!("{name:?}")).collect();
+    match names.len().saturating_sub(shown.len()) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 /// Reports optional wiring that is missing.

@@ -75,11 +75,13 @@ fn check(out: &mut impl Write, file: Option<&Path>) -> Result<()> {
     let effective = Effective::read(file)?;
     let file = file.unwrap_or(Path::new("defaults")).display();
     let mut advised: Vec<String> = effective.advised().collect();
-    let synchronized = wall_clock::read(false).synchronized;
-    if let Some(remark) = effective.config.clock_advice(synchronized) {
-        advised.push(format!("{file}: {remark}"));
-    }
-    for (key, name) in unknown_names(&effective.config.roles) {
+    let config = &effective.config;
+    let remark = match wall_clock::zone() {
+        Err(unknown) => config.zone_advice(&unknown),
+        Ok(_) => config.clock_advice(wall_clock::read(false).synchronized),
+    };
+    advised.extend(remark.map(|remark| format!("{file}: {remark}")));
+    for (key, name) in unknown_names(&config.roles) {
         advised.push(format!("{file}: {}", unknown_role(key, &name)));
     }
     for advice in &advised {

@@ -57,6 +57,12 @@ enum Order {
     /// --config counts, as the name of the door. A fail-secure lock is locked by it, a
     /// fail-safe lock opens. Takes at most some seconds.
     ReleaseRelay,
+    /// Trust another camera than before, after looking at it
+    ///
+    /// If a camera with another model, serial number or USB socket answers, the service
+    /// raises an alarm, and faces count for nothing until then. A restart of the service
+    /// trusts the camera that it finds.
+    AcceptCamera,
 }
 
 impl Door {
@@ -70,6 +76,7 @@ impl Door {
             Order::TrustClock => Command::TrustClock,
             Order::Reload => Command::Reload,
             Order::ReleaseRelay => return release_relay(self.config.as_deref()),
+            Order::AcceptCamera => Command::AcceptCamera,
         };
         let config = read_config(self.config.as_deref())?;
         let socket = service_socket(self.socket.clone(), &config);

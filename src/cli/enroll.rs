@@ -288,7 +288,7 @@ impl Enroll {
         bar.set_style(ProgressStyle::with_template("views {bar:30} {pos}/{len}  {msg}")?);
         let mut taken = Vec::new();
         let watch = Watch::begin()?;
-        let camera = Camera::open(uri)?;
+        let camera = Camera::open(uri, config.camera.limit())?;
         watch.over(&camera);
         for next in camera {
             if watch.stopped() {

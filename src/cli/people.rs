@@ -1,15 +1,18 @@
 //! `people`: manages the people enrolled.
 
 use super::common_args::CommonArgs;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
+use facelatch::access::names::{Likeness, checked, nfc};
 use facelatch::access::schedule::DEFAULT_GROUP;
+use facelatch::config::Config;
 use facelatch::service::files::{EMPTY, open_store};
 use facelatch::storage::gallery::{
     Export, Imported, Person, Purpose, Register, Restored, Store, StoreError,
 };
 use facelatch::vision::picture::encode_png;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -145,7 +148,8 @@ impl<'a> From<&'a Person> for PersonLine<'a> {
 
 impl People {
     pub fn run(self) -> Result<ExitCode> {
-        let file = self.common.config()?.gallery_file();
+        let config = self.common.config()?;
+        let file = config.gallery_file();
         let open = |purpose| open_store(&file, purpose);
         let mut out = anstream::stdout().lock();
         match self.what {
@@ -168,7 +172,9 @@ impl People {
             }
             What::Rename { name, new_name } => open(Purpose::Change)?.rename(&name, &new_name)?,
             What::Admin { name, off } => open(Purpose::Change)?.set_administrator(&name, !off)?,
-            What::Group { name, group } => open(Purpose::Change)?.set_group(&name, &group)?,
+            What::Group { name, group } => {
+                set_group(&mut open(Purpose::Change)?, &config, &name, &group)?;
+            }
             What::Remove { names } => {
                 // Remove everybody before printing: a closed pipe must not leave somebody
                 // enrolled.
@@ -232,13 +238,36 @@ fn told(out: &mut impl Write, done: &Imported) -> Result<ExitCode> {
         )?;
     }
     for name in taken {
-        log::error!("{name:?}: this name is already enrolled; skipped");
+        log::error!("{name:?}: this name, or one that looks alike, is already enrolled; skipped");
     }
     for person in refused {
         log::error!("{person}; skipped");
     }
     let whole = taken.is_empty() && refused.is_empty();
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Moves a person to a group, and warns if the group is always refused. A new group that
+/// looks like a known one is refused.
+fn set_group(store: &mut Store, config: &Config, name: &str, group: &str) -> Result<()> {
+    let person = store.find(name)?;
+    let group = checked(group).map_err(|fault| anyhow!("{group:?}: {fault}"))?;
+    let people = store.people()?;
+    let others = people.iter().filter(|other| other.id != person.id);
+    let known = others.map(|other| other.traits.group.as_str());
+    let known = known.chain(config.groups.keys().map(String::as_str)).chain([DEFAULT_GROUP]);
+    let known: BTreeSet<String> = known.map(nfc).collect();
+    let looks = Likeness::of(&group);
+    if !known.contains(&group)
+        && let Some(other) = known.iter().find(|known| Likeness::of(known).is_like(&looks))
+    {
+        bail!("{group:?}: looks like the group {other:?}; use that name, or another one");
+    }
+    store.set_group(name, &group)?;
+    if let Some(text) = config.group_advice(&group) {
+        log::warn!("{}: the groups of the configuration {text}", person.name);
+    }
+    Ok(())
 }
 
 fn print(out: &mut impl Write, person: &Person, json: bool) -> Result<()> {

@@ -8,6 +8,7 @@ use crate::access::door::{AntiPassback, DoorSettings, LockKind, PassbackSettings
 use crate::access::enroll::{MAX_VIEWS, Poses};
 use crate::access::gesture::DuressGesture;
 use crate::access::lockout::LockoutSettings;
+use crate::access::names::nfc;
 use crate::access::schedule::{ClockUnsure, Group, Holiday, Hours, Schedule, Span};
 use crate::hardware::uri::duration_text;
 use crate::vision::pose::Pose;
@@ -286,7 +287,8 @@ impl super::Config {
             clock_unsure: group.clock_unsure,
         };
         Schedule {
-            groups: self.groups.iter().map(|(name, hours)| (name.clone(), group(hours))).collect(),
+            // People's groups are stored in this form.
+            groups: self.groups.iter().map(|(name, hours)| (nfc(name), group(hours))).collect(),
             holidays: self.schedule.holidays.clone(),
             open: Hours {
                 weekly: self.door.open_hours.clone(),

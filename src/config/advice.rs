@@ -2,12 +2,16 @@
 
 use super::ClockSource;
 use super::Config;
+use super::access::GroupConfig;
 use super::devices::wired_to;
-use super::fault::Fault;
+use super::fault::{Fault, quoted};
+use super::reader::nearest;
+use crate::access::decide::TwoFaces;
 use crate::access::door::LockKind;
 use crate::access::gesture::DuressGesture;
 use crate::access::liveness::Mode;
-use crate::access::schedule::ClockUnsure;
+use crate::access::names;
+use crate::access::schedule::{ClockUnsure, DEFAULT_GROUP, Span};
 use crate::hardware::gpio::Place;
 use crate::hardware::uri::duration_text;
 use std::collections::HashMap;
@@ -19,9 +23,14 @@ const USUAL_FRAMES: f64 = 15.0;
 /// Least watchdog for a fail-safe lock: the relay is released, and such a lock opened, when
 /// the service is silent for half of it.
 const PATIENT: Duration = Duration::from_secs(10);
-/// False accept rate from which strangers get in by trying: the error of the best models on
-/// one hard pair.
-const CARELESS_RATE: f64 = 1e-2;
+/// False accept rate from which one stranger in some hundreds gets in.
+const HIGH_RATE: f64 = 2e-3;
+/// Liveness threshold below which hardly any face is refused.
+const LOW_LIVENESS: f32 = 0.05;
+/// Share of the picture's width or height below which hardly any face lies in the zone.
+const NARROW_ZONE: f32 = 0.1;
+/// Length from which hours that end on the next day are probably a slip, minutes.
+const LONG_NIGHT: u16 = 20 * 60;
 
 impl Config {
     /// Settings that are probably a mistake. The door works with them nevertheless.
@@ -30,6 +39,9 @@ impl Config {
         self.advise_wiring(&mut advice);
         self.advise_door(&mut advice);
         self.advise_recognition(&mut advice);
+        self.advise_liveness(&mut advice);
+        self.advise_hours(&mut advice);
+        self.advise_groups(&mut advice);
         self.advise_clock(&mut advice);
         self.advise_service(&mut advice);
         self.advise_roles(&mut advice);
@@ -122,7 +134,7 @@ impl Config {
                 }),
             );
         }
-        if recognition.false_accept_rate >= CARELESS_RATE {
+        if recognition.false_accept_rate >= HIGH_RATE {
             advice.push(Fault::of(
                 "recognition.false_accept_rate",
                 &format!(
@@ -131,7 +143,47 @@ impl Config {
                 ),
             ));
         }
+        if recognition.two_faces == TwoFaces::Any {
+            advice.push(Fault::of(
+                "recognition.two_faces",
+                "is \"any\": whoever stands beside somebody enrolled is let in with them; set \
+                 \"refuse\" or \"all\"",
+            ));
+        }
+        let [left, top, right, bottom] = recognition.zone;
+        if right - left < NARROW_ZONE || bottom - top < NARROW_ZONE {
+            advice.push(Fault::of(
+                "recognition.zone",
+                &format!(
+                    "is only {:.0} % as wide and {:.0} % as high as the picture: hardly any face \
+                     lies in it",
+                    100.0 * (right - left),
+                    100.0 * (bottom - top)
+                ),
+            ));
+        }
+    }
+
+    fn advise_liveness(&self, advice: &mut Vec<Fault>) {
         let liveness = &self.liveness;
+        // A recording shows nobody at a door.
+        let watched = self.camera.uri.as_deref().is_some_and(|uri| !uri.starts_with("images:"));
+        if watched && liveness.mode == Mode::Off {
+            advice.push(
+                Fault::of(
+                    "liveness.mode",
+                    "is \"off\": a print or a telephone that shows somebody enrolled opens the \
+                     door; set \"advise\" and read the log, then \"enforce\"",
+                )
+                .or_at("camera.uri"),
+            );
+        }
+        if liveness.threshold < LOW_LIVENESS {
+            advice.push(Fault::of(
+                "liveness.threshold",
+                &format!("= {}: no face is refused; the default is 0.5", liveness.threshold),
+            ));
+        }
         if liveness.mode == Mode::Enforce && !liveness.motion && liveness.turns == 0 {
             advice.push(Fault::of(
                 "liveness.mode",
@@ -143,6 +195,83 @@ impl Config {
             let key = if liveness.motion { "liveness.motion" } else { "liveness.turns" };
             advice.push(Fault::of(key, "has an effect only with liveness.mode = \"enforce\""));
         }
+    }
+
+    /// Hours that are empty, or that last nearly a day because they end on the next one.
+    fn advise_hours(&self, advice: &mut Vec<Fault>) {
+        let (door, groups) = (&self.door, &self.groups);
+        let mut lists: Vec<(String, &[Span])> = vec![
+            ("door.open_hours".to_owned(), &door.open_hours),
+            ("door.open_hours_on_holidays".to_owned(), &door.open_hours_on_holidays),
+        ];
+        for (name, GroupConfig { hours, on_holidays, .. }) in groups {
+            let table = format!("groups.{}", quoted(name));
+            if let Some(hours) = hours {
+                lists.push((format!("{table}.hours"), hours));
+                if hours.is_empty() && on_holidays.is_empty() {
+                    advice.push(Fault::of(
+                        format!("{table}.hours"),
+                        "is empty: the group is always refused; remove the key if it may come in \
+                         at any time",
+                    ));
+                }
+            }
+            lists.push((format!("{table}.on_holidays"), on_holidays));
+        }
+        for (key, spans) in lists {
+            for span in spans {
+                let (minutes, next_day) = span.length();
+                if next_day && minutes >= LONG_NIGHT {
+                    let text = format!(
+                        "has \"{span}\", which ends on the next day and lasts {} hours; write \
+                         00:00-24:00 for whole days",
+                        f64::from(minutes / 6) / 10.0
+                    );
+                    advice.push(Fault::of(key.clone(), &text));
+                }
+            }
+        }
+    }
+
+    /// Groups that nobody can be in, or that lack a table.
+    fn advise_groups(&self, advice: &mut Vec<Fault>) {
+        if let Some(text) = self.group_advice(DEFAULT_GROUP) {
+            let text = format!("{text}; people who were put into no group are in it");
+            advice.push(Fault::of("groups", &text));
+        }
+        for name in self.groups.keys() {
+            let table = format!("groups.{}", quoted(name));
+            if let Err(fault) = names::checked(name) {
+                advice.push(Fault::of(table, &format!("{fault}: nobody can be put into it")));
+            } else if name.trim() != name {
+                let text = "has white space around its name: nobody can be put into it";
+                advice.push(Fault::of(table, text));
+            }
+        }
+        for (one, other) in names::look_alikes(self.groups.keys().map(String::as_str)) {
+            advice.push(Fault::of(
+                format!("groups.{}", quoted(other)),
+                &format!("looks like the group {one:?}; give one of them another name"),
+            ));
+        }
+    }
+
+    /// Advice on a group whose people are always refused, because other groups have a table
+    /// and this one has none. `None` if they are not.
+    pub fn group_advice(&self, group: &str) -> Option<String> {
+        let schedule = self.schedule();
+        if schedule.groups.is_empty() || schedule.groups.contains_key(&names::nfc(group)) {
+            return None;
+        }
+        let looks = names::Likeness::of(group);
+        let names = || self.groups.keys().map(String::as_str);
+        let near = names().find(|name| names::Likeness::of(name).is_like(&looks));
+        let near = near.or_else(|| nearest(group, names()));
+        let near = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+        Some(format!(
+            "have no table [groups.{}]: people of the group {group:?} are always refused{near}",
+            quoted(group)
+        ))
     }
 
     fn advise_clock(&self, advice: &mut Vec<Fault>) {
@@ -221,6 +350,21 @@ impl Config {
         })
     }
 
+    /// Advice if schedules need the local time and the system does not know its time zone,
+    /// for this reason.
+    pub fn zone_advice(&self, unknown: &str) -> Option<Fault> {
+        self.schedule().needs_clock().then(|| {
+            Fault::of(
+                "schedule.clock",
+                &format!(
+                    "cannot be trusted, because {unknown}: groups follow clock_unsure, and \
+                     open_hours do not open"
+                ),
+            )
+            .or_at("groups")
+        })
+    }
+
     /// The frame rate in the camera URI, frames per second; `None` without one.
     fn camera_rate(&self) -> Option<f64> {
         let uri = self.camera.uri.as_deref()?;
@@ -261,11 +405,31 @@ mod tests {
             ("[door]\nopen_for = \"40s\"", "door.held_open_after is not longer than door.open_for"),
             ("[door]\nlock = \"fail-safe\"", "the door is open"),
             (
-                "[camera]\nuri = \"v4l:/dev/video0?width=640&fps=1\"",
+                "[camera]\nuri = \"v4l:/dev/video0?width=640&fps=1\"\n[liveness]\nmode = \"advise\"",
                 "at 1 frames per second they take 2s",
             ),
             ("[recognition]\nframes = 30", "they take 1.933s"),
-            ("[recognition]\nfalse_accept_rate = 0.02", "one stranger in 50"),
+            ("[recognition]\nfalse_accept_rate = 1e-2", "one stranger in 100"),
+            ("[recognition]\ntwo_faces = \"any\"", "whoever stands beside somebody enrolled"),
+            ("[recognition]\nzone = [0.5, 0.0, 0.51, 1.0]", "1 % as wide and 100 % as high"),
+            ("[liveness]\nthreshold = 0", "liveness.threshold = 0: no face is refused"),
+            ("[camera]\nuri = \"v4l:/dev/video0\"", "liveness.mode is \"off\": a print"),
+            (
+                "[schedule]\nclock = \"trusted\"\n[groups.staff]\nhours = [\"fri 18:00-18:00\"]",
+                "groups.staff.hours has \"fri 18:00-18:00\", which ends on the next day and lasts 24 hours",
+            ),
+            ("[door]\nopen_hours = [\"08:00-07:30\"]", "lasts 23.5 hours"),
+            (
+                "[schedule]\nclock = \"trusted\"\n[groups.staff]\nhours = []",
+                "groups.staff.hours is empty",
+            ),
+            ("[groups.night]", "groups have no table [groups.staff]: people of the group"),
+            ("[groups.Staff]", "did you mean \"Staff\"?"),
+            (
+                "[groups.staff]\n[groups.\"s\u{430}les\"]\n[groups.sales]",
+                "looks like the group \"sales\"",
+            ),
+            ("[groups.staff]\n[groups.\"ni\u{200b}ght\"]", "nobody can be put into it"),
             ("[liveness]\nmode = \"enforce\"", "a good print may pass"),
             ("[liveness]\nmode = \"enforce\"\nturns = 1", "no light or buzzer"),
             ("[liveness]\nmode = \"advise\"\nmotion = true", "has an effect only with"),
@@ -291,7 +455,10 @@ mod tests {
         for text in [
             "[gpio]\nexit = \"gpio:0/17\"\n[lights]\nred = \"gpio:1/17\"",
             "[gpio]\nbutton_inside = \"gpio:0/17\"\n[door]\nduress = \"double\"",
-            "[camera]\nuri = \"pipe:x?fps=1\"",
+            "[camera]\nuri = \"pipe:x?fps=1\"\n[liveness]\nmode = \"advise\"",
+            "[camera]\nuri = \"images:frames\"",
+            "[schedule]\nclock = \"trusted\"\n[groups.staff]\nhours = [\"fri 22:00-06:00\", \"00:00-24:00\"]",
+            "[groups.staff]\n[groups.\"Stäff\"]",
             "[liveness]\nmode = \"enforce\"\nmotion = true",
             "[groups.staff]\nhours = [\"07:00-19:00\"]\n[groups.owners]",
             "[groups.staff]\nhours = [\"07:00-19:00\"]\n[schedule]\nclock = \"trusted\"",

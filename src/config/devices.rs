@@ -1,8 +1,8 @@
 //! `[camera]`, `[relay]`, `[gpio]` and `[lights]`: the devices wired to the board, by URIs.
 
-use super::fault::{Fault, seconds};
+use super::fault::{Fault, seconds, within};
 use super::unit::time;
-use crate::hardware::camera::{self, CameraError};
+use crate::hardware::camera::{self, CameraError, FrameLimit};
 use crate::hardware::gpio::{self, Chip, Line, Name, Place};
 use crate::hardware::lights::Lamp;
 use crate::hardware::relay::{Relay, RelayError};
@@ -12,12 +12,18 @@ use std::time::Duration;
 /// Range of the debounce time, seconds.
 const DEBOUNCE: (f64, f64) = (0.0, 1.0);
 
+/// Range of the largest frame, megapixels: a face needs some pixels, and no frame that can
+/// be read has more.
+const LARGEST_FRAME: (f64, f64) = (0.1, 67.0);
+
 /// `[camera]`: where frames come from.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table like [camera]")]
 pub struct CameraConfig {
     /// Camera URI, such as `v4l:/dev/video0`.
     pub uri: Option<String>,
+    /// Frames with more megapixels are refused, 0.1 to 67.
+    pub largest_frame: f64,
 }
 
 /// `[relay]`: the device that moves the lock.
@@ -71,6 +77,19 @@ pub enum Wire {
     Lamp(Lamp),
 }
 
+impl Default for CameraConfig {
+    fn default() -> Self {
+        Self { uri: None, largest_frame: FrameLimit::default().as_megapixels() }
+    }
+}
+
+impl CameraConfig {
+    /// The largest frame.
+    pub fn limit(&self) -> FrameLimit {
+        FrameLimit::megapixels(self.largest_frame)
+    }
+}
+
 impl Default for RelayConfig {
     fn default() -> Self {
         Self { uri: "log:".to_owned() }
@@ -111,6 +130,8 @@ impl super::Config {
 
     /// Checks the ranges and URIs of these tables.
     pub(super) fn check_board(&self) -> Result<(), Fault> {
+        let largest = self.camera.largest_frame;
+        within("camera.largest_frame", largest, LARGEST_FRAME, " megapixels")?;
         seconds("gpio.debounce", self.gpio.debounce, DEBOUNCE)?;
         self.check_uris()
     }

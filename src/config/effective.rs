@@ -2,6 +2,7 @@
 
 use super::fault::Places;
 use super::{Config, ConfigError, Fault, KEYS, Position, read, text_of};
+use crate::hardware::camera::redacted;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -67,8 +68,9 @@ impl Effective {
         })
     }
 
-    /// As TOML that reads back as the same configuration. Comments name the origin of each
-    /// setting and list the settings that are not set.
+    /// As TOML that reads back as the same configuration, except that secrets in the camera's
+    /// URI are replaced by `***`. Comments name the origin of each setting and list the
+    /// settings that are not set.
     ///
     /// # Errors
     /// If a setting cannot be written as TOML, such as a path that is not UTF-8.
@@ -89,7 +91,7 @@ impl Effective {
             models,
             service,
             roles,
-        } = &self.config;
+        } = &shown(&self.config);
         let mut tables = vec![
             self.table("camera", camera)?,
             self.table("relay", relay)?,
@@ -159,13 +161,13 @@ impl Effective {
         }
     }
 
-    /// As JSON: `file`; `config` with all settings; `set` with line and column of the
+    /// As JSON: `file`; `config` with all settings, without secrets in the camera's URI; `set` with line and column of the
     /// settings in the file; `instead` with the paths used for settings that are not set.
     ///
     /// # Errors
     /// If a setting cannot be written as JSON, such as a path that is not UTF-8.
     pub fn to_json(&self) -> Result<Value, ConfigError> {
-        let settings = serde_json::to_value(&self.config)
+        let settings = serde_json::to_value(shown(&self.config))
             .map_err(|error| ConfigError::Write { reason: error.to_string() })?;
         let set: BTreeMap<_, _> =
             self.set.iter().map(|(key, at)| (key, [at.line, at.column])).collect();
@@ -176,4 +178,11 @@ impl Effective {
             .collect();
         Ok(json!({ "file": self.path, "config": settings, "set": set, "instead": instead }))
     }
+}
+
+/// The configuration as more people may see it than may know the camera's password.
+fn shown(config: &Config) -> Config {
+    let mut shown = config.clone();
+    shown.camera.uri = shown.camera.uri.as_deref().map(redacted);
+    shown
 }

@@ -1,6 +1,7 @@
 //! Faults and advice about a setting, and its place in the text.
 
 use crate::hardware::uri::duration_text;
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The setting, like "door.open_for".
-    pub key: &'static str,
+    pub key: Cow<'static, str>,
     /// A related setting, whose position is shown if `key` is not in the text.
     pub other: Option<&'static str>,
     /// Fault and cure, a sentence that begins with the key.
@@ -18,8 +19,8 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn of(key: &'static str, text: &str) -> Self {
-        Self { key, other: None, text: text.to_owned() }
+    pub(super) fn of(key: impl Into<Cow<'static, str>>, text: &str) -> Self {
+        Self { key: key.into(), other: None, text: text.to_owned() }
     }
 
     pub(super) fn or_at(self, other: &'static str) -> Self {
@@ -133,6 +134,11 @@ impl Places {
     /// The key with this name.
     pub fn named(&self, key: &str) -> Option<&Place> {
         self.0.iter().find(|place| place.key == key)
+    }
+
+    /// The key that was added last.
+    pub fn last(&self) -> Option<&Place> {
+        self.0.last()
     }
 
     /// The innermost key whose name or value contains this byte.

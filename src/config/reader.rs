@@ -2,8 +2,7 @@
 
 use super::fault::{Place, Places, Position, quoted};
 use super::reload::KEYS;
-use super::{Config, Fault};
-use crate::hardware::camera::redacted;
+use super::{Config, Fault, twice};
 use serde::Deserialize;
 use toml::de::{DeTable, Deserializer};
 
@@ -38,7 +37,8 @@ pub(super) fn read(text: &str) -> Result<Read, TextFault> {
     let at = |byte: usize| Some(Position::of(text, byte));
     let table = DeTable::parse(text).map_err(|error| TextFault {
         at: error.span().and_then(|span| at(span.start)),
-        reason: format!("not valid TOML: {}", in_one_line(error.message())),
+        reason: twice::reason(text, &error)
+            .unwrap_or_else(|| format!("not valid TOML: {}", in_one_line(error.message()))),
     })?;
     let places = Places::of(table.get_ref());
     if let Some((name, byte)) = list_for_table(table.get_ref()) {
@@ -76,7 +76,7 @@ fn list_for_table(table: &DeTable<'_>) -> Option<(String, usize)> {
 }
 
 fn position(places: &Places, text: &str, fault: &Fault) -> Option<Position> {
-    let place = places.named(fault.key);
+    let place = places.named(&fault.key);
     let place = place.or_else(|| fault.other.and_then(|other| places.named(other)))?;
     Some(Position::of(text, place.name.start))
 }
@@ -106,8 +106,13 @@ fn in_plain_words(text: &str, place: Option<&Place>, message: &str) -> String {
                 "u8" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
                 other => other,
             };
-            let value = if place.table { "a table" } else { &text[place.value.clone()] };
-            format!("{key} = {}: expected {expected}", shortened(&redacted(value)))
+            let value = match &text[place.value.clone()] {
+                _ if place.table => "a table",
+                // The command of a camera may hold a password, wherever it was written.
+                value if value.contains("pipe:") || value.contains("://") => "***",
+                value => value,
+            };
+            format!("{key} = {}: expected {expected}", shortened(value))
         }
         _ => format!("{key}: {}", in_one_line(message)),
     }
@@ -146,7 +151,7 @@ fn alternatives(message: &str) -> Vec<&str> {
 
 /// The name that was probably meant: at most one mistake per three letters, counted by the
 /// Damerau-Levenshtein distance, in which two exchanged neighbours are one mistake.
-fn nearest<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(super) fn nearest<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     if wrong.len() > LONGEST_NAME {
         return None;
     }
@@ -262,7 +267,7 @@ mod tests {
                 "expected \"2s\" to \"10m\", or \"0s\" to turn it off",
             ),
             ("[door", "1:6: not valid TOML: "),
-            ("[door]\n[door]", "2:2: not valid TOML: "),
+            ("[door]\n[door]", "2:2: [door] is already in line 1; merge the two"),
             ("a = 'x\n", "1:7: not valid TOML: "),
         ] {
             let message = fault(text);

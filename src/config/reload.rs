@@ -33,7 +33,7 @@ macro_rules! keys {
 /// one of the two lists.
 pub static KEYS: &[Key] = keys! {
     restart:
-        camera.uri, relay.uri,
+        camera.uri, camera.largest_frame, relay.uri,
         gpio.button_outside, gpio.button_inside, gpio.door_contact, gpio.exit, gpio.reset,
         gpio.debounce,
         lights.red, lights.green, lights.blue, lights.buzzer,

@@ -139,6 +139,11 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     if gallery.people() == 0 {
         log::warn!("{}: {EMPTY}", file.display());
     }
+    if let Err(unknown) = wall_clock::zone()
+        && let Some(remark) = config.zone_advice(&unknown)
+    {
+        log::error!("{remark}");
+    }
     let version = models.manifest.version.clone();
     let files = FileWorker::start(Files {
         read_config,
@@ -193,7 +198,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
         report(Duration::ZERO, event);
     }
     // After the relay, so that a door left open is locked whatever the camera does.
-    let camera = LiveCamera::start(&camera, started)?;
+    let camera = LiveCamera::start_within(&camera, config.camera.limit(), started)?;
     let gate = config.service.power_saving.then(|| {
         let idle_look_every = config.service.idle_look_every;
         MotionGate::new(MotionGateSettings { idle_look_every, ..Default::default() })

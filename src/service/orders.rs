@@ -132,6 +132,15 @@ impl Orders {
                 self.finish(begun, Ok(did.to_owned()));
                 return events;
             }
+            Command::AcceptCamera => {
+                let answer = if pipeline.accept_camera() {
+                    Ok("the camera is trusted from its next frame on".to_owned())
+                } else {
+                    Err("the camera is the one that is trusted already".to_owned())
+                };
+                self.finish(begun, answer);
+                return Vec::new();
+            }
             Command::Reload => {
                 reload.wanted.store(true, Ordering::Relaxed);
                 let did = "the configuration is being read again; see the log";

@@ -39,6 +39,17 @@ const CLOCK_EVERY: Duration = Duration::from_secs(1);
 /// Most signals that wait to be shown.
 const MAX_SIGNALS: usize = 8;
 
+/// Whether the faces of the camera count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CameraTrust {
+    /// They do.
+    Trusted,
+    /// Another camera answers than before; they do not.
+    Changed,
+    /// Somebody accepted the other camera.
+    Accepted,
+}
+
 /// What may change while the door is watched.
 pub enum Change {
     /// People were enrolled, renamed or removed.
@@ -99,6 +110,7 @@ pub struct Pipeline {
     newcomer: Option<NewPerson>,
     gallery_file: GalleryFileNow,
     signals: heapless::Vec<Signal, MAX_SIGNALS>,
+    camera: CameraTrust,
 }
 
 /// A person enrolled at the door, to be written to the gallery in one transaction.
@@ -149,6 +161,7 @@ impl Pipeline {
             newcomer: None,
             gallery_file: GalleryFileNow::default(),
             signals: heapless::Vec::new(),
+            camera: CameraTrust::Trusted,
         };
         let mut events = Vec::new();
         pipeline.carry_out(now, output, &mut events);
@@ -163,6 +176,27 @@ impl Pipeline {
     /// The recognizer, for enrolling between frames.
     pub fn recognizer(&mut self) -> &mut Recognizer {
         &mut self.recognizer
+    }
+
+    /// Sets whether another camera answers than before, so that its faces do not count.
+    /// Returns whether that is new.
+    pub fn camera_changed(&mut self, changed: bool) -> bool {
+        let is = if changed { CameraTrust::Changed } else { CameraTrust::Trusted };
+        let was = std::mem::replace(&mut self.camera, is);
+        (was == CameraTrust::Trusted) == changed
+    }
+
+    /// Somebody accepts the other camera; false if there is none.
+    pub fn accept_camera(&mut self) -> bool {
+        if self.camera == CameraTrust::Changed {
+            self.camera = CameraTrust::Accepted;
+        }
+        self.camera == CameraTrust::Accepted
+    }
+
+    /// Whether somebody has accepted the other camera.
+    pub fn camera_accepted(&self) -> bool {
+        self.camera == CameraTrust::Accepted
     }
 
     /// Whether a face is in view, or was a moment ago.

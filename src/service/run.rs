@@ -2,7 +2,7 @@
 //! stopped, then locks the door.
 
 use crate::access::event::{Counts, Event};
-use crate::hardware::camera::live::{LiveCamera, Taken};
+use crate::hardware::camera::live::{Changed, LiveCamera, Taken};
 use crate::hardware::camera::{Captured, Kind};
 use crate::nn::NetworkError;
 use crate::service::pipeline::Pipeline;
@@ -175,9 +175,29 @@ where
         // In a recording no time passes between frames.
         if !self.recorded {
             self.visit(self.options.started.elapsed());
+            self.trusts_camera();
             let events = self.pipeline.tick(self.now);
             self.report_all(&events);
         }
+    }
+
+    /// Reports another camera than before once. Returns whether the camera's faces count.
+    fn trusts_camera(&mut self) -> bool {
+        if self.pipeline.camera_accepted() {
+            self.camera.accept();
+        }
+        let changed = self.camera.changed();
+        let trusted = changed.is_none();
+        if self.pipeline.camera_changed(!trusted) {
+            let event = match changed {
+                Some(Changed { before, now }) => {
+                    Event::CameraChanged { before: before.to_string(), now: now.to_string() }
+                }
+                None => Event::CameraTrusted,
+            };
+            self.report_all(&[event]);
+        }
+        trusted
     }
 
     fn report_away(&mut self, reason: &str) {
@@ -197,6 +217,11 @@ where
         self.captured = self.captured.max(captured.at);
         let at = self.captured;
         self.visit(if self.recorded { at } else { self.options.started.elapsed() });
+        if !self.trusts_camera() {
+            let events = self.pipeline.tick(self.now);
+            self.report_all(&events);
+            return Ok(());
+        }
         let gate = self.options.gate.as_mut().filter(|_| !self.recorded);
         if gate.is_some_and(|gate| {
             gate.step(at, &captured.frame, self.pipeline.followed()) == Gate::Skip

@@ -410,6 +410,9 @@ impl StatusBoard {
         let health = camera.health();
         let state = match &health.state {
             CameraState::Opening => "opening".to_owned(),
+            CameraState::Streaming if camera.changed().is_some() => {
+                "another than before, see facelatch door accept-camera".to_owned()
+            }
             CameraState::Streaming => "running".to_owned(),
             // A reason may come from outside, and a line break in it would be an assignment
             // for systemd.

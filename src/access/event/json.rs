@@ -52,6 +52,10 @@ impl Event {
             Self::Duress { name } | Self::Enrolled { name } => add(json!({"name": name})),
             Self::Passed { name, role } => add(json!({"name": name, "role": role})),
             Self::Unlocked | Self::Locked | Self::CameraBack | Self::GalleryBack => {}
+            Self::CameraChanged { before, now } => add(json!({
+                "alarm": "camera changed", "before": before, "now": now,
+            })),
+            Self::CameraTrusted => add(json!({"alarm": "camera changed"})),
             Self::CameraAway { reason } => add(json!({"error": reason})),
             Self::GalleryFault { state, reason } => {
                 add(json!({"state": state, "error": reason}));

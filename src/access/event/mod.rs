@@ -123,6 +123,15 @@ pub enum Event {
     GalleryBack,
     /// The gallery's file was replaced by its last good copy; the text says why.
     GalleryRepaired(String),
+    /// Another camera answers than before. Faces count for nothing until it is accepted.
+    CameraChanged {
+        /// The camera before, in words.
+        before: String,
+        /// The camera now, in words.
+        now: String,
+    },
+    /// The changed camera was accepted, or the one before is back.
+    CameraTrusted,
     /// A GPIO line cannot be used.
     LineAway {
         /// What is wired to it: a button, a contact, a lamp.
@@ -177,6 +186,8 @@ impl Event {
             Self::GalleryFault { .. } => "gallery fault",
             Self::GalleryBack => "gallery back",
             Self::GalleryRepaired(_) => "gallery repaired",
+            Self::CameraChanged { .. } => "alarm",
+            Self::CameraTrusted => "alarm ended",
             Self::LineAway { .. } => "line away",
             Self::LineBack { .. } => "line back",
             Self::Door(note) => match note {
@@ -215,6 +226,7 @@ impl Event {
             | Self::CameraAway { .. }
             | Self::GalleryFault { .. }
             | Self::GalleryRepaired(_)
+            | Self::CameraChanged { .. }
             | Self::LineAway { .. }
             | Self::Door(door::Event::NoAnswer) => log::Level::Error,
             Self::Clock(

@@ -69,6 +69,12 @@ impl fmt::Display for Event {
             Self::GalleryFault { reason, .. } => write!(f, "gallery: {reason}"),
             Self::GalleryBack => write!(f, "gallery: the file is back"),
             Self::GalleryRepaired(reason) => write!(f, "gallery: {reason}"),
+            Self::CameraChanged { before, now } => write!(
+                f,
+                "alarm: another camera answers than before: {now}, not {before}; faces count for \
+                 nothing until facelatch door accept-camera accepts it"
+            ),
+            Self::CameraTrusted => write!(f, "alarm ended: the camera is trusted"),
             Self::LineAway { name, reason } => write!(f, "{name} away: {reason}"),
             Self::LineBack { name } => write!(f, "{name} back"),
             Self::Door(note) => Note(note).fmt(f),

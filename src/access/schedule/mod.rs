@@ -93,6 +93,12 @@ pub struct Span {
 }
 
 impl Span {
+    /// Length in minutes, 1 to 1440, and whether it ends on the next day.
+    pub fn length(self) -> (u16, bool) {
+        let next_day = self.to <= self.from;
+        (if next_day { MINUTES_A_DAY - self.from + self.to } else { self.to - self.from }, next_day)
+    }
+
     /// Whether the span begins on this day of the week.
     fn begins_on(self, day: Weekday) -> bool {
         self.days & (1 << day.to_monday_zero_offset()) != 0

@@ -16,6 +16,31 @@ pub(super) fn wall_clock(config: &Config, findings: &mut Findings<impl Write>) -
     let vouched = config.schedule.clock == ClockSource::Trusted;
     let reading = wall_clock::read(vouched);
     let local = reading.local.strftime("%Y-%m-%d %H:%M");
+    let zone = match wall_clock::zone() {
+        Ok((_, Some(zone))) => zone,
+        Ok((_, None)) if needed => {
+            findings.odd(
+                "time zone",
+                "none is set, so hours are in UTC; set one with timedatectl set-timezone",
+            )?;
+            "UTC".to_owned()
+        }
+        Ok((_, None)) => "UTC".to_owned(),
+        Err(unknown) if needed => {
+            return findings.wrong(
+                "clock",
+                format!(
+                    "{unknown}: groups follow clock_unsure, and open_hours do not open; set the \
+                     zone with timedatectl set-timezone"
+                ),
+            );
+        }
+        Err(unknown) => {
+            findings.odd("time zone", &format!("{unknown}; no schedule needs it"))?;
+            "UTC".to_owned()
+        }
+    };
+    let local = format!("{local} {zone}");
     if reading.synchronized {
         findings.good("clock", &format!("{local}, synchronized"))
     } else if needed {

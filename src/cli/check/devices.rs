@@ -32,7 +32,7 @@ pub(super) fn camera(
         );
     };
     let name = redacted(uri);
-    let camera = match LiveCamera::start(uri, Instant::now()) {
+    let camera = match LiveCamera::start_within(uri, config.camera.limit(), Instant::now()) {
         Ok(camera) => camera,
         Err(error) => return findings.wrong("camera", error),
     };

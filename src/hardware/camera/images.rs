@@ -1,8 +1,10 @@
 //! EDGE: a camera that plays image files.
 
-use super::{CameraError, Captured};
+use super::{CameraError, Captured, FrameLimit};
 use crate::hardware::uri;
+use crate::vision::frame::Frame;
 use crate::vision::picture;
+use image::ImageReader;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,35 +20,63 @@ pub struct Images {
     next: usize,
     period: Duration,
     repeat: bool,
+    limit: FrameLimit,
     /// Images read in this round. With `loop`, a round without a readable image is the
     /// end.
     read: usize,
 }
 
 impl Images {
-    pub(super) fn open(uri: &str, rest: &str) -> Result<Self, CameraError> {
-        let (path, options) = split_options(rest);
+    pub(super) fn open(uri: &str, rest: &str, limit: FrameLimit) -> Result<Self, CameraError> {
         let wrong = |fault: String| CameraError::Option { uri: uri.to_owned(), fault };
-        let mut images = Self {
-            files: Vec::new(),
-            next: 0,
-            period: Duration::from_secs_f64(1.0 / FRAMES_A_SECOND),
-            repeat: false,
-            read: 0,
-        };
-        for option in uri::options(options, &OPTIONS).map_err(wrong)? {
-            if option.key == "fps" {
-                let fps = option.number(0.01..=1000.0, "0.01 to 1000").map_err(wrong)?;
-                images.period = Duration::from_secs_f64(1.0 / fps);
-            } else if option.value.is_empty() {
-                images.repeat = true;
-            } else {
-                return Err(wrong(option.expected("loop alone")));
-            }
-        }
-        images.files = files(Path::new(path))?;
-        Ok(images)
+        let Wish { path, period, repeat } = parse(rest).map_err(wrong)?;
+        let files = files(Path::new(path))?;
+        Ok(Self { files, next: 0, period, repeat, limit, read: 0 })
     }
+
+    /// Reads a picture. One with too many pixels is refused before it is decoded, as far as
+    /// its header tells its size.
+    fn picture(&self, path: &Path) -> Result<Frame, String> {
+        let size = ImageReader::open(path).ok().and_then(|reader| {
+            reader.with_guessed_format().ok().and_then(|reader| reader.into_dimensions().ok())
+        });
+        if let Some((width, height)) = size {
+            self.limit.check(width as usize, height as usize)?;
+        }
+        let frame = picture::read(path).map_err(|error| fault(path, &error))?;
+        self.limit.check(frame.width(), frame.height())?;
+        Ok(frame)
+    }
+}
+
+/// The parsed part after `images:` in a URI.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish<'r> {
+    /// Folder, file or pattern.
+    path: &'r str,
+    period: Duration,
+    repeat: bool,
+}
+
+/// Parses path and options; an error names the fault and the expected form.
+pub(super) fn parse(rest: &str) -> Result<Wish<'_>, String> {
+    let (path, options) = split_options(rest);
+    if path.trim().is_empty() {
+        return Err("names no pictures; write images:DIR or images:DIR/*.png".to_owned());
+    }
+    let period = Duration::from_secs_f64(1.0 / FRAMES_A_SECOND);
+    let mut wish = Wish { path, period, repeat: false };
+    for option in uri::options(options, &OPTIONS)? {
+        if option.key == "fps" {
+            let fps = option.number(0.01..=1000.0, "0.01 to 1000")?;
+            wish.period = Duration::from_secs_f64(1.0 / fps);
+        } else if option.value.is_empty() {
+            wish.repeat = true;
+        } else {
+            return Err(option.expected("loop alone"));
+        }
+    }
+    Ok(wish)
 }
 
 impl Iterator for Images {
@@ -59,18 +89,16 @@ impl Iterator for Images {
             }
             self.read = 0;
         }
-        let path = &self.files[self.next % self.files.len()];
+        let path = self.files[self.next % self.files.len()].clone();
         // u32 counts 13 years of frames at 10 frames per second.
         let at = self.period * self.next.min(u32::MAX as usize) as u32;
         self.next += 1;
-        Some(match picture::read(path) {
+        Some(match self.picture(&path) {
             Ok(frame) => {
                 self.read += 1;
                 Ok(Captured { frame, at })
             }
-            Err(error) => {
-                Err(CameraError::Images { path: path.clone(), fault: fault(path, &error) })
-            }
+            Err(fault) => Err(CameraError::Images { path, fault }),
         })
     }
 }
@@ -159,7 +187,6 @@ fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vision::frame::Frame;
     use tempfile::TempDir;
 
     fn folder() -> TempDir {
@@ -173,7 +200,8 @@ mod tests {
     }
 
     fn open(folder: &TempDir, rest: &str) -> Result<Images, CameraError> {
-        Images::open("images:...", &format!("{}{rest}", folder.path().display()))
+        let path = format!("{}{rest}", folder.path().display());
+        Images::open("images:...", &path, FrameLimit::default())
     }
 
     #[test]
@@ -218,6 +246,33 @@ mod tests {
         std::fs::remove_file(folder.path().join("a.png")).expect("removed");
         std::fs::remove_file(folder.path().join("b.png")).expect("removed");
         assert!(open(&folder, "").expect_err("text only").to_string().contains("no .jpg"));
+    }
+
+    #[test]
+    fn a_picture_with_too_many_pixels_costs_only_itself() {
+        let folder = folder();
+        let large = picture::encode_png(&Frame::filled(40, 30, [9; 3])).expect("a picture");
+        std::fs::write(folder.path().join("a.png"), large).expect("written");
+        let rest = format!("{}/*.png", folder.path().display());
+        let limit = FrameLimit::megapixels(0.001);
+        let mut images = Images::open("images:...", &rest, limit).expect("a camera");
+        let message = images.next().expect("an error").expect_err("too large").to_string();
+        assert!(message.contains("a.png: frames of 40x30 pixels"), "{message}");
+        assert!(images.next().expect("a frame").is_ok());
+    }
+
+    #[test]
+    fn no_pictures_and_wrong_options_are_refused_without_looking() {
+        for (rest, expected) in [
+            ("", "names no pictures"),
+            (" ", "names no pictures"),
+            ("?fps=5", "names no pictures"),
+            ("?loop", "names no pictures"),
+            ("x?fps=0", "fps=0"),
+        ] {
+            let message = parse(rest).expect_err(rest);
+            assert!(message.contains(expected), "{rest}: {message}");
+        }
     }
 
     #[test]

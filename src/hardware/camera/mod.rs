@@ -17,6 +17,7 @@ pub mod mjpeg;
 #[cfg(feature = "nokhwa")]
 mod nokhwa;
 mod pipe;
+mod program_log;
 mod redact;
 pub mod v4l;
 pub mod y4m;
@@ -84,13 +85,73 @@ pub enum CameraError {
         fault: String,
     },
     /// The program cannot be started, failed, or wrote something other than YUV4MPEG2.
-    #[error("pipe:{}: {fault}", redacted(command))]
+    #[error("pipe:{}: {fault}", redact::command(command))]
     Pipe {
         /// The command after `pipe:`.
         command: String,
         /// The fault and its cure.
         fault: String,
     },
+}
+
+/// The largest frame that is taken from a camera.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FrameLimit {
+    megapixels: f64,
+}
+
+impl FrameLimit {
+    /// A limit in megapixels.
+    pub fn megapixels(megapixels: f64) -> Self {
+        Self { megapixels }
+    }
+
+    /// The limit in megapixels.
+    pub fn as_megapixels(self) -> f64 {
+        self.megapixels
+    }
+
+    /// An error with the cure if frames of this size, in pixels, are larger.
+    pub fn check(self, width: usize, height: usize) -> Result<(), String> {
+        // Sides of frames are far below the precision of f64.
+        if width as f64 * height as f64 <= self.megapixels * 1e6 {
+            return Ok(());
+        }
+        Err(format!(
+            "frames of {width}x{height} pixels are larger than camera.largest_frame = {} \
+             megapixels allows; raise that, or have smaller ones sent",
+            self.megapixels
+        ))
+    }
+}
+
+impl Default for FrameLimit {
+    /// Full HD, 1920x1080, and a little more: coders round sides up to blocks.
+    fn default() -> Self {
+        Self { megapixels: 2.1 }
+    }
+}
+
+/// What tells a camera from another one behind the same URI.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Model, with the numbers of its maker if known.
+    pub model: String,
+    /// Serial number; `None` if it has none.
+    pub serial: Option<String>,
+    /// USB socket or bus address.
+    pub socket: String,
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // These are the device's own words, and the log is not its.
+        write!(f, "{}", self.model.escape_debug())?;
+        if let Some(serial) = &self.serial {
+            write!(f, ", serial number {}", serial.escape_debug())?;
+        }
+        write!(f, ", in socket {}", self.socket.escape_debug())
+    }
 }
 
 /// A frame and its capture time.
@@ -132,8 +193,21 @@ impl Kind {
     pub fn of(uri: &str) -> Result<Self, CameraError> {
         let wrong = |fault: String| CameraError::Option { uri: uri.to_owned(), fault };
         match uri.split_once(':') {
-            Some(("images", _)) => Ok(Self::Recorded),
-            Some(("pipe", _)) => Ok(Self::Live),
+            Some(("images", rest)) => {
+                images::parse(rest).map_err(wrong)?;
+                Ok(Self::Recorded)
+            }
+            Some(("pipe", command)) => {
+                // Quotes around nothing, or a remark alone, start no program either.
+                let bare =
+                    command.trim_matches(|c: char| c.is_whitespace() || "'\";&|".contains(c));
+                if bare.is_empty() || bare.starts_with('#') {
+                    let fault = "names no program; write pipe:COMMAND, such as pipe:ffmpeg ... -f \
+                                 yuv4mpegpipe -";
+                    return Err(wrong(fault.to_owned()));
+                }
+                Ok(Self::Live)
+            }
             Some(("v4l", rest)) => {
                 v4l::uri::parse(rest).map_err(wrong)?;
                 if cfg!(feature = "v4l") { Ok(Self::Live) } else { Err(not_built(uri, "device")) }
@@ -160,20 +234,24 @@ fn not_built(uri: &str, feature: &'static str) -> CameraError {
 impl Camera {
     /// Opens the camera that the URI names. A `pipe:` program is started but not yet
     /// read.
-    pub fn open(uri: &str) -> Result<Self, CameraError> {
+    ///
+    /// # Errors
+    /// If the URI is wrong, the device or program does not start, or its frames are larger
+    /// than `limit`, as far as that is known already.
+    pub fn open(uri: &str, limit: FrameLimit) -> Result<Self, CameraError> {
         Kind::of(uri)?;
         match uri.split_once(':') {
-            Some(("images", rest)) => images::Images::open(uri, rest).map(Self::Images),
+            Some(("images", rest)) => images::Images::open(uri, rest, limit).map(Self::Images),
             Some(("pipe", command)) => {
-                pipe::Pipe::open(command).map(|pipe| Self::Pipe(Box::new(pipe)))
+                pipe::Pipe::open(command, limit).map(|pipe| Self::Pipe(Box::new(pipe)))
             }
             #[cfg(feature = "v4l")]
             Some(("v4l", rest)) => {
-                v4l::stream::V4l::open(uri, rest).map(|device| Self::V4l(Box::new(device)))
+                v4l::stream::V4l::open(uri, rest, limit).map(|device| Self::V4l(Box::new(device)))
             }
             #[cfg(feature = "nokhwa")]
             Some(("nokhwa", rest)) => {
-                nokhwa::Nokhwa::open(uri, rest).map(|device| Self::Nokhwa(Box::new(device)))
+                nokhwa::Nokhwa::open(uri, rest, limit).map(|device| Self::Nokhwa(Box::new(device)))
             }
             _ => Err(CameraError::Scheme { uri: uri.to_owned() }),
         }
@@ -194,6 +272,17 @@ impl Camera {
             Self::V4l(device) => Some(device.told()),
             #[cfg(feature = "nokhwa")]
             Self::Nokhwa(device) => Some(device.told()),
+        }
+    }
+
+    /// Identity of a device; `None` for programs and files, which may change at will.
+    pub fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Images(_) | Self::Pipe(_) => None,
+            #[cfg(feature = "v4l")]
+            Self::V4l(device) => Some(device.identity()),
+            #[cfg(feature = "nokhwa")]
+            Self::Nokhwa(device) => Some(device.identity()),
         }
     }
 
@@ -227,7 +316,7 @@ impl Camera {
     pub fn interrupter(&self) -> Interrupter {
         match self {
             Self::Images(_) => Interrupter::default(),
-            Self::Pipe(pipe) => Interrupter { group: pipe.group(), ..Interrupter::default() },
+            Self::Pipe(pipe) => Interrupter { group: pipe.group(), stop: pipe.stop() },
             #[cfg(feature = "v4l")]
             Self::V4l(device) => Interrupter { stop: device.stop(), ..Interrupter::default() },
             #[cfg(feature = "nokhwa")]
@@ -283,13 +372,20 @@ mod tests {
             ("camera0", "no such kind of camera"),
             ("v4l:video0", "names no device"),
             ("v4l:/dev/video0?colour=red", "unknown; the options are width"),
+            ("pipe:", "names no program"),
+            ("pipe:  ", "names no program"),
+            ("pipe:''", "names no program"),
+            ("pipe:# later", "names no program"),
+            ("images:", "names no pictures"),
+            ("images:?loop", "names no pictures"),
+            ("images:frames?fps=0", "fps=0"),
         ] {
             let message = Kind::of(uri).expect_err(uri).to_string();
             assert!(message.contains(expected), "{message}");
-            assert!(Camera::open(uri).is_err());
+            assert!(Camera::open(uri, FrameLimit::default()).is_err());
         }
         let message = Kind::of("rtsp://ada:secret@cam").expect_err("no camera").to_string();
-        assert!(message.starts_with("\"rtsp://ada:***@cam\": no such kind"), "{message}");
+        assert!(message.starts_with("\"rtsp://***@cam\": no such kind"), "{message}");
         assert_eq!(Kind::of("images:frames").expect("a folder"), Kind::Recorded);
         assert_eq!(Kind::of("pipe:true").expect("a program"), Kind::Live);
     }
@@ -297,7 +393,9 @@ mod tests {
     #[cfg(not(feature = "v4l"))]
     #[test]
     fn a_camera_that_was_not_built_in_says_how_to_get_it() {
-        let message = Camera::open("v4l:/dev/video0").expect_err("not built").to_string();
+        let message = Camera::open("v4l:/dev/video0", FrameLimit::default())
+            .expect_err("not built")
+            .to_string();
         assert!(message.ends_with("build it with --features device"), "{message}");
     }
 

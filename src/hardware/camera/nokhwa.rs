@@ -3,7 +3,7 @@
 
 use super::v4l::uri::{RATE, RATES, SIDE, SIDES};
 use super::yuv::{self, Chroma, Colours};
-use super::{CameraError, Captured, STALLED_AFTER, mjpeg};
+use super::{CameraError, Captured, FrameLimit, Identity, STALLED_AFTER, mjpeg};
 use crate::hardware::uri;
 use crate::vision::frame::Frame;
 use ::nokhwa::Buffer;
@@ -64,10 +64,11 @@ pub struct Nokhwa {
     stop: Arc<AtomicBool>,
     ended: bool,
     told: String,
+    identity: Identity,
 }
 
 impl Nokhwa {
-    pub(super) fn open(uri: &str, rest: &str) -> Result<Self, CameraError> {
+    pub(super) fn open(uri: &str, rest: &str, limit: FrameLimit) -> Result<Self, CameraError> {
         let wish =
             parse(rest).map_err(|fault| CameraError::Option { uri: uri.to_owned(), fault })?;
         let device = PathBuf::from(format!("nokhwa:{}", wish.index));
@@ -78,19 +79,24 @@ impl Nokhwa {
         let stopped = Arc::clone(&stop);
         std::thread::Builder::new()
             .name("nokhwa".to_owned())
-            .spawn(move || read(wish, &said, &sender, &stopped))
+            .spawn(move || read(wish, limit, &said, &sender, &stopped))
             .map_err(|error| broken(format!("cannot start its reading thread: {error}")))?;
-        let told = told
+        let (told, identity) = told
             .recv_timeout(2 * STALLED_AFTER)
             .map_err(|_| broken("does not open; check its plug and access to it".to_owned()))?
             .map_err(broken)?;
         let told = format!("{}: {told}", device.display());
-        Ok(Self { device, frames, opened: Instant::now(), stop, ended: false, told })
+        Ok(Self { device, frames, opened: Instant::now(), stop, ended: false, told, identity })
     }
 
     /// Device, name and chosen format, in words.
     pub fn told(&self) -> &str {
         &self.told
+    }
+
+    /// Model and place.
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     pub(super) fn opened(&self) -> Instant {
@@ -130,7 +136,8 @@ fn nearest(formats: &[CameraFormat], wish: Wish) -> Option<CameraFormat> {
 /// `said`, and then sends each frame with its capture time.
 fn read(
     wish: Wish,
-    said: &SyncSender<Result<String, String>>,
+    limit: FrameLimit,
+    said: &SyncSender<Result<(String, Identity), String>>,
     frames: &SyncSender<Result<(Instant, Buffer), String>>,
     stop: &AtomicBool,
 ) {
@@ -148,13 +155,18 @@ fn read(
     };
     let format = camera.camera_format();
     let (size, name) = (format.resolution(), camera.info().human_name());
-    let _ = said.send(Ok(format!(
+    if let Err(fault) = limit.check(size.width() as usize, size.height() as usize) {
+        return drop(said.send(Err(fault)));
+    }
+    let told = format!(
         "{name}, {} {}x{} at {} frames per second",
         format.format(),
         size.width(),
         size.height(),
         format.frame_rate()
-    )));
+    );
+    let identity = Identity { model: name, serial: None, socket: camera.info().misc() };
+    let _ = said.send(Ok((told, identity)));
     // Many cameras spoil their first frame.
     let _ = camera.frame();
     while !stop.load(Ordering::Relaxed) {

@@ -1,6 +1,7 @@
 //! YUV4MPEG2: a text header, then frames of planar YCbCr, each after a line that begins
 //! with `FRAME`. The format comes from mjpegtools; ffmpeg, GStreamer and others write it.
 
+use super::FrameLimit;
 use super::yuv::{self, Chroma, Colours, LARGEST_SIDE};
 use crate::vision::frame::Frame;
 use std::io::{BufRead, Read};
@@ -17,6 +18,21 @@ pub enum Y4mError {
         "not a YUV4MPEG2 stream ({0}); make the program write one, as ffmpeg does with -f yuv4mpegpipe -pix_fmt yuv420p -"
     )]
     Header(String),
+    /// The frames are interlaced.
+    #[error(
+        "a YUV4MPEG2 stream of interlaced frames ({0}), whose lines are of two moments; put a \
+         deinterlacer into the program, as ffmpeg does with -vf yadif"
+    )]
+    Interlaced(String),
+    /// The colour space is not read.
+    #[error(
+        "a YUV4MPEG2 stream in a colour space that is not read ({0}); convert it, as ffmpeg does \
+         with -pix_fmt yuv420p"
+    )]
+    Colours(String),
+    /// The frames are larger than the camera's may be.
+    #[error("a YUV4MPEG2 stream: {0}, as ffmpeg does with -vf scale=1280:-2")]
+    Large(String),
     /// A frame does not begin with a `FRAME` line.
     #[error(
         "expected FRAME after {after}, found {found:?}; the header's {width}x{height} or colour \
@@ -59,9 +75,15 @@ pub struct Y4m<R> {
 }
 
 impl<R: BufRead> Y4m<R> {
+    /// [`Self::within`] with the default limit.
+    pub fn new(reader: R) -> Result<Self, Y4mError> {
+        Self::within(reader, FrameLimit::default())
+    }
+
     /// Reads the header. An error if it is not a YUV4MPEG2 header, is interlaced, has an
-    /// unknown colour space, or a side outside 1 to [`LARGEST_SIDE`].
-    pub fn new(mut reader: R) -> Result<Self, Y4mError> {
+    /// unknown colour space, a side outside 1 to [`LARGEST_SIDE`], or larger frames than
+    /// `limit`.
+    pub fn within(mut reader: R, limit: FrameLimit) -> Result<Self, Y4mError> {
         let bytes = line(&mut reader)?;
         let line = match bytes.split_last() {
             None => return Err(Y4mError::Header("it is empty".to_owned())),
@@ -85,9 +107,11 @@ impl<R: BufRead> Y4m<R> {
                 "W" => width = value.parse().map_err(|_| broken("a bad width"))?,
                 "H" => height = value.parse().map_err(|_| broken("a bad height"))?,
                 "C" => {
-                    chroma = chroma_of(value).ok_or_else(|| broken("an unknown colour space"))?
+                    chroma = chroma_of(value).ok_or_else(|| Y4mError::Colours(word.to_owned()))?
                 }
-                "I" if !matches!(value, "p" | "?") => return Err(broken("interlacing")),
+                "I" if !matches!(value, "p" | "?") => {
+                    return Err(Y4mError::Interlaced(word.to_owned()));
+                }
                 "X" if value == "COLORRANGE=FULL" => full_range = true,
                 // Frame rate, aspect ratio and comments are not needed.
                 _ => {}
@@ -96,6 +120,7 @@ impl<R: BufRead> Y4m<R> {
         if !(1..=LARGEST_SIDE).contains(&width) || !(1..=LARGEST_SIDE).contains(&height) {
             return Err(broken(&format!("a size outside 1 to {LARGEST_SIDE}")));
         }
+        limit.check(width, height).map_err(Y4mError::Large)?;
         Ok(Self { reader, width, height, chroma, full_range, frames: 0, planes: Vec::new() })
     }
 
@@ -211,13 +236,19 @@ mod tests {
             ("H4", "size"),
             ("W-3 H4", "width"),
             ("W4 H4 C411", "colour space"),
-            ("W4 H4 It", "interlacing"),
+            ("W4 H4 It", "-vf yadif"),
+            ("W4 H4 Ib", "interlaced frames (Ib)"),
+            ("W4 H4 Im", "interlaced frames (Im)"),
+            ("W4 H4 C420p10", "-pix_fmt yuv420p"),
+            ("W1921 H1200", "1921x1200 pixels"),
         ] {
             let message = Y4m::new(&video(header, &[])[..]).expect_err(header).to_string();
             assert!(message.contains(expected), "{message}");
         }
         let bytes = video("W8000 H8000", &[&[1; 100]]);
-        let error = Y4m::new(&bytes[..]).expect("a header").read_frame().expect_err("too short");
+        let most = FrameLimit::megapixels(64.0);
+        let error =
+            Y4m::within(&bytes[..], most).expect("a header").read_frame().expect_err("too short");
         assert!(matches!(error, Y4mError::Cut { got: 100, expected: 96_000_000 }), "{error}");
         let bytes = video("W2 H2", &[&[1; 9]]);
         let mut stream = Y4m::new(&bytes[..]).expect("a header");

@@ -27,6 +27,17 @@ pub enum Protocol {
     Modbus,
 }
 
+/// What [`Port::receive`] still waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Nothing.
+    Enough,
+    /// More bytes, but not after this time of silence.
+    Silence(Duration),
+    /// More bytes, until the time is over.
+    Answer,
+}
+
 /// One relay: everything after `serial:`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Address {
@@ -169,19 +180,24 @@ impl Port {
         self.with(|port| port.clear(ClearBuffer::Input).map_err(text))
     }
 
-    /// Reads until `enough` accepts the bytes received so far or the time is over;
-    /// returns the number of bytes.
+    /// Reads until `wait` has enough of the bytes received so far, until the longest silence
+    /// that it allows after them, or until the time is over; returns the number of bytes.
     pub fn receive(
         &mut self,
         buffer: &mut [u8],
         patience: Duration,
-        enough: impl Fn(&[u8]) -> bool,
+        wait: impl Fn(&[u8]) -> Wait,
     ) -> Result<usize, RelayError> {
         let asked = Instant::now();
         self.with(|port| {
             let mut got = 0;
-            while got < buffer.len() && !enough(&buffer[..got]) {
+            while got < buffer.len() {
                 let left = patience.saturating_sub(asked.elapsed());
+                let left = match wait(&buffer[..got]) {
+                    Wait::Enough => break,
+                    Wait::Silence(longest) => left.min(longest),
+                    Wait::Answer => left,
+                };
                 if left.is_zero() {
                     break;
                 }

@@ -47,6 +47,8 @@ pub enum Command {
     TrustClock,
     /// Read the configuration again.
     Reload,
+    /// Trust the camera that answers now.
+    AcceptCamera,
     /// Note that somebody passed at another door.
     Passed(Passage),
 }
@@ -65,7 +67,7 @@ pub struct Passage {
 const PASSED: &str = "passed";
 
 /// Requests without parameters, by name.
-static NAMES: [(&str, Request); 8] = [
+static NAMES: [(&str, Request); 9] = [
     ("status", Request::Status),
     ("open", Request::Order(Command::Door(door::Command::Open))),
     ("lockdown", Request::Order(Command::Door(door::Command::Lockdown))),
@@ -74,6 +76,7 @@ static NAMES: [(&str, Request); 8] = [
     ("local-reset", Request::Order(Command::LocalReset)),
     ("trust-clock", Request::Order(Command::TrustClock)),
     ("reload", Request::Order(Command::Reload)),
+    ("accept-camera", Request::Order(Command::AcceptCamera)),
 ];
 
 /// Errors of parsing a request.

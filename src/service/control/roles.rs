@@ -6,7 +6,7 @@
 //! | `read` | `status` |
 //! | `order` | `status`, `open`, `lockdown`, `normal`, `always-open` |
 //! | `neighbour` | `passed` |
-//! | `administrator` | all of `read` and `order`, `reload`, `local-reset`, `trust-clock` |
+//! | `administrator` | all of `read` and `order`, `reload`, `local-reset`, `trust-clock`, `accept-camera` |
 //!
 //! Root and the service's own user are administrators. Nobody is a neighbour unless named:
 //! a report that a person went out lets this person in again.
@@ -49,9 +49,9 @@ impl Role {
             Request::Status => Self::Read,
             Request::Order(Command::Door(_)) => Self::Order,
             Request::Order(Command::Passed(_)) => Self::Neighbour,
-            Request::Order(Command::LocalReset | Command::TrustClock | Command::Reload) => {
-                Self::Administrator
-            }
+            Request::Order(
+                Command::LocalReset | Command::TrustClock | Command::AcceptCamera | Command::Reload,
+            ) => Self::Administrator,
         }
     }
 }
@@ -378,6 +378,7 @@ mod tests {
         assert_eq!(order(Command::Reload), Role::Administrator);
         assert_eq!(order(Command::LocalReset), Role::Administrator);
         assert_eq!(order(Command::TrustClock), Role::Administrator);
+        assert_eq!(order(Command::AcceptCamera), Role::Administrator);
         let (who, way, ago) = ("Ada".to_owned(), door::Role::Out, Duration::ZERO);
         assert_eq!(order(Command::Passed(Passage { who, way, ago })), Role::Neighbour);
     }

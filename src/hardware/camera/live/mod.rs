@@ -10,8 +10,11 @@
 
 mod reader;
 pub mod reopen;
+mod trust;
 
-use super::{CameraError, Captured, Kind, redacted};
+pub use trust::Changed;
+
+use super::{CameraError, Captured, FrameLimit, Identity, Kind, redacted};
 use crate::vision::frame::Frame;
 use reader::{News, Reader};
 use reopen::{CameraEvent, Input, Output, Patience, Reopen};
@@ -20,6 +23,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use trust::Trust;
 
 /// Longest time between two signs of life of the camera thread.
 const BEAT: Duration = Duration::from_millis(500);
@@ -104,6 +108,7 @@ pub struct CameraHealth {
 /// State shared by both threads and the service.
 struct Shared {
     uri: String,
+    limit: FrameLimit,
     kind: Kind,
     /// Time zero of the service's clock.
     origin: Instant,
@@ -119,10 +124,11 @@ struct Slot {
     /// Whether frames arrived that showed nothing new.
     same: bool,
     health: CameraHealth,
+    trust: Trust,
 }
 
 impl Shared {
-    fn new(uri: &str, origin: Instant) -> Result<Self, CameraError> {
+    fn new(uri: &str, limit: FrameLimit, origin: Instant) -> Result<Self, CameraError> {
         let kind = Kind::of(uri)?;
         let now = origin.elapsed();
         let health = CameraHealth {
@@ -136,11 +142,12 @@ impl Shared {
         };
         Ok(Self {
             uri: uri.to_owned(),
+            limit,
             kind,
             origin,
             stop: AtomicBool::new(false),
             distinct: AtomicBool::new(false),
-            slot: Mutex::new(Slot { newest: None, same: false, health }),
+            slot: Mutex::new(Slot { newest: None, same: false, health, trust: Trust::default() }),
             changed: Condvar::new(),
         })
     }
@@ -169,16 +176,26 @@ impl LiveCamera {
     /// Starts to open the camera and returns at once. `origin` is time zero of the
     /// service's clock. An error if the URI is wrong or no thread can be started.
     pub fn start(uri: &str, origin: Instant) -> Result<Self, CameraError> {
-        Self::start_patient(uri, origin, Patience::with(uri))
+        Self::start_within(uri, FrameLimit::default(), origin)
     }
 
-    /// [`Self::start`] with other timeouts.
+    /// [`Self::start`] with another limit on the size of frames.
+    pub fn start_within(
+        uri: &str,
+        limit: FrameLimit,
+        origin: Instant,
+    ) -> Result<Self, CameraError> {
+        Self::start_patient(uri, limit, origin, Patience::with(uri))
+    }
+
+    /// [`Self::start_within`] with other timeouts.
     pub fn start_patient(
         uri: &str,
+        limit: FrameLimit,
         origin: Instant,
         patience: Patience,
     ) -> Result<Self, CameraError> {
-        let shared = Arc::new(Shared::new(uri, origin)?);
+        let shared = Arc::new(Shared::new(uri, limit, origin)?);
         let (sender, receiver) = sync_channel(1);
         let minder = Minder::new(Arc::clone(&shared), patience, sender.clone());
         let minding = std::thread::Builder::new()
@@ -238,6 +255,24 @@ impl LiveCamera {
         }
     }
 
+    /// Whether another camera answers than the one that was there first or was accepted
+    /// last. Its frames must not open the door. Survives until [`Self::accept`], until the
+    /// first camera is back, or until the process ends.
+    pub fn changed(&self) -> Option<Changed> {
+        self.shared.slot().trust.changed()
+    }
+
+    /// Behaves as if this camera had been opened: for tests without devices.
+    #[doc(hidden)]
+    pub fn opened_as(&self, identity: Identity) {
+        self.shared.slot().trust.opened(Some(identity));
+    }
+
+    /// Accepts the camera that is there now.
+    pub fn accept(&self) {
+        self.shared.slot().trust.accept();
+    }
+
     /// State and counters of the camera.
     pub fn health(&self) -> CameraHealth {
         self.shared.slot().health.clone()
@@ -281,6 +316,8 @@ struct Minder {
     generation: u64,
     /// CRC-32 of the last live frame.
     last: Option<u32>,
+    /// Whether the current lack of frames was logged.
+    told_away: bool,
 }
 
 /// Reports the end of the camera thread when dropped, also after a panic.
@@ -302,7 +339,8 @@ impl Drop for LastWord {
 impl Minder {
     fn new(shared: Arc<Shared>, patience: Patience, sender: SyncSender<Message>) -> Self {
         let reopen = Reopen::new(shared.now(), patience);
-        Self { shared, reopen, sender, reader: None, old: None, generation: 0, last: None }
+        let (reader, old, generation, last) = (None, None, 0, None);
+        Self { shared, reopen, sender, reader, old, generation, last, told_away: false }
     }
 
     fn run(mut self, receiver: &Receiver<Message>) {
@@ -354,9 +392,13 @@ impl Minder {
     fn live(&mut self, now: Duration, news: Option<News>) -> bool {
         let event = match news {
             None | Some(News::Wake) => Input::Tick,
-            Some(News::Opened(told)) => {
+            Some(News::Opened(told, identity)) => {
+                let mut slot = self.shared.slot();
+                // Before its first frame is handed over. A frame of the one before is gone.
+                slot.trust.opened(identity);
+                slot.newest = None;
                 if let Some(told) = told {
-                    self.shared.slot().health.told = told;
+                    slot.health.told = told;
                 }
                 Input::Opened
             }
@@ -394,10 +436,18 @@ impl Minder {
         true
     }
 
-    fn tell(&self, event: &CameraEvent) {
+    fn tell(&mut self, event: &CameraEvent) {
         let told = Arc::clone(&self.shared.slot().health.told);
         match event {
-            CameraEvent::There { .. } => log::info!("{event}: {told}"),
+            CameraEvent::There { .. } => {
+                self.told_away = false;
+                log::info!("{event}: {told}");
+            }
+            // Whoever takes the frames reports the first fault: it is not told twice.
+            CameraEvent::Away { .. } if !self.told_away => {
+                self.told_away = true;
+                log::debug!("{event}");
+            }
             CameraEvent::Away { .. } => log::error!("{event}"),
             CameraEvent::Bad { .. } => log::warn!("{event}"),
         }
@@ -472,7 +522,7 @@ impl Minder {
                 Ok(()) => true,
                 Err(fault) => ended(Some(fault)),
             },
-            None | Some(News::Wake | News::Opened(_)) => true,
+            None | Some(News::Wake | News::Opened(..)) => true,
             Some(News::Bad(reason)) => {
                 log::error!("{reason}");
                 self.shared.slot().health.bad_frames += 1;
@@ -508,9 +558,10 @@ impl Minder {
         }
         self.generation += 1;
         let (generation, sender) = (self.generation, self.sender.clone());
-        let (uri, origin) = (self.shared.uri.clone(), self.shared.origin);
+        let Shared { uri, limit, origin, .. } = &*self.shared;
+        let (uri, limit, origin) = (uri.clone(), *limit, *origin);
         let tell = move |news| sender.send(Message { generation, news }).is_ok();
-        let reader = Reader::start(uri, origin, tell)
+        let reader = Reader::start(uri, limit, origin, tell)
             .map_err(|error| format!("cannot start the reading thread: {error}"))?;
         self.reader = Some(reader);
         Ok(())

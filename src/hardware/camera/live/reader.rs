@@ -1,6 +1,6 @@
 //! EDGE: the reading thread, which may block on a camera.
 
-use crate::hardware::camera::{Camera, Captured, Interrupter};
+use crate::hardware::camera::{Camera, Captured, FrameLimit, Identity, Interrupter};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,8 +11,8 @@ use std::time::Instant;
 pub(super) enum News {
     /// Wakes the camera thread; carries no news.
     Wake,
-    /// The camera is open; its name and format, if known.
-    Opened(Option<Arc<str>>),
+    /// The camera is open; its name and format, and its identity, if known.
+    Opened(Option<Arc<str>>, Option<Identity>),
     /// A frame, with its time on the service's clock.
     Frame(Captured),
     /// An unreadable frame and the fault; more frames may follow.
@@ -34,13 +34,14 @@ impl Reader {
     /// returns false, or the thread is cancelled.
     pub(super) fn start(
         uri: String,
+        limit: FrameLimit,
         origin: Instant,
         tell: impl Fn(News) -> bool + Send + 'static,
     ) -> std::io::Result<Self> {
         let cancel = Arc::new(Cancel::default());
         let cancelled = Arc::clone(&cancel);
         let thread = std::thread::Builder::new().name("frames".to_owned()).spawn(move || {
-            let reading = AssertUnwindSafe(|| read(&uri, origin, &cancelled, &tell));
+            let reading = AssertUnwindSafe(|| read(&uri, limit, origin, &cancelled, &tell));
             if catch_unwind(reading).is_err() {
                 tell(News::Failed("the reading thread panicked".to_owned()));
             }
@@ -85,15 +86,22 @@ impl Cancel {
 }
 
 /// Opens the camera and passes on all news until it ends or is cancelled.
-fn read(uri: &str, origin: Instant, cancel: &Cancel, tell: impl Fn(News) -> bool) {
-    let mut camera = match Camera::open(uri) {
+fn read(
+    uri: &str,
+    limit: FrameLimit,
+    origin: Instant,
+    cancel: &Cancel,
+    tell: impl Fn(News) -> bool,
+) {
+    let mut camera = match Camera::open(uri, limit) {
         Ok(camera) => camera,
         Err(error) => {
             tell(News::Failed(error.to_string()));
             return;
         }
     };
-    if !cancel.arm(camera.interrupter()) || !tell(News::Opened(camera.told().map(Arc::from))) {
+    let opened = News::Opened(camera.told().map(Arc::from), camera.identity().cloned());
+    if !cancel.arm(camera.interrupter()) || !tell(opened) {
         return;
     }
     // From the camera's clock to the service's; recorded frames keep their own time.

@@ -12,7 +12,8 @@ fn hasty() -> Patience {
 }
 
 fn start(uri: &str, patience: Patience) -> LiveCamera {
-    LiveCamera::start_patient(uri, Instant::now(), patience).expect("a camera")
+    LiveCamera::start_patient(uri, FrameLimit::default(), Instant::now(), patience)
+        .expect("a camera")
 }
 
 /// The next frame, after any number of failures.
@@ -48,7 +49,8 @@ fn is_away(camera: &LiveCamera, expected: &str) {
 #[test]
 fn a_program_that_dies_is_started_again_and_again() {
     let origin = Instant::now();
-    let camera = LiveCamera::start_patient(&format!("pipe:{VIDEO}"), origin, hasty());
+    let camera =
+        LiveCamera::start_patient(&format!("pipe:{VIDEO}"), FrameLimit::default(), origin, hasty());
     let camera = camera.expect("a camera");
     let mut last = Duration::ZERO;
     for _ in 0..3 {
@@ -98,7 +100,8 @@ fn a_program_that_hangs_is_ended_and_started_again() {
 #[test]
 fn a_reader_that_never_ends_takes_the_sign_of_life_with_it() {
     let origin = Instant::now();
-    let shared = Arc::new(Shared::new("pipe:true", origin).expect("a camera"));
+    let shared =
+        Arc::new(Shared::new("pipe:true", FrameLimit::default(), origin).expect("a camera"));
     let (sender, _receiver) = sync_channel(1);
     let mut minder = Minder::new(Arc::clone(&shared), hasty(), sender);
     let (end, ended) = sync_channel::<()>(0);

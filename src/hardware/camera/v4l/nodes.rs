@@ -2,6 +2,7 @@
 //! and the programs that have one open.
 
 use super::uri::Which;
+use crate::hardware::camera::Identity;
 use std::path::{Path, PathBuf};
 
 /// Most processes named in an error.
@@ -138,6 +139,32 @@ pub fn lasting_uri(node: &Node, cameras: &[Node]) -> String {
     }
 }
 
+/// What tells the camera at this path from another one: its maker's numbers and serial
+/// number as the kernel read them, and its socket. `card` and `bus` are the driver's words.
+pub fn identity(device: &Path, card: &str, bus: &str) -> Identity {
+    identity_in(Path::new("/sys/class/video4linux"), device, card, bus)
+}
+
+#[cfg_attr(not(feature = "v4l"), allow(dead_code))]
+fn identity_in(class: &Path, device: &Path, card: &str, bus: &str) -> Identity {
+    let device = device.canonicalize().unwrap_or_else(|_| device.to_owned());
+    let node = class.join(device.file_name().unwrap_or_default());
+    let hardware = node.join("device").canonicalize().ok();
+    let usb = hardware.as_deref().and_then(socket);
+    // The numbers belong to the USB device, the video node to one of its interfaces.
+    let parent = hardware.as_deref().and_then(Path::parent).filter(|_| usb.is_some());
+    let number = |name: &str| {
+        let text = std::fs::read(parent?.join(name)).ok()?;
+        let text = String::from_utf8_lossy(&text).trim().to_owned();
+        (!text.is_empty()).then_some(text)
+    };
+    let model = match (number("idVendor"), number("idProduct")) {
+        (Some(vendor), Some(product)) => format!("{card} ({vendor}:{product})"),
+        _ => card.to_owned(),
+    };
+    Identity { model, serial: number("serial"), socket: usb.unwrap_or_else(|| bus.to_owned()) }
+}
+
 /// Other programs that have the device open, as far as this user may see them.
 pub fn holders(device: &Path) -> Vec<String> {
     holders_in(Path::new("/proc"), device, std::process::id())
@@ -263,6 +290,35 @@ mod tests {
                 "v4l:name=DoorCam"
             ]
         );
+    }
+
+    #[test]
+    fn cameras_of_one_name_differ_in_their_numbers_and_their_socket() {
+        let root = TempDir::new().expect("a folder");
+        let class = root.path().join("class");
+        let plug = |number: u32, socket: &str, serial: Option<&str>| {
+            let node = class.join(format!("video{number}"));
+            let device = root.path().join(format!("usb1/{socket}"));
+            let hardware = device.join(format!("{socket}:1.0"));
+            std::fs::create_dir_all(&node).expect("a folder");
+            std::fs::create_dir_all(&hardware).expect("a folder");
+            symlink(&hardware, node.join("device")).expect("a link");
+            let numbers = [("idVendor", Some("046d")), ("idProduct", Some("082d"))];
+            for (name, text) in numbers.into_iter().chain([("serial", serial)]) {
+                if let Some(text) = text {
+                    std::fs::write(device.join(name), format!("{text}\n")).expect("written");
+                }
+            }
+            let path = format!("/dev/video{number}");
+            identity_in(&class, Path::new(&path), "Webcam", "usb-0000:01:00.0-1")
+        };
+        let first = plug(0, "1-1.2", Some("A1B2"));
+        assert_eq!(first.to_string(), "Webcam (046d:082d), serial number A1B2, in socket 1-1.2");
+        let other = plug(1, "1-1.3", None);
+        assert_eq!(other.to_string(), "Webcam (046d:082d), in socket 1-1.3");
+        assert_ne!(first, other);
+        let unknown = identity_in(&class, Path::new("/dev/video9"), "Cam", "platform:x");
+        assert_eq!(unknown.to_string(), "Cam, in socket platform:x");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::nodes;
 use super::offer::{Choice, choose};
 use super::uri::{self, PixelFormat};
 use crate::hardware::camera::yuv::{self, Colours};
-use crate::hardware::camera::{CameraError, Captured, STALLED_AFTER, mjpeg};
+use crate::hardware::camera::{CameraError, Captured, FrameLimit, Identity, STALLED_AFTER, mjpeg};
 use crate::vision::frame::Frame;
 use ::v4l::buffer::{Flags, Metadata, Type};
 use ::v4l::device::Handle;
@@ -51,6 +51,7 @@ pub struct V4l {
     stop: Arc<AtomicBool>,
     ended: bool,
     told: String,
+    identity: Identity,
 }
 
 impl std::fmt::Debug for V4l {
@@ -61,16 +62,23 @@ impl std::fmt::Debug for V4l {
 
 impl V4l {
     /// Opens the device, applies the settings of the URI and starts the stream.
-    pub(in crate::hardware::camera) fn open(uri: &str, rest: &str) -> Result<Self, CameraError> {
+    pub(in crate::hardware::camera) fn open(
+        uri: &str,
+        rest: &str,
+        limit: FrameLimit,
+    ) -> Result<Self, CameraError> {
         let wrong = |fault: String| CameraError::Option { uri: uri.to_owned(), fault };
         let (which, wish) = uri::parse(rest).map_err(wrong)?;
         let known = if matches!(which, uri::Which::Path(_)) { Vec::new() } else { cameras() };
         let path = nodes::find(&which, &known).map_err(wrong)?;
         let device = open_device(&path)?;
-        let Description { card, offers, others, .. } = describe_open(&path, &device)?;
+        let Description { card, bus, offers, others, .. } = describe_open(&path, &device)?;
         let not_there = |fault: String| CameraError::Device { device: path.clone(), fault };
         let wished = choose(&offers, &others, &wish).map_err(not_there)?;
         let (choice, format) = set_format(&path, &device, wished, &wish)?;
+        limit.check(choice.width as usize, choice.height as usize).map_err(|fault| {
+            not_there(format!("{fault}; the options width= and height= choose a size"))
+        })?;
         for refused in controls(&device, &wish) {
             log::warn!("{}: {refused}; continuing without it", path.display());
         }
@@ -78,6 +86,7 @@ impl V4l {
             .map_err(|error| fault(&path, "provides no buffers", &error))?;
         let mut camera = Self {
             told: format!("{}: {card}, {choice}", path.display()),
+            identity: nodes::identity(&path, &card, &bus),
             path,
             handle: device.handle(),
             mapped: Some(mapped),
@@ -112,6 +121,11 @@ impl V4l {
     /// Path, name and chosen mode, in words.
     pub fn told(&self) -> &str {
         &self.told
+    }
+
+    /// Model, serial number and socket.
+    pub(in crate::hardware::camera) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     pub(in crate::hardware::camera) fn opened(&self) -> Instant {
@@ -316,7 +330,8 @@ mod tests {
             ("/dev/null", "is not a camera"),
             ("name=No Such Camera 1234", "name=No Such Camera 1234"),
         ] {
-            let message = V4l::open("v4l:...", rest).expect_err(rest).to_string();
+            let message =
+                V4l::open("v4l:...", rest, FrameLimit::default()).expect_err(rest).to_string();
             assert!(message.contains(expected), "{message}");
         }
     }
