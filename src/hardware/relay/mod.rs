@@ -19,8 +19,10 @@
 //! | `serial:` LCUS-1 | unchanged | off |
 //! | `serial:` Modbus | unchanged; with `flash=` off after that time | off |
 //!
-//! A killed process must therefore be restarted, and its first order locks the door. To
-//! bound the on-time without that, use a Modbus board with `flash=`.
+//! A killed process must therefore be restarted, and its first order locks the door. The
+//! next start, or `facelatch door release-relay`, switches the relay off even if the
+//! configuration can no longer be read. To bound the on-time without that, use a Modbus
+//! board with `flash=`.
 
 use std::fmt;
 use std::time::Duration;
