@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(person_fault(&person("Ada", "staff", 0.07)), None);
         for (record, expected) in [
             (person("", "staff", 0.0), "its name is empty"),
-            (person("Ada", "x\n\u{1b}", 0.0), "its group contains control characters"),
+            (person("Ada", "x\n\u{1b}", 0.0), "its group contains the control character U+000A"),
             (person("Ada", &"g".repeat(101), 0.0), "its group is too long"),
             (person("Ada", "staff", -1.0), "the addition to its threshold is -1"),
             (person("Ada", "staff", f32::NAN), "the addition to its threshold is NaN"),
