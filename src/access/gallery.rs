@@ -26,11 +26,18 @@ pub struct Traits {
     /// Similarity added to the threshold of this person, because somebody else looks very
     /// similar. From 0 up.
     pub stricter: f32,
+    /// Whether the person was enrolled at the door and is refused until they get a name.
+    pub probation: bool,
 }
 
 impl Default for Traits {
     fn default() -> Self {
-        Self { administrator: false, group: DEFAULT_GROUP.to_owned(), stricter: 0.0 }
+        Self {
+            administrator: false,
+            group: DEFAULT_GROUP.to_owned(),
+            stricter: 0.0,
+            probation: false,
+        }
     }
 }
 

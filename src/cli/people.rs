@@ -126,6 +126,7 @@ struct PersonLine<'a> {
     administrator: bool,
     group: &'a str,
     stricter: f32,
+    probation: bool,
     templates: usize,
     pictures: usize,
 }
@@ -140,6 +141,7 @@ impl<'a> From<&'a Person> for PersonLine<'a> {
             administrator: traits.administrator,
             group: &traits.group,
             stricter: traits.stricter,
+            probation: traits.probation,
             templates: *templates,
             pictures: *crops,
         }
@@ -283,6 +285,9 @@ fn print(out: &mut impl Write, person: &Person, json: bool) -> Result<()> {
         }
         if traits.administrator {
             write!(out, ", administrator")?;
+        }
+        if traits.probation {
+            write!(out, ", on probation")?;
         }
         writeln!(out)?;
     }

@@ -124,6 +124,8 @@ pub struct GroupConfig {
 pub struct EnrollConfig {
     /// Whether the button outside begins an enrolment, too.
     pub outside: bool,
+    /// Whether people enrolled with the button are refused until they get a name.
+    pub probation: bool,
     /// Number of views to take of a newcomer, 1 to [`MAX_VIEWS`].
     pub views: usize,
     /// Poses of the first views: empty, or "front" first; at most `views`.
@@ -179,6 +181,7 @@ impl Default for EnrollConfig {
     fn default() -> Self {
         Self {
             outside: false,
+            probation: false,
             views: 5,
             poses: Pose::ALL.to_vec(),
             views_within: Duration::from_secs(60),

@@ -73,6 +73,16 @@ impl Config {
                 "needs a button, but neither gpio.button_outside nor gpio.button_inside is set",
             ));
         }
+        if gpio.button_outside.is_some() && gpio.button_inside.is_none() && !self.enroll.outside {
+            advice.push(
+                Fault::of(
+                    "gpio.button_outside",
+                    "is the only button, and enrolment does not begin outside: wire \
+                     gpio.button_inside, or set enroll.outside = true",
+                )
+                .or_at("enroll.outside"),
+            );
+        }
         let lights = &self.lights;
         let mute = [&lights.red, &lights.green, &lights.blue, &lights.buzzer]
             .iter()
@@ -99,6 +109,16 @@ impl Config {
                     ),
                 )
                 .or_at("door.open_for"),
+            );
+        }
+        if self.lockout.tries > 0 && self.liveness.mode != Mode::Enforce {
+            advice.push(
+                Fault::of(
+                    "lockout.tries",
+                    "lets anybody lock staff out with a few strange faces, because nobody has \
+                     proof of liveness; set liveness.mode = \"enforce\"",
+                )
+                .or_at("liveness.mode"),
             );
         }
         if door.lock == LockKind::FailSafe && self.relay.uri == "log:" {

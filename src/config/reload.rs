@@ -51,7 +51,7 @@ pub static KEYS: &[Key] = keys! {
         recognition.zone,
         recognition.minimum_face,
         liveness.mode, liveness.threshold, liveness.motion, liveness.turns,
-        enroll.outside, enroll.views, enroll.poses, enroll.views_within, enroll.administrator_within,
+        enroll.outside, enroll.probation, enroll.views, enroll.poses, enroll.views_within, enroll.administrator_within,
         enroll.first_within, enroll.duplicate_rate, enroll.look_alike_rate,
         lockout.tries, lockout.first, lockout.longest, lockout.forget_after,
         schedule.holidays, schedule.clock, groups;

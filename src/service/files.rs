@@ -287,13 +287,13 @@ impl Thread {
     /// Writes a person enrolled at the door. Returns their provisional name, or the reason
     /// of failure.
     fn keep(&mut self, newcomer: &NewPerson) -> Result<String, String> {
-        let NewPerson { templates, administrator, look_alike, .. } = newcomer;
+        let NewPerson { templates, traits, look_alike, .. } = newcomer;
         self.seen = None;
         let opening = Opening::to(Purpose::Begin)
             .knowing(Some(self.files.content.known()))
             .registered(self.sight.register.clone());
         Store::open_as(&self.files.config.gallery_file(), opening)
-            .and_then(|mut store| store.enroll_unnamed(templates, *administrator, *look_alike))
+            .and_then(|mut store| store.enroll_unnamed(templates, traits.clone(), *look_alike))
             .map(|person| person.name)
             .map_err(|error| error.to_string())
     }

@@ -14,7 +14,7 @@ use crate::access::door::{self, Door, State};
 use crate::access::enroll::MAX_VIEWS;
 use crate::access::enroll::at_door::Newcomer;
 use crate::access::event::Event;
-use crate::access::gallery::{Candidate, Gallery, PersonId, Probe};
+use crate::access::gallery::{Candidate, Gallery, PersonId, Probe, Traits};
 use crate::access::liveness::Mode;
 use crate::access::signal::Signal;
 use crate::config::{ClockSource, Config};
@@ -103,6 +103,8 @@ pub struct Pipeline {
     /// Time of the last step.
     last: Duration,
     keep_crops: bool,
+    /// Whether people enrolled at the door are refused until they get a name.
+    probation: bool,
     clock: Option<ClockSource>,
     clock_read: Option<Duration>,
     /// Views of the person who is being enrolled.
@@ -120,8 +122,8 @@ pub struct NewPerson {
     pub number: u32,
     /// All views.
     pub templates: Vec<NewTemplate>,
-    /// Whether this is the first person, who becomes an administrator.
-    pub administrator: bool,
+    /// The first person becomes an administrator, and the others may be on probation.
+    pub traits: Traits,
     /// A known person who looks alike, and the amount by which both thresholds rise.
     pub look_alike: Option<(PersonId, f32)>,
 }
@@ -155,6 +157,7 @@ impl Pipeline {
             decided_in: Duration::ZERO,
             last: now,
             keep_crops: config.gallery.keep_crops,
+            probation: config.enroll.probation,
             clock,
             clock_read: None,
             views: heapless::Vec::new(),
@@ -278,6 +281,7 @@ impl Pipeline {
                 self.zone = config.zone();
                 self.tracker.set_evidence_expires(config.recognition.evidence_expires);
                 self.keep_crops = config.gallery.keep_crops;
+                self.probation = config.enroll.probation;
                 self.measures_life = config.liveness.mode != Mode::Off;
                 let events = self.set_models(now, models);
                 self.controller.reconfigure(config.access());
@@ -495,7 +499,11 @@ impl Pipeline {
                 self.newcomer = Some(NewPerson {
                     number,
                     templates: self.views.iter().cloned().collect(),
-                    administrator: by.is_none(),
+                    traits: Traits {
+                        administrator: by.is_none(),
+                        probation: by.is_some() && self.probation,
+                        ..Traits::default()
+                    },
                     look_alike: look_alike.map(|(like, stricter)| (like.person, stricter)),
                 });
                 self.views.clear();

@@ -24,7 +24,8 @@
 //! - `relay works|broken|silent|slow|away|back`, `store works|broken|silent`
 //! - `clock TIME [unsynchronized|sudden]`, `clock none`: the wall clock; it does not jump when
 //!   it is synchronized first, unless it is `sudden`; `trust-clock`: an administrator's order
-//! - `elsewhere NAME in|out`: a passage at another door; `remove NAME`: from the gallery
+//! - `elsewhere NAME in|out`: a passage at another door; `remove NAME`: from the gallery;
+//!   `rename NAME NEW`
 //! - `models`: other models are used from now on
 //! - `configure KEY = VALUE`: the service reloads its configuration
 //! - `restart`: the power fails and comes back; `stop`: the service ends

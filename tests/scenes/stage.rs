@@ -154,7 +154,8 @@ impl Stage {
                 let id = PersonId(self.people.iter().map(|p| p.0.0).max().unwrap_or(0) + 1);
                 let name = format!("staff-{:04}", id.0);
                 let stricter = look_alike.map_or(0.0, |(_, stricter)| stricter);
-                let traits = Traits { administrator, stricter, ..Traits::default() };
+                let probation = !administrator && self.config.enroll.probation;
+                let traits = Traits { administrator, stricter, probation, ..Traits::default() };
                 let views = std::mem::take(&mut self.views);
                 self.people.push((id, name.clone(), views, traits));
                 for person in &mut self.people {
@@ -378,6 +379,14 @@ impl Stage {
             ["models"] => self.input(Input::ModelsChanged),
             ["trust-clock"] => self.input(Input::TrustClock),
             ["reset"] => self.input(Input::LocalReset),
+            ["rename", name, new] => {
+                let id = person(self, name)?;
+                for known in self.people.iter_mut().filter(|known| known.0 == id) {
+                    known.1 = (*new).to_owned();
+                    known.3.probation = false;
+                }
+                self.controller.set_gallery(gallery(&self.people));
+            }
             ["remove", name] => {
                 let gone = person(self, name)?;
                 self.people.retain(|person| person.0 != gone);

@@ -6,7 +6,7 @@ use crate::stage::attack;
 use facelatch::access::controller::{Controller, FaceSeen, Input};
 use facelatch::access::door::{self, Role};
 use facelatch::access::event::Event;
-use facelatch::access::gallery::{Gallery, PersonId};
+use facelatch::access::gallery::{Gallery, PersonId, Traits};
 use facelatch::config::Config;
 use facelatch::storage::gallery::{NewTemplate, Store};
 use facelatch::vision::face_picture::FacePicture;
@@ -151,7 +151,9 @@ pub fn enroll_for_ever(file: &Path) {
         .collect();
     loop {
         let mut store = Store::open(file).expect("a gallery");
-        store.enroll_unnamed(&views, false, Some((PersonId(1), 0.1))).expect("enrolled");
+        store
+            .enroll_unnamed(&views, Traits::default(), Some((PersonId(1), 0.1)))
+            .expect("enrolled");
     }
 }
 

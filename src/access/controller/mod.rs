@@ -10,7 +10,7 @@ use crate::access::Settings;
 use crate::access::decide::{
     DecideSettings, Decider, Decision, Evidence, Observation, SAME_VIEW, Seen, Sighting,
 };
-use crate::access::door::{self, Door, Mode, SavedPassage, State};
+use crate::access::door::{self, Door, Mode, Refusal, SavedPassage, State};
 use crate::access::enroll::Shot;
 use crate::access::enroll::at_door::{self, Barred, DoorEnrolment, Failure, Like};
 use crate::access::event::Event;
@@ -506,6 +506,12 @@ impl Controller {
             let hours = (!admission.admitted()).then_some(Barred::Hours);
             let barred = self.barred().or(hours);
             self.enroll(now, at_door::Input::Administrator { person, barred }, output);
+        }
+        if self.gallery.traits(person).is_some_and(|traits| traits.probation) {
+            let note = door::Event::NotGranted { person, why: Refusal::Probation };
+            output.signals.extend(Signal::of_door(&note));
+            output.events.push(self.door_event(note, Some(evidence)));
+            return;
         }
         // An administrator at the button outside is let in, whether they confirm or not.
         if allows != Some(Side::Inside) {

@@ -91,6 +91,8 @@ pub enum Refusal {
     Schedule(Admission),
     /// Hard anti-passback: their last passage went the same way.
     PassedAlready,
+    /// They were enrolled at the door and have no name yet.
+    Probation,
     /// The service has ended.
     Stopped,
 }

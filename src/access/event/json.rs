@@ -115,6 +115,7 @@ fn reason(why: &Refusal) -> &'static str {
         Refusal::Schedule(Admission::ClockUnsureRefused) => "clock",
         Refusal::Schedule(_) => "hours",
         Refusal::PassedAlready => "passed already",
+        Refusal::Probation => "probation",
         Refusal::Stopped => "stopped",
     }
 }

@@ -158,6 +158,9 @@ impl fmt::Display for Because<'_> {
             }
             Refusal::Schedule(admission) => f.write_str(admission.reason()),
             Refusal::PassedAlready => write!(f, "passed this way already"),
+            Refusal::Probation => {
+                write!(f, "on probation until they get a name with facelatch people rename")
+            }
             Refusal::Stopped => write!(f, "the service has ended"),
         }
     }

@@ -172,14 +172,14 @@ impl Store {
 
     /// Adds a person whose name is not known yet, in one transaction. The name is made from
     /// the number, such as "staff-0007". `look_alike` is a similar person and the
-    /// [`Traits::stricter`] value that both get.
+    /// [`Traits::stricter`] value that both get; the one in `traits` does not count.
     ///
     /// # Errors
     /// If the change cannot be written.
     pub fn enroll_unnamed(
         &mut self,
         templates: &[NewTemplate],
-        administrator: bool,
+        traits: Traits,
         look_alike: Option<(PersonId, f32)>,
     ) -> Result<Person, StoreError> {
         let mut edits = Vec::new();
@@ -190,7 +190,7 @@ impl Store {
             name.push('x');
         }
         let stricter = look_alike.map_or(0.0, |(_, stricter)| stricter);
-        let traits = Traits { administrator, stricter, ..Traits::default() };
+        let traits = Traits { stricter, ..traits };
         let person = self.new_person(&name, traits, &mut edits)?;
         self.add_templates(person, &name, templates, &mut edits)?;
         // The similar person may have been removed in the meantime.
@@ -269,7 +269,10 @@ impl Store {
         let person = self.find(from)?;
         let name = checked_name(to)?;
         self.check_look_alikes(&name, Some(person.id))?;
-        self.change(&person, |record| record.name = name)
+        self.change(&person, |record| {
+            record.name = name;
+            record.traits.probation = false;
+        })
     }
 
     /// Makes a person an administrator, or revokes it.

@@ -67,15 +67,33 @@ struct PersonRecord1 {
     enrolled_at: u64,
 }
 
+/// Format 2, without [`Traits::probation`].
+#[derive(Deserialize)]
+struct PersonRecord2 {
+    name: String,
+    enrolled_at: u64,
+    administrator: bool,
+    group: String,
+    stricter: f32,
+}
+
 impl Content for PersonRecord {
-    const FORMAT: u8 = 2;
+    const FORMAT: u8 = 3;
 
     fn older(format: u8, content: &[u8]) -> Option<Self> {
-        if format != 1 {
-            return None;
+        match format {
+            1 => {
+                let PersonRecord1 { name, enrolled_at } = postcard::from_bytes(content).ok()?;
+                Some(Self { name, enrolled_at, traits: Traits::default() })
+            }
+            2 => {
+                let PersonRecord2 { name, enrolled_at, administrator, group, stricter } =
+                    postcard::from_bytes(content).ok()?;
+                let traits = Traits { administrator, group, stricter, probation: false };
+                Some(Self { name, enrolled_at, traits })
+            }
+            _ => None,
         }
-        let PersonRecord1 { name, enrolled_at } = postcard::from_bytes(content).ok()?;
-        Some(Self { name, enrolled_at, traits: Traits::default() })
     }
 }
 

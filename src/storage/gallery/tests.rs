@@ -66,7 +66,7 @@ fn traits_stay_with_their_person() {
     drop(store);
     let store = Store::open(&path).expect("the gallery");
     let ada = store.find("Countess").expect("Ada");
-    let traits = Traits { administrator: true, group: "night".to_owned(), stricter: 0.0 };
+    let traits = Traits { administrator: true, group: "night".to_owned(), ..Traits::default() };
     assert_eq!(ada.traits, traits);
     assert_eq!(store.find("Grace").expect("Grace").traits, Traits::default());
     let loaded = store.load(&model(), 4).expect("loaded").gallery;
@@ -83,7 +83,9 @@ fn somebody_unnamed_is_added_in_one_change_with_their_look_alike() {
     store.rename("Ada", "staff-0003").expect("renamed");
     let templates = [template(0.5, true), template(0.6, true)];
     let look_alike = Some((grace, 0.07));
-    let new = store.enroll_unnamed(&templates, true, look_alike).expect("enrolled");
+    let boss = Traits { administrator: true, ..Traits::default() };
+    let trainee = Traits { probation: true, ..Traits::default() };
+    let new = store.enroll_unnamed(&templates, boss, look_alike).expect("enrolled");
     assert_eq!((new.name.as_str(), new.id, new.templates), ("staff-0003x", PersonId(3), 2));
     assert_eq!(store.revision().expect("a revision"), [gallery, before + 2]);
     let traits = Traits { administrator: true, stricter: 0.07, ..Traits::default() };
@@ -91,9 +93,12 @@ fn somebody_unnamed_is_added_in_one_change_with_their_look_alike() {
     assert_eq!(store.find("Grace").expect("Grace").traits.stricter, 0.07);
     // A similar person removed in the meantime does no harm.
     store.remove("Grace").expect("removed");
-    let next = store.enroll_unnamed(&templates, false, Some((grace, 0.2)));
+    let next = store.enroll_unnamed(&templates, trainee, Some((grace, 0.2)));
     let next = next.expect("enrolled");
     assert_eq!((next.name.as_str(), next.traits.stricter), ("staff-0004", 0.2));
+    assert!(next.traits.probation);
+    store.rename("staff-0004", "Eve").expect("renamed");
+    assert!(!store.find("Eve").expect("Eve").traits.probation);
 }
 
 #[test]
