@@ -24,6 +24,8 @@ pub struct Config {
 #[derive(Subcommand)]
 enum What {
     /// Print every effective setting and where it comes from
+    ///
+    /// Secrets in the camera's URI are replaced by ***.
     Print {
         /// Configuration file [default: /etc/facelatch/facelatch.toml if it exists, else
         /// the default of every setting]

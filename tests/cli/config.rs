@@ -1,6 +1,6 @@
 //! The command `config`.
 
-use super::{at, fails, succeeds};
+use super::{at, facelatch, fails, stderr, stdout, succeeds};
 use serde_json::Value;
 use std::path::Path;
 use tempfile::TempDir;
@@ -58,4 +58,54 @@ fn a_configuration_is_checked_with_place_and_cure() {
         let said = succeeds(&["config", "check"]);
         assert_eq!(said, "defaults: valid; 0 settings, 0 pieces of advice\n");
     }
+}
+
+#[test]
+fn what_cannot_be_meant_is_named_with_its_place() {
+    let folder = TempDir::new().expect("a folder");
+    let file = at(folder.path(), "facelatch.toml");
+    let write = |bytes: &[u8]| std::fs::write(&file, bytes).expect("written");
+    for (bytes, expected) in [
+        (&b"[door]\nopen_for = \"4s\" # caf\xe9\n"[..], ":2:22: line 2 is not UTF-8"),
+        (b"\xff\xfe[\0d\0o\0o\0r\0]\0", ":1:1: saved as Unicode by Notepad (UTF-16)"),
+        (b"[door]\n[relay]\n[door]\n", ":3:2: [door] is already in line 1; merge the two"),
+        (b"[camera]\nuri = \"pipe:\"\n", ":2:1: camera.uri = \"pipe:\": names no program"),
+        (b"[camera]\nuri = \"images:\"\n", ":2:1: camera.uri = \"images:\": names no pictures"),
+        (b"[recognition]\nfalse_accept_rate = 0.99\n", "expected 1e-2 at most"),
+    ] {
+        write(bytes);
+        let message = fails(&["config", "check", &file]);
+        assert!(message.contains(&file) && message.contains(expected), "{message}");
+    }
+    write(b"[groups.Staff]\nhours = [\"fri 18:00-18:00\"]\n[schedule]\nclock = \"trusted\"\n");
+    let said = succeeds(&["config", "check", &file]);
+    for expected in ["no table [groups.staff]", "did you mean \"Staff\"?", "lasts 24 hours"] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    let output = facelatch(&["config", "check", &file]).env("TZ", "Europe/Berln").output();
+    let said = stdout(&output.expect("the program runs"));
+    assert!(said.contains("TZ=\"Europe/Berln\" is no time zone"), "{said}");
+}
+
+#[test]
+fn secrets_of_a_camera_are_not_printed() {
+    let folder = TempDir::new().expect("a folder");
+    let file = at(folder.path(), "facelatch.toml");
+    let command = "TOKEN=QX1 ffmpeg -i 'rtsp://QX2:QX3@cam/QX4?key=QX5' -headers 'A: QX6' -p QX7 -";
+    std::fs::write(&file, format!("[camera]\nuri = \"pipe:{command}\"\n")).expect("written");
+    let shot = at(folder.path(), "shot.png");
+    for arguments in [
+        &["config", "print", "--config", &file][..],
+        &["config", "print", "--json", "--config", &file],
+        &["config", "check", &file],
+        &["camera", "shot", &shot, "--config", &file],
+    ] {
+        // Nothing answers at that address, wherever ffmpeg is installed.
+        let output = facelatch(arguments).output().expect("the program runs");
+        let said = stdout(&output) + &stderr(&output);
+        assert!(!said.contains("QX"), "{arguments:?}: {said}");
+    }
+    std::fs::write(&file, format!("[camera]\nuri = [\"pipe:{command}\"]\n")).expect("written");
+    let message = fails(&["config", "check", &file]);
+    assert!(message.contains("camera.uri = ***: expected text"), "{message}");
 }

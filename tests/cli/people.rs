@@ -319,3 +319,40 @@ fn a_damaged_gallery_is_named_and_nobody_is_lost() {
     let message = fails(&["people", "list", "--gallery", &gallery]);
     assert!(message.contains("facelatch people restore FILE takes a backup"), "{message}");
 }
+
+#[test]
+fn names_and_groups_that_look_alike_are_refused_and_lost_groups_are_named() {
+    let folder = TempDir::new().expect("a folder");
+    let gallery = enrolled(&folder);
+    for (name, expected) in [
+        ("eileen collins", "looks like \"Eileen Collins\""),
+        ("Eil\u{435}en Collins", "looks like \"Eileen Collins\""),
+        ("Eileen Collins\u{200b}", "contains the invisible character U+200B"),
+        ("Eileen\u{202e}", "changes the direction of text"),
+    ] {
+        let message = fails(&["enroll", name, "--image", ADMIRAL, "--gallery", &gallery]);
+        assert!(message.contains(expected), "{message}");
+        let rename = ["people", "rename", "Eileen Collins", name, "--gallery", &gallery];
+        let message = if name == "Eileen\u{202e}" { fails(&rename) } else { continue };
+        assert!(message.contains("printable characters"), "{message}");
+    }
+    let file = at(folder.path(), "facelatch.toml");
+    std::fs::write(&file, "[groups.staff]\n[groups.night]\n").expect("written");
+    let group = |group: &str| {
+        let all = ["people", "group", "Eileen Collins", group, "--gallery", &gallery];
+        output(&[&all[..], &["--config", &file]].concat())
+    };
+    let moved = group("nihgt");
+    assert!(moved.status.success());
+    let message = stderr(&moved);
+    assert!(message.contains("no table [groups.nihgt]"), "{message}");
+    assert!(message.contains("did you mean \"night\"?"), "{message}");
+    let check = output(&["check", "--gallery", &gallery, "--config", &file]);
+    let said = stdout(&check);
+    let line = said.lines().find(|line| line.contains("[groups.nihgt]")).expect(&said);
+    assert!(line.contains("wrong") && line.contains("\"Eileen Collins\""), "{line}");
+    let refused = group("N\u{456}ght");
+    assert!(stderr(&refused).contains("looks like the group \"night\""), "{}", stderr(&refused));
+    let moved = group("night");
+    assert!(moved.status.success() && stderr(&moved).is_empty(), "{}", stderr(&moved));
+}
