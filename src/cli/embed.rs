@@ -6,11 +6,11 @@ use anyhow::Result;
 use clap::Args;
 use facelatch::models::Alignment;
 use facelatch::vision::align::align;
+use facelatch::vision::built_in_faces;
 use facelatch::vision::detect::Detector;
 use facelatch::vision::embed::Embedder;
 use facelatch::vision::quality::Quality;
 use facelatch::vision::recognizer::one_person;
-use facelatch::vision::two_faces;
 use facelatch::vision::whole;
 use std::process::ExitCode;
 
@@ -31,7 +31,7 @@ impl Embed {
         let models = self.models.open()?;
         let model = models.recognizer()?;
         let mut embedder = Embedder::new(model)?;
-        two_faces::check(&mut embedder, model, one_person(&models))?;
+        built_in_faces::check(&mut embedder, model, one_person(&models))?;
         let mut detector = Detector::new(&models.detector, self.pictures.detector())?;
         self.pictures.each(None, |frame| {
             let content = whole::content(frame);

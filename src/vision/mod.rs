@@ -8,6 +8,7 @@
 //! [`draw`] shows people what the stages found.
 
 pub mod align;
+pub mod built_in_faces;
 pub mod cover;
 pub mod detect;
 pub mod draw;
@@ -22,6 +23,5 @@ pub mod quality;
 pub mod recognizer;
 pub mod resample;
 pub mod track;
-pub mod two_faces;
 pub mod whole;
 pub(crate) mod ycbcr;

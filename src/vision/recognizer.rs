@@ -4,12 +4,12 @@ use crate::models::covered::CoverClassifier;
 use crate::models::{Alignment, ModelId, Models, ModelsError};
 use crate::nn::NetworkError;
 use crate::vision::align::{Crop, align};
+use crate::vision::built_in_faces::{self, UselessError};
 use crate::vision::detect::{DetectTimes, Detector, DetectorSettings, Face};
 use crate::vision::embed::{Embedder, Template};
 use crate::vision::face_picture::FacePicture;
 use crate::vision::frame::{Frame, Landmarks, Rect};
 use crate::vision::quality::{Quality, WORTH_COMPARING};
-use crate::vision::two_faces::{self, UselessError};
 use crate::vision::whole;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -74,7 +74,7 @@ pub struct Recognizer {
 pub fn one_person(models: &Models) -> f32 {
     let points = models.thresholds().ok();
     let highest = points.iter().flat_map(|table| table.points()).map(|(_, similarity)| *similarity);
-    highest.reduce(f32::max).unwrap_or(two_faces::SAME_FOR_ALL)
+    highest.reduce(f32::max).unwrap_or(built_in_faces::SAME_FOR_ALL)
 }
 
 /// The faces of the last frame of a video.
@@ -95,7 +95,7 @@ impl Recognizer {
     pub fn new(models: &Models, settings: DetectorSettings) -> Result<Self, RecognizerError> {
         let model = models.recognizer()?;
         let mut embedder = Embedder::new(model)?;
-        two_faces::check(&mut embedder, model, one_person(models))?;
+        built_in_faces::check(&mut embedder, model, one_person(models))?;
         Ok(Self {
             detector: Detector::new(&models.detector, settings)?,
             embedder,

@@ -2,29 +2,30 @@
 //! camera, networks, devices or clock: the service passes inputs in and carries outputs
 //! out, so that the same scenes run at a door and in a simulator.
 
+mod decided;
 mod interface;
 
 pub use interface::{Changes, FaceSeen, Input, Output, SavedState};
 
 use crate::access::Settings;
 use crate::access::decide::{
-    DecideSettings, Decider, Decision, Evidence, Observation, SAME_VIEW, Seen, Sighting,
+    DecideSettings, Decider, Evidence, Observation, SAME_VIEW, Seen, Sighting,
 };
-use crate::access::door::{self, Door, Mode, Refusal, SavedPassage, State};
+use crate::access::door::{self, Door, Mode, SavedPassage, State};
 use crate::access::enroll::Shot;
 use crate::access::enroll::at_door::{self, Barred, DoorEnrolment, Failure, Like};
 use crate::access::event::Event;
 use crate::access::gallery::{Candidate, Gallery, PersonId, Probe};
 use crate::access::gesture::{Button, Side};
 use crate::access::liveness::challenge;
-use crate::access::liveness::{FaceToJudge, LivenessAdmission, LivenessGuard, RESEMBLES_RATE};
+use crate::access::liveness::{FaceToJudge, LivenessGuard, RESEMBLES_RATE};
 use crate::access::lockout::Lockout;
 use crate::access::schedule::{Clock, KnownTime, WallClock};
 use crate::access::signal::Signal;
 use crate::models::ScoreCalibration;
 use crate::models::threshold::Threshold;
 use crate::vision::embed::Template;
-use crate::vision::quality::{Aspect, WORTH_COMPARING};
+use crate::vision::quality::Aspect;
 use crate::vision::track::{MAX_TRACKS, TrackId};
 use std::time::Duration;
 
@@ -442,158 +443,6 @@ impl Controller {
         }
     }
 
-    fn decided(
-        &mut self,
-        now: Duration,
-        captured: Duration,
-        decision: &Decision,
-        faces: &[FaceSeen<'_>],
-        output: &mut Output,
-    ) {
-        match *decision {
-            Decision::Grant(evidence) => self.known(now, captured, evidence, faces, output),
-            // The newcomer is no stranger.
-            Decision::Stranger { .. }
-                if matches!(
-                    self.enrolment.state(),
-                    at_door::State::Newcomer { .. } | at_door::State::Keeping { .. }
-                ) => {}
-            Decision::Stranger { track, similarity, frames } => {
-                let threshold = self.threshold;
-                output.events.push(Event::Stranger { track, similarity, frames, threshold });
-                // While the enrolment waits for an administrator, its signal stays.
-                if !self.enrolment.busy() {
-                    output.signals.push(Signal::Refused);
-                }
-                self.refused(now, view(faces, track), false, output);
-            }
-            Decision::TwoFaces { faces } => {
-                output.events.push(Event::TwoFaces { faces });
-                output.signals.push(Signal::OneAtATime);
-            }
-        }
-    }
-
-    /// A known person wants to come in, unless the enrolment waits for an administrator and
-    /// they are one. Others are still admitted meanwhile: otherwise anybody could block the
-    /// door by holding the button.
-    fn known(
-        &mut self,
-        now: Duration,
-        captured: Duration,
-        evidence: Evidence,
-        faces: &[FaceSeen<'_>],
-        output: &mut Output,
-    ) {
-        let Evidence { track, person, .. } = evidence;
-        let (view, same_face) = (view(faces, track), self.same_face());
-        let held = self.lockout.holds(now, view, same_face);
-        let proof = held.is_some_and(|held| !held.despite_proof) && self.liveness.enforced();
-        let administrator = self.gallery.traits(person).is_some_and(|traits| traits.administrator);
-        let allows = match self.enrolment.state() {
-            at_door::State::Idle | at_door::State::Confirm { .. } => None,
-            at_door::State::Administrator { side, .. } => administrator.then_some(*side),
-            at_door::State::Newcomer { .. } | at_door::State::Keeping { .. } => return,
-        };
-        let early = allows != Some(Side::Inside) && now < self.grants_from;
-        if early || self.not_live(now, captured, (evidence, view, proof), output) {
-            self.decider.not_opened(track);
-            return;
-        }
-        let group = self.gallery.traits(person).map_or("", |traits| traits.group.as_str());
-        let admission = self.settings.schedule.admits(group, self.clock(now));
-        if allows.is_some() {
-            let hours = (!admission.admitted()).then_some(Barred::Hours);
-            let barred = self.barred().or(hours);
-            self.enroll(now, at_door::Input::Administrator { person, barred }, output);
-        }
-        if self.gallery.traits(person).is_some_and(|traits| traits.probation) {
-            let note = door::Event::NotGranted { person, why: Refusal::Probation };
-            output.signals.extend(Signal::of_door(&note));
-            output.events.push(self.door_event(note, Some(evidence)));
-            return;
-        }
-        // An administrator at the button outside is let in, whether they confirm or not.
-        if allows != Some(Side::Inside) {
-            let locked_out = held.filter(|_| !proof).map(|held| held.left);
-            let event = door::Input::Known { person, admission, locked_out };
-            let before = output.events.len();
-            self.at_door(now, event, Some(evidence), output);
-            let granted = |event: &Event| matches!(event, Event::Granted { .. });
-            if let Some(view) = view
-                && output.events[before..].iter().any(granted)
-            {
-                self.lockout.admitted(view, same_face);
-            }
-            if matches!(self.door.state(), State::Granting { .. }) {
-                self.asked = Some(track);
-            }
-        }
-    }
-
-    /// Whether liveness keeps the door shut for somebody who may come in.
-    fn not_live(
-        &mut self,
-        now: Duration,
-        captured: Duration,
-        (evidence, view, proof): (Evidence, Option<&Template>, bool),
-        output: &mut Output,
-    ) -> bool {
-        let Evidence { track, person, .. } = evidence;
-        let refusal = |verdict, enforced| Event::NotLive { track, verdict, enforced };
-        match self.liveness.admit(captured, track, person, proof) {
-            LivenessAdmission::Open => false,
-            LivenessAdmission::Advised(verdict) => {
-                output.events.extend(verdict.map(|verdict| refusal(verdict, false)));
-                false
-            }
-            LivenessAdmission::Wait(action) => {
-                if let Some(action) = action {
-                    challenged(track, action, output);
-                }
-                true
-            }
-            LivenessAdmission::Refused(verdict) => {
-                if let Some(verdict) = verdict {
-                    output.events.push(refusal(verdict, true));
-                    output.signals.push(Signal::Refused);
-                    self.refused(now, view, true, output);
-                }
-                true
-            }
-        }
-    }
-
-    /// Counts a refused attempt. `known` says whether the view is of a known person who does
-    /// not look live.
-    fn refused(
-        &mut self,
-        now: Duration,
-        view: Option<&Template>,
-        known: bool,
-        output: &mut Output,
-    ) {
-        let Some(view) = view else { return };
-        let begins = self.lockout.refused(now, view, known, self.same_face());
-        output.events.extend(begins.map(Event::Lockout));
-    }
-
-    /// What to tell somebody who stands alone and cannot be compared.
-    fn advice(&mut self, now: Duration, faces: &[FaceSeen<'_>], output: &mut Output) {
-        let [FaceSeen { probe: None, weakest: (aspect, score), .. }] = faces else { return };
-        if *score >= WORTH_COMPARING {
-            // It could be compared, and its track is decided.
-            return;
-        }
-        let told = |(last, at): (Aspect, Duration)| last == *aspect && now < at + ADVICE_EVERY;
-        if self.advised.is_some_and(told) {
-            return;
-        }
-        self.advised = Some((*aspect, now));
-        output.events.push(Event::Poor(*aspect));
-        output.signals.push(Signal::of_aspect(*aspect));
-    }
-
     fn name(&self, person: PersonId) -> String {
         self.gallery.name(person).unwrap_or_default().to_owned()
     }
@@ -676,12 +525,6 @@ impl Controller {
         output.discard |= done.discard;
         output.keep = done.keep.or(output.keep);
     }
-}
-
-/// The template of a track's view.
-fn view<'f>(faces: &[FaceSeen<'f>], track: TrackId) -> Option<&'f Template> {
-    let face = faces.iter().find(|face| face.track == track)?;
-    face.probe.map(|probe| probe.template)
 }
 
 /// Reports and shows a step of a liveness challenge.

@@ -5,10 +5,10 @@ use super::{Checked, ModelStoreError, io};
 use crate::files;
 use crate::models::{MANIFEST, MAX_FILE, Models};
 use crate::nn::Precision;
+use crate::vision::built_in_faces;
 use crate::vision::detect::DetectorSettings;
 use crate::vision::liveness::network::LivenessNets;
 use crate::vision::recognizer::{Recognizer, RecognizerError};
-use crate::vision::two_faces;
 use std::path::Path;
 
 /// Checks a set in a folder outside a store, like [`ModelStore::check`].
@@ -49,7 +49,7 @@ fn try_out(
 ) -> Result<(), ModelStoreError> {
     let useless = |reason| ModelStoreError::Useless { from: folder.to_owned(), reason };
     let network = |error| ModelStoreError::Recognizer(RecognizerError::Network(error));
-    let portrait = two_faces::picture().map_err(SelfTestError::from)?;
+    let portrait = built_in_faces::picture().map_err(SelfTestError::from)?;
     let views = recognizer.faces(&portrait).map_err(network)?;
     let Some(view) = views.first() else {
         return Err(useless("its detector finds no face in a built-in portrait"));

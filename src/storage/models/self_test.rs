@@ -4,12 +4,12 @@
 
 use crate::models::{FileEntry, Manifest, Models, ModelsError, is_plain_name, sha256_hex};
 use crate::nn::NetworkError;
+use crate::vision::built_in_faces::UselessError;
 use crate::vision::detect::nearest_center;
 use crate::vision::embed::{Embedding, OtherModel};
 use crate::vision::frame::{Frame, Landmarks, Rect};
 use crate::vision::picture::{self, PictureError};
 use crate::vision::recognizer::Recognizer;
-use crate::vision::two_faces::UselessError;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use thiserror::Error;

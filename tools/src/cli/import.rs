@@ -17,8 +17,8 @@ use facelatch::models::{
     Channels, DetectorEntry, FileEntry, Layout, LivenessEntry, LivenessFile, MANIFEST, sha256_hex,
 };
 use facelatch::nn::Normalization;
+use facelatch::vision::built_in_faces;
 use facelatch::vision::embed::Embedder;
-use facelatch::vision::two_faces;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -295,7 +295,7 @@ fn write_recognizer(
     let model = exported(network, normalization);
     // As the door will run it.
     let mut embedder = Embedder::new(&model)?;
-    two_faces::check(&mut embedder, &model, two_faces::SAME_FOR_ALL)?;
+    built_in_faces::check(&mut embedder, &model, built_in_faces::SAME_FOR_ALL)?;
     write_file(&out.join(&model.file.name), &model.file.bytes)?;
     let entry = toml::Value::try_from(entry(&model))?;
     update_manifest(out, Some(version), "recognizer", entry)?;
