@@ -194,7 +194,7 @@ fn copies(
 fn filmed(picture: &FacePicture, camera: &Augment, chance: &mut Chance) -> Result<FacePicture> {
     let frame = picture.frame();
     let seen = camera.apply(&Crop::from_pixels(frame.width(), frame.pixels().to_vec())?, chance);
-    FacePicture::from_file(seen.frame().clone(), *picture.landmarks())
+    FacePicture::with_landmarks(seen.frame().clone(), *picture.landmarks())
         .context("a picture of a face has an impossible size")
 }
 
