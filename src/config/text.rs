@@ -81,7 +81,7 @@ mod tests {
             assert!(told.starts_with(&expected), "{told}");
         }
         // Cut within a character, and after valid characters of several bytes.
-        let cut = [&"# \u{e9}\n# ".as_bytes()[..], &[0xC3]].concat();
+        let cut = ["# \u{e9}\n# ".as_bytes(), &[0xC3]].concat();
         assert!(message(&cut).starts_with("2:3: line 2 is not UTF-8"));
     }
 

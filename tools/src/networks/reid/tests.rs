@@ -28,7 +28,7 @@ pub(crate) fn random(seed: u32) -> Reid {
                     Some("term") => 0.1 * next() - 1.0,
                     Some("slope") => 0.25 + 0.1 * next(),
                     Some("weight") => next() * 3.4 / (inputs as f32).sqrt(),
-                    _ => 0.2 * next(),
+                    _ => 0.01 * next(),
                 })
                 .collect();
             (name, Weights { shape, values })
