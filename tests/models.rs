@@ -307,7 +307,10 @@ fn a_full_disk_leaves_the_set_in_use() {
 #[test]
 fn a_tar_that_is_not_whole_is_refused() {
     let door = Door::new();
-    let tar = tar(&door.set("2"));
+    let set = door.set("2");
+    let folder = set.to_str().expect("a path");
+    assert!(door.succeeds(&["models", "verify", folder]).contains("files verified"));
+    let tar = tar(&set);
     let file = at(door.folder.path(), "set.tar");
     std::fs::write(&file, &tar[..tar.len() / 3]).expect("written");
     let message = door.fails(&["models", "install", &file]);

@@ -38,8 +38,8 @@ enum What {
     },
     /// Check the digests, shapes, thresholds and self-test of sets
     Verify {
-        /// Names as shown by `list` [default: the set in use, or the folder given with
-        /// --models]
+        /// Names as shown by `list`, or paths of folders such as ./models [default: the set in
+        /// use, or the folder given with --models]
         sets: Vec<String>,
         /// Print JSON Lines, one object per set
         #[arg(long)]
@@ -169,7 +169,11 @@ impl Models {
             }
             None => {
                 for set in sets {
-                    verified(set, store.check(set, precision))?;
+                    let checked = match set.contains('/') {
+                        true => check_folder(Path::new(set), precision),
+                        false => store.check(set, precision),
+                    };
+                    verified(set, checked)?;
                 }
             }
         }
