@@ -11,7 +11,7 @@ use crate::vision::liveness::network::LivenessNets;
 use crate::vision::recognizer::{Recognizer, RecognizerError};
 use std::path::Path;
 
-/// Checks a set in a folder outside a store, like [`ModelStore::check`].
+/// Checks a set in a folder outside a store, like [`ModelStore::check`](super::ModelStore::check).
 ///
 /// # Errors
 /// If a check fails.
