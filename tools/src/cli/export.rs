@@ -263,9 +263,10 @@ mod tests {
     use crate::data::dataset::Row;
     use crate::networks::face::Architecture;
     use crate::networks::reid;
+    use crate::networks::reid::tests::telling_apart;
     use crate::train::run_folder::HeadKind;
     use crate::train::run_folder::tests::noisy;
-    use crate::train::torch_net::tests::{crop, reid_noise};
+    use crate::train::torch_net::tests::crop;
     use facelatch::models::Channels;
     use facelatch::storage::models::check_folder;
     use tempfile::TempDir;
@@ -319,13 +320,13 @@ mod tests {
     #[test]
     fn the_way_back_to_the_start_is_exported_if_it_is_the_start() {
         let folder = TempDir::new().expect("a folder");
-        let start = reid_noise(1);
+        let start = telling_apart(1);
         let weights = folder.path().join("start.onnx");
         std::fs::write(&weights, start.to_onnx()).expect("written");
         let at = |blend| Export { blend, weights: Some(weights.clone()), ..export(&folder) };
         let first = at(0.0);
         let mut run = noisy(&first.run, HeadKind::Arcface);
-        run.network = reid_noise(2).into();
+        run.network = telling_apart(2).into();
         (run.record.network, run.record.epsilon) = (Architecture::Reid, 0.0);
         run.record.normalization = reid::NORMALIZATION;
         run.record.start = digest(&start.clone().into()).expect("a digest");
@@ -340,7 +341,7 @@ mod tests {
         assert!(model.file.name.ends_with("/face-reidentification-retail-0095.onnx"));
         assert_eq!((model.alignment, model.channels), (reid::ALIGNMENT, Channels::Bgr));
 
-        std::fs::write(&weights, reid_noise(3).to_onnx()).expect("written");
+        std::fs::write(&weights, telling_apart(3).to_onnx()).expect("written");
         // The helper writes another run.
         let second = at(0.5);
         run.write().expect("a run");

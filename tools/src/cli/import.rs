@@ -352,7 +352,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::torch_net::tests::reid_noise;
+    use crate::networks::reid::tests::telling_apart;
     use facelatch::models::RecognizerEntry;
 
     #[test]
@@ -388,7 +388,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let manifest = folder.path().join(MANIFEST);
         std::fs::write(&manifest, "licence = \"other\"\n[detector]\n").expect("written");
-        let network = reid_noise(1).into();
+        let network = telling_apart(1).into();
         write_recognizer(folder.path(), &network, reid::NORMALIZATION, "one").expect("written");
         let table = read_manifest(&manifest).expect("a manifest");
         assert!(table.contains_key("detector") && !table.contains_key("licence"));

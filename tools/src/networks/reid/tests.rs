@@ -16,6 +16,16 @@ pub(crate) fn numbers(seed: u32) -> impl FnMut() -> f32 {
 
 /// Random weights that keep activations within bounds.
 pub(crate) fn random(seed: u32) -> Reid {
+    with_biases(seed, 0.2)
+}
+
+/// Random weights whose embeddings differ by face, because biases are small.
+pub(crate) fn telling_apart(seed: u32) -> Reid {
+    with_biases(seed, 0.01)
+}
+
+/// Random weights with biases up to this value.
+fn with_biases(seed: u32, bias: f32) -> Reid {
     let mut next = numbers(seed);
     let tensors = expected()
         .into_iter()
@@ -28,7 +38,7 @@ pub(crate) fn random(seed: u32) -> Reid {
                     Some("term") => 0.1 * next() - 1.0,
                     Some("slope") => 0.25 + 0.1 * next(),
                     Some("weight") => next() * 3.4 / (inputs as f32).sqrt(),
-                    _ => 0.01 * next(),
+                    _ => bias * next(),
                 })
                 .collect();
             (name, Weights { shape, values })
