@@ -118,7 +118,7 @@ fn views_of_somebody_else_neither_count_nor_leave_anything() {
     }
     take(&mut before, 800, TRACK, (&live(), 0.0, IS_ADA));
     assert_eq!(admit(&mut before, 800), LivenessAdmission::Wait(None));
-    // A stranger, or another person, in between: all frames count anew.
+    // A stranger, or another person, in between: all frames are counted again from zero.
     for other in [NOBODY, IS_BOB] {
         let mut between = guard(Mode::Enforce, false);
         fed(&mut between, 8, &live());

@@ -1,8 +1,8 @@
 //! When to trust the wall clock: it must be synchronized, it must not jump against the
 //! monotonic clock, and it is never before the last time at which it was trusted.
 //!
-//! Whoever controls the network at a boot can set the clock as well as later, so the first
-//! jump after a boot is no more trusted than another one. Without a jump the clock is
+//! Somebody who controls the network can set the clock at a boot as well as later, so the
+//! first jump after a boot is no more trusted than another one. Without a jump the clock is
 //! trusted at once: after a restart of the service alone, or if the time that the board
 //! kept turns out to be right.
 

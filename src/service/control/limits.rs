@@ -85,7 +85,7 @@ impl Account {
 pub enum Allowed {
     /// It is.
     Yes,
-    /// It is not, but is carried out: whoever may order lockdown must get through, and
+    /// It is not, but is carried out: a user who may order lockdown must get through, and
     /// repeating it changes nothing.
     Nevertheless,
     /// It is not.

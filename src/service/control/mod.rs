@@ -103,7 +103,7 @@ impl Default for ControlSettings {
     }
 }
 
-/// The lockdown file while the door is starting. Whoever holds the lock sees the start as a
+/// The lockdown file while the door is starting. A thread that holds the lock sees the start as a
 /// whole: an order is either in the file before the door obeys it, or in the queue.
 type Starting = Arc<Mutex<Option<LockdownFile>>>;
 

@@ -206,7 +206,7 @@ pub fn remarks(path: &Path) -> Vec<String> {
         if metadata.uid() != wanted {
             let (owner, wanted) = (user(metadata.uid()), user(wanted));
             remarks.push(format!(
-                "{shown}: belongs to {owner}, not to {wanted}: whoever put it there decides who \
+                "{shown}: belongs to {owner}, not to {wanted}: {owner} decides who \
                  may come in; if it is yours: sudo chown {wanted} {shown}"
             ));
         }

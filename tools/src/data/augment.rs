@@ -7,6 +7,7 @@
 //! rotation), light (from the side, brightness, contrast), optics (blur, distance), and the
 //! stored file (JPEG).
 
+use super::covers;
 use crate::chance::Chance;
 use anyhow::{Result, bail};
 use facelatch::models::Alignment;
@@ -36,15 +37,8 @@ const NARROWEST_OBJECT: f64 = 0.3;
 const MASK_HALF_WIDTHS: [f64; 2] = [42.0, 25.0];
 /// How far the upper edge of a mask falls from the nose to its sides, pixels.
 const MASK_FALL: f64 = 8.0;
-/// Mask colours, RGB: surgical blue and green, white, grey, black, and cloth.
-const MASKS: [[f64; 3]; 6] = [
-    [150.0, 190.0, 215.0],
-    [150.0, 200.0, 185.0],
-    [225.0, 225.0, 225.0],
-    [125.0, 125.0, 130.0],
-    [35.0, 35.0, 38.0],
-    [95.0, 60.0, 75.0],
-];
+/// Mask colours, RGB: the first ones of [`covers::MASKS`].
+const MASKS: &[[f64; 3]] = covers::MASKS.split_at(6).0;
 /// Each channel of a mask's colour varies by up to this much in both directions.
 const MASK_COLOUR_SPREAD: f64 = 25.0;
 /// Mean value of the covered skin at which a mask has the colours above. In the shade the

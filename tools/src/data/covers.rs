@@ -194,7 +194,7 @@ fn material(
 }
 
 /// Mask colours, RGB: surgical blue and green, white, greys, black, cloth, and beige.
-const MASKS: [[f64; 3]; 8] = [
+pub(super) const MASKS: [[f64; 3]; 8] = [
     [150.0, 190.0, 215.0],
     [150.0, 200.0, 185.0],
     [225.0, 225.0, 225.0],

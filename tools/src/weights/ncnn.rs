@@ -28,7 +28,7 @@ fn known(kind: &str) -> Known {
         "BatchNorm" => (&[0, 1], &[]),
         "PReLU" => (&[0], &[]),
         "Input" | "BinaryOp" => (&[0, 1, 2, 3, 11], &[]),
-        // Without weights; whoever uses these layers checks them.
+        // They have no weights; the importers check them.
         _ => (&[0, 1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 14, 15, 16, 18], &[]),
     }
 }

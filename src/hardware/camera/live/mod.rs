@@ -443,7 +443,7 @@ impl Minder {
                 self.told_away = false;
                 log::info!("{event}: {told}");
             }
-            // Whoever takes the frames reports the first fault: it is not told twice.
+            // The first fault is an event, so it is not logged here as well.
             CameraEvent::Away { .. } if !self.told_away => {
                 self.told_away = true;
                 log::debug!("{event}");
