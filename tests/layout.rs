@@ -10,6 +10,7 @@ type Rule = (&'static str, &'static [&'static str]);
 /// From the ground up: a room imports only rooms above it in this list. `cli` belongs to
 /// the program and imports the library as `facelatch`.
 const DEVICE: &[Rule] = &[
+    ("crypto", &[]),
     ("nn", &[]),
     ("models", &["nn"]),
     ("vision", &["nn", "models"]),
