@@ -14,14 +14,16 @@ mod chain;
 mod frame;
 mod head;
 mod note;
+mod verify;
 
 pub use chain::{Hash, Link, LogId};
 pub use frame::{
     Frame, FrameFault, LARGEST_BODY, LARGEST_SEGMENT, SEGMENT_HEADER, SegmentHeader, encode, next,
-    parse_frame, stamp_of,
+    next_frame, parse_frame, stamp_of,
 };
 pub use head::{HEAD_BYTES, Head};
 pub use note::Note;
+pub use verify::{Fault, Gap, Proven, Verdict, Verifier, Wrong};
 
 /// Whether the wall clock of a record was trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
