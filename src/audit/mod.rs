@@ -78,3 +78,6 @@ impl Record {
         (self.kind == Kind::Note).then(|| Note::decode(&self.body)).flatten()
     }
 }
+
+#[cfg(test)]
+mod tests;
