@@ -18,6 +18,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod bounds;
 mod bundle;
 mod disk;
 mod error;
@@ -26,11 +27,13 @@ mod log;
 #[cfg(test)]
 mod memory;
 mod read;
+mod repair;
 mod segments;
 mod stamp;
 mod verify;
 
-pub use self::log::{AuditLog, AuditPlace, Bounds, Log};
+pub use self::log::{AuditLog, AuditPlace, Log};
+pub use bounds::Bounds;
 pub use bundle::{Exported, VerifiedBundle, export, verify_bundle};
 pub use disk::{Disk, Folder};
 pub use error::AuditError;
