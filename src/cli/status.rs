@@ -385,6 +385,29 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_is_not_written_or_has_lost_records_stands_out() {
+        let mut now = ServiceStatus::default();
+        assert!(!shown(&now).contains("audit log"), "a service of another version");
+        now.audit.state = "good".to_owned();
+        now.audit.last = 7;
+        (now.audit.sync_ms, now.audit.before_opening) = (Some(2.5), true);
+        let text = shown(&now);
+        let line = "audit log    7 records, on the disk before the door opens; a sync takes 2.5 ms";
+        assert!(text.contains(line) && !text.contains("LOST"), "{text}");
+        now.audit.before_opening = false;
+        assert!(shown(&now).contains("on the disk right after the door opens"));
+        now.audit.state = "failed".to_owned();
+        now.audit.fault = Some("/g.audit: make room".to_owned());
+        (now.audit.waiting, now.audit.lost) = (3, 12);
+        let text = shown(&now);
+        for expected in
+            ["NOT WRITTEN  /g.audit: make room; 3 records wait", "LOST       12 records"]
+        {
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
+    }
+
+    #[test]
     fn the_door_comes_first_and_alarms_stand_out() {
         let mut now = ServiceStatus::default();
         now.door.state = "open".to_owned();

@@ -3,6 +3,7 @@
 use super::disk::Disk;
 use super::error::AuditError;
 use super::log::{End, HEADS, Log};
+use super::repair::TORN;
 use super::segments::{segment_name, segments};
 use crate::audit::{ClockTrust, Head, Kind, Note, SEGMENT_HEADER, Stamp, next};
 use std::collections::BTreeSet;
@@ -108,9 +109,19 @@ impl<D: Disk + Clone> Log<D> {
         let (Some(note), Some(end)) = (expired, self.end) else { return Ok(()) };
         self.put(end, &next(&end.link, now, Kind::Note, &note.encode()))?;
         self.sync()?;
+        let there_after = there.get(gone).copied();
         for first in there.into_iter().take(gone) {
             let name = segment_name(first);
             self.fault(&name, self.disk.remove(&name))?;
+        }
+        // Torn ends have the same records.
+        let through = there_after.map_or(0, |after| after - 1);
+        for name in self.fault("", self.disk.names())? {
+            let number =
+                name.strip_prefix(TORN).and_then(|rest| rest.get(..20)?.parse::<u64>().ok());
+            if number.is_some_and(|number| number <= through) {
+                self.fault(&name, self.disk.remove(&name))?;
+            }
         }
         self.fault("", self.disk.sync_folder())
     }

@@ -104,8 +104,7 @@ impl Folder {
     }
 
     fn open_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
-        let writes = !flags.contains(OFlags::RDONLY) || flags != OFlags::RDONLY;
-        let (folder, owner) = if writes {
+        let (folder, owner) = if flags != OFlags::RDONLY {
             let (folder, owner, _) = self.open_owned()?;
             (folder, Some(owner))
         } else {

@@ -275,7 +275,8 @@ impl<D: Disk + Clone> Log<D> {
     /// Reads what others have appended, and repairs the end. Needs the lock.
     pub(super) fn catch_up(&mut self, now: &Stamp) -> Result<End, AuditError> {
         let there = segments(&self.disk)?;
-        let Some(last) = there.last().copied() else { return self.begin(now) };
+        let known = self.end.map_or(0, |end| end.link.number);
+        let Some(last) = there.last().copied() else { return self.begin(known, now) };
         if let Some(end) = self.end.filter(|end| end.segment == last) {
             let name = segment_name(last);
             let bytes = self.fault(&name, self.disk.length(&name))?.unwrap_or(0);
@@ -284,7 +285,7 @@ impl<D: Disk + Clone> Log<D> {
             }
             // Somebody has appended; else it was cut, and is read again from its beginning.
             if bytes > end.bytes {
-                return self.read_on(end, now);
+                return self.read_on(end, known, now);
             }
         }
         let bytes = read_segment(&self.disk, last, 0)?.unwrap_or_default();
@@ -310,7 +311,7 @@ impl<D: Disk + Clone> Log<D> {
             began: next_frame(&bytes, SEGMENT_HEADER, &mut 0)
                 .and_then(|(_, frame)| trusted(&frame.record().ok()?.stamp)),
         };
-        let end = self.read_on(end, now)?;
+        let end = self.read_on(end, known, now)?;
         if end.link.number > 0 {
             return Ok(end);
         }
@@ -334,21 +335,23 @@ impl<D: Disk + Clone> Log<D> {
         self.fault("", self.disk.sync_folder())
     }
 
-    /// Begins the log, in an empty folder.
-    fn begin(&mut self, now: &Stamp) -> Result<End, AuditError> {
-        let (log, after, note) = match self.newest_head() {
-            // The log was there.
-            Some(head) => {
-                let note = Note::Cut { from: 1, through: head.number };
-                (head.log, head.link(), note)
-            }
-            None => {
-                let random = Secret::random()?;
-                let mut log = LogId::default();
-                log.iter_mut().zip(random.bytes()).for_each(|(to, from)| *to = *from);
-                (log, Link::first(&log), Note::Begun)
-            }
-        };
+    /// Begins the log, in an empty folder. `known` is the last record that this process knows.
+    fn begin(&mut self, known: u64, now: &Stamp) -> Result<End, AuditError> {
+        let (log, after, note) =
+            match (self.newest_head().map(|head| (head.log, head.link())), self.end) {
+                // The log was there.
+                (Some((log, link)), _) if link.number >= known => {
+                    (log, link, Note::Cut { from: 1, through: link.number })
+                }
+                (_, Some(end)) => (end.log, end.link, Note::Cut { from: 1, through: known }),
+                (head, None) => {
+                    debug_assert!(head.is_none());
+                    let random = Secret::random()?;
+                    let mut log = LogId::default();
+                    log.iter_mut().zip(random.bytes()).for_each(|(to, from)| *to = *from);
+                    (log, Link::first(&log), Note::Begun)
+                }
+            };
         let end = self.new_segment(&log, after)?;
         self.put(end, &next(&end.link, now, Kind::Note, &note.encode()))?;
         self.sync()?;

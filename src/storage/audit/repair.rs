@@ -14,11 +14,17 @@ const LARGEST_TORN: usize = 1 << 20;
 /// Longest note, bytes.
 const LARGEST_NOTE: u64 = 1024;
 /// Beginning of the names of files that keep a torn end.
-const TORN: &str = "torn-";
+pub(super) const TORN: &str = "torn-";
 
 impl<D: Disk + Clone> Log<D> {
-    /// Reads the last segment from a place on.
-    pub(super) fn read_on(&mut self, from: End, now: &Stamp) -> Result<End, AuditError> {
+    /// Reads the last segment from a place on. `known` is the last record that this process
+    /// knows.
+    pub(super) fn read_on(
+        &mut self,
+        from: End,
+        known: u64,
+        now: &Stamp,
+    ) -> Result<End, AuditError> {
         let offset = from.bytes;
         let bytes = read_segment(&self.disk, from.segment, offset)?.unwrap_or_default();
         let newest = self.newest_head();
@@ -54,22 +60,22 @@ impl<D: Disk + Clone> Log<D> {
                 torn.len()
             );
         }
-        self.compare(newest, now)
+        self.compare(newest.map_or(known, |head| head.number.max(known)), now)
     }
 
-    /// Compares the end of the log with the newest head. What it proves and is missing is noted.
-    pub(super) fn compare(&mut self, newest: Option<Head>, now: &Stamp) -> Result<End, AuditError> {
+    /// Compares the end of the log with the last record that was there: as the newest head
+    /// proves, or as this process has seen it. What is missing is noted.
+    fn compare(&mut self, last: u64, now: &Stamp) -> Result<End, AuditError> {
         let end = self.end.ok_or_else(|| AuditError::Absent { folder: self.disk.shown("") })?;
-        let Some(head) = newest else { return Ok(end) };
-        if head.number > end.link.number {
-            let (from, through) = (end.link.number.saturating_add(1), head.number);
+        if last > end.link.number {
+            let (from, through) = (end.link.number.saturating_add(1), last);
             let jumped = End { link: Link { number: through, hash: end.link.hash }, ..end };
             let note = Note::Cut { from, through };
             self.put(jumped, &next(&jumped.link, now, Kind::Note, &note.encode()))?;
             self.sync()?;
             log::error!(
-                "{}: records {from} to {through} of the audit log are missing, although a signed \
-                 head proves that they were there",
+                "{}: records {from} to {through} of the audit log are missing, although they were \
+                 there",
                 self.disk.shown("").display()
             );
         }
@@ -92,7 +98,7 @@ impl<D: Disk + Clone> Log<D> {
         Ok(())
     }
 
-    pub(super) fn check_head(&mut self, head: &Head, now: &Stamp) -> Result<(), AuditError> {
+    fn check_head(&mut self, head: &Head, now: &Stamp) -> Result<(), AuditError> {
         let Some(end) = self.end else { return Ok(()) };
         let there = segments(&self.disk)?;
         let Some(first) = there.into_iter().rfind(|first| *first <= head.number) else {
@@ -122,7 +128,7 @@ impl<D: Disk + Clone> Log<D> {
     }
 
     /// Whether a note in these bytes says that the record of a head was cut.
-    pub(super) fn is_cut(&self, bytes: &[u8], head: &Head) -> bool {
+    fn is_cut(&self, bytes: &[u8], head: &Head) -> bool {
         frames(bytes).any(|(_, frame)| {
             frame.number > head.number
                 && frame.record().ok().and_then(|record| record.note()).is_some_and(

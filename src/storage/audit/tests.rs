@@ -171,6 +171,32 @@ fn root_writes_for_the_owner_of_the_folder_and_refuses_others() {
 }
 
 #[test]
+fn records_that_vanish_while_the_service_runs_are_noted() {
+    let site = Site::new();
+    let segment = site.place.folder().join("00000000000000000001.log");
+    for everything in [false, true] {
+        let mut log = site.open();
+        let before = std::fs::metadata(&segment).expect("a segment").len();
+        let first = log.append(&at(1), b"not signed yet").expect("appended");
+        if everything {
+            std::fs::remove_file(&segment).expect("removed");
+        } else {
+            let file = std::fs::File::options().write(true).open(&segment).expect("a segment");
+            file.set_len(before).expect("cut");
+        }
+        assert_eq!(log.append(&at(2), b"after").expect("appended"), first + 2);
+        let from = if everything { 1 } else { first };
+        let note = Some(Note::Cut { from, through: first });
+        let reader = AuditReader::open(&site.place).expect("a log");
+        let found = reader.record(first + 1).expect("read").expect("a record");
+        assert_eq!(found.note(), note);
+        let verdict = verify(&site.place, &[signer().public()]).expect("a log");
+        let fault = verdict.faults.first().expect("a fault");
+        assert_eq!((fault.record, fault.through), (from, first));
+    }
+}
+
+#[test]
 fn without_its_gallery_no_log_is_begun() {
     let site = Site::new();
     std::fs::remove_file(&site.place.gallery).expect("removed");
