@@ -8,6 +8,7 @@ use super::reload::Reload;
 use super::status::GalleryFileNow;
 use crate::access::controller::Input;
 use crate::access::event::Event;
+use crate::access::gallery::PersonId;
 use crate::config::Config;
 use crate::models::{ModelId, Models};
 use crate::nn::Precision;
@@ -108,7 +109,7 @@ struct Slot {
     /// To be written, and since when it has waited.
     newcomer: Option<(NewPerson, Instant)>,
     /// Result of writing a newcomer: their number, and their name or the reason of failure.
-    kept: Option<(u32, Result<String, String>)>,
+    kept: Option<(u32, Result<(PersonId, String), String>)>,
     /// State of the gallery's file, if it has changed.
     gallery: Option<GalleryFileNow>,
     /// What happened to the gallery's file.
@@ -284,9 +285,9 @@ impl Thread {
         read.unwrap_or(None)
     }
 
-    /// Writes a person enrolled at the door. Returns their provisional name, or the reason
-    /// of failure.
-    fn keep(&mut self, newcomer: &NewPerson) -> Result<String, String> {
+    /// Writes a person enrolled at the door. Returns their number and provisional name, or
+    /// the reason of failure.
+    fn keep(&mut self, newcomer: &NewPerson) -> Result<(PersonId, String), String> {
         let NewPerson { templates, traits, look_alike, .. } = newcomer;
         self.seen = None;
         let opening = Opening::to(Purpose::Begin)
@@ -294,7 +295,7 @@ impl Thread {
             .registered(self.sight.register.clone());
         Store::open_as(&self.files.config.gallery_file(), opening)
             .and_then(|mut store| store.enroll_unnamed(templates, traits.clone(), *look_alike))
-            .map(|person| person.name)
+            .map(|person| (person.id, person.name))
             .map_err(|error| error.to_string())
     }
 

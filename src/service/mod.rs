@@ -170,7 +170,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let neighbours = Neighbours::start(&config.door.neighbours)
         .context("cannot start the threads that report passages to other doors")?;
     let mut report = |at: Duration, event: &Event| {
-        if let Event::Passed { name, role } = event {
+        if let Event::Passed { name, role, .. } = event {
             neighbours.tell(name, *role);
         }
         report(at, event);

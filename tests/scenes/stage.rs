@@ -163,7 +163,7 @@ impl Stage {
                         person.3.stricter = person.3.stricter.max(stricter);
                     }
                 }
-                Ok(name)
+                Ok((id, name))
             }
             Relay::Broken => Err("gallery.redb: no space left on device".to_owned()),
             Relay::Silent => return,
