@@ -150,6 +150,7 @@
 //! `examples/` has the three as programs: `detect_and_embed`, `compare` and `scripted_door`.
 
 pub mod access;
+pub mod audit;
 pub mod config;
 pub mod crypto;
 pub mod files;

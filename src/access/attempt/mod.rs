@@ -13,6 +13,7 @@ pub use tape::{
 };
 
 use crate::access::decide::VoteSeen;
+use crate::access::liveness::Mode;
 
 /// What an attempt rests on.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,6 +26,8 @@ pub struct Attempt {
     pub rate: f64,
     /// Templates in the gallery.
     pub templates: usize,
+    /// Effect of liveness on the door.
+    pub liveness: Mode,
     /// Inputs for a replay, if they are kept.
     pub tape: Option<Tape>,
     /// Whether the inputs were too many to be kept.

@@ -45,6 +45,7 @@ impl Controller {
             group: group.map(|traits| traits.group.clone()),
             rate: self.settings.false_accept_rate,
             templates: self.gallery.templates(),
+            liveness: self.liveness.rules().0.mode,
             tape,
             too_long,
         })

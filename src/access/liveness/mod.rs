@@ -56,6 +56,17 @@ pub enum Mode {
     Enforce,
 }
 
+impl Mode {
+    /// The word for it, as in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Advise => "advise",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
 /// Settings of the guard.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GuardSettings {
