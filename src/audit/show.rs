@@ -1,9 +1,9 @@
 //! A record as a line of text, as JSON, and as CSV.
 
+use super::ClockTrust;
 use super::entry::{Change, Entry, PersonChange, Severity};
 use super::field::Value;
 use super::logged::{Logged, Names};
-use super::ClockTrust;
 use crate::access::event::{plain, plain_json};
 use jiff::tz::TimeZone;
 use serde_json::{Map, json};
@@ -90,10 +90,11 @@ fn what(entry: &Entry, names: &Names) -> String {
                 let name = fact.name();
                 Some(match (&fact.value, name) {
                     (_, "person") => named(),
-                    (Value::Text(text), "order" | "alarm" | "mode" | "action" | "advice"
-                        | "error" | "reason" | "clock" | "step" | "role" | "whose" | "text") => {
-                        text.clone()
-                    }
+                    (
+                        Value::Text(text),
+                        "order" | "alarm" | "mode" | "action" | "advice" | "error" | "reason"
+                        | "clock" | "step" | "role" | "whose" | "text",
+                    ) => text.clone(),
                     (Value::Flag(false), _) => return None,
                     (Value::Flag(true), _) => name.to_owned(),
                     (Value::Text(text), _) => format!("{name} {text}"),
@@ -199,17 +200,22 @@ pub fn json_line(logged: &Logged, names: &Names) -> String {
     }
     put("name", json!(entry.person().and_then(|person| names.name(person))));
     let by = &entry.by;
-    put("by", json!({"via": by.via.name(), "uid": by.uid, "login": by.login,
-        "sudo_claimed": by.sudo, "role": by.role}));
+    put(
+        "by",
+        json!({"via": by.via.name(), "uid": by.uid, "login": by.login,
+        "sudo_claimed": by.sudo, "role": by.role}),
+    );
     if let Some(basis) = &entry.basis {
         put("models", json!(basis.models));
         put("configuration", json!(hex(&basis.configuration)));
     }
     if !entry.frames.is_empty() {
-        let frames = entry.frames.iter().map(|frame| json!({
-            "before_ms": frame.before, "person": frame.person,
-            "similarity": frame.similarity, "quality": frame.quality,
-        }));
+        let frames = entry.frames.iter().map(|frame| {
+            json!({
+                "before_ms": frame.before, "person": frame.person,
+                "similarity": frame.similarity, "quality": frame.quality,
+            })
+        });
         put("votes", frames.collect());
     }
     if !entry.changes.is_empty() {
@@ -280,11 +286,7 @@ fn cell(text: &str) -> String {
     let text = plain(text);
     let formula = text.starts_with(['=', '+', '-', '@']);
     let text = if formula { format!("'{text}") } else { text.into_owned() };
-    if text.contains([',', '"', ' ']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text
-    }
+    if text.contains([',', '"', ' ']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
 /// Bytes as lowercase hexadecimal.
