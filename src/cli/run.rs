@@ -58,6 +58,7 @@ impl Run {
             relay,
             last_relay,
             max_frames,
+            signer: None,
         };
         let mut out = json.then(|| StdoutWriter::new(std::io::stdout())).transpose()?;
         let ended = serve(options, |at, event| report(at, event, out.as_mut()));

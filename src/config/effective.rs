@@ -88,6 +88,7 @@ impl Effective {
             schedule,
             groups,
             gallery,
+            audit,
             models,
             service,
             roles,
@@ -108,6 +109,7 @@ impl Effective {
             tables.push(self.table("groups", BTreeMap::from([group]))?);
         }
         tables.push(self.table("gallery", gallery)?);
+        tables.push(self.table("audit", audit)?);
         tables.push(self.table("models", models)?);
         tables.push(self.table("service", service)?);
         tables.push(self.table("roles", roles)?);

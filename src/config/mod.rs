@@ -6,6 +6,7 @@
 
 mod access;
 mod advice;
+mod audit;
 mod devices;
 mod effective;
 mod fault;
@@ -22,6 +23,7 @@ mod unit;
 pub use access::{
     ClockSource, DoorConfig, EnrollConfig, GroupConfig, Groups, LockoutConfig, ScheduleConfig,
 };
+pub use audit::AuditConfig;
 pub use devices::{CameraConfig, GpioConfig, LightsConfig, RelayConfig, Wire};
 pub use effective::Effective;
 pub use fault::{Fault, Position};
@@ -121,6 +123,8 @@ pub struct Config {
     pub groups: Groups,
     /// `[gallery]`: where people are stored.
     pub gallery: GalleryConfig,
+    /// `[audit]`: how much of the audit log is kept.
+    pub audit: AuditConfig,
     /// `[models]`: where model sets are installed.
     pub models: ModelsConfig,
     /// `[service]`: socket, power saving and watchdog.
@@ -252,6 +256,7 @@ impl Config {
         self.check_access()?;
         self.check_service()?;
         self.check_roles()?;
+        self.check_audit()?;
         let recognition = &self.recognition;
         if recognition.false_accept_rate > CARELESS_RATE {
             return Err(Fault::of(

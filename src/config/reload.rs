@@ -38,7 +38,7 @@ pub static KEYS: &[Key] = keys! {
         gpio.debounce,
         lights.red, lights.green, lights.blue, lights.buzzer,
         door.lock, door.neighbours,
-        gallery.file, gallery.keep_crops, models.folder,
+        gallery.file, gallery.keep_crops, audit.keep_for, audit.largest, models.folder,
         recognition.distinct_views, service.status_socket, service.power_saving, service.idle_look_every,
         service.watchdog,
         roles.read, roles.order, roles.neighbour, roles.administrator;

@@ -63,6 +63,7 @@ fn everything() -> Config {
         schedule: ScheduleConfig::default(),
         groups: [("staff".to_owned(), group())].into(),
         gallery: GalleryConfig { file: Some("/g".into()), keep_crops: true },
+        audit: AuditConfig::default(),
         models: ModelsConfig { folder: Some("/m".into()) },
         service: ServiceConfig { status_socket: Some("/s".into()), ..ServiceConfig::default() },
         roles: RolesConfig::default(),
@@ -215,6 +216,7 @@ fn every_key_is_explained_with_what_it_may_be() {
             "A list of ",
             "A GPIO line.",
             "A path.",
+            "A size.",
             "A camera URI.",
             "A relay URI.",
             "Shares of ",
@@ -256,7 +258,7 @@ fn the_ranges_that_are_documented_are_those_of_the_code() {
             assert!(message.contains(&format!("{} = ", one.key)), "{message}");
         }
     }
-    assert_eq!(ranges, 23);
+    assert_eq!(ranges, 24);
 }
 
 #[test]

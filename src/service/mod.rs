@@ -2,6 +2,7 @@
 //! watchdog, reloading and the status. [`serve`] says what is started in which order.
 
 mod actuator;
+pub mod audit;
 pub mod control;
 mod door_state;
 mod exit;
@@ -27,18 +28,21 @@ mod wiring;
 pub use exit::{EXIT_STUCK, LAST_WORDS};
 
 use crate::access::event::Event;
-use crate::config::Config;
+use crate::config::{ClockSource, Config};
+use crate::crypto::Signer;
 use crate::hardware::camera::Kind;
 use crate::hardware::camera::live::LiveCamera;
 use crate::hardware::relay::Relay;
 use crate::models::Models;
 use crate::models::likelihood::NOT_MEASURED;
 use crate::nn::Precision;
+use crate::storage::audit::{AuditPlace, Bounds};
 use crate::storage::gallery::{Purpose, reachable};
 use crate::storage::last_relay::{LastRelay, LastRelayFile};
 use crate::storage::models::ModelStore;
 use crate::vision::motion_gate::{MotionGate, MotionGateSettings};
 use anyhow::{Context, Result};
+use audit::{AuditSettings, AuditThread};
 use door_state::DoorStateKeeper;
 use exit::{CLOSES_WITHIN, end_stuck};
 use files::{EMPTY, FileWorker, Files, ReadConfig, load_gallery, open_store};
@@ -79,6 +83,8 @@ pub struct DoorOptions {
     pub last_relay: LastRelayFile,
     /// Number of frames after which the service ends.
     pub max_frames: usize,
+    /// The door's key, which signs the heads of the audit log; `None` if there is none.
+    pub signer: Option<Signer>,
 }
 
 /// How a service ended.
@@ -144,6 +150,14 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     {
         log::error!("{remark}");
     }
+    let audit = AuditThread::start(AuditSettings {
+        place: AuditPlace::of(&file),
+        bounds: Bounds { keep_for: config.audit.keep_for, largest: config.audit.largest },
+        signer: options.signer,
+        recorded: frames == Kind::Recorded,
+        clock_vouched_for: config.schedule.clock == ClockSource::Trusted,
+    })
+    .context("cannot start the thread that writes the audit log")?;
     let version = models.manifest.version.clone();
     let files = FileWorker::start(Files {
         read_config,
@@ -189,6 +203,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let (mut peripherals, relay) = startup.open(&config, started, &version, reload, on_stuck)?;
     let (mut pipeline, mut events) =
         Pipeline::new(networks.with(gallery), &config, relay, Duration::ZERO);
+    pipeline.set_auditor(audit.auditor());
     events.extend(peripherals.restore(&mut pipeline));
     // A recording has times of its own, which say nothing about the door.
     let live = frames != Kind::Recorded;
@@ -204,6 +219,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
         MotionGate::new(MotionGateSettings { idle_look_every, ..Default::default() })
     });
     let between = |pipeline: &mut Pipeline, between: &BetweenFrames<'_>| {
+        pipeline.auditor().set_clock_trusted(pipeline.clock_trusted(between.now));
         let mut events = peripherals.visit(pipeline, between);
         if !between.in_frame {
             events.extend(files.visit(pipeline, between.now));
@@ -221,6 +237,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     if let Some(state) = state {
         state.end(&pipeline, started.elapsed());
     }
+    drop(audit);
     if stuck.load(Ordering::Relaxed) {
         if let Err(error) = &summary {
             log::error!("{error}");

@@ -5,6 +5,7 @@
 //! Orders leave by the actuator. [`run`](mod@super::run) calls all of them.
 
 use super::actuator::Actuator;
+use super::audit::Auditor;
 use super::models::ModelSet;
 use super::status::GalleryFileNow;
 use super::wall_clock;
@@ -113,6 +114,7 @@ pub struct Pipeline {
     gallery_file: GalleryFileNow,
     signals: heapless::Vec<Signal, MAX_SIGNALS>,
     camera: CameraTrust,
+    auditor: Auditor,
 }
 
 /// A person enrolled at the door, to be written to the gallery in one transaction.
@@ -165,10 +167,21 @@ impl Pipeline {
             gallery_file: GalleryFileNow::default(),
             signals: heapless::Vec::new(),
             camera: CameraTrust::Trusted,
+            auditor: Auditor::off(),
         };
         let mut events = Vec::new();
         pipeline.carry_out(now, output, &mut events);
         (pipeline, events)
+    }
+
+    /// Writes to this audit log from now on.
+    pub fn set_auditor(&mut self, auditor: Auditor) {
+        self.auditor = auditor;
+    }
+
+    /// Writes to the audit log.
+    pub fn auditor(&self) -> &Auditor {
+        &self.auditor
     }
 
     /// The current threshold.
@@ -514,6 +527,9 @@ impl Pipeline {
             events.extend(output.events);
             let door = self.controller.door();
             let Some(order) = output.relay else { return self.actuator.renew(now, door) };
+            if matches!(door.state(), State::Granting { .. }) {
+                self.auditor.settle();
+            }
             let Some(done) = self.actuator.order(now, order, door) else { return };
             let taken = done.is_ok();
             events.extend(done.err().map(Event::RelayFailed));

@@ -1,0 +1,495 @@
+//! EDGE: the thread that writes the audit log. The door never waits for it, but for one
+//! moment before it opens, and only where syncs are so fast that nobody notices.
+//!
+//! What cannot be written waits in a bounded queue; what has no room there is counted, and a
+//! record with the count follows as soon as the log can be written again.
+
+use super::wall_clock;
+use crate::audit::{LARGEST_BODY, Note, Stamp};
+use crate::crypto::Signer;
+use crate::storage::audit::{AuditError, AuditLog, AuditPlace, AuditReader, Bounds, Order, stamp};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Records between the door and the thread.
+const QUEUE: usize = 256;
+/// Records that wait in the thread while the log cannot be written, and their bytes.
+const WAITING: usize = 1024;
+const WAITING_BYTES: usize = 4 << 20;
+/// A sync that takes longer than this is not waited for before the door opens.
+const FAST: Duration = Duration::from_millis(5);
+/// Number of syncs whose median counts, and the least of them.
+const SYNCS: usize = 15;
+const FEWEST_SYNCS: usize = 3;
+/// Time between two signed heads, if something was logged.
+const SIGN_EVERY: Duration = Duration::from_secs(60);
+/// Time between two looks at the age of segments.
+const EXPIRE_EVERY: Duration = Duration::from_secs(6 * 3600);
+/// Time between two attempts to write again after a failure, and between two lines of the
+/// log about it.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(600);
+/// A wall clock that differs from the monotonic one by more than this was set.
+const CLOCK_SET: i64 = 1_000_000;
+/// How long the end waits for a slow card.
+const END_WITHIN: Duration = Duration::from_secs(3);
+
+/// State of the audit log, for `facelatch status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AuditNow {
+    /// off, starting, good or failed.
+    pub state: String,
+    /// Why the log cannot be written, and the cure.
+    pub fault: Option<String>,
+    /// Number of the last record.
+    pub last: u64,
+    /// Number of the newest signed head; 0 if there is none since the start.
+    pub signed: u64,
+    /// Records that were lost since the start.
+    pub lost: u64,
+    /// Records that wait to be written.
+    pub waiting: u64,
+    /// Median of the last syncs, milliseconds; `None` until enough were measured.
+    pub sync_ms: Option<f64>,
+    /// Whether records are on the disk before the door opens; else right after it.
+    pub before_opening: bool,
+}
+
+enum Job {
+    Entry(Stamp, Vec<u8>),
+    Note(Stamp, Note),
+    Sign(Stamp),
+}
+
+struct Shared {
+    /// Records that found the queue full.
+    overflowed: AtomicU64,
+    /// Jobs that were queued.
+    queued: AtomicU64,
+    /// Jobs of which nothing is left to do, and the state.
+    done: Mutex<(u64, AuditNow)>,
+    changed: Condvar,
+    /// Median of the last syncs, microseconds; `u64::MAX` until enough were measured.
+    sync: AtomicU64,
+    /// Whether the wall clock is trusted: as the door says, else as the system does.
+    trusted: AtomicBool,
+    /// Whether the door says so.
+    door_says: AtomicBool,
+    failed: AtomicBool,
+}
+
+/// Writes to the audit log. Clones write to the same one.
+#[derive(Clone)]
+pub struct Auditor {
+    jobs: Option<SyncSender<Job>>,
+    shared: Arc<Shared>,
+    /// Waits for room in the queue: for recorded frames, which come faster than at a door.
+    patient: bool,
+}
+
+/// Ends the thread when it is dropped, after what is queued is written.
+pub struct AuditThread {
+    auditor: Auditor,
+    ended: Receiver<()>,
+}
+
+/// What the log of a service needs.
+pub struct AuditSettings {
+    /// Where the log is.
+    pub place: AuditPlace,
+    /// How long and how much is kept.
+    pub bounds: Bounds,
+    /// The door's key.
+    pub signer: Option<Signer>,
+    /// Whether frames are recorded.
+    pub recorded: bool,
+    /// Whether the installer vouches for the wall clock.
+    pub clock_vouched_for: bool,
+}
+
+impl Auditor {
+    /// One that writes nothing.
+    pub fn off() -> Self {
+        let state = AuditNow { state: "off".to_owned(), ..AuditNow::default() };
+        Self { jobs: None, shared: Arc::new(Shared::new(state)), patient: false }
+    }
+
+    /// Now, for a record.
+    pub fn now(&self) -> Stamp {
+        stamp(self.shared.trusted.load(Ordering::Relaxed))
+    }
+
+    /// Whether the wall clock is trusted from now on; `None` if the door has not checked it.
+    /// Then the system's word counts.
+    pub fn set_clock_trusted(&self, trusted: Option<bool>) {
+        self.shared.door_says.store(trusted.is_some(), Ordering::Relaxed);
+        if let Some(trusted) = trusted {
+            self.shared.trusted.store(trusted, Ordering::Relaxed);
+        }
+    }
+
+    /// Queues an entry with a body of at most [`LARGEST_BODY`] bytes. Never waits; without
+    /// room the entry is lost and counted. Returns whether it was queued.
+    pub fn entry(&self, at: Stamp, body: Vec<u8>) -> bool {
+        if body.len() > LARGEST_BODY {
+            self.shared.overflowed.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        self.queue(Job::Entry(at, body))
+    }
+
+    /// Has what is queued so far signed, after an opening by command.
+    pub fn sign(&self) {
+        self.queue(Job::Sign(self.now()));
+    }
+
+    fn queue(&self, job: Job) -> bool {
+        let Some(jobs) = &self.jobs else { return false };
+        let signs = matches!(job, Job::Sign(_));
+        let queued = if self.patient { jobs.send(job).is_ok() } else { jobs.try_send(job).is_ok() };
+        if queued {
+            self.shared.queued.fetch_add(1, Ordering::SeqCst);
+        } else if !signs {
+            self.shared.overflowed.fetch_add(1, Ordering::Relaxed);
+        }
+        queued
+    }
+
+    /// Before the door opens: waits until what is queued is on the disk, if that is known to
+    /// take less than 5 ms, and for twice that at most. Returns whether it is on the disk.
+    pub fn settle(&self) -> bool {
+        let fast = self.shared.sync.load(Ordering::Relaxed) < micros(FAST);
+        if !fast || self.shared.failed.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.wait(2 * FAST)
+    }
+
+    /// Waits until what is queued is on the disk. Returns whether it is.
+    fn wait(&self, at_most: Duration) -> bool {
+        let wanted = self.shared.queued.load(Ordering::SeqCst);
+        let until = Instant::now() + at_most;
+        let mut done = self.shared.done.lock().unwrap_or_else(PoisonError::into_inner);
+        while done.0 < wanted {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.shared.changed.wait_timeout(done, left);
+            done = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// The state of the log.
+    pub fn state(&self) -> AuditNow {
+        let done = self.shared.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let overflowed = self.shared.overflowed.load(Ordering::Relaxed);
+        AuditNow { lost: done.1.lost + overflowed, ..done.1.clone() }
+    }
+}
+
+impl Shared {
+    fn new(state: AuditNow) -> Self {
+        Self {
+            overflowed: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
+            done: Mutex::new((0, state)),
+            changed: Condvar::new(),
+            sync: AtomicU64::new(u64::MAX),
+            trusted: AtomicBool::new(false),
+            door_says: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        }
+    }
+}
+
+impl AuditThread {
+    /// Starts the thread, which opens the log. A log that cannot be opened is logged, and
+    /// tried again.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn start(settings: AuditSettings) -> io::Result<Self> {
+        let (jobs, to_do) = sync_channel(QUEUE);
+        let (end, ended) = sync_channel(1);
+        let state = AuditNow { state: "starting".to_owned(), ..AuditNow::default() };
+        let shared = Arc::new(Shared::new(state.clone()));
+        let auditor =
+            Auditor { jobs: Some(jobs), shared: Arc::clone(&shared), patient: settings.recorded };
+        let mut work = Work::new(settings, shared, state);
+        std::thread::Builder::new().name("audit log".to_owned()).spawn(move || {
+            work.run(&to_do);
+            let _ = end.send(());
+        })?;
+        Ok(Self { auditor, ended })
+    }
+
+    /// Writes to the log.
+    pub fn auditor(&self) -> Auditor {
+        self.auditor.clone()
+    }
+}
+
+impl Drop for AuditThread {
+    fn drop(&mut self) {
+        let now = self.auditor.now();
+        self.auditor.queue(Job::Note(now, Note::Stopped));
+        self.auditor.sign();
+        // Clones may outlive this, so the thread is waited for, not its channel.
+        self.auditor.wait(END_WITHIN);
+        self.auditor.jobs = None;
+        let _ = self.ended.recv_timeout(Duration::from_millis(50));
+    }
+}
+
+/// The thread's work.
+struct Work {
+    settings: AuditSettings,
+    shared: Arc<Shared>,
+    log: Option<AuditLog>,
+    /// What is not written yet, and its bytes.
+    waiting: VecDeque<Job>,
+    waiting_bytes: usize,
+    /// Records that had no room, since the last note about it.
+    lost: u64,
+    /// Jobs that were taken from the queue.
+    taken: u64,
+    state: AuditNow,
+    syncs: VecDeque<Duration>,
+    /// When the log could not be written last, and when that was logged last.
+    failed: Option<Instant>,
+    said: Option<Instant>,
+    signed: Instant,
+    expired: Instant,
+    /// The last stamp.
+    last: Option<Stamp>,
+}
+
+impl Work {
+    fn new(settings: AuditSettings, shared: Arc<Shared>, state: AuditNow) -> Self {
+        let now = Instant::now();
+        Self {
+            settings,
+            shared,
+            log: None,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            lost: 0,
+            taken: 0,
+            state,
+            syncs: VecDeque::new(),
+            failed: None,
+            said: None,
+            signed: now,
+            expired: now,
+            last: None,
+        }
+    }
+
+    fn run(&mut self, jobs: &Receiver<Job>) {
+        let now = self.now();
+        let booted = AuditReader::open(&self.settings.place)
+            .and_then(|reader| reader.records(1..=u64::MAX, Order::NewestFirst)?.next().transpose())
+            .is_ok_and(|last| last.is_some_and(|last| last.stamp.boot != now.boot));
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let process = std::process::id();
+        self.take(Job::Note(now, Note::Started { version, process, booted }));
+        self.step();
+        loop {
+            let patience = if self.failed.is_some() { AGAIN_AFTER } else { SIGN_EVERY };
+            match jobs.recv_timeout(patience) {
+                Ok(job) => {
+                    self.taken += 1;
+                    self.take(job);
+                    // As many as there are with one sync.
+                    while let Ok(job) = jobs.try_recv() {
+                        self.taken += 1;
+                        self.take(job);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.step();
+        }
+    }
+
+    /// Now, with the trust of the clock looked up.
+    fn now(&self) -> Stamp {
+        if !self.shared.door_says.load(Ordering::Relaxed) {
+            let reading = wall_clock::read(self.settings.clock_vouched_for);
+            self.shared.trusted.store(reading.synchronized, Ordering::Relaxed);
+        }
+        stamp(self.shared.trusted.load(Ordering::Relaxed))
+    }
+
+    /// Takes a job, with a note before it if the clock has changed since the last one.
+    fn take(&mut self, job: Job) {
+        let at = match &job {
+            Job::Entry(at, _) | Job::Note(at, _) | Job::Sign(at) => *at,
+        };
+        for note in clock_notes(self.last.replace(at).as_ref(), &at) {
+            self.wait(Job::Note(at, note));
+        }
+        self.wait(job);
+    }
+
+    fn wait(&mut self, job: Job) {
+        let bytes = job.bytes();
+        let full = self.waiting.len() >= WAITING || self.waiting_bytes + bytes > WAITING_BYTES;
+        match job {
+            // The next head signs as well.
+            Job::Sign(_) if full => {}
+            _ if full => self.lost += 1,
+            job => {
+                self.waiting_bytes += bytes;
+                self.waiting.push_back(job);
+            }
+        }
+    }
+
+    /// Writes what waits, if it is time to try.
+    fn step(&mut self) {
+        let now = self.now();
+        for note in clock_notes(self.last.replace(now).as_ref(), &now) {
+            self.wait(Job::Note(now, note));
+        }
+        let again = self.failed.is_none_or(|failed| failed.elapsed() >= AGAIN_AFTER);
+        if again {
+            match self.write(&now) {
+                Ok(()) => self.worked(),
+                Err(error) => self.did_not(&error),
+            }
+        }
+        let mut shared = self.shared.done.lock().unwrap_or_else(PoisonError::into_inner);
+        self.state.waiting = self.waiting.len() as u64;
+        if self.failed.is_none() {
+            shared.0 = self.taken;
+        }
+        let lost = self.state.lost + self.lost;
+        shared.1 = AuditNow { lost, ..self.state.clone() };
+        drop(shared);
+        self.shared.changed.notify_all();
+    }
+
+    fn write(&mut self, now: &Stamp) -> Result<(), AuditError> {
+        let mut log = match self.log.take() {
+            Some(log) => log,
+            None => {
+                let AuditSettings { place, bounds, signer, .. } = &self.settings;
+                AuditLog::open(place, *bounds, signer.clone(), now)?
+            }
+        };
+        let mut signs = self.signed.elapsed() >= SIGN_EVERY;
+        let mut wrote = false;
+        while let Some(job) = self.waiting.front() {
+            match job {
+                Job::Entry(at, body) => drop(log.append(at, body)?),
+                Job::Note(at, note) => drop(log.note(at, note)?),
+                Job::Sign(_) => signs = true,
+            }
+            wrote |= !matches!(job, Job::Sign(_));
+            self.waiting_bytes = self.waiting_bytes.saturating_sub(job.bytes());
+            self.waiting.pop_front();
+        }
+        let overflowed = self.shared.overflowed.swap(0, Ordering::Relaxed);
+        self.lost += overflowed;
+        if self.lost > 0 {
+            log.note(now, &Note::Lost { records: self.lost })?;
+            log::error!(
+                "{} records of the audit log are lost, because they could not be written in \
+                 time; a record says so",
+                self.lost
+            );
+            self.state.lost += std::mem::take(&mut self.lost);
+            wrote = true;
+        }
+        if wrote {
+            let took = log.sync()?;
+            self.measured(took);
+        }
+        if signs {
+            self.signed = Instant::now();
+            if let Some(number) = log.sign(now)? {
+                self.state.signed = number;
+            }
+        }
+        if self.expired.elapsed() >= EXPIRE_EVERY {
+            self.expired = Instant::now();
+            log.expire(now)?;
+        }
+        self.state.last = log.last();
+        self.log = Some(log);
+        Ok(())
+    }
+
+    fn measured(&mut self, took: Duration) {
+        if self.syncs.len() == SYNCS {
+            self.syncs.pop_front();
+        }
+        self.syncs.push_back(took);
+        let mut sorted: Vec<Duration> = self.syncs.iter().copied().collect();
+        sorted.sort_unstable();
+        let median = sorted.get(sorted.len() / 2).filter(|_| sorted.len() >= FEWEST_SYNCS);
+        self.state.sync_ms = median.map(|median| median.as_secs_f64() * 1e3);
+        self.state.before_opening = median.is_some_and(|median| *median < FAST);
+        self.shared.sync.store(median.map_or(u64::MAX, |m| micros(*m)), Ordering::Relaxed);
+    }
+
+    fn worked(&mut self) {
+        if self.failed.take().is_some() {
+            log::warn!("the audit log is written again");
+        }
+        self.said = None;
+        self.shared.failed.store(false, Ordering::Relaxed);
+        self.state.state = "good".to_owned();
+        self.state.fault = None;
+    }
+
+    fn did_not(&mut self, error: &AuditError) {
+        self.failed = Some(Instant::now());
+        self.shared.failed.store(true, Ordering::Relaxed);
+        if self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN_AFTER) {
+            self.said = Some(Instant::now());
+            log::error!("{error}; the audit log is not written, and the door goes on");
+        }
+        self.state.state = "failed".to_owned();
+        self.state.fault = Some(error.to_string());
+    }
+}
+
+impl Job {
+    /// Bytes that it takes while it waits, at least.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Entry(_, body) => body.len(),
+            Self::Note(..) | Self::Sign(_) => 0,
+        }
+    }
+}
+
+/// What has happened to the wall clock between two stamps.
+fn clock_notes(before: Option<&Stamp>, now: &Stamp) -> Vec<Note> {
+    let Some(before) = before.filter(|before| before.boot == now.boot) else { return Vec::new() };
+    let offset = |stamp: &Stamp| i128::from(stamp.wall) - i128::from(stamp.monotonic);
+    let by = i64::try_from(offset(now) - offset(before)).unwrap_or(i64::MAX);
+    let mut notes = Vec::new();
+    if by.saturating_abs() > CLOCK_SET {
+        notes.push(Note::ClockSet { by });
+    }
+    if before.clock != now.clock {
+        notes.push(Note::ClockTrust);
+    }
+    notes
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
