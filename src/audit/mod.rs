@@ -36,7 +36,7 @@ pub use head::{HEAD_BYTES, Head};
 pub use logged::{Logged, Names};
 pub use note::Note;
 pub use of_event::{attempt, follows_from_order, of_caller, of_event};
-pub use show::{CSV_HEADER, csv_line, json_line, line, summary};
+pub use show::{CSV_HEADER, csv_line, hex, json_line, line, summary};
 
 /// Whether the wall clock of a record was trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

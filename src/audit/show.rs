@@ -290,6 +290,6 @@ fn cell(text: &str) -> String {
 }
 
 /// Bytes as lowercase hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

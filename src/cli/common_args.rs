@@ -65,6 +65,13 @@ impl CommonArgs {
         }
     }
 
+    /// Name of the door in the audit log: that of the configuration file without its ending.
+    /// `None` for the system's.
+    pub fn door(&self) -> Option<String> {
+        let name = self.config.as_deref()?.file_stem()?.to_string_lossy().into_owned();
+        (self.config.as_deref() != Some(Path::new(SYSTEM_CONFIG))).then_some(name)
+    }
+
     /// Where the relay of this door is kept for the next start.
     pub fn last_relay(&self) -> LastRelayFile {
         last_relay(self.config.as_deref())

@@ -3,6 +3,7 @@
 
 mod actuator;
 pub mod audit;
+mod audit_entries;
 pub mod control;
 mod door_state;
 mod exit;
@@ -25,11 +26,12 @@ pub mod watchdog;
 #[cfg(feature = "gpio")]
 mod wiring;
 
+pub use audit_entries::people_changes;
 pub use exit::{EXIT_STUCK, LAST_WORDS};
 
 use crate::access::event::Event;
 use crate::config::{ClockSource, Config};
-use crate::crypto::Signer;
+use crate::crypto::{Sealer, Signer};
 use crate::hardware::camera::Kind;
 use crate::hardware::camera::live::LiveCamera;
 use crate::hardware::relay::Relay;
@@ -43,6 +45,7 @@ use crate::storage::models::ModelStore;
 use crate::vision::motion_gate::{MotionGate, MotionGateSettings};
 use anyhow::{Context, Result};
 use audit::{AuditSettings, AuditThread};
+use audit_entries::Entries;
 use door_state::DoorStateKeeper;
 use exit::{CLOSES_WITHIN, end_stuck};
 use files::{EMPTY, FileWorker, Files, ReadConfig, load_gallery, open_store};
@@ -85,6 +88,10 @@ pub struct DoorOptions {
     pub max_frames: usize,
     /// The door's key, which signs the heads of the audit log; `None` if there is none.
     pub signer: Option<Signer>,
+    /// Seals pictures of attempts; without it none are kept.
+    pub sealer: Option<Sealer>,
+    /// Name of the door in the audit log; `None` if it is the only one of the board.
+    pub door: Option<String>,
 }
 
 /// How a service ended.
@@ -156,9 +163,12 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
         signer: options.signer,
         recorded: frames == Kind::Recorded,
         clock_vouched_for: config.schedule.clock == ClockSource::Trusted,
+        sealer: options.sealer,
+        pictures_keep_for: config.audit.pictures_keep_for,
     })
     .context("cannot start the thread that writes the audit log")?;
     let version = models.manifest.version.clone();
+    let model = models.recognizer_id()?.to_string();
     let files = FileWorker::start(Files {
         read_config,
         config: config.clone(),
@@ -203,15 +213,21 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let (mut peripherals, relay) = startup.open(&config, started, &version, reload, on_stuck)?;
     let (mut pipeline, mut events) =
         Pipeline::new(networks.with(gallery), &config, relay, Duration::ZERO);
-    pipeline.set_auditor(audit.auditor());
+    let entries = Entries::new(audit.auditor(), &config, options.door, &model);
+    for entry in audit_entries::configured(&AuditPlace::of(&file), &config) {
+        entries.append(entry);
+    }
+    pipeline.set_entries(entries);
     events.extend(peripherals.restore(&mut pipeline));
     // A recording has times of its own, which say nothing about the door.
     let live = frames != Kind::Recorded;
     let mut state =
         live.then(|| DoorStateKeeper::resume(&file, &mut pipeline, Duration::ZERO)).transpose()?;
     for event in &events {
+        pipeline.entries().reported(Duration::ZERO, event);
         report(Duration::ZERO, event);
     }
+    pipeline.entries().all_reported();
     // After the relay, so that a door left open is locked whatever the camera does.
     let camera = LiveCamera::start_within(&camera, config.camera.limit(), started)?;
     let gate = config.service.power_saving.then(|| {

@@ -22,6 +22,7 @@ mod disk;
 mod error;
 mod heads;
 mod log;
+mod pictures;
 mod read;
 mod segments;
 mod stamp;
@@ -30,6 +31,7 @@ pub use self::log::{AuditLog, AuditPlace, Bounds, Log};
 pub use disk::{Disk, Folder};
 pub use error::AuditError;
 pub use heads::HeadsFile;
+pub use pictures::PictureFolder;
 pub use read::{AuditReader, Order, Reader, Records};
 pub use stamp::stamp;
 
