@@ -65,11 +65,9 @@ impl CommonArgs {
         }
     }
 
-    /// Name of the door in the audit log: that of the configuration file without its ending.
-    /// `None` for the system's.
+    /// Name of the door in the audit log.
     pub fn door(&self) -> Option<String> {
-        let name = self.config.as_deref()?.file_stem()?.to_string_lossy().into_owned();
-        (self.config.as_deref() != Some(Path::new(SYSTEM_CONFIG))).then_some(name)
+        door_name(self.config.as_deref())
     }
 
     /// Where the relay of this door is kept for the next start.
@@ -97,6 +95,13 @@ impl CommonArgs {
     pub fn precision(&self) -> Precision {
         self.models.precision()
     }
+}
+
+/// Name of a door in the audit log: that of its configuration file without its ending.
+/// `None` for the system's configuration.
+pub fn door_name(config: Option<&Path>) -> Option<String> {
+    let named = config.filter(|path| *path != Path::new(SYSTEM_CONFIG))?;
+    Some(named.file_stem()?.to_string_lossy().into_owned())
 }
 
 /// The configuration file to read: `named`, else the system's if it exists.
