@@ -173,6 +173,34 @@ pub fn parse_frame(bytes: &[u8]) -> Result<Frame<'_>, FrameFault> {
     Ok(Frame { content, hash: *hash, bytes: frame.len(), number })
 }
 
+/// Most bytes whose checksum is computed in search of a record, per segment: bytes that
+/// somebody has crafted must not keep the search busy for hours.
+const MOST_EFFORT: usize = 256 << 20;
+
+/// The first whole record at or after an offset. `effort` counts the bytes whose checksum was
+/// computed in vain, for several searches in one segment; begin with 0.
+pub fn next_frame<'b>(
+    bytes: &'b [u8],
+    from: usize,
+    effort: &mut usize,
+) -> Option<(usize, Frame<'b>)> {
+    for at in from..bytes.len() {
+        let rest = bytes.get(at..)?;
+        match parse_frame(rest) {
+            Ok(frame) => return Some((at, frame)),
+            Err(FrameFault::Checksum) => {
+                let length = rest.first_chunk::<4>().map_or(0, |four| u32::from_le_bytes(*four));
+                *effort += length as usize + AROUND;
+                if *effort > MOST_EFFORT {
+                    return None;
+                }
+            }
+            Err(_) => {}
+        }
+    }
+    None
+}
+
 /// The header of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {

@@ -23,6 +23,7 @@ mod note;
 mod of_event;
 pub mod replay;
 mod show;
+mod verify;
 
 pub use chain::{Hash, Link, LogId};
 pub use explain::{Explained, explain};
@@ -30,13 +31,14 @@ pub use field::{Fact, Value};
 pub use filter::Filter;
 pub use frame::{
     Frame, FrameFault, LARGEST_BODY, LARGEST_SEGMENT, SEGMENT_HEADER, SegmentHeader, encode, next,
-    parse_frame, stamp_of,
+    next_frame, parse_frame, stamp_of,
 };
 pub use head::{HEAD_BYTES, Head};
 pub use logged::{Logged, Names};
 pub use note::Note;
 pub use of_event::{attempt, follows_from_order, of_caller, of_event};
 pub use show::{CSV_HEADER, csv_line, hex, json_line, line, summary};
+pub use verify::{Fault, Gap, Proven, Verdict, Verifier, Wrong};
 
 /// Whether the wall clock of a record was trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -299,7 +299,7 @@ fn every_key_is_one_that_a_running_service_takes_over_or_one_that_it_cannot() {
     for key in KEYS {
         let table = key.name.split('.').next().unwrap_or_default();
         let restart =
-            ["camera", "relay", "gpio", "lights", "gallery", "models", "service", "roles"]
+            ["camera", "relay", "gpio", "lights", "gallery", "audit", "models", "service", "roles"]
                 .contains(&table)
                 || ["door.lock", "door.neighbours", "recognition.distinct_views"]
                     .contains(&key.name);
@@ -333,6 +333,8 @@ fn a_changed_setting_reports_whether_it_needs_a_restart() {
         ("recognition.false_accept_rate", "\"1e-5\""),
         ("enroll.duplicate_rate", "\"1e-6\""),
         ("enroll.look_alike_rate", "\"1e-4\""),
+        ("audit.keep_for", "\"30 days\""),
+        ("audit.largest", "\"1 GB\""),
         ("roles.read", "[\"ada\"]"),
         ("roles.order", "[\"@staff\"]"),
         ("roles.neighbour", "[\"facelatch\"]"),

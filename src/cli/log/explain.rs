@@ -1,7 +1,6 @@
 //! `log explain`: a record in plain English, its picture, and its decision derived again.
 
 use super::names::{names, of_records};
-use crate::cli::common_args::CommonArgs;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::access::attempt::Rules;
@@ -14,6 +13,7 @@ use facelatch::hardware::camera::Kind;
 use facelatch::service::files::open_store;
 use facelatch::storage::audit::{AuditPlace, AuditReader, PictureFolder};
 use facelatch::storage::gallery::Purpose;
+use facelatch::storage::models::ModelStore;
 use facelatch::vision::track::TrackId;
 use jiff::tz::TimeZone;
 use std::fmt::Write as _;
@@ -45,7 +45,7 @@ pub struct Explain {
 }
 
 impl Explain {
-    pub fn run(&self, common: &CommonArgs, config: &Config) -> Result<ExitCode> {
+    pub fn run(&self, config: &Config) -> Result<ExitCode> {
         let place = AuditPlace::of(&config.gallery_file());
         let reader = AuditReader::open(&place)?;
         let around = self.id.saturating_sub(BEFORE).max(1)..=self.id.saturating_add(AFTER);
@@ -64,7 +64,7 @@ impl Explain {
         }
         let mut code = ExitCode::SUCCESS;
         if self.replay {
-            let (text, same) = replayed(logged, rules(common, config))?;
+            let (text, same) = replayed(logged, rules(config))?;
             if !self.json {
                 writeln!(out)?;
             }
@@ -131,8 +131,9 @@ fn replayed(logged: &Logged, today: Result<Rules>) -> Result<(String, bool)> {
 }
 
 /// The rules by which the door decides today: of its configuration, models and gallery.
-fn rules(common: &CommonArgs, config: &Config) -> Result<Rules> {
-    let models = common.models(config)?;
+fn rules(config: &Config) -> Result<Rules> {
+    let installed = ModelStore::new(&config.model_store());
+    let models = installed.open(&installed.pointer()?.current)?;
     let mut gallery = Gallery::for_models(&models)?;
     let store = open_store(&config.gallery_file(), Purpose::Read)?;
     let (id, size) = (models.recognizer_id()?, models.recognizer()?.embedding_size);

@@ -4,10 +4,10 @@
 use super::disk::{Disk, Folder};
 use super::error::AuditError;
 use super::heads::HeadsFile;
-use super::segments::{follow, frames, hash_of, next_frame, read_segment, segment_name, segments};
+use super::segments::{follow, frames, hash_of, read_segment, segment_name, segments};
 use crate::audit::{
     ClockTrust, Head, Kind, LARGEST_BODY, Link, LogId, Note, SEGMENT_HEADER, SegmentHeader, Stamp,
-    encode, next,
+    encode, next, next_frame,
 };
 use crate::crypto::{Secret, Signer};
 use crate::storage::gallery::Register;
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// Name of the file of heads.
 pub(super) const HEADS: &str = "heads";
+/// Name of the file with the door's public key.
+pub(super) const KEY: &str = "key.pub";
 /// Segments into which the largest log is divided.
 const SEGMENTS: u64 = 64;
 /// Smallest and largest segment that is begun, bytes.
@@ -161,6 +163,7 @@ impl<D: Disk + Clone> Log<D> {
         let mut log = Self { disk, heads, memory, bounds, signer, end: None, forgetful: false };
         let lock = log.lock()?;
         log.catch_up(now)?;
+        log.keep_key()?;
         log.check_newest(now)?;
         log.remove_expired(now)?;
         drop(lock);
@@ -334,7 +337,7 @@ impl<D: Disk + Clone> Log<D> {
         let header = match SegmentHeader::parse(&bytes) {
             Ok(header) if header.after.number + 1 == last => header,
             // A power cut while it was begun: no record is in it.
-            _ if next_frame(&bytes, 0).is_none() => {
+            _ if next_frame(&bytes, 0, &mut 0).is_none() => {
                 let name = segment_name(last);
                 self.keep_torn(last, &bytes);
                 self.fault(&name, self.disk.remove(&name))?;
@@ -350,7 +353,7 @@ impl<D: Disk + Clone> Log<D> {
             bytes: SEGMENT_HEADER as u64,
             link: header.after,
             head: 0,
-            began: next_frame(&bytes, SEGMENT_HEADER)
+            began: next_frame(&bytes, SEGMENT_HEADER, &mut 0)
                 .and_then(|(_, frame)| trusted(&frame.record().ok()?.stamp)),
         };
         self.read_on(end, now)
@@ -366,7 +369,8 @@ impl<D: Disk + Clone> Log<D> {
         // Records up to the newest head were on the disk before it. Where one of them is
         // damaged, those after it stay; `facelatch log verify` names it.
         let mut from_here = at;
-        while let Some((found, frame)) = next_frame(&bytes, from_here) {
+        let mut effort = 0;
+        while let Some((found, frame)) = next_frame(&bytes, from_here, &mut effort) {
             from_here = found + frame.bytes;
             if frame.number > proven {
                 break;
@@ -440,6 +444,21 @@ impl<D: Disk + Clone> Log<D> {
             head.number
         );
         Ok(())
+    }
+
+    /// Keeps the door's public key beside the log, for those who verify it without the door.
+    fn keep_key(&self) -> Result<(), AuditError> {
+        let Some(signer) = &self.signer else { return Ok(()) };
+        let text = format!("{}\n", signer.public());
+        let there = self.fault(KEY, self.disk.read(KEY, 0, 1000))?;
+        match there {
+            Some(there) if there == text.as_bytes() => return Ok(()),
+            Some(_) => self.fault(KEY, self.disk.remove(KEY))?,
+            None => {}
+        }
+        self.fault(KEY, self.disk.create(KEY, text.as_bytes()))?;
+        self.fault(KEY, self.disk.sync(KEY))?;
+        self.fault("", self.disk.sync_folder())
     }
 
     /// Begins the log, in an empty folder.

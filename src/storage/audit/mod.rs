@@ -18,6 +18,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod bundle;
 mod disk;
 mod error;
 mod heads;
@@ -26,14 +27,17 @@ mod pictures;
 mod read;
 mod segments;
 mod stamp;
+mod verify;
 
 pub use self::log::{AuditLog, AuditPlace, Bounds, Log};
+pub use bundle::{Exported, VerifiedBundle, export, verify_bundle};
 pub use disk::{Disk, Folder};
 pub use error::AuditError;
 pub use heads::HeadsFile;
 pub use pictures::PictureFolder;
 pub use read::{AuditReader, Order, Reader, Records};
 pub use stamp::stamp;
+pub use verify::{kept_key, verify};
 
 #[cfg(test)]
 mod tests;

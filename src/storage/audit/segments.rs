@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use super::error::AuditError;
 use crate::audit::{
-    Frame, Hash, LARGEST_SEGMENT, Link, SEGMENT_HEADER, SegmentHeader, parse_frame,
+    Frame, Hash, LARGEST_SEGMENT, Link, SEGMENT_HEADER, SegmentHeader, next_frame, parse_frame,
 };
 
 /// End of the name of a segment.
@@ -55,16 +55,12 @@ pub(super) fn frames(bytes: &[u8]) -> impl Iterator<Item = (usize, Frame<'_>)> {
         Ok(_) => SEGMENT_HEADER,
         Err(_) => 0,
     };
+    let mut effort = 0;
     std::iter::from_fn(move || {
-        let (found, frame) = next_frame(bytes, at)?;
+        let (found, frame) = next_frame(bytes, at, &mut effort)?;
         at = found + frame.bytes;
         Some((found, frame))
     })
-}
-
-/// The first whole record at or after an offset.
-pub(super) fn next_frame(bytes: &[u8], from: usize) -> Option<(usize, Frame<'_>)> {
-    (from..bytes.len()).find_map(|at| Some((at, parse_frame(bytes.get(at..)?).ok()?)))
 }
 
 /// Reads on in a chain. Returns the number of bytes of whole records that follow each other,
