@@ -49,6 +49,7 @@ pub use limits::{MOST_PEOPLE, MOST_TEMPLATES};
 pub use load::{Loaded, LoadedContent, peek};
 pub use open::{Opening, Purpose, why_read_only};
 pub use presence::remarks;
+pub(super) use presence::{folder_of, give_to_owner};
 pub use register::{Register, SYSTEM_REGISTER};
 pub use replace::{Restored, reachable};
 
