@@ -206,13 +206,17 @@ impl People {
                     return Err(StoreError::Itself { path: from }.into());
                 }
                 // Open the file first: if it is missing, no gallery must be created.
-                let export = Export::open(&from)?;
+                let register = Register::of_user();
+                let own = register.as_ref().map(|register| (file.as_path(), register));
+                let export = Export::open(&from, own)?;
                 let done = open(Purpose::Begin)?.import(&export, with_administrators)?;
                 return told(&mut out, &done);
             }
             What::Restore { file: from } => {
                 let register = Register::of_user();
-                let done = Store::restore(&file, &from, register.as_ref())?;
+                let own = register.as_ref().map(|register| (file.as_path(), register));
+                let export = Export::open(&from, own)?;
+                let done = Store::restore(&file, export, register.as_ref())?;
                 let Restored { people, administrators, aside } = done;
                 writeln!(out, "{people} people restored, {administrators} administrators")?;
                 if let Some(aside) = aside {

@@ -16,9 +16,11 @@ pub use keyring::{keyring_copy_path, keyring_path};
 pub use master::{CREDENTIAL, CREDSTORE, KeyPlace, Source, remarks};
 
 use crate::crypto::{Sealer, Secret, Signer};
+use crate::vision::rotation::Rotation;
 use keyring::Keyring;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use zeroize::Zeroize;
 
 /// What a sealing key is used for. Each purpose has a key of its own.
@@ -49,6 +51,8 @@ pub struct DoorKeys {
     master: Secret,
     ring: Keyring,
     signer: Signer,
+    /// Template rotations made so far.
+    made: Mutex<Vec<Arc<Rotation>>>,
 }
 
 impl fmt::Debug for DoorKeys {
@@ -97,7 +101,7 @@ impl DoorKeys {
 
     fn with(gallery: &Path, source: Source, master: Secret, ring: Keyring) -> Self {
         let signer = Signer::new(&Secret::new(ring.signing));
-        Self { gallery: gallery.to_owned(), source, master, ring, signer }
+        Self { gallery: gallery.to_owned(), source, master, ring, signer, made: Mutex::default() }
     }
 
     /// Seals and opens for a purpose, with the current key.
@@ -165,10 +169,25 @@ impl DoorKeys {
         self.write(ring)
     }
 
-    /// Keys of template rotations with their numbers, the current one last.
-    pub(super) fn template_keys(&self) -> Vec<(u32, Secret)> {
+    /// Numbers of the template rotations, the current one last. More than one while
+    /// templates are being renewed.
+    pub(super) fn rotations(&self) -> Vec<u32> {
+        self.ring.templates.iter().map(|key| number_of(&Secret::new(*key))).collect()
+    }
+
+    /// The template rotation of this number, for embeddings of `size` components.
+    pub(super) fn rotation(&self, number: u32, size: usize) -> Option<Arc<Rotation>> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = made.iter().find(|r| r.number() == number && r.size() == size) {
+            return Some(Arc::clone(known));
+        }
         let keys = self.ring.templates.iter().map(|key| Secret::new(*key));
-        keys.map(|key| (number_of(&key), key)).collect()
+        let key = keys.into_iter().find(|key| number_of(key) == number)?;
+        let rotation = Arc::new(Rotation::new(number, size, stream(&key)));
+        // A gallery has templates of one size, rarely of two.
+        made.truncate(7);
+        made.push(Arc::clone(&rotation));
+        Some(rotation)
     }
 
     /// Whether the gallery was sealed before.
@@ -217,6 +236,22 @@ impl DoorKeys {
 fn number_of(key: &Secret) -> u32 {
     let [a, b, c, d, ..] = *key.derive("number of the template rotation").bytes();
     u32::from_le_bytes([a, b, c, d]).max(1)
+}
+
+/// The random numbers that follow from a key.
+fn stream(key: &Secret) -> impl FnMut() -> u32 {
+    let key = key.derive("template rotation");
+    let (mut block, mut at) = (key.derive("0"), 0);
+    move || {
+        const WORDS: usize = 8;
+        if at % WORDS == 0 {
+            block = key.derive(&(at / WORDS).to_string());
+        }
+        let first = at % WORDS * 4;
+        at += 1;
+        let bytes = block.bytes();
+        u32::from_le_bytes([bytes[first], bytes[first + 1], bytes[first + 2], bytes[first + 3]])
+    }
 }
 
 #[cfg(test)]

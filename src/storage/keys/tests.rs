@@ -78,13 +78,16 @@ fn a_rotation_keeps_the_identity_and_opens_what_was_sealed() {
 fn renewed_template_keys_are_forgotten_only_at_the_end() {
     let site = Site::new();
     let mut keys = site.make();
-    let first = keys.template_keys()[0].0;
+    let first = keys.rotations()[0];
     keys.begin_renewal().expect("begun");
-    let both = site.open().expect("the keys").template_keys();
-    assert_eq!((both.len(), both[0].0), (2, first));
+    let both = site.open().expect("the keys").rotations();
+    assert_eq!((both.len(), both[0]), (2, first));
     keys.end_renewal().expect("ended");
-    let left = site.open().expect("the keys").template_keys();
-    assert_eq!((left.len(), left[0].0), (1, both[1].0));
+    let keys = site.open().expect("the keys");
+    assert_eq!(keys.rotations(), [both[1]]);
+    assert!(keys.rotation(both[0], 256).is_none());
+    let again = site.open().expect("the keys").rotation(both[1], 256);
+    assert_eq!(keys.rotation(both[1], 256), again, "it follows from the key");
 }
 
 #[test]
