@@ -83,8 +83,8 @@ impl Log {
         let Self { what, config, gallery } = self;
         let read = || -> Result<Config> {
             let mut config = read_config(config.as_deref())?;
-            if let Some(file) = gallery {
-                config.gallery.file = Some(file);
+            if let Some(file) = &gallery {
+                config.gallery.file = Some(file.clone());
             }
             Ok(config)
         };

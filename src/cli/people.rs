@@ -224,7 +224,9 @@ impl People {
                     return Err(StoreError::Itself { path: from }.into());
                 }
                 // Open the file first: if it is missing, no gallery must be created.
-                let export = Export::open(&from)?;
+                let register = Register::of_user();
+                let own = register.as_ref().map(|register| (file.as_path(), register));
+                let export = Export::open(&from, own)?;
                 let mut store = open(Purpose::Begin)?;
                 trail.before(&store);
                 let done = store.import(&export, with_administrators)?;
@@ -233,8 +235,10 @@ impl People {
             }
             What::Restore { file: from } => {
                 let register = Register::of_user();
+                let own = register.as_ref().map(|register| (file.as_path(), register));
+                let export = Export::open(&from, own)?;
                 note_before(&file, &mut trail);
-                let done = Store::restore(&file, &from, register.as_ref())?;
+                let done = Store::restore(&file, export, register.as_ref())?;
                 let Restored { people, administrators, aside } = done;
                 trail.people(of_file(Entry::new("people restored"), &from), &open(Purpose::Read)?);
                 writeln!(out, "{people} people restored, {administrators} administrators")?;

@@ -60,7 +60,6 @@ impl Run {
             last_relay,
             max_frames,
             signer: None,
-            sealer: None,
             door,
         };
         let mut out = json.then(|| StdoutWriter::new(std::io::stdout())).transpose()?;

@@ -10,6 +10,7 @@ use facelatch::service::control::login_of;
 use facelatch::service::people_changes;
 use facelatch::storage::audit::{AuditError, AuditLog, AuditPlace, Bounds, stamp};
 use facelatch::storage::gallery::{Person, Store};
+use facelatch::storage::keys::{DoorKeys, KeyPlace};
 
 /// The audit log of the door that the configuration names.
 pub struct Trail {
@@ -61,13 +62,17 @@ impl Trail {
 
     fn append(&self, entries: Vec<Entry>) -> Result<(), AuditError> {
         let now = stamp(facelatch::service::wall_clock::read(false).synchronized);
-        let mut log = AuditLog::open(&self.place, self.bounds, None, &now)?;
+        // Without the keys the service signs what was written here.
+        let keys = KeyPlace::of_user().and_then(|at| DoorKeys::open(&self.place.gallery, &at).ok());
+        let signer = keys.map(|keys| keys.signer().clone());
+        let mut log = AuditLog::open(&self.place, self.bounds, signer, &now)?;
         for mut entry in entries {
             entry.by = by();
             entry.door.clone_from(&self.door);
             log.append(&now, &entry.encode())?;
         }
-        log.sync().map(drop)
+        log.sync()?;
+        log.sign(&now).map(drop)
     }
 }
 

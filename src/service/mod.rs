@@ -31,7 +31,7 @@ pub use exit::{EXIT_STUCK, LAST_WORDS};
 
 use crate::access::event::Event;
 use crate::config::{ClockSource, Config};
-use crate::crypto::{Sealer, Signer};
+use crate::crypto::Signer;
 use crate::hardware::camera::Kind;
 use crate::hardware::camera::live::LiveCamera;
 use crate::hardware::relay::Relay;
@@ -40,6 +40,7 @@ use crate::models::likelihood::NOT_MEASURED;
 use crate::nn::Precision;
 use crate::storage::audit::{AuditPlace, Bounds};
 use crate::storage::gallery::{Purpose, reachable};
+use crate::storage::keys;
 use crate::storage::last_relay::{LastRelay, LastRelayFile};
 use crate::storage::models::ModelStore;
 use crate::vision::motion_gate::{MotionGate, MotionGateSettings};
@@ -88,8 +89,6 @@ pub struct DoorOptions {
     pub max_frames: usize,
     /// The door's key, which signs the heads of the audit log; `None` if there is none.
     pub signer: Option<Signer>,
-    /// Seals pictures of attempts; without it none are kept.
-    pub sealer: Option<Sealer>,
     /// Name of the door in the audit log; `None` if it is the only one of the board.
     pub door: Option<String>,
 }
@@ -138,12 +137,13 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     if networks.calibration.likelihood.is_none() {
         log::warn!("{NOT_MEASURED}");
     }
-    let (loaded, gallery_file) = {
+    let (loaded, gallery_file, keys) = {
         let mut store = open_store(&file, Purpose::Serve)?;
         // What can only be read keeps its templates, and new ones stay in memory.
         let keep = store.read_only().is_none();
         let loaded = load_gallery(&mut store, &models, &mut networks.recognizer, keep)?;
-        (loaded, GalleryFileNow::of(&store, &file))
+        let keys = store.door_keys().cloned();
+        (loaded, GalleryFileNow::of(&store, &file), keys)
     };
     for remark in &gallery_file.remarks {
         log::warn!("{remark}");
@@ -160,10 +160,10 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let audit = AuditThread::start(AuditSettings {
         place: AuditPlace::of(&file),
         bounds: Bounds { keep_for: config.audit.keep_for, largest: config.audit.largest },
-        signer: options.signer,
+        signer: options.signer.or_else(|| Some(keys.as_ref()?.signer().clone())),
         recorded: frames == Kind::Recorded,
         clock_vouched_for: config.schedule.clock == ClockSource::Trusted,
-        sealer: options.sealer,
+        sealer: keys.as_ref().map(|keys| keys.sealer(keys::Purpose::AuditPictures)),
         pictures_keep_for: config.audit.pictures_keep_for,
     })
     .context("cannot start the thread that writes the audit log")?;

@@ -31,6 +31,7 @@
 //! - `restart`: the power fails and comes back; `stop`: the service ends
 
 mod cast;
+mod explained;
 mod replayed;
 mod script;
 mod stage;
@@ -94,6 +95,11 @@ fn main() {
     ];
     trials.push(Trial::test("replay: nearly all decisions are derived again", move || {
         replayed::nearly_all(&files).map_err(Failed::from)
+    }));
+    trials
+        .push(Trial::test("audit log: explanations", || explained::golden().map_err(Failed::from)));
+    trials.push(Trial::test("audit log: bytes of attempts", || {
+        explained::sizes().map_err(Failed::from)
     }));
     trials.push(Trial::test("replay: another threshold is named", || {
         replayed::other_threshold().map_err(Failed::from)

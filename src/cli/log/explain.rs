@@ -7,12 +7,13 @@ use facelatch::access::attempt::Rules;
 use facelatch::access::controller::Controller;
 use facelatch::access::gallery::Gallery;
 use facelatch::audit::replay::{changed_rules, differences, replay};
-use facelatch::audit::{Explained, Logged, explain, hex, json_line};
+use facelatch::audit::{Explained, Logged, explain, json_line};
 use facelatch::config::Config;
 use facelatch::hardware::camera::Kind;
 use facelatch::service::files::open_store;
 use facelatch::storage::audit::{AuditPlace, AuditReader, PictureFolder};
 use facelatch::storage::gallery::Purpose;
+use facelatch::storage::keys::{self, DoorKeys, KeyPlace};
 use facelatch::storage::models::ModelStore;
 use facelatch::vision::track::TrackId;
 use jiff::tz::TimeZone;
@@ -148,18 +149,19 @@ fn rules(config: &Config) -> Result<Rules> {
     Ok(controller.rules())
 }
 
-fn write_picture(
-    place: &AuditPlace,
-    config: &Config,
-    logged: &Logged,
-    file: &Path,
-) -> Result<()> {
+fn write_picture(place: &AuditPlace, config: &Config, logged: &Logged, file: &Path) -> Result<()> {
     let Some(picture) = &logged.entry.picture else {
-        bail!("record {}: no picture was kept; audit.pictures keeps those of later attempts", logged.number);
+        bail!(
+            "record {}: no picture was kept; audit.pictures keeps those of later attempts",
+            logged.number
+        );
     };
     let pictures = PictureFolder::of(place, config.audit.pictures_keep_for);
-    let sealers = super::sealers(config)?;
-    let png = pictures.read(logged.number, &picture.sha256, |id| sealers(id))?;
+    let place_of_keys =
+        KeyPlace::of_user().context("this user has no home, so no keys of a door")?;
+    let door = DoorKeys::open(&config.gallery_file(), &place_of_keys)?;
+    let sealer = |id| door.sealer_with(keys::Purpose::AuditPictures, id);
+    let png = pictures.read(logged.number, &picture.sha256, sealer)?;
     // Pictures of faces are personal data: only the owner may read them.
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
