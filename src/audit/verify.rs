@@ -157,7 +157,7 @@ impl Verdict {
 pub struct Verifier {
     keys: Vec<PublicKey>,
     /// Heads from outside the segments, by number.
-    heads: BTreeMap<u64, Head>,
+    heads: BTreeMap<u64, Vec<Head>>,
     /// First number of an extract, whose beginning is not missing.
     extract: Option<u64>,
     log: Option<LogId>,
@@ -178,12 +178,12 @@ impl Verifier {
     /// a key only the chain is verified.
     pub fn new(keys: Vec<PublicKey>, heads: impl IntoIterator<Item = Head>) -> Self {
         let mut verdict = Verdict::default();
-        let mut by_number = BTreeMap::new();
+        let mut by_number = BTreeMap::<u64, Vec<Head>>::new();
         for head in heads {
             if signed(&keys, &head) == Some(false) {
                 verdict.fault(head.number, head.number, Wrong::Rewritten, None);
             } else {
-                by_number.insert(head.number, head);
+                by_number.entry(head.number).or_default().push(head);
             }
         }
         Self {
@@ -218,7 +218,9 @@ impl Verifier {
             let next = self.link.map_or(named, |link| link.number.saturating_add(1));
             let bytes = usize::try_from(tail).unwrap_or(usize::MAX);
             self.broken(next, next.max(named.saturating_sub(1)), Wrong::Damaged { bytes });
-            if let Some(link) = self.link.as_mut().filter(|link| link.number + 1 < named) {
+            if let Some(link) =
+                self.link.as_mut().filter(|link| link.number.saturating_add(1) < named)
+            {
                 *link = Link { number: named - 1, hash: UNKNOWN };
             }
         }
@@ -229,7 +231,8 @@ impl Verifier {
                 return self.unreadable(named, reason);
             }
             Ok(header) if header.after.number.saturating_add(1) != named => {
-                let reason = format!("its first record is {}", header.after.number + 1);
+                let reason =
+                    format!("its first record is {}", header.after.number.saturating_add(1));
                 return self.unreadable(named, reason);
             }
             Ok(header) => self.begin(&header),
@@ -242,7 +245,7 @@ impl Verifier {
         let numbers: BTreeSet<u64> = frames.iter().map(|(_, frame)| frame.number).collect();
         for (found, frame) in &frames {
             if *found > at {
-                let next = self.link.map_or(named, |link| link.number + 1);
+                let next = self.link.map_or(named, |link| link.number.saturating_add(1));
                 let through = frame.number.saturating_sub(1).max(next);
                 self.broken(next, through, Wrong::Damaged { bytes: *found - at });
                 // What is damaged is not missing as well.
@@ -269,14 +272,14 @@ impl Verifier {
                     self.unreadable(first, reason);
                 }
                 let kept = self.heads.get(&header.after.number);
-                if kept.is_some_and(|head| head.link() != header.after) {
+                if kept.is_some_and(|kept| kept.iter().any(|head| head.link() != header.after)) {
                     self.broken(first, first, Wrong::Rewritten);
                 }
             }
             Some(link) if link == header.after => {}
             Some(Link { number, hash: UNKNOWN }) if number == header.after.number => {}
             Some(link) if link.number < header.after.number => {
-                self.broken(link.number + 1, header.after.number, Wrong::Dropped);
+                self.broken(link.number.saturating_add(1), header.after.number, Wrong::Dropped);
             }
             Some(link) if link.number > header.after.number => {
                 self.broken(first, link.number, Wrong::Reordered);
@@ -302,6 +305,7 @@ impl Verifier {
         }
         let jump = matches!(note, Some(Note::Cut { from, through })
             if from == next && through.checked_add(1) == Some(number));
+        let mut follows = number == next && !unlinked;
         if number > next && !jump {
             if (next..number).take(MOST_LISTED).any(|missing| numbers.contains(&missing)) {
                 self.broken(number, number, Wrong::Reordered);
@@ -310,12 +314,12 @@ impl Verifier {
             }
         } else if !unlinked && link.next(frame.content) != frame.hash {
             self.broken(number, number, Wrong::Edited);
-            self.since = number + 1;
+            follows = false;
         }
         if let Some(record) = &record {
             self.wall = Some(record.stamp.wall);
             match record.kind {
-                Kind::Head if !unlinked && number == next => {
+                Kind::Head if follows => {
                     self.head(&link, frame, &record.stamp);
                 }
                 Kind::Entry | Kind::Note | Kind::Head => {}
@@ -328,7 +332,8 @@ impl Verifier {
             let wall = self.wall.unwrap_or_default();
             self.note(number, wall, &note);
         }
-        if self.heads.get(&number).is_some_and(|head| head.link().hash != frame.hash) {
+        let differs = |head: &Head| head.link().hash != frame.hash;
+        if self.heads.get(&number).is_some_and(|heads| heads.iter().any(differs)) {
             let from = self.proven.max(self.since.saturating_sub(1)) + 1;
             self.broken(from.min(number), number, Wrong::Rewritten);
         }
@@ -390,17 +395,17 @@ impl Verifier {
         let last = self.link.map_or(0, |link| link.number);
         let newest = self.heads.last_key_value().map_or(0, |(number, _)| *number);
         if newest > last {
-            self.broken(last + 1, newest, Wrong::Cut);
+            self.broken(last.saturating_add(1), newest, Wrong::Cut);
         }
         let Verdict { first, expired_through, .. } = self.verdict;
         let explained = first <= expired_through.saturating_add(1)
             || self.extract == Some(first)
             || self.cut.contains(&first.saturating_sub(1));
         if first > 1 && !explained {
-            let from = expired_through + 1;
+            let from = expired_through.saturating_add(1);
             self.verdict.fault(from, first - 1, Wrong::Dropped, None);
         }
-        let apart = self.heads.values().filter(|head| head.number < first).count();
+        let apart: usize = self.heads.range(..first).map(|(_, heads)| heads.len()).sum();
         self.verdict.heads += if self.keys.is_empty() { 0 } else { apart as u64 };
         self.verdict.unproven = last.saturating_sub(self.proven);
         self.verdict.faults.sort_by_key(|fault| (fault.record, fault.through));

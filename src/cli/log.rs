@@ -251,6 +251,13 @@ fn print(
             gap.count
         )?;
     }
+    if verdict.tail > 0 {
+        writeln!(
+            out,
+            "torn     the last {} bytes are no whole record; the next start cuts them off",
+            verdict.tail
+        )?;
+    }
     for key in keys {
         writeln!(out, "key      {}", key.fingerprint())?;
     }

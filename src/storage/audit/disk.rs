@@ -164,6 +164,7 @@ impl Disk for Folder {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             opened => return opened.map(drop),
         }
+        std::fs::create_dir_all(self.parent())?;
         let around = std::fs::metadata(self.parent())?;
         match rustix::fs::mkdir(&self.path, self.mode) {
             Ok(()) => {}

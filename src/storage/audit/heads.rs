@@ -47,10 +47,7 @@ impl<D: Disk> HeadsFile<D> {
     pub fn set_newest(&self, head: &Head) -> io::Result<()> {
         let at = match self.slots()? {
             None => {
-                let mut bytes = vec![0; KEPT as usize];
-                let head = head.encode();
-                bytes[..head.len()].copy_from_slice(&head);
-                self.disk.create(&self.name, &bytes)?;
+                self.disk.create(&self.name, &head.encode())?;
                 self.disk.sync(&self.name)?;
                 return self.disk.sync_folder();
             }
@@ -71,8 +68,11 @@ impl<D: Disk> HeadsFile<D> {
         Ok(kept)
     }
 
-    /// Keeps a head, synced. The newest head must have been set.
+    /// Keeps a head, synced. In a new file it is the newest one as well.
     pub fn keep(&self, head: &Head) -> io::Result<()> {
+        if self.slots()?.is_none() {
+            self.set_newest(head)?;
+        }
         let bytes = self.disk.read(&self.name, KEPT, EACH * MOST_KEPT)?.unwrap_or_default();
         let place = |head: Option<Head>| head.map_or(0, |head| head.number);
         let places = (0..MOST_KEPT).zip(bytes.chunks(EACH as usize).map(Head::decode).map(place));

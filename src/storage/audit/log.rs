@@ -51,11 +51,14 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { keep_for: Duration::from_secs(365 * 86_400), largest: 256 << 20 }
+        Self { keep_for: Self::YEAR, largest: 256_000_000 }
     }
 }
 
 impl Bounds {
+    /// 365 days.
+    pub const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
     /// Size at which a segment is closed, bytes.
     fn segment(&self) -> u64 {
         (self.largest / SEGMENTS).clamp(SEGMENT_SIZES.0, SEGMENT_SIZES.1)
@@ -335,7 +338,7 @@ impl<D: Disk + Clone> Log<D> {
         }
         let bytes = read_segment(&self.disk, last, 0)?.unwrap_or_default();
         let header = match SegmentHeader::parse(&bytes) {
-            Ok(header) if header.after.number + 1 == last => header,
+            Ok(header) if header.after.number.saturating_add(1) == last => header,
             // A power cut while it was begun: no record is in it.
             _ if next_frame(&bytes, 0, &mut 0).is_none() => {
                 let name = segment_name(last);
@@ -356,7 +359,13 @@ impl<D: Disk + Clone> Log<D> {
             began: next_frame(&bytes, SEGMENT_HEADER, &mut 0)
                 .and_then(|(_, frame)| trusted(&frame.record().ok()?.stamp)),
         };
-        self.read_on(end, now)
+        let end = self.read_on(end, now)?;
+        if end.link.number > 0 {
+            return Ok(end);
+        }
+        // A power cut came before its first record.
+        self.put(end, &next(&end.link, now, Kind::Note, &Note::Begun.encode()))?;
+        Ok(self.end.unwrap_or(end))
     }
 
     /// Reads the last segment from a place on.
@@ -383,7 +392,7 @@ impl<D: Disk + Clone> Log<D> {
         let torn = bytes.get(at..).unwrap_or_default();
         self.end = Some(end);
         if !torn.is_empty() {
-            let kept = self.keep_torn(link.number + 1, torn);
+            let kept = self.keep_torn(link.number.saturating_add(1), torn);
             let name = segment_name(end.segment);
             self.fault(&name, self.disk.cut(&name, end.bytes))?;
             let note = Note::Torn { bytes: torn.len() as u64, kept };
@@ -404,7 +413,7 @@ impl<D: Disk + Clone> Log<D> {
         let end = self.end.ok_or_else(|| AuditError::Absent { folder: self.disk.shown("") })?;
         let Some(head) = newest else { return Ok(end) };
         if head.number > end.link.number {
-            let (from, through) = (end.link.number + 1, head.number);
+            let (from, through) = (end.link.number.saturating_add(1), head.number);
             let jumped = End { link: Link { number: through, hash: end.link.hash }, ..end };
             let note = Note::Cut { from, through };
             self.put(jumped, &next(&jumped.link, now, Kind::Note, &note.encode()))?;
@@ -421,19 +430,36 @@ impl<D: Disk + Clone> Log<D> {
     /// Compares the record that the newest head is with the log: somebody may have written
     /// the log again. Once, when the log is opened.
     fn check_newest(&mut self, now: &Stamp) -> Result<(), AuditError> {
-        let (Some(head), Some(end)) = (self.newest_head(), self.end) else { return Ok(()) };
-        if self.signer.is_none() || head.number == end.head {
-            return Ok(());
+        let Some(key) = self.signer.as_ref().map(Signer::public) else { return Ok(()) };
+        let memory = self.memory.as_ref().and_then(|memory| memory.newest().ok().flatten());
+        let heads = self.heads.newest().ok().flatten();
+        for head in
+            heads.iter().chain(memory.iter().filter(|memory| heads.as_ref() != Some(memory)))
+        {
+            if head.verify(&key).is_ok() {
+                self.check_head(head, now)?;
+            }
         }
+        Ok(())
+    }
+
+    fn check_head(&mut self, head: &Head, now: &Stamp) -> Result<(), AuditError> {
+        let Some(end) = self.end else { return Ok(()) };
         let there = segments(&self.disk)?;
         let Some(first) = there.into_iter().rfind(|first| *first <= head.number) else {
             return Ok(());
         };
         let bytes = read_segment(&self.disk, first, 0)?.unwrap_or_default();
-        if hash_of(&bytes, head.number) == Some(head.link().hash) {
+        // Records that were cut are noted already, and so is another log in its place.
+        let found = hash_of(&bytes, head.number);
+        let kept = self.fault(HEADS, self.heads.kept())?;
+        if found == Some(head.link().hash)
+            || found.is_none() && head.number < end.link.number && self.is_cut(&bytes, head)
+            || kept.contains(head)
+        {
             return Ok(());
         }
-        self.fault(HEADS, self.heads.keep(&head))?;
+        self.fault(HEADS, self.heads.keep(head))?;
         let note = Note::Differs { number: head.number };
         let end = self.make_room(end, LARGEST_NOTE, now)?;
         self.put(end, &next(&end.link, now, Kind::Note, &note.encode()))?;
@@ -444,6 +470,16 @@ impl<D: Disk + Clone> Log<D> {
             head.number
         );
         Ok(())
+    }
+
+    /// Whether a note in these bytes says that the record of a head was cut.
+    fn is_cut(&self, bytes: &[u8], head: &Head) -> bool {
+        frames(bytes).any(|(_, frame)| {
+            frame.number > head.number
+                && frame.record().ok().and_then(|record| record.note()).is_some_and(
+                    |note| matches!(note, Note::Cut { from, through } if (from..=through).contains(&head.number)),
+                )
+        })
     }
 
     /// Keeps the door's public key beside the log, for those who verify it without the door.

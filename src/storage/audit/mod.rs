@@ -23,6 +23,8 @@ mod disk;
 mod error;
 mod heads;
 mod log;
+#[cfg(test)]
+mod memory;
 mod pictures;
 mod read;
 mod segments;
@@ -39,5 +41,7 @@ pub use read::{AuditReader, Order, Reader, Records};
 pub use stamp::stamp;
 pub use verify::{kept_key, verify};
 
+#[cfg(test)]
+mod power_tests;
 #[cfg(test)]
 mod tests;

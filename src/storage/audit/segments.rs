@@ -19,7 +19,9 @@ pub(super) fn segment_name(first: u64) -> String {
 /// Number of the first record of a segment; `None` if the name is of another file.
 pub(super) fn first_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(ENDING).filter(|digits| digits.len() == DIGITS)?;
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+    let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok());
+    // No log has so many records; those that follow must have numbers as well.
+    number.flatten().filter(|number| *number <= u64::MAX / 2)
 }
 
 /// First numbers of all segments, in order.

@@ -7,6 +7,7 @@ use super::log::{AuditPlace, HEADS, KEY};
 use super::segments::{read_segment, segments};
 use crate::audit::{Head, Verdict, Verifier};
 use crate::crypto::PublicKey;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 /// A record that is being written is whole after this time.
@@ -56,13 +57,17 @@ pub(super) fn all_heads<D: Disk + Clone>(
     memory: Option<&HeadsFile<D>>,
 ) -> Result<Vec<Head>, AuditError> {
     let own = HeadsFile { disk: disk.clone(), name: HEADS.to_owned() };
-    let failed = || AuditError::io(disk.shown(HEADS));
-    let mut heads = own.kept().map_err(failed())?;
-    heads.extend(own.newest().map_err(failed())?);
+    let mut heads = Vec::new();
+    match own.kept().and_then(|kept| Ok((kept, own.newest()?))) {
+        Ok((kept, newest)) => heads.extend(kept.into_iter().chain(newest)),
+        // The folder is gone; the register knows whether there was a log in it.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(AuditError::Io { file: disk.shown(HEADS), reason: error }),
+    }
     if let Some(memory) = memory {
         match memory.newest() {
             Ok(newest) => heads.extend(newest),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => log::warn!(
                 "{}: {error}; without it a log whose end and heads were cut is not recognized",
                 memory.disk.shown(&memory.name).display()
@@ -79,7 +84,10 @@ pub(super) fn verify_on<D: Disk + Clone>(
 ) -> Result<Verdict, AuditError> {
     // Before the segments: what is appended meanwhile must not look cut.
     let heads = all_heads(disk, memory)?;
-    let there = segments(disk)?;
+    let there = match segments(disk) {
+        Err(AuditError::Io { reason, .. }) if reason.kind() == ErrorKind::NotFound => Vec::new(),
+        there => there?,
+    };
     if there.is_empty() && heads.is_empty() {
         return Err(AuditError::Absent { folder: disk.shown("") });
     }
