@@ -63,11 +63,11 @@ fn what_happened(explained: &Explained<'_>, names: &Names, zone: &TimeZone) -> S
     let Logged { number, entry, .. } = explained.logged;
     let time = explained.logged.time(zone);
     let unsure = explained.logged.stamp.clock != ClockTrust::Trusted;
-    let about = if unsure { "By a clock that was not trusted, on" } else { "On" };
     let mut text = format!(
-        "Record {number}. {about} {} ({})",
+        "Record {number}. On {} ({}{})",
         time.strftime("%A %-d %B %Y at %H:%M:%S"),
-        zone.iana_name().unwrap_or("local time")
+        zone.iana_name().unwrap_or("local time"),
+        if unsure { ", by a clock that was not trusted" } else { "" }
     );
     if let Some(door) = &entry.door {
         let _ = write!(text, ", at the door \"{door}\"");
@@ -219,7 +219,7 @@ fn liveness(explained: &Explained<'_>) -> String {
             entry.number("score").unwrap_or(0.0),
             entry.text("cue").unwrap_or("unknown")
         ),
-        (Some("off"), _) => {
+        (Some("off"), _) if entry.person().is_some() => {
             "Whether a living person stood there was not checked (liveness.mode = \"off\"), so a \
              good picture of the person would have had the same result."
                 .to_owned()
@@ -240,12 +240,18 @@ fn liveness(explained: &Explained<'_>) -> String {
             && other.entry.count("track") == Some(track)
             && since.is_some_and(|since| (0.0..CHALLENGE_WITHIN).contains(&since))
     });
-    let asked: Vec<String> =
-        asked.map(|other| format!("\"{}\"", other.entry.text("action").unwrap_or(""))).collect();
-    if !asked.is_empty() {
+    let asked: Vec<&str> = asked.filter_map(|other| other.entry.text("action")).collect();
+    let ended = |action: &&str| *action == "passed" || action.starts_with("failed");
+    let said: Vec<String> =
+        asked.iter().filter(|one| !ended(one)).map(|one| format!("\"{one}\"")).collect();
+    let results: Vec<&str> = asked.iter().copied().filter(|one| ended(one)).collect();
+    if !said.is_empty() {
         let gap = if text.is_empty() { "" } else { " " };
         let _ =
-            write!(text, "{gap}Before that the door had said to the person: {}.", asked.join(", "));
+            write!(text, "{gap}Before that the door asked the person: {}.", said.join(", then "));
+        if !results.is_empty() {
+            let _ = write!(text, " The result: {}.", results.join(", then "));
+        }
     } else if entry.text("liveness") != Some("off") && entry.event == "granted" {
         text += " Nothing was asked of the person.";
     }
@@ -338,6 +344,9 @@ fn what_followed(explained: &Explained<'_>) -> String {
         (0.0..ANSWER_WITHIN).contains(&after).then(|| (after, answer, other.number))
     });
     match answer {
+        Some((after, answer, number)) if after < 0.05 => {
+            format!("At once {answer} (record {number}).")
+        }
         Some((after, answer, number)) => {
             format!("{after:.1} seconds later {answer} (record {number}).")
         }

@@ -156,6 +156,9 @@ impl Names {
         if by.via == Via::Door {
             return String::new();
         }
+        if by.via == Via::Files && by.uid.is_none() {
+            return "found in a file".to_owned();
+        }
         let mut text = match by.uid {
             Some(uid) => format!("by {}", self.user(uid)),
             None => "by an unknown user".to_owned(),

@@ -25,7 +25,7 @@ pub fn line(logged: &Logged, names: &Names, zone: &TimeZone) -> String {
         Severity::Error => 'E',
     };
     let text = summary(entry, names);
-    let line = format!("{number:>7}  {time}{sure} {mark} {:17} {text}", plain(&entry.event));
+    let line = format!("{number:>7}  {time}{sure} {mark} {:18} {text}", plain(&entry.event));
     line.trim_end().to_owned()
 }
 

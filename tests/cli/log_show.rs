@@ -55,18 +55,18 @@ fn an_opening_is_explained_replayed_and_shown_with_its_picture() {
     let gallery = enrolled(&folder);
     let config = at(folder.path(), "back.toml");
     std::fs::write(&config, "[audit]\npictures = \"all\"\nreplay = true\n").expect("written");
-    let frames = folder.path().join("frames");
-    std::fs::create_dir(&frames).expect("a folder");
-    for (number, photo) in
-        [ASTRONAUT, ASTRONAUT, ASTRONAUT, ADMIRAL, ADMIRAL, ADMIRAL].iter().enumerate()
-    {
-        std::fs::copy(photo, frames.join(format!("{number:03}.jpg"))).expect("copied");
+    for (name, photo) in [("known", ASTRONAUT), ("unknown", ADMIRAL)] {
+        let frames = folder.path().join(name);
+        std::fs::create_dir(&frames).expect("a folder");
+        for number in 0..4 {
+            std::fs::copy(photo, frames.join(format!("{number}.jpg"))).expect("copied");
+        }
+        let camera = format!("images:{}", frames.display());
+        let run = ["run", "--config", &config, "--gallery", &gallery, "--camera", &camera];
+        let run = [&run[..], &["--relay", "log:"]].concat();
+        let done = facelatch(&run).output().expect("the program runs");
+        assert!(done.status.success(), "{}", super::stderr(&done));
     }
-    let camera = format!("images:{}", frames.display());
-    let run = ["run", "--config", &config, "--gallery", &gallery, "--camera", &camera];
-    let run = [&run[..], &["--relay", "log:"]].concat();
-    let done = facelatch(&run).output().expect("the program runs");
-    assert!(done.status.success(), "{}", super::stderr(&done));
     let log = shown(&gallery, &["--door", "back"]);
     let of = |kind: &str| log.iter().find(|one| one["event"] == kind).cloned().expect(kind);
     let granted = of("granted");
@@ -74,7 +74,8 @@ fn an_opening_is_explained_replayed_and_shown_with_its_picture() {
     assert_eq!(granted["votes"].as_array().map(Vec::len), Some(3));
     let order = |kind: &str| log.iter().position(|one| one["event"] == kind);
     assert!(order("granted") < order("unlocked"), "{log:?}");
-    assert_eq!(of("configuration")["changes"][0]["setting"], "audit.pictures");
+    let settings = of("configuration")["changes"].to_string();
+    assert!(settings.contains("\"audit.pictures\""), "{settings}");
     for (kind, expected) in [("granted", "recognized Eileen Collins"), ("refused", "refused")] {
         let id = of(kind)["id"].to_string();
         let picture = at(folder.path(), &format!("{kind}.png"));
@@ -86,7 +87,7 @@ fn an_opening_is_explained_replayed_and_shown_with_its_picture() {
         );
         assert!(std::fs::read(&picture).expect("a picture").starts_with(b"\x89PNG"));
     }
-    let stricter = "[audit]\npictures = \"all\"\n[recognition]\nfalse_accept_rate = 1e-6\n";
+    let stricter = "[recognition]\nfalse_accept_rate = \"1e-6\"\n";
     std::fs::write(&config, stricter).expect("written");
     let id = granted["id"].to_string();
     let explain = ["log", "explain", &id, "--config", &config, "--gallery", &gallery, "--replay"];

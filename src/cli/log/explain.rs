@@ -9,7 +9,6 @@ use facelatch::access::gallery::Gallery;
 use facelatch::audit::replay::{changed_rules, differences, replay};
 use facelatch::audit::{Explained, Logged, explain, json_line};
 use facelatch::config::Config;
-use facelatch::hardware::camera::Kind;
 use facelatch::service::files::open_store;
 use facelatch::storage::audit::{AuditPlace, AuditReader, PictureFolder};
 use facelatch::storage::gallery::Purpose;
@@ -65,7 +64,10 @@ impl Explain {
         }
         let mut code = ExitCode::SUCCESS;
         if self.replay {
-            let (text, same) = replayed(logged, rules(config))?;
+            // Frames of a recording may repeat, and say so in the rules.
+            let recorded = logged.entry.inputs.as_ref().map(|tape| &tape.rules.decide);
+            let live = recorded.is_none_or(|rules| rules.same_view.is_finite());
+            let (text, same) = replayed(logged, rules(config, live))?;
             if !self.json {
                 writeln!(out)?;
             }
@@ -132,7 +134,8 @@ fn replayed(logged: &Logged, today: Result<Rules>) -> Result<(String, bool)> {
 }
 
 /// The rules by which the door decides today: of its configuration, models and gallery.
-fn rules(config: &Config) -> Result<Rules> {
+/// `live` says whether the frames are those of a camera.
+fn rules(config: &Config, live: bool) -> Result<Rules> {
     let installed = ModelStore::new(&config.model_store());
     let models = installed.open(&installed.pointer()?.current)?;
     let mut gallery = Gallery::for_models(&models)?;
@@ -142,8 +145,7 @@ fn rules(config: &Config) -> Result<Rules> {
     gallery.clone_from(&store.load_embedding(&id, size, |_| None)?.gallery);
     let (mut controller, _) =
         Controller::new(models.calibration()?, config.access(), gallery, 0, Duration::ZERO);
-    let camera = config.camera.uri.as_deref().map(Kind::of);
-    if !matches!(camera, Some(Ok(Kind::Recorded))) {
+    if live {
         controller.watches_live();
     }
     Ok(controller.rules())

@@ -1,17 +1,17 @@
 //! EDGE: appending to the audit log. Several processes may append: each takes the lock of
 //! the folder, reads what others have appended, and writes its records after it.
 
+use super::bounds::{Bounds, DAY, trusted};
 use super::disk::{Disk, Folder};
 use super::error::AuditError;
 use super::heads::HeadsFile;
-use super::segments::{follow, frames, hash_of, read_segment, segment_name, segments};
+use super::segments::{read_segment, segment_name, segments};
 use crate::audit::{
-    ClockTrust, Head, Kind, LARGEST_BODY, Link, LogId, Note, SEGMENT_HEADER, SegmentHeader, Stamp,
-    encode, next, next_frame,
+    Head, Kind, LARGEST_BODY, Link, LogId, Note, SEGMENT_HEADER, SegmentHeader, Stamp, encode,
+    next, next_frame, stamp_of,
 };
 use crate::crypto::{Secret, Signer};
 use crate::storage::gallery::Register;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,55 +19,6 @@ use std::time::{Duration, Instant};
 pub(super) const HEADS: &str = "heads";
 /// Name of the file with the door's public key.
 pub(super) const KEY: &str = "key.pub";
-/// Segments into which the largest log is divided.
-const SEGMENTS: u64 = 64;
-/// Smallest and largest segment that is begun, bytes.
-const SEGMENT_SIZES: (u64, u64) = (64 << 10, 4 << 20);
-/// Torn ends of the log that are kept, and the most bytes of each.
-const MOST_TORN: usize = 16;
-const LARGEST_TORN: usize = 1 << 20;
-/// A segment goes by age once heads of this many days say that it is too old: a clock that
-/// jumps ahead for a moment must not cost the log.
-const DAYS_AGREE: usize = 3;
-const DAY: i64 = 86_400_000_000;
-/// A segment is closed when it is older than this part of the time for which records are
-/// kept, so that they go soon after it.
-const AGES: i64 = 16;
-/// Bytes around the body of a record, and of the head after it.
-const AROUND_BODY: u64 = 82 + 146;
-/// Longest note, bytes.
-const LARGEST_NOTE: u64 = 1024;
-/// Beginning of the names of files that keep a torn end.
-const TORN: &str = "torn-";
-
-/// Bounds of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// Segments go when they are older than this.
-    pub keep_for: Duration,
-    /// The oldest segments go when the log is larger than this, bytes.
-    pub largest: u64,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self { keep_for: Self::YEAR, largest: 256_000_000 }
-    }
-}
-
-impl Bounds {
-    /// 365 days.
-    pub const YEAR: Duration = Duration::from_secs(365 * 86_400);
-
-    /// Size at which a segment is closed, bytes.
-    fn segment(&self) -> u64 {
-        (self.largest / SEGMENTS).clamp(SEGMENT_SIZES.0, SEGMENT_SIZES.1)
-    }
-
-    fn keep_for_micros(&self) -> i64 {
-        i64::try_from(self.keep_for.as_micros()).unwrap_or(i64::MAX)
-    }
-}
 
 /// Where the log of a door is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,30 +55,30 @@ impl AuditPlace {
 
 /// The end of the log as far as this process has read it.
 #[derive(Clone, Copy, Debug)]
-struct End {
-    log: LogId,
+pub(super) struct End {
+    pub log: LogId,
     /// First record of the last segment.
-    segment: u64,
+    pub segment: u64,
     /// Bytes of the last segment.
-    bytes: u64,
-    link: Link,
+    pub bytes: u64,
+    pub link: Link,
     /// Number of the newest head if nothing follows it, else of an older one.
-    head: u64,
+    pub head: u64,
     /// Wall clock of the first record of the last segment, if it was trusted.
-    began: Option<i64>,
+    pub began: Option<i64>,
 }
 
 /// The audit log, opened to append to it.
 #[derive(Debug)]
 pub struct Log<D> {
-    disk: D,
-    heads: HeadsFile<D>,
-    memory: Option<HeadsFile<D>>,
-    bounds: Bounds,
-    signer: Option<Signer>,
-    end: Option<End>,
+    pub(super) disk: D,
+    pub(super) heads: HeadsFile<D>,
+    pub(super) memory: Option<HeadsFile<D>>,
+    pub(super) bounds: Bounds,
+    pub(super) signer: Option<Signer>,
+    pub(super) end: Option<End>,
     /// The register could not be written, which was logged.
-    forgetful: bool,
+    pub(super) forgetful: bool,
 }
 
 /// The audit log of a door in its folder.
@@ -248,16 +199,16 @@ impl<D: Disk + Clone> Log<D> {
         self.end.map_or(0, |end| end.link.number)
     }
 
-    fn lock(&self) -> Result<D::Lock, AuditError> {
+    pub(super) fn lock(&self) -> Result<D::Lock, AuditError> {
         self.disk.lock().map_err(AuditError::io(self.disk.shown("lock")))
     }
 
-    fn fault<T>(&self, name: &str, done: std::io::Result<T>) -> Result<T, AuditError> {
+    pub(super) fn fault<T>(&self, name: &str, done: std::io::Result<T>) -> Result<T, AuditError> {
         done.map_err(AuditError::io(self.disk.shown(name)))
     }
 
     /// Writes a record at the end of the last segment.
-    fn put(&mut self, end: End, content: &[u8]) -> Result<u64, AuditError> {
+    pub(super) fn put(&mut self, end: End, content: &[u8]) -> Result<u64, AuditError> {
         let (bytes, link) = encode(&end.link, content);
         let name = segment_name(end.segment);
         if let Err(error) = self.disk.write(&name, end.bytes, &bytes) {
@@ -266,7 +217,7 @@ impl<D: Disk + Clone> Log<D> {
             return self.fault(&name, Err(error));
         }
         let began = match end.bytes == SEGMENT_HEADER as u64 {
-            true => crate::audit::stamp_of(content).as_ref().and_then(trusted),
+            true => stamp_of(content).as_ref().and_then(trusted),
             false => end.began,
         };
         self.end = Some(End { bytes: end.bytes + bytes.len() as u64, link, began, ..end });
@@ -274,7 +225,7 @@ impl<D: Disk + Clone> Log<D> {
     }
 
     /// Writes a head, syncs the segment, and then makes it the newest head.
-    fn put_head(&mut self, end: End, stamp: &Stamp) -> Result<Option<u64>, AuditError> {
+    pub(super) fn put_head(&mut self, end: End, stamp: &Stamp) -> Result<Option<u64>, AuditError> {
         let Some(signer) = &self.signer else { return Ok(None) };
         let head = Head::sign(signer, &end.log, &end.link, stamp);
         let number = self.put(end, &head.content())?;
@@ -313,7 +264,7 @@ impl<D: Disk + Clone> Log<D> {
     }
 
     /// The newest head that is remembered in either place.
-    fn newest_head(&self) -> Option<Head> {
+    pub(super) fn newest_head(&self) -> Option<Head> {
         let key = self.signer.as_ref().map(Signer::public);
         let memory = self.memory.as_ref().and_then(|memory| memory.newest().ok().flatten());
         let heads = self.heads.newest().ok().flatten();
@@ -322,7 +273,7 @@ impl<D: Disk + Clone> Log<D> {
     }
 
     /// Reads what others have appended, and repairs the end. Needs the lock.
-    fn catch_up(&mut self, now: &Stamp) -> Result<End, AuditError> {
+    pub(super) fn catch_up(&mut self, now: &Stamp) -> Result<End, AuditError> {
         let there = segments(&self.disk)?;
         let Some(last) = there.last().copied() else { return self.begin(now) };
         if let Some(end) = self.end.filter(|end| end.segment == last) {
@@ -368,120 +319,6 @@ impl<D: Disk + Clone> Log<D> {
         Ok(self.end.unwrap_or(end))
     }
 
-    /// Reads the last segment from a place on.
-    fn read_on(&mut self, from: End, now: &Stamp) -> Result<End, AuditError> {
-        let offset = from.bytes;
-        let bytes = read_segment(&self.disk, from.segment, offset)?.unwrap_or_default();
-        let newest = self.newest_head();
-        let proven = newest.map_or(0, |head| head.number);
-        let (mut at, mut link) = follow(&bytes, 0, from.link);
-        // Records up to the newest head were on the disk before it. Where one of them is
-        // damaged, those after it stay; `facelatch log verify` names it.
-        let mut from_here = at;
-        let mut effort = 0;
-        while let Some((found, frame)) = next_frame(&bytes, from_here, &mut effort) {
-            from_here = found + frame.bytes;
-            if frame.number > proven {
-                break;
-            }
-            (at, link) = follow(&bytes, from_here, frame.link());
-            from_here = at;
-        }
-        let mut end = End { bytes: offset + at as u64, link, ..from };
-        end.head = newest.filter(|head| head.number == link.number).map_or(from.head, |h| h.number);
-        let torn = bytes.get(at..).unwrap_or_default();
-        self.end = Some(end);
-        if !torn.is_empty() {
-            let kept = self.keep_torn(link.number.saturating_add(1), torn);
-            let name = segment_name(end.segment);
-            self.fault(&name, self.disk.cut(&name, end.bytes))?;
-            let note = Note::Torn { bytes: torn.len() as u64, kept };
-            self.put(end, &next(&end.link, now, Kind::Note, &note.encode()))?;
-            self.sync()?;
-            log::warn!(
-                "{}: its last {} bytes are no whole record, as after a power cut; they were cut \
-                 off",
-                self.disk.shown(&name).display(),
-                torn.len()
-            );
-        }
-        self.compare(newest, now)
-    }
-
-    /// Compares the end of the log with the newest head. What it proves and is missing is noted.
-    fn compare(&mut self, newest: Option<Head>, now: &Stamp) -> Result<End, AuditError> {
-        let end = self.end.ok_or_else(|| AuditError::Absent { folder: self.disk.shown("") })?;
-        let Some(head) = newest else { return Ok(end) };
-        if head.number > end.link.number {
-            let (from, through) = (end.link.number.saturating_add(1), head.number);
-            let jumped = End { link: Link { number: through, hash: end.link.hash }, ..end };
-            let note = Note::Cut { from, through };
-            self.put(jumped, &next(&jumped.link, now, Kind::Note, &note.encode()))?;
-            self.sync()?;
-            log::error!(
-                "{}: records {from} to {through} of the audit log are missing, although a signed \
-                 head proves that they were there",
-                self.disk.shown("").display()
-            );
-        }
-        self.end.ok_or_else(|| AuditError::Absent { folder: self.disk.shown("") })
-    }
-
-    /// Compares the record that the newest head is with the log: somebody may have written
-    /// the log again. Once, when the log is opened.
-    fn check_newest(&mut self, now: &Stamp) -> Result<(), AuditError> {
-        let Some(key) = self.signer.as_ref().map(Signer::public) else { return Ok(()) };
-        let memory = self.memory.as_ref().and_then(|memory| memory.newest().ok().flatten());
-        let heads = self.heads.newest().ok().flatten();
-        for head in
-            heads.iter().chain(memory.iter().filter(|memory| heads.as_ref() != Some(memory)))
-        {
-            if head.verify(&key).is_ok() {
-                self.check_head(head, now)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn check_head(&mut self, head: &Head, now: &Stamp) -> Result<(), AuditError> {
-        let Some(end) = self.end else { return Ok(()) };
-        let there = segments(&self.disk)?;
-        let Some(first) = there.into_iter().rfind(|first| *first <= head.number) else {
-            return Ok(());
-        };
-        let bytes = read_segment(&self.disk, first, 0)?.unwrap_or_default();
-        // Records that were cut are noted already, and so is another log in its place.
-        let found = hash_of(&bytes, head.number);
-        let kept = self.fault(HEADS, self.heads.kept())?;
-        if found == Some(head.link().hash)
-            || found.is_none() && head.number < end.link.number && self.is_cut(&bytes, head)
-            || kept.contains(head)
-        {
-            return Ok(());
-        }
-        self.fault(HEADS, self.heads.keep(head))?;
-        let note = Note::Differs { number: head.number };
-        let end = self.make_room(end, LARGEST_NOTE, now)?;
-        self.put(end, &next(&end.link, now, Kind::Note, &note.encode()))?;
-        log::error!(
-            "{}: record {} of the audit log is not the one that was signed; facelatch log verify \
-             says more",
-            self.disk.shown("").display(),
-            head.number
-        );
-        Ok(())
-    }
-
-    /// Whether a note in these bytes says that the record of a head was cut.
-    fn is_cut(&self, bytes: &[u8], head: &Head) -> bool {
-        frames(bytes).any(|(_, frame)| {
-            frame.number > head.number
-                && frame.record().ok().and_then(|record| record.note()).is_some_and(
-                    |note| matches!(note, Note::Cut { from, through } if (from..=through).contains(&head.number)),
-                )
-        })
-    }
-
     /// Keeps the door's public key beside the log, for those who verify it without the door.
     fn keep_key(&self) -> Result<(), AuditError> {
         let Some(signer) = &self.signer else { return Ok(()) };
@@ -518,26 +355,8 @@ impl<D: Disk + Clone> Log<D> {
         Ok(self.end.unwrap_or(end))
     }
 
-    /// Continues in a new segment where the header of the last one is damaged.
-    fn continue_damaged(&mut self, there: &[u64], bytes: &[u8]) -> Result<End, AuditError> {
-        let mut link = Link { number: 0, hash: [0; 32] };
-        for (_, frame) in frames(bytes) {
-            if frame.number > link.number {
-                link = frame.link();
-            }
-        }
-        let mut log = self.newest_head().map(|head| head.log);
-        for first in there.iter().rev() {
-            if log.is_none() {
-                let bytes = read_segment(&self.disk, *first, 0)?.unwrap_or_default();
-                log = SegmentHeader::parse(&bytes).ok().map(|header| header.log);
-            }
-        }
-        self.new_segment(&log.unwrap_or_default(), link)
-    }
-
     /// Begins a segment, synced.
-    fn new_segment(&mut self, log: &LogId, after: Link) -> Result<End, AuditError> {
+    pub(super) fn new_segment(&mut self, log: &LogId, after: Link) -> Result<End, AuditError> {
         let segment = after.number.saturating_add(1);
         let name = segment_name(segment);
         let header = SegmentHeader { log: *log, after }.encode();
@@ -549,102 +368,4 @@ impl<D: Disk + Clone> Log<D> {
         self.end = Some(end);
         Ok(end)
     }
-
-    /// Closes the last segment with a head and begins another, if a record with a body of
-    /// this many bytes has no room in it, or if it is old.
-    fn make_room(&mut self, end: End, body: u64, now: &Stamp) -> Result<End, AuditError> {
-        let full = end.bytes + body + AROUND_BODY > self.bounds.segment();
-        let oldest = self.bounds.keep_for_micros() / AGES;
-        let age = trusted(now).zip(end.began).map_or(0, |(now, began)| now.saturating_sub(began));
-        let empty = end.bytes == SEGMENT_HEADER as u64;
-        if empty || !full && age < oldest {
-            return Ok(end);
-        }
-        let signed = self.put_head(end, now)?;
-        if signed.is_some()
-            && let Some(head) = self.fault(HEADS, self.heads.newest())?
-        {
-            self.fault(HEADS, self.heads.keep(&head))?;
-        }
-        self.sync()?;
-        let link = self.end.unwrap_or(end).link;
-        self.new_segment(&end.log, link)?;
-        self.remove_expired(now)?;
-        Ok(self.end.unwrap_or(end))
-    }
-
-    /// See [`Self::expire`]. Needs the lock.
-    fn remove_expired(&mut self, now: &Stamp) -> Result<(), AuditError> {
-        let there = segments(&self.disk)?;
-        let mut total = 0;
-        let mut sizes = Vec::new();
-        for first in &there {
-            let name = segment_name(*first);
-            let bytes = self.fault(&name, self.disk.length(&name))?.unwrap_or(0);
-            total += bytes;
-            sizes.push(bytes);
-        }
-        let kept = self.fault(HEADS, self.heads.kept())?;
-        let mut expired = None;
-        let mut gone = 0;
-        for (pair, bytes) in there.windows(2).zip(sizes) {
-            let [first, after] = *pair else { continue };
-            let large = total > self.bounds.largest;
-            let old = self.is_old(first..after, &kept, now);
-            if !large && !old {
-                break;
-            }
-            total -= bytes;
-            gone += 1;
-            expired = Some(Note::Expired { through: after - 1, by_age: !large });
-        }
-        let (Some(note), Some(end)) = (expired, self.end) else { return Ok(()) };
-        self.put(end, &next(&end.link, now, Kind::Note, &note.encode()))?;
-        self.sync()?;
-        for first in there.into_iter().take(gone) {
-            let name = segment_name(first);
-            self.fault(&name, self.disk.remove(&name))?;
-        }
-        self.fault("", self.disk.sync_folder())
-    }
-
-    /// Whether heads of several days say that a segment is too old.
-    fn is_old(&self, numbers: std::ops::Range<u64>, kept: &[Head], now: &Stamp) -> bool {
-        let inside = kept.iter().filter(|head| numbers.contains(&head.number));
-        let Some(ended) = inside.filter_map(|head| trusted(&head.stamp)).max() else {
-            return false;
-        };
-        let limit = ended.saturating_add(self.bounds.keep_for_micros());
-        let stamps = kept.iter().map(|head| &head.stamp).chain([now]);
-        let days: BTreeSet<i64> = stamps
-            .filter_map(trusted)
-            .filter(|wall| *wall > limit)
-            .map(|wall| wall.div_euclid(DAY))
-            .collect();
-        days.len() >= DAYS_AGREE
-    }
-
-    /// Keeps the end of the log that is no whole record. Returns the name of the file.
-    fn keep_torn(&self, number: u64, bytes: &[u8]) -> Option<String> {
-        let mut torn: Vec<String> =
-            self.disk.names().ok()?.into_iter().filter(|name| name.starts_with(TORN)).collect();
-        torn.sort();
-        let excess = (torn.len() + 1).saturating_sub(MOST_TORN);
-        for name in torn.iter().take(excess) {
-            let _ = self.disk.remove(name);
-        }
-        let name = (1..=MOST_TORN)
-            .map(|again| format!("{TORN}{number:020}-{again:02}"))
-            .find(|name| !torn.contains(name))?;
-        let bytes = &bytes[..bytes.len().min(LARGEST_TORN)];
-        self.disk.create(&name, bytes).ok()?;
-        self.disk.sync(&name).ok()?;
-        self.disk.sync_folder().ok()?;
-        Some(name)
-    }
-}
-
-/// The wall clock, if it was trusted.
-fn trusted(stamp: &Stamp) -> Option<i64> {
-    (stamp.clock == ClockTrust::Trusted).then_some(stamp.wall)
 }

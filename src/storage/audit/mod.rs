@@ -18,6 +18,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod bounds;
 mod bundle;
 mod disk;
 mod error;
@@ -27,11 +28,13 @@ mod log;
 mod memory;
 mod pictures;
 mod read;
+mod repair;
 mod segments;
 mod stamp;
 mod verify;
 
-pub use self::log::{AuditLog, AuditPlace, Bounds, Log};
+pub use self::log::{AuditLog, AuditPlace, Log};
+pub use bounds::Bounds;
 pub use bundle::{Exported, VerifiedBundle, export, verify_bundle};
 pub use disk::{Disk, Folder};
 pub use error::AuditError;
