@@ -12,6 +12,7 @@ use crate::access::decide::{Alike, Decider, Decision, Evidence, Observation, See
 use crate::access::door::{self, Door, DoorSettings, Refusal};
 use crate::access::event::Event;
 use crate::access::gallery::{Candidate, PersonId, Probe};
+use crate::access::liveness::challenge::ChallengeSettings;
 use crate::access::liveness::{FaceToJudge, LivenessAdmission, LivenessGuard};
 use crate::access::schedule::Admission;
 use crate::models::ModelId;
@@ -89,6 +90,34 @@ impl Outcome {
     }
 }
 
+/// Longest time in a tape: thirty years. Longer ones are no times of a door, and sums of
+/// them would overflow.
+const LONGEST: Duration = Duration::from_secs(1_000_000_000);
+
+/// Whether all times are those of a door.
+fn is_plausible(tape: &Tape, rules: &Rules) -> bool {
+    let mut times = vec![
+        tape.begins,
+        rules.decide.evidence_expires,
+        rules.decide.again_after,
+        rules.passback.forget,
+    ];
+    if let Some(challenge) = rules.liveness.challenge {
+        let ChallengeSettings { each, valid_for, again_after, lost_after, .. } = challenge;
+        times.extend([each, valid_for, again_after, lost_after]);
+    }
+    if let Some(asked) = &tape.asked {
+        times.extend(asked.locked_out);
+        times.extend(asked.passage.map(|(_, seconds)| Duration::from_secs(seconds)));
+    }
+    let frames = tape.steps.iter().filter_map(|step| match step {
+        Step::Frame(frame) => Some(Duration::from_nanos(frame.after)),
+        _ => None,
+    });
+    times.push(frames.fold(Duration::ZERO, Duration::saturating_add));
+    times.iter().all(|time| *time <= LONGEST)
+}
+
 /// A view of which only its similarities are known.
 #[derive(Clone, Debug)]
 struct Recorded {
@@ -108,6 +137,9 @@ impl Alike for Recorded {
 /// Derives the decision on a track by these rules; `track` is `None` if several faces were
 /// refused. With other rules than those of the tape it is what would have come out.
 pub fn replay(tape: &Tape, rules: &Rules, track: Option<TrackId>) -> Outcome {
+    if !is_plausible(tape, rules) {
+        return Outcome::Open;
+    }
     let sides = tape.steps.iter().filter_map(|step| match step {
         Step::Admit { sides, .. } => *sides,
         _ => None,

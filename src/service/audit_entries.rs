@@ -14,6 +14,7 @@ use crate::storage::audit::AuditPlace;
 use crate::storage::gallery::Person;
 use crate::vision::frame::Frame;
 use crate::vision::track::TrackId;
+use rustix::fs::OFlags;
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -191,6 +192,8 @@ pub(super) fn configured(place: &AuditPlace, config: &Config) -> Vec<Entry> {
             .create(true)
             .truncate(true)
             .mode(0o600)
+            // A link could lead anywhere.
+            .custom_flags(OFlags::NOFOLLOW.bits() as i32)
             .open(&file)
             .and_then(|mut file| file.write_all(config.to_shown_json().to_string().as_bytes()));
     }

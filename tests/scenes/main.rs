@@ -101,6 +101,9 @@ fn main() {
     trials.push(Trial::test("audit log: bytes of attempts", || {
         explained::sizes().map_err(Failed::from)
     }));
+    trials.push(Trial::test("audit log: damaged records do no harm", || {
+        replayed::damaged().map_err(Failed::from)
+    }));
     trials.push(Trial::test("replay: another threshold is named", || {
         replayed::other_threshold().map_err(Failed::from)
     }));

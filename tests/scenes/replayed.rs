@@ -5,8 +5,12 @@ use crate::stage::{events, play};
 use facelatch::access::event::Event;
 use facelatch::audit::entry::Entry;
 use facelatch::audit::replay::{Outcome, changed_rules, differences, replay};
-use facelatch::audit::{attempt, of_event};
+use facelatch::audit::{
+    ClockTrust, Explained, Logged, Names, Stamp, attempt, csv_line, explain, json_line, line,
+    of_event,
+};
 use facelatch::vision::track::TrackId;
+use jiff::tz::TimeZone;
 use std::time::Duration;
 
 /// Derives all decisions again from what the log keeps. Returns the number of those derived
@@ -70,4 +74,31 @@ pub fn other_threshold() -> Result<(), String> {
     } else {
         Err(format!("{names:?}, {outcome:?}"))
     }
+}
+
+/// Whatever a record holds, reading, explaining and replaying it ends without a panic.
+pub fn damaged() -> Result<(), String> {
+    let text = "# one\nset liveness.mode = \"enforce\"\nset liveness.turns = 1\npeople ada\n\
+                0.5 faces 1=ada\n1.5 faces 1=ada/sharp-right\n2.0 faces 1=ada\n4.0 nobody\n";
+    let told = events(&scenes(text)?.remove(0))?;
+    let (at, granted) = told.iter().find(|(_, e)| e.kind() == "granted").ok_or("no grant")?;
+    let body = kept(*at, granted).ok_or("no attempt")?.encode();
+    let stamp = Stamp { boot: [0; 16], monotonic: 0, wall: i64::MAX, clock: ClockTrust::Unsure };
+    let (names, zone) = (Names::default(), TimeZone::UTC);
+    let mut read = 0;
+    for at in 1..body.len() {
+        for change in [0x01, 0x10, 0x7f, 0x80, 0xff] {
+            let mut body = body.clone();
+            body[at] ^= change;
+            let Ok(entry) = Entry::decode(&body) else { continue };
+            read += 1;
+            differences(&entry);
+            let logged = Logged { number: 1, stamp, entry };
+            explain(&Explained { logged: &logged, before: &[], after: &[] }, &names, &zone);
+            line(&logged, &names, &zone);
+            json_line(&logged, &names);
+            csv_line(&logged, &names);
+        }
+    }
+    if read > body.len() { Ok(()) } else { Err(format!("only {read} could be read")) }
 }

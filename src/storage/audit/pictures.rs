@@ -5,6 +5,7 @@
 use super::AuditPlace;
 use super::error::AuditError;
 use crate::crypto::Sealer;
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -55,6 +56,8 @@ impl PictureFolder {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(&failed)?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
+        // A link could lead anywhere.
+        options.custom_flags(OFlags::NOFOLLOW.bits() as i32);
         let bytes = [&sealer.id().to_le_bytes()[..], &sealed].concat();
         let mut file = options.open(self.file(number)).map_err(&failed)?;
         file.write_all(&bytes).map_err(&failed)?;
