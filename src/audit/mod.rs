@@ -8,21 +8,36 @@
 //! a head: a record whose body is a signature of the chain before it
 //! ```
 //!
-//! The log knows nothing of the content of entries: their body is bytes.
+//! The chain knows nothing of the content of entries: their body is bytes. `entry.rs` is
+//! that content: an event of the door or a change, as it is stored, shown and explained.
 
 mod chain;
+pub mod entry;
+mod explain;
+mod field;
+mod filter;
 mod frame;
 mod head;
+mod logged;
 mod note;
+mod of_event;
+pub mod replay;
+mod show;
 mod verify;
 
 pub use chain::{Hash, Link, LogId};
+pub use explain::{Explained, explain};
+pub use field::{Fact, Value};
+pub use filter::Filter;
 pub use frame::{
     Frame, FrameFault, LARGEST_BODY, LARGEST_SEGMENT, SEGMENT_HEADER, SegmentHeader, encode, next,
     next_frame, parse_frame, stamp_of,
 };
 pub use head::{HEAD_BYTES, Head};
+pub use logged::{Logged, Names};
 pub use note::Note;
+pub use of_event::{attempt, follows_from_order, of_caller, of_event};
+pub use show::{CSV_HEADER, csv_line, hex, json_line, line, summary};
 pub use verify::{Fault, Gap, Proven, Verdict, Verifier, Wrong};
 
 /// Whether the wall clock of a record was trusted.

@@ -1,9 +1,14 @@
 //! `log`: the audit log.
 
+mod explain;
+mod names;
+mod show;
+
 use super::common_args::read_config;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use facelatch::audit::{Fault, Verdict};
+use facelatch::config::Config;
 use facelatch::crypto::{PublicKey, Signer};
 use facelatch::files;
 use facelatch::storage::audit::{
@@ -15,7 +20,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Verify and export the audit log
+/// Show, explain, verify and export the audit log
 ///
 /// The door records what it did and why, in a folder beside the gallery. Each record is
 /// chained to the one before it by a hash, and the door signs the chain every minute and
@@ -35,6 +40,13 @@ pub struct Log {
 
 #[derive(Subcommand)]
 enum What {
+    /// List the records: what happened, when, and about whom
+    ///
+    /// Names are looked up now: a person who was renamed has the new name, and one who was
+    /// removed is a number. A time of a clock that was not trusted has a question mark.
+    Show(Box<show::Show>),
+    /// Explain a record: who, how alike, what was asked, and what stood in the way
+    Explain(explain::Explain),
     /// Name the first record that was edited, cut, reordered or dropped
     ///
     /// Says up to which record and time signed heads prove the log. Exit code 0 if nothing
@@ -69,14 +81,17 @@ enum What {
 impl Log {
     pub fn run(self) -> Result<ExitCode> {
         let Self { what, config, gallery } = self;
-        let place = || -> Result<AuditPlace> {
+        let read = || -> Result<Config> {
             let mut config = read_config(config.as_deref())?;
-            if let Some(file) = gallery {
-                config.gallery.file = Some(file);
+            if let Some(file) = &gallery {
+                config.gallery.file = Some(file.clone());
             }
-            Ok(AuditPlace::of(&config.gallery_file()))
+            Ok(config)
         };
+        let place = || read().map(|config| AuditPlace::of(&config.gallery_file()));
         match what {
+            What::Show(show) => show.run(&read()?),
+            What::Explain(explain) => explain.run(&read()?),
             What::Verify { file: None, key, json } => {
                 let place = place()?;
                 let mut keys = keys(&key)?;

@@ -20,6 +20,7 @@ mod run;
 mod save;
 mod status;
 mod stdout;
+mod trail;
 
 use clap::{Parser, Subcommand};
 use env_logger::{Target, WriteStyle};

@@ -183,7 +183,7 @@ impl Effective {
 }
 
 /// The configuration as more people may see it than may know the camera's password.
-fn shown(config: &Config) -> Config {
+pub(super) fn shown(config: &Config) -> Config {
     let mut shown = config.clone();
     shown.camera.uri = shown.camera.uri.as_deref().map(redacted);
     shown

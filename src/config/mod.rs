@@ -8,6 +8,7 @@ mod access;
 mod advice;
 mod audit;
 mod devices;
+mod differences;
 mod effective;
 mod fault;
 mod reader;
@@ -23,8 +24,9 @@ mod unit;
 pub use access::{
     ClockSource, DoorConfig, EnrollConfig, GroupConfig, Groups, LockoutConfig, ScheduleConfig,
 };
-pub use audit::AuditConfig;
+pub use audit::{AuditConfig, Pictures};
 pub use devices::{CameraConfig, GpioConfig, LightsConfig, RelayConfig, Wire};
+pub use differences::SettingChange;
 pub use effective::Effective;
 pub use fault::{Fault, Position};
 pub use reload::{KEYS, Key};

@@ -5,10 +5,16 @@
 //! record with the count follows as soon as the log can be written again.
 
 use super::wall_clock;
+use crate::audit::entry::{Entry, Picture};
 use crate::audit::{LARGEST_BODY, Note, Stamp};
-use crate::crypto::Signer;
-use crate::storage::audit::{AuditError, AuditLog, AuditPlace, AuditReader, Bounds, Order, stamp};
+use crate::crypto::{Sealer, Signer};
+use crate::storage::audit::{
+    AuditError, AuditLog, AuditPlace, AuditReader, Bounds, Order, PictureFolder, stamp,
+};
+use crate::vision::frame::Frame;
+use crate::vision::picture::encode_png;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -63,6 +69,8 @@ pub struct AuditNow {
 
 enum Job {
     Entry(Stamp, Vec<u8>),
+    /// An entry with a picture that is kept apart from it.
+    Pictured(Stamp, Box<(Entry, Frame)>),
     Note(Stamp, Note),
     Sign(Stamp),
 }
@@ -111,6 +119,10 @@ pub struct AuditSettings {
     pub recorded: bool,
     /// Whether the installer vouches for the wall clock.
     pub clock_vouched_for: bool,
+    /// Seals pictures; without it none are kept.
+    pub sealer: Option<Sealer>,
+    /// How long pictures are kept.
+    pub pictures_keep_for: Duration,
 }
 
 impl Auditor {
@@ -142,6 +154,11 @@ impl Auditor {
             return false;
         }
         self.queue(Job::Entry(at, body))
+    }
+
+    /// Queues an entry with a picture, which is kept apart from it for a time of its own.
+    pub fn pictured(&self, at: Stamp, entry: Entry, picture: Frame) -> bool {
+        self.queue(Job::Pictured(at, Box::new((entry, picture))))
     }
 
     /// Has what is queued so far signed, after an opening by command.
@@ -272,12 +289,15 @@ struct Work {
     expired: Instant,
     /// The last stamp.
     last: Option<Stamp>,
+    pictures: PictureFolder,
 }
 
 impl Work {
     fn new(settings: AuditSettings, shared: Arc<Shared>, state: AuditNow) -> Self {
         let now = Instant::now();
+        let pictures = PictureFolder::of(&settings.place, settings.pictures_keep_for);
         Self {
+            pictures,
             settings,
             shared,
             log: None,
@@ -338,7 +358,7 @@ impl Work {
     /// Takes a job, with a note before it if the clock has changed since the last one.
     fn take(&mut self, job: Job) {
         let at = match &job {
-            Job::Entry(at, _) | Job::Note(at, _) | Job::Sign(at) => *at,
+            Job::Entry(at, _) | Job::Pictured(at, _) | Job::Note(at, _) | Job::Sign(at) => *at,
         };
         for note in clock_notes(self.last.replace(at).as_ref(), &at) {
             self.wait(Job::Note(at, note));
@@ -397,6 +417,10 @@ impl Work {
         while let Some(job) = self.waiting.front() {
             match job {
                 Job::Entry(at, body) => drop(log.append(at, body)?),
+                Job::Pictured(at, both) => {
+                    let (entry, picture) = &**both;
+                    self.settings.append(&mut log, &mut self.pictures, at, entry, picture)?;
+                }
                 Job::Note(at, note) => drop(log.note(at, note)?),
                 Job::Sign(_) => signs = true,
             }
@@ -432,6 +456,7 @@ impl Work {
         if self.expired.elapsed() >= EXPIRE_EVERY {
             self.expired = Instant::now();
             log.expire(now)?;
+            self.pictures.expire();
         }
         self.state.last = log.last();
         self.log = Some(log);
@@ -473,11 +498,40 @@ impl Work {
     }
 }
 
+impl AuditSettings {
+    /// Appends an entry and writes its picture. A picture that cannot be written is logged;
+    /// the record stays, and names a picture that there is not.
+    fn append(
+        &self,
+        log: &mut AuditLog,
+        pictures: &mut PictureFolder,
+        at: &Stamp,
+        entry: &Entry,
+        picture: &Frame,
+    ) -> Result<(), AuditError> {
+        let png = self.sealer.as_ref().and_then(|sealer| Some((sealer, encode_png(picture).ok()?)));
+        let Some((sealer, png)) = png else {
+            return log.append(at, &entry.encode()).map(drop);
+        };
+        let kept = Picture {
+            sha256: Sha256::digest(&png).into(),
+            bytes: u32::try_from(png.len()).unwrap_or(u32::MAX),
+        };
+        let entry = Entry { picture: Some(kept), ..entry.clone() };
+        let number = log.append(at, &entry.encode())?;
+        if let Err(error) = pictures.write(number, sealer, &png) {
+            log::error!("{error}; the picture of record {number} is lost");
+        }
+        Ok(())
+    }
+}
+
 impl Job {
     /// Bytes that it takes while it waits, at least.
     fn bytes(&self) -> usize {
         match self {
             Self::Entry(_, body) => body.len(),
+            Self::Pictured(_, both) => both.1.pixels().len(),
             Self::Note(..) | Self::Sign(_) => 0,
         }
     }

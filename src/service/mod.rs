@@ -3,6 +3,7 @@
 
 mod actuator;
 pub mod audit;
+mod audit_entries;
 pub mod control;
 mod door_state;
 mod exit;
@@ -25,6 +26,7 @@ pub mod watchdog;
 #[cfg(feature = "gpio")]
 mod wiring;
 
+pub use audit_entries::people_changes;
 pub use exit::{EXIT_STUCK, LAST_WORDS};
 
 use crate::access::event::Event;
@@ -38,11 +40,13 @@ use crate::models::likelihood::NOT_MEASURED;
 use crate::nn::Precision;
 use crate::storage::audit::{AuditPlace, Bounds};
 use crate::storage::gallery::{Purpose, reachable};
+use crate::storage::keys;
 use crate::storage::last_relay::{LastRelay, LastRelayFile};
 use crate::storage::models::ModelStore;
 use crate::vision::motion_gate::{MotionGate, MotionGateSettings};
 use anyhow::{Context, Result};
 use audit::{AuditSettings, AuditThread};
+use audit_entries::Entries;
 use door_state::DoorStateKeeper;
 use exit::{CLOSES_WITHIN, end_stuck};
 use files::{EMPTY, FileWorker, Files, ReadConfig, load_gallery, open_store};
@@ -85,6 +89,8 @@ pub struct DoorOptions {
     pub max_frames: usize,
     /// The door's key, which signs the heads of the audit log; `None` if there is none.
     pub signer: Option<Signer>,
+    /// Name of the door in the audit log; `None` if it is the only one of the board.
+    pub door: Option<String>,
 }
 
 /// How a service ended.
@@ -131,12 +137,13 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     if networks.calibration.likelihood.is_none() {
         log::warn!("{NOT_MEASURED}");
     }
-    let (loaded, gallery_file) = {
+    let (loaded, gallery_file, keys) = {
         let mut store = open_store(&file, Purpose::Serve)?;
         // What can only be read keeps its templates, and new ones stay in memory.
         let keep = store.read_only().is_none();
         let loaded = load_gallery(&mut store, &models, &mut networks.recognizer, keep)?;
-        (loaded, GalleryFileNow::of(&store, &file))
+        let keys = store.door_keys().cloned();
+        (loaded, GalleryFileNow::of(&store, &file), keys)
     };
     for remark in &gallery_file.remarks {
         log::warn!("{remark}");
@@ -153,12 +160,15 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let audit = AuditThread::start(AuditSettings {
         place: AuditPlace::of(&file),
         bounds: Bounds { keep_for: config.audit.keep_for, largest: config.audit.largest },
-        signer: options.signer,
+        signer: options.signer.or_else(|| Some(keys.as_ref()?.signer().clone())),
         recorded: frames == Kind::Recorded,
         clock_vouched_for: config.schedule.clock == ClockSource::Trusted,
+        sealer: keys.as_ref().map(|keys| keys.sealer(keys::Purpose::AuditPictures)),
+        pictures_keep_for: config.audit.pictures_keep_for,
     })
     .context("cannot start the thread that writes the audit log")?;
     let version = models.manifest.version.clone();
+    let model = models.recognizer_id()?.to_string();
     let files = FileWorker::start(Files {
         read_config,
         config: config.clone(),
@@ -184,7 +194,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let neighbours = Neighbours::start(&config.door.neighbours)
         .context("cannot start the threads that report passages to other doors")?;
     let mut report = |at: Duration, event: &Event| {
-        if let Event::Passed { name, role } = event {
+        if let Event::Passed { name, role, .. } = event {
             neighbours.tell(name, *role);
         }
         report(at, event);
@@ -203,15 +213,21 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let (mut peripherals, relay) = startup.open(&config, started, &version, reload, on_stuck)?;
     let (mut pipeline, mut events) =
         Pipeline::new(networks.with(gallery), &config, relay, Duration::ZERO);
-    pipeline.set_auditor(audit.auditor());
+    let entries = Entries::new(audit.auditor(), &config, options.door, &model);
+    for entry in audit_entries::configured(&AuditPlace::of(&file), &config) {
+        entries.append(entry);
+    }
+    pipeline.set_entries(entries);
     events.extend(peripherals.restore(&mut pipeline));
     // A recording has times of its own, which say nothing about the door.
     let live = frames != Kind::Recorded;
     let mut state =
         live.then(|| DoorStateKeeper::resume(&file, &mut pipeline, Duration::ZERO)).transpose()?;
     for event in &events {
+        pipeline.entries().reported(Duration::ZERO, event);
         report(Duration::ZERO, event);
     }
+    pipeline.entries().all_reported();
     // After the relay, so that a door left open is locked whatever the camera does.
     let camera = LiveCamera::start_within(&camera, config.camera.limit(), started)?;
     let gate = config.service.power_saving.then(|| {

@@ -6,6 +6,7 @@
 
 use super::actuator::Actuator;
 use super::audit::Auditor;
+use super::audit_entries::Entries;
 use super::models::ModelSet;
 use super::status::GalleryFileNow;
 use super::wall_clock;
@@ -114,7 +115,7 @@ pub struct Pipeline {
     gallery_file: GalleryFileNow,
     signals: heapless::Vec<Signal, MAX_SIGNALS>,
     camera: CameraTrust,
-    auditor: Auditor,
+    entries: Entries,
 }
 
 /// A person enrolled at the door, to be written to the gallery in one transaction.
@@ -145,6 +146,7 @@ impl Pipeline {
         if actuator.is_link() {
             controller.watches_live();
         }
+        controller.keep_inputs(config.audit.replay);
         let clock = controller.needs_clock().then_some(config.schedule.clock);
         let mut pipeline = Self {
             recognizer,
@@ -167,7 +169,7 @@ impl Pipeline {
             gallery_file: GalleryFileNow::default(),
             signals: heapless::Vec::new(),
             camera: CameraTrust::Trusted,
-            auditor: Auditor::off(),
+            entries: Entries::off(),
         };
         let mut events = Vec::new();
         pipeline.carry_out(now, output, &mut events);
@@ -175,13 +177,18 @@ impl Pipeline {
     }
 
     /// Writes to this audit log from now on.
-    pub fn set_auditor(&mut self, auditor: Auditor) {
-        self.auditor = auditor;
+    pub(super) fn set_entries(&mut self, entries: Entries) {
+        self.entries = entries;
+    }
+
+    /// What is written to the audit log.
+    pub(super) fn entries(&mut self) -> &mut Entries {
+        &mut self.entries
     }
 
     /// Writes to the audit log.
     pub fn auditor(&self) -> &Auditor {
-        &self.auditor
+        self.entries.auditor()
     }
 
     /// The current threshold.
@@ -297,7 +304,9 @@ impl Pipeline {
                 self.probation = config.enroll.probation;
                 self.measures_life = config.liveness.mode != Mode::Off;
                 let events = self.set_models(now, models);
+                self.entries.configure(&config);
                 self.controller.reconfigure(config.access());
+                self.controller.keep_inputs(config.audit.replay);
                 self.clock = self.controller.needs_clock().then_some(config.schedule.clock);
                 self.clock_read = None;
                 events
@@ -308,6 +317,7 @@ impl Pipeline {
     fn set_models(&mut self, now: Duration, models: ModelSet) -> Vec<Event> {
         let ModelSet { recognizer, liveness, calibration, gallery } = models;
         let other = self.recognizer.model() != recognizer.model();
+        self.entries.set_models(recognizer.model().as_str());
         self.recognizer = recognizer;
         self.liveness = liveness;
         self.controller.set_models(now, calibration, gallery);
@@ -388,6 +398,10 @@ impl Pipeline {
             .collect();
         let mut events = self.tick(now);
         let (now, captured) = (self.last, *captured);
+        if self.entries.wants_faces() {
+            let crops = tracks.iter().zip(views);
+            self.entries.show(crops.map(|(track, view)| (*track, view.crop.frame().clone())));
+        }
         let began = Instant::now();
         let output = self.controller.step(now, Input::Faces { captured, faces: &faces });
         self.decided_in = self.searched_in + began.elapsed();
@@ -498,6 +512,7 @@ impl Pipeline {
     /// Carries out the controller's output and gives it the results, until there is nothing
     /// left to do. A failure is retried only after some time, so this ends.
     fn carry_out(&mut self, now: Duration, mut output: Output, events: &mut Vec<Event>) {
+        let mut written = events.len();
         loop {
             for signal in output.signals {
                 // The reader is late: keep the newest signals, and alarms with their ends.
@@ -528,7 +543,12 @@ impl Pipeline {
             let door = self.controller.door();
             let Some(order) = output.relay else { return self.actuator.renew(now, door) };
             if matches!(door.state(), State::Granting { .. }) {
-                self.auditor.settle();
+                // Why it opens is in the log before it opens.
+                for event in events.iter().skip(written) {
+                    self.entries.early(now, event);
+                }
+                written = events.len();
+                self.entries.auditor().settle();
             }
             let Some(done) = self.actuator.order(now, order, door) else { return };
             let taken = done.is_ok();

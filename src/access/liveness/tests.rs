@@ -42,7 +42,7 @@ fn take(
         let best = Some(Candidate { person, similarity, reaches: similarity >= 0.5 });
         Probe { template: &template, best }
     });
-    let similarity = |_: &Template, person: PersonId| {
+    let similarity = |_: TrackId, _: &Template, person: PersonId| {
         like.and_then(|[ada, bob]| match person {
             ADA => Some(ada),
             BOB => Some(bob),

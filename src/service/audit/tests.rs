@@ -22,6 +22,8 @@ fn settings(place: &AuditPlace) -> AuditSettings {
         signer: Some(signer()),
         recorded: false,
         clock_vouched_for: false,
+        sealer: None,
+        pictures_keep_for: Duration::from_secs(3600),
     }
 }
 

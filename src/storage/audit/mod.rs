@@ -26,6 +26,7 @@ mod heads;
 mod log;
 #[cfg(test)]
 mod memory;
+mod pictures;
 mod read;
 mod repair;
 mod segments;
@@ -38,6 +39,7 @@ pub use bundle::{Exported, VerifiedBundle, export, verify_bundle};
 pub use disk::{Disk, Folder};
 pub use error::AuditError;
 pub use heads::HeadsFile;
+pub use pictures::PictureFolder;
 pub use read::{AuditReader, Order, Reader, Records};
 pub use stamp::stamp;
 pub use verify::{kept_key, verify};
