@@ -1,8 +1,8 @@
 //! EDGE: people in a file of their own, for another door.
 
-use super::files::{Readable, read_checked};
+use super::files::{Readable, read_checked, sync_folder};
 use super::limits::{Lengths, person_fault};
-use super::tables::{each_in, read_record};
+use super::tables::{Fault, each_in, read_record};
 use super::*;
 use crate::access::names::Likeness;
 
@@ -142,6 +142,8 @@ impl Store {
         let failed = |fault| error(to, fault);
         let target = create(to).map_err(failed)?;
         copy_records(self.main.reader(), &target, wanted).map_err(failed)?;
+        drop(target);
+        sync_folder(to).map_err(|reason| failed(Fault::Io(reason.to_string())))?;
         Ok(people.len())
     }
 

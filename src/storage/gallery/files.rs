@@ -6,6 +6,7 @@ use super::presence::{folder_of, give_to_owner, look, open_to_read};
 use super::tables::{
     Checked, Fault, IDENTITY, NEXT_PERSON, REVISION, check_records, fault_of, meta, write,
 };
+use crate::files;
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{Builder, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, StorageBackend};
 use std::io::{ErrorKind, Read};
@@ -135,7 +136,13 @@ pub(super) fn begin(path: &Path, revision: [u64; 2]) -> Result<(), StoreError> {
         // The file system may have no links.
         Err(_) => std::fs::rename(&draft, path).map_err(io)?,
     }
-    Ok(())
+    sync_folder(path).map_err(io)
+}
+
+/// Syncs the folder of a file. Without this, a power cut may undo a rename that the
+/// register already remembers.
+pub(super) fn sync_folder(path: &Path) -> std::io::Result<()> {
+    std::fs::File::open(folder_of(path))?.sync_all()
 }
 
 /// A random number, from the random seed of the standard library's hashers.
@@ -145,7 +152,7 @@ pub(super) fn random() -> u64 {
 
 pub(super) fn create_folder(path: &Path) -> Result<(), StoreError> {
     let folder = folder_of(path);
-    std::fs::create_dir_all(folder)
+    files::create_folder(folder)
         .map_err(|reason| StoreError::Io { path: folder.to_owned(), reason: reason.to_string() })
 }
 
@@ -184,6 +191,7 @@ pub(super) fn restore(
     give_to_owner(&draft).map_err(io)?;
     let aside = move_aside(path, ending).map_err(io)?;
     std::fs::rename(&draft, path).map_err(io)?;
+    sync_folder(path).map_err(io)?;
     Ok(aside)
 }
 

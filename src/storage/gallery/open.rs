@@ -7,7 +7,7 @@ use super::choose::{Choice, Found, Known, Trouble, Why, choose};
 use super::error::{StoreError, error};
 use super::files::{
     Open, PATIENCE, Probed, Readable, begin, copy_path, create, draft_path, found, open_checked,
-    random, read_checked, remove_drafts, remove_file, restore,
+    random, read_checked, remove_drafts, remove_file, restore, sync_folder,
 };
 use super::presence::{give_to_owner, read_only};
 use super::register::Register;
@@ -139,7 +139,7 @@ impl Store {
             drop(copy);
             let io = |error: std::io::Error| Fault::Io(error.to_string());
             give_to_owner(&draft).map_err(io)?;
-            std::fs::rename(&draft, &path).map_err(io)?;
+            std::fs::rename(&draft, &path).and_then(|()| sync_folder(&path)).map_err(io)?;
             open_checked(&path, PATIENCE)
         })();
         match made {

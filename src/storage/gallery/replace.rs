@@ -6,7 +6,7 @@ use super::error::{StoreError, error};
 use super::export::Export;
 use super::files::{
     PATIENCE, begin, copy_path, create, create_folder, draft_path, move_aside, open_readable,
-    random, read_checked, remove_file,
+    random, read_checked, remove_file, sync_folder,
 };
 use super::open::recall;
 use super::presence::{give_to_owner, look, same_file};
@@ -85,7 +85,7 @@ impl Store {
         give_to_owner(&draft).map_err(io)?;
         // The file itself may be the backup: what was read stays readable.
         let aside = move_aside(path, "replaced").map_err(io)?;
-        std::fs::rename(&draft, path).map_err(io)?;
+        std::fs::rename(&draft, path).and_then(|()| sync_folder(path)).map_err(io)?;
         drop(held);
         let note = Known { revision: [identity, revision], inhabited: !people.is_empty() };
         // Opening makes the copy again.
