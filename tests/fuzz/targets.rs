@@ -16,7 +16,7 @@ use facelatch::storage::models::self_test::SelfTest;
 use facelatch::storage::models::{ModelStore, Source};
 use facelatch::vision::picture;
 use image::{DynamicImage, ImageFormat};
-use std::fmt::{Debug, Display};
+use std::fmt::Display;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -140,7 +140,7 @@ pub fn targets() -> Vec<Target> {
             name: "configuration",
             quick: 3000,
             slowness: 4,
-            seeds: || texts(&["", EXAMPLE, &EXAMPLE.replace("\n# ", "\n")]),
+            seeds: || texts(&["", EXAMPLE, &Config::default().to_toml().expect("TOML")]),
             mutate: |chance, one, other| mutated(chance, one, other, TOML),
             run: |input| {
                 let text = String::from_utf8_lossy(input);
@@ -584,13 +584,13 @@ fn keys(input: &[u8]) -> String {
 
 /// Opens a gallery file, imports it into a new gallery, and serves it.
 pub fn used(path: &Path, folder: &Path) -> String {
-    let into = |error: &dyn Debug| format!("{error:?}").replace(&folder.display().to_string(), "");
+    let into = |error: &dyn Display| error.to_string().replace(&folder.display().to_string(), "");
     let imported = Export::open(path).map(|export| {
         let mut store = Store::open(&folder.join("other/gallery.redb")).expect("a new gallery");
         store.import(&export, false)
     });
     let imported = match &imported {
-        Ok(Ok(done)) => format!("{} added, {:?}", done.added, done.refused),
+        Ok(Ok(done)) => format!("{} added {}", done.added > 0, done.refused.join(" ")),
         Ok(Err(error)) => into(error),
         Err(error) => into(error),
     };
