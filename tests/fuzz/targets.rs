@@ -445,11 +445,12 @@ fn modbus(input: &[u8]) -> String {
     use facelatch::hardware::relay::coil_of;
     let state = coil_of(1, 0, input);
     if let Ok(on) = state {
-        // Only bytes that somebody sealed are an answer.
+        // Only bytes that somebody sealed are an answer. With an echo it is what follows.
         let sealed = |frame: &[u8]| modbus_sum(&frame[..4]) == frame[4..6];
-        let answers = |frame: &&[u8]| frame.starts_with(&[1, 1, 1]) && sealed(frame);
-        let found = input.windows(6).find(answers).map(|frame| frame[3] & 1 == 1);
-        assert_eq!(on, found, "{input:02x?}");
+        let says = |frame: &[u8]| {
+            frame.starts_with(&[1, 1, 1]) && sealed(frame) && Some(frame[3] & 1 == 1) == on
+        };
+        assert!(input.windows(6).any(says), "{on:?} from {input:02x?}");
     }
     state.map_or_else(|fault| fault.to_string(), |on| format!("{on:?}"))
 }
