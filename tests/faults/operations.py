@@ -5,6 +5,7 @@ door. After an interruption the answers must be those from before the operation 
 from after it. Once the program has reported success, they must be those from after it.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ADA = REPOSITORY / "assets/astronaut_face.jpg"
+PORTRAIT = REPOSITORY / "assets/astronaut.jpg"
 GRACE = REPOSITORY / "assets/grace_hopper_face.jpg"
 # Grey noise, ten frames per second: nobody in view.
 CORRIDOR = ("pipe:printf 'YUV4MPEG2 W64 H48 F10:1 Ip Cmono\\n'; while printf 'FRAME\\n' && "
@@ -91,15 +93,37 @@ class Door:
         self.must("enroll", name, "--image", picture, *more)
 
     def model_set(self, version: str) -> Path:
-        """A set like the built-in one with another version."""
+        """A set like the built-in one with another version, and with a self-test."""
         folder = self.inputs / f"set-{version}"
-        if not folder.exists():
-            shutil.copytree(REPOSITORY / "models", folder, ignore=shutil.ignore_patterns("float"))
-            manifest = folder / "manifest.toml"
-            lines = [f'version = "{version}"' if line.startswith("version = ") else line
-                     for line in manifest.read_text().splitlines()]
-            manifest.write_text("\n".join(lines) + "\n")
+        if folder.exists():
+            return folder
+        shutil.copytree(REPOSITORY / "models", folder, ignore=shutil.ignore_patterns("float"))
+        shutil.copy(PORTRAIT, folder / PORTRAIT.name)
+
+        def measured(*command):
+            output = subprocess.run([self.program, *command, "--json", PORTRAIT], check=True,
+                                    capture_output=True, text=True).stdout
+            return json.loads(output)["faces"][0]
+
+        face = measured("detect")
+        vector = {
+            "picture": {"file": PORTRAIT.name, "sha256": digest(PORTRAIT)},
+            "box": face["box"], "landmarks": face["landmarks"],
+            "embedding": measured("embed")["embedding"],
+            "tolerance": {"iou": 0.95, "landmarks": 0.5, "cosine": 0.999},
+        }
+        test = folder / "selftest.json"
+        test.write_text(json.dumps({"format": 1, "vectors": [vector]}))
+        manifest = folder / "manifest.toml"
+        lines = [f'version = "{version}"' if line.startswith("version = ") else line
+                 for line in manifest.read_text().splitlines()]
+        lines += ["[selftest]", f'file = "{test.name}"', f'sha256 = "{digest(test)}"']
+        manifest.write_text("\n".join(lines) + "\n")
         return folder
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 # What the program says about a door.
@@ -260,14 +284,14 @@ def locked(door: Door):
     door.must("door", "lockdown")
 
 
-def unsigned(door: Door) -> list:
-    return ["--unsigned"] if door.has("models install", "--unsigned") else []
+def unsigned(door: Door, command="models install") -> list:
+    return ["--unsigned"] if door.has(command, "--unsigned") else []
 
 
 def installed(door: Door):
     """Two sets installed, the second in use."""
     ada(door)
-    for version in ("one", "two"):
+    for version in ("2027.01-one", "2027.02-two"):
         door.must("models", "install", door.model_set(version), *unsigned(door))
 
 
@@ -295,8 +319,9 @@ OPERATIONS = [
               lambda door: "lost" if "people new" in door.run("people", "list").stderr
               else people(door)),
     Operation("install models", ada,
-              lambda door: [("models", "install", door.model_set("one"), *unsigned(door))], models),
-    Operation("roll back models", installed, commands("models", "rollback"), models),
+              lambda door: [("models", "install", door.model_set("2027.01-one"), *unsigned(door))], models),
+    Operation("roll back models", installed,
+              lambda door: [("models", "rollback", *unsigned(door, "models rollback"))], models),
     Operation("lockdown", ada, commands("door", "lockdown"), start),
     Operation("normal", locked, commands("door", "normal"), start),
     Operation("service with visitors", ada, visited, start),
