@@ -53,6 +53,21 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String> {
         .map_err(|_| Error::new(ErrorKind::InvalidData, "not UTF-8 text"))
 }
 
+/// Creates a folder and those above it that are missing, such that a power cut does not undo
+/// it: each folder that gets a new one is synced.
+///
+/// # Errors
+/// If a folder cannot be created or synced.
+pub fn create_folder(path: &Path) -> Result<()> {
+    let absolute = std::path::absolute(path)?;
+    let missing: Vec<&Path> = absolute.ancestors().take_while(|folder| !folder.exists()).collect();
+    std::fs::create_dir_all(path)?;
+    missing
+        .iter()
+        .filter_map(|folder| folder.parent())
+        .try_for_each(|folder| File::open(folder)?.sync_all())
+}
+
 fn regular(found: &Metadata) -> Result<()> {
     let kind = found.file_type();
     if kind.is_file() {
@@ -104,6 +119,18 @@ mod tests {
         assert!(fault(Path::new("/dev/zero")).to_string().starts_with("a device"));
         assert_eq!(fault(folder.path()).kind(), ErrorKind::IsADirectory);
         assert_eq!(fault(&folder.path().join("none")).kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn folders_are_created_with_those_above_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let deep = folder.path().join("a/b/../c");
+        for _ in 0..2 {
+            create_folder(&deep).expect("created");
+            assert!(deep.is_dir());
+        }
+        std::fs::write(folder.path().join("file"), "x").expect("written");
+        assert!(create_folder(&folder.path().join("file/a")).is_err());
     }
 
     #[test]

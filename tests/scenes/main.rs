@@ -34,11 +34,13 @@ mod cast;
 mod explained;
 mod replayed;
 mod script;
+mod simulation;
 mod stage;
 mod trials;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use script::{Scene, scenes};
+use simulation::simulation;
 use stage::play;
 use std::fmt::Write;
 use std::path::Path;
@@ -79,6 +81,9 @@ fn main() {
         }),
         Trial::test("liveness: a photo and a stranger's head in any rhythm never open", || {
             swapped_photo().map_err(Failed::from)
+        }),
+        Trial::test("simulation: invariants hold whatever happens, and memory is flat", || {
+            simulation().map_err(Failed::from)
         }),
         Trial::test("enrolment: a kill at any moment leaves nobody half enrolled", || {
             killed_while_enrolling().map_err(Failed::from)

@@ -38,13 +38,13 @@ pub struct Stage {
     /// The configuration as TOML.
     text: String,
     config: Config,
-    controller: Controller,
-    now: u64,
-    people: Vec<(PersonId, String, Vec<Template>, Traits)>,
+    pub controller: Controller,
+    pub now: u64,
+    pub people: Vec<(PersonId, String, Vec<Template>, Traits)>,
     /// Faces in view: track, person, pose or flaw.
-    faces: Vec<(u64, String, String)>,
+    pub faces: Vec<(u64, String, String)>,
     lag: u64,
-    relay: Relay,
+    pub relay: Relay,
     energised: bool,
     /// Future answers of a slow relay and edges of buttons, with their times.
     later: Vec<(u64, Later)>,
@@ -53,8 +53,8 @@ pub struct Stage {
     clock_read: bool,
     store: Relay,
     views: Vec<Template>,
-    told: Vec<(u64, Event)>,
-    shown: Vec<(u64, String)>,
+    pub told: Vec<(u64, Event)>,
+    pub shown: Vec<(u64, String)>,
 }
 
 #[derive(Clone, Copy)]
@@ -64,7 +64,7 @@ pub enum Later {
 }
 
 impl Stage {
-    fn new(scene: &Scene) -> Result<Self, String> {
+    pub fn new(scene: &Scene) -> Result<Self, String> {
         let config = Config::parse(Path::new("scene"), &scene.config).map_err(|e| e.to_string())?;
         let mut people = vec![];
         for (number, entry) in (1..).zip(&scene.people) {
@@ -244,7 +244,7 @@ impl Stage {
     }
 
     /// One tick: due answers and edges, the clock, and a frame if it is time for one.
-    fn moment(&mut self) -> Result<(), String> {
+    pub fn moment(&mut self) -> Result<(), String> {
         let now = self.now;
         let due: Vec<Later> =
             self.later.iter().filter(|(at, _)| *at <= now).map(|(_, later)| *later).collect();
@@ -283,7 +283,7 @@ impl Stage {
         Ok(())
     }
 
-    fn act(&mut self, words: &str) -> Result<(), String> {
+    pub fn act(&mut self, words: &str) -> Result<(), String> {
         let all: Vec<&str> = words.split_whitespace().collect();
         let side = |text: &str| match text {
             "inside" => Ok(Side::Inside),
@@ -419,7 +419,7 @@ impl Stage {
         Ok(())
     }
 
-    fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.energised == (self.config.door.lock == LockKind::FailSecure)
     }
 

@@ -38,7 +38,7 @@ mod serial;
 mod thread;
 
 #[cfg(feature = "serial")]
-pub use modbus::Fault;
+pub use modbus::{Fault, coil_of};
 pub use thread::{NotOrdered, RelayLink, RelayPulse, Report};
 
 /// Check interval of relays that do not report changes: much shorter than the time

@@ -242,6 +242,15 @@ impl Ask {
     }
 }
 
+/// The state of a coil according to all bytes that came after a request to read it, as the
+/// relay judges them. `coil` counts from 0.
+///
+/// # Errors
+/// The fault of the answer, or that there is none.
+pub fn coil_of(unit: u8, coil: u16, bytes: &[u8]) -> Result<Option<bool>, Fault> {
+    Ask::Read { coil }.answer(unit, bytes, 1).1
+}
+
 /// Copies of a command that confirm it.
 fn needed(echoes: Option<bool>) -> usize {
     if echoes == Some(true) { 2 } else { 1 }

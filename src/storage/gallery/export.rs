@@ -1,7 +1,7 @@
 //! EDGE: people in a file of their own, for another door.
 
 use super::check::{Depth, check_records, some};
-use super::files::{How, Readable, read_checked};
+use super::files::{How, Readable, read_checked, sync_folder};
 use super::limits::{Lengths, person_fault};
 use super::reseal::keys_of;
 use super::rewrite::{Numbers, feed, fill};
@@ -164,6 +164,8 @@ impl Store {
             feed(self.reader(), |table, key| is_of(&people, table, key), take)
         })
         .map_err(failed)?;
+        drop(target);
+        sync_folder(to).map_err(|reason| failed(Fault::Io(reason.to_string())))?;
         Ok(people.len())
     }
 

@@ -7,6 +7,7 @@ use super::presence::{folder_of, give_to_owner, look, open_to_read};
 use super::rewrite::{Numbers, fill};
 use super::sealed::Keys;
 use super::tables::{Fault, fault_of};
+use crate::files;
 use crate::storage::keys::DoorKeys;
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{Builder, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, StorageBackend};
@@ -151,7 +152,13 @@ pub(super) fn begin(
         // The file system may have no links.
         Err(_) => std::fs::rename(&draft, path).map_err(io)?,
     }
-    Ok(())
+    sync_folder(path).map_err(io)
+}
+
+/// Syncs the folder of a file. Without this, a power cut may undo a rename that the
+/// register already remembers.
+pub(super) fn sync_folder(path: &Path) -> std::io::Result<()> {
+    std::fs::File::open(folder_of(path))?.sync_all()
 }
 
 /// A random number, from the random seed of the standard library's hashers.
@@ -161,7 +168,7 @@ pub(super) fn random() -> u64 {
 
 pub(super) fn create_folder(path: &Path) -> Result<(), StoreError> {
     let folder = folder_of(path);
-    std::fs::create_dir_all(folder)
+    files::create_folder(folder)
         .map_err(|reason| StoreError::Io { path: folder.to_owned(), reason: reason.to_string() })
 }
 
@@ -210,6 +217,7 @@ pub(super) fn restore(
     give_to_owner(&draft).map_err(io)?;
     let aside = move_aside(path, ending).map_err(io)?;
     std::fs::rename(&draft, path).map_err(io)?;
+    sync_folder(path).map_err(io)?;
     Ok(aside)
 }
 

@@ -167,7 +167,7 @@ impl Store {
             drop(copy);
             let io = |error: std::io::Error| Fault::Io(error.to_string());
             give_to_owner(&draft).map_err(io)?;
-            std::fs::rename(&draft, &path).map_err(io)?;
+            std::fs::rename(&draft, &path).and_then(|()| sync_folder(&path)).map_err(io)?;
             open_checked(&path, PATIENCE, How { keys: &self.own_keys(), depth: Depth::Digest })
         })();
         match made {
