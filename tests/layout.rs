@@ -12,10 +12,10 @@ type Rule = (&'static str, &'static [&'static str]);
 const DEVICE: &[Rule] = &[
     ("crypto", &[]),
     ("nn", &[]),
-    ("models", &["nn"]),
+    ("models", &["crypto", "nn"]),
     ("vision", &["nn", "models"]),
     ("access", &["vision", "models"]),
-    ("storage", &["access", "vision", "models", "nn"]),
+    ("storage", &["crypto", "access", "vision", "models", "nn"]),
     ("hardware", &["vision"]),
     // Lights show what a decision means.
     ("hardware/lights", &["vision", "access"]),
@@ -40,7 +40,7 @@ const TOOLS: &[Rule] = &[
 ];
 
 /// What the tools may take from the door's library: no devices, no service.
-const SHARED: &[&str] = &["files", "nn", "models", "vision", "storage"];
+const SHARED: &[&str] = &["files", "crypto", "nn", "models", "vision", "storage"];
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = vec![];

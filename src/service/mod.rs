@@ -8,6 +8,7 @@ mod exit;
 pub mod files;
 pub mod last_relay;
 mod message;
+mod model_watch;
 pub mod models;
 pub mod neighbours;
 mod orders;
@@ -19,6 +20,7 @@ mod reload;
 pub mod run;
 pub mod stage_times;
 pub mod status;
+mod trial;
 pub mod wall_clock;
 pub mod watchdog;
 #[cfg(feature = "gpio")]
@@ -36,7 +38,7 @@ use crate::models::likelihood::NOT_MEASURED;
 use crate::nn::Precision;
 use crate::storage::gallery::{Purpose, reachable};
 use crate::storage::last_relay::{LastRelay, LastRelayFile};
-use crate::storage::models::ModelStore;
+use crate::storage::models::{ModelStore, Standing};
 use crate::vision::motion_gate::{MotionGate, MotionGateSettings};
 use anyhow::{Context, Result};
 use door_state::DoorStateKeeper;
@@ -50,13 +52,14 @@ use pipeline::Pipeline;
 use reload::Reload;
 use run::{BetweenFrames, RunOptions, Summary, run};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use status::GalleryFileNow;
+use status::{GalleryFileNow, ModelsNow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Reads the models as the command line asked for them.
-pub type ReadModels = Box<dyn FnOnce(&Config) -> Result<Models>>;
+/// Reads the models as the command line asked for them, with who answers for them; `None` for
+/// a folder that was named.
+pub type ReadModels = Box<dyn FnOnce(&Config) -> Result<(Models, Option<Standing>)>>;
 
 /// What a door is run with.
 pub struct DoorOptions {
@@ -120,7 +123,16 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let store = store.map(|store| store.pointer().map(|now| (store, now.current))).transpose()?;
     let file = config.gallery_file();
     reachable(&file)?;
-    let models = read_models(&config)?;
+    if let Some((store, _)) = &store
+        && let Err(error) = store.adopt()
+    {
+        log::warn!("{error}; until then a changed folder of models is not noticed");
+    }
+    let (models, standing) = read_models(&config)?;
+    let models_now = ModelsNow::of(&models, standing.as_ref());
+    if let Some(warning) = &models_now.warning {
+        log::warn!("{warning}");
+    }
     let mut networks = Networks::load(&config, &models)?;
     if networks.calibration.likelihood.is_none() {
         log::warn!("{NOT_MEASURED}");
@@ -144,7 +156,6 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     {
         log::error!("{remark}");
     }
-    let version = models.manifest.version.clone();
     let files = FileWorker::start(Files {
         read_config,
         config: config.clone(),
@@ -152,6 +163,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
         gallery: gallery_file,
         store,
         models,
+        standing,
         precision,
         reload: Arc::clone(&reload),
     })?;
@@ -186,9 +198,10 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
             end_stuck(reason, CLOSES_WITHIN);
         }
     };
-    let (mut peripherals, relay) = startup.open(&config, started, &version, reload, on_stuck)?;
+    let (mut peripherals, relay) = startup.open(&config, started, reload, on_stuck)?;
     let (mut pipeline, mut events) =
         Pipeline::new(networks.with(gallery), &config, relay, Duration::ZERO);
+    pipeline.set_models_now(models_now);
     events.extend(peripherals.restore(&mut pipeline));
     // A recording has times of its own, which say nothing about the door.
     let live = frames != Kind::Recorded;
