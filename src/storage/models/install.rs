@@ -94,6 +94,10 @@ impl ModelStore {
         let standing = found
             .admit(&self.trusted, options.unsigned)
             .map_err(|reason| ModelStoreError::Untrusted { set: name.clone(), reason })?;
+        if options.shadow.is_some() && self.pointer()?.current == name {
+            let reason = format!("{name} is in use already; there is nothing to try");
+            return Err(ModelStoreError::Shadow { path: self.folder.clone(), reason });
+        }
         let mut ledger = self.ledger_or_adopted()?;
         self.not_older(&name, &models, &ledger, options)?;
         let mut checked = check_models(models, &draft.path, options.precision)?;
@@ -125,10 +129,6 @@ impl ModelStore {
         self.tell(told, &Told::Placed(&name))?;
         let before = self.pointer().unwrap_or_default();
         if let Some(duration) = options.shadow {
-            if before.current == name {
-                let reason = format!("{name} is in use already; there is nothing to try");
-                return Err(ModelStoreError::Shadow { path: self.folder.clone(), reason });
-            }
             self.begin_shadow(&Shadow::begin(&name, &before.current, duration))?;
             self.tidy(&before, &mut ledger, Some(&name), None)?;
             // Like after a switch, an error of the callback cannot undo it.
@@ -197,6 +197,12 @@ impl ModelStore {
             return Err(failed("another set is in use than at the beginning of the trial".into()));
         }
         let (models, standing) = self.open_judged(&shadow.set)?;
+        if let Standing::KeyRemoved { key } = &standing {
+            return Err(failed(format!(
+                "{}: signed by {key}, which is no longer in models.trusted_keys; stop the trial",
+                shadow.set
+            )));
+        }
         let mut ledger = self.ledger_or_adopted()?;
         self.not_older(&shadow.set, &models, &ledger, options)?;
         let mut checked = check_models(models, &self.path(&shadow.set), options.precision)?;

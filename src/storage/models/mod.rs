@@ -29,6 +29,8 @@ pub mod shadow;
 #[cfg(test)]
 mod tests;
 mod trust;
+#[cfg(test)]
+mod trust_tests;
 mod unpack;
 
 use crate::files;

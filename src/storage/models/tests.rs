@@ -11,18 +11,18 @@ use tempfile::TempDir;
 const PORTRAIT: &[u8] = include_bytes!("../../../assets/astronaut.jpg");
 
 /// A store with a register beside it.
-fn store_in(folder: &Path, name: &str) -> ModelStore {
+pub(super) fn store_in(folder: &Path, name: &str) -> ModelStore {
     let register = Register::at(folder.join("register"));
     ModelStore::new(&folder.join(name)).registered(Some(register))
 }
 
 /// Installs sets without a signature.
-fn unsigned(gallery: &Path) -> InstallOptions<'_> {
+pub(super) fn unsigned(gallery: &Path) -> InstallOptions<'_> {
     InstallOptions { unsigned: true, ..InstallOptions::new(Precision::Int8, gallery, 1e-4) }
 }
 
 /// The built-in models as a set of another version, with a self-test.
-fn set(folder: &Path, version: &str) -> PathBuf {
+pub(super) fn set(folder: &Path, version: &str) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let to = folder.join(version);
     std::fs::create_dir_all(&to).expect("a folder");
@@ -47,12 +47,12 @@ fn set(folder: &Path, version: &str) -> PathBuf {
     to
 }
 
-fn write(folder: &Path, name: &str, bytes: &[u8]) {
+pub(super) fn write(folder: &Path, name: &str, bytes: &[u8]) {
     std::fs::write(folder.join(name), bytes).expect("written");
 }
 
 /// A gallery embedded with the built-in models: Eileen with a picture, Grace without.
-fn gallery(folder: &Path) -> PathBuf {
+pub(super) fn gallery(folder: &Path) -> PathBuf {
     let path = folder.join("gallery.redb");
     let models = Models::built_in().expect("models");
     let mut recognizer =
@@ -80,7 +80,7 @@ fn comparable(models: &Models, path: &Path) -> usize {
     loaded.expect("nobody works on it").gallery.templates()
 }
 
-fn quiet(_: &Told<'_>) -> std::io::Result<()> {
+pub(super) fn quiet(_: &Told<'_>) -> std::io::Result<()> {
     Ok(())
 }
 
@@ -97,7 +97,7 @@ fn left_over(store: &Path) -> Vec<String> {
 }
 
 /// Changes the manifest of a set.
-fn edit(folder: &Path, change: impl FnOnce(&mut toml::Table)) {
+pub(super) fn edit(folder: &Path, change: impl FnOnce(&mut toml::Table)) {
     let path = folder.join(MANIFEST);
     let text = std::fs::read_to_string(&path).expect("a manifest");
     let mut manifest: toml::Table = text.parse().expect("TOML");
