@@ -429,52 +429,131 @@ fn a_trial_is_shown_and_stopped() {
     }
 }
 
+/// A service that watches the astronaut once the file `gate` exists.
+struct Watching {
+    service: std::process::Child,
+    gate: String,
+    log: std::io::Lines<BufReader<std::process::ChildStderr>>,
+}
+
+impl Watching {
+    fn start(door: &Door) -> Self {
+        let gate = at(door.folder.path(), "gate");
+        let frame = {
+            let frame = facelatch::vision::picture::read(Path::new(ASTRONAUT)).expect("a portrait");
+            let grey = |pixel: &[u8]| {
+                let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(f32::from);
+                (16.0 + 0.257 * r + 0.504 * g + 0.098 * b) as u8
+            };
+            let mut video =
+                format!("YUV4MPEG2 W{} H{} F10:1 Ip Cmono\n", frame.width(), frame.height())
+                    .into_bytes();
+            video.extend(b"FRAME\n");
+            video.extend(frame.pixels().chunks_exact(3).map(grey));
+            video
+        };
+        let file = at(door.folder.path(), "near.y4m");
+        std::fs::write(&file, &frame).expect("written");
+        let length =
+            frame.iter().position(|byte| *byte == b'\n').map_or(0, |at| frame.len() - at - 1);
+        let camera = format!(
+            "pipe:head -n 1 {file}; until [ -e {gate} ]; do sleep 0.1; done; \
+             while tail -c {length} {file}; do sleep 0.2; done"
+        );
+        // The camera repeats one picture.
+        let config = at(door.folder.path(), "facelatch.toml");
+        std::fs::write(&config, "[recognition]\ndistinct_views = false\n").expect("written");
+        let mut service = door
+            .command(&["run", "--config", &config, "--camera", &camera, "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let log = BufReader::new(service.stderr.take().expect("its log")).lines();
+        let mut watching = Self { service, gate, log };
+        watching.logs("2 people");
+        watching
+    }
+
+    /// Waits until the log says so.
+    #[track_caller]
+    fn logs(&mut self, words: &str) {
+        assert!(self.log.any(|line| line.is_ok_and(|line| line.contains(words))), "{words}");
+    }
+
+    /// Lets the astronaut appear; returns the event of the grant and ends the service.
+    fn granted(mut self, meanwhile: impl FnOnce()) -> Value {
+        std::fs::write(&self.gate, "").expect("written");
+        let rest = std::thread::spawn(move || self.log.map_while(Result::ok).count());
+        let told = BufReader::new(self.service.stdout.take().expect("its output")).lines();
+        let mut told = told.map_while(Result::ok);
+        let granted = told.find(|line| line.contains("\"granted\"")).expect("somebody let in");
+        let more = std::thread::spawn(move || told.count());
+        meanwhile();
+        let id = self.service.id().to_string();
+        assert!(Command::new("kill").arg(&id).status().expect("kill runs").success());
+        assert!(self.service.wait().expect("an end").success());
+        rest.join().expect("the log");
+        more.join().expect("the output");
+        json_lines(&granted).remove(0)
+    }
+}
+
 /// A running service switches to a newly installed set without a restart.
 #[test]
 fn a_set_installed_meanwhile_is_used_by_the_service() {
     let door = Door::new();
-    let gate = at(door.folder.path(), "gate");
-    let frame = {
-        let frame = facelatch::vision::picture::read(Path::new(ASTRONAUT)).expect("a portrait");
-        let grey = |pixel: &[u8]| {
-            let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(f32::from);
-            (16.0 + 0.257 * r + 0.504 * g + 0.098 * b) as u8
-        };
-        let mut video =
-            format!("YUV4MPEG2 W{} H{} F10:1 Ip Cmono\n", frame.width(), frame.height())
-                .into_bytes();
-        video.extend(b"FRAME\n");
-        video.extend(frame.pixels().chunks_exact(3).map(grey));
-        video
-    };
-    let file = at(door.folder.path(), "near.y4m");
-    std::fs::write(&file, &frame).expect("written");
-    let length = frame.iter().position(|byte| *byte == b'\n').map_or(0, |at| frame.len() - at - 1);
-    let camera = format!(
-        "pipe:head -n 1 {file}; until [ -e {gate} ]; do sleep 0.1; done; \
-         while tail -c {length} {file}; do sleep 0.2; done"
-    );
-    // The camera repeats one picture.
-    let config = at(door.folder.path(), "facelatch.toml");
-    std::fs::write(&config, "[recognition]\ndistinct_views = false\n").expect("written");
-    let mut service = door
-        .command(&["run", "--config", &config, "--camera", &camera, "--json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program runs");
-    let mut log = BufReader::new(service.stderr.take().expect("its log")).lines();
-    assert!(log.any(|line| line.is_ok_and(|line| line.contains("2 people"))));
+    let mut service = Watching::start(&door);
     assert!(door.install("2").status.success());
-    assert!(log.any(|line| line.is_ok_and(|line| line.contains("models: 2+"))));
-    std::fs::write(&gate, "").expect("written");
-    let rest = std::thread::spawn(move || log.map_while(Result::ok).count());
-    let told = BufReader::new(service.stdout.take().expect("its output")).lines();
-    let granted = told.map_while(Result::ok).find(|line| line.contains("\"granted\""));
-    let id = service.id().to_string();
-    assert!(Command::new("kill").arg(&id).status().expect("kill runs").success());
-    assert!(service.wait().expect("an end").success());
-    rest.join().expect("the log");
-    let granted = json_lines(&granted.expect("somebody let in")).pop().expect("an event");
+    service.logs("models: 2+");
+    let granted = service.granted(|| {
+        let status = json_lines(&door.succeeds(&["status", "--json"])).remove(0);
+        let now = &status["service"];
+        assert_eq!(now["models"], "2");
+        assert!(now["model_set"]["warning"].as_str().expect("text").contains("not signed"));
+    });
     assert_eq!(granted["name"], "Eileen Collins");
+}
+
+/// The set on trial sees what the door sees, opens nothing, and takes over when it has passed.
+#[test]
+fn a_set_on_trial_is_compared_and_takes_over() {
+    let door = Door::new();
+    let mut service = Watching::start(&door);
+    let set = door.set("2").to_str().expect("plain").to_owned();
+    door.succeeds(&["models", "install", "--unsigned", "--shadow", "1min", &set]);
+    service.logs("it runs beside built-in");
+    let trial = || {
+        let status = json_lines(&door.succeeds(&["status", "--json"])).remove(0);
+        status["service"]["model_set"]["trial"].clone()
+    };
+    let mut last = Value::Null;
+    service.granted(|| {
+        for _ in 0..300 {
+            last = trial();
+            if last["attempts"].as_u64().is_some_and(|attempts| attempts > 0) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    });
+    assert_eq!((&last["attempts"], &last["agreement"]), (&1.into(), &1.0.into()), "{last}");
+    assert!(last["line"].as_str().expect("text").contains("waiting"), "{last}");
+    assert_eq!(door.version(), built_in_version());
+
+    // Nearly at its end; the next start goes on with it.
+    let path = door.folder.path().join("models/shadow.toml");
+    let text = std::fs::read_to_string(&path).expect("a trial");
+    let mut shadow: toml::Table = text.parse().expect("TOML");
+    for (key, value) in [("watched", 59), ("attempts", 50), ("agreed", 50)] {
+        shadow.insert(key.to_owned(), value.into());
+    }
+    std::fs::write(&path, toml::to_string(&shadow).expect("TOML")).expect("written");
+    std::fs::remove_file(door.folder.path().join("gate")).expect("removed");
+    let mut service = Watching::start(&door);
+    service.logs("passed; switching to it");
+    service.logs("models: 2+");
+    assert_eq!(service.granted(|| ())["name"], "Eileen Collins");
+    assert_eq!(door.version(), "2");
+    assert!(!path.exists());
 }
