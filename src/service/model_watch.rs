@@ -2,9 +2,73 @@
 //! trial.
 
 use super::files::Files;
-use super::status::ModelsNow;
 use super::trial::{Feed, Trial, TrialSettings};
+use crate::models::Models;
+use crate::storage::models::Standing;
 use crate::storage::models::shadow::Shadow;
+use serde::{Deserialize, Serialize};
+
+/// The model set in use.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelsNow {
+    /// Version of the set.
+    pub version: String,
+    /// Who answers for it, in words.
+    pub signature: String,
+    /// What stays to be done about it; `None` for a set that is built in or signed by a
+    /// trusted key.
+    pub warning: Option<String>,
+    /// The set on trial.
+    pub trial: Option<TrialNow>,
+}
+
+/// A set on trial.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrialNow {
+    /// Name of the set.
+    pub set: String,
+    /// How long it has run, and is to run.
+    pub watched_s: u64,
+    /// See `watched_s`.
+    pub duration_s: u64,
+    /// Attempts on which both sets were compared.
+    pub attempts: u64,
+    /// Share of them on which both agree, 0 to 1.
+    pub agreement: f64,
+    /// All of it in one line, with what the switch waits for.
+    pub line: String,
+}
+
+impl TrialNow {
+    /// State of a trial.
+    pub fn of(shadow: &Shadow) -> Self {
+        Self {
+            set: shadow.set.clone(),
+            watched_s: shadow.watched,
+            duration_s: shadow.seconds,
+            attempts: shadow.attempts,
+            agreement: shadow.agreement(),
+            line: shadow.to_string(),
+        }
+    }
+}
+
+impl ModelsNow {
+    /// State of a set; `standing` is `None` for a folder that was named on the command line.
+    pub fn of(models: &Models, standing: Option<&Standing>) -> Self {
+        Self {
+            version: models.manifest.version.clone(),
+            signature: standing.map_or_else(|| OUTSIDE.to_owned(), Standing::to_string),
+            warning: standing.and_then(Standing::warning),
+            trial: None,
+        }
+    }
+}
+
+/// Said of models from a folder that was named.
+const OUTSIDE: &str = "from a folder named with --models, whose signature is not checked";
 
 /// What has changed for the service.
 #[derive(Default)]

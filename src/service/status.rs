@@ -5,15 +5,13 @@ use crate::access::door::{Alarm, Door, Leaf, Mode, State};
 use crate::access::event::{Counts, plain};
 use crate::access::gallery::Gallery;
 use crate::hardware::camera::live::CameraState;
-use crate::models::Models;
+pub use crate::service::model_watch::{ModelsNow, TrialNow};
 use crate::service::pipeline::Pipeline;
 use crate::service::process_usage::{Meter, Usage};
 use crate::service::run::BetweenFrames;
 use crate::service::stage_times::{Spreads, Stage, StageTimes};
 use crate::service::watchdog::judge::Verdict;
 use crate::storage::gallery::{Store, StoreError, remarks};
-use crate::storage::models::Standing;
-use crate::storage::models::shadow::Shadow;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -174,68 +172,6 @@ impl GalleryFileNow {
         !["good", "read-only"].contains(&self.state.as_str())
     }
 }
-
-/// The model set in use.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ModelsNow {
-    /// Version of the set.
-    pub version: String,
-    /// Who answers for it, in words.
-    pub signature: String,
-    /// What stays to be done about it; `None` for a set that is built in or signed by a
-    /// trusted key.
-    pub warning: Option<String>,
-    /// The set on trial.
-    pub trial: Option<TrialNow>,
-}
-
-/// A set on trial.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct TrialNow {
-    /// Name of the set.
-    pub set: String,
-    /// How long it has run, and is to run.
-    pub watched_s: u64,
-    /// See `watched_s`.
-    pub duration_s: u64,
-    /// Attempts on which both sets were compared.
-    pub attempts: u64,
-    /// Share of them on which both agree, 0 to 1.
-    pub agreement: f64,
-    /// All of it in one line, with what the switch waits for.
-    pub line: String,
-}
-
-impl TrialNow {
-    /// State of a trial.
-    pub fn of(shadow: &Shadow) -> Self {
-        Self {
-            set: shadow.set.clone(),
-            watched_s: shadow.watched,
-            duration_s: shadow.seconds,
-            attempts: shadow.attempts,
-            agreement: shadow.agreement(),
-            line: shadow.to_string(),
-        }
-    }
-}
-
-impl ModelsNow {
-    /// State of a set; `standing` is `None` for a folder that was named on the command line.
-    pub fn of(models: &Models, standing: Option<&Standing>) -> Self {
-        Self {
-            version: models.manifest.version.clone(),
-            signature: standing.map_or_else(|| OUTSIDE.to_owned(), Standing::to_string),
-            warning: standing.and_then(Standing::warning),
-            trial: None,
-        }
-    }
-}
-
-/// Said of models from a folder that was named.
-const OUTSIDE: &str = "from a folder named with --models, whose signature is not checked";
 
 /// Whether schedules trust the wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
