@@ -6,16 +6,16 @@ use super::pipeline::Looked;
 use super::status::TrialNow;
 use crate::access::event::Event;
 use crate::access::gallery::{Gallery, PersonId};
-use crate::models::threshold::Threshold;
-use crate::models::{DetectorModels, ModelId, Models};
+use crate::models::threshold::{Threshold, ThresholdTable};
+use crate::models::{DetectorModels, ModelId};
 use crate::nn::Precision;
 use crate::storage::gallery::{peek, stamp};
 use crate::storage::models::shadow::{Compared, Shadow};
 use crate::storage::models::{InstallOptions, ModelStore, ModelStoreError, Told};
-use crate::vision::detect::{DetectorSettings, nearest_center};
+use crate::vision::detect::{Detector, DetectorSettings, nearest_center};
+use crate::vision::embed::{Embedder, Template};
 use crate::vision::face_picture::FacePicture;
 use crate::vision::frame::Frame;
-use crate::vision::recognizer::Recognizer;
 use crate::vision::track::{MAX_TRACKS, TrackId};
 use anyhow::{Context, Result};
 use std::collections::VecDeque;
@@ -31,8 +31,10 @@ const MOST_WAITING: usize = 4 * MOST_VIEWS;
 const MOST_VERDICTS: usize = 64;
 /// How often the thread looks whether the gallery has changed and the trial has passed.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
-/// How often the counts are written. A power cut costs at most these.
+/// How often the time is written, and how soon an attempt. An end of the service or a power
+/// cut costs at most these.
 const WRITE_EVERY: Duration = Duration::from_secs(60);
+const WRITE_ATTEMPTS_AFTER: Duration = Duration::from_secs(2);
 /// Time between two tries to switch, or to load what could not be loaded.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -116,7 +118,7 @@ impl Trial {
 
     /// The end for the loop.
     pub fn feed(&self) -> Feed {
-        Feed { shared: Arc::clone(&self.shared), taken: heapless::Vec::new() }
+        Feed { shared: Arc::clone(&self.shared), tracks: heapless::Vec::new() }
     }
 
     /// How it does.
@@ -128,17 +130,26 @@ impl Trial {
 /// The end of the trial for the loop over frames.
 pub struct Feed {
     shared: Arc<Shared>,
-    /// Number of pictures per track since its last verdict.
-    taken: heapless::Vec<(TrackId, usize), MAX_TRACKS>,
+    /// The tracks in view.
+    tracks: heapless::Vec<Seen, MAX_TRACKS>,
+}
+
+/// A track in view.
+struct Seen {
+    track: TrackId,
+    /// Number of pictures since the last verdict.
+    taken: usize,
+    /// The person most similar to its last view.
+    last: Option<PersonId>,
 }
 
 impl Feed {
     /// Takes the faces of a frame that was decided, and the decisions. `gallery` is that of
     /// the set in use.
     pub fn see(&mut self, frame: &Frame, looked: &Looked, gallery: &Gallery, events: &[Event]) {
-        self.taken.retain(|(track, _)| looked.faces().any(|(seen, ..)| seen == *track));
-        for (track, view, _) in looked.faces().filter(|(_, view, _)| view.template.is_some()) {
-            if self.has_room(track) {
+        self.tracks.retain(|seen| looked.faces().any(|(track, ..)| track == seen.track));
+        for (track, view, best) in looked.faces().filter(|(_, view, _)| view.template.is_some()) {
+            if self.has_room(track, best.map(|best| best.person)) {
                 let picture = FacePicture::cut(frame, &view.face.landmarks);
                 self.put(Item::View(track, picture));
             }
@@ -147,35 +158,36 @@ impl Feed {
             let verdict = match event {
                 Event::Granted { name, .. } | Event::NotGranted { name, .. } => {
                     let id = gallery.id(name);
-                    let best =
-                        |best: Option<crate::access::gallery::Candidate>| best.map(|b| b.person);
-                    let of =
-                        looked.faces().find(|(_, _, found)| id.is_some() && best(*found) == id);
-                    of.map(|(track, ..)| (track, id))
+                    let of = self.tracks.iter().find(|seen| id.is_some() && seen.last == id);
+                    of.map(|seen| (seen.track, id))
                 }
                 Event::Stranger { track, .. } => Some((*track, None)),
                 _ => None,
             };
             if let Some((track, person)) = verdict {
-                self.taken.retain(|(other, _)| *other != track);
+                for seen in self.tracks.iter_mut().filter(|seen| seen.track == track) {
+                    seen.taken = 0;
+                }
                 self.put(Item::Verdict(track, person));
             }
         }
     }
 
-    /// Whether another picture of this track is wanted and fits; counts it.
-    fn has_room(&mut self, track: TrackId) -> bool {
-        if self.shared.slot().views >= MOST_WAITING {
+    /// Notes a view of a track. Returns whether its picture is wanted and fits.
+    fn has_room(&mut self, track: TrackId, last: Option<PersonId>) -> bool {
+        let at = self.tracks.iter().position(|seen| seen.track == track);
+        // There are no more tracks than fit.
+        if at.is_none() && self.tracks.push(Seen { track, taken: 0, last }).is_err() {
             return false;
         }
-        match self.taken.iter_mut().find(|(other, _)| *other == track) {
-            Some((_, taken)) => {
-                *taken += 1;
-                *taken <= MOST_VIEWS
-            }
-            // There are no more tracks than fit.
-            None => self.taken.push((track, 1)).is_ok(),
+        let at = at.unwrap_or(self.tracks.len() - 1);
+        let Some(seen) = self.tracks.get_mut(at) else { return false };
+        seen.last = last;
+        if seen.taken >= MOST_VIEWS || self.shared.slot().views >= MOST_WAITING {
+            return false;
         }
+        seen.taken += 1;
+        true
     }
 
     fn put(&self, item: Item) {
@@ -190,10 +202,10 @@ impl Feed {
 
 /// The set on trial with everybody's templates.
 struct Loaded {
-    recognizer: Recognizer,
-    /// Whether it finds faces as the set in use does.
-    same_detector: bool,
-    models: Models,
+    embedder: Embedder,
+    /// Its detector, if that is another one than in use.
+    detector: Option<Detector>,
+    thresholds: ThresholdTable,
     model: ModelId,
     size: usize,
     gallery: Gallery,
@@ -212,13 +224,22 @@ struct Thread {
     settings: TrialSettings,
     loaded: Option<Loaded>,
     attempts: VecDeque<Attempt>,
-    /// Not written yet.
+    /// Time that is not written yet.
     changed: bool,
+    /// Attempts that are not written yet.
+    counted: bool,
 }
 
 impl Thread {
     fn new(shadow: Shadow, settings: TrialSettings) -> Self {
-        Self { shadow, settings, loaded: None, attempts: VecDeque::new(), changed: false }
+        Self {
+            shadow,
+            settings,
+            loaded: None,
+            attempts: VecDeque::new(),
+            changed: false,
+            counted: false,
+        }
     }
 
     fn run(mut self, weak: &Weak<Shared>) {
@@ -242,7 +263,11 @@ impl Thread {
             }
             watched = Duration::from_nanos(u64::from(watched.subsec_nanos()));
             let passed = self.loaded.is_some() && self.shadow.open().is_none();
-            if self.changed && (passed || written.elapsed() >= WRITE_EVERY) {
+            let due = match self.counted {
+                true => WRITE_ATTEMPTS_AFTER,
+                false => WRITE_EVERY,
+            };
+            if (self.changed || self.counted) && (passed || written.elapsed() >= due) {
                 written = Instant::now();
                 self.write();
             }
@@ -286,27 +311,31 @@ impl Thread {
             Some(loaded) => loaded,
             None => {
                 let models = store.open(&self.shadow.set)?.in_precision(*precision);
-                let recognizer = Recognizer::new(&models, DetectorSettings::default())?;
-                let threshold = Threshold { similarity: f32::INFINITY, extrapolated: false };
+                let other = !same_detector(in_use, &models.detector);
+                let settings = DetectorSettings::default();
+                let detector = other.then(|| Detector::new(&models.detector, settings));
                 Loaded {
-                    recognizer,
-                    same_detector: same_detector(in_use, &models.detector),
+                    embedder: Embedder::new(models.recognizer()?)?,
+                    detector: detector.transpose()?,
+                    thresholds: models.thresholds()?,
                     model: models.recognizer_id()?,
                     size: models.recognizer()?.embedding_size,
                     gallery: Gallery::for_models(&models)?,
-                    models,
-                    threshold,
+                    threshold: Threshold { similarity: f32::INFINITY, extrapolated: false },
                     seen: None,
                 }
             }
         };
         let loaded = self.loaded.insert(loaded);
-        let Loaded { recognizer, model, size, .. } = loaded;
-        let read = peek(file, model, *size, |picture| recognizer.embed_picture(picture).ok())?;
+        let Loaded { embedder, model, size, .. } = loaded;
+        let read = peek(file, model, *size, |picture| {
+            let embedding = embedder.embed_face(picture.frame(), picture.landmarks()).ok()?;
+            Some(Template::new(model.clone(), embedding))
+        })?;
         // While another process has the gallery, the people from before stay.
         let Some(read) = read else { return Ok(()) };
         let rate = self.settings.false_accept_rate;
-        loaded.threshold = loaded.models.thresholds()?.for_attempt(rate, read.gallery.templates());
+        loaded.threshold = loaded.thresholds.for_attempt(rate, read.gallery.templates());
         (loaded.gallery, loaded.seen) = (read.gallery, now);
         Ok(())
     }
@@ -336,7 +365,7 @@ impl Thread {
                     person.is_none_or(known),
                     self.settings.frames,
                 );
-                self.changed = true;
+                self.counted = true;
                 self.shadow.count(compared);
                 log::debug!("trial of {}: {compared:?}", self.shadow.set);
             }
@@ -345,7 +374,7 @@ impl Thread {
 
     fn write(&mut self) {
         match self.settings.store.note_shadow(&self.shadow) {
-            Ok(()) => self.changed = false,
+            Ok(()) => (self.changed, self.counted) = (false, false),
             // Somebody installs or removes a set; the next time will do.
             Err(ModelStoreError::Busy { .. }) => {}
             Err(error) => log::warn!("{error}"),
@@ -380,15 +409,13 @@ impl Thread {
 impl Loaded {
     /// The person whom the set recognizes in a picture.
     fn recognize(&mut self, picture: &FacePicture) -> Option<PersonId> {
-        let template = match self.same_detector {
-            true => self.recognizer.embed_picture(picture).ok()?,
-            false => {
-                let views = self.recognizer.faces(picture.frame()).ok()?;
-                let faces: Vec<_> = views.iter().map(|view| view.face).collect();
-                let face = nearest_center(&faces, picture.frame())?;
-                self.recognizer.embed(picture.frame(), &face.landmarks).ok()?
-            }
+        let frame = picture.frame();
+        let landmarks = match &mut self.detector {
+            None => *picture.landmarks(),
+            Some(detector) => nearest_center(detector.detect(frame).ok()?, frame)?.landmarks,
         };
+        let embedding = self.embedder.embed_face(frame, &landmarks).ok()?;
+        let template = Template::new(self.model.clone(), embedding);
         let best = self.gallery.best(&template)?;
         best.reaches(self.threshold).then_some(best.id)
     }
@@ -459,14 +486,14 @@ mod tests {
     #[test]
     fn what_waits_is_bounded() {
         let shared = Arc::new(Shared::default());
-        let mut feed = Feed { shared: Arc::clone(&shared), taken: heapless::Vec::new() };
+        let mut feed = Feed { shared: Arc::clone(&shared), tracks: heapless::Vec::new() };
         let frame = Frame::filled(192, 192, [0; 3]);
         let landmarks = [[72.0, 92.0], [119.0, 92.0], [96.0, 120.0], [72.0, 133.0], [119.0, 133.0]];
         let picture = FacePicture::cut(&frame, &landmarks);
         let mut taken = 0;
-        for track in 0..20 {
+        for track in 0..16 {
             for _ in 0..20 {
-                if feed.has_room(TrackId(track)) {
+                if feed.has_room(TrackId(track), None) {
                     feed.put(Item::View(TrackId(track), picture.clone()));
                     taken += 1;
                 }

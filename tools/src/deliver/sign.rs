@@ -338,10 +338,10 @@ mod tests {
         let folder = TempDir::new().expect("a folder");
         let set = set(folder.path());
         let fault = || format!("{:#}", sign(&set, &mut key(), 0).expect_err("refused"));
-        let picture = set.join("astronaut.jpg");
+        let picture = set.join("selftest-1.jpg");
         let whole = std::fs::read(&picture).expect("a picture");
         std::fs::write(&picture, b"another").expect("written");
-        assert!(fault().contains("astronaut.jpg: sha256"), "{}", fault());
+        assert!(fault().contains("selftest-1.jpg: sha256"), "{}", fault());
         std::fs::write(&picture, whole).expect("written");
         let text = std::fs::read_to_string(set.join(MANIFEST)).expect("a manifest");
         let mut manifest: toml::Table = text.parse().expect("TOML");
