@@ -12,7 +12,7 @@ type Rule = (&'static str, &'static [&'static str]);
 const DEVICE: &[Rule] = &[
     ("crypto", &[]),
     ("nn", &[]),
-    ("models", &["nn"]),
+    ("models", &["crypto", "nn"]),
     ("vision", &["nn", "models"]),
     ("access", &["vision", "models"]),
     ("audit", &["crypto", "models", "vision", "access"]),
@@ -50,7 +50,7 @@ const TOOLS: &[Rule] = &[
 ];
 
 /// What the tools may take from the door's library: no devices, no service.
-const SHARED: &[&str] = &["files", "nn", "models", "vision", "storage"];
+const SHARED: &[&str] = &["files", "crypto", "nn", "models", "vision", "storage"];
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = vec![];

@@ -1,6 +1,8 @@
 //! Sets of models as an installer uses them: install, list, verify, roll back, and
 //! interruptions of each.
 
+use facelatch::crypto::{Secret, Signer};
+use facelatch::models::signature::{SIGNATURE, SetSignature, time_text};
 use facelatch::models::{Models, sha256_hex};
 use facelatch::storage::models::self_test::{SELF_TEST, SelfTest};
 use serde_json::Value;
@@ -100,7 +102,12 @@ impl Door {
     }
 
     fn install(&self, version: &str) -> Output {
-        self.output(&["models", "install", self.set(version).to_str().expect("plain")])
+        self.output(&[
+            "models",
+            "install",
+            "--unsigned",
+            self.set(version).to_str().expect("plain"),
+        ])
     }
 }
 
@@ -239,9 +246,9 @@ fn a_kill_at_any_moment_leaves_a_door_that_works() {
     let door = Door::new();
     assert!(door.install("2").status.success());
     let set = door.set("3");
-    for word in ["copied", "checked", "gallery"] {
+    for word in ["copied", "checked", "measured", "gallery"] {
         let mut installing = door
-            .command(&["models", "install", set.to_str().expect("plain")])
+            .command(&["models", "install", "--unsigned", set.to_str().expect("plain")])
             .stdout(Stdio::piped())
             .spawn()
             .expect("the program runs");
@@ -258,7 +265,7 @@ fn a_kill_at_any_moment_leaves_a_door_that_works() {
     let tar = tar(&door.set("4"));
     let before = door.version();
     let mut installing = door
-        .command(&["models", "install", "-"])
+        .command(&["models", "install", "--unsigned", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
@@ -287,7 +294,7 @@ fn a_full_disk_leaves_the_set_in_use() {
     assert!(door.install("2").status.success());
     let set = door.set("3");
     let line = format!(
-        "trap '' XFSZ; ulimit -f 600; exec {} models install {} --gallery {}",
+        "trap '' XFSZ; ulimit -f 600; exec {} models install --unsigned {} --gallery {}",
         env!("CARGO_BIN_EXE_facelatch"),
         set.display(),
         door.gallery
@@ -313,62 +320,240 @@ fn a_tar_that_is_not_whole_is_refused() {
     let tar = tar(&set);
     let file = at(door.folder.path(), "set.tar");
     std::fs::write(&file, &tar[..tar.len() / 3]).expect("written");
-    let message = door.fails(&["models", "install", &file]);
+    let message = door.fails(&["models", "install", "--unsigned", &file]);
     assert!(message.contains("set.tar: "), "{message}");
     let message = door.fails(&["models", "install", &at(door.folder.path(), "none")]);
     assert!(message.contains("none: No such file"), "{message}");
     assert_eq!(door.version(), built_in_version());
     std::fs::write(&file, &tar).expect("written");
-    door.succeeds(&["models", "install", &file]);
+    door.succeeds(&["models", "install", "--unsigned", &file]);
     assert_eq!(door.version(), "2");
+}
+
+/// Writes a configuration that trusts a key, and signs a set with it.
+fn signed(door: &Door, version: &str, key: u8, unix: i64) -> (String, String) {
+    let signer = Signer::new(&Secret::new([key; 32]));
+    let config = at(door.folder.path(), "trusting.toml");
+    let text = format!("[models]\ntrusted_keys = [\"{} office\"]\n", signer.public());
+    std::fs::write(&config, text).expect("written");
+    let set = door.set(version);
+    let path = set.join("manifest.toml");
+    let text = std::fs::read_to_string(&path).expect("a manifest");
+    let at = time_text(unix).expect("a time");
+    let text = format!("signed_at = \"{at}\"\n{text}");
+    std::fs::write(&path, &text).expect("written");
+    let signature = SetSignature::sign(&signer, text.as_bytes()).to_string();
+    std::fs::write(set.join(SIGNATURE), signature).expect("written");
+    (config, set.to_str().expect("plain").to_owned())
+}
+
+#[test]
+fn who_answers_for_a_set_is_shown_as_long_as_it_is_in_use() {
+    let door = Door::new();
+    let status = |more: &[&str]| {
+        json_lines(&door.succeeds(&[&["status", "--json"], more].concat())).remove(0)
+    };
+    assert_eq!(status(&[])["models_signature"], "part of the program");
+    let plain = door.set("1").to_str().expect("plain").to_owned();
+    let message = door.fails(&["models", "install", &plain]);
+    assert!(message.contains("not signed") && message.contains("--unsigned"), "{message}");
+    let output = door.output(&["models", "install", "--unsigned", &plain]);
+    assert!(stderr(&output).contains("the set in use is not signed"), "{}", stderr(&output));
+    assert!(status(&[])["models_warning"].as_str().expect("text").contains("--unsigned"));
+    let text = door.succeeds(&["status"]);
+    assert!(text.contains("  UNSIGNED   the set in use is not signed"), "{text}");
+    let checked = stdout(&door.output(&["check", "--json"]));
+    let line = checked.lines().find(|line| line.contains("\"signature\"")).expect("a line");
+    assert!(line.contains("\"odd\"") && line.contains("not signed"), "{line}");
+
+    let (config, set) = signed(&door, "2", 1, 1_800_000_000);
+    let said = door.succeeds(&["models", "install", &set, "--config", &config]);
+    assert!(said.contains("signed by office, SHA256:"), "{said}");
+    assert!(said.contains("different people reach 0.18"), "{said}");
+    assert_eq!(status(&["--config", &config])["models_warning"], Value::Null);
+    let listed = door.succeeds(&["models", "list", "--config", &config]);
+    assert!(listed.contains("  signed by office, SHA256:"), "{listed}");
+    assert!(listed.contains("  part of the program"), "{listed}");
+    let checked = stdout(&door.output(&["check", "--json", "--config", &config]));
+    assert!(checked.contains("signed by office"), "{checked}");
+
+    // The key goes, the set stays, with a word.
+    assert_eq!(door.version(), "2");
+    let gone = status(&[]);
+    assert!(gone["models_warning"].as_str().expect("text").contains("stays in use"), "{gone}");
+    // A replay of an older one.
+    let (config, set) = signed(&door, "1.9", 1, 1_799_999_999);
+    let message = door.fails(&["models", "install", &set, "--config", &config]);
+    assert!(message.contains("lower than 2") && message.contains("--downgrade"), "{message}");
+}
+
+#[test]
+fn a_manifest_that_opens_for_everybody_is_refused() {
+    let door = Door::new();
+    let set = door.set("9");
+    let path = set.join("manifest.toml");
+    let text = std::fs::read_to_string(&path).expect("a manifest");
+    let mut manifest: toml::Table = text.parse().expect("TOML");
+    manifest.remove("selftest");
+    let recognizer = manifest["recognizer"].as_table_mut().expect("a table");
+    recognizer.remove("likelihood");
+    recognizer.remove("worst_group");
+    for (_, value) in recognizer["thresholds"].as_table_mut().expect("a table") {
+        *value = (-1.0).into();
+    }
+    std::fs::write(&path, toml::to_string(&manifest).expect("TOML")).expect("written");
+    let set = set.to_str().expect("plain");
+    let message = door.fails(&["models", "install", set]);
+    assert!(message.contains("not signed"), "{message}");
+    let message = door.fails(&["models", "install", "--unsigned", "--yes", set]);
+    assert!(message.contains("does not tell two people apart"), "{message}");
+    assert_eq!(door.version(), built_in_version());
+}
+
+#[test]
+fn a_trial_is_shown_and_stopped() {
+    let door = Door::new();
+    let set = door.set("2").to_str().expect("plain").to_owned();
+    let install = ["models", "install", "--unsigned", "--shadow", "48h", &set];
+    let said = door.succeeds(&install);
+    assert!(said.contains("on trial  2+") && said.contains("48.0 hours"), "{said}");
+    assert_eq!(door.version(), built_in_version());
+    let listed = door.succeeds(&["models", "list"]);
+    assert!(listed.contains("trial") && listed.contains("0 attempts"), "{listed}");
+    assert!(door.succeeds(&["models", "shadow"]).contains("waiting: 48.0 hours are left"));
+    assert!(door.succeeds(&["models", "shadow", "stop"]).contains("the trial of 2+"));
+    assert!(door.succeeds(&["models", "shadow"]).contains("no set is on trial"));
+    for time in ["0s", "1s", "61d", "soon", "-1h", "NaNh", "1e300d"] {
+        let output = door.output(&["models", "install", &set, "--shadow", time]);
+        assert_eq!(output.status.code(), Some(2), "{time}");
+    }
+}
+
+/// A service that watches the astronaut once the file `gate` exists.
+struct Watching {
+    service: std::process::Child,
+    gate: String,
+    log: std::io::Lines<BufReader<std::process::ChildStderr>>,
+}
+
+impl Watching {
+    fn start(door: &Door) -> Self {
+        let gate = at(door.folder.path(), "gate");
+        let frame = {
+            let frame = facelatch::vision::picture::read(Path::new(ASTRONAUT)).expect("a portrait");
+            let grey = |pixel: &[u8]| {
+                let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(f32::from);
+                (16.0 + 0.257 * r + 0.504 * g + 0.098 * b) as u8
+            };
+            let mut video =
+                format!("YUV4MPEG2 W{} H{} F10:1 Ip Cmono\n", frame.width(), frame.height())
+                    .into_bytes();
+            video.extend(b"FRAME\n");
+            video.extend(frame.pixels().chunks_exact(3).map(grey));
+            video
+        };
+        let file = at(door.folder.path(), "near.y4m");
+        std::fs::write(&file, &frame).expect("written");
+        let length =
+            frame.iter().position(|byte| *byte == b'\n').map_or(0, |at| frame.len() - at - 1);
+        let camera = format!(
+            "pipe:head -n 1 {file}; until [ -e {gate} ]; do sleep 0.1; done; \
+             while tail -c {length} {file}; do sleep 0.2; done"
+        );
+        // The camera repeats one picture.
+        let config = at(door.folder.path(), "facelatch.toml");
+        std::fs::write(&config, "[recognition]\ndistinct_views = false\n").expect("written");
+        let mut service = door
+            .command(&["run", "--config", &config, "--camera", &camera, "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let log = BufReader::new(service.stderr.take().expect("its log")).lines();
+        let mut watching = Self { service, gate, log };
+        watching.logs("2 people");
+        watching
+    }
+
+    /// Waits until the log says so.
+    #[track_caller]
+    fn logs(&mut self, words: &str) {
+        assert!(self.log.any(|line| line.is_ok_and(|line| line.contains(words))), "{words}");
+    }
+
+    /// Lets the astronaut appear; returns the event of the grant and ends the service.
+    fn granted(mut self, meanwhile: impl FnOnce()) -> Value {
+        std::fs::write(&self.gate, "").expect("written");
+        let rest = std::thread::spawn(move || self.log.map_while(Result::ok).count());
+        let told = BufReader::new(self.service.stdout.take().expect("its output")).lines();
+        let mut told = told.map_while(Result::ok);
+        let granted = told.find(|line| line.contains("\"granted\"")).expect("somebody let in");
+        let more = std::thread::spawn(move || told.count());
+        meanwhile();
+        let id = self.service.id().to_string();
+        assert!(Command::new("kill").arg(&id).status().expect("kill runs").success());
+        assert!(self.service.wait().expect("an end").success());
+        rest.join().expect("the log");
+        more.join().expect("the output");
+        json_lines(&granted).remove(0)
+    }
 }
 
 /// A running service switches to a newly installed set without a restart.
 #[test]
 fn a_set_installed_meanwhile_is_used_by_the_service() {
     let door = Door::new();
-    let gate = at(door.folder.path(), "gate");
-    let frame = {
-        let frame = facelatch::vision::picture::read(Path::new(ASTRONAUT)).expect("a portrait");
-        let grey = |pixel: &[u8]| {
-            let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(f32::from);
-            (16.0 + 0.257 * r + 0.504 * g + 0.098 * b) as u8
-        };
-        let mut video =
-            format!("YUV4MPEG2 W{} H{} F10:1 Ip Cmono\n", frame.width(), frame.height())
-                .into_bytes();
-        video.extend(b"FRAME\n");
-        video.extend(frame.pixels().chunks_exact(3).map(grey));
-        video
-    };
-    let file = at(door.folder.path(), "near.y4m");
-    std::fs::write(&file, &frame).expect("written");
-    let length = frame.iter().position(|byte| *byte == b'\n').map_or(0, |at| frame.len() - at - 1);
-    let camera = format!(
-        "pipe:head -n 1 {file}; until [ -e {gate} ]; do sleep 0.1; done; \
-         while tail -c {length} {file}; do sleep 0.2; done"
-    );
-    // The camera repeats one picture.
-    let config = at(door.folder.path(), "facelatch.toml");
-    std::fs::write(&config, "[recognition]\ndistinct_views = false\n").expect("written");
-    let mut service = door
-        .command(&["run", "--config", &config, "--camera", &camera, "--json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program runs");
-    let mut log = BufReader::new(service.stderr.take().expect("its log")).lines();
-    assert!(log.any(|line| line.is_ok_and(|line| line.contains("2 people"))));
+    let mut service = Watching::start(&door);
     assert!(door.install("2").status.success());
-    assert!(log.any(|line| line.is_ok_and(|line| line.contains("models: 2+"))));
-    std::fs::write(&gate, "").expect("written");
-    let rest = std::thread::spawn(move || log.map_while(Result::ok).count());
-    let told = BufReader::new(service.stdout.take().expect("its output")).lines();
-    let granted = told.map_while(Result::ok).find(|line| line.contains("\"granted\""));
-    let id = service.id().to_string();
-    assert!(Command::new("kill").arg(&id).status().expect("kill runs").success());
-    assert!(service.wait().expect("an end").success());
-    rest.join().expect("the log");
-    let granted = json_lines(&granted.expect("somebody let in")).pop().expect("an event");
+    service.logs("models: 2+");
+    let granted = service.granted(|| {
+        let status = json_lines(&door.succeeds(&["status", "--json"])).remove(0);
+        let now = &status["service"];
+        assert_eq!(now["models"], "2");
+        assert!(now["model_set"]["warning"].as_str().expect("text").contains("not signed"));
+    });
     assert_eq!(granted["name"], "Eileen Collins");
+}
+
+/// The set on trial sees what the door sees, opens nothing, and takes over when it has passed.
+#[test]
+fn a_set_on_trial_is_compared_and_takes_over() {
+    let door = Door::new();
+    let mut service = Watching::start(&door);
+    let set = door.set("2").to_str().expect("plain").to_owned();
+    door.succeeds(&["models", "install", "--unsigned", "--shadow", "1min", &set]);
+    service.logs("it runs beside built-in");
+    let trial = || {
+        let status = json_lines(&door.succeeds(&["status", "--json"])).remove(0);
+        status["service"]["model_set"]["trial"].clone()
+    };
+    let mut last = Value::Null;
+    service.granted(|| {
+        for _ in 0..300 {
+            last = trial();
+            if last["attempts"].as_u64().is_some_and(|attempts| attempts > 0) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    });
+    assert_eq!((&last["attempts"], &last["agreement"]), (&1.into(), &1.0.into()), "{last}");
+    assert!(last["line"].as_str().expect("text").contains("waiting"), "{last}");
+    assert_eq!(door.version(), built_in_version());
+
+    // Nearly at its end; the next start goes on with it.
+    let path = door.folder.path().join("models/shadow.toml");
+    let text = std::fs::read_to_string(&path).expect("a trial");
+    let mut shadow: toml::Table = text.parse().expect("TOML");
+    for (key, value) in [("watched", 59), ("attempts", 50), ("agreed", 50)] {
+        shadow.insert(key.to_owned(), value.into());
+    }
+    std::fs::write(&path, toml::to_string(&shadow).expect("TOML")).expect("written");
+    std::fs::remove_file(door.folder.path().join("gate")).expect("removed");
+    let mut service = Watching::start(&door);
+    service.logs("passed; switching to it");
+    service.logs("models: 2+");
+    assert_eq!(service.granted(|| ())["name"], "Eileen Collins");
+    assert_eq!(door.version(), "2");
+    assert!(!path.exists());
 }

@@ -203,6 +203,11 @@ impl Gallery {
         self.people.iter().find(|person| person.name == name).map(|person| person.id)
     }
 
+    /// Whether there is a template of this person.
+    pub fn has_templates(&self, id: PersonId) -> bool {
+        self.people.iter().any(|person| person.id == id && !person.rows.is_empty())
+    }
+
     /// Cosine similarity of the probe to the best template of the person with that name.
     /// `None` if the person is unknown or has no template, or if the probe is of another
     /// model or size.

@@ -15,6 +15,7 @@ use facelatch::models::Models;
 use facelatch::service::control::{Request, ask, unknown_names};
 use facelatch::service::models::detector;
 use facelatch::storage::gallery::{Opening, Person, Purpose, Register, Store, StoreError, remarks};
+use facelatch::storage::models::{ModelStore, Standing};
 use facelatch::vision::picture;
 use facelatch::vision::recognizer::Recognizer;
 use serde::Serialize;
@@ -152,8 +153,8 @@ impl Check {
         config: &Config,
         findings: &mut Findings<impl Write>,
     ) -> Result<Option<Recognizer>> {
-        let ready = || -> Result<(Recognizer, Models, Duration)> {
-            let models = self.common.models(config)?;
+        let ready = || -> Result<(Recognizer, Models, Option<Standing>, Duration)> {
+            let (models, standing) = self.common.models_judged(config)?;
             models.thresholds()?;
             let mut recognizer = Recognizer::new(&models, detector(config))?;
             let portrait = picture::decode(Path::new("the built-in portrait"), PORTRAIT)?;
@@ -164,14 +165,14 @@ impl Check {
                 recognizer.faces(&portrait)?;
                 took = took.min(began.elapsed());
             }
-            Ok((recognizer, models, took))
+            Ok((recognizer, models, standing, took))
         };
         match ready() {
             Err(error) => {
                 findings.wrong("models", format!("{error:#}"))?;
                 Ok(None)
             }
-            Ok((recognizer, models, took)) => {
+            Ok((recognizer, models, standing, took)) => {
                 let version = &models.manifest.version;
                 let text = format!("{version}, {:.1} ms for a portrait", took.as_secs_f64() * 1e3);
                 if took > SLOW_BOARD {
@@ -182,9 +183,27 @@ impl Check {
                 } else {
                     findings.good("models", &text)?;
                 }
+                match standing.as_ref().map(|standing| (standing, standing.warning())) {
+                    Some((_, Some(warning))) => findings.odd("signature", &warning)?,
+                    Some((standing, None)) => findings.good("signature", &standing.to_string())?,
+                    None => {}
+                }
+                if let Some(store) = self.common.model_store(config) {
+                    trial(&store, findings)?;
+                }
                 Ok(Some(recognizer))
             }
         }
+    }
+}
+
+/// Reports a set on trial that does not do well.
+fn trial(store: &ModelStore, findings: &mut Findings<impl Write>) -> Result<()> {
+    match store.shadow() {
+        Ok(None) => Ok(()),
+        Ok(Some(shadow)) if shadow.has_failed() => findings.odd("trial", &shadow.to_string()),
+        Ok(Some(shadow)) => findings.good("trial", &shadow.to_string()),
+        Err(error) => findings.odd("trial", &error.to_string()),
     }
 }
 

@@ -1,14 +1,14 @@
 //! Shared by several commands: the arguments for configuration, models and gallery, and
 //! opening them.
 
-use super::model_args::ModelArgs;
+use super::model_args::{ModelArgs, installed};
 use anyhow::{Context, Result};
 use clap::Args;
 use facelatch::config::{Config, ConfigError, SOCKET, SYSTEM_FOLDER, state_folder};
 use facelatch::models::Models;
 use facelatch::nn::Precision;
 use facelatch::storage::last_relay::LastRelayFile;
-use facelatch::storage::models::ModelStore;
+use facelatch::storage::models::{ModelStore, Standing};
 use std::path::{Path, PathBuf};
 
 /// Path of the configuration installed by the package.
@@ -77,7 +77,12 @@ impl CommonArgs {
 
     /// Opens the models chosen on the command line, or else the installed set.
     pub fn models(&self, config: &Config) -> Result<Models> {
-        self.models.open_in(&config.model_store())
+        self.models.open_in(&installed(config))
+    }
+
+    /// Like [`Self::models`], with who answers for them; `None` for a folder that was named.
+    pub fn models_judged(&self, config: &Config) -> Result<(Models, Option<Standing>)> {
+        self.models.open_judged(&installed(config))
     }
 
     /// The folder given with `--models`, if any.
@@ -88,7 +93,7 @@ impl CommonArgs {
     /// The store whose current set may change while a service runs. `None` if `--models`
     /// gave a folder.
     pub fn model_store(&self, config: &Config) -> Option<ModelStore> {
-        self.models.folder().is_none().then(|| ModelStore::new(&config.model_store()))
+        self.models.folder().is_none().then(|| installed(config))
     }
 
     /// The arithmetic of the networks.

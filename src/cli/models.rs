@@ -1,22 +1,25 @@
 //! `models`: manages the model sets on this device.
 
 use super::common_args::CommonArgs;
+use super::model_args::installed;
 use super::trail::Trail;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use facelatch::audit::entry::Entry;
 use facelatch::files;
 use facelatch::models::groups::{NOT_MEASURED, WorstGroup};
 use facelatch::service::files::warn_of_lost;
-use facelatch::storage::gallery::Register;
 use facelatch::storage::models::self_test::Report;
+use facelatch::storage::models::shadow::Shadow;
 use facelatch::storage::models::{
-    BUILT_IN, Checked, ModelStore, ModelStoreError, Pointer, Source, Told, check_folder,
+    BUILT_IN, Checked, InstallOptions, Lowered, ModelStore, ModelStoreError, Pointer, Source, Told,
+    check_folder,
 };
 use serde::Serialize;
-use std::io::Write;
+use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// List, verify, install or roll back model sets
 ///
@@ -50,12 +53,64 @@ enum What {
     /// Check a set, re-embed all templates with it, and make it the current set
     ///
     /// If anything fails, the set in use stays in use.
+    ///
+    /// A set must be signed by a key of models.trusted_keys, have a self-test, be no older than
+    /// the newest set installed here, and tell people apart: two built-in faces, and the people
+    /// of this door with kept pictures.
     Install {
         /// Folder with manifest.toml, tar file of one, or - for a tar on standard input
         set: PathBuf,
+        /// Install a set that no trusted key has signed; status and check then warn of it
+        #[arg(long)]
+        unsigned: bool,
+        /// Install a set with a lower version or an earlier signature than the newest one
+        /// installed here
+        #[arg(long)]
+        downgrade: bool,
+        /// Install a set whose worst group exceeds the stated false accept rate by more than
+        /// twice
+        #[arg(long)]
+        accept_group_rate: bool,
+        /// Accept a threshold that is lower than that of the set in use, without asking
+        #[arg(long)]
+        yes: bool,
+        /// Put the set on trial for this time, like 48h, instead of using it: the service runs
+        /// it beside the set in use, which opens, and switches to it if both agree
+        #[arg(long, value_name = "TIME", value_parser = trial)]
+        shadow: Option<Duration>,
     },
     /// Return to the previous set
-    Rollback,
+    Rollback {
+        /// Also if its key was removed from models.trusted_keys
+        #[arg(long)]
+        unsigned: bool,
+    },
+    /// Show or stop the trial of a set that was installed with --shadow
+    Shadow {
+        #[command(subcommand)]
+        what: Option<Trial>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Trial {
+    /// End the trial and remove its set
+    Stop,
+}
+
+/// Range of a trial.
+const TRIAL: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(60 * 86_400));
+
+/// Parses the time of a trial, such as 90min, 48h or 7d.
+fn trial(text: &str) -> Result<Duration, String> {
+    let units = [("d", 86_400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0)];
+    let parsed = units.iter().find_map(|(unit, seconds)| {
+        let number: f64 = text.strip_suffix(unit)?.trim().parse().ok()?;
+        Duration::try_from_secs_f64(number * seconds).ok()
+    });
+    parsed
+        .filter(|time| (TRIAL.0..=TRIAL.1).contains(time))
+        .ok_or_else(|| "expected a time from 1min to 60d, like 48h".to_owned())
 }
 
 /// A set as `list` prints it.
@@ -71,6 +126,14 @@ struct SetLine<'a> {
     licence: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     worst_group: Option<WorstGroup>,
+    /// Who answers for the set, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<String>,
+    /// Whether the program or a trusted key answers for it.
+    trusted: bool,
+    /// The trial of the set, if it is on trial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow: Option<&'a Shadow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -99,38 +162,52 @@ enum VerifyLine<'a> {
 impl Models {
     pub fn run(self) -> Result<ExitCode> {
         let config = self.common.config()?;
-        let store = ModelStore::new(&config.model_store()).registered(Register::of_user());
+        let store = installed(&config);
         if self.common.models_folder().is_some() && !matches!(self.what, What::Verify { .. }) {
             bail!(
                 "--models only works with verify; name the folder of installed sets with --store"
             );
         }
         let gallery = config.gallery_file();
-        let precision = self.common.precision();
+        let rate = config.recognition.false_accept_rate;
+        let options = InstallOptions::new(self.common.precision(), &gallery, rate);
         let mut out = anstream::stdout().lock();
         let changes = matches!(self.what, What::Install { .. } | What::Rollback);
         let before = changes.then(|| store.pointer()).transpose()?;
         match &self.what {
             What::List { json } => list(&mut out, &store, *json)?,
             What::Verify { sets, json } => return self.verify(&mut out, &store, sets, *json),
-            What::Install { set } => {
-                let mut told = |told: &Told<'_>| tell(&mut out, told);
-                if set.as_os_str() == "-" {
-                    let mut tar = std::io::stdin().lock();
-                    let source = Source::Tar("standard input", &mut tar);
-                    store.install(source, precision, &gallery, &mut told)?;
-                } else if !set.is_dir() {
-                    let shown = set.display().to_string();
-                    // Standard input may be a pipe, a named file may not.
-                    let mut tar = files::open(set).with_context(|| shown.clone())?;
-                    let source = Source::Tar(&shown, &mut tar);
-                    store.install(source, precision, &gallery, &mut told)?;
-                } else {
-                    store.install(Source::Folder(set), precision, &gallery, &mut told)?;
+            What::Install { set, unsigned, downgrade, accept_group_rate, yes, shadow } => {
+                let options = InstallOptions {
+                    unsigned: *unsigned,
+                    downgrade: *downgrade,
+                    accept_group_rate: *accept_group_rate,
+                    lower: *yes,
+                    shadow: *shadow,
+                    ..options
+                };
+                match install(&mut out, &store, set, &options) {
+                    // A tar on standard input cannot be read twice, and nobody can answer.
+                    Err(ModelStoreError::Lowered { lowered, .. })
+                        if set.as_os_str() != "-" && confirmed(&mut out, &lowered)? =>
+                    {
+                        install(&mut out, &store, set, &InstallOptions { lower: true, ..options })?;
+                    }
+                    done => done?,
                 }
+                warn_of(&store);
             }
-            What::Rollback => {
-                store.rollback(precision, &gallery, &mut |told| tell(&mut out, told))?;
+            What::Rollback { unsigned } => {
+                let options = InstallOptions { unsigned: *unsigned, ..options };
+                store.rollback(&options, &mut |told| tell(&mut out, told))?;
+                warn_of(&store);
+            }
+            What::Shadow { what: None } => match store.shadow()? {
+                Some(shadow) => writeln!(out, "{shadow}")?,
+                None => writeln!(out, "no set is on trial")?,
+            },
+            What::Shadow { what: Some(Trial::Stop) } => {
+                writeln!(out, "stopped   the trial of {}", store.stop_shadow()?)?;
             }
         }
         if let Some(before) = before {
@@ -197,8 +274,51 @@ impl Models {
     }
 }
 
+/// Installs a set from a folder, a tar, or standard input.
+fn install(
+    out: &mut impl Write,
+    store: &ModelStore,
+    set: &Path,
+    options: &InstallOptions<'_>,
+) -> Result<(), ModelStoreError> {
+    let mut told = |told: &Told<'_>| tell(out, told);
+    let shown = set.display().to_string();
+    let mut install = |source: Source<'_>| store.install(source, options, &mut told).map(|_| ());
+    if set.as_os_str() == "-" {
+        install(Source::Tar("standard input", &mut std::io::stdin().lock()))
+    } else if set.is_dir() {
+        install(Source::Folder(set))
+    } else {
+        // Standard input may be a pipe, a named file may not.
+        let mut tar = files::open(set)
+            .map_err(|reason| ModelStoreError::Io { path: set.to_owned(), reason })?;
+        install(Source::Tar(&shown, &mut tar))
+    }
+}
+
+/// Asks whether a threshold may be lowered. No without a terminal.
+fn confirmed(out: &mut impl Write, lowered: &Lowered) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    write!(out, "{lowered}\ninstall it? [y/N] ")?;
+    out.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().take(100).read_line(&mut answer)?;
+    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
+}
+
+/// Logs what stays to be done about the set in use.
+fn warn_of(store: &ModelStore) {
+    let warning = store.open_in_use().ok().and_then(|opened| opened.standing.warning());
+    if let Some(warning) = warning {
+        log::warn!("{warning}");
+    }
+}
+
 fn list(out: &mut impl Write, store: &ModelStore, json: bool) -> Result<()> {
     let Pointer { current, previous } = store.pointer()?;
+    let shadow = store.shadow()?;
     let mut names = store.names()?;
     names.push(BUILT_IN.to_owned());
     // Also list a current or previous set whose folder is missing.
@@ -211,16 +331,21 @@ fn list(out: &mut impl Write, store: &ModelStore, json: bool) -> Result<()> {
         let state = match name {
             name if *name == current => "current",
             name if Some(name) == previous.as_ref() => "previous",
+            name if shadow.as_ref().is_some_and(|shadow| shadow.set == *name) => "trial",
             _ => "kept",
         };
-        let line = match store.open(name) {
-            Ok(models) => SetLine {
+        let trial = shadow.as_ref().filter(|shadow| shadow.set == *name);
+        let line = match store.open_judged(name) {
+            Ok((models, standing)) => SetLine {
                 set: name,
                 state,
                 recognizer: models.recognizer_id().ok().map(|id| id.to_string()),
                 worst_group: models.worst_group().cloned(),
                 version: Some(models.manifest.version),
                 licence: models.manifest.licence,
+                signature: Some(standing.to_string()),
+                trusted: standing.is_trusted(),
+                shadow: trial,
                 error: None,
             },
             Err(error) => SetLine {
@@ -230,6 +355,9 @@ fn list(out: &mut impl Write, store: &ModelStore, json: bool) -> Result<()> {
                 recognizer: None,
                 licence: None,
                 worst_group: None,
+                signature: None,
+                trusted: false,
+                shadow: trial,
                 error: Some(error.to_string()),
             },
         };
@@ -240,6 +368,12 @@ fn list(out: &mut impl Write, store: &ModelStore, json: bool) -> Result<()> {
         let worst_group = line.error.is_none().then(|| worst_group(line.worst_group.as_ref()));
         let more = line.error.or(line.licence).unwrap_or_default();
         writeln!(out, "{}", format!("{name:32} {state:9} {more}").trim_end())?;
+        if let Some(signature) = line.signature {
+            writeln!(out, "  {signature}")?;
+        }
+        if let Some(shadow) = line.shadow {
+            writeln!(out, "  trial {shadow}")?;
+        }
         if let Some(worst_group) = worst_group {
             writeln!(out, "  {worst_group}")?;
         }
@@ -282,8 +416,14 @@ fn tested(report: Option<&Report>) -> String {
 fn tell(out: &mut impl Write, told: &Told<'_>) -> std::io::Result<()> {
     match told {
         Told::Unpacked(files) => writeln!(out, "copied    {files} files")?,
-        Told::Checked(name, Checked { report, .. }) => {
-            writeln!(out, "checked   {name}, {}", tested(report.as_ref()))?;
+        Told::Checked(name, Checked { report, .. }, standing) => {
+            writeln!(out, "checked   {name}, {}; {standing}", tested(report.as_ref()))?;
+        }
+        Told::Measured(floor) => writeln!(out, "measured  {floor}")?,
+        Told::Lowered(lowered) => writeln!(out, "LOWERED   {lowered}")?,
+        Told::OnTrial(name, duration) => {
+            let hours = duration.as_secs_f64() / 3600.0;
+            writeln!(out, "on trial  {name}, for {hours:.1} hours of the service")?;
         }
         Told::Placed(_) => {}
         Told::ReEmbedded(done) => {

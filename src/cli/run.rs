@@ -52,7 +52,7 @@ impl Run {
         let options = DoorOptions {
             config,
             read_config: Box::new(move || again.config()),
-            read_models: Box::new(move |config| common.models(config)),
+            read_models: Box::new(move |config| common.models_judged(config)),
             store,
             precision,
             camera,

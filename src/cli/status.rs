@@ -7,7 +7,7 @@ use facelatch::models::groups::{NOT_MEASURED, WorstGroup};
 use facelatch::service::audit::AuditNow;
 use facelatch::service::control::{Request, ask};
 use facelatch::service::stage_times::Spread;
-use facelatch::service::status::{ClockNow, GalleryFileNow, Status as ServiceStatus};
+use facelatch::service::status::{ClockNow, GalleryFileNow, ModelsNow, Status as ServiceStatus};
 use facelatch::storage::gallery::{
     Loaded, Opening, Purpose, Register, Store, StoreError, reachable,
 };
@@ -43,6 +43,11 @@ struct Shown {
     service_error: Option<String>,
     version: &'static str,
     models: String,
+    /// Who answers for the models.
+    models_signature: String,
+    /// What stays to be done about that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    models_warning: Option<String>,
     recognizer: String,
     embedding_size: usize,
     calibration: String,
@@ -77,12 +82,13 @@ impl Status {
             Err(error) => (None, Some(error.to_string())),
         };
         let file = config.gallery_file();
-        let models = self.common.models(&config);
+        let models = self.common.models_judged(&config);
         if models.is_err() {
             // Models beside a gallery that cannot be reached: that is the fault.
             reachable(&file)?;
         }
-        let models = models?;
+        let (models, standing) = models?;
+        let models_now = ModelsNow::of(&models, standing.as_ref());
         let table = models.thresholds()?;
         let calibration = table.calibration();
         let recognizer = models.recognizer_id()?;
@@ -114,7 +120,9 @@ impl Status {
             service,
             service_error,
             version: env!("CARGO_PKG_VERSION"),
-            models: models.manifest.version.clone(),
+            models: models_now.version,
+            models_signature: models_now.signature,
+            models_warning: models_now.warning,
             recognizer: recognizer.to_string(),
             embedding_size,
             calibration: calibration.data.clone(),
@@ -156,6 +164,7 @@ fn print(out: &mut impl Write, shown: &Shown) -> std::io::Result<()> {
         "models       {}, recognizer {}, embedding size {}",
         shown.models, shown.recognizer, shown.embedding_size
     )?;
+    print_trust(out, &shown.models_signature, shown.models_warning.as_deref())?;
     writeln!(
         out,
         "thresholds   from {} impostor pairs of {}, measured down to {:.1e}",
@@ -180,6 +189,16 @@ fn print(out: &mut impl Write, shown: &Shown) -> std::io::Result<()> {
         shown.similarity,
         mark(shown.extrapolated)
     )
+}
+
+/// Prints who answers for the models.
+fn print_trust(
+    out: &mut impl Write,
+    signature: &str,
+    warning: Option<&str>,
+) -> std::io::Result<()> {
+    writeln!(out, "  {signature}")?;
+    warning.map_or(Ok(()), |warning| writeln!(out, "  UNSIGNED   {warning}"))
 }
 
 /// Prints what is wrong with the gallery's file.
@@ -292,7 +311,12 @@ fn print_service(out: &mut impl Write, now: &ServiceStatus) -> std::io::Result<(
         now.models,
         process.rss as f64 / 1e6,
         process.cpu_share * 100.0
-    )
+    )?;
+    let ModelsNow { signature, warning, trial, .. } = &now.model_set;
+    if !signature.is_empty() {
+        print_trust(out, signature, warning.as_deref())?;
+    }
+    trial.as_ref().map_or(Ok(()), |trial| writeln!(out, "  trial      {}", trial.line))
 }
 
 /// Prints the state of the audit log.

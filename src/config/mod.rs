@@ -37,6 +37,7 @@ use crate::access::Settings;
 use crate::access::decide::{DecideSettings, TwoFaces, Zone};
 use crate::access::liveness::challenge::ChallengeSettings;
 use crate::access::liveness::{GuardSettings, Mode};
+use crate::models::signature::TrustedKeys;
 use crate::vision::detect::DetectorSettings;
 use fault::{seconds, within};
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,11 @@ pub const EXAMPLE: &str = include_str!("example.toml");
 /// Highest false accept rate: from here on strangers get in by trying. It is the error of
 /// the best models on one hard pair.
 const CARELESS_RATE: f64 = 1e-2;
+
+/// Most keys in `models.trusted_keys`.
+const MOST_KEYS: usize = 16;
+/// How much of a wrong key a message shows, characters.
+const SHOWN_OF_KEY: usize = 64;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
@@ -152,6 +158,9 @@ pub struct GalleryConfig {
 pub struct ModelsConfig {
     /// The folder; `None` means `models` beside the gallery.
     pub folder: Option<PathBuf>,
+    /// Public keys whose signed sets may be installed, as in OpenSSH's `.pub` files; at most
+    /// 16.
+    pub trusted_keys: Vec<String>,
 }
 
 /// `[recognition]`: how much evidence opens the door.
@@ -259,6 +268,7 @@ impl Config {
         self.check_service()?;
         self.check_roles()?;
         self.check_audit()?;
+        self.check_models()?;
         let recognition = &self.recognition;
         if recognition.false_accept_rate > CARELESS_RATE {
             return Err(Fault::of(
@@ -292,6 +302,25 @@ impl Config {
             ));
         }
         Ok(())
+    }
+
+    /// Checks the number and form of the trusted keys.
+    fn check_models(&self) -> Result<(), Fault> {
+        let keys = &self.models.trusted_keys;
+        if keys.len() > MOST_KEYS {
+            let fault = format!("has {} keys: expected at most {MOST_KEYS}", keys.len());
+            return Err(Fault::of("models.trusted_keys", &fault));
+        }
+        TrustedKeys::parse(keys).map(|_| ()).map_err(|(at, fault)| {
+            let shown: String = keys[at].chars().take(SHOWN_OF_KEY).collect();
+            Fault::of("models.trusted_keys", &format!("has {shown:?}: {fault}"))
+        })
+    }
+
+    /// The keys whose signed sets of models may be installed.
+    pub fn trusted_keys(&self) -> TrustedKeys {
+        // Checked when the configuration was read; without keys no signature counts.
+        TrustedKeys::parse(&self.models.trusted_keys).unwrap_or_default()
     }
 
     /// Settings for [`crate::access::controller::Controller`].

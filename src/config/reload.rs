@@ -54,7 +54,7 @@ pub static KEYS: &[Key] = keys! {
         enroll.outside, enroll.probation, enroll.views, enroll.poses, enroll.views_within, enroll.administrator_within,
         enroll.first_within, enroll.duplicate_rate, enroll.look_alike_rate,
         lockout.tries, lockout.first, lockout.longest, lockout.forget_after,
-        schedule.holidays, schedule.clock, groups,
+        schedule.holidays, schedule.clock, models.trusted_keys, groups,
         audit.pictures, audit.replay;
 };
 

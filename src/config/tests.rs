@@ -64,7 +64,7 @@ fn everything() -> Config {
         groups: [("staff".to_owned(), group())].into(),
         gallery: GalleryConfig { file: Some("/g".into()), keep_crops: true },
         audit: AuditConfig::default(),
-        models: ModelsConfig { folder: Some("/m".into()) },
+        models: ModelsConfig { folder: Some("/m".into()), ..Default::default() },
         service: ServiceConfig { status_socket: Some("/s".into()), ..ServiceConfig::default() },
         roles: RolesConfig::default(),
     }
@@ -299,11 +299,31 @@ fn every_key_is_one_that_a_running_service_takes_over_or_one_that_it_cannot() {
     for key in KEYS {
         let table = key.name.split('.').next().unwrap_or_default();
         let restart =
-            ["camera", "relay", "gpio", "lights", "gallery", "audit", "models", "service", "roles"]
+            ["camera", "relay", "gpio", "lights", "gallery", "audit", "service", "roles"]
                 .contains(&table)
-                || ["door.lock", "door.neighbours", "recognition.distinct_views"]
+                || ["door.lock", "door.neighbours", "recognition.distinct_views", "models.folder"]
                     .contains(&key.name);
         assert_eq!(key.restart, restart, "{}", key.name);
+    }
+}
+
+/// A list of one key.
+const TRUSTED: &str = "[\"ssh-ed25519 \
+    AAAAC3NzaC1lZDI1NTE5AAAAIKNEqwoZai8T7U0ScclarbmIAHRSQu6c8RJOwbacrQc7 office\"]";
+
+#[test]
+fn trusted_keys_are_keys_and_few() {
+    let text = |list: &str| format!("[models]\ntrusted_keys = {list}");
+    let config = parse(&text(TRUSTED)).expect("a key");
+    assert!(!config.trusted_keys().is_empty());
+    for (list, expected) in [
+        ("[\"ssh-rsa AAAA office\"]", "models.trusted_keys has \"ssh-rsa AAAA office\""),
+        ("[\"\"]", "ssh-keygen -t ed25519"),
+        (&format!("[{}]", "\"a\",".repeat(17)), "at most 16"),
+        (&format!("[{0}, {0}]", &TRUSTED[1..TRUSTED.len() - 1]), "twice"),
+    ] {
+        let message = parse(&text(list)).expect_err(list);
+        assert!(message.contains(expected), "{message}");
     }
 }
 
@@ -329,6 +349,7 @@ fn a_changed_setting_reports_whether_it_needs_a_restart() {
         ("enroll.poses", "[\"front\"]"),
         ("schedule.holidays", "[\"12-25\"]"),
         ("schedule.clock", "\"trusted\""),
+        ("models.trusted_keys", TRUSTED),
         ("recognition.minimum_face", "70"),
         ("recognition.false_accept_rate", "\"1e-5\""),
         ("enroll.duplicate_rate", "\"1e-6\""),

@@ -45,6 +45,10 @@ impl Channels {
 pub struct Manifest {
     /// Version of the set; part of the [`ModelId`](crate::models::ModelId) in every template.
     pub version: String,
+    /// When the set was signed, such as "2026-11-30T18:00:00Z". A door takes no set that was
+    /// signed earlier than the one in use, unless that is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_at: Option<String>,
     /// The face detector.
     pub detector: DetectorEntry,
     /// The face recognizer. A set may have only a detector.
@@ -226,7 +230,17 @@ impl Manifest {
         files
     }
 
+    /// When the set was signed, Unix seconds; `None` if the manifest does not say it.
+    pub fn signed_unix(&self) -> Option<i64> {
+        self.signed_at.as_deref().and_then(unix)
+    }
+
     fn check(&self) -> Result<(), String> {
+        if let Some(text) = self.signed_at.as_deref().filter(|text| unix(text).is_none()) {
+            return Err(format!(
+                "signed_at = {text:?}: expected a time such as \"2026-11-30T18:00:00Z\""
+            ));
+        }
         for (file, _) in self.files() {
             if !is_plain_name(file) {
                 return Err(format!("{file:?}: expected the name of a file in the same folder"));
@@ -265,6 +279,10 @@ impl Manifest {
         }
         recognizer.threshold_table().map(|_| ())
     }
+}
+
+fn unix(text: &str) -> Option<i64> {
+    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
 }
 
 impl LivenessEntry {

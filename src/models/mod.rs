@@ -7,6 +7,7 @@ pub mod covered;
 pub mod groups;
 pub mod likelihood;
 mod manifest;
+pub mod signature;
 pub mod threshold;
 
 pub use alignment::Alignment;
@@ -172,6 +173,8 @@ pub struct Models {
     pub manifest: Manifest,
     /// Path of the manifest, for error messages.
     pub source: PathBuf,
+    /// The manifest as it was read. Signatures are made over these bytes.
+    pub manifest_bytes: Arc<[u8]>,
     /// The detector, MTCNN.
     pub detector: DetectorModels,
     /// MobileFaceNet, if the set has it.
@@ -300,6 +303,7 @@ impl Models {
             covers,
             manifest,
             source,
+            manifest_bytes: text.as_ref().into(),
         })
     }
 
@@ -336,6 +340,11 @@ impl Models {
     /// What tells covered faces. `None` if the set has no `[covered]`.
     pub fn covers(&self) -> Option<&CoverClassifier> {
         self.covers.as_ref()
+    }
+
+    /// SHA-256 of the manifest, which through its digests stands for every file of the set.
+    pub fn digest(&self) -> String {
+        sha256_hex(&self.manifest_bytes)
     }
 
     /// Identity of the recognizer.

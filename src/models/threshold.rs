@@ -232,11 +232,36 @@ impl ThresholdTable {
         Threshold { similarity, extrapolated: true }
     }
 
+    /// The false accept rate per pair whose threshold is this similarity, from 1e-15 up to
+    /// the highest rate of the table, which also stands for all lower similarities.
+    pub fn rate_at(&self, similarity: f32) -> f64 {
+        let highest = self.points.first().map_or(1.0, |(rate, _)| *rate);
+        let (mut low, mut high) = (LOWEST_RATE.ln(), highest.ln());
+        // A higher rate never has a higher similarity.
+        for _ in 0..60 {
+            let middle = f64::midpoint(low, high);
+            match self.for_pair(middle.exp()).similarity > similarity {
+                true => low = middle,
+                false => high = middle,
+            }
+        }
+        high.exp()
+    }
+
     /// The threshold for a false accept rate per attempt, in which a probe is compared with
     /// `templates` templates.
     pub fn for_attempt(&self, far: f64, templates: usize) -> Threshold {
         self.for_pair(pair_rate(far, templates))
     }
+}
+
+/// Lowest rate that [`ThresholdTable::rate_at`] looks for.
+const LOWEST_RATE: f64 = 1e-15;
+
+/// The false accept rate per attempt over `templates` comparisons at this rate per pair: the
+/// inverse of [`pair_rate`].
+pub fn attempt_rate(pair: f64, templates: usize) -> f64 {
+    -((-pair).ln_1p() * templates.max(1) as f64).exp_m1()
 }
 
 /// The false accept rate per pair that gives the rate `attempt` over `templates`
@@ -306,6 +331,16 @@ pub(crate) mod tests {
         assert!(threshold.extrapolated);
         assert!(threshold.similarity >= table.for_pair(1e-3).similarity);
         assert!(!table.for_pair(1e-3).extrapolated);
+    }
+
+    #[test]
+    fn a_similarity_has_the_rate_whose_threshold_it_is() {
+        for rate in [1e-9, 1e-6, 3e-4, 1e-3, 1e-2] {
+            let back = table().rate_at(table().for_pair(rate).similarity);
+            assert!((back / rate).ln().abs() < 1e-3, "{rate}: {back}");
+        }
+        assert!((table().rate_at(-1.0) / 1e-2 - 1.0).abs() < 1e-9);
+        assert!((attempt_rate(pair_rate(1e-4, 500), 500) - 1e-4).abs() < 1e-12);
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! writes people who are enrolled at the door.
 
 use super::audit_entries::people_changes;
+use super::model_watch::{ModelWatch, Watched};
 use super::models::{ModelSet, Networks};
 use super::pipeline::{Change, NewPerson, Pipeline};
 use super::reload::Reload;
-use super::status::GalleryFileNow;
+use super::status::{GalleryFileNow, ModelsNow};
+use super::trial::Feed;
 use crate::access::controller::Input;
 use crate::access::event::Event;
 use crate::access::gallery::PersonId;
@@ -18,7 +20,7 @@ use crate::storage::gallery::{
     Loaded, LoadedContent, Opening, Purpose, ReEmbedded, Register, Store, StoreError, peek,
     remarks, stamp, why_read_only,
 };
-use crate::storage::models::ModelStore;
+use crate::storage::models::{ModelStore, Standing};
 use crate::vision::embed::{Embedder, Template};
 use crate::vision::face_picture::FacePicture;
 use crate::vision::recognizer::Recognizer;
@@ -90,6 +92,8 @@ pub struct Files {
     pub store: Option<(ModelStore, String)>,
     /// The models in use.
     pub models: Models,
+    /// Who answers for them; `None` for a folder that was named.
+    pub standing: Option<Standing>,
     /// Arithmetic of the networks.
     pub precision: Precision,
     /// Whether the configuration is to be read again.
@@ -118,6 +122,10 @@ struct Slot {
     events: Vec<Event>,
     /// Changes, for the audit log.
     entries: Vec<Entry>,
+    /// The model set in use, if something about it has changed.
+    models: Option<ModelsNow>,
+    /// The begin or end of a trial.
+    trial: Option<Option<Feed>>,
 }
 
 impl FileWorker {
@@ -150,6 +158,7 @@ impl FileWorker {
                     }
                     worker.tell(&mut thread.sight);
                     worker.slot().entries.append(&mut thread.entries);
+                    worker.tell_models(unharmed(|| thread.watch.visit(&thread.files)));
                     // Only now: an observer of the end finds the new configuration.
                     thread.files.reload.end();
                     // After the gallery that contains them, so that they are recognized as
@@ -179,9 +188,16 @@ impl FileWorker {
         let (change, kept) = (slot.change.take(), slot.kept.take());
         let (gallery, mut events) = (slot.gallery.take(), std::mem::take(&mut slot.events));
         let entries = std::mem::take(&mut slot.entries);
+        let (models, trial) = (slot.models.take(), slot.trial.take());
         drop(slot);
         for entry in entries {
             pipeline.entries().append(entry);
+        }
+        if let Some(models) = models {
+            pipeline.set_models_now(models);
+        }
+        if let Some(trial) = trial {
+            pipeline.set_trial(trial);
         }
         if let Some(gallery) = gallery {
             pipeline.set_gallery_file(gallery);
@@ -225,6 +241,14 @@ impl FileWorker {
         slot.events.truncate(MOST_EVENTS);
     }
 
+    /// Passes on what is known of the models.
+    fn tell_models(&self, told: Option<Watched>) {
+        let Some(Watched { models, trial }) = told else { return };
+        let mut slot = self.slot();
+        slot.models = models.or(slot.models.take());
+        slot.trial = trial.or(slot.trial.take());
+    }
+
     /// Waits for a newcomer, or until the next check is due.
     fn wait(&self) {
         let none = |slot: &mut Slot| slot.newcomer.is_none();
@@ -254,6 +278,7 @@ struct Thread {
     sight: Sight,
     /// Changes, for the audit log.
     entries: Vec<Entry>,
+    watch: ModelWatch,
 }
 
 impl Thread {
@@ -261,7 +286,8 @@ impl Thread {
         let embedder = ReEmbedder::new(&files.models)?;
         let (told, now) = (files.gallery.clone(), files.gallery.clone());
         let sight = Sight { register: Register::of_user(), now, told, events: Vec::new() };
-        Ok(Self { files, embedder, seen: None, logged: String::new(), sight, entries: Vec::new() })
+        let (watch, entries) = (ModelWatch::default(), Vec::new());
+        Ok(Self { files, embedder, seen: None, logged: String::new(), sight, entries, watch })
     }
 
     /// Reads what has changed.
@@ -329,15 +355,22 @@ impl Thread {
         if let Some(key) = self.files.config.needs_restart(&config) {
             bail!("{key} has changed, which needs a restart (systemctl restart facelatch)");
         }
-        let models = match &self.files.store {
-            Some((store, current)) => store.open(current)?.in_precision(self.files.precision),
-            None => self.files.models.clone(),
+        let trusting = self.files.store.as_ref().map(|(store, current)| {
+            (store.clone().trusting(config.trusted_keys()), current.clone())
+        });
+        let (models, standing) = match &trusting {
+            Some((store, current)) => {
+                let (models, standing) = store.open_judged(current)?;
+                (models.in_precision(self.files.precision), Some(standing))
+            }
+            None => (self.files.models.clone(), None),
         };
         let Some((set, content)) = self.load(&config, &models)? else { return Ok(None) };
         self.files.content = content;
         let entry = Entry { by: in_files(), ..Entry::new("configuration") };
         self.entries.extend(entry.with_changes(settings_changes(&self.files.config, &config)));
         self.files.config = config.clone();
+        (self.files.store, self.files.models, self.files.standing) = (trusting, models, standing);
         Ok(Some(Change::Config(Box::new((config, set)))))
     }
 
@@ -367,7 +400,8 @@ impl Thread {
             return Ok(None);
         }
         let previous = current.clone();
-        let models = store.open(&now)?.in_precision(self.files.precision);
+        let (models, standing) = store.open_judged(&now)?;
+        let models = models.in_precision(self.files.precision);
         let config = self.files.config.clone();
         let Some((set, content)) = self.load(&config, &models)? else { return Ok(None) };
         log::info!("models: {now}, {} people", set.gallery.people());
@@ -376,6 +410,7 @@ impl Thread {
         let version = models.manifest.version.as_str();
         self.entries
             .push(entry.with("set", &now).with("previous", &previous).with("version", version));
+        (self.files.models, self.files.standing) = (models, Some(standing));
         if let Some((_, current)) = &mut self.files.store {
             *current = now;
         }

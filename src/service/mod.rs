@@ -10,6 +10,7 @@ mod exit;
 pub mod files;
 pub mod last_relay;
 mod message;
+mod model_watch;
 pub mod models;
 pub mod neighbours;
 mod orders;
@@ -21,6 +22,7 @@ mod reload;
 pub mod run;
 pub mod stage_times;
 pub mod status;
+mod trial;
 pub mod wall_clock;
 pub mod watchdog;
 #[cfg(feature = "gpio")]
@@ -42,7 +44,7 @@ use crate::storage::audit::{AuditPlace, Bounds};
 use crate::storage::gallery::{Purpose, reachable};
 use crate::storage::keys;
 use crate::storage::last_relay::{LastRelay, LastRelayFile};
-use crate::storage::models::ModelStore;
+use crate::storage::models::{ModelStore, Standing};
 use crate::vision::motion_gate::{MotionGate, MotionGateSettings};
 use anyhow::{Context, Result};
 use audit::{AuditSettings, AuditThread};
@@ -58,13 +60,14 @@ use pipeline::Pipeline;
 use reload::Reload;
 use run::{BetweenFrames, RunOptions, Summary, run};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use status::GalleryFileNow;
+use status::{GalleryFileNow, ModelsNow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Reads the models as the command line asked for them.
-pub type ReadModels = Box<dyn FnOnce(&Config) -> Result<Models>>;
+/// Reads the models as the command line asked for them, with who answers for them; `None` for
+/// a folder that was named.
+pub type ReadModels = Box<dyn FnOnce(&Config) -> Result<(Models, Option<Standing>)>>;
 
 /// What a door is run with.
 pub struct DoorOptions {
@@ -132,7 +135,16 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let store = store.map(|store| store.pointer().map(|now| (store, now.current))).transpose()?;
     let file = config.gallery_file();
     reachable(&file)?;
-    let models = read_models(&config)?;
+    if let Some((store, _)) = &store
+        && let Err(error) = store.adopt()
+    {
+        log::warn!("{error}; until then a changed folder of models is not noticed");
+    }
+    let (models, standing) = read_models(&config)?;
+    let models_now = ModelsNow::of(&models, standing.as_ref());
+    if let Some(warning) = &models_now.warning {
+        log::warn!("{warning}");
+    }
     let mut networks = Networks::load(&config, &models)?;
     if networks.calibration.likelihood.is_none() {
         log::warn!("{NOT_MEASURED}");
@@ -167,7 +179,6 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
         pictures_keep_for: config.audit.pictures_keep_for,
     })
     .context("cannot start the thread that writes the audit log")?;
-    let version = models.manifest.version.clone();
     let model = models.recognizer_id()?.to_string();
     let files = FileWorker::start(Files {
         read_config,
@@ -176,6 +187,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
         gallery: gallery_file,
         store,
         models,
+        standing,
         precision,
         reload: Arc::clone(&reload),
     })?;
@@ -210,7 +222,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
             end_stuck(reason, CLOSES_WITHIN);
         }
     };
-    let (mut peripherals, relay) = startup.open(&config, started, &version, reload, on_stuck)?;
+    let (mut peripherals, relay) = startup.open(&config, started, reload, on_stuck)?;
     let (mut pipeline, mut events) =
         Pipeline::new(networks.with(gallery), &config, relay, Duration::ZERO);
     let entries = Entries::new(audit.auditor(), &config, options.door, &model);
@@ -218,6 +230,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
         entries.append(entry);
     }
     pipeline.set_entries(entries);
+    pipeline.set_models_now(models_now);
     events.extend(peripherals.restore(&mut pipeline));
     // A recording has times of its own, which say nothing about the door.
     let live = frames != Kind::Recorded;

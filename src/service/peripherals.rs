@@ -145,8 +145,7 @@ impl Startup {
     }
 
     /// Opens everything else that the configuration names. Missing devices are waited for;
-    /// only a device that can never work is an error. `started` is time zero, `models` the
-    /// version of the set for the status. `on_stuck` gets the reason if a thread is stuck:
+    /// only a device that can never work is an error. `started` is time zero. `on_stuck` gets the reason if a thread is stuck:
     /// it must end the process, on a thread that waits for no other without a limit.
     ///
     /// # Errors
@@ -155,7 +154,6 @@ impl Startup {
         self,
         config: &Config,
         started: Instant,
-        models: &str,
         reload: Arc<Reload>,
         on_stuck: impl FnOnce(&str) + Send + 'static,
     ) -> Result<(Peripherals, RelayHandle), StartError> {
@@ -196,7 +194,7 @@ impl Startup {
             reloads: 0,
             beats,
             watchdog,
-            status: StatusBoard::new(status, started, models, state),
+            status: StatusBoard::new(status, started, state),
             _last_relay: last_relay,
         };
         Ok((peripherals, relay))

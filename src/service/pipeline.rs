@@ -8,7 +8,8 @@ use super::actuator::Actuator;
 use super::audit::Auditor;
 use super::audit_entries::Entries;
 use super::models::ModelSet;
-use super::status::GalleryFileNow;
+use super::status::{GalleryFileNow, ModelsNow};
+use super::trial::Feed;
 use super::wall_clock;
 use crate::access::controller::{Changes, Controller, FaceSeen, Input, Output, SavedState};
 use crate::access::decide::Zone;
@@ -113,6 +114,9 @@ pub struct Pipeline {
     views: heapless::Vec<NewTemplate, MAX_VIEWS>,
     newcomer: Option<NewPerson>,
     gallery_file: GalleryFileNow,
+    models_now: ModelsNow,
+    /// Set while a model set is on trial.
+    trial: Option<Feed>,
     signals: heapless::Vec<Signal, MAX_SIGNALS>,
     camera: CameraTrust,
     entries: Entries,
@@ -167,6 +171,8 @@ impl Pipeline {
             views: heapless::Vec::new(),
             newcomer: None,
             gallery_file: GalleryFileNow::default(),
+            models_now: ModelsNow::default(),
+            trial: None,
             signals: heapless::Vec::new(),
             camera: CameraTrust::Trusted,
             entries: Entries::off(),
@@ -281,6 +287,29 @@ impl Pipeline {
     /// Notes the state of the gallery's file, for the status.
     pub fn set_gallery_file(&mut self, now: GalleryFileNow) {
         self.gallery_file = now;
+    }
+
+    /// The model set in use, for the status.
+    pub fn models_now(&self) -> &ModelsNow {
+        &self.models_now
+    }
+
+    /// Notes the model set in use.
+    pub fn set_models_now(&mut self, now: ModelsNow) {
+        self.models_now = now;
+    }
+
+    /// Begins or ends the trial of a model set.
+    pub fn set_trial(&mut self, trial: Option<Feed>) {
+        self.trial = trial;
+    }
+
+    /// Shows a frame and its decisions to the set on trial. Called after the decision, which
+    /// it must not delay.
+    pub fn try_out(&mut self, frame: &Frame, looked: &Looked, events: &[Event]) {
+        if let Some(trial) = &mut self.trial {
+            trial.see(frame, looked, self.controller.gallery(), events);
+        }
     }
 
     /// Whether the wall clock is trusted; `None` if no schedule needs it.

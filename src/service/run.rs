@@ -243,7 +243,9 @@ where
                 self.failures = 0;
                 let events = self.pipeline.decide(self.now, &looked);
                 self.took = Some(began.elapsed());
-                events
+                self.report_all(&events);
+                self.pipeline.try_out(&captured.frame, &looked, &events);
+                return Ok(());
             }
             Err(error) => {
                 self.summary.bad_frames += 1;

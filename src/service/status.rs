@@ -6,6 +6,7 @@ use crate::access::event::{Counts, plain};
 use crate::access::gallery::Gallery;
 use crate::hardware::camera::live::CameraState;
 use crate::service::audit::AuditNow;
+pub use crate::service::model_watch::{ModelsNow, TrialNow};
 use crate::service::pipeline::Pipeline;
 use crate::service::process_usage::{Meter, Usage};
 use crate::service::run::BetweenFrames;
@@ -46,6 +47,8 @@ pub struct Status {
     pub audit: AuditNow,
     /// Version of the model set.
     pub models: String,
+    /// Who answers for the model set, and the set on trial.
+    pub model_set: ModelsNow,
     /// Whether schedules trust the wall clock.
     pub clock: ClockNow,
     /// The threads.
@@ -319,7 +322,6 @@ pub(super) struct StatusBoard {
     /// The line for systemd.
     line: String,
     started: Instant,
-    models: String,
     meter: Meter,
     stage_times: StageTimes,
     relay: RelayNow,
@@ -328,19 +330,13 @@ pub(super) struct StatusBoard {
 }
 
 impl StatusBoard {
-    /// `models` is the version of the set, `relay` the first state of the relay.
-    pub fn new(
-        shared: Arc<Mutex<Status>>,
-        started: Instant,
-        models: &str,
-        relay: &'static str,
-    ) -> Self {
+    /// `relay` is the first state of the relay.
+    pub fn new(shared: Arc<Mutex<Status>>, started: Instant, relay: &'static str) -> Self {
         Self {
             shared,
             refreshed: None,
             line: String::new(),
             started,
-            models: models.to_owned(),
             meter: Meter::default(),
             stage_times: StageTimes::default(),
             relay: RelayNow { state: relay.to_owned(), since_s: 0.0 },
@@ -440,7 +436,8 @@ impl StatusBoard {
             relay: RelayNow { since_s: since(self.relay_since), ..self.relay.clone() },
             gallery: GalleryNow::of(pipeline.gallery(), pipeline.gallery_file()),
             audit: pipeline.auditor().state(),
-            models: self.models.clone(),
+            models: pipeline.models_now().version.clone(),
+            model_set: pipeline.models_now().clone(),
             clock: match pipeline.clock_trusted(*now) {
                 None => ClockNow::Unneeded,
                 Some(true) => ClockNow::Trusted,

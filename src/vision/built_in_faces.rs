@@ -66,6 +66,18 @@ pub fn picture() -> Result<Frame, PictureError> {
     picture::decode(Path::new("built-in face"), FACES[0].0)
 }
 
+/// Both pictures, 192x192 pixels, with their landmarks.
+///
+/// # Errors
+/// None in a correct build.
+pub fn all() -> Result<[(Frame, Landmarks); 2], PictureError> {
+    let read = |(bytes, landmarks): (&[u8], Landmarks)| {
+        Ok((picture::decode(Path::new("built-in face"), bytes)?, landmarks))
+    };
+    let [one, other] = FACES;
+    Ok([read(one)?, read(other)?])
+}
+
 /// Embeds two faces and compares them. `limit` is the similarity from which they count as
 /// one person.
 ///

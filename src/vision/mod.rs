@@ -15,6 +15,7 @@ pub mod draw;
 pub mod embed;
 pub mod face_picture;
 pub mod frame;
+pub mod impostors;
 pub mod liveness;
 pub mod motion_gate;
 pub mod picture;

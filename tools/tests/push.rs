@@ -7,6 +7,7 @@
 
 use facelatch::models::{MANIFEST, Models};
 use facelatch_tools::deliver::export::self_test;
+use facelatch_tools::deliver::sign::{Key, sign};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use std::net::TcpListener;
@@ -41,6 +42,7 @@ fn main() {
         trial("a_set_reaches_the_door_and_everybody_stays", sets_arrive),
         trial("a_transfer_that_breaks_off_changes_nothing", transfers_break),
         trial("what_is_damaged_on_the_way_or_before_is_refused", digests_count),
+        trial("sets_without_a_trusted_signature_are_refused", signatures_count),
         trial("a_dry_run_only_looks", dry_run),
         trial("devices_that_cannot_are_told_apart", devices_that_cannot),
     ];
@@ -157,7 +159,11 @@ impl Device {
         )?;
         std::fs::write(
             path("facelatch.toml"),
-            format!("[gallery]\nfile = \"{}\"\n", path("g.redb")),
+            format!(
+                "[gallery]\nfile = \"{}\"\n[models]\ntrusted_keys = [\"{}\"]\n",
+                path("g.redb"),
+                std::fs::read_to_string(path("user.pub"))?.trim()
+            ),
         )?;
         std::fs::write(
             path("without.toml"),
@@ -182,6 +188,8 @@ impl Device {
         let output = Command::new(facelatch())
             .args(arguments)
             .args(["--config", &self.path(config)])
+            // A session of ssh has none.
+            .env_remove("XDG_STATE_HOME")
             .output()?;
         check(output.status.success(), &text(&output))?;
         Ok(String::from_utf8(output.stdout)?)
@@ -228,8 +236,17 @@ impl Device {
         )
     }
 
-    /// The shipped models as a set of another version.
+    /// The shipped models as a set of another version, signed by the key that the device
+    /// trusts, the higher versions later.
     fn set(&self, version: &str) -> Result<PathBuf, Failed> {
+        let set = self.unsigned(version)?;
+        let at = 1_800_000_000 + version.parse::<i64>()?;
+        sign(&set, &mut Key::read(&self.folder.path().join("user"))?, at)?;
+        Ok(set)
+    }
+
+    /// The same without a signature.
+    fn unsigned(&self, version: &str) -> Result<PathBuf, Failed> {
         let to = self.folder.path().join(format!("set-{version}"));
         std::fs::create_dir_all(&to)?;
         let from = Path::new(MODELS);
@@ -296,7 +313,7 @@ fn sets_arrive() -> Result<(), Failed> {
     check(output.status.success(), &said)?;
     for expected in [
         "there     built-in is in use",
-        "copied    9 files",
+        "copied    10 files",
         "self-test passed on 2 pictures",
         "1 templates re-embedded",
         "Grace Hopper: all templates are of another model",
@@ -402,11 +419,33 @@ fn digests_count() -> Result<(), Failed> {
     device.expect("1")
 }
 
+/// Without a signature, with a broken one, and with one that the device does not trust.
+fn signatures_count() -> Result<(), Failed> {
+    let device = Device::start()?;
+    let version = built_in_version()?;
+    let plain = device.unsigned("1")?;
+    let output = device.push(&plain, &[])?;
+    refused(&output, "not signed")?;
+    check(!text(&output).contains("there  "), "it was sent")?;
+    sign(&plain, &mut Key::read(&device.folder.path().join("host"))?, 1_800_000_000)?;
+    refused(&device.push(&plain, &[])?, "not in models.trusted_keys")?;
+    device.expect(&version)?;
+    let manifest = plain.join(MANIFEST);
+    let whole = std::fs::read_to_string(&manifest)?;
+    std::fs::write(&manifest, format!("{whole}\n# changed\n"))?;
+    refused(&device.push(&plain, &["--unsigned"])?, "does not fit")?;
+    std::fs::write(&manifest, whole)?;
+    let output = device.push(&plain, &["--unsigned"])?;
+    check(output.status.success(), &text(&output))?;
+    check(text(&output).contains("not trusted"), &text(&output))?;
+    device.expect("1")
+}
+
 fn dry_run() -> Result<(), Failed> {
     let device = Device::start()?;
     let output = device.push(&device.set("1")?, &["--dry-run"])?;
     check(output.status.success(), &text(&output))?;
-    for expected in ["here      1, 9 files", "there     built-in is in use", "sent      nothing"] {
+    for expected in ["here      1, 10 files", "there     built-in is in use", "sent      nothing"] {
         check(text(&output).contains(expected), &text(&output))?;
     }
     check(!Path::new(&device.path("models")).exists(), "something was made")?;

@@ -190,11 +190,6 @@ pub(super) fn remove_file(path: &Path) -> Result<(), Fault> {
     }
 }
 
-/// Makes a rename in the folder of this file survive a power cut.
-pub(super) fn sync_folder(path: &Path) -> std::io::Result<()> {
-    std::fs::File::open(folder_of(path))?.sync_all()
-}
-
 /// An empty database in memory.
 pub(super) fn in_empty_memory() -> Result<Database, Fault> {
     builder().create_with_backend(InMemoryBackend::new()).map_err(fault_of)

@@ -1,8 +1,9 @@
 //! Whether a set can be used: its files, its networks on built-in faces, its self-test.
 
 use super::self_test::{SelfTest, SelfTestError};
-use super::{Checked, ModelStoreError, io};
+use super::{Checked, ModelStoreError};
 use crate::files;
+use crate::models::signature::SIGNATURE;
 use crate::models::{MANIFEST, MAX_FILE, Models};
 use crate::nn::Precision;
 use crate::vision::built_in_faces;
@@ -36,7 +37,10 @@ pub(super) fn check_models(
     };
     let named = models.manifest.files().into_iter().map(|(name, _)| name);
     let pictures = test.iter().flat_map(SelfTest::pictures);
-    let files = [MANIFEST].into_iter().chain(named).chain(pictures).map(str::to_owned).collect();
+    // A set without a signature is no fault of its files.
+    let signature = folder.join(SIGNATURE).is_file().then_some(SIGNATURE);
+    let files = [MANIFEST].into_iter().chain(signature).chain(named).chain(pictures);
+    let files = files.map(str::to_owned).collect();
     Ok(Checked { models, recognizer, report, files })
 }
 
@@ -69,9 +73,7 @@ pub(super) fn open_whole(folder: &Path) -> Result<(), ModelStoreError> {
     let models = Models::open(folder)?;
     let read = |name: &str| files::read(&folder.join(name), MAX_FILE);
     if let Some(test) = SelfTest::read(folder, &models.manifest, &read)? {
-        for picture in test.pictures() {
-            read(picture).map_err(io(&folder.join(picture)))?;
-        }
+        test.check_pictures(folder, &read)?;
     }
     Ok(())
 }

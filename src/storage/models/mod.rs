@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   STORE/current.toml            the pointer: names of the current and the previous set
-//!   STORE/2026.11-int8+1f2e3d4c/  a set: manifest.toml and the files it names
+//!   STORE/2026.11-int8+1f2e3d4c/  a set: manifest.toml, its signature, and the files it names
+//!   STORE/shadow.toml             a set that is on trial, and how it does
 //! ```
 //!
 //! The folder of a set is named by its version and the beginning of the digest of its
@@ -12,27 +13,50 @@
 //! symbolic link for three reasons: the current and the previous name must change at once,
 //! a file can be synced to the disk before it is renamed, and not every file system that
 //! boards boot from has links.
+//!
+//! The folder alone installs nothing: a set is used only if the ledger, which is kept apart,
+//! says that it was installed here, and if its signature still holds.
 
+mod age;
 mod check;
+mod draft;
+mod error;
+mod floor;
+mod install;
+mod ledger;
 pub mod self_test;
+pub mod shadow;
 #[cfg(test)]
 mod tests;
+mod trust;
+#[cfg(test)]
+mod trust_tests;
 mod unpack;
 
 use crate::files;
-use crate::models::{MANIFEST, MAX_FILE, Models, ModelsError, is_plain_name, sha256_hex};
+use crate::models::signature::TrustedKeys;
+use crate::models::{MANIFEST, Models, is_plain_name};
 use crate::nn::Precision;
-use crate::storage::gallery::{Opening, Purpose, ReEmbedded, Register, Store, StoreError};
-use crate::vision::recognizer::{Recognizer, RecognizerError};
-use check::{check_models, open_whole};
-use self_test::{Report, SelfTestError};
+use crate::storage::gallery::{ReEmbedded, Register};
+use crate::vision::recognizer::Recognizer;
+use check::check_models;
+use error::io;
+use ledger::Ledger;
+use self_test::Report;
 use serde::{Deserialize, Serialize};
+use shadow::Shadow;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use thiserror::Error;
+use std::time::Duration;
+use trust::{Found, accepted};
 
+pub use age::Age;
 pub use check::check_folder;
+pub use error::ModelStoreError;
+pub use floor::{Floor, Lowered, Neighbours};
+pub use install::InstallOptions;
+pub use trust::{Standing, signature_of};
 pub use unpack::Source;
 
 /// Name of the set built into the binary, which is used if no set is installed.
@@ -49,102 +73,6 @@ const DRAFT: &str = ".draft";
 const REPLACED: &str = ".replaced";
 /// Longest part of a version in the name of a folder, characters.
 const LONGEST_VERSION: usize = 64;
-
-/// Why a store cannot be read or changed. The set in use stays in use.
-#[derive(Debug, Error)]
-pub enum ModelStoreError {
-    /// A file operation failed.
-    #[error("{path}: {reason}{}", cure(reason))]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Error of the operating system.
-        reason: std::io::Error,
-    },
-    /// The source is not a model set.
-    #[error("{from}: {reason}")]
-    Source {
-        /// Name of the source.
-        from: String,
-        /// What is wrong, and the cure.
-        reason: String,
-    },
-    /// Another process is changing the store.
-    #[error("{path}: another facelatch is changing these models; try again when it is done")]
-    Busy {
-        /// The store.
-        path: PathBuf,
-    },
-    /// The pointer is invalid.
-    #[error(
-        "{path}: {reason}; remove it to use the built-in models, or install a set again with facelatch models install"
-    )]
-    Pointer {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The set does not exist.
-    #[error("{name:?}: no such model set in {path}; see facelatch models list")]
-    Unknown {
-        /// Name as given.
-        name: String,
-        /// The store.
-        path: PathBuf,
-    },
-    /// There is no previous set.
-    #[error("{path}: there is no previous model set to roll back to; see facelatch models list")]
-    NoPrevious {
-        /// The store.
-        path: PathBuf,
-    },
-    /// The current set is damaged, and the previous set is damaged or missing.
-    #[error(
-        "{reason}; no previous set can be used either; install one with facelatch models install"
-    )]
-    Lost {
-        /// What is wrong with the current set.
-        reason: String,
-    },
-    /// The detector finds nothing, or a liveness network gives no numbers.
-    #[error("{from}: {reason}; import good weights")]
-    Useless {
-        /// Folder of the set.
-        from: PathBuf,
-        /// What is wrong.
-        reason: &'static str,
-    },
-    /// The set is incomplete or has no thresholds.
-    #[error(transparent)]
-    Models(#[from] ModelsError),
-    /// A network cannot be loaded.
-    #[error(transparent)]
-    Recognizer(#[from] RecognizerError),
-    /// The self-test failed.
-    #[error(transparent)]
-    SelfTest(#[from] SelfTestError),
-    /// The gallery could not be re-embedded.
-    #[error(transparent)]
-    Gallery(#[from] StoreError),
-}
-
-fn cure(reason: &std::io::Error) -> &'static str {
-    match reason.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "; free some space on this disk and try again"
-        }
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "; run this as the user of the service, or name another folder with --store"
-        }
-        _ => "",
-    }
-}
-
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ModelStoreError {
-    let path = path.to_owned();
-    move |reason| ModelStoreError::Io { path, reason }
-}
 
 /// The content of `current.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,8 +107,14 @@ pub struct Checked {
 pub enum Told<'t> {
     /// The files were copied; the number of files.
     Unpacked(usize),
-    /// The set of that name passed all checks.
-    Checked(&'t str, &'t Checked),
+    /// The set of that name passed all checks of its files and networks; who answers for it.
+    Checked(&'t str, &'t Checked, &'t Standing),
+    /// How alike the set finds people who are not the same.
+    Measured(&'t Floor),
+    /// The threshold is lower than that of the set in use, which was accepted.
+    Lowered(&'t Lowered),
+    /// The set of that name is on trial for this duration.
+    OnTrial(&'t str, Duration),
     /// The gallery was re-embedded with the new set.
     ReEmbedded(&'t ReEmbedded),
     /// The set of that name is in the store.
@@ -197,8 +131,20 @@ pub type Telling<'t> = dyn FnMut(&Told<'_>) -> std::io::Result<()> + 't;
 #[derive(Clone, Debug)]
 pub struct ModelStore {
     folder: PathBuf,
-    /// Where galleries are remembered.
+    /// Where galleries and installed sets are remembered.
     register: Option<Register>,
+    /// Keys whose signatures count.
+    trusted: TrustedKeys,
+}
+
+/// A set that was opened from a store.
+pub struct Opened {
+    /// Name of the set, or [`BUILT_IN`].
+    pub name: String,
+    /// The models.
+    pub models: Models,
+    /// Who answers for them.
+    pub standing: Standing,
 }
 
 /// Holds the lock until it is dropped.
@@ -216,12 +162,18 @@ impl Drop for Lock {
 impl ModelStore {
     /// The store in a folder. If the folder does not exist, the built-in set is used.
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), register: None }
+        Self { folder: folder.to_owned(), register: None, trusted: TrustedKeys::default() }
     }
 
-    /// With the register that follows the changes of galleries.
+    /// With the register that follows the changes of galleries and remembers which sets were
+    /// installed.
     pub fn registered(self, register: Option<Register>) -> Self {
         Self { register, ..self }
+    }
+
+    /// With the keys whose signatures count.
+    pub fn trusting(self, trusted: TrustedKeys) -> Self {
+        Self { trusted, ..self }
     }
 
     /// The folder of the store.
@@ -280,13 +232,22 @@ impl ModelStore {
         Ok(names)
     }
 
-    /// Opens a set by its name and checks each file against its digest.
+    /// Opens a set by its name, and checks each file against its digest, its signature, and
+    /// that it was installed here.
     ///
     /// # Errors
     /// If there is no such set, or it cannot be used.
     pub fn open(&self, name: &str) -> Result<Models, ModelStoreError> {
+        self.open_judged(name).map(|(models, _)| models)
+    }
+
+    /// Like [`Self::open`], with who answers for the set.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_judged(&self, name: &str) -> Result<(Models, Standing), ModelStoreError> {
         if name == BUILT_IN {
-            return Ok(Models::built_in()?);
+            return Ok((Models::built_in()?, Standing::BuiltIn));
         }
         if !is_set_name(name) || !self.path(name).is_dir() {
             return Err(ModelStoreError::Unknown {
@@ -294,30 +255,148 @@ impl ModelStore {
                 path: self.folder.clone(),
             });
         }
-        Ok(Models::open(&self.path(name))?)
+        let models = Models::open(&self.path(name))?;
+        let found = Found::read(&self.path(name), &models.manifest_bytes, &self.trusted);
+        let judged = match self.ledger() {
+            Ok(ledger) => found.judge(&models.digest(), ledger.as_ref(), &self.trusted),
+            // A signature still counts when it is not known what was installed.
+            Err(error) => found.admit(&self.trusted, false).map_err(|_| error.to_string()),
+        };
+        match judged {
+            Ok(standing) => Ok((models, standing)),
+            Err(reason) => Err(ModelStoreError::Untrusted { set: name.to_owned(), reason }),
+        }
     }
 
-    /// Opens the current set. If it is damaged, opens the previous set and logs the error:
-    /// the previous set served the same door, which is better than a door that stays shut.
+    /// Opens the current set. If it is damaged or nobody answers for it, opens the previous
+    /// set and logs the error: the previous set served the same door, which is better than a
+    /// door that stays shut.
     ///
     /// # Errors
     /// If the pointer is invalid or neither set can be used.
     pub fn open_current(&self) -> Result<Models, ModelStoreError> {
+        self.open_in_use().map(|opened| opened.models)
+    }
+
+    /// Like [`Self::open_current`], with the name of the set and who answers for it.
+    ///
+    /// # Errors
+    /// As for [`Self::open_current`].
+    pub fn open_in_use(&self) -> Result<Opened, ModelStoreError> {
         let Pointer { current, previous } = self.pointer()?;
-        let reason = match self.open(&current) {
-            Ok(models) => return Ok(models),
+        let reason = match self.open_judged(&current) {
+            Ok((models, standing)) => return Ok(Opened { name: current, models, standing }),
             Err(error) => error.to_string(),
         };
-        match previous.map(|previous| self.open(&previous)) {
-            Some(Ok(models)) => {
+        match previous.map(|previous| (self.open_judged(&previous), previous)) {
+            Some((Ok((models, standing)), name)) => {
                 log::error!("{reason}; using the previous set, {}", models.manifest.version);
-                Ok(models)
+                Ok(Opened { name, models, standing })
             }
             _ => Err(ModelStoreError::Lost { reason }),
         }
     }
 
-    /// Checks the digests, shapes, thresholds and self-test of a set.
+    /// Writes down which sets are installed, if that was not done yet. The service does it at
+    /// each start; what comes into the folder afterwards is used only if it is installed.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read or written.
+    pub fn adopt(&self) -> Result<(), ModelStoreError> {
+        match self.ledger()? {
+            Some(_) => Ok(()),
+            None => self.write_ledger(&self.ledger_or_adopted()?, &Standing::BuiltIn),
+        }
+    }
+
+    fn ledger(&self) -> Result<Option<Ledger>, ModelStoreError> {
+        match ledger::file(self.register.as_ref(), &self.folder) {
+            Some(file) => ledger::read(&file).map_err(io(&file)),
+            None => Ok(None),
+        }
+    }
+
+    /// The ledger, or a new one with the sets that may be used without it.
+    fn ledger_or_adopted(&self) -> Result<Ledger, ModelStoreError> {
+        if let Some(ledger) = self.ledger()? {
+            return Ok(ledger);
+        }
+        let store = std::path::absolute(&self.folder).unwrap_or_else(|_| self.folder.clone());
+        let mut ledger = Ledger { store: store.display().to_string(), ..Ledger::default() };
+        let Pointer { current, previous } = self.pointer().unwrap_or_default();
+        for name in previous.iter().chain([&current]) {
+            let Ok((models, standing)) = self.open_judged(name) else { continue };
+            if let Some(entry) = accepted(name, &models.digest(), &standing) {
+                ledger.accept(entry);
+                ledger.newest = (*name == current).then(|| Age::of(&models.manifest));
+            }
+        }
+        Ok(ledger)
+    }
+
+    /// Writes the ledger. Without a register there is none, and then only signed sets can be
+    /// told from others.
+    fn write_ledger(&self, ledger: &Ledger, new: &Standing) -> Result<(), ModelStoreError> {
+        match ledger::file(self.register.as_ref(), &self.folder) {
+            Some(file) => ledger::write(&file, ledger).map_err(io(&file)),
+            None if new.is_trusted() || self.trusted.is_empty() => Ok(()),
+            None => Err(ModelStoreError::Untrusted {
+                set: self.folder.display().to_string(),
+                reason: "this user has no folder to remember unsigned sets in; set XDG_STATE_HOME or HOME".to_owned(),
+            }),
+        }
+    }
+
+    /// The set on trial, if there is one.
+    ///
+    /// # Errors
+    /// If its file cannot be read.
+    pub fn shadow(&self) -> Result<Option<Shadow>, ModelStoreError> {
+        let path = self.folder.join(shadow::FILE);
+        match files::read_text(&path, shadow::LARGEST) {
+            Ok(text) => toml::from_str(&text).map(Some).map_err(|error| ModelStoreError::Shadow {
+                path,
+                reason: format!(
+                    "{}; remove it and begin the trial again",
+                    error.to_string().trim_end()
+                ),
+            }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(None),
+            Err(error) => Err(io(&path)(error)),
+        }
+    }
+
+    /// Writes how the set on trial does, if it is still the one on trial.
+    ///
+    /// # Errors
+    /// If another process changes the store, or the file cannot be written.
+    pub fn note_shadow(&self, shadow: &Shadow) -> Result<(), ModelStoreError> {
+        let _lock = self.lock()?;
+        match self.shadow()? {
+            Some(before) if before.is_same_trial(shadow) => self.begin_shadow(shadow),
+            _ => Ok(()),
+        }
+    }
+
+    fn begin_shadow(&self, shadow: &Shadow) -> Result<(), ModelStoreError> {
+        let path = self.folder.join(shadow::FILE);
+        let failed = |error: toml::ser::Error| ModelStoreError::Shadow {
+            path: path.clone(),
+            reason: error.to_string(),
+        };
+        self.replace(shadow::FILE, &toml::to_string(shadow).map_err(failed)?)
+    }
+
+    fn forget_shadow(&self) -> Result<(), ModelStoreError> {
+        let path = self.folder.join(shadow::FILE);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(io(&path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the digests, signature, shapes, thresholds and self-test of a set.
     ///
     /// # Errors
     /// If a check fails.
@@ -328,133 +407,21 @@ impl ModelStore {
         check_models(self.open(name)?, &self.path(name), precision)
     }
 
-    /// Installs a set and makes it current: copies it, checks it, re-embeds the gallery,
-    /// and then writes the pointer. Returns the new pointer.
-    ///
-    /// # Errors
-    /// If a step fails. The set in use then stays in use. Templates that were already
-    /// re-embedded are re-embedded again from the same pictures when they are needed.
-    pub fn install(
-        &self,
-        source: Source<'_>,
-        precision: Precision,
-        gallery: &Path,
-        told: &mut Telling<'_>,
-    ) -> Result<Pointer, ModelStoreError> {
-        let _lock = self.lock()?;
-        let draft = Draft::begin(&self.folder)?;
-        let count = source.unpack(&draft.path)?;
-        self.tell(told, &Told::Unpacked(count))?;
-        let mut checked = check_models(Models::open(&draft.path)?, &draft.path, precision)?;
-        draft.keep_only(&checked.files)?;
-        let name = name_of(&draft.path, &checked.models)?;
-        self.tell(told, &Told::Checked(&name, &checked))?;
-        self.place(&draft, &name)?;
-        self.tell(told, &Told::Placed(&name))?;
-        let before = self.pointer().unwrap_or_default();
-        let previous =
-            if before.current == name { before.previous } else { Some(before.current.clone()) };
-        let after = Pointer { current: name, previous };
-        self.switch(&mut checked, gallery, &after, told)?;
-        self.forget(&after);
-        Ok(after)
-    }
-
-    /// Makes the previous set current, after checking it and re-embedding the gallery. The
-    /// set used so far becomes the previous one. Returns the new pointer.
-    ///
-    /// # Errors
-    /// If there is no previous set or a step fails.
-    pub fn rollback(
-        &self,
-        precision: Precision,
-        gallery: &Path,
-        told: &mut Telling<'_>,
-    ) -> Result<Pointer, ModelStoreError> {
-        let _lock = self.lock()?;
-        let Pointer { current, previous } = self.pointer()?;
-        let Some(previous) = previous else {
-            return Err(ModelStoreError::NoPrevious { path: self.folder.clone() });
-        };
-        let mut checked = self.check(&previous, precision)?;
-        self.tell(told, &Told::Checked(&previous, &checked))?;
-        let after = Pointer { current: previous, previous: Some(current) };
-        self.switch(&mut checked, gallery, &after, told)?;
-        Ok(after)
-    }
-
-    /// Re-embeds the gallery, then writes the pointer. Everything that can fail comes
-    /// before the rename of the pointer.
-    fn switch(
-        &self,
-        checked: &mut Checked,
-        gallery: &Path,
-        after: &Pointer,
-        told: &mut Telling<'_>,
-    ) -> Result<(), ModelStoreError> {
-        let opening = Opening::to(Purpose::Change).registered(self.register.clone());
-        let store = match Store::open_as(gallery, opening) {
-            Err(StoreError::Absent { .. }) => None,
-            store => Some(store?),
-        };
-        if let Some(mut store) = store {
-            let id = checked.models.recognizer_id()?;
-            if let Some(repaired) = store.repaired() {
-                log::error!("{repaired}");
-            }
-            let done =
-                store.re_embed(&id, |picture| checked.recognizer.embed_picture(picture).ok())?;
-            drop(store);
-            self.tell(told, &Told::ReEmbedded(&done))?;
-        }
-        self.point(after)?;
-        // An error of the callback cannot undo the switch.
-        let _ = told(&Told::Switched(after));
-        Ok(())
-    }
-
-    fn tell(&self, told: &mut Telling<'_>, what: &Told<'_>) -> Result<(), ModelStoreError> {
-        told(what).map_err(io(&self.folder))
-    }
-
-    /// Renames a complete draft to the name of its set. An existing set of that name is
-    /// identical and stays, unless it is damaged.
-    fn place(&self, draft: &Draft, name: &str) -> Result<(), ModelStoreError> {
-        let target = self.path(name);
-        let replaced = self.folder.join(REPLACED);
-        if target.exists() {
-            if open_whole(&target).is_ok() {
-                return Ok(());
-            }
-            std::fs::rename(&target, &replaced).map_err(io(&target))?;
-        }
-        std::fs::rename(&draft.path, &target).map_err(io(&target))?;
-        sync_folder(&self.folder)?;
-        remove(&replaced)
-    }
-
-    /// Writes the pointer: syncs a draft to the disk, then renames it.
+    /// Writes the pointer.
     fn point(&self, pointer: &Pointer) -> Result<(), ModelStoreError> {
         let path = self.folder.join(POINTER);
-        let broken = |reason: String| ModelStoreError::Pointer { path: path.clone(), reason };
+        let broken = |reason: String| ModelStoreError::Pointer { path, reason };
         let text = toml::to_string(pointer).map_err(|error| broken(error.to_string()))?;
-        let draft = self.folder.join(format!("{POINTER}{DRAFT}"));
+        self.replace(POINTER, &text)
+    }
+
+    /// Writes a file of the store: syncs a draft to the disk, then renames it.
+    fn replace(&self, name: &str, text: &str) -> Result<(), ModelStoreError> {
+        let path = self.folder.join(name);
+        let draft = self.folder.join(format!("{name}{DRAFT}"));
         write_synced(&draft, text.as_bytes())?;
         std::fs::rename(&draft, &path).map_err(io(&path))?;
         sync_folder(&self.folder)
-    }
-
-    /// Removes the sets that are neither current nor previous, so that the disk does not
-    /// fill up.
-    fn forget(&self, pointer: &Pointer) {
-        for name in self.names().unwrap_or_default() {
-            if name != pointer.current && Some(&name) != pointer.previous.as_ref() {
-                // Not an error: the set only occupies space.
-                if let Err(error) = remove(&self.path(&name)) {
-                    log::warn!("{error}");
-                }
-            }
-        }
     }
 
     fn lock(&self) -> Result<Lock, ModelStoreError> {
@@ -471,51 +438,15 @@ impl ModelStore {
     }
 }
 
-/// Folder of a set that is being installed, removed on drop unless it was renamed.
-struct Draft {
-    path: PathBuf,
-}
-
-impl Draft {
-    /// Creates the folder, after removing those left by an interrupted installation.
-    fn begin(store: &Path) -> Result<Self, ModelStoreError> {
-        for left in [DRAFT, REPLACED] {
-            remove(&store.join(left))?;
-        }
-        let path = store.join(DRAFT);
-        std::fs::create_dir(&path).map_err(io(&path))?;
-        Ok(Self { path })
-    }
-
-    /// Removes files that do not belong to the set, and syncs the folder.
-    fn keep_only(&self, files: &[String]) -> Result<(), ModelStoreError> {
-        for entry in std::fs::read_dir(&self.path).map_err(io(&self.path))? {
-            let entry = entry.map_err(io(&self.path))?;
-            if !files.iter().any(|file| entry.file_name() == file.as_str()) {
-                std::fs::remove_file(entry.path()).map_err(io(&entry.path()))?;
-            }
-        }
-        sync_folder(&self.path)
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // After the rename there is nothing to remove.
-        let _ = remove(&self.path);
-    }
-}
-
 /// Name of the folder of a set: version and beginning of the manifest's digest.
-fn name_of(folder: &Path, models: &Models) -> Result<String, ModelStoreError> {
-    let path = folder.join(MANIFEST);
-    let digest = sha256_hex(&files::read(&path, MAX_FILE).map_err(io(&path))?);
+fn name_of(models: &Models) -> String {
+    let digest = models.digest();
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     let version: String =
         models.manifest.version.chars().map(plain).take(LONGEST_VERSION).collect();
     // Names that begin with a dot are reserved for drafts.
     let version = version.trim_start_matches('.');
-    Ok(format!("{version}+{}", digest.get(..8).unwrap_or(&digest)))
+    format!("{version}+{}", digest.get(..8).unwrap_or(&digest))
 }
 
 fn is_set_name(name: &str) -> bool {

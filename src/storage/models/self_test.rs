@@ -191,6 +191,15 @@ impl SelfTest {
         self.vectors.iter().map(|vector| vector.picture.file.as_str())
     }
 
+    /// Checks every picture against its digest.
+    ///
+    /// # Errors
+    /// If a picture cannot be read, or its digest differs.
+    pub fn check_pictures(&self, folder: &Path, files: &Files) -> Result<(), ModelsError> {
+        let mut pictures = self.vectors.iter().map(|vector| &vector.picture);
+        pictures.try_for_each(|picture| verified(folder, picture, files).map(|_| ()))
+    }
+
     /// Runs the networks of the set on every picture. `folder` only appears in error
     /// messages.
     ///

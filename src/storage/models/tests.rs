@@ -1,6 +1,7 @@
 use super::self_test::SelfTest;
 use super::*;
-use crate::storage::gallery::{NewTemplate, peek};
+use crate::models::sha256_hex;
+use crate::storage::gallery::{NewTemplate, Store, peek};
 use crate::vision::detect::DetectorSettings;
 use crate::vision::face_picture::FacePicture;
 use crate::vision::picture;
@@ -9,8 +10,19 @@ use tempfile::TempDir;
 
 const PORTRAIT: &[u8] = include_bytes!("../../../assets/astronaut.jpg");
 
+/// A store with a register beside it.
+pub(super) fn store_in(folder: &Path, name: &str) -> ModelStore {
+    let register = Register::at(folder.join("register"));
+    ModelStore::new(&folder.join(name)).registered(Some(register))
+}
+
+/// Installs sets without a signature.
+pub(super) fn unsigned(gallery: &Path) -> InstallOptions<'_> {
+    InstallOptions { unsigned: true, ..InstallOptions::new(Precision::Int8, gallery, 1e-4) }
+}
+
 /// The built-in models as a set of another version, with a self-test.
-fn set(folder: &Path, version: &str) -> PathBuf {
+pub(super) fn set(folder: &Path, version: &str) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let to = folder.join(version);
     std::fs::create_dir_all(&to).expect("a folder");
@@ -35,12 +47,12 @@ fn set(folder: &Path, version: &str) -> PathBuf {
     to
 }
 
-fn write(folder: &Path, name: &str, bytes: &[u8]) {
+pub(super) fn write(folder: &Path, name: &str, bytes: &[u8]) {
     std::fs::write(folder.join(name), bytes).expect("written");
 }
 
 /// A gallery embedded with the built-in models: Eileen with a picture, Grace without.
-fn gallery(folder: &Path) -> PathBuf {
+pub(super) fn gallery(folder: &Path) -> PathBuf {
     let path = folder.join("gallery.redb");
     let models = Models::built_in().expect("models");
     let mut recognizer =
@@ -68,7 +80,7 @@ fn comparable(models: &Models, path: &Path) -> usize {
     loaded.expect("nobody works on it").gallery.templates()
 }
 
-fn quiet(_: &Told<'_>) -> std::io::Result<()> {
+pub(super) fn quiet(_: &Told<'_>) -> std::io::Result<()> {
     Ok(())
 }
 
@@ -85,7 +97,7 @@ fn left_over(store: &Path) -> Vec<String> {
 }
 
 /// Changes the manifest of a set.
-fn edit(folder: &Path, change: impl FnOnce(&mut toml::Table)) {
+pub(super) fn edit(folder: &Path, change: impl FnOnce(&mut toml::Table)) {
     let path = folder.join(MANIFEST);
     let text = std::fs::read_to_string(&path).expect("a manifest");
     let mut manifest: toml::Table = text.parse().expect("TOML");
@@ -135,7 +147,7 @@ fn thresholds_that_admit_everybody_are_refused() {
 #[test]
 fn installing_carries_people_over_and_keeps_one_way_back() {
     let folder = TempDir::new().expect("a folder");
-    let store = ModelStore::new(&folder.path().join("models"));
+    let store = store_in(folder.path(), "models");
     assert_eq!(store.pointer().expect("a pointer"), Pointer::default());
     assert!(store.open_current().is_ok());
     assert!(!store.folder().exists(), "looking makes nothing");
@@ -152,7 +164,7 @@ fn installing_carries_people_over_and_keeps_one_way_back() {
             Ok(())
         };
         let pointer = store
-            .install(Source::Folder(&source), Precision::Int8, &people, &mut told)
+            .install(Source::Folder(&source), &unsigned(&people), &mut told)
             .expect("installed");
         assert!(pointer.current.starts_with(&format!("{version}+")), "{pointer:?}");
         names.push(pointer.current);
@@ -160,34 +172,31 @@ fn installing_carries_people_over_and_keeps_one_way_back() {
     assert_eq!(lost, ["Grace"]);
     assert_eq!(store.names().expect("names"), names[1..], "one way back is enough");
     assert!(!store.path(&names[2]).join("README.md").exists());
-    let pointer = store.rollback(Precision::Int8, &people, &mut quiet).expect("rolled back");
+    let pointer = store.rollback(&unsigned(&people), &mut quiet).expect("rolled back");
     assert_eq!(pointer, Pointer { current: names[1].clone(), previous: Some(names[2].clone()) });
     let models = store.open_current().expect("models");
     assert_eq!(models.manifest.version, "2");
     assert_eq!(comparable(&models, &people), 1);
     // A second rollback returns to the newer set.
-    let pointer = store.rollback(Precision::Int8, &people, &mut quiet).expect("rolled back");
+    let pointer = store.rollback(&unsigned(&people), &mut quiet).expect("rolled back");
     assert_eq!(pointer.current, names[2]);
     // The same set again changes nothing.
     let again = set(folder.path(), "3");
-    let after = store
-        .install(Source::Folder(&again), Precision::Int8, &people, &mut quiet)
-        .expect("installed");
+    let after =
+        store.install(Source::Folder(&again), &unsigned(&people), &mut quiet).expect("installed");
     assert_eq!(after, pointer);
 }
 
 #[test]
 fn rolling_back_the_first_set_gives_the_built_in_models() {
     let folder = TempDir::new().expect("a folder");
-    let store = ModelStore::new(&folder.path().join("models"));
+    let store = store_in(folder.path(), "models");
     let nobody = folder.path().join("gallery.redb");
-    let error = store.rollback(Precision::Int8, &nobody, &mut quiet).expect_err("nothing before");
+    let error = store.rollback(&unsigned(&nobody), &mut quiet).expect_err("nothing before");
     assert!(error.to_string().contains("to roll back"), "{error}");
     let source = set(folder.path(), "1");
-    store
-        .install(Source::Folder(&source), Precision::Int8, &nobody, &mut quiet)
-        .expect("installed");
-    let pointer = store.rollback(Precision::Int8, &nobody, &mut quiet).expect("rolled back");
+    store.install(Source::Folder(&source), &unsigned(&nobody), &mut quiet).expect("installed");
+    let pointer = store.rollback(&unsigned(&nobody), &mut quiet).expect("rolled back");
     assert_eq!(pointer.current, BUILT_IN);
     assert!(!nobody.exists(), "installing begins no gallery");
 }
@@ -196,12 +205,11 @@ fn rolling_back_the_first_set_gives_the_built_in_models() {
 #[test]
 fn whatever_step_fails_the_old_set_and_its_people_stay() {
     let folder = TempDir::new().expect("a folder");
-    let store = ModelStore::new(&folder.path().join("models"));
+    let store = store_in(folder.path(), "models");
     let people = gallery(folder.path());
     let [first, second] = ["1", "2"].map(|version| set(folder.path(), version));
-    let before = store
-        .install(Source::Folder(&first), Precision::Int8, &people, &mut quiet)
-        .expect("installed");
+    let before =
+        store.install(Source::Folder(&first), &unsigned(&people), &mut quiet).expect("installed");
     for step in 0..4 {
         let mut heard = 0;
         let mut told = |_: &Told<'_>| {
@@ -209,7 +217,7 @@ fn whatever_step_fails_the_old_set_and_its_people_stay() {
             if heard > step { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
         };
         let error = store
-            .install(Source::Folder(&second), Precision::Int8, &people, &mut told)
+            .install(Source::Folder(&second), &unsigned(&people), &mut told)
             .expect_err("a full disk");
         assert!(error.to_string().contains("free some space"), "{error}");
         assert_eq!(store.pointer().expect("a pointer"), before, "step {step}");
@@ -223,24 +231,22 @@ fn whatever_step_fails_the_old_set_and_its_people_stay() {
         Told::Switched(_) => Err(ErrorKind::BrokenPipe.into()),
         _ => Ok(()),
     };
-    let after = store
-        .install(Source::Folder(&second), Precision::Int8, &people, &mut told)
-        .expect("installed");
+    let after =
+        store.install(Source::Folder(&second), &unsigned(&people), &mut told).expect("installed");
     assert_eq!(after.previous, Some(before.current));
 }
 
 #[test]
 fn remains_of_a_killed_installation_are_removed() {
     let folder = TempDir::new().expect("a folder");
-    let store = ModelStore::new(&folder.path().join("models"));
+    let store = store_in(folder.path(), "models");
     let draft = store.folder().join(DRAFT);
     std::fs::create_dir_all(&draft).expect("a folder");
     write(&draft, "mobilefacenet.onnx", b"half a network");
     let source = set(folder.path(), "1");
     let nobody = folder.path().join("gallery.redb");
-    let pointer = store
-        .install(Source::Folder(&source), Precision::Int8, &nobody, &mut quiet)
-        .expect("installed");
+    let pointer =
+        store.install(Source::Folder(&source), &unsigned(&nobody), &mut quiet).expect("installed");
     assert!(store.check(&pointer.current, Precision::Int8).is_ok());
     assert!(left_over(store.folder()).is_empty());
 }
@@ -251,16 +257,16 @@ fn a_store_that_cannot_be_written_is_named() {
     write(folder.path(), "models", b"a file in its place");
     let source = set(folder.path(), "1");
     let people = gallery(folder.path());
-    let store = ModelStore::new(&folder.path().join("models"));
+    let store = store_in(folder.path(), "models");
     let error = store
-        .install(Source::Folder(&source), Precision::Int8, &people, &mut quiet)
+        .install(Source::Folder(&source), &unsigned(&people), &mut quiet)
         .expect_err("no folder");
     assert!(error.to_string().contains("models"), "{error}");
     // Only the pointer cannot be written: everything but the switch was done.
-    let store = ModelStore::new(&folder.path().join("store"));
+    let store = store_in(folder.path(), "store");
     std::fs::create_dir_all(store.folder().join("current.toml.draft")).expect("a folder");
     let error = store
-        .install(Source::Folder(&source), Precision::Int8, &people, &mut quiet)
+        .install(Source::Folder(&source), &unsigned(&people), &mut quiet)
         .expect_err("no switch");
     assert!(error.to_string().contains("current.toml.draft"), "{error}");
     assert_eq!(store.pointer().expect("a pointer"), Pointer::default());
@@ -271,15 +277,15 @@ fn a_store_that_cannot_be_written_is_named() {
 #[test]
 fn two_at_once_do_not_mix() {
     let folder = TempDir::new().expect("a folder");
-    let store = ModelStore::new(&folder.path().join("models"));
+    let store = store_in(folder.path(), "models");
     let (source, nobody) = (set(folder.path(), "1"), folder.path().join("gallery.redb"));
     let mut refused = 0;
     let mut told = |_: &Told<'_>| {
-        let other = store.install(Source::Folder(&source), Precision::Int8, &nobody, &mut quiet);
+        let other = store.install(Source::Folder(&source), &unsigned(&nobody), &mut quiet);
         refused += usize::from(matches!(other, Err(ModelStoreError::Busy { .. })));
         Ok(())
     };
-    store.install(Source::Folder(&source), Precision::Int8, &nobody, &mut told).expect("installed");
+    store.install(Source::Folder(&source), &unsigned(&nobody), &mut told).expect("installed");
     assert!(refused >= 3, "{refused}");
 }
 
@@ -294,13 +300,13 @@ fn edited<'c>(change: &'c dyn Fn(&str) -> String) -> impl Fn(&Path) + 'c {
 #[test]
 fn a_set_that_is_not_fit_for_a_door_is_refused() {
     let folder = TempDir::new().expect("a folder");
-    let store = ModelStore::new(&folder.path().join("models"));
+    let store = store_in(folder.path(), "models");
     let nobody = folder.path().join("gallery.redb");
     let fault = |change: &dyn Fn(&Path), expected: &str| {
         let source = set(folder.path(), "1");
         change(&source);
         let error = store
-            .install(Source::Folder(&source), Precision::Int8, &nobody, &mut quiet)
+            .install(Source::Folder(&source), &unsigned(&nobody), &mut quiet)
             .expect_err(expected)
             .to_string();
         assert!(error.contains(expected), "{error}");
@@ -338,7 +344,7 @@ fn a_set_that_is_not_fit_for_a_door_is_refused() {
     fault(&other_test, "are not used");
     let float = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/float");
     let error = store
-        .install(Source::Folder(&float), Precision::Int8, &nobody, &mut quiet)
+        .install(Source::Folder(&float), &unsigned(&nobody), &mut quiet)
         .expect_err("floating point")
         .to_string();
     assert!(error.contains("--precision float"), "{error}");
@@ -347,12 +353,12 @@ fn a_set_that_is_not_fit_for_a_door_is_refused() {
 #[test]
 fn a_tar_is_installed_only_as_a_whole() {
     let folder = TempDir::new().expect("a folder");
-    let store = ModelStore::new(&folder.path().join("models"));
+    let store = store_in(folder.path(), "models");
     let nobody = folder.path().join("gallery.redb");
     let whole = tar(&set(folder.path(), "1"));
     let install = |bytes: &[u8]| {
         let mut tar = Cursor::new(bytes);
-        store.install(Source::Tar("x.tar", &mut tar), Precision::Int8, &nobody, &mut quiet)
+        store.install(Source::Tar("x.tar", &mut tar), &unsigned(&nobody), &mut quiet)
     };
     for length in [0, 100, 512, 4096, 300_000, whole.len() / 2, whole.len() - 100_000] {
         assert!(install(&whole[..length]).is_err(), "{length} bytes");
@@ -370,7 +376,7 @@ fn a_tar_is_installed_only_as_a_whole() {
 #[test]
 fn a_tar_writes_nothing_outside_its_folder() {
     let folder = TempDir::new().expect("a folder");
-    let store = ModelStore::new(&folder.path().join("a/models"));
+    let store = store_in(folder.path(), "a/models");
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(1);
@@ -387,7 +393,7 @@ fn a_tar_writes_nothing_outside_its_folder() {
     let mut source = Cursor::new(bytes);
     let nobody = folder.path().join("gallery.redb");
     let error = store
-        .install(Source::Tar("x.tar", &mut source), Precision::Int8, &nobody, &mut quiet)
+        .install(Source::Tar("x.tar", &mut source), &unsigned(&nobody), &mut quiet)
         .expect_err("no manifest");
     assert!(error.to_string().contains("no manifest.toml"), "{error}");
     assert!(!folder.path().join("bad").exists());
@@ -396,13 +402,13 @@ fn a_tar_writes_nothing_outside_its_folder() {
 #[test]
 fn a_damaged_set_gives_way_to_the_one_before_it() {
     let folder = TempDir::new().expect("a folder");
-    let store = ModelStore::new(&folder.path().join("models"));
+    let store = store_in(folder.path(), "models");
     let nobody = folder.path().join("gallery.redb");
     let mut pointer = Pointer::default();
     for version in ["1", "2"] {
         let source = set(folder.path(), version);
         pointer = store
-            .install(Source::Folder(&source), Precision::Int8, &nobody, &mut quiet)
+            .install(Source::Folder(&source), &unsigned(&nobody), &mut quiet)
             .expect("installed");
     }
     write(&store.path(&pointer.current), "onet.onnx", b"damaged");
@@ -410,9 +416,7 @@ fn a_damaged_set_gives_way_to_the_one_before_it() {
     assert!(store.check(&pointer.current, Precision::Int8).is_err());
     // Installing the same set again repairs it.
     let source = set(folder.path(), "2");
-    store
-        .install(Source::Folder(&source), Precision::Int8, &nobody, &mut quiet)
-        .expect("installed");
+    store.install(Source::Folder(&source), &unsigned(&nobody), &mut quiet).expect("installed");
     assert_eq!(store.open_current().expect("repaired").manifest.version, "2");
     for name in store.names().expect("names") {
         std::fs::remove_dir_all(store.path(&name)).expect("removed");
@@ -428,15 +432,14 @@ fn a_damaged_set_gives_way_to_the_one_before_it() {
 #[test]
 fn versions_become_plain_names() {
     let folder = TempDir::new().expect("a folder");
-    let store = ModelStore::new(&folder.path().join("models"));
+    let store = store_in(folder.path(), "models");
     let nobody = folder.path().join("gallery.redb");
     let source = set(folder.path(), "1");
     let text = std::fs::read_to_string(source.join(MANIFEST)).expect("a manifest");
     let odd = text.replace("version = \"1\"", "version = \"../Ünlucky one\"");
     write(&source, MANIFEST, odd.as_bytes());
-    let pointer = store
-        .install(Source::Folder(&source), Precision::Int8, &nobody, &mut quiet)
-        .expect("installed");
+    let pointer =
+        store.install(Source::Folder(&source), &unsigned(&nobody), &mut quiet).expect("installed");
     assert!(pointer.current.starts_with("_") && is_set_name(&pointer.current), "{pointer:?}");
 }
 

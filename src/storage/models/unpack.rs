@@ -1,7 +1,9 @@
 //! Sources of an installation: a model folder, or a tar of one.
 
-use super::{ModelStoreError, io};
+use super::ModelStoreError;
+use super::error::io;
 use crate::files;
+use crate::models::signature::{MAX_SIGNATURE, SIGNATURE};
 use crate::models::{MANIFEST, MAX_FILE, Manifest, ModelsError, is_plain_name};
 use crate::storage::models::self_test::SelfTest;
 use std::fs::File;
@@ -10,6 +12,8 @@ use std::path::{Component, Path};
 
 /// Most files in a tar. A set has about half a dozen.
 const MOST_FILES: usize = 64;
+/// Most entries of any kind in a tar, so that an endless stream of folders ends.
+const MOST_ENTRIES: usize = 1024;
 /// Most bytes of all files together: a hundred times the size of the shipped set. Bounds
 /// the memory and disk used for something that is not a model set.
 const MOST_BYTES: u64 = 256 << 20;
@@ -33,7 +37,8 @@ impl Source<'_> {
     }
 }
 
-/// Copies the manifest and the files that it names, and no other file in the folder.
+/// Copies the manifest, its signature and the files that it names, and no other file in the
+/// folder.
 fn copy(from: &Path, to: &Path) -> Result<usize, ModelStoreError> {
     let path = from.join(MANIFEST);
     let read = |name: &str| files::read(&from.join(name), MAX_FILE);
@@ -43,16 +48,24 @@ fn copy(from: &Path, to: &Path) -> Result<usize, ModelStoreError> {
     let test = SelfTest::read(from, &manifest, &read)?;
     let named = manifest.files().into_iter().map(|(name, _)| name);
     let pictures = test.iter().flat_map(SelfTest::pictures);
-    let mut count = 0;
-    for name in [MANIFEST].into_iter().chain(named).chain(pictures) {
+    let signature = from.join(SIGNATURE).symlink_metadata().is_ok().then_some(SIGNATURE);
+    let (mut count, mut bytes) = (0, 0);
+    for name in [MANIFEST].into_iter().chain(signature).chain(named).chain(pictures) {
         let source = from.join(name);
-        let mut file = files::open(&source).map_err(io(&source))?;
+        let file = files::open(&source).map_err(io(&source))?;
         let length = file.metadata().map_err(io(&source))?.len();
-        if length > MOST_BYTES {
-            let reason = format!("larger than {} MB; this is not a model set", MOST_BYTES >> 20);
-            return Err(ModelStoreError::Source { from: source.display().to_string(), reason });
+        bytes += length;
+        if bytes > MOST_BYTES || (name == SIGNATURE && length > MAX_SIGNATURE) {
+            return Err(ModelStoreError::Source {
+                from: source.display().to_string(),
+                reason: format!(
+                    "the files are larger than {} MB, or the signature than {MAX_SIGNATURE} bytes; this is not a model set",
+                    MOST_BYTES >> 20
+                ),
+            });
         }
-        write(&mut file, &to.join(name))?;
+        // A file that grows meanwhile is caught by its digest.
+        write(&mut file.take(length), &to.join(name))?;
         count += 1;
     }
     Ok(count)
@@ -65,8 +78,15 @@ fn untar(name: &str, tar: &mut dyn Read, to: &Path) -> Result<usize, ModelStoreE
         |error: std::io::Error| fault(format!("truncated or not a tar ({error}); send it again"));
     let mut archive = tar::Archive::new(tar);
     let (mut count, mut bytes) = (0, 0);
-    for entry in archive.entries().map_err(broken)? {
+    // Raw: a long name is read into memory before its entry, however long it is, and no file of
+    // a set needs one.
+    for (at, entry) in archive.entries().map_err(broken)?.raw(true).enumerate() {
         let mut entry = entry.map_err(broken)?;
+        if at >= MOST_ENTRIES {
+            return Err(fault(format!(
+                "more than {MOST_ENTRIES} entries; this is not a model set"
+            )));
+        }
         let path = entry.path().map_err(broken)?.into_owned();
         let mut parts = path.components().filter(|part| *part != Component::CurDir);
         let (Some(Component::Normal(file)), None) = (parts.next(), parts.next()) else { continue };

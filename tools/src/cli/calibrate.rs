@@ -414,7 +414,10 @@ mod tests {
             data: "made up".to_owned(),
         };
         write(folder.path(), measured(), Some(likelihood.clone())).expect("written");
+        let signature = folder.path().join(facelatch::models::signature::SIGNATURE);
+        std::fs::write(&signature, "").expect("written");
         write_worst_group(folder.path(), Some(worst.clone())).expect("written");
+        assert!(!signature.exists(), "a signature of the former manifest is misleading");
         let models = Models::open(folder.path()).expect("models");
         assert_eq!(models.likelihood(), Some(&likelihood));
         assert_eq!(models.worst_group(), Some(&worst));

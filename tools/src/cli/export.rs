@@ -25,6 +25,10 @@ use facelatch::vision::picture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+/// Said of a new set.
+pub const NOT_SIGNED: &str =
+    "not signed; doors install it after facelatch-tools sign, with a key that they trust";
+
 /// Export a trained recognizer as a model set: ONNX files and a manifest.
 ///
 /// MobileFaceNet's batch normalization is folded into the layers before it. Before anything is written, the
@@ -121,6 +125,7 @@ impl Export {
         }
         files::replace(&self.out.join(MANIFEST), &last.unwrap_or_default())?;
         say(&format!("{}: {} files, version {}", self.out.display(), set.len() + 1, self.name));
+        say(NOT_SIGNED);
         self.advise(&detector, &run)
     }
 

@@ -12,6 +12,7 @@ use crate::weights::{is_weights, ncnn, openvino, pytorch, safetensors};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use facelatch::files::{LARGEST, read as read_file, read_text};
+use facelatch::models::signature::SIGNATURE;
 use facelatch::models::threshold::Calibration;
 use facelatch::models::{
     Channels, DetectorEntry, FileEntry, Layout, LivenessEntry, LivenessFile, MANIFEST, sha256_hex,
@@ -328,7 +329,20 @@ pub fn update_manifest(
         manifest.insert("version".to_owned(), "imported".into());
     }
     manifest.insert(table.to_owned(), value);
-    write_file(&path, toml::to_string(&manifest)?.as_bytes())
+    write_file(&path, toml::to_string(&manifest)?.as_bytes())?;
+    match std::fs::remove_file(folder.join(SIGNATURE)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| folder.join(SIGNATURE).display().to_string())
+        }
+        Err(_) => Ok(()),
+        Ok(()) => {
+            log::warn!(
+                "{}: the set has changed, so its signature was removed; sign it again with facelatch-tools sign",
+                folder.display()
+            );
+            Ok(())
+        }
+    }
 }
 
 /// The manifest, or an empty table if the file does not exist.

@@ -15,6 +15,7 @@ mod prepare;
 mod push;
 mod quantize;
 mod search;
+mod sign;
 mod signals;
 mod split;
 mod train;
@@ -49,6 +50,7 @@ enum Command {
     Quantize(quantize::Quantize),
     Verify(verify::Verify),
     Export(export::Export),
+    Sign(sign::Sign),
     Push(push::Push),
 }
 
@@ -96,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Quantize(quantize) => quantize.run(),
         Command::Verify(verify) => verify.run(),
         Command::Export(export) => export.run(),
+        Command::Sign(sign) => sign.run(),
         Command::Push(push) => push.run(),
     };
     match done {

@@ -2,7 +2,7 @@
 
 use super::say;
 use crate::data::photos;
-use crate::deliver::push::{Host, Set, check_groups};
+use crate::deliver::push::{Host, Set, check_groups, check_signature};
 use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -54,6 +54,20 @@ pub struct Push {
     /// twice; the log then names the group and its rate
     #[arg(long)]
     accept_group_rate: bool,
+    /// Send the set even if it is not signed, or by a key that the device does not trust; the
+    /// device then warns of it
+    #[arg(long)]
+    unsigned: bool,
+    /// Send the set even if it is older than the newest one installed there
+    #[arg(long)]
+    downgrade: bool,
+    /// Accept a threshold that is lower than that of the set in use there
+    #[arg(long)]
+    yes: bool,
+    /// Put the set on trial for this time, like 48h: the device runs it beside the set in use
+    /// and switches to it if both agree
+    #[arg(long, value_name = "TIME")]
+    shadow: Option<String>,
     /// Check the set here and show the set in use on the device, but send nothing
     #[arg(long)]
     dry_run: bool,
@@ -84,10 +98,11 @@ impl Push {
         if let Some(warning) = warning {
             log::warn!("{shown}: {warning}");
         }
+        let signed = check_signature(&self.models, &models, self.unsigned)?;
         let set = Set::read(&self.models, &files)?;
         let (count, size) = (set.len(), set.bytes() as f64 / 1e6);
         let version = &models.manifest.version;
-        say(&format!("here      {version}, {count} files, {size:.2} MB"));
+        say(&format!("here      {version}, {count} files, {size:.2} MB; {signed}"));
 
         let answer = host.ask(&["models", "list", "--json"])?;
         let used = in_use(&answer.said).with_context(|| {
@@ -100,9 +115,27 @@ impl Push {
         }
         let bar = photos::progress(set.bytes(), "sending");
         let sent = |bytes: usize| bar.inc(bytes as u64);
-        let done = host.send(&["models", "install", "-"], &set, sent);
+        let install = self.install();
+        let install: Vec<&str> = install.iter().map(String::as_str).collect();
+        let done = host.send(&install, &set, sent);
         bar.finish_and_clear();
         done
+    }
+
+    /// The command that installs the set there. Options that are not used are left out, so
+    /// that an older device understands it.
+    fn install(&self) -> Vec<String> {
+        let mut words: Vec<String> = ["models", "install", "-"].map(str::to_owned).into();
+        for (option, used) in [
+            ("--unsigned", self.unsigned),
+            ("--downgrade", self.downgrade),
+            ("--yes", self.yes),
+            ("--accept-group-rate", self.accept_group_rate),
+        ] {
+            words.extend(used.then(|| option.to_owned()));
+        }
+        words.extend(self.shadow.iter().flat_map(|time| ["--shadow".to_owned(), time.clone()]));
+        words
     }
 
     fn device(&self) -> Host {

@@ -1,7 +1,7 @@
 //! `quantize`: converts a floating-point model set to int8.
 
 use super::calibrate;
-use super::export::this_step;
+use super::export::{NOT_SIGNED, this_step};
 use super::import::{forget, update_manifest, write_file};
 use super::say;
 use crate::data::photos;
@@ -167,7 +167,9 @@ impl Quantize {
         tell_whole(&whole);
         self.write_figures(&models, &whole)?;
         let record = Record { seed: self.seed, networks, whole };
-        write_file(&self.out.join("quantize.json"), &serde_json::to_vec_pretty(&record)?)
+        write_file(&self.out.join("quantize.json"), &serde_json::to_vec_pretty(&record)?)?;
+        say(NOT_SIGNED);
+        Ok(())
     }
 
     /// Photos of the calibration, training and selection set.

@@ -150,6 +150,7 @@ pub fn set(detector: &Models, model: &RecognizerModel, version: &str) -> (Manife
             Some(CoveredEntry { sha256, ..entry })
         });
     let manifest = Manifest {
+        signed_at: None,
         version: version.to_owned(),
         detector: detection.clone(),
         recognizer: Some(entry(model)),

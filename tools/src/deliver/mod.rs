@@ -1,4 +1,7 @@
-//! Models on their way to the doors: ONNX held against libtorch, and sets pushed over ssh.
+//! Models on their way to the doors: ONNX held against libtorch, signatures, and sets pushed
+//! over ssh.
 
+pub mod agent;
 pub mod export;
 pub mod push;
+pub mod sign;

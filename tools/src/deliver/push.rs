@@ -4,7 +4,10 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use facelatch::files::{self as input, LARGEST};
+use facelatch::models::Models;
 use facelatch::models::groups::{MOST_TIMES, NOT_MEASURED, WorstGroup};
+use facelatch::models::signature::SIGNATURE;
+use facelatch::storage::models::signature_of;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -40,6 +43,25 @@ pub fn check_groups(worst: Option<&WorstGroup>, accepted: bool) -> Result<Option
     Ok(Some(format!(
         "worst group {worst}: {times:.1} times the stated rate, accepted with --accept-group-rate"
     )))
+}
+
+/// Refuses a set without a signature, unless that is `accepted`, and one whose signature does
+/// not hold. Returns who signed it.
+///
+/// # Errors
+/// If the set is refused.
+pub fn check_signature(folder: &Path, models: &Models, accepted: bool) -> Result<String> {
+    let shown = folder.display();
+    match signature_of(folder, &models.manifest_bytes) {
+        Ok(Some(signature)) => Ok(format!("signed by {}", signature.key().fingerprint())),
+        Ok(None) if accepted => Ok("not signed, accepted with --unsigned".to_owned()),
+        Ok(None) => bail!(
+            "{shown}: not signed; sign it with facelatch-tools sign, or send it with --unsigned"
+        ),
+        Err(fault) => {
+            bail!("{shown}: {SIGNATURE}: {fault}; sign the set again with facelatch-tools sign")
+        }
+    }
 }
 
 /// A device, and how to reach it with ssh.
@@ -190,8 +212,13 @@ impl Set {
             let bytes = input::read(&path, LARGEST).with_context(|| path.display().to_string())?;
             files.push((name.clone(), bytes));
         }
+        Ok(Self::of(files))
+    }
+
+    /// Files by name. The manifest becomes the last one.
+    pub fn of(mut files: Vec<(String, Vec<u8>)>) -> Self {
         files.sort_by_key(|(name, _)| name == facelatch::models::MANIFEST);
-        Ok(Self { files })
+        Self { files }
     }
 
     /// Number of files.
