@@ -4,12 +4,19 @@
 //! [`Gallery`] is the gallery in memory, used for recognition. `storage::gallery` keeps it on
 //! disk.
 
+mod alike;
+mod negatives;
+
+pub use alike::{Alike, MOST_PAIRS};
+pub use negatives::{KeptOut, NEARLY};
+
 use crate::access::schedule::DEFAULT_GROUP;
 use crate::access::search::Rows;
 use crate::models::threshold::Threshold;
 use crate::models::{ModelId, Models, ModelsError};
 use crate::vision::embed::Template;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Number of a person, never reused, even after the person was removed.
@@ -54,6 +61,8 @@ pub struct Gallery {
     model: ModelId,
     people: Vec<Person>,
     rows: Rows,
+    /// Views of people who got in by mistake.
+    negatives: Rows,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +88,8 @@ pub struct Match<'g> {
     pub runner_up: f32,
     /// Similarity added to the threshold; see [`Traits::stricter`].
     pub stricter: f32,
+    /// Cosine similarity to the most similar negative; -1 without negatives.
+    pub negative: f32,
 }
 
 /// A template from the door with the result of its search in the gallery, which is done
@@ -98,13 +109,47 @@ pub struct Candidate {
     pub person: PersonId,
     /// Cosine similarity to the person's best template, -1..=1.
     pub similarity: f32,
-    /// Whether the similarity reaches the person's threshold.
+    /// Whether the similarity reaches the person's threshold, and no negative denies it.
     pub reaches: bool,
+    /// Whether a negative denies it.
+    pub denied: Denied,
+}
+
+/// Whether a negative is more similar to a probe than the most similar person, or nearly as
+/// similar, so that the probe is no evidence for that person.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Denied {
+    /// It is not.
+    #[default]
+    No,
+    /// It is, and the person's threshold is not reached either.
+    BelowThreshold,
+    /// It is, and without the negative the probe would match.
+    Match,
 }
 
 impl Match<'_> {
-    /// Whether the similarity reaches the threshold plus [`Self::stricter`].
+    /// Whether the similarity reaches the threshold plus [`Self::stricter`], and no negative
+    /// denies it.
     pub fn reaches(&self, threshold: Threshold) -> bool {
+        self.would_reach(threshold) && !self.denied()
+    }
+
+    /// The match for a decision by this threshold.
+    pub fn candidate(&self, threshold: Threshold) -> Candidate {
+        Candidate {
+            person: self.id,
+            similarity: self.similarity,
+            reaches: self.reaches(threshold),
+            denied: match self.denied() {
+                false => Denied::No,
+                true if self.would_reach(threshold) => Denied::Match,
+                true => Denied::BelowThreshold,
+            },
+        }
+    }
+
+    fn would_reach(&self, threshold: Threshold) -> bool {
         self.similarity >= threshold.similarity + self.stricter
     }
 }
@@ -112,7 +157,8 @@ impl Match<'_> {
 impl Gallery {
     /// An empty gallery for templates of this model with `embedding_size` components.
     pub fn new(model: ModelId, embedding_size: usize) -> Self {
-        Self { model, people: Vec::new(), rows: Rows::new(embedding_size) }
+        let (rows, negatives) = (Rows::new(embedding_size), Rows::new(embedding_size));
+        Self { model, people: Vec::new(), rows, negatives }
     }
 
     /// An empty gallery for templates of the recognizer of a model set.
@@ -169,6 +215,17 @@ impl Gallery {
         self.rows.len()
     }
 
+    /// Templates by what is added to their threshold: [`Traits::stricter`] and the number of
+    /// templates, the lowest addition first.
+    pub fn strictness(&self) -> Vec<(f32, usize)> {
+        // Additions are never negative, so their bits have the order of the numbers.
+        let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+        for Person { traits, rows, .. } in &self.people {
+            *counts.entry(traits.stricter.max(0.0).to_bits()).or_default() += rows.len();
+        }
+        counts.into_iter().map(|(bits, count)| (f32::from_bits(bits), count)).collect()
+    }
+
     /// Name of the person with that number.
     pub fn name(&self, id: PersonId) -> Option<&str> {
         self.people.iter().find(|person| person.id == id).map(|person| person.name.as_str())
@@ -204,7 +261,8 @@ impl Gallery {
         let probe = self.comparable(probe)?;
         let mut leaders = Leaders { people: &self.people, seen: None, best: None, runner_up: -1.0 };
         self.rows.search(probe, |row, similarity| leaders.see(row, similarity));
-        leaders.found()
+        let found = leaders.found()?;
+        Some(Match { negative: self.negative(probe), ..found })
     }
 
     /// The numbers of a probe, if it can be compared with the rows.
@@ -269,7 +327,7 @@ impl<'g> Leaders<'g> {
         let (best, similarity) = self.best?;
         let Person { id, name, traits, .. } = &self.people[best];
         let (runner_up, stricter) = (self.runner_up, traits.stricter);
-        Some(Match { id: *id, name, similarity, runner_up, stricter })
+        Some(Match { id: *id, name, similarity, runner_up, stricter, negative: -1.0 })
     }
 }
 

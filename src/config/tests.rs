@@ -256,7 +256,7 @@ fn the_ranges_that_are_documented_are_those_of_the_code() {
             assert!(message.contains(&format!("{} = ", one.key)), "{message}");
         }
     }
-    assert_eq!(ranges, 23);
+    assert_eq!(ranges, 25);
 }
 
 #[test]
@@ -329,6 +329,8 @@ fn a_changed_setting_reports_whether_it_needs_a_restart() {
         ("schedule.clock", "\"trusted\""),
         ("recognition.minimum_face", "70"),
         ("recognition.false_accept_rate", "\"1e-5\""),
+        ("recognition.false_entries_per_year", "1.5"),
+        ("recognition.strangers_per_day", "7"),
         ("enroll.duplicate_rate", "\"1e-6\""),
         ("enroll.look_alike_rate", "\"1e-4\""),
         ("roles.read", "[\"ada\"]"),

@@ -80,8 +80,7 @@ pub fn gamma_quantile(a: f64, share: f64) -> f64 {
     while gamma_share(a, high) < share && high < 1e300 {
         high *= 2.0;
     }
-    // 60 halvings are as exact as the shares are.
-    for _ in 0..60 {
+    for _ in 0..45 {
         let middle = 0.5 * (low + high);
         if gamma_share(a, middle) < share { low = middle } else { high = middle }
     }

@@ -3,6 +3,7 @@
 
 use crate::access::door::{Alarm, Door, Leaf, Mode, State};
 use crate::access::event::{Counts, plain};
+use crate::access::false_entries::Report;
 use crate::access::gallery::Gallery;
 use crate::hardware::camera::live::CameraState;
 use crate::service::pipeline::Pipeline;
@@ -43,6 +44,8 @@ pub struct Status {
     pub gallery: GalleryNow,
     /// Version of the model set.
     pub models: String,
+    /// Expected false entries.
+    pub false_entries: Report,
     /// Whether schedules trust the wall clock.
     pub clock: ClockNow,
     /// The threads.
@@ -437,6 +440,7 @@ impl StatusBoard {
             relay: RelayNow { since_s: since(self.relay_since), ..self.relay.clone() },
             gallery: GalleryNow::of(pipeline.gallery(), pipeline.gallery_file()),
             models: self.models.clone(),
+            false_entries: pipeline.false_entries().clone(),
             clock: match pipeline.clock_trusted(*now) {
                 None => ClockNow::Unneeded,
                 Some(true) => ClockNow::Trusted,

@@ -30,9 +30,11 @@ impl Controller {
                     self.enrolment.state(),
                     at_door::State::Newcomer { .. } | at_door::State::Keeping { .. }
                 ) => {}
-            Decision::Stranger { track, similarity, frames } => {
+            Decision::Stranger { track, similarity, frames, denied } => {
+                self.count_stranger(now, track, faces);
                 let threshold = self.threshold;
-                output.events.push(Event::Stranger { track, similarity, frames, threshold });
+                let event = Event::Stranger { track, similarity, frames, threshold, denied };
+                output.events.push(event);
                 // While the enrolment waits for an administrator, its signal stays.
                 if !self.enrolment.busy() {
                     output.signals.push(Signal::Refused);
@@ -58,6 +60,7 @@ impl Controller {
         output: &mut Output,
     ) {
         let Evidence { track, person, .. } = evidence;
+        self.false_entries.known(now, track, person);
         let (view, same_face) = (view(faces, track), self.same_face());
         let held = self.lockout.holds(now, view, same_face);
         let proof = held.is_some_and(|held| !held.despite_proof) && self.liveness.enforced();

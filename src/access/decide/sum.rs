@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn vote(person: Option<PersonId>, similarity: f32, view: Option<View>) -> Vote {
-        Vote { at: Duration::ZERO, person, similarity, view }
+        Vote { at: Duration::ZERO, person, similarity, denied: false, view }
     }
 
     fn ada(similarity: f32, own: usize, cosine: f32) -> Vote {

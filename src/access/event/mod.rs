@@ -10,6 +10,7 @@ pub use plain::{is_plain, plain, plain_json};
 use crate::access::decide::Evidence;
 use crate::access::door::{self, Refusal, Role};
 use crate::access::enroll::at_door;
+use crate::access::false_entries;
 use crate::access::liveness::challenge;
 use crate::access::lockout;
 use crate::access::schedule::{Admission, TrustNote};
@@ -57,6 +58,9 @@ pub enum Event {
         frames: usize,
         /// The threshold that the similarity does not reach.
         threshold: Threshold,
+        /// Whether a view was as similar to a reported false entry as to the person, so that
+        /// it counted for nobody. The similarity may reach the threshold then.
+        denied: bool,
     },
     /// More than one face is in the zone.
     TwoFaces {
@@ -164,6 +168,8 @@ pub enum Event {
     },
     /// A newcomer could not be written to the gallery; the text says why.
     NotKept(String),
+    /// Expected false entries, and changes of the threshold that follow.
+    FalseEntries(false_entries::Note),
 }
 
 impl Event {
@@ -215,6 +221,8 @@ impl Event {
             }
             Self::Enroll { .. } => "enrolling",
             Self::Enrolled { .. } => "enrolled",
+            Self::FalseEntries(false_entries::Note::Daily(_)) => "false entries expected",
+            Self::FalseEntries(_) => "false entries",
         }
     }
 
@@ -235,6 +243,12 @@ impl Event {
             | Self::Door(door::Event::Alarm(_))
             | Self::Lockout(lockout::Event::LockedOut { .. })
             | Self::Duress { .. }
+            | Self::FalseEntries(
+                false_entries::Note::Tightened { .. }
+                | false_entries::Note::Loosened { .. }
+                | false_entries::Note::OverBudget(_)
+                | false_entries::Note::MoreAlike(_),
+            )
             | Self::Stale { .. } => log::Level::Warn,
             _ => log::Level::Info,
         }
