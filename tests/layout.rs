@@ -15,7 +15,7 @@ const DEVICE: &[Rule] = &[
     ("models", &["nn"]),
     ("vision", &["nn", "models"]),
     ("access", &["vision", "models"]),
-    ("storage", &["access", "vision", "models", "nn"]),
+    ("storage", &["crypto", "access", "vision", "models", "nn"]),
     ("hardware", &["vision"]),
     // Lights show what a decision means.
     ("hardware/lights", &["vision", "access"]),

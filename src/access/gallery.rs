@@ -15,9 +15,12 @@ use crate::access::search::Rows;
 use crate::models::threshold::Threshold;
 use crate::models::{ModelId, Models, ModelsError};
 use crate::vision::embed::Template;
+use crate::vision::rotation::Rotation;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Number of a person, never reused, even after the person was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,10 +58,15 @@ impl Default for Traits {
 /// that can decide it. The rows of one person are contiguous. All templates are of one
 /// model, and probes must be of the same model.
 ///
+/// With a rotation, the rows are rotated as they are on disk, and each probe is rotated
+/// before its search. Rows of another rotation are of another model by their identity.
+///
 /// Per template of 256 numbers, that is 1,024 bytes and 264 for the copy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gallery {
     model: ModelId,
+    /// What the rows are rotated by.
+    rotation: Option<Arc<Rotation>>,
     people: Vec<Person>,
     rows: Rows,
     /// Views of people who got in by mistake.
@@ -158,7 +166,16 @@ impl Gallery {
     /// An empty gallery for templates of this model with `embedding_size` components.
     pub fn new(model: ModelId, embedding_size: usize) -> Self {
         let (rows, negatives) = (Rows::new(embedding_size), Rows::new(embedding_size));
-        Self { model, people: Vec::new(), rows, negatives }
+        Self { model, rotation: None, people: Vec::new(), rows, negatives }
+    }
+
+    /// The same, for rows that this rotation has rotated. It must be for embeddings of this
+    /// size, and the gallery empty.
+    #[must_use]
+    pub fn rotated_by(self, rotation: Option<Arc<Rotation>>) -> Self {
+        debug_assert!(self.rows.len() == 0);
+        let rotation = rotation.filter(|rotation| rotation.size() == self.rows.size());
+        Self { rotation, ..self }
     }
 
     /// An empty gallery for templates of the recognizer of a model set.
@@ -174,13 +191,13 @@ impl Gallery {
         &self.model
     }
 
-    /// Adds a person. Templates of another model or size are left out; returns their
-    /// number.
+    /// Adds a person. Templates may be rotated already, or not yet. Those of another model,
+    /// rotation or size are left out; returns their number.
     pub fn add(&mut self, id: PersonId, name: &str, templates: &[Template]) -> usize {
         let first = self.rows.len();
-        for values in templates.iter().filter_map(|t| t.of(&self.model).ok().map(|e| e.values())) {
-            if values.len() == self.rows.size() {
-                self.rows.push(values);
+        for template in templates {
+            if let Some(values) = self.as_row(template) {
+                self.rows.push(&values);
             }
         }
         let (name, traits) = (name.to_owned(), Traits::default());
@@ -243,7 +260,7 @@ impl Gallery {
         let probe = self.comparable(probe)?;
         let named = self.people.iter().filter(|person| person.name == name);
         let similarities = named.flat_map(|person| person.rows.clone());
-        similarities.map(|row| self.rows.similarity(row, probe)).reduce(f32::max)
+        similarities.map(|row| self.rows.similarity(row, &probe)).reduce(f32::max)
     }
 
     /// Cosine similarity of the probe to the best template of this person. `None` if the
@@ -251,7 +268,7 @@ impl Gallery {
     pub fn similarity_to(&self, id: PersonId, probe: &Template) -> Option<f32> {
         let probe = self.comparable(probe)?;
         let person = self.people.iter().find(|person| person.id == id)?;
-        person.rows.clone().map(|row| self.rows.similarity(row, probe)).reduce(f32::max)
+        person.rows.clone().map(|row| self.rows.similarity(row, &probe)).reduce(f32::max)
     }
 
     /// The person most similar to the probe, however low the similarity; the first one of
@@ -260,15 +277,33 @@ impl Gallery {
     pub fn best(&self, probe: &Template) -> Option<Match<'_>> {
         let probe = self.comparable(probe)?;
         let mut leaders = Leaders { people: &self.people, seen: None, best: None, runner_up: -1.0 };
-        self.rows.search(probe, |row, similarity| leaders.see(row, similarity));
+        self.rows.search(&probe, |row, similarity| leaders.see(row, similarity));
         let found = leaders.found()?;
-        Some(Match { negative: self.negative(probe), ..found })
+        Some(Match { negative: self.negative(&probe), ..found })
     }
 
-    /// The numbers of a probe, if it can be compared with the rows.
-    fn comparable<'t>(&self, probe: &'t Template) -> Option<&'t [f32]> {
+    /// The numbers of a template that may be rotated already, as the rows have them. `None`
+    /// if it is of another model, rotation or size.
+    fn as_row<'t>(&self, template: &'t Template) -> Option<Cow<'t, [f32]>> {
+        let rotated = self.rotation.as_ref().map(|rotation| rotation.model(&self.model));
+        let ready = rotated.as_ref().and_then(|model| template.of(model).ok());
+        let values = match ready {
+            Some(embedding) => Some(Cow::Borrowed(embedding.values())),
+            None => self.comparable(template),
+        };
+        values.filter(|values| values.len() == self.rows.size())
+    }
+
+    /// The numbers of a probe as the rows have them, if it can be compared with them.
+    fn comparable<'t>(&self, probe: &'t Template) -> Option<Cow<'t, [f32]>> {
         let values = probe.of(&self.model).ok()?.values();
-        (values.len() == self.rows.size() && !values.is_empty()).then_some(values)
+        if values.len() != self.rows.size() || values.is_empty() {
+            return None;
+        }
+        Some(match &self.rotation {
+            Some(rotation) => Cow::Owned(rotation.rotate(values)),
+            None => Cow::Borrowed(values),
+        })
     }
 }
 

@@ -1,5 +1,8 @@
 //! `people`: manages the people enrolled.
 
+mod alike;
+mod negatives;
+
 use super::common_args::CommonArgs;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
@@ -110,6 +113,24 @@ enum What {
         /// File written by `export`, or another gallery file
         file: PathBuf,
     },
+    /// List people who resemble each other so much that one may pass for the other
+    ///
+    /// Their templates reach the threshold of this door. People whose thresholds were raised
+    /// at their enrolment are told apart nevertheless, and the list says so.
+    Alike {
+        /// Print JSON Lines, one object per pair
+        #[arg(long)]
+        json: bool,
+    },
+    /// Report that somebody got in by mistake
+    ///
+    /// Their view is kept, sealed like a template. From then on a view at the door that is as
+    /// similar to it as to a known person is no evidence for that person. A picture that
+    /// shows an enrolled person is refused, because it would keep them out.
+    ReportFalse(negatives::ReportFalse),
+    /// List or remove reported false entries
+    #[command(subcommand)]
+    Negatives(negatives::Negatives),
     /// Start with an empty gallery in the place of one that is lost
     ///
     /// Not needed for the first start. A gallery that had people and is missing is not
@@ -206,19 +227,26 @@ impl People {
                     return Err(StoreError::Itself { path: from }.into());
                 }
                 // Open the file first: if it is missing, no gallery must be created.
-                let export = Export::open(&from)?;
+                let register = Register::of_user();
+                let own = register.as_ref().map(|register| (file.as_path(), register));
+                let export = Export::open(&from, own)?;
                 let done = open(Purpose::Begin)?.import(&export, with_administrators)?;
                 return told(&mut out, &done);
             }
             What::Restore { file: from } => {
                 let register = Register::of_user();
-                let done = Store::restore(&file, &from, register.as_ref())?;
+                let own = register.as_ref().map(|register| (file.as_path(), register));
+                let export = Export::open(&from, own)?;
+                let done = Store::restore(&file, export, register.as_ref())?;
                 let Restored { people, administrators, aside } = done;
                 writeln!(out, "{people} people restored, {administrators} administrators")?;
                 if let Some(aside) = aside {
                     writeln!(out, "the gallery so far is kept as {}", aside.display())?;
                 }
             }
+            What::Alike { json } => return alike::run(&self.common, &config, json),
+            What::ReportFalse(report) => return report.run(&self.common, &config),
+            What::Negatives(what) => return what.run(&config),
             What::New => {
                 Store::renew(&file, Register::of_user().as_ref())?;
                 writeln!(out, "{}: a new gallery, nobody is enrolled", file.display())?;

@@ -444,7 +444,8 @@ impl Sight {
         embedder: &mut ReEmbedder,
     ) -> Result<Option<Loaded>, StoreError> {
         let (model, size) = (embedder.model.clone(), embedder.size);
-        match peek(file, &model, size, |picture| embedder.embed(picture)) {
+        let register = self.register.as_ref();
+        match peek(file, register, &model, size, |picture| embedder.embed(picture)) {
             Ok(None) => return Ok(None),
             Ok(Some(loaded)) if loaded.content.contradicts(used) => {
                 return Err(StoreError::Changed { path: file.to_owned() });

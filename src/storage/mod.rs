@@ -1,8 +1,9 @@
-//! EDGE: what survives a restart: people, installed sets of models, lockdown, the state of the
-//! door, and the last relay.
+//! EDGE: what survives a restart: people, keys, installed sets of models, lockdown, the state
+//! of the door, and the last relay.
 
 pub mod door_state;
 pub mod gallery;
+pub mod keys;
 pub mod last_relay;
 pub mod lockdown;
 pub mod models;

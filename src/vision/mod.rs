@@ -22,6 +22,7 @@ pub mod pose;
 pub mod quality;
 pub mod recognizer;
 pub mod resample;
+pub mod rotation;
 pub mod track;
 pub mod whole;
 pub(crate) mod ycbcr;

@@ -366,7 +366,8 @@ impl FalseEntries {
             attempts_per_year: attempts,
             configured_rate: self.configured,
             rate,
-            similarity,
+            // JSON has no infinite numbers.
+            similarity: similarity.min(2.0),
             promised_rate: known.rate_at(similarity),
             entries_per_year: known.entries(attempts, similarity),
             budget: self.settings.per_year,

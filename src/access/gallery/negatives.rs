@@ -38,10 +38,11 @@ impl Match<'_> {
 }
 
 impl Gallery {
-    /// Adds a negative. Returns false if it is of another model or size.
+    /// Adds a negative, which may be rotated already. Returns false if it is of another
+    /// model, rotation or size.
     pub fn add_negative(&mut self, negative: &Template) -> bool {
-        let Some(values) = self.comparable(negative) else { return false };
-        self.negatives.push(values);
+        let Some(values) = self.as_row(negative) else { return false };
+        self.negatives.push(&values);
         true
     }
 
@@ -66,8 +67,8 @@ impl Gallery {
     /// Such a negative was reported by mistake, or of somebody whom these models cannot
     /// tell from the person.
     pub fn kept_out(&self, negative: &Template) -> Option<KeptOut> {
-        let values = self.comparable(negative)?;
-        let people = self.people.iter().filter_map(|person| self.kept_out_of(person, values));
+        let values = self.as_row(negative)?;
+        let people = self.people.iter().filter_map(|person| self.kept_out_of(person, &values));
         let share = |kept: &KeptOut| kept.views as f64 / kept.of as f64;
         people.max_by(|a, b| share(a).total_cmp(&share(b)))
     }

@@ -45,6 +45,8 @@ pub(super) enum Found {
     Absent,
     /// Damaged, or no gallery at all.
     Unusable,
+    /// Sealed, with some records that are not used.
+    Flawed(Snapshot),
     Whole(Snapshot),
 }
 
@@ -58,6 +60,11 @@ pub(super) enum Choice {
     },
     /// The copy takes the place of the main file.
     Copy(Why),
+    /// The records that one of the two files has whole make a new main file.
+    Salvage {
+        /// Whether the copy decides which records there are, because the main file cannot.
+        by_copy: bool,
+    },
     /// There is no gallery.
     Nothing,
     /// Neither file may be used.
@@ -97,7 +104,11 @@ pub(super) fn choose(main: Found, copy: Found, known: Option<Known>) -> Choice {
     let admitted = |content: &Snapshot| known.is_none_or(|known| known.admits(content.revision));
     let whole = |found: Found| match found {
         Found::Whole(content) => Some(content),
-        Found::Absent | Found::Unusable => None,
+        Found::Absent | Found::Unusable | Found::Flawed(_) => None,
+    };
+    let flawed = |found: Found| match found {
+        Found::Flawed(content) => Some(content).filter(admitted),
+        _ => None,
     };
     match (whole(main).filter(admitted), whole(copy).filter(admitted)) {
         (Some(a), Some(b)) if a.revision[0] == b.revision[0] => {
@@ -113,10 +124,15 @@ pub(super) fn choose(main: Found, copy: Found, known: Option<Known>) -> Choice {
         (Some(_), _) => Choice::Main { copied: false },
         (None, Some(b)) => Choice::Copy(match main {
             Found::Absent => Why::Missing,
-            Found::Unusable => Why::Damaged,
+            Found::Unusable | Found::Flawed(_) => Why::Damaged,
             Found::Whole(a) if a.revision[0] == b.revision[0] => Why::Older,
             Found::Whole(_) => Why::Other,
         }),
+        (None, None) if flawed(main).or(flawed(copy)).is_some() => {
+            let revision = |found| flawed(found).map(|content| content.revision[1]);
+            // The main file, unless the copy is newer.
+            Choice::Salvage { by_copy: revision(copy) > revision(main) }
+        }
         (None, None) => match (whole(main).or(whole(copy)), known) {
             (Some(content), Some(known)) if content.revision[0] == known.revision[0] => {
                 let newest = [whole(main), whole(copy)].into_iter().flatten();
@@ -145,6 +161,10 @@ mod tests {
         Found::Whole(Snapshot { revision: [identity, revision], digest: [content; 32] })
     }
 
+    fn flawed(identity: u64, revision: u64) -> Found {
+        Found::Flawed(Snapshot { revision: [identity, revision], digest: [0; 32] })
+    }
+
     fn known(identity: u64, revision: u64) -> Option<Known> {
         Some(Known { revision: [identity, revision], inhabited: true })
     }
@@ -170,6 +190,15 @@ mod tests {
             (whole(2, 9, 0), whole(1, 5, 0), None, Choice::Main { copied: false }),
             (Absent, whole(1, 5, 0), known(1, 5), Choice::Copy(Why::Missing)),
             (Unusable, whole(1, 5, 0), None, Choice::Copy(Why::Damaged)),
+            (flawed(1, 5), whole(1, 5, 0), known(1, 5), Choice::Copy(Why::Damaged)),
+            (whole(1, 5, 0), flawed(1, 5), known(1, 5), Choice::Main { copied: false }),
+            // The rest serves only if nothing whole does.
+            (flawed(1, 5), flawed(1, 5), known(1, 5), Choice::Salvage { by_copy: false }),
+            (flawed(1, 5), Absent, None, Choice::Salvage { by_copy: false }),
+            (flawed(1, 4), flawed(1, 5), None, Choice::Salvage { by_copy: true }),
+            (flawed(1, 5), whole(1, 4, 0), known(1, 5), Choice::Salvage { by_copy: false }),
+            (flawed(1, 4), flawed(1, 4), known(1, 5), refuse(Trouble::Lost)),
+            (flawed(2, 9), Unusable, known(1, 5), refuse(Trouble::Lost)),
             (Absent, Absent, known(1, 5), refuse(Trouble::Gone)),
             (Absent, Absent, None, Choice::Nothing),
             (Unusable, Absent, None, refuse(Trouble::Lost)),
@@ -203,6 +232,7 @@ mod tests {
             Just(Found::Unusable),
             (1u64..3, 1u64..5, 0u8..2)
                 .prop_map(|(id, revision, content)| whole(id, revision, content)),
+            (1u64..3, 1u64..5).prop_map(|(id, revision)| flawed(id, revision)),
         ]
     }
 
@@ -213,10 +243,14 @@ mod tests {
             let used = match choose(main, copy, known(1, last)) {
                 Choice::Main { .. } => main,
                 Choice::Copy(_) => copy,
+                Choice::Salvage { by_copy } => if by_copy { copy } else { main },
                 Choice::Nothing => panic!("people were enrolled"),
                 Choice::Refuse(_) => return Ok(()),
             };
-            let Found::Whole(content) = used else { panic!("{used:?}") };
+            let content = match used {
+                Found::Whole(content) | Found::Flawed(content) => content,
+                Found::Absent | Found::Unusable => panic!("{used:?}"),
+            };
             prop_assert_eq!(content.revision[0], 1);
             prop_assert!(content.revision[1] >= last);
         }

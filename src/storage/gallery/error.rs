@@ -1,8 +1,9 @@
 //! Why the gallery cannot be read or written.
 
-use super::limits::{MOST_PEOPLE, MOST_TEMPLATES};
+use super::limits::{MOST_NEGATIVES, MOST_PEOPLE, MOST_TEMPLATES};
 use super::tables::Fault;
 use crate::access::names::{self, NameFault};
+use crate::storage::keys::KeyError;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -93,6 +94,14 @@ pub enum StoreError {
     Changed {
         /// The file.
         path: PathBuf,
+    },
+    /// The gallery is sealed, and its keys cannot be used.
+    #[error("{path}: sealed, and cannot be opened: {reason}")]
+    Sealed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with the keys.
+        reason: KeyError,
     },
     /// A file operation failed.
     #[error("{path}: {reason}")]
@@ -198,6 +207,21 @@ pub enum StoreError {
         /// Number of templates.
         count: usize,
     },
+    /// There are too many negatives.
+    #[error(
+        "{path}: {MOST_NEGATIVES} reported false entries at most; remove some first, see \
+         facelatch people negatives --help"
+    )]
+    ManyNegatives {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no negative with this number.
+    #[error("no reported false entry has the number {number}; see facelatch people negatives list")]
+    NoNegative {
+        /// The number.
+        number: u32,
+    },
     /// The gallery would have too many people.
     #[error("{path}: more than {MOST_PEOPLE} people; remove some first")]
     ManyPeople {
@@ -208,7 +232,7 @@ pub enum StoreError {
 
 impl StoreError {
     /// The state of the gallery in one word, for JSON: absent, lost, unreachable, read-only,
-    /// foreign, older, damaged, busy or failed.
+    /// foreign, older, damaged, sealed, busy or failed.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Absent { .. } => "absent",
@@ -221,6 +245,7 @@ impl StoreError {
             | Self::Changed { .. }
             | Self::Lost { .. }
             | Self::Damaged { .. } => "damaged",
+            Self::Sealed { .. } => "sealed",
             Self::Busy { .. } => "busy",
             _ => "failed",
         }
@@ -238,6 +263,7 @@ pub(super) fn error(path: &Path, fault: Fault) -> StoreError {
         Fault::Unreadable(reason) => {
             StoreError::Unreachable { path, reason: format!("{reason}; check its card or disk") }
         }
+        Fault::Sealed(reason) => StoreError::Sealed { path, reason },
         Fault::Newer(reason) => StoreError::Newer { path, reason },
         Fault::Io(reason) => StoreError::Io { path, reason },
     }

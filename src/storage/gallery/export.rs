@@ -1,15 +1,21 @@
 //! EDGE: people in a file of their own, for another door.
 
-use super::files::{Readable, read_checked};
+use super::check::{Depth, check_records, some};
+use super::files::{How, Readable, read_checked};
 use super::limits::{Lengths, person_fault};
-use super::tables::{each_in, read_record};
+use super::negatives::is_negative;
+use super::reseal::keys_of;
+use super::rewrite::{Numbers, feed, fill};
+use super::sealed::Keys;
+use super::tables::{Fault, Reader};
 use super::*;
 use crate::access::names::Likeness;
 
 /// A file written by [`Store::export`], open read-only.
 pub struct Export {
-    path: PathBuf,
-    file: Readable,
+    pub(super) path: PathBuf,
+    pub(super) file: Readable,
+    pub(super) guard: Guard,
 }
 
 /// Result of [`Store::import`].
@@ -26,21 +32,42 @@ pub struct Imported {
 }
 
 impl Export {
-    /// Opens the file and checks every record.
+    /// Opens the file and checks every record. A file that is sealed like the gallery at
+    /// `own`, such as its copy, is opened with the keys of that gallery.
     ///
     /// # Errors
-    /// If the file is missing, unreachable, no gallery, damaged, in use or newer.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let (file, _) = read_checked(path, PATIENCE).map_err(|fault| error(path, fault))?;
-        Ok(Self { path: path.to_owned(), file })
+    /// If the file is missing, unreachable, no gallery, damaged, in use or newer, or sealed
+    /// with other keys.
+    pub fn open(path: &Path, own: Option<(&Path, &Register)>) -> Result<Self, StoreError> {
+        let keys = match own.map(|(own, register)| keys_of(own, Some(register))) {
+            Some(Ok(keys)) => Keys { sealed: false, ..keys },
+            Some(Err(StoreError::Sealed { reason, .. })) => {
+                Keys { keys: Err(reason), sealed: false }
+            }
+            Some(Err(other)) => return Err(other),
+            None => Keys::none(),
+        };
+        let (file, checked) =
+            read_checked(path, PATIENCE, How::all(&keys)).map_err(|fault| error(path, fault))?;
+        if !checked.flaws.is_empty() {
+            return Err(error(path, Fault::Damaged(some(&checked.flaws))));
+        }
+        Ok(Self { path: path.to_owned(), file, guard: checked.guard })
     }
 
-    pub(super) fn reader(&self) -> &dyn ReadableDatabase {
-        self.file.reader()
+    /// Checks every record of content that is in memory.
+    pub(super) fn checked(&mut self, keys: &Keys) -> Result<(), StoreError> {
+        check_records(self.file.reader(), keys, Depth::Records)
+            .map(drop)
+            .map_err(|fault| error(&self.path, fault))
+    }
+
+    pub(super) fn reader(&self) -> Reader<'_> {
+        Reader { database: self.file.reader(), guard: &self.guard }
     }
 
     pub(super) fn revision(&self) -> Result<[u64; 2], StoreError> {
-        state(self.reader()).map_err(|fault| error(&self.path, fault))
+        state(self.file.reader()).map_err(|fault| error(&self.path, fault))
     }
 
     /// Everybody in the file.
@@ -50,7 +77,7 @@ impl Export {
     }
 
     fn all<T: Content>(&self, table: Table) -> Result<BTreeMap<u64, T>, StoreError> {
-        all(self.reader(), table).map_err(|fault| error(&self.path, fault))
+        self.reader().all(table).map_err(|fault| error(&self.path, fault))
     }
 
     /// Whether everybody in the file is valid; see [`Self::fault`].
@@ -70,20 +97,25 @@ impl Export {
                 return Err(StoreError::Invalid { path, name, reason });
             }
         }
-        Ok(())
+        self.check_negatives(&mut lengths)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Templates of a person, and at most one more than a person may have.
     fn templates(&self, number: u64) -> Result<Vec<(u64, TemplateRecord)>, StoreError> {
         let keys = number << 32..=(number << 32 | 0xffff_ffff);
         let mut templates = Vec::new();
-        each_in(self.reader(), TEMPLATES, keys, |key, bytes| {
+        let read = self.reader().each_in(TEMPLATES, keys, |key, record: TemplateRecord| {
             if templates.len() <= MOST_TEMPLATES {
-                templates.push((key, read_record(TEMPLATES, key, bytes)?));
+                // As its model made it: this gallery rotates it in its own way.
+                templates.extend(self.guard.plain_template(record).map(|record| (key, record)));
             }
             Ok(())
-        })
-        .map_err(|fault| error(&self.path, fault))?;
+        });
+        read.map_err(|fault| error(&self.path, fault))?;
         Ok(templates)
     }
 
@@ -106,7 +138,7 @@ impl Export {
             }
             lengths.add(template.model(), template.length());
             let kept: Option<PictureRecord> =
-                one(self.reader(), CROPS, *at).map_err(|fault| error(&self.path, fault))?;
+                self.reader().one(CROPS, *at).map_err(|fault| error(&self.path, fault))?;
             if let Some(fault) = kept.and_then(|kept| kept.fault()) {
                 return Ok(Some(fault));
             }
@@ -116,33 +148,40 @@ impl Export {
 }
 
 impl Store {
-    /// Writes people, or everybody if `names` is empty, to a new gallery file for
-    /// [`Store::import`]. Returns the number of people.
+    /// Writes people, or everybody if `names` is empty, to a new gallery file that is not
+    /// sealed, for [`Store::import`]. Returns the number of people.
     ///
     /// # Errors
     /// If a name is unknown, or the file exists or cannot be written.
     pub fn export(&self, names: &[String], to: &Path) -> Result<usize, StoreError> {
-        let people = match names {
-            [] => self.people()?,
-            names => names.iter().map(|name| self.find(name)).collect::<Result<_, _>>()?,
-        };
+        let people = self.wanted(names)?;
         if to.exists() {
             let reason = "already exists; name a new file".to_owned();
             return Err(StoreError::Io { path: to.to_owned(), reason });
         }
         create_folder(to)?;
-        let wanted = |table: Table, key: u64| {
-            let of = |id: PersonId| people.iter().any(|person| person.id == id);
-            match table.name() {
-                "people" => of(PersonId(key as u32)),
-                "meta" => true,
-                _ => of(person_of(key)),
-            }
-        };
         let failed = |fault| error(to, fault);
         let target = create(to).map_err(failed)?;
-        copy_records(self.main.reader(), &target, wanted).map_err(failed)?;
+        let [identity, revision] = self.revision()?;
+        let next_person = self.number(NEXT_PERSON)?;
+        let numbers = Numbers { identity, revision, next_person };
+        fill(&target, None, numbers, |take| {
+            // A backup of everybody holds the negatives as well.
+            let wanted = |table: Table, key| {
+                is_of(&people, table, key) || names.is_empty() && is_negatives(table, key)
+            };
+            feed(self.reader(), wanted, take)
+        })
+        .map_err(failed)?;
         Ok(people.len())
+    }
+
+    /// The people of these names, or everybody.
+    pub(super) fn wanted(&self, names: &[String]) -> Result<Vec<Person>, StoreError> {
+        match names {
+            [] => self.people(),
+            names => names.iter().map(|name| self.find(name)).collect(),
+        }
     }
 
     /// Adds the people of an exported file, each of whom is checked as if enrolled here.
@@ -160,12 +199,11 @@ impl Store {
         let people = self.people()?;
         let mut present: Vec<Likeness> = people.iter().map(|p| Likeness::of(&p.name)).collect();
         let mut lengths = Lengths::default();
-        each(self.main.reader(), TEMPLATES, |key, bytes| {
-            let record: TemplateRecord = read_record(TEMPLATES, key, bytes)?;
+        let read = self.reader().each(TEMPLATES, |_, record: TemplateRecord| {
             lengths.add(record.model(), record.length());
             Ok(())
-        })
-        .map_err(|fault| error(&self.path, fault))?;
+        });
+        read.map_err(|fault| error(&self.path, fault))?;
         let mut edits = Vec::new();
         let mut next = self.next_person()?;
         let people: BTreeMap<u64, PersonRecord> = from.all(PEOPLE)?;
@@ -194,8 +232,9 @@ impl Store {
             edits.push(put(PEOPLE, next, &record));
             for (at, template) in own {
                 let to = (next << 32) | (at & 0xffff_ffff);
-                edits.push(put(TEMPLATES, to, &template));
-                let kept = one::<PictureRecord>(from.reader(), CROPS, at);
+                let rotation = self.guard.rotation(template.length());
+                edits.push(put(TEMPLATES, to, &template.rotated_by(rotation.as_deref())));
+                let kept = from.reader().one::<PictureRecord>(CROPS, at);
                 if let Some(kept) = kept.map_err(|fault| error(&from.path, fault))? {
                     edits.push(put(CROPS, to, &kept));
                 }
@@ -209,4 +248,15 @@ impl Store {
         }
         Ok(done)
     }
+}
+
+/// Whether a record belongs to a negative.
+pub(super) fn is_negatives(table: Table, key: u64) -> bool {
+    table.name() != PEOPLE.name() && is_negative(key)
+}
+
+/// Whether a record belongs to one of these people.
+pub(super) fn is_of(people: &[Person], table: Table, key: u64) -> bool {
+    let owner = if table.name() == PEOPLE.name() { PersonId(key as u32) } else { person_of(key) };
+    people.iter().any(|person| person.id == owner)
 }

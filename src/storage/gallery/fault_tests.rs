@@ -8,53 +8,76 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use tempfile::TempDir;
 
 /// A gallery with Ada and Grace, and a register that remembers it.
-struct Site {
+pub(super) struct Site {
     folder: TempDir,
-    register: Register,
+    pub(super) register: Register,
 }
 
 impl Site {
-    fn new() -> Self {
+    /// A place for a gallery.
+    pub(super) fn empty() -> Self {
         let folder = TempDir::new().expect("a folder");
         let register = Register::at(folder.path().join("register"));
         std::fs::create_dir(folder.path().join("card")).expect("a folder");
-        let site = Self { folder, register };
+        Self { folder, register }
+    }
+
+    pub(super) fn new() -> Self {
+        let site = Self::empty();
         let mut store = site.open(Purpose::Begin).expect("a new gallery");
         store.enroll("Ada", &[template(1.0, true)]).expect("enrolled");
         store.enroll("Grace", &[template(-1.0, false)]).expect("enrolled");
         site
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.folder.path().join("card/gallery.redb")
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(super) fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn open(&self, purpose: Purpose) -> Result<Store, StoreError> {
+    pub(super) fn open(&self, purpose: Purpose) -> Result<Store, StoreError> {
         let opening = Opening::to(purpose).registered(Some(self.register.clone()));
         Store::open_as(&self.path(), opening)
     }
 
-    fn kind(&self, purpose: Purpose) -> &'static str {
+    pub(super) fn kind(&self, purpose: Purpose) -> &'static str {
         self.open(purpose).map_or_else(|error| error.kind(), |_| "good")
     }
 
+    /// Number of files on the card, without the keyring.
     fn files(&self) -> usize {
-        std::fs::read_dir(self.folder.path().join("card")).expect("a folder").count()
+        let entries = std::fs::read_dir(self.folder.path().join("card")).expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        names.filter(|name| !name.to_string_lossy().ends_with(".keys")).count()
+    }
+
+    /// A register that remembers nothing but the key.
+    fn forgetful(&self) -> Register {
+        let register = Register::at(self.at("forgetful"));
+        let _ = std::fs::remove_dir_all(register.folder());
+        std::fs::create_dir(register.folder()).expect("a folder");
+        let key = |register: &Register| register.folder().join("door.key");
+        std::fs::copy(key(&self.register), key(&register)).expect("copied");
+        register
     }
 
     /// The bytes of the file and its copy.
-    fn bytes(&self) -> [Vec<u8>; 2] {
+    pub(super) fn bytes(&self) -> [Vec<u8>; 2] {
         [self.path(), copy_path(&self.path())].map(|file| std::fs::read(file).expect("a file"))
     }
 
-    fn write(&self, [main, copy]: &[Vec<u8>; 2]) {
+    pub(super) fn write(&self, [main, copy]: &[Vec<u8>; 2]) {
         std::fs::write(self.path(), main).expect("written");
         std::fs::write(copy_path(&self.path()), copy).expect("written");
     }
+}
+
+fn restore_from(site: &Site, from: &Path) -> Result<Restored, StoreError> {
+    let export = Export::open(from, Some((&site.path(), &site.register)))?;
+    Store::restore(&site.path(), export, Some(&site.register))
 }
 
 const ALL: [Purpose; 4] = [Purpose::Read, Purpose::Serve, Purpose::Change, Purpose::Begin];
@@ -172,7 +195,7 @@ fn an_order_restores_an_older_gallery() {
     let ada = store.enroll("Hedy", &[template(0.3, true)]).expect("enrolled").id;
     let revision = store.revision().expect("a revision");
     drop(store);
-    let restore = |from: &Path| Store::restore(&site.path(), from, Some(&site.register));
+    let restore = |from: &Path| restore_from(&site, from);
     let done = restore(&backup).expect("restored");
     assert_eq!((done.people, done.administrators), (2, 1));
     assert!(done.aside.expect("the former gallery").exists());
@@ -215,8 +238,11 @@ fn another_gallery_is_not_taken_for_the_one_in_use() {
     for purpose in ALL {
         assert_eq!(site.kind(purpose), "foreign", "{purpose:?}");
     }
-    let restored = Store::restore(&site.path(), &site.path(), Some(&site.register));
-    restored.expect("restored on order");
+    // It is sealed with the keys of another door, so no order makes it this door's.
+    assert!(restore_from(&site, &site.path()).is_err());
+    let export = site.at("export.redb");
+    other.open(Purpose::Read).expect("open").export(&[], &export).expect("exported");
+    restore_from(&site, &export).expect("restored on order");
     assert_eq!(names(&site.open(Purpose::Serve).expect("open")), ["Grace", "Mallory"]);
 }
 
@@ -228,9 +254,9 @@ fn equal_revisions_with_different_content_are_a_fault() {
     let [_, other] = site.bytes();
     // A copy with the revision of the main file, which says something else.
     site.write(&[main.clone(), main]);
-    let free = |path: &Path| Store::open(path).expect("open");
     let path = site.path();
-    free(&path).rename("Ada", "Augusta").expect("renamed");
+    let free = Opening::to(Purpose::Change).registered(Some(site.forgetful()));
+    Store::open_as(&path, free).expect("open").rename("Ada", "Augusta").expect("renamed");
     std::fs::write(copy_path(&path), other).expect("written");
     assert!(matches!(site.open(Purpose::Read), Err(StoreError::Differ { .. })));
     std::fs::remove_file(copy_path(&path)).expect("moved away");
@@ -240,7 +266,8 @@ fn equal_revisions_with_different_content_are_a_fault() {
 #[test]
 fn what_cannot_be_reached_is_neither_absent_nor_empty() {
     let site = Site::new();
-    let open = |path: &Path, purpose| match Store::open_as(path, Opening::to(purpose)) {
+    let opening = |purpose| Opening::to(purpose).registered(Some(site.forgetful()));
+    let open = |path: &Path, purpose| match Store::open_as(path, opening(purpose)) {
         Ok(_) => "good",
         Err(error) => error.kind(),
     };
@@ -278,7 +305,7 @@ fn a_database_of_another_program_is_no_gallery() {
     drop(database);
     let opened = Store::open(&path).expect_err("foreign");
     assert!(opened.to_string().contains("another program"), "{opened}");
-    assert!(matches!(Export::open(&path), Err(StoreError::Foreign { .. })));
+    assert!(matches!(Export::open(&path, None), Err(StoreError::Foreign { .. })));
 }
 
 /// Root may write any file, so this uses what the opening does with a read-only file.
@@ -314,7 +341,7 @@ fn person(name: &str, traits: Traits) -> PersonRecord {
 }
 
 fn row(template: &Template) -> TemplateRecord {
-    TemplateRecord::new(template, template.model()).expect("its own model")
+    TemplateRecord::rotated(template, template.model(), None).expect("its own model")
 }
 
 #[test]
@@ -363,7 +390,7 @@ fn crafted_people_are_refused_by_name_and_others_taken() {
     edits.push(put(CROPS, 10 << 32, &Png(png)));
     crafted(&at("crafted.redb"), edits);
     let mut store = Store::open(&at("gallery.redb")).expect("a new gallery");
-    let export = Export::open(&at("crafted.redb")).expect("records are whole");
+    let export = Export::open(&at("crafted.redb"), None).expect("records are whole");
     let done = store.import(&export, false).expect("imported");
     assert_eq!((done.added, done.made_ordinary, done.taken.len()), (1, 1, 0));
     let said = done.refused.join("\n");
@@ -388,7 +415,11 @@ fn crafted_people_are_refused_by_name_and_others_taken() {
     assert!(store.find("Boss").expect("Boss").traits.administrator);
     // A restore takes all or nothing.
     drop(store);
-    let restored = Store::restore(&at("gallery.redb"), &at("crafted.redb"), None);
+    let restored = Store::restore(
+        &at("gallery.redb"),
+        Export::open(&at("crafted.redb"), None).expect("whole"),
+        None,
+    );
     assert!(matches!(restored, Err(StoreError::Invalid { .. })));
     // As the gallery itself it takes no memory and shows no control characters.
     drop(export);
@@ -422,12 +453,12 @@ fn impossible_numbers_are_damage() {
     for (n, key) in [0, u64::MAX, (1 << 32) + 1].into_iter().enumerate() {
         let path = folder.path().join(format!("{n}.redb"));
         crafted(&path, vec![put(PEOPLE, key, &person("Big", Traits::default()))]);
-        let opened = Export::open(&path);
+        let opened = Export::open(&path, None);
         assert!(matches!(opened, Err(StoreError::Damaged { .. })), "{key}");
     }
     let path = folder.path().join("revision.redb");
     crafted(&path, vec![meta(REVISION, u64::MAX)]);
-    assert!(matches!(Export::open(&path), Err(StoreError::Damaged { .. })));
+    assert!(matches!(Export::open(&path, None), Err(StoreError::Damaged { .. })));
     // A number that is taken is not given again.
     let path = folder.path().join("next.redb");
     crafted(&path, vec![put(PEOPLE, 5, &person("Ada", Traits::default()))]);
@@ -454,7 +485,7 @@ fn a_draft_that_stayed_behind_does_no_harm() {
     site.open(Purpose::Read).expect("open").export(&[], &backup).expect("exported");
     let draft = format!("{}.draft-{}", site.path().display(), std::process::id());
     std::fs::write(&draft, "half").expect("written");
-    let restored = Store::restore(&site.path(), &backup, Some(&site.register));
+    let restored = restore_from(&site, &backup);
     assert_eq!(restored.expect("restored").people, 2);
     assert!(!Path::new(&draft).exists());
     // Of processes that were killed.

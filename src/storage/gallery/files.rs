@@ -1,16 +1,19 @@
 //! EDGE: the files of a gallery: creating, opening, checking and restoring them.
 
+use super::check::{Checked, Depth, check_records};
 use super::choose::Found;
 use super::error::{StoreError, error};
 use super::presence::{folder_of, give_to_owner, look, open_to_read};
-use super::tables::{
-    Checked, Fault, IDENTITY, NEXT_PERSON, REVISION, check_records, fault_of, meta, write,
-};
+use super::rewrite::{Numbers, fill};
+use super::sealed::Keys;
+use super::tables::{Fault, fault_of};
+use crate::storage::keys::DoorKeys;
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{Builder, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, StorageBackend};
 use std::io::{ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Longest wait for another process to release the file.
@@ -73,6 +76,14 @@ impl Open {
 /// Part of the name of a draft, followed by the number of its process.
 const DRAFT: &str = ".draft-";
 
+/// Path of the copy that is kept of an old gallery when it is sealed:
+/// `gallery.redb.unsealed`.
+pub fn unsealed_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".unsealed");
+    name.into()
+}
+
 /// Path of the last good copy: `gallery.last-good.redb` for `gallery.redb`.
 pub fn copy_path(path: &Path) -> PathBuf {
     path.with_extension("last-good.redb")
@@ -111,8 +122,13 @@ pub(super) fn builder() -> Builder {
 /// Creates a gallery. It is complete before it gets its name, so that a power cut leaves
 /// either none or a complete one. If another process was faster, opens its gallery.
 ///
-/// `revision` is the identity of the gallery and its first revision.
-pub(super) fn begin(path: &Path, revision: [u64; 2]) -> Result<(), StoreError> {
+/// `revision` is the identity of the gallery and its first revision. It is sealed if there
+/// are keys.
+pub(super) fn begin(
+    path: &Path,
+    revision: [u64; 2],
+    keys: Option<&Arc<DoorKeys>>,
+) -> Result<(), StoreError> {
     create_folder(path)?;
     let failed = |fault| error(path, fault);
     let io = |reason: std::io::Error| error(path, Fault::Io(reason.to_string()));
@@ -120,8 +136,8 @@ pub(super) fn begin(path: &Path, revision: [u64; 2]) -> Result<(), StoreError> {
     remove_file(&draft).map_err(failed)?;
     let database = create(&draft).map_err(failed)?;
     let [identity, revision] = revision;
-    let first = [meta(REVISION, revision), meta(NEXT_PERSON, 1), meta(IDENTITY, identity)];
-    write(&database, &first).map_err(|reason| failed(Fault::Io(reason)))?;
+    let numbers = Numbers { identity, revision, next_person: 1 };
+    fill(&database, keys, numbers, |_| Ok(())).map_err(failed)?;
     drop(database);
     give_to_owner(&draft).map_err(io)?;
     // Unlike a rename, a link does not replace an existing file.
@@ -167,6 +183,16 @@ pub(super) fn remove_file(path: &Path) -> Result<(), Fault> {
     }
 }
 
+/// Makes a rename in the folder of this file survive a power cut.
+pub(super) fn sync_folder(path: &Path) -> std::io::Result<()> {
+    std::fs::File::open(folder_of(path))?.sync_all()
+}
+
+/// An empty database in memory.
+pub(super) fn in_empty_memory() -> Result<Database, Fault> {
+    builder().create_with_backend(InMemoryBackend::new()).map_err(fault_of)
+}
+
 /// Puts the copy, which must be intact, in the place of the main file. Moves the main file
 /// aside, with `ending` and a number after its name. Returns its path, if there was one.
 pub(super) fn restore(
@@ -208,26 +234,42 @@ pub(super) type Probed<D> = Result<(D, Checked), Fault>;
 /// State of a probed file. An error that says nothing about its content is passed on.
 pub(super) fn found<D>(probed: &Probed<D>) -> Option<Found> {
     match probed {
-        Ok((_, checked)) => Some(Found::Whole(checked.snapshot)),
+        Ok((_, checked)) if checked.flaws.is_empty() => Some(Found::Whole(checked.snapshot)),
+        Ok((_, checked)) => Some(Found::Flawed(checked.snapshot)),
         Err(Fault::Absent) => Some(Found::Absent),
         Err(fault) => fault.unusable().map(|_| Found::Unusable),
     }
 }
 
 /// Opens an existing file and checks every record.
-pub(super) fn open_checked(path: &Path, patience: Duration) -> Probed<Database> {
+pub(super) fn open_checked(path: &Path, patience: Duration, how: How<'_>) -> Probed<Database> {
     checked(
         path,
         patience,
+        how,
         |database| database,
         || builder().set_check_integrity_on_open(true).open(path).map_err(fault_of),
     )
 }
 
+/// With which keys the records of a file are checked, and how deep.
+#[derive(Clone, Copy)]
+pub(super) struct How<'k> {
+    pub(super) keys: &'k Keys,
+    pub(super) depth: Depth<'k>,
+}
+
+impl<'k> How<'k> {
+    /// Every record is opened.
+    pub(super) fn all(keys: &'k Keys) -> Self {
+        Self { keys, depth: Depth::Records }
+    }
+}
+
 /// Like [`open_checked`], but read-only. A file that another process left in disorder is
 /// read into memory and repaired there.
-pub(super) fn read_checked(path: &Path, patience: Duration) -> Probed<Readable> {
-    checked(path, patience, Readable::reader, || open_readable(path))
+pub(super) fn read_checked(path: &Path, patience: Duration, how: How<'_>) -> Probed<Readable> {
+    checked(path, patience, how, Readable::reader, || open_readable(path))
 }
 
 /// Opens a file read-only, without checking its records.
@@ -280,6 +322,7 @@ fn begins_right(path: &Path) -> Result<(), Fault> {
 fn checked<D>(
     path: &Path,
     patience: Duration,
+    how: How<'_>,
     reader: impl for<'d> Fn(&'d D) -> &'d dyn ReadableDatabase,
     open: impl Fn() -> Result<D, Fault>,
 ) -> Probed<D> {
@@ -292,7 +335,7 @@ fn checked<D>(
             }
             Err(fault) => return Err(fault),
             Ok(database) => {
-                let checked = guarded(|| check_records(reader(&database)))?;
+                let checked = guarded(|| check_records(reader(&database), how.keys, how.depth))?;
                 return Ok((database, checked));
             }
         }

@@ -1,14 +1,16 @@
 //! EDGE: the gallery into memory, for one model.
 
+use super::check::{Checked, Depth, check_records, some};
 use super::choose::{Known, Snapshot};
 use super::error::{StoreError, error};
 use super::files::{guarded, open_readable};
-use super::limits::{MOST_PEOPLE, MOST_TEMPLATES, shown};
+use super::limits::{MOST_PEOPLE, MOST_TEMPLATES, most_of, shown};
+use super::reseal::keys_of;
 use super::tables::{
-    CROPS, Fault, PEOPLE, PersonRecord, PictureRecord, TEMPLATES, TemplateRecord, check_records,
-    each, one, person_of, read_record,
+    CROPS, Fault, NEGATIVES, PEOPLE, PersonRecord, PictureRecord, Reader, TEMPLATES,
+    TemplateRecord, person_of,
 };
-use super::{Purpose, Store};
+use super::{Purpose, Register, Store};
 use crate::access::gallery::{Gallery, PersonId};
 use crate::models::ModelId;
 use crate::vision::embed::Template;
@@ -71,39 +73,44 @@ impl Store {
         embedding_size: usize,
         embed: impl FnMut(&FacePicture) -> Option<Template>,
     ) -> Result<Loaded, StoreError> {
-        load(self.main.reader(), model, embedding_size, embed)
+        // Opening has checked every record.
+        check_records(self.main.reader(), &self.own_keys(), Depth::Digest)
+            .and_then(|checked| load(self.main.reader(), &checked, model, embedding_size, embed))
             .map_err(|fault| error(&self.path, fault))
     }
 }
 
 fn load(
     database: &dyn ReadableDatabase,
+    checked: &Checked,
     model: &ModelId,
     embedding_size: usize,
     mut embed: impl FnMut(&FacePicture) -> Option<Template>,
 ) -> Result<Loaded, Fault> {
-    let checked = check_records(database)?;
+    let reader = Reader { database, guard: &checked.guard };
     let mut by_person: BTreeMap<PersonId, (usize, Vec<Template>)> = BTreeMap::new();
     let mut of_other_models = 0;
+    let mut negatives_left_out = 0;
     let mut to_renew = BTreeSet::new();
     let mut crowded = BTreeSet::new();
-    each(database, TEMPLATES, |key, bytes| {
+    reader.each(TEMPLATES, |key, record: TemplateRecord| {
         let person = person_of(key);
         let (count, templates) = by_person.entry(person).or_default();
-        if *count >= MOST_TEMPLATES {
+        if *count >= most_of(person) {
             crowded.insert(person);
             return Ok(());
         }
         *count += 1;
-        let record: TemplateRecord = read_record(TEMPLATES, key, bytes)?;
-        let template = if record.is_of(model) {
-            Some(record.template())
+        let ready = record.is_of(model).then(|| checked.guard.template(&record)).flatten();
+        let template = if ready.is_some() {
+            ready
         } else {
-            let kept: Option<PictureRecord> = one(database, CROPS, key)?;
+            let kept: Option<PictureRecord> = reader.one(CROPS, key)?;
             kept.and_then(|kept| kept.picture()).and_then(|kept| embed(&kept))
         };
         match template {
             Some(template) => templates.push(template),
+            None if person == NEGATIVES => negatives_left_out += 1,
             None => {
                 of_other_models += 1;
                 to_renew.insert(person);
@@ -111,13 +118,23 @@ fn load(
         }
         Ok(())
     })?;
-    let mut gallery = Gallery::new(model.clone(), embedding_size);
+    let mut gallery = Gallery::new(model.clone(), embedding_size)
+        .rotated_by(checked.guard.rotation(embedding_size));
+    for negative in by_person.get(&NEGATIVES).map_or(&[][..], |(_, views)| views) {
+        negatives_left_out += usize::from(!gallery.add_negative(negative));
+    }
+    if negatives_left_out > 0 {
+        log::warn!(
+            "{negatives_left_out} reported false entries are of another model and have no stored \
+             picture; they count for nothing, see facelatch people negatives --help"
+        );
+    }
     let mut names = Vec::new();
-    each(database, PEOPLE, |key, bytes| {
+    reader.each(PEOPLE, |key, person: PersonRecord| {
         if gallery.people() >= MOST_PEOPLE {
             return Ok(());
         }
-        let person: PersonRecord = shown(read_record(PEOPLE, key, bytes)?);
+        let person = shown(person);
         let id = PersonId(key as u32);
         let templates = by_person.get(&id).map_or(&[][..], |(_, templates)| templates);
         let left_out = gallery.add(id, &person.name, templates);
@@ -143,18 +160,28 @@ fn load(
 }
 
 /// Loads the gallery for a model, read-only and without waiting. `None` while another
-/// process has the file open. Templates of other models are re-embedded from their crops,
+/// process has the file open. The register tells where the keys are. Templates of other models are re-embedded from their crops,
 /// in memory only. Damage is not repaired; [`Store::open_as`] does that.
 ///
 /// # Errors
-/// If the file is missing, unreachable, damaged or newer.
+/// If the file is missing, unreachable, damaged, newer, or sealed with keys that cannot be
+/// used.
 pub fn peek(
     path: &Path,
+    register: Option<&Register>,
     model: &ModelId,
     embedding_size: usize,
     embed: impl FnMut(&FacePicture) -> Option<Template>,
 ) -> Result<Option<Loaded>, StoreError> {
-    let read = guarded(|| load(open_readable(path)?.reader(), model, embedding_size, embed));
+    let keys = keys_of(path, register)?;
+    let read = guarded(|| {
+        let file = open_readable(path)?;
+        let checked = check_records(file.reader(), &keys, Depth::Records)?;
+        if !checked.flaws.is_empty() {
+            return Err(Fault::Damaged(some(&checked.flaws)));
+        }
+        load(file.reader(), &checked, model, embedding_size, embed)
+    });
     match read {
         Ok(loaded) => Ok(Some(loaded)),
         Err(Fault::Busy) => Ok(None),

@@ -6,6 +6,8 @@
 //! be older than what is remembered. A main file that does not count is moved aside and
 //! replaced by the copy.
 
+mod backup;
+mod check;
 mod choose;
 mod error;
 mod export;
@@ -13,11 +15,15 @@ mod files;
 mod limits;
 mod load;
 mod naming;
+mod negatives;
 mod open;
 mod presence;
 mod record;
 mod register;
 mod replace;
+mod reseal;
+mod rewrite;
+mod sealed;
 mod tables;
 
 use crate::access::gallery::{PersonId, Traits};
@@ -28,27 +34,31 @@ use crate::vision::embed::Template;
 use crate::vision::face_picture::FacePicture;
 use error::error;
 use files::{Open, PATIENCE, create, create_folder, remove_file};
-use limits::shown;
+use limits::{most_of, shown};
 use naming::checked_name;
 use record::Content;
-use redb::{Database, ReadableDatabase, TableHandle};
+use redb::{Database, TableHandle};
+use sealed::Guard;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tables::{
-    CROPS, Edit, LAST_REVISION, NEXT_PERSON, PEOPLE, PersonRecord, PictureRecord, REVISION,
-    TEMPLATES, Table, TemplateRecord, all, copy_records, each, meta, number, one, person_of, put,
-    state, write,
+    CROPS, Edit, LAST_REVISION, NEGATIVES, NEXT_PERSON, PEOPLE, PersonRecord, PictureRecord,
+    REVISION, TEMPLATES, Table, TemplateRecord, each, meta, number_in, person_of, put, state,
+    write,
 };
 
+pub use backup::{Lock, Unlock, is_encrypted};
 pub use choose::Known;
 pub use error::StoreError;
 pub use export::{Export, Imported};
-pub use files::copy_path;
-pub use limits::{MOST_PEOPLE, MOST_TEMPLATES};
+pub use files::{copy_path, unsealed_path};
+pub use limits::{MOST_NEGATIVES, MOST_PEOPLE, MOST_TEMPLATES};
 pub use load::{Loaded, LoadedContent, peek};
+pub use negatives::Negative;
 pub use open::{Opening, Purpose, why_read_only};
 pub use presence::remarks;
+pub(super) use presence::{folder_of, give_to_owner};
 pub use register::{Register, SYSTEM_REGISTER};
 pub use replace::{Restored, reachable};
 
@@ -96,6 +106,8 @@ pub struct ReEmbedded {
 pub struct Store {
     path: PathBuf,
     main: Open,
+    /// How the records are protected.
+    guard: Guard,
     /// `None` after a write to the copy failed; the next opening creates it again.
     copy: Option<Database>,
     /// Description of the repair on opening, if one was needed.
@@ -247,7 +259,8 @@ impl Store {
         }
         let free = (first..).filter(|key| !taken.contains(key));
         for (key, template) in free.zip(templates) {
-            let record = TemplateRecord::new(&template.template, template.template.model());
+            let (made, model) = (&template.template, template.template.model());
+            let record = self.guard.template_record(made, model);
             edits.extend(record.map(|record| put(TEMPLATES, key, &record)));
             if let Some(picture) = &template.picture {
                 let record = PictureRecord::new(picture).map_err(|reason| StoreError::Io {
@@ -338,22 +351,22 @@ impl Store {
         for (key, record) in self.all::<TemplateRecord>(TEMPLATES)? {
             let (usable, without) = counts.entry(person_of(key)).or_default();
             // More of them are not used; see `load`.
-            if *usable + *without >= MOST_TEMPLATES {
+            if *usable + *without >= most_of(person_of(key)) {
                 continue;
             }
-            if record.is_of(model) {
+            if record.is_of(model) && self.guard.template(&record).is_some() {
                 *usable += 1;
                 continue;
             }
             let kept: Option<PictureRecord> = self.one(CROPS, key)?;
             let made = kept.and_then(|kept| kept.picture()).and_then(|kept| embed(&kept));
-            if let Some(record) = made.and_then(|made| TemplateRecord::new(&made, model)) {
+            if let Some(record) = made.and_then(|made| self.guard.template_record(&made, model)) {
                 edits.push(put(TEMPLATES, key, &record));
                 *usable += 1;
                 done.renewed += 1;
             } else {
                 *without += 1;
-                done.without_crop += 1;
+                done.without_crop += usize::from(person_of(key) != NEGATIVES);
             }
         }
         let people: BTreeMap<u64, PersonRecord> = self.all(PEOPLE)?;
@@ -395,8 +408,14 @@ impl Store {
         if revision > LAST_REVISION {
             return Err(io("its revision is impossible".to_owned()));
         }
-        edits.push(meta(REVISION, revision));
+        // Sealed once, so that file and copy get the same bytes.
+        let mut next = self.guard.clone();
+        match &mut next {
+            Guard::Plain => edits.push(meta(REVISION, revision)),
+            Guard::Sealed(sealing) => edits = sealing.seal_edits(edits, revision).map_err(&io)?,
+        }
         write(main, &edits).map_err(|reason| io(format!("{reason}; nothing was changed")))?;
+        self.guard = next;
         // The change is safe now; the copy may follow later.
         if let Some(copy) = &self.copy
             && let Err(reason) = write(copy, &edits)
@@ -412,11 +431,11 @@ impl Store {
     }
 
     fn number(&self, key: u64) -> Result<u64, StoreError> {
-        number(self.main.reader(), key).map_err(|fault| error(&self.path, fault))
+        number_in(self.main.reader(), key).map_err(|fault| error(&self.path, fault))
     }
 
     fn all<T: Content>(&self, table: Table) -> Result<BTreeMap<u64, T>, StoreError> {
-        all(self.main.reader(), table).map_err(|fault| error(&self.path, fault))
+        self.reader().all(table).map_err(|fault| error(&self.path, fault))
     }
 
     fn keys(&self, table: Table) -> Result<Vec<u64>, StoreError> {
@@ -430,7 +449,7 @@ impl Store {
     }
 
     fn one<T: Content>(&self, table: Table, key: u64) -> Result<Option<T>, StoreError> {
-        one(self.main.reader(), table, key).map_err(|fault| error(&self.path, fault))
+        self.reader().one(table, key).map_err(|fault| error(&self.path, fault))
     }
 }
 
@@ -446,6 +465,10 @@ fn now() -> u64 {
 }
 
 #[cfg(test)]
+mod backup_tests;
+#[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod sealed_tests;
 #[cfg(test)]
 mod tests;

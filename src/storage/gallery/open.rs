@@ -3,17 +3,24 @@
 //! what is remembered takes the place of the newer.
 
 use super::Store;
+use super::check::{Checked, Depth, check_records, some};
 use super::choose::{Choice, Found, Known, Trouble, Why, choose};
 use super::error::{StoreError, error};
 use super::files::{
-    Open, PATIENCE, Probed, Readable, begin, copy_path, create, draft_path, found, open_checked,
-    random, read_checked, remove_drafts, remove_file, restore,
+    How, Open, PATIENCE, Probed, Readable, begin, copy_path, create, draft_path, found, guarded,
+    in_empty_memory, move_aside, open_checked, random, read_checked, remove_drafts, remove_file,
+    restore, sync_folder,
 };
 use super::presence::{give_to_owner, read_only};
 use super::register::Register;
-use super::tables::{Checked, Fault, PEOPLE, copy_records, state};
-use redb::Database;
-use std::path::Path;
+use super::reseal::keys_of;
+use super::rewrite::{Numbers, Part, fill, salvage};
+use super::sealed::Keys;
+use super::tables::{Fault, NEXT_PERSON, PEOPLE, Reader, copy_bytes, number_in, state};
+use crate::storage::keys::{DoorKeys, KeyError, KeyPlace};
+use redb::{Database, ReadableDatabase};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a gallery is opened for.
@@ -76,6 +83,7 @@ impl Store {
     ///
     /// # Errors
     /// If the gallery is absent, missing although it is remembered, unreachable, in use,
+    /// sealed with keys that are missing or others,
     /// newer than this program, older than what is remembered, another one, or damaged
     /// without a usable copy; if it is read-only and the purpose is to change it; or if a
     /// file operation fails.
@@ -83,9 +91,14 @@ impl Store {
         let Opening { purpose, patience, known, register } = opening;
         let remembered = register.as_ref().and_then(|register| recall(register, path));
         let known = Known::stronger(known, remembered);
-        let mut store = match why_read_only(path)? {
-            None => write(path, purpose, patience, known)?,
-            Some(reason) if purpose.only_reads() => read(path, patience, known, reason)?,
+        let read_only = why_read_only(path)?;
+        let keys = keys_of(path, register.as_ref())?;
+        let mut store = match read_only {
+            None => {
+                let store = write(path, purpose, patience, known, (&keys, register.as_ref()))?;
+                store.sealed_with_current(purpose, keys, register.as_ref())?
+            }
+            Some(reason) if purpose.only_reads() => read(path, patience, known, &keys, reason)?,
             Some(reason) => return Err(StoreError::ReadOnly { path: path.to_owned(), reason }),
         };
         store.register = register;
@@ -114,12 +127,27 @@ impl Store {
         state(self.main.reader()).map_err(|fault| error(&self.path, fault))
     }
 
+    /// The records.
+    pub(super) fn reader(&self) -> Reader<'_> {
+        Reader { database: self.main.reader(), guard: &self.guard }
+    }
+
+    /// Whether the records are sealed.
+    pub fn is_sealed(&self) -> bool {
+        self.guard.sealing().is_some()
+    }
+
+    /// The keys of a sealed gallery.
+    pub fn door_keys(&self) -> Option<&Arc<DoorKeys>> {
+        self.guard.sealing().map(|sealing| &sealing.keys)
+    }
+
     /// Writes the revision to the register. `level` is that of the message if this fails.
     pub(super) fn note(&self, level: log::Level) {
         let Some(register) = &self.register else { return };
         let (Ok(revision), Ok(people)) = (self.revision(), self.keys(PEOPLE)) else { return };
         let now = Known { revision, inhabited: !people.is_empty() };
-        if let Err(fault) = register.note(&self.path, now) {
+        if let Err(fault) = register.note_as(&self.path, now, self.is_sealed()) {
             log::log!(
                 level,
                 "{fault}; without this entry a gallery that goes away is taken for a first start"
@@ -128,19 +156,19 @@ impl Store {
     }
 
     /// Makes the copy again, as the main file is.
-    fn copy_again(&mut self) {
+    pub(super) fn copy_again(&mut self) {
         let Open::Writable(main) = &self.main else { return };
         let path = copy_path(&self.path);
         let draft = draft_path(&path);
         let made = (|| {
             remove_file(&draft)?;
             let copy = create(&draft)?;
-            copy_records(main, &copy, |_, _| true)?;
+            copy_bytes(main, &copy)?;
             drop(copy);
             let io = |error: std::io::Error| Fault::Io(error.to_string());
             give_to_owner(&draft).map_err(io)?;
             std::fs::rename(&draft, &path).map_err(io)?;
-            open_checked(&path, PATIENCE)
+            open_checked(&path, PATIENCE, How { keys: &self.own_keys(), depth: Depth::Digest })
         })();
         match made {
             Ok((copy, _)) => self.copy = Some(copy),
@@ -187,15 +215,39 @@ struct Both<D> {
 }
 
 impl<D> Both<D> {
-    /// Opens both. The copy is only opened if the main file says something about it.
-    fn probe(path: &Path, open: impl Fn(&Path) -> Probed<D>) -> Result<Self, StoreError> {
-        let main = open(path);
+    /// Opens both. The copy is only opened if the main file says something about it, and
+    /// its records only if they are not the same.
+    fn probe(
+        path: &Path,
+        open: impl Fn(&Path, Depth<'_>) -> Probed<D>,
+    ) -> Result<Self, StoreError> {
+        let main = open(path, Depth::Records);
         if found(&main).is_none()
             && let Err(fault) = main
         {
             return Err(error(path, fault));
         }
-        Ok(Self { main, copy: open(&copy_path(path)) })
+        let digest = match &main {
+            Ok((_, checked)) if checked.flaws.is_empty() => Some(checked.snapshot.digest),
+            _ => None,
+        };
+        let depth = digest.as_ref().map_or(Depth::Records, Depth::Unless);
+        let copy = open(&copy_path(path), depth);
+        Ok(Self { main, copy })
+    }
+
+    /// The two files for [`salvage`], that which decides first.
+    fn parts<'b>(
+        &'b self,
+        by_copy: bool,
+        reader: impl Fn(&'b D) -> &'b dyn ReadableDatabase,
+    ) -> Option<(Part<'b>, Option<Part<'b>>)> {
+        let part = |probed: &'b Probed<D>| {
+            let (database, checked) = probed.as_ref().ok()?;
+            Some(Part { database: reader(database), checked })
+        };
+        let (main, copy) = (part(&self.main), part(&self.copy));
+        if by_copy { copy.map(|copy| (copy, main)) } else { main.map(|main| (main, copy)) }
     }
 
     /// Which of them counts.
@@ -206,6 +258,9 @@ impl<D> Both<D> {
             // The main file alone will do.
             (None, _) if matches!(main, Found::Whole(_)) => Found::Unusable,
             (None, Err(Fault::Busy)) => return Err(StoreError::Busy { path: copy_path(path) }),
+            (None, Err(Fault::Sealed(reason))) => {
+                return Err(error(&copy_path(path), Fault::Sealed(reason.clone())));
+            }
             (None, Err(Fault::Newer(reason))) => {
                 return Err(error(&copy_path(path), Fault::Newer(reason.clone())));
             }
@@ -232,7 +287,9 @@ impl<D> Both<D> {
             Trouble::Lost => match (self.main, self.copy) {
                 // Both on a disk that gives errors: nothing says that they are damaged.
                 (Err(fault @ Fault::Unreadable(_)), Err(Fault::Unreadable(_) | Fault::Absent))
-                | (Err(fault @ Fault::NoGallery(_)), Err(Fault::Absent)) => error(&path, fault),
+                | (Err(fault @ Fault::NoGallery(_)), Err(Fault::Absent | Fault::NoGallery(_))) => {
+                    error(&path, fault)
+                }
                 (main, copy_fault) => StoreError::Lost {
                     path,
                     reason: reason_of(main),
@@ -248,6 +305,7 @@ fn reason_of<D>(probed: Probed<D>) -> String {
     match probed {
         Err(Fault::Absent) => "it is missing".to_owned(),
         Err(fault) => fault.unusable().unwrap_or("it cannot be read").to_owned(),
+        Ok((_, checked)) if !checked.flaws.is_empty() => some(&checked.flaws),
         Ok(_) => "it is older".to_owned(),
     }
 }
@@ -258,26 +316,28 @@ fn write(
     purpose: Purpose,
     patience: Duration,
     known: Option<Known>,
+    (keys, register): (&Keys, Option<&Register>),
 ) -> Result<Store, StoreError> {
     let copy_path = copy_path(path);
-    let both = Both::probe(path, |file| {
-        open_checked(file, if file == path { patience } else { PATIENCE })
+    let both = Both::probe(path, |file, depth| {
+        open_checked(file, if file == path { patience } else { PATIENCE }, How { keys, depth })
     })?;
-    let store = |main: Database| Store {
+    let store = |(main, checked): (Database, Checked)| Store {
         path: path.to_owned(),
         main: Open::Writable(main),
+        guard: checked.guard,
         copy: None,
         repaired: None,
         read_only: None,
         register: None,
     };
-    let again = |path: &Path| -> Result<(Database, Checked), StoreError> {
-        open_checked(path, PATIENCE).map_err(|fault| error(path, fault))
+    let again = |path: &Path, keys: &Keys| -> Result<(Database, Checked), StoreError> {
+        open_checked(path, PATIENCE, How::all(keys)).map_err(|fault| error(path, fault))
     };
     match both.choose(path, known)? {
         Choice::Main { copied } => {
             let Both { main, copy } = both;
-            let (main, _) = main.map_err(|fault| error(path, fault))?;
+            let main = main.map_err(|fault| error(path, fault))?;
             // While the file is locked nobody else makes drafts.
             remove_drafts(path);
             let mut store = store(main);
@@ -302,9 +362,35 @@ fn write(
                 path.display(),
                 kept.unwrap_or_default()
             );
-            let mut store = store(again(path)?.0);
-            store.copy = again(&copy_path).map(|(copy, _)| copy).ok();
+            let mut store = store(again(path, keys)?);
+            store.copy = again(&copy_path, keys).map(|(copy, _)| copy).ok();
             store.repaired = Some(repaired);
+            Ok(store)
+        }
+        Choice::Salvage { by_copy } => {
+            let failed = |fault| error(path, fault);
+            let io = |reason: std::io::Error| failed(Fault::Io(reason.to_string()));
+            let draft = draft_path(path);
+            remove_file(&draft).map_err(failed)?;
+            let target = create(&draft).map_err(failed)?;
+            let parts = both.parts(by_copy, |database| database);
+            let said = salvaged(&target, parts).map_err(failed)?;
+            drop(target);
+            give_to_owner(&draft).map_err(io)?;
+            // Release both before they are moved.
+            drop(both);
+            let mut kept = Vec::new();
+            for file in [path, &copy_path] {
+                kept.extend(move_aside(file, ending(Why::Damaged)).map_err(io)?);
+            }
+            std::fs::rename(&draft, path).and_then(|()| sync_folder(path)).map_err(io)?;
+            let mut store = store(again(path, keys)?);
+            store.copy_again();
+            store.repaired = Some(format!(
+                "{}: damaged, and so was its last good copy; {said}; the files are kept as {}",
+                path.display(),
+                list(&kept)
+            ));
             Ok(store)
         }
         Choice::Nothing if purpose.begins() => {
@@ -314,8 +400,9 @@ fn write(
                 [identity, revision + 1]
             });
             drop(both);
-            begin(path, revision)?;
-            let mut store = store(again(path)?.0);
+            let keys = first_keys(path, keys, register)?;
+            begin(path, revision, keys.keys.as_ref().ok())?;
+            let mut store = store(again(path, &keys)?);
             store.copy_again();
             Ok(store)
         }
@@ -329,14 +416,16 @@ fn read(
     path: &Path,
     patience: Duration,
     known: Option<Known>,
+    keys: &Keys,
     reason: String,
 ) -> Result<Store, StoreError> {
-    let both = Both::probe(path, |file| read_checked(file, patience))?;
+    let both = Both::probe(path, |file, depth| read_checked(file, patience, How { keys, depth }))?;
     let store = |main: Probed<Readable>, repaired: Option<String>| -> Result<Store, StoreError> {
-        let (main, _) = main.map_err(|fault| error(path, fault))?;
+        let (main, checked) = main.map_err(|fault| error(path, fault))?;
         Ok(Store {
             path: path.to_owned(),
             main: Open::Readable(main),
+            guard: checked.guard,
             copy: None,
             repaired,
             read_only: Some(reason),
@@ -350,9 +439,70 @@ fn read(
             let repaired = format!("{}: {said}; its last good copy is read", path.display());
             store(both.copy, Some(repaired))
         }
+        Choice::Salvage { by_copy } => {
+            let failed = |fault| error(path, fault);
+            let target = in_empty_memory().map_err(failed)?;
+            let parts = both.parts(by_copy, Readable::reader);
+            let said = salvaged(&target, parts).map_err(failed)?;
+            let checked = check_records(&target, keys, Depth::Records).map_err(failed)?;
+            let repaired =
+                format!("{}: damaged, and so is its last good copy; {said}", path.display());
+            store(Ok((Readable::Memory(target), checked)), Some(repaired))
+        }
         Choice::Nothing => Err(StoreError::Absent { path: path.to_owned() }),
         Choice::Refuse(trouble) => Err(both.trouble(path, trouble, known)),
     }
+}
+
+/// The keys of a new gallery. Without a register there are none, and it is not sealed.
+fn first_keys(path: &Path, keys: &Keys, register: Option<&Register>) -> Result<Keys, StoreError> {
+    let Some(register) = register else { return Ok(keys.clone()) };
+    let keys = match &keys.keys {
+        Err(KeyError::None { .. }) => {
+            let made = DoorKeys::make(path, &KeyPlace::of(register));
+            Arc::new(made.map_err(|error| sealed(path, error))?)
+        }
+        Ok(keys) => Arc::clone(keys),
+        Err(error) => return Err(sealed(path, error.clone())),
+    };
+    Ok(Keys { keys: Ok(keys), sealed: false })
+}
+
+fn sealed(path: &Path, reason: KeyError) -> StoreError {
+    StoreError::Sealed { path: path.to_owned(), reason }
+}
+
+/// Fills an empty database with what is whole of two damaged files. Returns what is lost, in
+/// words.
+fn salvaged(
+    target: &Database,
+    parts: Option<(Part<'_>, Option<Part<'_>>)>,
+) -> Result<String, Fault> {
+    let no_part = || Fault::Damaged("neither file can be opened".to_owned());
+    let (base, other) = parts.ok_or_else(no_part)?;
+    let [identity, revision] = base.checked.snapshot.revision;
+    let next_person = number_in(base.database, NEXT_PERSON)?;
+    // It counts as newer than both.
+    let numbers = Numbers { identity, revision: revision + 1, next_person };
+    let keys = base.checked.guard.sealing().map(|sealing| &sealing.keys);
+    let mut lost = Vec::new();
+    guarded(|| {
+        fill(target, keys, numbers, |take| {
+            lost = salvage(base, other, take)?;
+            Ok(())
+        })
+    })?;
+    let flaws = some(&base.checked.flaws);
+    Ok(match &lost[..] {
+        [] => format!("{flaws}; every record was whole in one of them, and nothing is lost"),
+        lost => format!("{flaws}; lost: {}; enroll them again; all others are whole", some(lost)),
+    })
+}
+
+/// Paths in words.
+fn list(paths: &[PathBuf]) -> String {
+    let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    shown.join(" and ")
 }
 
 /// Why the copy takes the place of the main file, in words.
@@ -366,7 +516,7 @@ fn why_copy<D>(why: Why, both: &Both<D>) -> String {
         (Why::Damaged, Err(fault)) => {
             format!("was damaged ({})", fault.unusable().unwrap_or("it cannot be read"))
         }
-        (Why::Damaged, Ok(_)) => "was damaged".to_owned(),
+        (Why::Damaged, Ok((_, checked))) => format!("was damaged ({})", some(&checked.flaws)),
         (Why::Older, main) => format!(
             "an older gallery was put in its place (revision {}, not {})",
             revision(main),

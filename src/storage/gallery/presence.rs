@@ -149,7 +149,7 @@ fn errno(error: &io::Error) -> Option<Errno> {
 }
 
 /// The folder of a file, `.` for a bare name.
-pub(super) fn folder_of(path: &Path) -> &Path {
+pub(in crate::storage) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -174,7 +174,7 @@ fn user(uid: u32) -> String {
 
 /// Gives a new file of root to the owner of its folder, for whom it is made: the service
 /// could not read it otherwise.
-pub(super) fn give_to_owner(file: &Path) -> io::Result<()> {
+pub(in crate::storage) fn give_to_owner(file: &Path) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! Format of one record on disk: a format version, the content, and a checksum over both
 //! and the place of the record. So a flipped bit and a record in the wrong place are both
-//! detected.
+//! detected. In a sealed gallery, sealing takes the place of the checksum.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -52,15 +52,36 @@ pub fn encode<T: Content>(place: Place<'_>, content: &T) -> Vec<u8> {
     bytes
 }
 
+/// Adds the checksum to format and content of a record.
+pub fn with_checksum(place: Place<'_>, body: &[u8]) -> Vec<u8> {
+    let mut bytes = body.to_vec();
+    bytes.extend(checksum(place, body).to_le_bytes());
+    bytes
+}
+
+/// Format and content of a record, after its checksum was checked.
+///
+/// # Errors
+/// If the record is damaged.
+pub fn body_of<'b>(place: Place<'_>, bytes: &'b [u8]) -> Result<&'b [u8], RecordError> {
+    let (body, sum) = bytes.split_last_chunk::<CHECKSUM>().ok_or(RecordError::Damaged)?;
+    let right = checksum(place, body) == u32::from_le_bytes(*sum);
+    if right { Ok(body) } else { Err(RecordError::Damaged) }
+}
+
 /// Decodes the content of a record.
 ///
 /// # Errors
 /// If the record is damaged or newer than this program.
 pub fn decode<T: Content>(place: Place<'_>, bytes: &[u8]) -> Result<T, RecordError> {
-    let (body, sum) = bytes.split_last_chunk::<CHECKSUM>().ok_or(RecordError::Damaged)?;
-    if checksum(place, body) != u32::from_le_bytes(*sum) {
-        return Err(RecordError::Damaged);
-    }
+    decode_body(body_of(place, bytes)?)
+}
+
+/// Decodes format and content of a record, without the checksum.
+///
+/// # Errors
+/// If the content is invalid or newer than this program.
+pub fn decode_body<T: Content>(body: &[u8]) -> Result<T, RecordError> {
     match body.split_first() {
         Some((&format, content)) if format == T::FORMAT => {
             postcard::from_bytes(content).map_err(|_| RecordError::Damaged)

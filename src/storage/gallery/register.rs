@@ -33,6 +33,9 @@ struct Entry {
     identity: String,
     revision: u64,
     inhabited: bool,
+    /// Whether its records are sealed.
+    #[serde(default)]
+    sealed: bool,
 }
 
 impl Register {
@@ -78,9 +81,15 @@ impl Register {
     pub fn known(&self, gallery: &Path) -> io::Result<Option<Known>> {
         let mut known = None;
         for path in names(gallery)? {
-            known = Known::stronger(known, read(&self.entry(&path))?);
+            known = Known::stronger(known, read(&self.entry(&path))?.map(|(known, _)| known));
         }
         Ok(known)
+    }
+
+    /// Whether the gallery at this path was sealed. An entry that cannot be read says nothing.
+    pub(super) fn is_sealed(&self, gallery: &Path) -> bool {
+        let names = names(gallery).unwrap_or_default();
+        names.iter().any(|path| matches!(read(&self.entry(path)), Ok(Some((_, true)))))
     }
 
     /// Remembers a gallery. An empty one is only remembered if it had people before.
@@ -89,24 +98,31 @@ impl Register {
     /// # Errors
     /// If the entry cannot be written.
     pub fn note(&self, gallery: &Path, now: Known) -> io::Result<()> {
+        self.note_as(gallery, now, false)
+    }
+
+    /// Like [`Self::note`]. A gallery that was sealed once stays so.
+    pub(super) fn note_as(&self, gallery: &Path, now: Known, sealed: bool) -> io::Result<()> {
         for path in names(gallery)? {
             let entry = self.entry(&path);
             let before = read(&entry).unwrap_or(None);
-            if before == Some(now) || (before.is_none() && !now.inhabited) {
+            let sealed = sealed || before.is_some_and(|(_, sealed)| sealed);
+            if before == Some((now, sealed)) || (before.is_none() && !now.inhabited) {
                 continue;
             }
-            self.write(&path, &entry, now).map_err(|error| at(&entry, &error))?;
+            self.write(&path, &entry, now, sealed).map_err(|error| at(&entry, &error))?;
         }
         Ok(())
     }
 
-    fn write(&self, path: &Path, entry: &Path, now: Known) -> io::Result<()> {
+    fn write(&self, path: &Path, entry: &Path, now: Known, sealed: bool) -> io::Result<()> {
         let [identity, revision] = now.revision;
         let text = toml::to_string(&Entry {
             gallery: path.to_string_lossy().into_owned(),
             identity: format!("{identity:016x}"),
             revision,
             inhabited: now.inhabited,
+            sealed,
         })
         .map_err(io::Error::other)?;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
@@ -136,7 +152,7 @@ fn names(gallery: &Path) -> io::Result<Vec<PathBuf>> {
     Ok([given].into_iter().chain(real).collect())
 }
 
-fn read(entry: &Path) -> io::Result<Option<Known>> {
+fn read(entry: &Path) -> io::Result<Option<(Known, bool)>> {
     let file = match std::fs::File::open(entry) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -147,7 +163,8 @@ fn read(entry: &Path) -> io::Result<Option<Known>> {
     let damaged = || io::Error::other(format!("{}: damaged; remove it", entry.display()));
     let read: Entry = toml::from_str(&text).map_err(|_| damaged())?;
     let identity = u64::from_str_radix(&read.identity, 16).map_err(|_| damaged())?;
-    Ok(Some(Known { revision: [identity, read.revision], inhabited: read.inhabited }))
+    let known = Known { revision: [identity, read.revision], inhabited: read.inhabited };
+    Ok(Some((known, read.sealed)))
 }
 
 fn at(entry: &Path, error: &io::Error) -> io::Error {

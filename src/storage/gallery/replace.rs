@@ -5,18 +5,20 @@ use super::choose::Known;
 use super::error::{StoreError, error};
 use super::export::Export;
 use super::files::{
-    PATIENCE, begin, copy_path, create, create_folder, draft_path, move_aside, open_readable,
-    random, read_checked, remove_file,
+    How, PATIENCE, begin, copy_path, create, create_folder, draft_path, move_aside, open_readable,
+    random, read_checked, remove_file, sync_folder,
 };
 use super::open::recall;
 use super::presence::{give_to_owner, look, same_file};
 use super::register::Register;
-use super::tables::{
-    Fault, IDENTITY, LAST_REVISION, META, NEXT_PERSON, REVISION, copy_records, meta, number, write,
-};
+use super::reseal::keys_of;
+use super::rewrite::{Numbers, feed, fill};
+use super::sealed::Keys;
+use super::tables::{Fault, LAST_REVISION, NEXT_PERSON, number_in};
 use super::{Opening, Purpose, Store};
-use redb::TableHandle;
+use crate::storage::keys::{DoorKeys, KeyError, KeyPlace};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Result of [`Store::restore`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,12 +41,12 @@ impl Store {
     /// use, or a file operation fails.
     pub fn restore(
         path: &Path,
-        from: &Path,
+        export: Export,
         register: Option<&Register>,
     ) -> Result<Restored, StoreError> {
-        let export = Export::open(from)?;
         export.check()?;
         reachable(path)?;
+        let keys = keys_to_begin(path, register)?;
         let people = export.people()?;
         let source = export.reader();
         let failed = |fault| error(path, fault);
@@ -52,7 +54,7 @@ impl Store {
         let copy = copy_path(path);
         let mut held = Vec::new();
         for file in [path, &copy] {
-            match read_checked(file, PATIENCE) {
+            match read_checked(file, PATIENCE, How::all(&keys)) {
                 Ok(whole) => held.push(whole),
                 Err(Fault::Busy) => return Err(StoreError::Busy { path: file.to_owned() }),
                 Err(_) => {}
@@ -63,10 +65,10 @@ impl Store {
             .map(|known| known.revision)
             .or_else(|| held.first().map(|(_, checked)| checked.snapshot.revision));
         let [identity, mut last] = here.unwrap_or([export.revision()?[0], 0]);
-        let mut next = number(source, NEXT_PERSON).map_err(failed)?;
+        let mut next = number_in(source.database, NEXT_PERSON).map_err(failed)?;
         for (readable, checked) in &held {
             last = last.max(checked.snapshot.revision[1]);
-            next = next.max(number(readable.reader(), NEXT_PERSON).map_err(failed)?);
+            next = next.max(number_in(readable.reader(), NEXT_PERSON).map_err(failed)?);
         }
         let revision = last.max(export.revision()?[1]) + 1;
         if revision > LAST_REVISION {
@@ -76,16 +78,15 @@ impl Store {
         let draft = draft_path(path);
         remove_file(&draft).map_err(failed)?;
         let target = create(&draft).map_err(failed)?;
-        let wanted = |table: super::Table, _| table.name() != META.name();
-        copy_records(source, &target, wanted).map_err(failed)?;
-        let edits = [meta(IDENTITY, identity), meta(REVISION, revision), meta(NEXT_PERSON, next)];
-        write(&target, &edits).map_err(|reason| failed(Fault::Io(reason)))?;
+        let numbers = Numbers { identity, revision, next_person: next };
+        fill(&target, keys.keys.as_ref().ok(), numbers, |take| feed(source, |_, _| true, take))
+            .map_err(failed)?;
         drop(target);
         let io = |reason: std::io::Error| failed(Fault::Io(reason.to_string()));
         give_to_owner(&draft).map_err(io)?;
         // The file itself may be the backup: what was read stays readable.
         let aside = move_aside(path, "replaced").map_err(io)?;
-        std::fs::rename(&draft, path).map_err(io)?;
+        std::fs::rename(&draft, path).and_then(|()| sync_folder(path)).map_err(io)?;
         drop(held);
         let note = Known { revision: [identity, revision], inhabited: !people.is_empty() };
         // Opening makes the copy again.
@@ -122,7 +123,8 @@ impl Store {
             let [identity, revision] = known.revision;
             [identity, revision + 1]
         });
-        begin(path, revision)?;
+        let keys = keys_to_begin(path, register)?;
+        begin(path, revision, keys.keys.as_ref().ok())?;
         let opening = Opening::to(Purpose::Change).registered(register.cloned());
         Self::open_as(path, opening).map(drop)
     }
@@ -131,6 +133,18 @@ impl Store {
     pub fn is_itself(path: &Path, file: &Path) -> bool {
         same_file(path, file) || same_file(&copy_path(path), file)
     }
+}
+
+/// The keys for a gallery that an administrator begins again: those that exist, else new
+/// ones.
+fn keys_to_begin(path: &Path, register: Option<&Register>) -> Result<Keys, StoreError> {
+    let keys = keys_of(path, register)?;
+    let (Err(KeyError::None { .. }), Some(register)) = (&keys.keys, register) else {
+        return Ok(Keys { sealed: false, ..keys });
+    };
+    let made = DoorKeys::make(path, &KeyPlace::of(register));
+    let made = made.map_err(|reason| StoreError::Sealed { path: path.to_owned(), reason })?;
+    Ok(Keys { keys: Ok(Arc::new(made)), sealed: false })
 }
 
 /// Whether the gallery is present or absent for sure. A command that needs models as well

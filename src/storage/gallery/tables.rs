@@ -2,18 +2,19 @@
 
 use crate::access::gallery::{PersonId, Traits};
 use crate::models::ModelId;
-use crate::storage::gallery::choose::Snapshot;
 use crate::storage::gallery::record::{Content, Place, RecordError, decode, encode};
+use crate::storage::gallery::sealed::Guard;
+use crate::storage::keys::KeyError;
 use crate::vision::embed::{Embedding, Template};
 use crate::vision::face_picture::FacePicture;
 use crate::vision::frame::Landmarks;
 use crate::vision::picture::{self, ImageError};
+use crate::vision::rotation::Rotation;
 use redb::{
     Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition, TableError,
     TableHandle,
 };
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::ops::RangeInclusive;
@@ -21,15 +22,23 @@ use std::ops::RangeInclusive;
 /// Key: number of the person. Content: [`PersonRecord`].
 pub(super) const PEOPLE: Table = TableDefinition::new("people");
 
-/// Key: number of the person in the upper 32 bits, running number in the lower 32.
-/// Content: [`TemplateRecord`].
+/// Key: number of the person, or [`NEGATIVES`], in the upper 32 bits, running number in the
+/// lower 32. Content: [`TemplateRecord`].
 pub(super) const TEMPLATES: Table = TableDefinition::new("templates");
 
 /// Key: that of the template. Content: [`PictureRecord`].
 pub(super) const CROPS: Table = TableDefinition::new("crops");
 
-/// Key: [`NEXT_PERSON`], [`REVISION`] or [`IDENTITY`]. Content: a number.
+/// What proves the records of a sealed gallery; see `sealed.rs`.
+pub(super) const SEAL: Table = TableDefinition::new("seal");
+
+/// Key: [`NEXT_PERSON`], [`REVISION`], [`IDENTITY`] or [`SEALED_WITH`]. Content: a number,
+/// never sealed.
 pub(super) const META: Table = TableDefinition::new("meta");
+
+/// In the place of a person: views of people who got in by mistake. No person has this
+/// number.
+pub(super) const NEGATIVES: PersonId = PersonId(0);
 
 pub(super) const NEXT_PERSON: u64 = 1;
 
@@ -38,6 +47,9 @@ pub(super) const REVISION: u64 = 2;
 /// Random number that identifies the gallery. Revisions of different galleries cannot be
 /// compared.
 pub(super) const IDENTITY: u64 = 3;
+
+/// Number of the key with which the records are sealed. 0 or absent if they are not.
+pub(super) const SEALED_WITH: u64 = 4;
 
 /// Largest revision; larger ones are no work of this program.
 pub(super) const LAST_REVISION: u64 = 1 << 48;
@@ -50,8 +62,13 @@ const LONGEST_MODEL: usize = 200;
 
 pub(super) type Table = TableDefinition<'static, u64, &'static [u8]>;
 
-pub(super) const TABLES: [(&str, Table); 4] =
-    [("people", PEOPLE), ("templates", TEMPLATES), ("crops", CROPS), ("meta", META)];
+pub(super) const TABLES: [(&str, Table); 5] = [
+    ("people", PEOPLE),
+    ("templates", TEMPLATES),
+    ("crops", CROPS),
+    ("meta", META),
+    ("seal", SEAL),
+];
 
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct PersonRecord {
@@ -97,13 +114,30 @@ impl Content for PersonRecord {
     }
 }
 
-impl Content for TemplateRecord {}
-
 /// A template on disk. Its values are only accessible together with its model.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct TemplateRecord {
     model: String,
     values: Vec<f32>,
+    /// Number of the rotation of the values; 0 without one.
+    rotation: u32,
+}
+
+/// Format 1, without a rotation.
+#[derive(Deserialize)]
+struct TemplateRecord1 {
+    model: String,
+    values: Vec<f32>,
+}
+
+impl Content for TemplateRecord {
+    const FORMAT: u8 = 2;
+
+    fn older(format: u8, content: &[u8]) -> Option<Self> {
+        let read = (format == 1).then(|| postcard::from_bytes(content).ok())?;
+        let TemplateRecord1 { model, values } = read?;
+        Some(Self { model, values, rotation: 0 })
+    }
 }
 
 impl TemplateRecord {
@@ -142,14 +176,52 @@ impl TemplateRecord {
         self.model == model.as_str()
     }
 
-    pub(super) fn template(&self) -> Template {
-        Template::new(ModelId::new(&self.model), Embedding::normalized(&self.values))
+    /// The template, rotated by this rotation, which the gallery has. `None` if another one
+    /// rotated it.
+    pub(super) fn template(&self, rotation: Option<&Rotation>) -> Option<Template> {
+        let model = ModelId::new(&self.model);
+        let embedding = Embedding::normalized(&self.values);
+        match rotation {
+            _ if self.rotation == 0 => Some(Template::new(model, embedding)),
+            Some(rotation) if rotation.number() == self.rotation => {
+                Some(Template::new(rotation.model(&model), embedding))
+            }
+            _ => None,
+        }
     }
 
-    /// `None` if another model made the template.
-    pub(super) fn new(template: &Template, model: &ModelId) -> Option<Self> {
+    /// The record as its model made the template. `None` if another rotation rotated it.
+    pub(super) fn back(self, rotation: Option<&Rotation>) -> Option<Self> {
+        match rotation {
+            _ if self.rotation == 0 => Some(self),
+            Some(rotation) if rotation.number() == self.rotation => {
+                let values = rotation.back(&self.values);
+                Some(Self { values, rotation: 0, ..self })
+            }
+            _ => None,
+        }
+    }
+
+    /// The record of a template that its model made, rotated.
+    pub(super) fn rotated_by(self, rotation: Option<&Rotation>) -> Self {
+        match rotation {
+            Some(rotation) if self.rotation == 0 => {
+                let values = rotation.rotate(&self.values);
+                Self { values, rotation: rotation.number(), ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// The record of a template, rotated. `None` if another model made the template.
+    pub(super) fn rotated(
+        template: &Template,
+        model: &ModelId,
+        rotation: Option<&Rotation>,
+    ) -> Option<Self> {
         let values = template.of(model).ok()?.values().to_vec();
-        Some(Self { model: model.as_str().to_owned(), values })
+        let record = Self { model: model.as_str().to_owned(), values, rotation: 0 };
+        Some(record.rotated_by(rotation))
     }
 }
 
@@ -210,6 +282,8 @@ pub(super) enum Fault {
     /// The disk gives an error for some of it.
     Unreadable(String),
     Newer(String),
+    /// It is sealed, and its keys cannot be used.
+    Sealed(KeyError),
     Io(String),
 }
 
@@ -238,75 +312,63 @@ pub(super) fn meta(key: u64, value: u64) -> Edit {
     put(META, key, &value)
 }
 
-/// Reads and checks every record. Returns a digest of all, and the number of people.
-pub(super) fn check_records(database: &dyn ReadableDatabase) -> Result<Checked, Fault> {
-    let mut digest = Sha256::new();
-    let mut count = |table: Table, key: u64, bytes: &[u8]| {
-        digest.update(table.name());
-        digest.update(key.to_le_bytes());
-        digest.update((bytes.len() as u64).to_le_bytes());
-        digest.update(bytes);
-    };
-    let mut people = 0;
-    each(database, PEOPLE, |key, bytes| {
-        count(PEOPLE, key, bytes);
-        people += 1;
-        // Larger numbers would alias those of other people.
-        if key == 0 || key > u64::from(u32::MAX) {
-            return Err(Fault::Damaged(format!("record {key} of people has no valid number")));
-        }
-        read_record::<PersonRecord>(PEOPLE, key, bytes).map(drop)
-    })?;
-    each(database, TEMPLATES, |key, bytes| {
-        count(TEMPLATES, key, bytes);
-        read_record::<TemplateRecord>(TEMPLATES, key, bytes).map(drop)
-    })?;
-    each(database, CROPS, |key, bytes| {
-        count(CROPS, key, bytes);
-        read_record::<PictureRecord>(CROPS, key, bytes).map(drop)
-    })?;
-    each(database, META, |key, bytes| {
-        count(META, key, bytes);
-        read_record::<u64>(META, key, bytes).map(drop)
-    })?;
-    let revision = state(database)?;
-    match revision[1] {
-        0 => Err(Fault::NoGallery("a database of another program, not a gallery".to_owned())),
-        1..=LAST_REVISION => Ok(Checked {
-            snapshot: Snapshot { revision, digest: digest.finalize().into() },
-            people,
-        }),
-        _ => Err(Fault::Damaged("its revision is impossible".to_owned())),
+/// Reads a record that is not sealed.
+pub(super) fn read_record<T: Content>(table: Table, key: u64, bytes: &[u8]) -> Result<T, Fault> {
+    decode(Place { table: table.name(), key }, bytes)
+        .map_err(|error| record_fault(table, key, &error))
+}
+
+pub(super) fn record_fault(table: Table, key: u64, error: &RecordError) -> Fault {
+    let text = format!("record {key} of {} {error}", table.name());
+    match error {
+        RecordError::Damaged => Fault::Damaged(text),
+        RecordError::Newer(_) => Fault::Newer(text),
     }
 }
 
-/// Result of [`check_records`].
+/// A file with its records open.
 #[derive(Clone, Copy)]
-pub(super) struct Checked {
-    pub(super) snapshot: Snapshot,
-    /// Number of people.
-    pub(super) people: usize,
+pub(super) struct Reader<'d> {
+    pub(super) database: &'d dyn ReadableDatabase,
+    pub(super) guard: &'d Guard,
 }
 
-pub(super) fn read_record<T: Content>(table: Table, key: u64, bytes: &[u8]) -> Result<T, Fault> {
-    let name = table.name();
-    decode(Place { table: name, key }, bytes).map_err(|error| match error {
-        RecordError::Damaged => Fault::Damaged(format!("record {key} of {name} {error}")),
-        RecordError::Newer(_) => Fault::Newer(format!("record {key} of {name} {error}")),
-    })
-}
+impl Reader<'_> {
+    /// Visits the records of a table in the order of their keys.
+    pub(super) fn each<T: Content>(
+        &self,
+        table: Table,
+        visit: impl FnMut(u64, T) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        self.each_in(table, 0..=u64::MAX, visit)
+    }
 
-/// The content of all records of a table, by key.
-pub(super) fn all<T: Content>(
-    database: &dyn ReadableDatabase,
-    table: Table,
-) -> Result<BTreeMap<u64, T>, Fault> {
-    let mut found = BTreeMap::new();
-    each(database, table, |key, bytes| {
-        found.insert(key, read_record(table, key, bytes)?);
-        Ok(())
-    })?;
-    Ok(found)
+    /// Like [`Self::each`], for keys in a range.
+    pub(super) fn each_in<T: Content>(
+        &self,
+        table: Table,
+        keys: RangeInclusive<u64>,
+        mut visit: impl FnMut(u64, T) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        each_in(self.database, table, keys, |key, bytes| {
+            visit(key, self.guard.read(table, key, bytes)?)
+        })
+    }
+
+    /// The content of all records of a table, by key.
+    pub(super) fn all<T: Content>(&self, table: Table) -> Result<BTreeMap<u64, T>, Fault> {
+        let mut found = BTreeMap::new();
+        self.each(table, |key, content| {
+            found.insert(key, content);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    pub(super) fn one<T: Content>(&self, table: Table, key: u64) -> Result<Option<T>, Fault> {
+        let bytes = raw_one(self.database, table, key)?;
+        bytes.map(|bytes| self.guard.read(table, key, &bytes)).transpose()
+    }
 }
 
 /// Visits the records of a table in the order of their keys. A missing table is empty.
@@ -339,11 +401,12 @@ pub(super) fn each_in(
     Ok(())
 }
 
-pub(super) fn one<T: Content>(
+/// The bytes of one record.
+pub(super) fn raw_one(
     database: &dyn ReadableDatabase,
     table: Table,
     key: u64,
-) -> Result<Option<T>, Fault> {
+) -> Result<Option<Vec<u8>>, Fault> {
     let transaction = database.begin_read().map_err(|error| Fault::Io(error.to_string()))?;
     let open = match transaction.open_table(table) {
         Ok(open) => open,
@@ -351,32 +414,28 @@ pub(super) fn one<T: Content>(
         Err(error) => return Err(Fault::Damaged(error.to_string())),
     };
     let value = open.get(key).map_err(storage_fault)?;
-    value.map(|value| read_record(table, key, value.value())).transpose()
+    Ok(value.map(|value| value.value().to_vec()))
 }
 
-pub(super) fn number(database: &dyn ReadableDatabase, key: u64) -> Result<u64, Fault> {
-    Ok(one(database, META, key)?.unwrap_or(0))
+/// A number of the table `meta`; 0 if it is absent.
+pub(super) fn number_in(database: &dyn ReadableDatabase, key: u64) -> Result<u64, Fault> {
+    let bytes = raw_one(database, META, key)?;
+    Ok(bytes.map(|bytes| read_record(META, key, &bytes)).transpose()?.unwrap_or(0))
 }
 
 /// Identity and revision of the gallery.
 pub(super) fn state(database: &dyn ReadableDatabase) -> Result<[u64; 2], Fault> {
-    Ok([number(database, IDENTITY)?, number(database, REVISION)?])
+    Ok([number_in(database, IDENTITY)?, number_in(database, REVISION)?])
 }
 
-/// Copies the wanted records to another, empty file in one transaction.
-pub(super) fn copy_records(
-    from: &dyn ReadableDatabase,
-    to: &Database,
-    wanted: impl Fn(Table, u64) -> bool,
-) -> Result<(), Fault> {
+/// Copies the bytes of all records to another, empty file in one transaction.
+pub(super) fn copy_bytes(from: &dyn ReadableDatabase, to: &Database) -> Result<(), Fault> {
     let failed = |error: redb::Error| Fault::Io(error.to_string());
     let transaction = to.begin_write().map_err(|error| failed(error.into()))?;
     for (_, table) in TABLES {
         let mut open = transaction.open_table(table).map_err(|error| failed(error.into()))?;
         each(from, table, |key, bytes| {
-            if wanted(table, key) {
-                open.insert(key, bytes).map_err(|error| failed(error.into()))?;
-            }
+            open.insert(key, bytes).map_err(|error| failed(error.into()))?;
             Ok(())
         })?;
     }

@@ -207,7 +207,7 @@ fn an_exported_file_can_be_imported_elsewhere() {
     let mut other = Store::open(&folder.path().join("other.redb")).expect("a new gallery");
     other.enroll("Someone", &[template(0.5, false)]).expect("enrolled");
     let before = (std::fs::read(&out).expect("a file"), stamp(&out));
-    let export = Export::open(&out).expect("an export");
+    let export = Export::open(&out, None).expect("an export");
     let added = Imported { added: 1, ..Imported::default() };
     assert_eq!(other.import(&export, false).expect("imported"), added);
     let taken = Imported { taken: vec!["Ada".to_owned()], ..Imported::default() };
@@ -281,18 +281,19 @@ fn peeking_reads_without_touching_and_without_waiting() {
     let path = filled(&folder);
     let before = stamp(&path);
     let loaded =
-        peek(&path, &model(), 4, |_| None).expect("a gallery").expect("nobody works on it");
+        peek(&path, None, &model(), 4, |_| None).expect("a gallery").expect("nobody works on it");
     assert_eq!((loaded.gallery.people(), loaded.of_other_models), (2, 0));
     assert_eq!(stamp(&path), before);
     let mut store = Store::open(&path).expect("open");
-    assert!(peek(&path, &model(), 4, |_| None).expect("no fault").is_none());
+    assert!(peek(&path, None, &model(), 4, |_| None).expect("no fault").is_none());
     store.remove("Ada").expect("removed");
     drop(store);
-    let after = peek(&path, &model(), 4, |_| None).expect("a gallery").expect("nobody works on it");
+    let after =
+        peek(&path, None, &model(), 4, |_| None).expect("a gallery").expect("nobody works on it");
     assert!(after.content.revision()[1] > loaded.content.revision()[1]);
     assert_eq!(after.content.revision()[0], loaded.content.revision()[0]);
     std::fs::write(&path, "nonsense").expect("written");
-    assert!(peek(&path, &model(), 4, |_| None).is_err());
+    assert!(peek(&path, None, &model(), 4, |_| None).is_err());
 }
 
 #[test]

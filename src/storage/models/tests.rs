@@ -63,8 +63,8 @@ fn comparable(models: &Models, path: &Path) -> usize {
     let id = models.recognizer_id().expect("a recognizer");
     let mut recognizer = Recognizer::new(models, DetectorSettings::default()).expect("loads");
     let size = models.recognizer().expect("a recognizer").embedding_size;
-    let loaded =
-        peek(path, &id, size, |picture| recognizer.embed_picture(picture).ok()).expect("a gallery");
+    let loaded = peek(path, None, &id, size, |picture| recognizer.embed_picture(picture).ok())
+        .expect("a gallery");
     loaded.expect("nobody works on it").gallery.templates()
 }
 
