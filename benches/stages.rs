@@ -257,7 +257,7 @@ fn gallery_match<const SIZE: usize>(bencher: Bencher<'_, '_>, people: u32) {
 
 #[divan::bench]
 fn decide(bencher: Bencher<'_, '_>) {
-    let mut decider = Decider::new(DecideSettings::default());
+    let mut decider: Decider = Decider::new(DecideSettings::default());
     let observation =
         Observation { track: TrackId(1), seen: Seen::Person(PersonId(1), 0.6), look: None };
     let mut now = Duration::ZERO;

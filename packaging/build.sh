@@ -78,7 +78,7 @@ has 'usr/lib/sysusers\.d/facelatch\.conf' -rw-r--r--
 has 'usr/lib/tmpfiles\.d/facelatch\.conf' -rw-r--r--
 has 'usr/lib/udev/rules\.d/70-facelatch\.rules' -rw-r--r--
 has 'etc/facelatch/facelatch\.toml' -rw-r--r--
-for document in copyright changelog.gz changelog.Debian.gz licences.gz models.md install.md wiring.svg; do
+for document in copyright changelog.gz changelog.Debian.gz licences.gz models.md install.md audit.md wiring.svg; do
     has "usr/share/doc/facelatch/${document//./\\.}" -rw-r--r--
 done
 if [ "$(dpkg-deb --field "$package" Architecture)" != arm64 ] ||

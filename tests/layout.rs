@@ -15,13 +15,23 @@ const DEVICE: &[Rule] = &[
     ("models", &["nn"]),
     ("vision", &["nn", "models"]),
     ("access", &["vision", "models"]),
-    ("storage", &["crypto", "access", "vision", "models", "nn"]),
+    ("audit", &["crypto", "models", "vision", "access"]),
+    ("storage", &["crypto", "audit", "access", "vision", "models", "nn"]),
     ("hardware", &["vision"]),
     // Lights show what a decision means.
     ("hardware/lights", &["vision", "access"]),
     ("config", &["access", "vision", "hardware", "models"]),
-    ("service", &["nn", "models", "vision", "access", "storage", "hardware", "config"]),
-    ("cli", &["nn", "models", "vision", "access", "storage", "hardware", "config", "service"]),
+    (
+        "service",
+        &["crypto", "nn", "models", "vision", "access", "audit", "storage", "hardware", "config"],
+    ),
+    (
+        "cli",
+        &[
+            "crypto", "nn", "models", "vision", "access", "audit", "storage", "hardware", "config",
+            "service",
+        ],
+    ),
 ];
 
 /// Belong to no room; all rooms may import them.

@@ -4,6 +4,7 @@
 //! [`controller::Controller`] combines them; most programs need only it,
 //! [`gallery::Gallery`] and [`Settings`].
 
+pub mod attempt;
 pub mod controller;
 pub mod decide;
 pub mod door;

@@ -65,6 +65,11 @@ impl CommonArgs {
         }
     }
 
+    /// Name of the door in the audit log.
+    pub fn door(&self) -> Option<String> {
+        door_name(self.config.as_deref())
+    }
+
     /// Where the relay of this door is kept for the next start.
     pub fn last_relay(&self) -> LastRelayFile {
         last_relay(self.config.as_deref())
@@ -90,6 +95,13 @@ impl CommonArgs {
     pub fn precision(&self) -> Precision {
         self.models.precision()
     }
+}
+
+/// Name of a door in the audit log: that of its configuration file without its ending.
+/// `None` for the system's configuration.
+pub fn door_name(config: Option<&Path>) -> Option<String> {
+    let named = config.filter(|path| *path != Path::new(SYSTEM_CONFIG))?;
+    Some(named.file_stem()?.to_string_lossy().into_owned())
 }
 
 /// The configuration file to read: `named`, else the system's if it exists.

@@ -1,10 +1,12 @@
 //! `door`: sends orders to the running service.
 
-use super::common_args::{last_relay, read_config, service_socket};
+use super::common_args::{door_name, last_relay, read_config, service_socket};
+use super::trail::Trail;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use facelatch::access::door;
 use facelatch::access::event::plain;
+use facelatch::audit::entry::Entry;
 use facelatch::config::Config;
 use facelatch::service::control::{AskError, Command, Reply, Request, ask};
 use facelatch::service::last_relay::{ReleaseError, release};
@@ -86,6 +88,9 @@ impl Door {
             self.belongs_to(&config, &socket)?;
             let file = LockdownFile::beside(&config.gallery_file());
             file.set(holds)?;
+            let entry = Entry::new("order").with("order", &command.to_string());
+            let door = door_name(self.config.as_deref());
+            Trail::at(&config, door).write(vec![entry.with("state", "no service ran")]);
             // A service that was started meanwhile may have looked for the file before.
             asked = ask(&socket, &request).or_else(|error| match error {
                 AskError::Nobody { .. } => Ok(Reply::from(Ok(kept(holds, file.path())))),

@@ -1,12 +1,14 @@
 //! `enroll`: adds a person, or templates of a person, to the gallery.
 
 use super::common_args::{CAMERA, CommonArgs};
+use super::trail::Trail;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use facelatch::access::enroll::{
     EnrollSettings, Enrolment, MAX_VIEWS, Poses, SAME_PERSON_RATE, Shot, Step,
 };
 use facelatch::access::gallery::Gallery;
+use facelatch::audit::entry::Entry;
 use facelatch::config::Config;
 use facelatch::hardware::camera::Camera;
 use facelatch::models::Models;
@@ -175,7 +177,10 @@ impl Enroll {
             })
             .collect();
         let added = templates.len();
+        let mut trail = Trail::of(&self.common, config);
+        trail.before(&store);
         let person = store.enroll(&self.name, &templates)?;
+        trail.people(Entry::new("people"), &store);
         let mut out = anstream::stdout().lock();
         let noun = if added == 1 { "template" } else { "templates" };
         writeln!(out, "{}: {added} {noun} added, {} now", person.name, person.templates)?;

@@ -12,6 +12,7 @@ mod embed;
 mod enroll;
 mod identify;
 mod image_args;
+mod log;
 mod model_args;
 mod models;
 mod people;
@@ -19,6 +20,7 @@ mod run;
 mod save;
 mod status;
 mod stdout;
+mod trail;
 
 use clap::{Parser, Subcommand};
 use env_logger::{Target, WriteStyle};
@@ -53,6 +55,7 @@ enum Command {
     Camera(camera::Camera),
     Status(status::Status),
     Door(door::Door),
+    Log(log::Log),
     Models(models::Models),
     Config(config::Config),
     Bench(bench::Bench),
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Camera(camera) => camera.run(),
         Command::Status(status) => status.run(),
         Command::Door(door) => door.run(),
+        Command::Log(log) => log.run(),
         Command::Models(models) => models.run(),
         Command::Config(config) => config.run(),
         Command::Bench(bench) => bench.run(),
@@ -107,7 +111,7 @@ pub fn main() -> ExitCode {
         // A reader that has seen enough, like `head`, is no failure of ours.
         Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            log::error!("{error:#}");
+            ::log::error!("{error:#}");
             ExitCode::FAILURE
         }
     };

@@ -1,8 +1,10 @@
 //! `models`: manages the model sets on this device.
 
 use super::common_args::CommonArgs;
+use super::trail::Trail;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use facelatch::audit::entry::Entry;
 use facelatch::files;
 use facelatch::models::groups::{NOT_MEASURED, WorstGroup};
 use facelatch::service::files::warn_of_lost;
@@ -106,6 +108,8 @@ impl Models {
         let gallery = config.gallery_file();
         let precision = self.common.precision();
         let mut out = anstream::stdout().lock();
+        let changes = matches!(self.what, What::Install { .. } | What::Rollback);
+        let before = changes.then(|| store.pointer()).transpose()?;
         match &self.what {
             What::List { json } => list(&mut out, &store, *json)?,
             What::Verify { sets, json } => return self.verify(&mut out, &store, sets, *json),
@@ -128,6 +132,18 @@ impl Models {
             What::Rollback => {
                 store.rollback(precision, &gallery, &mut |told| tell(&mut out, told))?;
             }
+        }
+        if let Some(before) = before {
+            let what =
+                if matches!(self.what, What::Rollback) { "rolled back" } else { "installed" };
+            let now = store.pointer()?;
+            let mut entry = Entry::new("models").with("reason", what).with("set", &now.current);
+            if let Ok(models) = store.open(&now.current) {
+                let digest = models.manifest.recognizer.as_ref().map(|one| one.sha256.as_str());
+                entry = entry.with("version", &models.manifest.version);
+                entry = entry.with("digest", digest.unwrap_or("no recognizer"));
+            }
+            Trail::of(&self.common, &config).write(vec![entry.with("previous", &before.current)]);
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -4,14 +4,18 @@ mod alike;
 mod negatives;
 
 use super::common_args::CommonArgs;
+use super::trail::Trail;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use facelatch::access::names::{Likeness, checked, nfc};
 use facelatch::access::schedule::DEFAULT_GROUP;
+use facelatch::audit::entry::Entry;
 use facelatch::config::Config;
+use facelatch::files;
+use facelatch::models::sha256_hex;
 use facelatch::service::files::{EMPTY, open_store};
 use facelatch::storage::gallery::{
-    Export, Imported, Person, Purpose, Register, Restored, Store, StoreError,
+    Export, Imported, Opening, Person, Purpose, Register, Restored, Store, StoreError,
 };
 use facelatch::vision::picture::encode_png;
 use serde::Serialize;
@@ -20,6 +24,10 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// Largest file whose digest is written to the audit log, bytes.
+const LARGEST_DIGESTED: u64 = 256 << 20;
 
 /// Manage the people enrolled: names, groups, administrators, export and import
 ///
@@ -174,6 +182,7 @@ impl People {
         let config = self.common.config()?;
         let file = config.gallery_file();
         let open = |purpose| open_store(&file, purpose);
+        let mut trail = Trail::of(&self.common, &config);
         let mut out = anstream::stdout().lock();
         match self.what {
             What::List { json } => {
@@ -193,16 +202,25 @@ impl People {
                     save_pictures(&store, &person, &folder)?;
                 }
             }
-            What::Rename { name, new_name } => open(Purpose::Change)?.rename(&name, &new_name)?,
-            What::Admin { name, off } => open(Purpose::Change)?.set_administrator(&name, !off)?,
+            What::Rename { name, new_name } => {
+                change(open(Purpose::Change)?, &mut trail, |store| store.rename(&name, &new_name))?;
+            }
+            What::Admin { name, off } => {
+                change(open(Purpose::Change)?, &mut trail, |store| {
+                    store.set_administrator(&name, !off)
+                })?;
+            }
             What::Group { name, group } => {
-                set_group(&mut open(Purpose::Change)?, &config, &name, &group)?;
+                change(open(Purpose::Change)?, &mut trail, |store| {
+                    set_group(store, &config, &name, &group)
+                })?;
             }
             What::Remove { names } => {
                 // Remove everybody before printing: a closed pipe must not leave somebody
                 // enrolled.
-                let mut store = open(Purpose::Change)?;
-                let done: Vec<_> = names.iter().map(|name| store.remove(name)).collect();
+                let done: Vec<_> = change(open(Purpose::Change)?, &mut trail, |store| {
+                    Ok::<_, StoreError>(names.iter().map(|name| store.remove(name)).collect())
+                })?;
                 let mut code = ExitCode::SUCCESS;
                 for result in done {
                     match result {
@@ -230,15 +248,20 @@ impl People {
                 let register = Register::of_user();
                 let own = register.as_ref().map(|register| (file.as_path(), register));
                 let export = Export::open(&from, own)?;
-                let done = open(Purpose::Begin)?.import(&export, with_administrators)?;
+                let mut store = open(Purpose::Begin)?;
+                trail.before(&store);
+                let done = store.import(&export, with_administrators)?;
+                trail.people(of_file(Entry::new("people imported"), &from), &store);
                 return told(&mut out, &done);
             }
             What::Restore { file: from } => {
                 let register = Register::of_user();
                 let own = register.as_ref().map(|register| (file.as_path(), register));
                 let export = Export::open(&from, own)?;
+                note_before(&file, &mut trail);
                 let done = Store::restore(&file, export, register.as_ref())?;
                 let Restored { people, administrators, aside } = done;
+                trail.people(of_file(Entry::new("people restored"), &from), &open(Purpose::Read)?);
                 writeln!(out, "{people} people restored, {administrators} administrators")?;
                 if let Some(aside) = aside {
                     writeln!(out, "the gallery so far is kept as {}", aside.display())?;
@@ -248,12 +271,42 @@ impl People {
             What::ReportFalse(report) => return report.run(&self.common, &config),
             What::Negatives(what) => return what.run(&config),
             What::New => {
+                note_before(&file, &mut trail);
                 Store::renew(&file, Register::of_user().as_ref())?;
+                trail.people(Entry::new("gallery new"), &open(Purpose::Read)?);
                 writeln!(out, "{}: a new gallery, nobody is enrolled", file.display())?;
             }
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Makes a change, and writes to the audit log what it changed.
+fn change<T, E>(
+    mut store: Store,
+    trail: &mut Trail,
+    change: impl FnOnce(&mut Store) -> Result<T, E>,
+) -> Result<T, E> {
+    trail.before(&store);
+    let done = change(&mut store)?;
+    trail.people(Entry::new("people"), &store);
+    Ok(done)
+}
+
+/// Notes the people of a gallery that may be lost or damaged.
+fn note_before(file: &Path, trail: &mut Trail) {
+    if file.exists()
+        && let Ok(store) = Store::open_as(file, Opening::to(Purpose::Read).within(Duration::ZERO))
+    {
+        trail.before(&store);
+    }
+}
+
+/// An entry with the name and the digest of the file that people came from.
+fn of_file(entry: Entry, file: &Path) -> Entry {
+    let digest = files::read(file, LARGEST_DIGESTED).map(|bytes| sha256_hex(&bytes));
+    let digest = digest.unwrap_or_else(|error| format!("unknown: {error}"));
+    entry.with("file", &file.display().to_string()).with("digest", &digest)
 }
 
 /// Prints the result of an import. Everybody who was left out is a failure.

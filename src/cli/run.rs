@@ -46,6 +46,7 @@ impl Run {
         // A door that was killed while open is locked before its configuration is mended.
         let (config, camera) = read().inspect_err(|_| release_after_failure(&last_relay))?;
         let relay = relay.unwrap_or_else(|| config.relay.uri.clone());
+        let door = common.door();
         let (store, precision) = (common.model_store(&config), common.precision());
         let again = common.clone();
         let options = DoorOptions {
@@ -58,6 +59,8 @@ impl Run {
             relay,
             last_relay,
             max_frames,
+            signer: None,
+            door,
         };
         let mut out = json.then(|| StdoutWriter::new(std::io::stdout())).transpose()?;
         let ended = serve(options, |at, event| report(at, event, out.as_mut()));

@@ -8,6 +8,7 @@ use clap::Args;
 use facelatch::access::false_entries::Report;
 use facelatch::access::gallery::Gallery;
 use facelatch::models::groups::{NOT_MEASURED, WorstGroup};
+use facelatch::service::audit::AuditNow;
 use facelatch::service::control::{Request, ask};
 use facelatch::service::stage_times::Spread;
 use facelatch::service::status::{ClockNow, GalleryFileNow, Status as ServiceStatus};
@@ -261,6 +262,7 @@ fn print_service(out: &mut impl Write, now: &ServiceStatus) -> std::io::Result<(
     let gallery = &now.gallery;
     writeln!(out, "people       {}, {} templates", gallery.people, gallery.templates)?;
     print_file(out, &gallery.file)?;
+    print_audit(out, &now.audit)?;
     match now.clock {
         ClockNow::Unneeded => {}
         ClockNow::Trusted => writeln!(out, "clock        trusted")?,
@@ -313,6 +315,32 @@ fn print_service(out: &mut impl Write, now: &ServiceStatus) -> std::io::Result<(
         process.rss as f64 / 1e6,
         process.cpu_share * 100.0
     )
+}
+
+/// Prints the state of the audit log.
+fn print_audit(out: &mut impl Write, audit: &AuditNow) -> std::io::Result<()> {
+    match audit.state.as_str() {
+        // A service of another version says nothing about it.
+        "" => return Ok(()),
+        "good" => {
+            let when = if audit.before_opening { "before" } else { "right after" };
+            let sync = audit.sync_ms.map(|ms| format!("; a sync takes {ms:.1} ms"));
+            writeln!(
+                out,
+                "audit log    {} records, on the disk {when} the door opens{}",
+                audit.last,
+                sync.unwrap_or_default()
+            )?;
+        }
+        state => writeln!(out, "audit log    {state}")?,
+    }
+    if let Some(fault) = &audit.fault {
+        writeln!(out, "  NOT WRITTEN  {fault}; {} records wait", audit.waiting)?;
+    }
+    if audit.lost > 0 {
+        writeln!(out, "  LOST       {} records since the start", audit.lost)?;
+    }
+    Ok(())
 }
 
 /// A duration in seconds as text, in its two largest units.

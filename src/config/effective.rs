@@ -88,6 +88,7 @@ impl Effective {
             schedule,
             groups,
             gallery,
+            audit,
             models,
             service,
             roles,
@@ -108,6 +109,7 @@ impl Effective {
             tables.push(self.table("groups", BTreeMap::from([group]))?);
         }
         tables.push(self.table("gallery", gallery)?);
+        tables.push(self.table("audit", audit)?);
         tables.push(self.table("models", models)?);
         tables.push(self.table("service", service)?);
         tables.push(self.table("roles", roles)?);
@@ -181,7 +183,7 @@ impl Effective {
 }
 
 /// The configuration as more people may see it than may know the camera's password.
-fn shown(config: &Config) -> Config {
+pub(super) fn shown(config: &Config) -> Config {
     let mut shown = config.clone();
     shown.camera.uri = shown.camera.uri.as_deref().map(redacted);
     shown

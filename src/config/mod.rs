@@ -6,7 +6,9 @@
 
 mod access;
 mod advice;
+mod audit;
 mod devices;
+mod differences;
 mod effective;
 mod fault;
 mod reader;
@@ -22,7 +24,9 @@ mod unit;
 pub use access::{
     ClockSource, DoorConfig, EnrollConfig, GroupConfig, Groups, LockoutConfig, ScheduleConfig,
 };
+pub use audit::{AuditConfig, Pictures};
 pub use devices::{CameraConfig, GpioConfig, LightsConfig, RelayConfig, Wire};
+pub use differences::SettingChange;
 pub use effective::Effective;
 pub use fault::{Fault, Position};
 pub use reload::{KEYS, Key};
@@ -122,6 +126,8 @@ pub struct Config {
     pub groups: Groups,
     /// `[gallery]`: where people are stored.
     pub gallery: GalleryConfig,
+    /// `[audit]`: how much of the audit log is kept.
+    pub audit: AuditConfig,
     /// `[models]`: where model sets are installed.
     pub models: ModelsConfig,
     /// `[service]`: socket, power saving and watchdog.
@@ -262,6 +268,7 @@ impl Config {
         self.check_access()?;
         self.check_service()?;
         self.check_roles()?;
+        self.check_audit()?;
         let recognition = &self.recognition;
         if recognition.false_accept_rate > CARELESS_RATE {
             return Err(Fault::of(

@@ -38,7 +38,7 @@ pub static KEYS: &[Key] = keys! {
         gpio.debounce,
         lights.red, lights.green, lights.blue, lights.buzzer,
         door.lock, door.neighbours,
-        gallery.file, gallery.keep_crops, models.folder,
+        gallery.file, gallery.keep_crops, audit.keep_for, audit.largest, audit.pictures_keep_for, models.folder,
         recognition.distinct_views, service.status_socket, service.power_saving, service.idle_look_every,
         service.watchdog,
         roles.read, roles.order, roles.neighbour, roles.administrator;
@@ -55,8 +55,16 @@ pub static KEYS: &[Key] = keys! {
         enroll.outside, enroll.probation, enroll.views, enroll.poses, enroll.views_within, enroll.administrator_within,
         enroll.first_within, enroll.duplicate_rate, enroll.look_alike_rate,
         lockout.tries, lockout.first, lockout.longest, lockout.forget_after,
-        schedule.holidays, schedule.clock, groups;
+        schedule.holidays, schedule.clock, groups,
+        audit.pictures, audit.replay;
 };
+
+impl Key {
+    /// Whether the setting differs between two configurations.
+    pub(super) fn differs(&self, one: &Config, other: &Config) -> bool {
+        !(self.same)(one, other)
+    }
+}
 
 impl Config {
     /// Settings that differ between the two; those that need a restart come first.

@@ -63,6 +63,7 @@ fn everything() -> Config {
         schedule: ScheduleConfig::default(),
         groups: [("staff".to_owned(), group())].into(),
         gallery: GalleryConfig { file: Some("/g".into()), keep_crops: true },
+        audit: AuditConfig::default(),
         models: ModelsConfig { folder: Some("/m".into()) },
         service: ServiceConfig { status_socket: Some("/s".into()), ..ServiceConfig::default() },
         roles: RolesConfig::default(),
@@ -215,6 +216,7 @@ fn every_key_is_explained_with_what_it_may_be() {
             "A list of ",
             "A GPIO line.",
             "A path.",
+            "A size.",
             "A camera URI.",
             "A relay URI.",
             "Shares of ",
@@ -297,7 +299,7 @@ fn every_key_is_one_that_a_running_service_takes_over_or_one_that_it_cannot() {
     for key in KEYS {
         let table = key.name.split('.').next().unwrap_or_default();
         let restart =
-            ["camera", "relay", "gpio", "lights", "gallery", "models", "service", "roles"]
+            ["camera", "relay", "gpio", "lights", "gallery", "audit", "models", "service", "roles"]
                 .contains(&table)
                 || ["door.lock", "door.neighbours", "recognition.distinct_views"]
                     .contains(&key.name);
@@ -333,6 +335,8 @@ fn a_changed_setting_reports_whether_it_needs_a_restart() {
         ("recognition.strangers_per_day", "7"),
         ("enroll.duplicate_rate", "\"1e-6\""),
         ("enroll.look_alike_rate", "\"1e-4\""),
+        ("audit.keep_for", "\"30 days\""),
+        ("audit.largest", "\"1 GB\""),
         ("roles.read", "[\"ada\"]"),
         ("roles.order", "[\"@staff\"]"),
         ("roles.neighbour", "[\"facelatch\"]"),

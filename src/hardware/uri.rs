@@ -83,17 +83,22 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         "s" => 1.0,
         "m" | "min" => 60.0,
         "h" => 3600.0,
+        "d" | "day" | "days" => 86_400.0,
         _ => return None,
     };
     let seconds = number.trim().parse::<f64>().ok()? * factor;
     Duration::try_from_secs_f64(seconds).ok()
 }
 
+/// From here on whole days are written as days, seconds.
+const DAYS_FROM: u64 = 30 * 86_400;
+
 /// A time as [`parse_duration`] reads it, in the largest unit that makes it a whole number.
 /// Up to a month it reads back to the nanosecond; beyond that f64 has too few digits.
 pub fn duration_text(time: Duration) -> String {
     let (seconds, nanoseconds) = (time.as_secs(), time.subsec_nanos());
     match (seconds, nanoseconds) {
+        (DAYS_FROM.., 0) if seconds % 86_400 == 0 => format!("{} days", seconds / 86_400),
         (1.., 0) if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
         (1.., 0) if seconds % 60 == 0 => format!("{}m", seconds / 60),
         (_, 0) => format!("{seconds}s"),

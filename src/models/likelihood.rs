@@ -95,7 +95,7 @@ impl Likelihood {
 }
 
 /// The likelihood line of a door, and the evidence that the door needs to open.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Weighing {
     slope: f64,
     offset: f64,

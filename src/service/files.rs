@@ -2,13 +2,16 @@
 //! waits for a disk: it reloads configuration, models and gallery when they change, and
 //! writes people who are enrolled at the door.
 
+use super::audit_entries::people_changes;
 use super::models::{ModelSet, Networks};
 use super::pipeline::{Change, NewPerson, Pipeline};
 use super::reload::Reload;
 use super::status::GalleryFileNow;
 use crate::access::controller::Input;
 use crate::access::event::Event;
-use crate::config::Config;
+use crate::access::gallery::PersonId;
+use crate::audit::entry::{self as audit, By, Entry, Via, cut};
+use crate::config::{Config, SettingChange};
 use crate::models::{ModelId, Models};
 use crate::nn::Precision;
 use crate::storage::gallery::{
@@ -108,11 +111,13 @@ struct Slot {
     /// To be written, and since when it has waited.
     newcomer: Option<(NewPerson, Instant)>,
     /// Result of writing a newcomer: their number, and their name or the reason of failure.
-    kept: Option<(u32, Result<String, String>)>,
+    kept: Option<(u32, Result<(PersonId, String), String>)>,
     /// State of the gallery's file, if it has changed.
     gallery: Option<GalleryFileNow>,
     /// What happened to the gallery's file.
     events: Vec<Event>,
+    /// Changes, for the audit log.
+    entries: Vec<Entry>,
 }
 
 impl FileWorker {
@@ -144,6 +149,7 @@ impl FileWorker {
                         worker.put(change);
                     }
                     worker.tell(&mut thread.sight);
+                    worker.slot().entries.append(&mut thread.entries);
                     // Only now: an observer of the end finds the new configuration.
                     thread.files.reload.end();
                     // After the gallery that contains them, so that they are recognized as
@@ -172,7 +178,11 @@ impl FileWorker {
         }
         let (change, kept) = (slot.change.take(), slot.kept.take());
         let (gallery, mut events) = (slot.gallery.take(), std::mem::take(&mut slot.events));
+        let entries = std::mem::take(&mut slot.entries);
         drop(slot);
+        for entry in entries {
+            pipeline.entries().append(entry);
+        }
         if let Some(gallery) = gallery {
             pipeline.set_gallery_file(gallery);
         }
@@ -242,6 +252,8 @@ struct Thread {
     /// The last fault of the models that was logged, so that it is logged once.
     logged: String,
     sight: Sight,
+    /// Changes, for the audit log.
+    entries: Vec<Entry>,
 }
 
 impl Thread {
@@ -249,7 +261,7 @@ impl Thread {
         let embedder = ReEmbedder::new(&files.models)?;
         let (told, now) = (files.gallery.clone(), files.gallery.clone());
         let sight = Sight { register: Register::of_user(), now, told, events: Vec::new() };
-        Ok(Self { files, embedder, seen: None, logged: String::new(), sight })
+        Ok(Self { files, embedder, seen: None, logged: String::new(), sight, entries: Vec::new() })
     }
 
     /// Reads what has changed.
@@ -284,18 +296,23 @@ impl Thread {
         read.unwrap_or(None)
     }
 
-    /// Writes a person enrolled at the door. Returns their provisional name, or the reason
-    /// of failure.
-    fn keep(&mut self, newcomer: &NewPerson) -> Result<String, String> {
+    /// Writes a person enrolled at the door. Returns their number and provisional name, or
+    /// the reason of failure.
+    fn keep(&mut self, newcomer: &NewPerson) -> Result<(PersonId, String), String> {
         let NewPerson { templates, traits, look_alike, .. } = newcomer;
         self.seen = None;
         let opening = Opening::to(Purpose::Begin)
             .knowing(Some(self.files.content.known()))
             .registered(self.sight.register.clone());
-        Store::open_as(&self.files.config.gallery_file(), opening)
-            .and_then(|mut store| store.enroll_unnamed(templates, traits.clone(), *look_alike))
-            .map(|person| person.name)
-            .map_err(|error| error.to_string())
+        let kept =
+            Store::open_as(&self.files.config.gallery_file(), opening).and_then(|mut store| {
+                let before = store.people()?;
+                let person = store.enroll_unnamed(templates, traits.clone(), *look_alike)?;
+                Ok((person, people_changes(&before, &store.people()?)))
+            });
+        let (person, changes) = kept.map_err(|error| error.to_string())?;
+        self.entries.extend(Entry::new("people").with_changes(changes));
+        Ok((person.id, person.name))
     }
 
     fn log(&mut self, message: &str) {
@@ -318,6 +335,8 @@ impl Thread {
         };
         let Some((set, content)) = self.load(&config, &models)? else { return Ok(None) };
         self.files.content = content;
+        let entry = Entry { by: in_files(), ..Entry::new("configuration") };
+        self.entries.extend(entry.with_changes(settings_changes(&self.files.config, &config)));
         self.files.config = config.clone();
         Ok(Some(Change::Config(Box::new((config, set)))))
     }
@@ -347,11 +366,16 @@ impl Thread {
         if now == *current {
             return Ok(None);
         }
+        let previous = current.clone();
         let models = store.open(&now)?.in_precision(self.files.precision);
         let config = self.files.config.clone();
         let Some((set, content)) = self.load(&config, &models)? else { return Ok(None) };
         log::info!("models: {now}, {} people", set.gallery.people());
         self.files.content = content;
+        let entry = Entry { by: in_files(), ..Entry::new("models") };
+        let version = models.manifest.version.as_str();
+        self.entries
+            .push(entry.with("set", &now).with("previous", &previous).with("version", version));
         if let Some((_, current)) = &mut self.files.store {
             *current = now;
         }
@@ -382,6 +406,20 @@ impl Thread {
         warn_of_left_out(&loaded);
         Ok(Some(Change::Gallery(loaded.gallery)))
     }
+}
+
+/// Who changed a file that the service found changed.
+pub(super) fn in_files() -> By {
+    By { via: Via::Files, ..By::default() }
+}
+
+/// What is different between two configurations, for the audit log.
+pub fn settings_changes(before: &Config, now: &Config) -> Vec<audit::Change> {
+    let change = |SettingChange { key, old, new }| {
+        let [old, new] = [old, new].map(|value| value.as_deref().map(cut));
+        audit::Change::Setting { key: key.to_owned(), old, new }
+    };
+    before.differences(now).into_iter().map(change).collect()
 }
 
 /// What the thread knows about the gallery's file.

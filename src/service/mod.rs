@@ -2,6 +2,8 @@
 //! watchdog, reloading and the status. [`serve`] says what is started in which order.
 
 mod actuator;
+pub mod audit;
+mod audit_entries;
 pub mod control;
 mod door_state;
 mod exit;
@@ -24,21 +26,27 @@ pub mod watchdog;
 #[cfg(feature = "gpio")]
 mod wiring;
 
+pub use audit_entries::people_changes;
 pub use exit::{EXIT_STUCK, LAST_WORDS};
 
 use crate::access::event::Event;
-use crate::config::Config;
+use crate::config::{ClockSource, Config};
+use crate::crypto::Signer;
 use crate::hardware::camera::Kind;
 use crate::hardware::camera::live::LiveCamera;
 use crate::hardware::relay::Relay;
 use crate::models::Models;
 use crate::models::likelihood::NOT_MEASURED;
 use crate::nn::Precision;
+use crate::storage::audit::{AuditPlace, Bounds};
 use crate::storage::gallery::{Purpose, reachable};
+use crate::storage::keys;
 use crate::storage::last_relay::{LastRelay, LastRelayFile};
 use crate::storage::models::ModelStore;
 use crate::vision::motion_gate::{MotionGate, MotionGateSettings};
 use anyhow::{Context, Result};
+use audit::{AuditSettings, AuditThread};
+use audit_entries::Entries;
 use door_state::DoorStateKeeper;
 use exit::{CLOSES_WITHIN, end_stuck};
 use files::{EMPTY, FileWorker, Files, ReadConfig, load_gallery, open_store};
@@ -79,6 +87,10 @@ pub struct DoorOptions {
     pub last_relay: LastRelayFile,
     /// Number of frames after which the service ends.
     pub max_frames: usize,
+    /// The door's key, which signs the heads of the audit log; `None` if there is none.
+    pub signer: Option<Signer>,
+    /// Name of the door in the audit log; `None` if it is the only one of the board.
+    pub door: Option<String>,
 }
 
 /// How a service ended.
@@ -125,12 +137,13 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     if networks.calibration.likelihood.is_none() {
         log::warn!("{NOT_MEASURED}");
     }
-    let (loaded, gallery_file) = {
+    let (loaded, gallery_file, keys) = {
         let mut store = open_store(&file, Purpose::Serve)?;
         // What can only be read keeps its templates, and new ones stay in memory.
         let keep = store.read_only().is_none();
         let loaded = load_gallery(&mut store, &models, &mut networks.recognizer, keep)?;
-        (loaded, GalleryFileNow::of(&store, &file))
+        let keys = store.door_keys().cloned();
+        (loaded, GalleryFileNow::of(&store, &file), keys)
     };
     for remark in &gallery_file.remarks {
         log::warn!("{remark}");
@@ -144,7 +157,18 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     {
         log::error!("{remark}");
     }
+    let audit = AuditThread::start(AuditSettings {
+        place: AuditPlace::of(&file),
+        bounds: Bounds { keep_for: config.audit.keep_for, largest: config.audit.largest },
+        signer: options.signer.or_else(|| Some(keys.as_ref()?.signer().clone())),
+        recorded: frames == Kind::Recorded,
+        clock_vouched_for: config.schedule.clock == ClockSource::Trusted,
+        sealer: keys.as_ref().map(|keys| keys.sealer(keys::Purpose::AuditPictures)),
+        pictures_keep_for: config.audit.pictures_keep_for,
+    })
+    .context("cannot start the thread that writes the audit log")?;
     let version = models.manifest.version.clone();
+    let model = models.recognizer_id()?.to_string();
     let files = FileWorker::start(Files {
         read_config,
         config: config.clone(),
@@ -170,7 +194,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let neighbours = Neighbours::start(&config.door.neighbours)
         .context("cannot start the threads that report passages to other doors")?;
     let mut report = |at: Duration, event: &Event| {
-        if let Event::Passed { name, role } = event {
+        if let Event::Passed { name, role, .. } = event {
             neighbours.tell(name, *role);
         }
         report(at, event);
@@ -189,14 +213,21 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let (mut peripherals, relay) = startup.open(&config, started, &version, reload, on_stuck)?;
     let (mut pipeline, mut events) =
         Pipeline::new(networks.with(gallery), &config, relay, Duration::ZERO);
+    let entries = Entries::new(audit.auditor(), &config, options.door, &model);
+    for entry in audit_entries::configured(&AuditPlace::of(&file), &config) {
+        entries.append(entry);
+    }
+    pipeline.set_entries(entries);
     events.extend(peripherals.restore(&mut pipeline));
     // A recording has times of its own, which say nothing about the door.
     let live = frames != Kind::Recorded;
     let mut state =
         live.then(|| DoorStateKeeper::resume(&file, &mut pipeline, Duration::ZERO)).transpose()?;
     for event in &events {
+        pipeline.entries().reported(Duration::ZERO, event);
         report(Duration::ZERO, event);
     }
+    pipeline.entries().all_reported();
     // After the relay, so that a door left open is locked whatever the camera does.
     let camera = LiveCamera::start_within(&camera, config.camera.limit(), started)?;
     let gate = config.service.power_saving.then(|| {
@@ -204,6 +235,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
         MotionGate::new(MotionGateSettings { idle_look_every, ..Default::default() })
     });
     let between = |pipeline: &mut Pipeline, between: &BetweenFrames<'_>| {
+        pipeline.auditor().set_clock_trusted(pipeline.clock_trusted(between.now));
         let mut events = peripherals.visit(pipeline, between);
         if !between.in_frame {
             events.extend(files.visit(pipeline, between.now));
@@ -221,6 +253,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     if let Some(state) = state {
         state.end(&pipeline, started.elapsed());
     }
+    drop(audit);
     if stuck.load(Ordering::Relaxed) {
         if let Err(error) = &summary {
             log::error!("{error}");

@@ -68,10 +68,14 @@ impl Orders {
         reload: &Reload,
         relay: &str,
     ) -> Vec<Event> {
-        let mut events = Vec::new();
+        let mut events = self.control.as_ref().map_or_else(Vec::new, |(one, _)| one.refused());
         while let Some(order) = self.control.as_ref().and_then(|(_, orders)| orders.try_recv().ok())
         {
             if let Some(begun) = order.begin() {
+                let ends_lockdown = ends_lockdown(pipeline, &begun.command);
+                if !ends_lockdown {
+                    events.push(ordered(pipeline, now, &begun));
+                }
                 events.extend(self.begin(pipeline, now, begun, reload));
             }
         }
@@ -153,9 +157,7 @@ impl Orders {
             return Vec::new();
         }
         // Lockdown ends only once no restart can bring it back.
-        let ends_lockdown =
-            order == door::Command::Normal && pipeline.door().mode() == door::Mode::Lockdown;
-        if ends_lockdown {
+        if ends_lockdown(pipeline, &begun.command) {
             self.write(begun, false, true);
             return Vec::new();
         }
@@ -195,6 +197,9 @@ impl Orders {
         let mut events = Vec::new();
         while let Some(done) = self.lockdown.written() {
             let Some(Writing { begun, ends }) = self.writing.pop_front() else { break };
+            if ends {
+                events.push(ordered(pipeline, now, &begun));
+            }
             let answer = match done {
                 Ok(()) => {
                     if ends {
@@ -226,6 +231,19 @@ impl Orders {
     fn finish(&mut self, begun: Begun, answer: Result<String, String>) {
         self.done.push((begun, answer));
     }
+}
+
+/// Whether an order ends lockdown, which happens only once that is on the disk.
+fn ends_lockdown(pipeline: &Pipeline, command: &Command) -> bool {
+    *command == Command::Door(door::Command::Normal)
+        && pipeline.door().mode() == door::Mode::Lockdown
+}
+
+/// Writes an order to the audit log before it is carried out. Returns the event to report.
+fn ordered(pipeline: &mut Pipeline, now: Duration, begun: &Begun) -> Event {
+    let event = Event::Ordered { order: begun.command.to_string(), by: begun.by.clone() };
+    pipeline.entries().early(now, &event);
+    event
 }
 
 fn command(pipeline: &mut Pipeline, now: Duration, command: door::Command) -> Vec<Event> {

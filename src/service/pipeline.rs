@@ -5,6 +5,8 @@
 //! Orders leave by the actuator. [`run`](mod@super::run) calls all of them.
 
 use super::actuator::Actuator;
+use super::audit::Auditor;
+use super::audit_entries::Entries;
 use super::models::ModelSet;
 use super::status::GalleryFileNow;
 use super::wall_clock;
@@ -114,6 +116,7 @@ pub struct Pipeline {
     gallery_file: GalleryFileNow,
     signals: heapless::Vec<Signal, MAX_SIGNALS>,
     camera: CameraTrust,
+    entries: Entries,
 }
 
 /// A person enrolled at the door, to be written to the gallery in one transaction.
@@ -144,6 +147,7 @@ impl Pipeline {
         if actuator.is_link() {
             controller.watches_live();
         }
+        controller.keep_inputs(config.audit.replay);
         let clock = controller.needs_clock().then_some(config.schedule.clock);
         let mut pipeline = Self {
             recognizer,
@@ -166,10 +170,26 @@ impl Pipeline {
             gallery_file: GalleryFileNow::default(),
             signals: heapless::Vec::new(),
             camera: CameraTrust::Trusted,
+            entries: Entries::off(),
         };
         let mut events = Vec::new();
         pipeline.carry_out(now, output, &mut events);
         (pipeline, events)
+    }
+
+    /// Writes to this audit log from now on.
+    pub(super) fn set_entries(&mut self, entries: Entries) {
+        self.entries = entries;
+    }
+
+    /// What is written to the audit log.
+    pub(super) fn entries(&mut self) -> &mut Entries {
+        &mut self.entries
+    }
+
+    /// Writes to the audit log.
+    pub fn auditor(&self) -> &Auditor {
+        self.entries.auditor()
     }
 
     /// The current threshold.
@@ -290,7 +310,9 @@ impl Pipeline {
                 self.probation = config.enroll.probation;
                 self.measures_life = config.liveness.mode != Mode::Off;
                 let events = self.set_models(now, models);
+                self.entries.configure(&config);
                 self.controller.reconfigure(config.access());
+                self.controller.keep_inputs(config.audit.replay);
                 self.clock = self.controller.needs_clock().then_some(config.schedule.clock);
                 self.clock_read = None;
                 events
@@ -301,6 +323,7 @@ impl Pipeline {
     fn set_models(&mut self, now: Duration, models: ModelSet) -> Vec<Event> {
         let ModelSet { recognizer, liveness, calibration, gallery } = models;
         let other = self.recognizer.model() != recognizer.model();
+        self.entries.set_models(recognizer.model().as_str());
         self.recognizer = recognizer;
         self.liveness = liveness;
         self.controller.set_models(now, calibration, gallery);
@@ -381,6 +404,10 @@ impl Pipeline {
             .collect();
         let mut events = self.tick(now);
         let (now, captured) = (self.last, *captured);
+        if self.entries.wants_faces() {
+            let crops = tracks.iter().zip(views);
+            self.entries.show(crops.map(|(track, view)| (*track, view.crop.frame().clone())));
+        }
         let began = Instant::now();
         let output = self.controller.step(now, Input::Faces { captured, faces: &faces });
         self.decided_in = self.searched_in + began.elapsed();
@@ -491,6 +518,7 @@ impl Pipeline {
     /// Carries out the controller's output and gives it the results, until there is nothing
     /// left to do. A failure is retried only after some time, so this ends.
     fn carry_out(&mut self, now: Duration, mut output: Output, events: &mut Vec<Event>) {
+        let mut written = events.len();
         loop {
             for signal in output.signals {
                 // The reader is late: keep the newest signals, and alarms with their ends.
@@ -520,6 +548,14 @@ impl Pipeline {
             events.extend(output.events);
             let door = self.controller.door();
             let Some(order) = output.relay else { return self.actuator.renew(now, door) };
+            if matches!(door.state(), State::Granting { .. }) {
+                // Why it opens is in the log before it opens.
+                for event in events.iter().skip(written) {
+                    self.entries.early(now, event);
+                }
+                written = events.len();
+                self.entries.auditor().settle();
+            }
             let Some(done) = self.actuator.order(now, order, door) else { return };
             let taken = done.is_ok();
             events.extend(done.err().map(Event::RelayFailed));

@@ -286,8 +286,10 @@ where
         for event in events {
             self.counts.add(event);
             self.summary.granted += usize::from(matches!(event, Event::Granted { .. }));
+            self.pipeline.entries().reported(self.now, event);
             (self.report)(self.now, event);
         }
+        self.pipeline.entries().all_reported();
     }
 
     /// Locks the door. Retries for a while if the relay does not answer.

@@ -6,6 +6,7 @@ use crate::access::event::{Counts, plain};
 use crate::access::false_entries::Report;
 use crate::access::gallery::Gallery;
 use crate::hardware::camera::live::CameraState;
+use crate::service::audit::AuditNow;
 use crate::service::pipeline::Pipeline;
 use crate::service::process_usage::{Meter, Usage};
 use crate::service::run::BetweenFrames;
@@ -42,6 +43,8 @@ pub struct Status {
     pub relay: RelayNow,
     /// The gallery.
     pub gallery: GalleryNow,
+    /// The audit log.
+    pub audit: AuditNow,
     /// Version of the model set.
     pub models: String,
     /// Expected false entries.
@@ -439,6 +442,7 @@ impl StatusBoard {
             },
             relay: RelayNow { since_s: since(self.relay_since), ..self.relay.clone() },
             gallery: GalleryNow::of(pipeline.gallery(), pipeline.gallery_file()),
+            audit: pipeline.auditor().state(),
             models: self.models.clone(),
             false_entries: pipeline.false_entries().clone(),
             clock: match pipeline.clock_trusted(*now) {
@@ -465,15 +469,16 @@ impl StatusBoard {
 impl Status {
     /// One line for `systemctl status`, which changes seldom.
     fn line(&self) -> String {
-        let Self { door, camera, relay, gallery, .. } = self;
+        let Self { door, camera, relay, gallery, audit, .. } = self;
         let alarm =
             door.alarm.as_ref().map(|alarm| format!(", alarm: {alarm}")).unwrap_or_default();
         let file = match gallery.file.state.as_str() {
             "good" => String::new(),
             state => format!(", gallery file {state}"),
         };
+        let audit = if audit.state == "failed" { ", audit log not written" } else { "" };
         format!(
-            "door {}, mode {}{alarm}; camera {}; relay {}; {} people{file}",
+            "door {}, mode {}{alarm}; camera {}; relay {}; {} people{file}{audit}",
             door.state, door.mode, camera.state, relay.state, gallery.people
         )
     }

@@ -1,6 +1,7 @@
-//! EDGE: what survives a restart: people, keys, installed sets of models, lockdown, the state
-//! of the door, and the last relay.
+//! EDGE: what survives a restart: people, keys, the audit log, installed sets of models,
+//! lockdown, the state of the door, and the last relay.
 
+pub mod audit;
 pub mod door_state;
 pub mod gallery;
 pub mod keys;

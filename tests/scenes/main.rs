@@ -31,6 +31,8 @@
 //! - `restart`: the power fails and comes back; `stop`: the service ends
 
 mod cast;
+mod explained;
+mod replayed;
 mod script;
 mod stage;
 mod trials;
@@ -82,7 +84,7 @@ fn main() {
             killed_while_enrolling().map_err(Failed::from)
         }),
     ];
-    for (file, text) in [
+    let files = [
         ("decision", include_str!("decision.txt")),
         ("liveness", include_str!("liveness.txt")),
         ("door", include_str!("door.txt")),
@@ -91,7 +93,19 @@ fn main() {
         ("enrolment", include_str!("enrolment.txt")),
         ("reload", include_str!("reload.txt")),
         ("false_entries", include_str!("false_entries.txt")),
-    ] {
+    ];
+    trials.push(Trial::test("replay: nearly all decisions are derived again", move || {
+        replayed::nearly_all(&files).map_err(Failed::from)
+    }));
+    trials
+        .push(Trial::test("audit log: explanations", || explained::golden().map_err(Failed::from)));
+    trials.push(Trial::test("audit log: bytes of attempts", || {
+        explained::sizes().map_err(Failed::from)
+    }));
+    trials.push(Trial::test("replay: another threshold is named", || {
+        replayed::other_threshold().map_err(Failed::from)
+    }));
+    for (file, text) in files {
         match scenes(text) {
             Ok(scenes) => {
                 let scenes = Arc::new(scenes);

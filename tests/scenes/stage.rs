@@ -102,6 +102,7 @@ impl Stage {
             told: vec![],
             shown: vec![],
         };
+        stage.controller.keep_inputs(true);
         stage.carry_out(first);
         stage.told.clear();
         Ok(stage)
@@ -172,7 +173,7 @@ impl Stage {
                         person.3.stricter = person.3.stricter.max(stricter);
                     }
                 }
-                Ok(name)
+                Ok((id, name))
             }
             Relay::Broken => Err("gallery.redb: no space left on device".to_owned()),
             Relay::Silent => return,
@@ -417,6 +418,7 @@ impl Stage {
                 );
                 let saved = self.controller.saved(self.time());
                 self.controller = controller;
+                self.controller.keep_inputs(true);
                 self.controller.resume(self.time(), &saved, None);
                 // Everything else in memory is lost, and the relay is de-energised.
                 self.clock_read = false;
@@ -500,9 +502,33 @@ pub fn attack(config: &str, shown: &[(String, u64)]) -> Result<Option<String>, S
     Ok(granted.map(|(at, event)| format!("{event} at {at} ms")))
 }
 
-/// Plays a scene. Returns its events and signals, one per line.
+/// Plays a scene. Returns its events and signals, one per line. Every decision must come
+/// out the same when it is derived again.
 pub fn play(scene: &Scene) -> Result<String, String> {
     let mut stage = Stage::new(scene)?;
+    let outcome = played(scene, &mut stage);
+    let mut all = String::new();
+    let mut entries: Vec<(u64, String)> =
+        stage.told.iter().map(|(at, event)| (*at, event.to_string())).collect();
+    entries.extend(stage.shown.iter().map(|(at, signal)| (*at, format!("({signal})"))));
+    entries.sort_by_key(|(at, _)| *at);
+    for (at, event) in entries {
+        let _ = writeln!(all, "{:8.2}  {event}", at as f64 / 1000.0);
+    }
+    match outcome {
+        Ok(()) => Ok(all),
+        Err(fault) => Err(format!("{fault}\n{all}")),
+    }
+}
+
+/// Plays a scene. Returns its events with their times in milliseconds.
+pub fn events(scene: &Scene) -> Result<Vec<(u64, Event)>, String> {
+    let mut stage = Stage::new(scene)?;
+    played(scene, &mut stage)?;
+    Ok(stage.told)
+}
+
+fn played(scene: &Scene, stage: &mut Stage) -> Result<(), String> {
     let (mut told, mut shown) = (0, 0);
     let mut outcome = Ok(());
     'scene: for line in &scene.lines {
@@ -542,16 +568,6 @@ pub fn play(scene: &Scene) -> Result<String, String> {
             outcome = outcome.and(Err(format!("never {never}: {event} at {at} ms")));
         }
     }
-    let mut entries: Vec<(u64, String)> =
-        stage.told.iter().map(|(at, event)| (*at, event.to_string())).collect();
-    entries.extend(stage.shown.iter().map(|(at, signal)| (*at, format!("({signal})"))));
-    entries.sort_by_key(|(at, _)| *at);
-    let mut all = String::new();
-    for (at, event) in entries {
-        let _ = writeln!(all, "{:8.2}  {event}", at as f64 / 1000.0);
-    }
-    match outcome {
-        Ok(()) => Ok(all),
-        Err(fault) => Err(format!("{fault}\n{all}")),
-    }
+    outcome = outcome.and(crate::replayed::all(&stage.told).map(drop));
+    outcome
 }

@@ -1,7 +1,8 @@
 //! What the controller does about a decision: it admits, refuses or advises.
 
 use super::{ADVICE_EVERY, Controller, FaceSeen, Output, challenged};
-use crate::access::decide::{Decision, Evidence};
+use crate::access::attempt::Step;
+use crate::access::decide::{Decision, Evidence, VoteSeen};
 use crate::access::door::{self, Refusal, State};
 use crate::access::enroll::at_door::{self, Barred};
 use crate::access::event::Event;
@@ -33,7 +34,9 @@ impl Controller {
             Decision::Stranger { track, similarity, frames, denied } => {
                 self.count_stranger(now, track, faces);
                 let threshold = self.threshold;
-                let event = Event::Stranger { track, similarity, frames, threshold, denied };
+                let attempt = self.attempt(self.decider.votes(track), None, None);
+                let event =
+                    Event::Stranger { track, similarity, frames, threshold, denied, attempt };
                 output.events.push(event);
                 // While the enrolment waits for an administrator, its signal stays.
                 if !self.enrolment.busy() {
@@ -42,7 +45,8 @@ impl Controller {
                 self.refused(now, view(faces, track), false, output);
             }
             Decision::TwoFaces { faces } => {
-                output.events.push(Event::TwoFaces { faces });
+                let attempt = self.attempt(Vec::new(), None, None);
+                output.events.push(Event::TwoFaces { faces, attempt });
                 output.signals.push(Signal::OneAtATime);
             }
         }
@@ -62,6 +66,7 @@ impl Controller {
         let Evidence { track, person, .. } = evidence;
         self.false_entries.known(now, track, person);
         let (view, same_face) = (view(faces, track), self.same_face());
+        let votes = self.decider.votes(track);
         let held = self.lockout.holds(now, view, same_face);
         let proof = held.is_some_and(|held| !held.despite_proof) && self.liveness.enforced();
         let administrator = self.gallery.traits(person).is_some_and(|traits| traits.administrator);
@@ -71,8 +76,8 @@ impl Controller {
             at_door::State::Newcomer { .. } | at_door::State::Keeping { .. } => return,
         };
         let early = allows != Some(Side::Inside) && now < self.grants_from;
-        if early || self.not_live(now, captured, (evidence, view, proof), output) {
-            self.decider.not_opened(track);
+        if early || self.not_live(now, captured, (evidence, &votes), (view, proof), output) {
+            self.not_opened(now, track);
             return;
         }
         let group = self.gallery.traits(person).map_or("", |traits| traits.group.as_str());
@@ -82,6 +87,9 @@ impl Controller {
             let barred = self.barred().or(hours);
             self.enroll(now, at_door::Input::Administrator { person, barred }, output);
         }
+        let locked_out = held.filter(|_| !proof).map(|held| held.left);
+        let asked = self.asked_door(now, person, admission, locked_out);
+        self.behind = Some(self.attempt(votes, Some(person), asked));
         if self.gallery.traits(person).is_some_and(|traits| traits.probation) {
             let note = door::Event::NotGranted { person, why: Refusal::Probation };
             output.signals.extend(Signal::of_door(&note));
@@ -90,7 +98,6 @@ impl Controller {
         }
         // An administrator at the button outside is let in, whether they confirm or not.
         if allows != Some(Side::Inside) {
-            let locked_out = held.filter(|_| !proof).map(|held| held.left);
             let event = door::Input::Known { person, admission, locked_out };
             let before = output.events.len();
             self.at_door(now, event, Some(evidence), output);
@@ -111,15 +118,22 @@ impl Controller {
         &mut self,
         now: Duration,
         captured: Duration,
-        (evidence, view, proof): (Evidence, Option<&Template>, bool),
+        (evidence, votes): (Evidence, &[VoteSeen]),
+        (view, proof): (Option<&Template>, bool),
         output: &mut Output,
     ) -> bool {
         let Evidence { track, person, .. } = evidence;
-        let refusal = |verdict, enforced| Event::NotLive { track, verdict, enforced };
-        match self.liveness.admit(captured, track, person, proof) {
+        let admission = self.liveness.admit(captured, track, person, proof);
+        let (sides, number) = (self.liveness.asked(), person.0);
+        self.recorder.step(now, Step::Admit { track: track.0, person: number, proof, sides });
+        let refusal = |door: &Self, verdict, enforced| {
+            let attempt = door.attempt(votes.to_vec(), Some(person), None);
+            Event::NotLive { track, verdict, enforced, person, attempt }
+        };
+        match admission {
             LivenessAdmission::Open => false,
             LivenessAdmission::Advised(verdict) => {
-                output.events.extend(verdict.map(|verdict| refusal(verdict, false)));
+                output.events.extend(verdict.map(|verdict| refusal(self, verdict, false)));
                 false
             }
             LivenessAdmission::Wait(action) => {
@@ -130,7 +144,7 @@ impl Controller {
             }
             LivenessAdmission::Refused(verdict) => {
                 if let Some(verdict) = verdict {
-                    output.events.push(refusal(verdict, true));
+                    output.events.push(refusal(self, verdict, true));
                     output.signals.push(Signal::Refused);
                     self.refused(now, view, true, output);
                 }

@@ -4,7 +4,7 @@ use crate::access::door::{self, Order, SavedPassage};
 use crate::access::enroll::at_door::Newcomer;
 use crate::access::event::Event;
 use crate::access::false_entries::SavedFalseEntries;
-use crate::access::gallery::Probe;
+use crate::access::gallery::{PersonId, Probe};
 use crate::access::gesture::Side;
 use crate::access::lockout::SavedLockout;
 use crate::access::schedule::Reading;
@@ -82,8 +82,8 @@ pub enum Input<'a> {
     Kept {
         /// [`Newcomer::number`].
         number: u32,
-        /// Their provisional name, or the reason why they were not written.
-        done: Result<String, String>,
+        /// Their number and provisional name, or the reason why they were not written.
+        done: Result<(PersonId, String), String>,
     },
     /// Time has passed, and nothing else happened.
     Tick,

@@ -5,10 +5,12 @@
 mod decided;
 mod false_entries;
 mod interface;
+mod reasons;
 
 pub use interface::{Changes, FaceSeen, Input, Output, SavedState};
 
 use crate::access::Settings;
+use crate::access::attempt::{Attempt, Recorder, Step};
 use crate::access::decide::{
     DecideSettings, Decider, Evidence, Observation, SAME_VIEW, Seen, Sighting,
 };
@@ -29,6 +31,8 @@ use crate::models::threshold::Threshold;
 use crate::vision::embed::Template;
 use crate::vision::quality::Aspect;
 use crate::vision::track::{MAX_TRACKS, TrackId};
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// False accept rate per pair at whose similarity two views are of one face, for counting
@@ -70,6 +74,10 @@ pub struct Controller {
     grants_from: Duration,
     advised: Option<(Aspect, Duration)>,
     stale: Option<Duration>,
+    /// Inputs of the latest decisions.
+    recorder: Recorder,
+    /// What the decision that is carried out rests on.
+    behind: Option<Arc<Attempt>>,
 }
 
 impl Controller {
@@ -107,6 +115,8 @@ impl Controller {
             grants_from: now,
             advised: None,
             stale: None,
+            recorder: Recorder::default(),
+            behind: None,
         };
         controller.weigh();
         (controller, Output { relay: actions.relay, ..Output::default() })
@@ -208,6 +218,7 @@ impl Controller {
 
     /// Another gallery: evidence gathered with the old one is forgotten.
     pub fn set_gallery(&mut self, gallery: Gallery) {
+        self.recorder.lose();
         self.gallery = gallery;
         self.false_entries.set_gallery();
         self.weigh();
@@ -216,6 +227,7 @@ impl Controller {
     /// Another configuration from now on. The door stays as it is, lockdown, refused
     /// tries and who has passed included; evidence gathered before is forgotten.
     pub fn reconfigure(&mut self, settings: Settings) {
+        self.recorder.restart();
         self.settings = settings;
         let (entries, rate) = (self.settings.false_entries, self.settings.false_accept_rate);
         self.false_entries.set_settings(entries, rate);
@@ -289,8 +301,8 @@ impl Controller {
                 self.open_hours(now, &mut output);
             }
             Input::ModelsChanged => self.enroll(now, at_door::Input::ModelsChanged, &mut output),
-            Input::Kept { number, done: Ok(name) } => {
-                output.events.push(Event::Enrolled { name });
+            Input::Kept { number, done: Ok((person, name)) } => {
+                output.events.push(Event::Enrolled { person, name });
                 self.enroll(now, at_door::Input::Kept { number }, &mut output);
             }
             Input::Kept { number, done: Err(reason) } => {
@@ -302,6 +314,7 @@ impl Controller {
         if self.enrolment.busy() != busy {
             // Evidence from before does not count for the new purpose.
             self.decider.clear();
+            self.recorder.step(now, Step::Clear);
         }
         output
     }
@@ -393,10 +406,20 @@ impl Controller {
             Some(FaceToJudge { track, sample, yaw: turn.yaw, probe })
         });
         let gallery = &self.gallery;
-        let similarity = |template: &Template, person| gallery.similarity_to(person, template);
+        let claimed = RefCell::new(heapless::Vec::<_, MAX_TRACKS>::new());
+        let similarity = |track, template: &Template, person| {
+            let similarity = gallery.similarity_to(person, template);
+            // Each face asks at most once.
+            let _ = claimed.borrow_mut().push((track, similarity));
+            similarity
+        };
         for (track, action) in self.liveness.step(captured, judged, similarity) {
             challenged(track, action, output);
         }
+        let decides = !matches!(self.enrolment.state(), at_door::State::Newcomer { .. });
+        let stricter = |person| gallery.traits(person).map_or(0.0, |traits| traits.stricter);
+        let claimed = claimed.into_inner();
+        self.recorder.frame((now, captured), decides, faces, &claimed, stricter);
         self.alone = match faces {
             [face] => face
                 .probe
@@ -482,7 +505,7 @@ impl Controller {
             let track = self.asked.take();
             // Take back a grant that opened nothing, and delay the next one.
             if let Some(track) = track.filter(|_| self.door.state() != State::Open) {
-                self.decider.not_opened(track);
+                self.not_opened(now, track);
                 self.grants_from = now + GRANT_AGAIN_AFTER;
                 output.signals.push(Signal::Refused);
             }
@@ -501,14 +524,18 @@ impl Controller {
                 threshold: threshold(person),
                 admission,
                 again,
+                attempt: self.behind.clone().unwrap_or_default(),
             },
             (door::Event::NotGranted { person, why }, Some(evidence)) => {
                 let (name, threshold) = (self.name(person), threshold(person));
-                Event::NotGranted { name, evidence, threshold, why }
+                let attempt = self.behind.clone().unwrap_or_default();
+                Event::NotGranted { name, evidence, threshold, why, attempt }
             }
-            (door::Event::Duress { person }, _) => Event::Duress { name: self.name(person) },
+            (door::Event::Duress { person }, _) => {
+                Event::Duress { person, name: self.name(person) }
+            }
             (door::Event::Passed { person, role }, _) => {
-                Event::Passed { name: self.name(person), role }
+                Event::Passed { person, name: self.name(person), role }
             }
             (door::Event::Unlocked, _) => Event::Unlocked,
             (door::Event::Locked, _) => Event::Locked,

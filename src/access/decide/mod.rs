@@ -30,11 +30,13 @@
 //! recognizer ([`Decider::weigh`]) the votes alone decide. The likelihood ratio only adds a
 //! condition: it never grants a person whom the votes alone would not grant.
 
+mod alike;
 mod sum;
 #[cfg(test)]
 mod tests;
 mod zone;
 
+pub use alike::{Alike, Observation, Sighting};
 pub use zone::Zone;
 
 use crate::access::gallery::PersonId;
@@ -65,7 +67,7 @@ pub enum TwoFaces {
 }
 
 /// How much evidence a grant needs.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DecideSettings {
     /// Frames of one track that must agree, 1..=32.
     pub frames: usize,
@@ -96,30 +98,6 @@ impl Default for DecideSettings {
             same_view: f32::INFINITY,
         }
     }
-}
-
-/// One face in the zone of one frame.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Observation<'a> {
-    /// Track of the face.
-    pub track: TrackId,
-    /// Result of the gallery search.
-    pub seen: Seen,
-    /// The view itself, for the likelihood ratio. A view without it counts as a repetition
-    /// of the track's other views.
-    pub look: Option<Sighting<'a>>,
-}
-
-/// The part of a view that its likelihood ratio depends on.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sighting<'a> {
-    /// Template of the view. The cosine of two templates measures how distinct the views
-    /// are.
-    pub template: &'a Template,
-    /// [`crate::vision::quality::Quality::score`]: the best views of a track are combined.
-    pub quality: f32,
-    /// The most similar person in the gallery, even below the threshold.
-    pub most_alike: Option<PersonId>,
 }
 
 /// Result of the gallery search for one face. Similarities are cosines, -1..=1.
@@ -198,15 +176,29 @@ impl Weight {
 /// At most one decision per track, and one about the number of faces.
 pub type Decisions = heapless::Vec<Decision, { MAX_TRACKS + 1 }>;
 
-/// Collects the evidence of all tracks and decides.
+/// A frame that counted for a decision.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct VoteSeen {
+    /// Time of the frame.
+    pub at: Duration,
+    /// The person whom it shows; `None` for nobody known.
+    pub person: Option<PersonId>,
+    /// Cosine similarity to that person, or to the most similar one.
+    pub similarity: f32,
+    /// [`Sighting::quality`]; `None` if the view is not known.
+    pub quality: Option<f32>,
+}
+
+/// Collects the evidence of all tracks and decides. The views are templates; a replay
+/// compares views by what was recorded of them.
 #[derive(Clone, Debug)]
-pub struct Decider {
+pub struct Decider<V = Template> {
     settings: DecideSettings,
     /// `None` if the recognizer has no likelihood ratio.
     weighing: Option<Weighing>,
     /// Cosine at which two views are of one face.
     same_face: f32,
-    tracks: heapless::Vec<Track, MAX_TRACKS>,
+    tracks: heapless::Vec<Track<V>, MAX_TRACKS>,
     /// Until when a frame with several faces is not reported again.
     crowded_until: Option<Duration>,
     /// Until when a stranger still counts as present beside the others.
@@ -214,37 +206,37 @@ pub struct Decider {
 }
 
 #[derive(Clone, Debug)]
-struct Track {
+struct Track<V> {
     id: TrackId,
-    votes: heapless::Deque<Vote, MAX_VOTES>,
+    votes: heapless::Deque<Vote<V>, MAX_VOTES>,
     granted: Option<Duration>,
-    refused: Option<RefusedStranger>,
+    refused: Option<RefusedStranger<V>>,
     /// Earlier votes for nobody are of a stranger who was refused already.
     stranger_since: Duration,
 }
 
 /// The last refusal of a stranger on a track.
 #[derive(Clone, Debug)]
-struct RefusedStranger {
+struct RefusedStranger<V> {
     at: Duration,
     /// `None` if the view is not known.
-    view: Option<Template>,
+    view: Option<V>,
 }
 
 #[derive(Clone, Debug)]
-struct Vote {
+struct Vote<V> {
     at: Duration,
     person: Option<PersonId>,
     similarity: f32,
     /// Whether a negative denied it.
     denied: bool,
-    view: Option<View>,
+    view: Option<View<V>>,
 }
 
 /// A [`Sighting`] stored with its vote.
 #[derive(Clone, Debug)]
-struct View {
-    template: Template,
+struct View<V> {
+    template: V,
     quality: f32,
     most_alike: Option<PersonId>,
 }
@@ -256,7 +248,7 @@ enum Verdict {
     Nobody { similarity: f32, frames: usize, denied: bool },
 }
 
-impl Decider {
+impl<V: Alike> Decider<V> {
     /// Starts without evidence and without a likelihood ratio, so that votes alone decide.
     pub fn new(settings: DecideSettings) -> Self {
         Self {
@@ -284,8 +276,26 @@ impl Decider {
         self.track(track).is_some_and(|track| track.granted.is_some() || track.refused.is_some())
     }
 
+    /// The rules: the settings, and [`Self::weigh`]'s likelihood ratio.
+    pub fn rules(&self) -> (DecideSettings, Option<Weighing>) {
+        (self.settings, self.weighing)
+    }
+
+    /// The frames that count for or against a track now, oldest first.
+    pub fn votes(&self, track: TrackId) -> Vec<VoteSeen> {
+        let votes = self.track(track).into_iter().flat_map(|track| &track.votes);
+        votes
+            .map(|Vote { at, person, similarity, view, .. }| VoteSeen {
+                at: *at,
+                person: *person,
+                similarity: *similarity,
+                quality: view.as_ref().map(|view| view.quality),
+            })
+            .collect()
+    }
+
     /// Takes the faces of a frame captured at `now`. The clock never runs backwards.
-    pub fn step(&mut self, now: Duration, observations: &[Observation<'_>]) -> Decisions {
+    pub fn step(&mut self, now: Duration, observations: &[Observation<'_, V>]) -> Decisions {
         self.result(now, now, observations)
     }
 
@@ -295,7 +305,7 @@ impl Decider {
         &mut self,
         now: Duration,
         captured: Duration,
-        observations: &[Observation<'_>],
+        observations: &[Observation<'_, V>],
     ) -> Decisions {
         let mut decisions = Decisions::new();
         self.forget(now);
@@ -320,13 +330,13 @@ impl Decider {
         }
         // Only a frame that shows the person can grant them. Otherwise a frame that shows
         // somebody else could, once the older votes against the person have expired.
-        let shows = |observation: &Observation<'_>, evidence: &Evidence| matches!(observation.seen, Seen::Person(person, _) if person == evidence.person);
-        let shown = |observation: &Observation<'_>| {
+        let shows = |observation: &Observation<'_, V>, evidence: &Evidence| matches!(observation.seen, Seen::Person(person, _) if person == evidence.person);
+        let shown = |observation: &Observation<'_, V>| {
             let verdict = self.track(observation.track).map(|track| self.verdict(track));
             matches!(verdict, Some(Verdict::Person(evidence)) if shows(observation, &evidence))
         };
         let everybody = !crowded || observations.iter().all(shown);
-        let known = |observation: &Observation<'_>| matches!(observation.seen, Seen::Person(..));
+        let known = |observation: &Observation<'_, V>| matches!(observation.seen, Seen::Person(..));
         if crowded && !observations.iter().all(known) {
             // A stranger who is missing in one frame may still be there.
             self.stranger_until = Some(now + self.settings.evidence_expires);
@@ -386,7 +396,7 @@ impl Decider {
         self.tracks.clear();
     }
 
-    fn track(&self, id: TrackId) -> Option<&Track> {
+    fn track(&self, id: TrackId) -> Option<&Track<V>> {
         self.tracks.iter().find(|track| track.id == id)
     }
 
@@ -406,7 +416,7 @@ impl Decider {
         });
     }
 
-    fn vote(&mut self, captured: Duration, observation: &Observation<'_>) {
+    fn vote(&mut self, captured: Duration, observation: &Observation<'_, V>) {
         // Whom the vote is for, and whom the view resembles.
         let (person, resembles, similarity) = match observation.seen {
             Seen::Poor => return,
@@ -438,14 +448,14 @@ impl Decider {
         let same_face = self.same_face;
         let refused = track.refused.as_ref().and_then(|refused| refused.view.as_ref());
         if let (None, Some(refused), Some(look)) = (person, refused, &observation.look)
-            && refused.similarity(look.template).is_ok_and(|cosine| cosine < same_face)
+            && refused.cosine(look.template).is_some_and(|cosine| cosine < same_face)
         {
             // Another stranger at the same place, such as the next picture on a telephone.
             track.refused = None;
             track.stranger_since = captured;
         }
         let other =
-            |vote: &Vote| vote.person.is_some() && resembles.is_some() && vote.person != resembles;
+            |vote: &Vote<V>| vote.person.is_some() && resembles.is_some() && vote.person != resembles;
         if track.votes.iter().any(other) {
             // One face cannot be two people: its evidence is useless. A denied view counts
             // here, or a negative could help somebody else.
@@ -457,9 +467,9 @@ impl Decider {
         let same_frame =
             track.votes.back().is_some_and(|last| last.at == at && last.person == person);
         let limit = self.settings.same_view;
-        let same_view = |vote: &Vote| match (&vote.view, &observation.look) {
+        let same_view = |vote: &Vote<V>| match (&vote.view, &observation.look) {
             (Some(view), Some(look)) => {
-                view.template.similarity(look.template).is_ok_and(|cosine| cosine >= limit)
+                view.template.cosine(look.template).is_some_and(|cosine| cosine >= limit)
             }
             _ => false,
         };
@@ -478,7 +488,7 @@ impl Decider {
         let _ = track.votes.push_back(Vote { at, person, similarity, denied, view });
     }
 
-    fn verdict(&self, track: &Track) -> Verdict {
+    fn verdict(&self, track: &Track<V>) -> Verdict {
         let of = track.votes.len();
         let person = track.votes.iter().find_map(|vote| vote.person);
         let own = || track.votes.iter().filter(|vote| vote.person.is_some());

@@ -19,7 +19,7 @@
 //! unit vectors, so the similarities of two views to unrelated faces have a correlation
 //! equal to the cosine of the views. On LFW they do: see docs/evidence.md.
 
-use super::{View, Vote};
+use super::{Alike, View, Vote};
 use crate::access::gallery::PersonId;
 use crate::models::likelihood::Weighing;
 
@@ -33,13 +33,13 @@ const LEAST_CORRELATION: f64 = 0.65;
 
 /// Natural logarithm of the likelihood ratio of a track's votes: the track is of `person`,
 /// against it is of somebody else.
-pub(super) fn log_ratio<'v>(
-    votes: impl IntoIterator<Item = &'v Vote>,
+pub(super) fn log_ratio<'v, V: Alike + 'v>(
+    votes: impl IntoIterator<Item = &'v Vote<V>>,
     person: PersonId,
     weighing: &Weighing,
 ) -> f64 {
     // Best quality first; of equals the newest.
-    let mut best: heapless::Vec<&Vote, BEST> = heapless::Vec::new();
+    let mut best: heapless::Vec<&Vote<V>, BEST> = heapless::Vec::new();
     for vote in votes {
         let at = best.iter().position(|other| quality(vote) >= quality(other));
         if best.is_full() && at.is_some() {
@@ -58,13 +58,13 @@ pub(super) fn log_ratio<'v>(
 
 /// Log likelihood ratio of one vote. If the view is most similar to somebody else, its
 /// similarity to this person is unknown and the lowest one, -1, is used.
-fn one(vote: &Vote, person: PersonId, weighing: &Weighing) -> f64 {
+fn one<V>(vote: &Vote<V>, person: PersonId, weighing: &Weighing) -> f64 {
     let most_alike = vote.person.or_else(|| vote.view.as_ref()?.most_alike);
     let similarity = if most_alike == Some(person) { vote.similarity } else { -1.0 };
     weighing.log_ratio(similarity)
 }
 
-fn quality(vote: &Vote) -> f32 {
+fn quality<V>(vote: &Vote<V>) -> f32 {
     vote.view.as_ref().map_or(0.0, |view| view.quality)
 }
 
@@ -72,7 +72,7 @@ fn quality(vote: &Vote) -> f32 {
 /// [`LEAST_CORRELATION`]. A pair with a missing view counts as 1; without pairs the result
 /// is 1. Votes for nobody are left out: one unlike view would make all others look
 /// independent.
-fn correlation(votes: &[&Vote]) -> f64 {
+fn correlation<V: Alike>(votes: &[&Vote<V>]) -> f64 {
     let (mut sum, mut pairs) = (0.0, 0.0);
     let mut views = votes.iter().filter(|vote| vote.person.is_some());
     while let Some(vote) = views.next() {
@@ -84,10 +84,10 @@ fn correlation(votes: &[&Vote]) -> f64 {
     if pairs > 0.0 { f64::max(sum / pairs, LEAST_CORRELATION) } else { 1.0 }
 }
 
-fn cosine(a: &Option<View>, b: &Option<View>) -> f64 {
+fn cosine<V: Alike>(a: &Option<View<V>>, b: &Option<View<V>>) -> f64 {
     a.as_ref()
         .zip(b.as_ref())
-        .and_then(|(a, b)| a.template.similarity(&b.template).ok())
+        .and_then(|(a, b)| a.template.cosine(&b.template))
         .map_or(1.0, f64::from)
 }
 
@@ -105,7 +105,7 @@ mod tests {
 
     /// View number `own`; any two of them have this cosine. Each is the sum of a common
     /// direction and one of its own.
-    fn view(own: usize, cosine: f32, quality: f32) -> View {
+    fn view(own: usize, cosine: f32, quality: f32) -> View<Template> {
         let mut values = vec![0.0; 40];
         values[0] = cosine.sqrt();
         values[1 + own] = (1.0 - cosine).sqrt();
@@ -113,15 +113,19 @@ mod tests {
         View { template, quality, most_alike: Some(ADA) }
     }
 
-    fn vote(person: Option<PersonId>, similarity: f32, view: Option<View>) -> Vote {
+    fn vote(
+        person: Option<PersonId>,
+        similarity: f32,
+        view: Option<View<Template>>,
+    ) -> Vote<Template> {
         Vote { at: Duration::ZERO, person, similarity, denied: false, view }
     }
 
-    fn ada(similarity: f32, own: usize, cosine: f32) -> Vote {
+    fn ada(similarity: f32, own: usize, cosine: f32) -> Vote<Template> {
         vote(Some(ADA), similarity, Some(view(own, cosine, 1.0)))
     }
 
-    fn sum(votes: &[Vote]) -> f64 {
+    fn sum(votes: &[Vote<Template>]) -> f64 {
         log_ratio(votes, ADA, &weighing())
     }
 
@@ -130,10 +134,11 @@ mod tests {
         let once = sum(&[ada(0.5, 0, 1.0)]);
         assert!((once - weighing().log_ratio(0.5)).abs() < 1e-9);
         for count in 2..8 {
-            let many: Vec<Vote> = (0..count).map(|_| ada(0.5, 0, 1.0)).collect();
+            let many: Vec<Vote<Template>> = (0..count).map(|_| ada(0.5, 0, 1.0)).collect();
             assert!((sum(&many) - once).abs() < 1e-5, "{count}");
             // Missing views may all be the same view.
-            let many: Vec<Vote> = (0..count).map(|_| vote(Some(ADA), 0.5, None)).collect();
+            let many: Vec<Vote<Template>> =
+                (0..count).map(|_| vote(Some(ADA), 0.5, None)).collect();
             assert!((sum(&many) - once).abs() < 1e-9, "{count}");
         }
     }
@@ -141,16 +146,16 @@ mod tests {
     #[test]
     fn distinct_views_weigh_more_but_never_as_if_independent() {
         let one = sum(&[ada(0.5, 0, 0.8)]);
-        let three: Vec<Vote> = (0..3).map(|own| ada(0.5, own, 0.8)).collect();
+        let three: Vec<Vote<Template>> = (0..3).map(|own| ada(0.5, own, 0.8)).collect();
         assert!((sum(&three) - one * 3.0 / (1.0 + 2.0 * 0.8)).abs() < 1e-5);
         // The lower bound of the correlation applies to very different views.
-        let three: Vec<Vote> = (0..3).map(|own| ada(0.5, own, 0.1)).collect();
+        let three: Vec<Vote<Template>> = (0..3).map(|own| ada(0.5, own, 0.1)).collect();
         assert!((sum(&three) - one * 3.0 / (1.0 + 2.0 * LEAST_CORRELATION)).abs() < 1e-5);
     }
 
     #[test]
     fn the_best_views_count() {
-        let mut votes: Vec<Vote> = (0..BEST).map(|own| ada(0.5, own, 0.8)).collect();
+        let mut votes: Vec<Vote<Template>> = (0..BEST).map(|own| ada(0.5, own, 0.8)).collect();
         let before = sum(&votes);
         let mut blurred = ada(0.0, 20, 0.8);
         blurred.view.iter_mut().for_each(|view| view.quality = 0.3);
@@ -175,7 +180,7 @@ mod tests {
         fn no_number_of_views_weighs_more_than_the_best_at_the_lowest_correlation(
             votes in prop::collection::vec((0f32..1.0, 0f32..1.0, 0f32..1.0), 1..32),
         ) {
-            let votes: Vec<Vote> = votes
+            let votes: Vec<Vote<Template>> = votes
                 .iter()
                 .enumerate()
                 .map(|(own, (s, cosine, quality))| vote(Some(ADA), *s, Some(view(own, *cosine, *quality))))
@@ -189,7 +194,7 @@ mod tests {
             votes in prop::collection::vec((0.3f32..1.0, 0f32..1.0), 2..7),
             against in 0f32..0.3, cosine in 0f32..1.0, person in prop::sample::select(vec![None, Some(GRACE)]),
         ) {
-            let mut votes: Vec<Vote> = votes
+            let mut votes: Vec<Vote<Template>> = votes
                 .iter()
                 .enumerate()
                 .map(|(own, (s, cosine))| ada(*s, own, *cosine))

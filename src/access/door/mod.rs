@@ -134,6 +134,11 @@ impl Door {
         }
     }
 
+    /// Whether a duress gesture counts for the next person who is recognized.
+    pub fn under_duress(&self, now: Duration) -> bool {
+        self.duress_until.is_some_and(|until| now < until)
+    }
+
     /// Number of passages recorded so far.
     pub fn passages_recorded(&self) -> u64 {
         self.passback.changes()

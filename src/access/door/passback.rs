@@ -41,7 +41,7 @@ pub enum AntiPassback {
 }
 
 /// Settings of anti-passback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassbackSettings {
     /// Off, soft or hard.
     pub rule: AntiPassback,

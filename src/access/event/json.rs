@@ -1,6 +1,6 @@
 //! An event as one JSON object, for `run --json`. Fields are only added, never renamed.
 
-use super::Event;
+use super::{Caller, Event};
 use crate::access::decide::Evidence;
 use crate::access::door::{self, Alarm, Mode, Refusal};
 use crate::access::enroll::at_door::{self, Barred, Failure};
@@ -23,19 +23,19 @@ impl Event {
             }
         };
         match self {
-            Self::Granted { name, evidence: why, threshold, admission, again } => {
+            Self::Granted { name, evidence: why, threshold, admission, again, .. } => {
                 add(json!({"name": name}));
                 add(evidence(why, threshold));
                 add(json!({"schedule": admission.reason(), "again": again}));
             }
-            Self::NotGranted { name, evidence: seen, threshold, why } => {
+            Self::NotGranted { name, evidence: seen, threshold, why, .. } => {
                 add(json!({"reason": reason(why), "name": name}));
                 if let Refusal::LockedOut { left } = why {
                     add(json!({"left_s": left.as_secs_f64().round() as u64}));
                 }
                 add(evidence(seen, threshold));
             }
-            Self::Stranger { track, similarity, frames, threshold, denied } => {
+            Self::Stranger { track, similarity, frames, threshold, denied, .. } => {
                 add(json!({
                     "reason": "stranger", "track": track.0, "similarity": similarity,
                     "frames": frames, "threshold": threshold.similarity,
@@ -45,18 +45,30 @@ impl Event {
                     add(json!({"denied": true}));
                 }
             }
-            Self::TwoFaces { faces } => add(json!({"reason": "two faces", "faces": faces})),
+            Self::TwoFaces { faces, .. } => add(json!({"reason": "two faces", "faces": faces})),
             Self::Poor(aspect) => add(json!({"advice": aspect.advice()})),
-            Self::NotLive { track, verdict, .. } => add(json!({
-                "reason": "liveness", "track": track.0, "score": verdict.score,
+            Self::NotLive { track, verdict, person, .. } => add(json!({
+                "reason": "liveness", "person": person.0, "track": track.0, "score": verdict.score,
                 "cue": verdict.cues.worst().to_string(), "frames": verdict.cues.frames,
             })),
             Self::Challenge { track, action } => {
                 add(json!({"track": track.0, "action": action.to_string()}));
             }
             Self::Stale { age } => add(json!({"age": age.as_secs_f64()})),
-            Self::Duress { name } | Self::Enrolled { name } => add(json!({"name": name})),
-            Self::Passed { name, role } => add(json!({"name": name, "role": role})),
+            Self::Duress { person, name } | Self::Enrolled { person, name } => {
+                add(json!({"person": person.0, "name": name}));
+            }
+            Self::Passed { person, name, role } => {
+                add(json!({"person": person.0, "name": name, "role": role}));
+            }
+            Self::Ordered { order, by } => {
+                add(json!({"order": order}));
+                add(caller(by));
+            }
+            Self::OrderRefused { order, by, reason } => {
+                add(json!({"order": order, "error": reason}));
+                add(caller(by));
+            }
             Self::Unlocked | Self::Locked | Self::CameraBack | Self::GalleryBack => {}
             Self::CameraChanged { before, now } => add(json!({
                 "alarm": "camera changed", "before": before, "now": now,
@@ -117,6 +129,10 @@ fn expected(note: &false_entries::Note) -> Value {
         Note::Daily(report) => ("daily", None, report),
     };
     json!({"step": step, "rate_before": from, "rate": report.rate, "report": report})
+}
+
+fn caller(by: &Caller) -> Value {
+    json!({"uid": by.uid, "login": by.login, "needs": by.role, "link": by.link})
 }
 
 fn evidence(evidence: &Evidence, threshold: &Threshold) -> Value {

@@ -7,10 +7,12 @@ mod text;
 
 pub use plain::{is_plain, plain, plain_json};
 
+use crate::access::attempt::Attempt;
 use crate::access::decide::Evidence;
 use crate::access::door::{self, Refusal, Role};
 use crate::access::enroll::at_door;
 use crate::access::false_entries;
+use crate::access::gallery::PersonId;
 use crate::access::liveness::challenge;
 use crate::access::lockout;
 use crate::access::schedule::{Admission, TrustNote};
@@ -19,6 +21,7 @@ use crate::vision::liveness::Verdict;
 use crate::vision::quality::Aspect;
 use crate::vision::track::TrackId;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Something that happened at the door.
@@ -36,6 +39,8 @@ pub enum Event {
         admission: Admission,
         /// Whether their last passage went the same way (soft anti-passback).
         again: bool,
+        /// What the decision rests on.
+        attempt: Arc<Attempt>,
     },
     /// A known person is not admitted.
     NotGranted {
@@ -47,6 +52,8 @@ pub enum Event {
         threshold: Threshold,
         /// The reason.
         why: Refusal,
+        /// What the decision rests on.
+        attempt: Arc<Attempt>,
     },
     /// A person who is not in the gallery.
     Stranger {
@@ -61,11 +68,15 @@ pub enum Event {
         /// Whether a view was as similar to a reported false entry as to the person, so that
         /// it counted for nobody. The similarity may reach the threshold then.
         denied: bool,
+        /// What the decision rests on.
+        attempt: Arc<Attempt>,
     },
     /// More than one face is in the zone.
     TwoFaces {
         /// Number of faces.
         faces: usize,
+        /// What the decision rests on.
+        attempt: Arc<Attempt>,
     },
     /// The only face is too poor to compare; the aspect is the weakest one.
     Poor(Aspect),
@@ -77,6 +88,10 @@ pub enum Event {
         verdict: Verdict,
         /// Whether this keeps the door locked, or is only reported.
         enforced: bool,
+        /// The person whom the track shows.
+        person: PersonId,
+        /// What the decision rests on.
+        attempt: Arc<Attempt>,
     },
     /// A step of a liveness challenge.
     Challenge {
@@ -92,11 +107,15 @@ pub enum Event {
     },
     /// Silent duress alarm.
     Duress {
+        /// The person under duress.
+        person: PersonId,
         /// Name of the person under duress.
         name: String,
     },
     /// An admitted person has passed.
     Passed {
+        /// The person who passed.
+        person: PersonId,
         /// Name of the person.
         name: String,
         /// Into the area or out of it.
@@ -163,6 +182,8 @@ pub enum Event {
     },
     /// A newcomer is enrolled.
     Enrolled {
+        /// Number of the person.
+        person: PersonId,
         /// Their provisional name.
         name: String,
     },
@@ -170,6 +191,37 @@ pub enum Event {
     NotKept(String),
     /// Expected false entries, and changes of the threshold that follow.
     FalseEntries(false_entries::Note),
+    /// Somebody gave the service an order. The events that follow from it come directly
+    /// after.
+    Ordered {
+        /// The order, as in the protocol of the control socket.
+        order: String,
+        /// Who gave it.
+        by: Caller,
+    },
+    /// A request over the control socket was refused.
+    OrderRefused {
+        /// The request, as in the protocol of the control socket.
+        order: String,
+        /// Who gave it.
+        by: Caller,
+        /// Why it was refused, and the cure.
+        reason: String,
+    },
+}
+
+/// Who gave an order over the control socket. What the kernel shows is proven.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// User id at the other end of the socket, as the kernel shows it.
+    pub uid: Option<u32>,
+    /// User id of the login from which the client was started, as the kernel shows it: with
+    /// sudo, the user who called it.
+    pub login: Option<u32>,
+    /// Role by which the order is allowed, or which it lacks.
+    pub role: &'static str,
+    /// Whether the user is the program that links this door to others.
+    pub link: bool,
 }
 
 impl Event {
@@ -223,6 +275,8 @@ impl Event {
             Self::Enrolled { .. } => "enrolled",
             Self::FalseEntries(false_entries::Note::Daily(_)) => "false entries expected",
             Self::FalseEntries(_) => "false entries",
+            Self::Ordered { .. } => "order",
+            Self::OrderRefused { .. } => "order refused",
         }
     }
 
@@ -250,6 +304,8 @@ impl Event {
                 | false_entries::Note::MoreAlike(_),
             )
             | Self::Stale { .. } => log::Level::Warn,
+            // The socket's own thread logs both, with the result.
+            Self::Ordered { .. } | Self::OrderRefused { .. } => log::Level::Debug,
             _ => log::Level::Info,
         }
     }

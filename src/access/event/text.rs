@@ -1,6 +1,6 @@
 //! An event as one line of the log.
 
-use super::Event;
+use super::{Caller, Event};
 use crate::access::decide::{Evidence, Weight};
 use crate::access::door::{self, Alarm, Mode, Refusal, Role};
 use crate::access::enroll::at_door::{self, Barred, Failure};
@@ -76,7 +76,7 @@ impl fmt::Display for Event {
         let how =
             |threshold: &Threshold| if threshold.extrapolated { " (extrapolated)" } else { "" };
         match self {
-            Self::Granted { name, evidence, threshold, admission, again } => {
+            Self::Granted { name, evidence, threshold, admission, again, .. } => {
                 write!(f, "granted: {name}, {}", Why(evidence, threshold))?;
                 if *admission == Admission::ClockUnsureAdmitted {
                     write!(f, "; {}", admission.reason())?;
@@ -86,7 +86,7 @@ impl fmt::Display for Event {
                 }
                 Ok(())
             }
-            Self::NotGranted { name, evidence, threshold, why } => {
+            Self::NotGranted { name, evidence, threshold, why, .. } => {
                 write!(
                     f,
                     "refused: {name}, {}; recognized with {}",
@@ -110,9 +110,9 @@ impl fmt::Display for Event {
                 how(threshold),
                 track.0,
             ),
-            Self::TwoFaces { faces } => write!(f, "refused: {faces} faces; one at a time"),
+            Self::TwoFaces { faces, .. } => write!(f, "refused: {faces} faces; one at a time"),
             Self::Poor(aspect) => write!(f, "advice: {}", aspect.advice()),
-            Self::NotLive { track, verdict, enforced } => write!(
+            Self::NotLive { track, verdict, enforced, .. } => write!(
                 f,
                 "{}: does not look live, score {:.2} ({}), in {} frames, track {}",
                 if *enforced { "refused" } else { "advice" },
@@ -127,8 +127,8 @@ impl fmt::Display for Event {
             Self::Stale { age } => {
                 write!(f, "frame dropped: {:.1} s old; the board is too busy", age.as_secs_f32())
             }
-            Self::Duress { name } => write!(f, "duress: {name}, silent alarm"),
-            Self::Passed { name, role } => write!(f, "passed: {name}, {}", way(*role)),
+            Self::Duress { name, .. } => write!(f, "duress: {name}, silent alarm"),
+            Self::Passed { name, role, .. } => write!(f, "passed: {name}, {}", way(*role)),
             Self::Unlocked => write!(f, "door unlocked"),
             Self::Locked => write!(f, "door locked"),
             Self::RelayFailed(message) => write!(f, "relay failed: {message}"),
@@ -180,11 +180,28 @@ impl fmt::Display for Event {
             Self::Enroll { event, name } => {
                 enrolling(f, event, name.as_deref().unwrap_or("nobody"))
             }
-            Self::Enrolled { name } => {
+            Self::Enrolled { name, .. } => {
                 write!(f, "enrolled: {name}; enter the real name with facelatch people rename")
             }
             Self::NotKept(reason) => write!(f, "not enrolled: {reason}"),
             Self::FalseEntries(note) => expected(f, note),
+            Self::Ordered { order, by } => write!(f, "order {order} by {by}"),
+            Self::OrderRefused { order, by, reason } => {
+                write!(f, "order {order} by {by} refused: {reason}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.uid {
+            Some(uid) => write!(f, "uid {uid}")?,
+            None => write!(f, "an unknown user")?,
+        }
+        match self.login {
+            Some(login) if self.login != self.uid => write!(f, " (logged in as uid {login})"),
+            _ => Ok(()),
         }
     }
 }

@@ -20,6 +20,7 @@
 //! A face that is lost for longer than `lost_after`, or a view of another face, fails a
 //! running challenge and ends a passed one, because somebody else may stand there now.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A side, as seen by the person.
@@ -41,7 +42,7 @@ impl std::fmt::Display for Direction {
 }
 
 /// Settings of a challenge.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChallengeSettings {
     /// Number of turns, 1 to 8.
     pub turns: u32,

@@ -32,6 +32,7 @@ use crate::vision::liveness::{Liveness, Sample, Verdict};
 use crate::vision::track::{MAX_TRACKS, TrackId};
 use challenge::{Challenge, ChallengeSettings, Input};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Shortest interval between two reports of a refusal, or two requests to move, per track.
@@ -55,8 +56,19 @@ pub enum Mode {
     Enforce,
 }
 
+impl Mode {
+    /// The word for it, as in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Advise => "advise",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
 /// Settings of the guard.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GuardSettings {
     /// Effect on the door.
     pub mode: Mode,
@@ -103,8 +115,33 @@ pub struct LivenessGuard {
     /// Cosine similarity at [`RESEMBLES_RATE`], -1 to 1.
     resembles: f32,
     tracks: heapless::Vec<Watched, MAX_TRACKS>,
+    chance: Chance,
+    /// [`Self::asked`].
+    asked: Option<u8>,
+}
+
+/// Where the sides of challenges come from.
+#[derive(Clone, Debug)]
+enum Chance {
     /// State of SplitMix64 (Steele, Lea and Flood, 2014).
-    chance: u64,
+    Seed(u64),
+    /// Sides that were asked for before, for a replay; then zeros.
+    Given(VecDeque<u8>),
+}
+
+impl Chance {
+    /// Bits that select the sides of a challenge.
+    fn sides(&mut self) -> u64 {
+        match self {
+            Self::Seed(state) => {
+                *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mixed = (*state ^ *state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+                mixed ^ mixed >> 31
+            }
+            Self::Given(sides) => sides.pop_front().map_or(0, u64::from),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -129,27 +166,52 @@ impl LivenessGuard {
     /// `resembles` is the cosine similarity at [`RESEMBLES_RATE`]. `seed` determines the
     /// sides of challenges; it must differ at every start and be secret.
     pub fn new(settings: GuardSettings, resembles: f32, seed: u64) -> Self {
-        Self { settings, resembles, tracks: heapless::Vec::new(), chance: seed }
+        Self {
+            settings,
+            resembles,
+            tracks: heapless::Vec::new(),
+            chance: Chance::Seed(seed),
+            asked: None,
+        }
+    }
+
+    /// A guard for a replay: its challenges ask for these sides, one number per challenge
+    /// as [`Self::asked`] returned it.
+    pub fn replaying(settings: GuardSettings, resembles: f32, sides: Vec<u8>) -> Self {
+        let chance = Chance::Given(sides.into());
+        Self { settings, resembles, tracks: heapless::Vec::new(), chance, asked: None }
+    }
+
+    /// Bits of the sides that the last call of [`Self::admit`] offered to a challenge;
+    /// `None` if it offered none. A challenge takes at most as many bits as it has turns.
+    pub fn asked(&self) -> Option<u8> {
+        self.asked
+    }
+
+    fn again(&mut self, settings: GuardSettings, resembles: f32) {
+        self.settings = settings;
+        self.resembles = resembles;
+        self.tracks.clear();
     }
 
     /// Changes the settings. All measurements and challenges start again.
     pub fn set_settings(&mut self, settings: GuardSettings) {
-        *self = Self::new(settings, self.resembles, self.chance);
+        self.again(settings, self.resembles);
     }
 
     /// Changes the models or the gallery. All measurements and challenges start again.
     pub fn set_resembles(&mut self, resembles: f32) {
-        *self = Self::new(self.settings, resembles, self.chance);
+        self.again(self.settings, resembles);
     }
 
-    /// Processes the faces of a frame. `similarity` compares a template with a person: the
+    /// Processes the faces of a frame. `similarity` compares the view of a track with a person: the
     /// cosine to the most similar of their templates, or `None` if they have none. Returns
     /// the messages for people, by track.
     pub fn step<'s>(
         &mut self,
         now: Duration,
         faces: impl IntoIterator<Item = FaceToJudge<'s>>,
-        similarity: impl Fn(&Template, PersonId) -> Option<f32>,
+        similarity: impl Fn(TrackId, &Template, PersonId) -> Option<f32>,
     ) -> heapless::Vec<(TrackId, challenge::Output), MAX_TRACKS> {
         let mut actions = heapless::Vec::new();
         if self.settings.mode == Mode::Off {
@@ -178,14 +240,15 @@ impl LivenessGuard {
         &mut self,
         now: Duration,
         face: &FaceToJudge<'_>,
-        similarity: &impl Fn(&Template, PersonId) -> Option<f32>,
+        similarity: &impl Fn(TrackId, &Template, PersonId) -> Option<f32>,
     ) -> Option<challenge::Output> {
         let (resembles, threshold) = (self.resembles, self.settings.threshold);
         let watched = self.track(now, face.track);
         watched.seen = now;
         let bearing = face.probe.map_or(Bearing::Unclear, |probe| {
             let turned = face.yaw.abs() > challenge::STRAIGHT;
-            bearing(&probe, watched.claim, turned, resembles, similarity)
+            let like = |template: &Template, person| similarity(face.track, template, person);
+            bearing(&probe, watched.claim, turned, resembles, &like)
         });
         let mut action = None;
         if let Bearing::Other(person) = bearing {
@@ -249,6 +312,7 @@ impl LivenessGuard {
         proof: bool,
     ) -> LivenessAdmission {
         let GuardSettings { mode, threshold, motion, .. } = self.settings;
+        self.asked = None;
         if mode == Mode::Off {
             return LivenessAdmission::Open;
         }
@@ -287,10 +351,9 @@ impl LivenessGuard {
         if let Some(challenge) = &mut watched.challenge
             && !challenge.passed(now)
         {
-            self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (self.chance ^ self.chance >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            let sides = mixed ^ mixed >> 31;
+            // Eight turns are the most.
+            let sides = self.chance.sides() & 0xff;
+            self.asked = u8::try_from(sides).ok();
             return LivenessAdmission::Wait(challenge.step(now, Input::Begin(sides)));
         }
         if (motion || proof && !challenged) && !verdict.cues.solid() {
@@ -301,6 +364,11 @@ impl LivenessGuard {
             return LivenessAdmission::Wait(new.then_some(challenge::Output::AskMove));
         }
         LivenessAdmission::Open
+    }
+
+    /// The settings, and the similarity at [`RESEMBLES_RATE`].
+    pub fn rules(&self) -> (GuardSettings, f32) {
+        (self.settings, self.resembles)
     }
 
     /// Whether the door opens only for faces that count as live.

@@ -43,7 +43,7 @@ fn take(
             Some(Candidate { person, similarity, reaches: similarity >= 0.5, denied: Denied::No });
         Probe { template: &template, best }
     });
-    let similarity = |_: &Template, person: PersonId| {
+    let similarity = |_: TrackId, _: &Template, person: PersonId| {
         like.and_then(|[ada, bob]| match person {
             ADA => Some(ada),
             BOB => Some(bob),

@@ -26,7 +26,7 @@ const EVERY_DAY: u8 = 0x7f;
 const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 /// Whether and why a schedule admits a person now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Admission {
     /// Admitted: their group may come in at any time, or no groups are configured.
     Always,

@@ -6,10 +6,10 @@ use super::limits::{Allowed, Limits, Line, SUMMARY_AFTER};
 use super::peer::Peer;
 use super::places::{Held, Place, place};
 use super::protocol::{Command, Reply, Request, RequestError};
-use super::roles::{Role, Roles};
-use super::{Order, Starting, TicketState};
+use super::roles::{Class, Role, Roles};
+use super::{MOST_REFUSED, Order, Refused, Starting, TicketState};
 use crate::access::door;
-use crate::access::event::plain;
+use crate::access::event::{Caller, Event, plain};
 use crate::service::status::Status;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::ErrorKind;
@@ -37,6 +37,7 @@ pub(super) struct Desk {
     pub snapshot: Arc<Mutex<Status>>,
     pub orders: SyncSender<Order>,
     pub starting: Starting,
+    pub refused: Refused,
     pub roles: Roles,
     pub patience: Duration,
     pub limits: Limits,
@@ -216,6 +217,7 @@ impl Desk {
         now: Instant,
     ) -> Result<Request, String> {
         let who = by(peer);
+        let asked = request.as_ref().ok().cloned();
         let name = request.as_ref().map_or("a request".to_owned(), |one| format!("request {one}"));
         let role = request.as_ref().ok().map(Role::needed);
         let refused = if let Some(role) = role.filter(|role| !self.roles.allow(peer, *role)) {
@@ -233,8 +235,25 @@ impl Desk {
                 Err(error) => error.to_string(),
             }
         };
-        self.warn(peer, &format!("{name} by {who} refused: {refused}"), now);
+        if self.warn(peer, &format!("{name} by {who} refused: {refused}"), now) {
+            let order = asked.as_ref().map_or("unknown".to_owned(), Request::to_string);
+            let by = self.caller(peer, asked.as_ref());
+            let mut waiting = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.len() < MOST_REFUSED {
+                waiting.push(Event::OrderRefused { order, by, reason: refused.clone() });
+            }
+        }
         Err(refused)
+    }
+
+    /// Who is at the other end, as far as the kernel shows it.
+    fn caller(&self, peer: Peer, request: Option<&Request>) -> Caller {
+        Caller {
+            uid: peer.uid,
+            login: peer.login(),
+            role: request.map_or("", |request| Role::needed(request).name()),
+            link: self.roles.class(peer) == Class::Link,
+        }
     }
 
     /// Passes an order to the service. Returns the result if there is one already.
@@ -249,7 +268,8 @@ impl Desk {
         }
         let ticket = TicketState::default();
         let (reply, answer) = sync_channel(1);
-        let by = self.connections[index].peer.uid;
+        let request = Request::Order(command.clone());
+        let by = self.caller(self.connections[index].peer, Some(&request));
         let order = Order { command: command.clone(), by, ticket: ticket.clone(), reply };
         match self.orders.try_send(order) {
             Ok(()) => {
@@ -320,7 +340,9 @@ impl Desk {
     fn log(&mut self, peer: Peer, command: &Command, done: &Result<String, String>, now: Instant) {
         let order = format!("order {command} by {}", by(peer));
         match done {
-            Err(reason) => self.warn(peer, &format!("{order} refused: {reason}"), now),
+            Err(reason) => {
+                self.warn(peer, &format!("{order} refused: {reason}"), now);
+            }
             Ok(did) => {
                 let text = format!("{order}: {did}");
                 let often =
@@ -334,17 +356,20 @@ impl Desk {
         }
     }
 
-    /// Logs a refused request, unless there were too many of this user lately.
-    fn warn(&mut self, peer: Peer, text: &str, now: Instant) {
-        if let Some(before) = self.limits.line(peer.uid, Line::Refusal, now) {
+    /// Logs a refused request, unless there were too many of this user lately. Returns
+    /// whether it was logged.
+    fn warn(&mut self, peer: Peer, text: &str, now: Instant) -> bool {
+        let line = self.limits.line(peer.uid, Line::Refusal, now);
+        if let Some(before) = line {
             log::warn!("{}{}", plain(text), and_suppressed(before));
         }
+        line.is_some()
     }
 
     /// Logs how many lines were suppressed.
     fn sum_up(&mut self, now: Instant) {
         for (uid, count) in self.limits.summaries(now) {
-            let who = by(Peer { uid, gid: None });
+            let who = by(Peer { uid, ..Peer::default() });
             let seconds = SUMMARY_AFTER.as_secs();
             log::warn!("{count} requests by {who} in the last {seconds} seconds were not logged");
         }

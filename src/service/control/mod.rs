@@ -18,9 +18,11 @@ mod protocol;
 mod roles;
 
 pub use client::{AskError, ask};
+pub use peer::login_of;
 pub use protocol::{Command, MAX_REQUEST, Passage, Reply, Request, RequestError};
 pub use roles::unknown_names;
 
+use crate::access::event::{Caller, Event};
 use crate::config::RolesConfig;
 use crate::service::status::Status;
 use crate::storage::lockdown::LockdownFile;
@@ -107,12 +109,19 @@ impl Default for ControlSettings {
 /// whole: an order is either in the file before the door obeys it, or in the queue.
 type Starting = Arc<Mutex<Option<LockdownFile>>>;
 
+/// Most refused requests that wait for the service.
+const MOST_REFUSED: usize = 32;
+
+/// Requests that were refused lately, for the audit log.
+type Refused = Arc<Mutex<Vec<Event>>>;
+
 /// The control socket, which closes when this is dropped.
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
     ended: Arc<AtomicBool>,
     starting: Starting,
+    refused: Refused,
     /// Held while the socket is ours; the system releases it when the process ends.
     lock: File,
 }
@@ -121,7 +130,7 @@ pub struct Control {
 #[derive(Debug)]
 pub struct Order {
     command: Command,
-    by: Option<u32>,
+    by: Caller,
     ticket: TicketState,
     reply: SyncSender<Result<String, String>>,
 }
@@ -131,8 +140,8 @@ pub struct Order {
 pub struct Begun {
     /// The command.
     pub command: Command,
-    /// User id of the client, if the kernel reports it.
-    pub by: Option<u32>,
+    /// Who gave it.
+    pub by: Caller,
     reply: SyncSender<Result<String, String>>,
 }
 
@@ -202,11 +211,13 @@ impl Control {
         let (orders, receiver) = sync_channel(ORDERS);
         let ControlSettings { roles, patience, starting } = settings;
         let starting = Arc::new(Mutex::new(starting));
+        let refused = Refused::default();
         let desk = Desk {
             listener,
             snapshot,
             orders,
             starting: Arc::clone(&starting),
+            refused: Arc::clone(&refused),
             roles: Roles::new(roles, Instant::now()),
             patience,
             limits: Limits::default(),
@@ -220,7 +231,12 @@ impl Control {
             .stack_size(STACK)
             .spawn(move || desk.run(&told))
             .map_err(failed)?;
-        Ok((Self { path: path.to_owned(), ended, starting, lock }, receiver))
+        Ok((Self { path: path.to_owned(), ended, starting, refused, lock }, receiver))
+    }
+
+    /// Requests that were refused since the last call, as far as they were logged.
+    pub fn refused(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.refused.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The door is watched from now on, and takes orders. What was ordered before is in the

@@ -10,6 +10,8 @@ pub struct Peer {
     pub uid: Option<u32>,
     /// Primary group id.
     pub gid: Option<u32>,
+    /// Process id.
+    pub pid: Option<i32>,
 }
 
 impl Peer {
@@ -17,7 +19,24 @@ impl Peer {
     pub fn of(stream: &UnixStream) -> Self {
         socket_peercred(stream).map_or_else(
             |_| Self::default(),
-            |peer| Self { uid: Some(peer.uid.as_raw()), gid: Some(peer.gid.as_raw()) },
+            |peer| Self {
+                uid: Some(peer.uid.as_raw()),
+                gid: Some(peer.gid.as_raw()),
+                pid: Some(peer.pid.as_raw_nonzero().get()),
+            },
         )
     }
+
+    /// User id of the login from which the client was started: with sudo, that of the user
+    /// who called it. The kernel keeps it, and only root can set it, once. `None` if there was
+    /// no login, as for a service, or this process may not see it.
+    pub fn login(self) -> Option<u32> {
+        login_of(&self.pid?.to_string())
+    }
+}
+
+/// User id of the login from which a process was started; `self` is this one.
+pub fn login_of(process: &str) -> Option<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/loginuid")).ok()?;
+    text.trim().parse().ok().filter(|login| *login != u32::MAX)
 }

@@ -56,14 +56,21 @@ impl Role {
     }
 }
 
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Role {
+    /// The word for it, as in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Read => "read",
             Self::Order => "order",
             Self::Neighbour => "neighbour",
             Self::Administrator => "administrator",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -286,7 +293,7 @@ mod tests {
     }
 
     fn peer(uid: u32, gid: u32) -> Peer {
-        Peer { uid: Some(uid), gid: Some(gid) }
+        Peer { uid: Some(uid), gid: Some(gid), pid: None }
     }
 
     fn list(entries: &[&str]) -> Vec<String> {

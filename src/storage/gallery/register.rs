@@ -68,9 +68,13 @@ impl Register {
     }
 
     fn entry(&self, path: &Path) -> PathBuf {
-        let digest = Sha256::digest(path.as_os_str().as_bytes());
-        let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        self.folder.join(format!("{name}.toml"))
+        self.folder.join(format!("{}.toml", digest_of(path)))
+    }
+
+    /// Name of the file that keeps the newest head of the audit log beside a gallery.
+    pub fn audit_name(&self, gallery: &Path) -> String {
+        let names = names(gallery).unwrap_or_default();
+        format!("{}.heads", digest_of(names.last().map_or(gallery, PathBuf::as_path)))
     }
 
     /// What is remembered about the gallery at this path. `None` if nobody was ever enrolled
@@ -140,6 +144,12 @@ impl Register {
             let _ = std::fs::remove_file(&draft);
         })
     }
+}
+
+/// Name of a path in the register.
+fn digest_of(path: &Path) -> String {
+    let digest = Sha256::digest(path.as_os_str().as_bytes());
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The names under which a gallery is remembered: its path as given, and without links. When
