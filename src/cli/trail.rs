@@ -5,7 +5,7 @@
 
 use super::common_args::CommonArgs;
 use facelatch::audit::entry::{By, Entry, Via};
-use facelatch::config::Config;
+use facelatch::config::{ClockSource, Config};
 use facelatch::service::control::login_of;
 use facelatch::service::people_changes;
 use facelatch::storage::audit::{AuditError, AuditLog, AuditPlace, Bounds, stamp};
@@ -17,6 +17,8 @@ pub struct Trail {
     place: AuditPlace,
     bounds: Bounds,
     door: Option<String>,
+    /// Whether the installer vouches for the wall clock.
+    vouched_for: bool,
     /// The people before the change.
     before: Vec<Person>,
 }
@@ -31,7 +33,8 @@ impl Trail {
     pub fn at(config: &Config, door: Option<String>) -> Self {
         let place = AuditPlace::of(&config.gallery_file());
         let bounds = Bounds { keep_for: config.audit.keep_for, largest: config.audit.largest };
-        Self { place, bounds, door, before: Vec::new() }
+        let vouched_for = config.schedule.clock == ClockSource::Trusted;
+        Self { place, bounds, door, vouched_for, before: Vec::new() }
     }
 
     /// Notes the people before a change.
@@ -61,7 +64,7 @@ impl Trail {
     }
 
     fn append(&self, entries: Vec<Entry>) -> Result<(), AuditError> {
-        let now = stamp(facelatch::service::wall_clock::read(false).synchronized);
+        let now = stamp(facelatch::service::wall_clock::read(self.vouched_for).synchronized);
         // Without the keys the service signs what was written here.
         let keys = KeyPlace::of_user().and_then(|at| DoorKeys::open(&self.place.gallery, &at).ok());
         let signer = keys.map(|keys| keys.signer().clone());

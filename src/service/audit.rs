@@ -580,6 +580,8 @@ mod tests {
             signer: Some(signer()),
             recorded: false,
             clock_vouched_for: false,
+            sealer: None,
+            pictures_keep_for: Duration::from_secs(3600),
         }
     }
 

@@ -4,6 +4,7 @@ mod config;
 mod demo;
 mod images;
 mod log;
+mod log_show;
 mod models;
 mod people;
 mod run;

@@ -128,7 +128,15 @@ fn expected(note: &false_entries::Note) -> Value {
         Note::MoreAlike(report) => ("more alike", None, report),
         Note::Daily(report) => ("daily", None, report),
     };
-    json!({"step": step, "rate_before": from, "rate": report.rate, "report": report})
+    let false_entries::Interval { expected, low, high } = report.entries_per_year;
+    json!({
+        "step": step, "rate_before": from, "rate": report.rate, "similarity": report.similarity,
+        "expected_per_year": expected, "low": low, "high": high, "budget": report.budget,
+        "attempts_per_year": report.attempts_per_year.expected, "assumed": report.assumed,
+        "watched_days": report.watched_days, "strangers": report.strangers,
+        "undecided": report.undecided, "known": report.known,
+        "measured": report.measured.attempts, "evidence": report.measured.evidence,
+    })
 }
 
 fn caller(by: &Caller) -> Value {
