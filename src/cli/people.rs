@@ -268,8 +268,8 @@ impl People {
                 }
             }
             What::Alike { json } => return alike::run(&self.common, &config, json),
-            What::ReportFalse(report) => return report.run(&self.common, &config),
-            What::Negatives(what) => return what.run(&config),
+            What::ReportFalse(report) => return report.run(&self.common, &config, &trail),
+            What::Negatives(what) => return what.run(&config, &trail),
             What::New => {
                 note_before(&file, &mut trail);
                 Store::renew(&file, Register::of_user().as_ref())?;

@@ -115,7 +115,9 @@ impl Stage {
 
     fn gallery(&self) -> Gallery {
         let mut gallery = gallery(&self.people);
-        self.negatives.iter().for_each(|negative| drop(gallery.add_negative(negative)));
+        for negative in &self.negatives {
+            gallery.add_negative(negative);
+        }
         gallery
     }
 

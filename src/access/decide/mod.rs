@@ -454,8 +454,9 @@ impl<V: Alike> Decider<V> {
             track.refused = None;
             track.stranger_since = captured;
         }
-        let other =
-            |vote: &Vote<V>| vote.person.is_some() && resembles.is_some() && vote.person != resembles;
+        let other = |vote: &Vote<V>| {
+            vote.person.is_some() && resembles.is_some() && vote.person != resembles
+        };
         if track.votes.iter().any(other) {
             // One face cannot be two people: its evidence is useless. A denied view counts
             // here, or a negative could help somebody else.

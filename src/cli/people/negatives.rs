@@ -1,9 +1,12 @@
 //! `people report-false` and `people negatives`: views of people who got in by mistake.
 
 use crate::cli::common_args::CommonArgs;
-use anyhow::{Result, bail};
+use crate::cli::log::explain::picture_of_admission;
+use crate::cli::trail::Trail;
+use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use facelatch::access::gallery::KeptOut;
+use facelatch::audit::entry::Entry;
 use facelatch::config::Config;
 use facelatch::service::files::{load_gallery, open_store};
 use facelatch::storage::gallery::{Negative, NewTemplate, Purpose};
@@ -24,9 +27,13 @@ const SMALLEST_FACE: f32 = 40.0;
 /// The attempt to report.
 #[derive(Args)]
 pub struct ReportFalse {
-    /// Picture of the person who got in by mistake; the largest face counts
-    #[arg(long, value_name = "FILE")]
-    picture: PathBuf,
+    /// Number of the audit log's record that admitted them, as shown by `log show`; needs
+    /// the picture that audit.pictures = "all" keeps
+    #[arg(value_name = "LOG-ID", required_unless_present = "picture")]
+    record: Option<u64>,
+    /// Another picture of the person who got in by mistake; the largest face counts
+    #[arg(long, value_name = "FILE", conflicts_with = "record")]
+    picture: Option<PathBuf>,
     /// Add the view although it would keep out an enrolled person
     #[arg(long)]
     force: bool,
@@ -49,13 +56,17 @@ pub enum Negatives {
 }
 
 impl ReportFalse {
-    pub fn run(self, common: &CommonArgs, config: &Config) -> Result<ExitCode> {
+    pub fn run(self, common: &CommonArgs, config: &Config, trail: &Trail) -> Result<ExitCode> {
         let file = config.gallery_file();
         let models = common.models(config)?;
         let settings =
             DetectorSettings { minimum_face: SMALLEST_FACE, ..DetectorSettings::default() };
         let mut recognizer = Recognizer::new(&models, settings)?;
-        let (picture, template) = self.view(&mut recognizer)?;
+        let (picture, template) = match (&self.picture, self.record) {
+            (Some(path), _) => of_picture(path, &mut recognizer)?,
+            (None, Some(record)) => of_record(config, record, &mut recognizer)?,
+            (None, None) => bail!("name a record of the audit log, or a --picture"),
+        };
         // Open until the end: nobody is enrolled between the check and the change.
         let mut store = open_store(&file, Purpose::Change)?;
         let gallery = load_gallery(&mut store, &models, &mut recognizer, false)?.gallery;
@@ -90,6 +101,11 @@ impl ReportFalse {
         let picture = config.gallery.keep_crops.then_some(picture);
         let stays = picture.is_some();
         let number = store.add_negative(&NewTemplate { template, picture })?;
+        let entry = Entry::new("false entry reported").with("negative", &number.to_string());
+        trail.write(vec![match self.record {
+            Some(record) => entry.with("record", &record.to_string()),
+            None => entry,
+        }]);
         writeln!(
             out,
             "false entry {number} reported; a running service counts it within a second{}",
@@ -97,10 +113,20 @@ impl ReportFalse {
         )?;
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    fn view(&self, recognizer: &mut Recognizer) -> Result<(FacePicture, Template)> {
-        of_picture(&self.picture, recognizer)
-    }
+/// The view of an admission in the audit log.
+fn of_record(
+    config: &Config,
+    record: u64,
+    recognizer: &mut Recognizer,
+) -> Result<(FacePicture, Template)> {
+    let png = picture_of_admission(config, record)?;
+    // What is kept there is the aligned face.
+    let picture = FacePicture::decode(&png, None)
+        .map_err(|fault| anyhow!("record {record}: its picture is {fault}; use --picture FILE"))?;
+    let template = recognizer.embed_picture(&picture)?;
+    Ok((picture, template))
 }
 
 /// The largest face of a picture.
@@ -121,7 +147,7 @@ fn of_picture(path: &Path, recognizer: &mut Recognizer) -> Result<(FacePicture, 
 }
 
 impl Negatives {
-    pub fn run(self, config: &Config) -> Result<ExitCode> {
+    pub fn run(self, config: &Config, trail: &Trail) -> Result<ExitCode> {
         let file = config.gallery_file();
         let mut out = anstream::stdout().lock();
         match self {
@@ -147,7 +173,11 @@ impl Negatives {
                 let mut code = ExitCode::SUCCESS;
                 for number in numbers {
                     match store.remove_negative(number) {
-                        Ok(()) => writeln!(out, "{number}: removed")?,
+                        Ok(()) => {
+                            let entry = Entry::new("false entry removed");
+                            trail.write(vec![entry.with("negative", &number.to_string())]);
+                            writeln!(out, "{number}: removed")?;
+                        }
                         Err(error) => {
                             code = ExitCode::FAILURE;
                             log::error!("{error}");
