@@ -4,6 +4,12 @@
 //! [`Gallery`] is the gallery in memory, used for recognition. `storage::gallery` keeps it on
 //! disk.
 
+mod alike;
+mod negatives;
+
+pub use alike::{Alike, MOST_PAIRS};
+pub use negatives::{KeptOut, NEARLY};
+
 use crate::access::schedule::DEFAULT_GROUP;
 use crate::access::search::Rows;
 use crate::models::threshold::Threshold;
@@ -12,6 +18,7 @@ use crate::vision::embed::Template;
 use crate::vision::rotation::Rotation;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -62,6 +69,8 @@ pub struct Gallery {
     rotation: Option<Arc<Rotation>>,
     people: Vec<Person>,
     rows: Rows,
+    /// Views of people who got in by mistake.
+    negatives: Rows,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +96,8 @@ pub struct Match<'g> {
     pub runner_up: f32,
     /// Similarity added to the threshold; see [`Traits::stricter`].
     pub stricter: f32,
+    /// Cosine similarity to the most similar negative; -1 without negatives.
+    pub negative: f32,
 }
 
 /// A template from the door with the result of its search in the gallery, which is done
@@ -106,13 +117,47 @@ pub struct Candidate {
     pub person: PersonId,
     /// Cosine similarity to the person's best template, -1..=1.
     pub similarity: f32,
-    /// Whether the similarity reaches the person's threshold.
+    /// Whether the similarity reaches the person's threshold, and no negative denies it.
     pub reaches: bool,
+    /// Whether a negative denies it.
+    pub denied: Denied,
+}
+
+/// Whether a negative is more similar to a probe than the most similar person, or nearly as
+/// similar, so that the probe is no evidence for that person.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Denied {
+    /// It is not.
+    #[default]
+    No,
+    /// It is, and the person's threshold is not reached either.
+    BelowThreshold,
+    /// It is, and without the negative the probe would match.
+    Match,
 }
 
 impl Match<'_> {
-    /// Whether the similarity reaches the threshold plus [`Self::stricter`].
+    /// Whether the similarity reaches the threshold plus [`Self::stricter`], and no negative
+    /// denies it.
     pub fn reaches(&self, threshold: Threshold) -> bool {
+        self.would_reach(threshold) && !self.denied()
+    }
+
+    /// The match for a decision by this threshold.
+    pub fn candidate(&self, threshold: Threshold) -> Candidate {
+        Candidate {
+            person: self.id,
+            similarity: self.similarity,
+            reaches: self.reaches(threshold),
+            denied: match self.denied() {
+                false => Denied::No,
+                true if self.would_reach(threshold) => Denied::Match,
+                true => Denied::BelowThreshold,
+            },
+        }
+    }
+
+    fn would_reach(&self, threshold: Threshold) -> bool {
         self.similarity >= threshold.similarity + self.stricter
     }
 }
@@ -120,8 +165,8 @@ impl Match<'_> {
 impl Gallery {
     /// An empty gallery for templates of this model with `embedding_size` components.
     pub fn new(model: ModelId, embedding_size: usize) -> Self {
-        let rows = Rows::new(embedding_size);
-        Self { model, rotation: None, people: Vec::new(), rows }
+        let (rows, negatives) = (Rows::new(embedding_size), Rows::new(embedding_size));
+        Self { model, rotation: None, people: Vec::new(), rows, negatives }
     }
 
     /// The same, for rows that this rotation has rotated. It must be for embeddings of this
@@ -150,14 +195,8 @@ impl Gallery {
     /// rotation or size are left out; returns their number.
     pub fn add(&mut self, id: PersonId, name: &str, templates: &[Template]) -> usize {
         let first = self.rows.len();
-        let rotated = self.rotation.as_ref().map(|rotation| rotation.model(&self.model));
         for template in templates {
-            let ready = rotated.as_ref().and_then(|model| template.of(model).ok());
-            let values = match ready {
-                Some(embedding) => Some(Cow::Borrowed(embedding.values())),
-                None => self.comparable(template),
-            };
-            if let Some(values) = values.filter(|values| values.len() == self.rows.size()) {
+            if let Some(values) = self.as_row(template) {
                 self.rows.push(&values);
             }
         }
@@ -191,6 +230,17 @@ impl Gallery {
     /// Number of templates.
     pub fn templates(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Templates by what is added to their threshold: [`Traits::stricter`] and the number of
+    /// templates, the lowest addition first.
+    pub fn strictness(&self) -> Vec<(f32, usize)> {
+        // Additions are never negative, so their bits have the order of the numbers.
+        let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+        for Person { traits, rows, .. } in &self.people {
+            *counts.entry(traits.stricter.max(0.0).to_bits()).or_default() += rows.len();
+        }
+        counts.into_iter().map(|(bits, count)| (f32::from_bits(bits), count)).collect()
     }
 
     /// Name of the person with that number.
@@ -233,7 +283,20 @@ impl Gallery {
         let probe = self.comparable(probe)?;
         let mut leaders = Leaders { people: &self.people, seen: None, best: None, runner_up: -1.0 };
         self.rows.search(&probe, |row, similarity| leaders.see(row, similarity));
-        leaders.found()
+        let found = leaders.found()?;
+        Some(Match { negative: self.negative(&probe), ..found })
+    }
+
+    /// The numbers of a template that may be rotated already, as the rows have them. `None`
+    /// if it is of another model, rotation or size.
+    fn as_row<'t>(&self, template: &'t Template) -> Option<Cow<'t, [f32]>> {
+        let rotated = self.rotation.as_ref().map(|rotation| rotation.model(&self.model));
+        let ready = rotated.as_ref().and_then(|model| template.of(model).ok());
+        let values = match ready {
+            Some(embedding) => Some(Cow::Borrowed(embedding.values())),
+            None => self.comparable(template),
+        };
+        values.filter(|values| values.len() == self.rows.size())
     }
 
     /// The numbers of a probe as the rows have them, if it can be compared with them.
@@ -304,7 +367,7 @@ impl<'g> Leaders<'g> {
         let (best, similarity) = self.best?;
         let Person { id, name, traits, .. } = &self.people[best];
         let (runner_up, stricter) = (self.runner_up, traits.stricter);
-        Some(Match { id: *id, name, similarity, runner_up, stricter })
+        Some(Match { id: *id, name, similarity, runner_up, stricter, negative: -1.0 })
     }
 }
 

@@ -10,6 +10,7 @@ pub mod decide;
 pub mod door;
 pub mod enroll;
 pub mod event;
+pub mod false_entries;
 pub mod gallery;
 pub mod gesture;
 pub mod liveness;

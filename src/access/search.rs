@@ -173,31 +173,65 @@ impl Rows {
         self.copies.len()
     }
 
+    /// The row with that number.
+    #[inline]
+    pub(super) fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.size..(row + 1) * self.size]
+    }
+
     /// Cosine similarity of the row with that number to a probe of the same size, -1..=1.
     #[inline]
     pub(super) fn similarity(&self, row: usize, probe: &[f32]) -> f32 {
-        dot(&self.values[row * self.size..(row + 1) * self.size], probe).clamp(-1.0, 1.0)
+        dot(self.row(row), probe).clamp(-1.0, 1.0)
     }
 
     /// Calls `seen` with the number and the similarity to the probe, -1..=1, of each row
     /// in order. It returns the similarity to beat; rows below it may be left out.
     pub(super) fn search(&self, probe: &[f32], seen: impl FnMut(usize, f32) -> f32) {
-        let coarse = if self.len() < FEW { None } else { Coarse::new(probe) };
-        match coarse {
-            Some(coarse) => self.search_coarsely(&coarse, probe, seen),
-            None => self.search_exactly(probe, seen),
-        }
+        self.search_from(0, f32::NEG_INFINITY, probe, seen);
     }
 
-    fn search_exactly(&self, probe: &[f32], mut seen: impl FnMut(usize, f32) -> f32) {
-        for row in 0..self.len() {
-            seen(row, self.similarity(row, probe));
+    /// Calls `seen` with the number and the similarity to the probe of each row from `first`
+    /// on that is at least as similar to it as `least`.
+    pub(super) fn reaching(
+        &self,
+        first: usize,
+        probe: &[f32],
+        least: f32,
+        mut seen: impl FnMut(usize, f32),
+    ) {
+        self.search_from(first, least, probe, |row, similarity| {
+            if similarity >= least {
+                seen(row, similarity);
+            }
+            least
+        });
+    }
+
+    /// Like [`Self::search`], from the row `first` on, with the similarity to beat there.
+    fn search_from(
+        &self,
+        first: usize,
+        least: f32,
+        probe: &[f32],
+        mut seen: impl FnMut(usize, f32) -> f32,
+    ) {
+        let few = self.len().saturating_sub(first) < FEW;
+        match if few { None } else { Coarse::new(probe) } {
+            Some(coarse) => self.search_coarsely(&coarse, first, least, probe, seen),
+            None => {
+                for row in first..self.len() {
+                    seen(row, self.similarity(row, probe));
+                }
+            }
         }
     }
 
     fn search_coarsely(
         &self,
         coarse: &Coarse,
+        first: usize,
+        mut least: f32,
         probe: &[f32],
         mut seen: impl FnMut(usize, f32) -> f32,
     ) {
@@ -205,8 +239,8 @@ impl Rows {
         let per_row = self.size.div_ceil(Block::LEN);
         let copy = &coarse.blocks[..per_row];
         let mut sums = [0; TILE];
-        let mut least = f32::NEG_INFINITY;
-        let tiles = self.blocks.chunks(TILE * per_row).zip(self.copies.chunks(TILE));
+        let blocks = self.blocks[first * per_row..].chunks(TILE * per_row);
+        let tiles = blocks.zip(self.copies[first..].chunks(TILE));
         for (tile, (blocks, copies)) in tiles.enumerate() {
             let sums = &mut sums[..copies.len()];
             inner_products(kernel, blocks, copy, sums);
@@ -220,7 +254,7 @@ impl Rows {
             }
             for (at, (row, sum)) in copies.iter().zip(&*sums).enumerate() {
                 if coarse.may_reach(least, row, *sum) {
-                    let row = tile * TILE + at;
+                    let row = first + tile * TILE + at;
                     least = seen(row, self.similarity(row, probe));
                 }
             }

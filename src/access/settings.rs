@@ -5,6 +5,7 @@ use super::decide::DecideSettings;
 use super::door::DoorSettings;
 use super::enroll::at_door::ButtonSettings;
 use super::enroll::{EnrollSettings, Poses, SAME_PERSON_RATE};
+use super::false_entries::FalseEntrySettings;
 use super::gesture::DuressGesture;
 use super::liveness::GuardSettings;
 use super::lockout::LockoutSettings;
@@ -17,6 +18,8 @@ use std::time::Duration;
 pub struct Settings {
     /// False accept rate per attempt, above 0 and below 1.
     pub false_accept_rate: f64,
+    /// Budget of false entries, by which that rate is tightened.
+    pub false_entries: FalseEntrySettings,
     /// Whether a view of a live camera must differ from the one before it to count.
     pub distinct_views: bool,
     /// Evidence over several frames.

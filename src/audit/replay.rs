@@ -11,7 +11,7 @@ use crate::access::attempt::{AskedDoor, Attempt, FrameTaken, Rules, Step, Tape, 
 use crate::access::decide::{Alike, Decider, Decision, Evidence, Observation, Seen, Sighting};
 use crate::access::door::{self, Door, DoorSettings, Refusal};
 use crate::access::event::Event;
-use crate::access::gallery::{Candidate, PersonId, Probe};
+use crate::access::gallery::{Candidate, Denied, PersonId, Probe};
 use crate::access::liveness::challenge::ChallengeSettings;
 use crate::access::liveness::{FaceToJudge, LivenessAdmission, LivenessGuard};
 use crate::access::schedule::Admission;
@@ -60,6 +60,8 @@ pub enum Outcome {
         similarity: f32,
         /// Frames.
         frames: usize,
+        /// Whether a reported view spoke against a match.
+        denied: bool,
     },
     /// Several faces.
     TwoFaces(usize),
@@ -191,8 +193,8 @@ fn decided(decisions: &[Decision], track: Option<TrackId>) -> Outcome {
         Decision::Grant(evidence) if Some(evidence.track) == track => {
             Some(Outcome::Known(evidence))
         }
-        Decision::Stranger { track: its, similarity, frames } if Some(its) == track => {
-            Some(Outcome::Stranger { track: its, similarity, frames })
+        Decision::Stranger { track: its, similarity, frames, denied } if Some(its) == track => {
+            Some(Outcome::Stranger { track: its, similarity, frames, denied })
         }
         Decision::TwoFaces { faces } => Some(Outcome::TwoFaces(faces)),
         _ => None,
@@ -298,9 +300,13 @@ impl Machines {
                 };
                 let seen = match best {
                     Some(best) if best.reaches => Seen::Person(best.person, best.similarity),
+                    Some(best) if best.denied == Denied::Match => {
+                        Seen::Denied(best.person, best.similarity)
+                    }
                     best => Seen::Nobody(best.map_or(-1.0, |best| best.similarity)),
                 };
-                let most_alike = best.map(|best| best.person);
+                let counts = best.filter(|best| best.denied == Denied::No);
+                let most_alike = counts.map(|best| best.person);
                 let look = Sighting { template: look, quality: face.quality, most_alike };
                 Observation { track, seen, look: Some(look) }
             })
@@ -315,7 +321,13 @@ impl Machines {
         let kept_out = reached(self.threshold_then) && !best.reaches;
         let same = self.threshold.to_bits() == self.threshold_then.to_bits();
         let reaches = if same { best.reaches } else { reached(self.threshold) && !kept_out };
-        Some(Candidate { person: PersonId(best.person), similarity: best.similarity, reaches })
+        let denied = match best.denied {
+            false => Denied::No,
+            true if reached(self.threshold) => Denied::Match,
+            true => Denied::BelowThreshold,
+        };
+        let (person, similarity) = (PersonId(best.person), best.similarity);
+        Some(Candidate { person, similarity, reaches, denied })
     }
 }
 
@@ -361,8 +373,8 @@ fn as_entry(outcome: &Outcome) -> Entry {
         Outcome::NotLive(Evidence { person, track, .. }, verdict, enforced) => {
             Event::NotLive { track, verdict, enforced, person, attempt }
         }
-        Outcome::Stranger { track, similarity, frames } => {
-            Event::Stranger { track, similarity, frames, threshold, attempt }
+        Outcome::Stranger { track, similarity, frames, denied } => {
+            Event::Stranger { track, similarity, frames, threshold, denied, attempt }
         }
         Outcome::TwoFaces(faces) => Event::TwoFaces { faces, attempt },
         Outcome::Known(_) | Outcome::Open => return Entry::new("nothing"),

@@ -1,6 +1,6 @@
 //! `log`: the audit log.
 
-mod explain;
+pub(super) mod explain;
 mod names;
 mod show;
 

@@ -1,5 +1,8 @@
 //! `people`: manages the people enrolled.
 
+mod alike;
+mod negatives;
+
 use super::common_args::CommonArgs;
 use super::trail::Trail;
 use anyhow::{Context, Result, anyhow, bail};
@@ -118,6 +121,24 @@ enum What {
         /// File written by `export`, or another gallery file
         file: PathBuf,
     },
+    /// List people who resemble each other so much that one may pass for the other
+    ///
+    /// Their templates reach the threshold of this door. People whose thresholds were raised
+    /// at their enrolment are told apart nevertheless, and the list says so.
+    Alike {
+        /// Print JSON Lines, one object per pair
+        #[arg(long)]
+        json: bool,
+    },
+    /// Report that somebody got in by mistake
+    ///
+    /// Their view is kept, sealed like a template. From then on a view at the door that is as
+    /// similar to it as to a known person is no evidence for that person. A picture that
+    /// shows an enrolled person is refused, because it would keep them out.
+    ReportFalse(negatives::ReportFalse),
+    /// List or remove reported false entries
+    #[command(subcommand)]
+    Negatives(negatives::Negatives),
     /// Start with an empty gallery in the place of one that is lost
     ///
     /// Not needed for the first start. A gallery that had people and is missing is not
@@ -246,6 +267,9 @@ impl People {
                     writeln!(out, "the gallery so far is kept as {}", aside.display())?;
                 }
             }
+            What::Alike { json } => return alike::run(&self.common, &config, json),
+            What::ReportFalse(report) => return report.run(&self.common, &config, &trail),
+            What::Negatives(what) => return what.run(&config, &trail),
             What::New => {
                 note_before(&file, &mut trail);
                 Store::renew(&file, Register::of_user().as_ref())?;

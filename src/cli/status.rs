@@ -1,8 +1,12 @@
 //! `status`: shows the state of the door, models, thresholds and gallery.
 
+pub(super) mod entries;
+
 use super::common_args::{CommonArgs, service_socket};
 use anyhow::Result;
 use clap::Args;
+use facelatch::access::false_entries::Report;
+use facelatch::access::gallery::Gallery;
 use facelatch::models::groups::{NOT_MEASURED, WorstGroup};
 use facelatch::service::audit::AuditNow;
 use facelatch::service::control::{Request, ask};
@@ -64,6 +68,12 @@ struct Shown {
     false_accept_rate: f64,
     similarity: f32,
     extrapolated: bool,
+    /// Of the service, if one runs.
+    false_entries: Report,
+    /// Pairs of people who resemble each other; `None` if too many would have to be compared.
+    alike: Option<usize>,
+    /// Reported false entries.
+    negatives: usize,
 }
 
 #[derive(Serialize)]
@@ -97,18 +107,23 @@ impl Status {
         let opening = Opening::to(Purpose::Read).registered(Register::of_user());
         let opened = Store::open_as(&file, opening)
             .and_then(|store| Ok((store.load(&recognizer, embedding_size)?, store)));
-        let ((people, templates, other), gallery_file) = match opened {
-            Ok((Loaded { gallery, of_other_models, .. }, store)) => (
-                (gallery.people(), gallery.templates(), of_other_models),
-                GalleryFileNow::of(&store, &file),
-            ),
+        let (gallery, other, gallery_file) = match opened {
+            Ok((Loaded { gallery, of_other_models, .. }, store)) => {
+                (gallery, of_other_models, GalleryFileNow::of(&store, &file))
+            }
             Err(error) => {
                 if !matches!(error, StoreError::Absent { .. }) {
                     code = ExitCode::FAILURE;
                 }
-                ((0, 0, 0), GalleryFileNow::failed(&error, &file))
+                (Gallery::for_models(&models)?, 0, GalleryFileNow::failed(&error, &file))
             }
         };
+        let templates = gallery.templates();
+        // A service that does not know yet, or an older one, reports a rate of 0.
+        let reported = service.as_ref().map(|now| now.false_entries.clone());
+        let false_entries = reported
+            .filter(|report| report.configured_rate > 0.0)
+            .unwrap_or_else(|| entries::expected(&config, &table, &gallery));
         let rate = config.recognition.false_accept_rate;
         let threshold = table.for_attempt(rate, templates);
         let lines = table.points().iter().map(|(far, similarity)| ThresholdLine {
@@ -132,12 +147,15 @@ impl Status {
             worst_group: models.worst_group().cloned(),
             gallery: file,
             gallery_file,
-            people,
+            people: gallery.people(),
             templates,
             templates_of_other_models: other,
             false_accept_rate: rate,
             similarity: threshold.similarity,
             extrapolated: threshold.extrapolated,
+            alike: entries::pairs(&gallery, false_entries.similarity),
+            false_entries,
+            negatives: gallery.negatives(),
         };
         let mut out = anstream::stdout().lock();
         if self.json {
@@ -188,7 +206,11 @@ fn print(out: &mut impl Write, shown: &Shown) -> std::io::Result<()> {
         shown.false_accept_rate,
         shown.similarity,
         mark(shown.extrapolated)
-    )
+    )?;
+    if shown.negatives > 0 {
+        writeln!(out, "  {} reported false entries", shown.negatives)?;
+    }
+    entries::print(out, &shown.false_entries, shown.alike)
 }
 
 /// Prints who answers for the models.

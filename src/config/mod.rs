@@ -35,6 +35,7 @@ pub use service::{SOCKET, SYSTEM_FOLDER, ServiceConfig};
 
 use crate::access::Settings;
 use crate::access::decide::{DecideSettings, TwoFaces, Zone};
+use crate::access::false_entries::FalseEntrySettings;
 use crate::access::liveness::challenge::ChallengeSettings;
 use crate::access::liveness::{GuardSettings, Mode};
 use crate::models::signature::TrustedKeys;
@@ -171,6 +172,12 @@ pub struct RecognitionConfig {
     /// in 10,000.
     #[serde(with = "rate")]
     pub false_accept_rate: f64,
+    /// Most false entries expected per year, up to 1,000; the rate is tightened to keep it,
+    /// down to a tenth. 0 sets no limit.
+    pub false_entries_per_year: f64,
+    /// Attempts per day of people who are not enrolled, assumed until the door has counted
+    /// its own, 0.1 to 100,000.
+    pub strangers_per_day: f64,
     /// Number of frames of one face that must agree, 3 to 30.
     pub frames: usize,
     /// Older frames no longer count as evidence; 100 ms to 10 s.
@@ -220,8 +227,11 @@ impl Default for RecognitionConfig {
     fn default() -> Self {
         let decide = DecideSettings::default();
         let zone = Zone::default();
+        let entries = FalseEntrySettings::default();
         Self {
             false_accept_rate: 1e-4,
+            false_entries_per_year: entries.per_year.unwrap_or(0.0),
+            strangers_per_day: entries.strangers_per_day,
             frames: decide.frames,
             evidence_expires: decide.evidence_expires,
             two_faces: decide.two_faces,
@@ -281,6 +291,10 @@ impl Config {
                 ),
             ));
         }
+        let budget = recognition.false_entries_per_year;
+        within("recognition.false_entries_per_year", budget, (0.0, 1000.0), "")?;
+        let strangers = recognition.strangers_per_day;
+        within("recognition.strangers_per_day", strangers, (0.1, 100_000.0), "")?;
         // With fewer, one picture would nearly be enough.
         within("recognition.frames", recognition.frames as f64, (3.0, 30.0), "")?;
         let face = f64::from(recognition.minimum_face);
@@ -327,6 +341,7 @@ impl Config {
     pub fn access(&self) -> Settings {
         Settings {
             false_accept_rate: self.recognition.false_accept_rate,
+            false_entries: self.false_entries(),
             distinct_views: self.recognition.distinct_views,
             decide: self.decide(),
             liveness: self.liveness(),
@@ -336,6 +351,13 @@ impl Config {
             schedule: self.schedule(),
             enroll: self.enroll_at_door(),
         }
+    }
+
+    /// Settings for [`crate::access::false_entries`].
+    pub fn false_entries(&self) -> FalseEntrySettings {
+        let RecognitionConfig { false_entries_per_year: budget, strangers_per_day, .. } =
+            self.recognition;
+        FalseEntrySettings { per_year: (budget > 0.0).then_some(budget), strangers_per_day }
     }
 
     /// Settings for [`crate::access::decide`].

@@ -352,6 +352,8 @@ fn a_changed_setting_reports_whether_it_needs_a_restart() {
         ("models.trusted_keys", TRUSTED),
         ("recognition.minimum_face", "70"),
         ("recognition.false_accept_rate", "\"1e-5\""),
+        ("recognition.false_entries_per_year", "1.5"),
+        ("recognition.strangers_per_day", "7"),
         ("enroll.duplicate_rate", "\"1e-6\""),
         ("enroll.look_alike_rate", "\"1e-4\""),
         ("audit.keep_for", "\"30 days\""),

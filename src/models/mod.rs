@@ -7,6 +7,8 @@ pub mod covered;
 pub mod groups;
 pub mod likelihood;
 mod manifest;
+pub mod poisson;
+pub mod promise;
 pub mod signature;
 pub mod threshold;
 

@@ -90,7 +90,7 @@ pub struct MeasuredGroup {
 
 impl Calibration {
     /// All tails, that of [`Self::tail`] first.
-    fn tails(&self) -> impl Iterator<Item = &Tail> {
+    pub(super) fn tails(&self) -> impl Iterator<Item = &Tail> {
         std::iter::once(&self.tail).chain(&self.other_tails)
     }
 }
@@ -213,11 +213,7 @@ impl ThresholdTable {
                 (None, None) => f32::INFINITY,
             }
         };
-        // The lowest rate of the table that was measured. Between it and the next lower
-        // point the similarity depends on the tail.
-        let down_to = self.calibration.measured_down_to;
-        let lowest = self.points.iter().rev().map(|(rate, _)| *rate).find(|rate| *rate >= down_to);
-        let lowest = lowest.unwrap_or(1.0);
+        let lowest = self.lowest_measured();
         // Written so that NaN is extrapolated, to infinity.
         if far >= lowest {
             return Threshold { similarity: measured(far), extrapolated: false };
@@ -246,6 +242,14 @@ impl ThresholdTable {
             }
         }
         high.exp()
+    }
+
+    /// The lowest rate of the table that was measured; 1 if none was. Between it and the
+    /// next lower point the similarity depends on the tail.
+    pub(super) fn lowest_measured(&self) -> f64 {
+        let down_to = self.calibration.measured_down_to;
+        let lowest = self.points.iter().rev().map(|(rate, _)| *rate).find(|rate| *rate >= down_to);
+        lowest.unwrap_or(1.0)
     }
 
     /// The threshold for a false accept rate per attempt, in which a probe is compared with

@@ -17,6 +17,7 @@ use crate::access::door::{self, Door, State};
 use crate::access::enroll::MAX_VIEWS;
 use crate::access::enroll::at_door::Newcomer;
 use crate::access::event::Event;
+use crate::access::false_entries::Report;
 use crate::access::gallery::{Candidate, Gallery, PersonId, Probe, Traits};
 use crate::access::liveness::Mode;
 use crate::access::signal::Signal;
@@ -272,6 +273,11 @@ impl Pipeline {
     /// Unix seconds of the wall clock, if it is trusted.
     pub fn trusted_unix(&self, now: Duration) -> Option<i64> {
         self.controller.trusted_unix(now)
+    }
+
+    /// Expected false entries.
+    pub fn false_entries(&self) -> &Report {
+        self.controller.false_entries()
     }
 
     /// The gallery.

@@ -3,6 +3,7 @@
 
 use crate::access::door::{Alarm, Door, Leaf, Mode, State};
 use crate::access::event::{Counts, plain};
+use crate::access::false_entries::Report;
 use crate::access::gallery::Gallery;
 use crate::hardware::camera::live::CameraState;
 use crate::service::audit::AuditNow;
@@ -49,6 +50,8 @@ pub struct Status {
     pub models: String,
     /// Who answers for the model set, and the set on trial.
     pub model_set: ModelsNow,
+    /// Expected false entries.
+    pub false_entries: Report,
     /// Whether schedules trust the wall clock.
     pub clock: ClockNow,
     /// The threads.
@@ -438,6 +441,7 @@ impl StatusBoard {
             audit: pipeline.auditor().state(),
             models: pipeline.models_now().version.clone(),
             model_set: pipeline.models_now().clone(),
+            false_entries: pipeline.false_entries().clone(),
             clock: match pipeline.clock_trusted(*now) {
                 None => ClockNow::Unneeded,
                 Some(true) => ClockNow::Trusted,

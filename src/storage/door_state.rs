@@ -1,5 +1,5 @@
 //! EDGE: the state of a door that survives restarts and power cuts: refused attempts,
-//! passages, and the last time at which the clock was trusted. One small JSON file beside the
+//! passages, counted attempts, and the last time at which the clock was trusted. One small JSON file beside the
 //! gallery, replaced as a whole.
 //!
 //! It is written rarely, because every write wears a memory card: at once only for refused
@@ -23,6 +23,8 @@ const MAX_BYTES: u64 = 1 << 20;
 const ATTEMPTS_EVERY: Duration = Duration::from_secs(5);
 /// Least time between two writes because of passages.
 const PASSAGES_EVERY: Duration = Duration::from_secs(60);
+/// Least time between two writes because of counted attempts.
+const COUNTS_EVERY: Duration = Duration::from_secs(15 * 60);
 /// Least time between two writes because the clock has moved on.
 const CLOCK_EVERY: Duration = Duration::from_secs(3600);
 /// How long the end waits for a slow card.
@@ -202,6 +204,7 @@ impl SaveSchedule {
         let since = self.at.map_or(Duration::MAX, |at| now.saturating_sub(at));
         let due = changes.lockout != self.written.lockout && since >= ATTEMPTS_EVERY
             || changes.passages != self.written.passages && since >= PASSAGES_EVERY
+            || changes.attempts != self.written.attempts && since >= COUNTS_EVERY
             || changes.clock_floor != self.written.clock_floor && since >= CLOCK_EVERY
             // The first trusted time.
             || self.written.clock_floor == 0 && changes.clock_floor != 0;
@@ -261,6 +264,7 @@ impl Drop for DoorStateWriter {
 mod tests {
     use super::*;
     use crate::access::door::{Role, SavedPassage};
+    use crate::access::false_entries::{Day, SavedFalseEntries};
     use crate::access::lockout::SavedLockout;
     use proptest::prelude::*;
 
@@ -273,6 +277,11 @@ mod tests {
             lockout: SavedLockout { tries: 2, level: 1, left_s: 30, last_s: 4 },
             passages: vec![SavedPassage { person: 7, role: Role::In, ago_s: 60 }],
             clock_floor: 1_795_600_000,
+            false_entries: SavedFalseEntries {
+                days: vec![Day { seconds: 86_400, strangers: 3, undecided: 1, known: 40 }],
+                steps: 2,
+                ..SavedFalseEntries::default()
+            },
         }
     }
 

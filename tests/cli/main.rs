@@ -2,6 +2,7 @@
 
 mod config;
 mod demo;
+mod false_entries;
 mod images;
 mod log;
 mod log_show;

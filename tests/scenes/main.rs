@@ -25,7 +25,7 @@
 //! - `clock TIME [unsynchronized|sudden]`, `clock none`: the wall clock; it does not jump when
 //!   it is synchronized first, unless it is `sudden`; `trust-clock`: an administrator's order
 //! - `elsewhere NAME in|out`: a passage at another door; `remove NAME`: from the gallery;
-//!   `rename NAME NEW`
+//!   `rename NAME NEW`; `report NAME`: they got in by mistake
 //! - `models`: other models are used from now on
 //! - `configure KEY = VALUE`: the service reloads its configuration
 //! - `restart`: the power fails and comes back; `stop`: the service ends
@@ -97,6 +97,7 @@ fn main() {
         ("schedule", include_str!("schedule.txt")),
         ("enrolment", include_str!("enrolment.txt")),
         ("reload", include_str!("reload.txt")),
+        ("false_entries", include_str!("false_entries.txt")),
     ];
     trials.push(Trial::test("replay: nearly all decisions are derived again", move || {
         replayed::nearly_all(&files).map_err(Failed::from)

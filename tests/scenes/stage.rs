@@ -41,6 +41,8 @@ pub struct Stage {
     pub controller: Controller,
     pub now: u64,
     pub people: Vec<(PersonId, String, Vec<Template>, Traits)>,
+    /// Views of people who got in by mistake.
+    negatives: Vec<Template>,
     /// Faces in view: track, person, pose or flaw.
     pub faces: Vec<(u64, String, String)>,
     lag: u64,
@@ -87,6 +89,7 @@ impl Stage {
             controller,
             now: 0,
             people,
+            negatives: vec![],
             faces: vec![],
             lag: 0,
             relay: Relay::Works,
@@ -108,6 +111,14 @@ impl Stage {
     /// From -1 to 1 and back, once in two seconds.
     fn swing(&self) -> f32 {
         (self.now as f32 / 1000.0 * std::f32::consts::PI).sin()
+    }
+
+    fn gallery(&self) -> Gallery {
+        let mut gallery = gallery(&self.people);
+        for negative in &self.negatives {
+            gallery.add_negative(negative);
+        }
+        gallery
     }
 
     fn time(&self) -> Duration {
@@ -169,7 +180,7 @@ impl Stage {
             Relay::Broken => Err("gallery.redb: no space left on device".to_owned()),
             Relay::Silent => return,
         };
-        self.controller.set_gallery(gallery(&self.people));
+        self.controller.set_gallery(self.gallery());
         self.input(Input::Kept { number, done: kept });
     }
 
@@ -386,15 +397,20 @@ impl Stage {
                     known.1 = (*new).to_owned();
                     known.3.probation = false;
                 }
-                self.controller.set_gallery(gallery(&self.people));
+                self.controller.set_gallery(self.gallery());
             }
             ["remove", name] => {
                 let gone = person(self, name)?;
                 self.people.retain(|person| person.0 != gone);
-                self.controller.set_gallery(gallery(&self.people));
+                self.controller.set_gallery(self.gallery());
+            }
+            ["report", who] => {
+                let view = template(who, Pose::Front);
+                self.negatives.push(view.ok_or_else(|| format!("{who}: who is that?"))?);
+                self.controller.set_gallery(self.gallery());
             }
             ["restart"] => {
-                let gallery = gallery(&self.people);
+                let gallery = self.gallery();
                 let (controller, first) = Controller::new(
                     calibration(),
                     self.config.access(),

@@ -9,7 +9,7 @@ use super::tape::{
     Tape, ViewTaken,
 };
 use crate::access::controller::FaceSeen;
-use crate::access::gallery::PersonId;
+use crate::access::gallery::{Denied, PersonId};
 use crate::vision::embed::Template;
 use crate::vision::track::TrackId;
 use std::collections::{BTreeMap, VecDeque};
@@ -117,6 +117,7 @@ impl Recorder {
                 similarity: best.similarity,
                 stricter: stricter(best.person),
                 reaches: best.reaches,
+                denied: best.denied != Denied::No,
             });
             let claimed = claimed.iter().find(|(track, _)| *track == face.track);
             ViewTaken { best, claimed: claimed.map(|(_, similarity)| *similarity), alike }

@@ -124,6 +124,8 @@ pub struct BestSeen {
     pub stricter: f32,
     /// Whether the similarity reached the threshold.
     pub reaches: bool,
+    /// Whether a negative was as similar to the view, so that it was no evidence.
+    pub denied: bool,
 }
 
 /// [`Sample`], as it is kept.

@@ -31,10 +31,12 @@ impl Controller {
                     self.enrolment.state(),
                     at_door::State::Newcomer { .. } | at_door::State::Keeping { .. }
                 ) => {}
-            Decision::Stranger { track, similarity, frames } => {
+            Decision::Stranger { track, similarity, frames, denied } => {
+                self.count_stranger(now, track, faces);
                 let threshold = self.threshold;
                 let attempt = self.attempt(self.decider.votes(track), None, None);
-                let event = Event::Stranger { track, similarity, frames, threshold, attempt };
+                let event =
+                    Event::Stranger { track, similarity, frames, threshold, denied, attempt };
                 output.events.push(event);
                 // While the enrolment waits for an administrator, its signal stays.
                 if !self.enrolment.busy() {
@@ -62,6 +64,7 @@ impl Controller {
         output: &mut Output,
     ) {
         let Evidence { track, person, .. } = evidence;
+        self.false_entries.known(now, track, person);
         let (view, same_face) = (view(faces, track), self.same_face());
         let votes = self.decider.votes(track);
         let held = self.lockout.holds(now, view, same_face);

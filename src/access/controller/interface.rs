@@ -3,6 +3,7 @@
 use crate::access::door::{self, Order, SavedPassage};
 use crate::access::enroll::at_door::Newcomer;
 use crate::access::event::Event;
+use crate::access::false_entries::SavedFalseEntries;
 use crate::access::gallery::{PersonId, Probe};
 use crate::access::gesture::Side;
 use crate::access::lockout::SavedLockout;
@@ -115,6 +116,8 @@ pub struct SavedState {
     pub passages: Vec<SavedPassage>,
     /// The last time at which the clock was trusted, Unix seconds; 0 if never.
     pub clock_floor: i64,
+    /// Attempts, similarities of strangers, and by how much the rate is tightened.
+    pub false_entries: SavedFalseEntries,
 }
 
 impl SavedState {
@@ -139,4 +142,6 @@ pub struct Changes {
     pub passages: u64,
     /// [`SavedState::clock_floor`].
     pub clock_floor: i64,
+    /// Attempts counted, and changes of the rate.
+    pub attempts: u64,
 }

@@ -3,6 +3,7 @@
 //! out, so that the same scenes run at a door and in a simulator.
 
 mod decided;
+mod false_entries;
 mod interface;
 mod reasons;
 
@@ -17,7 +18,8 @@ use crate::access::door::{self, Door, Mode, SavedPassage, State};
 use crate::access::enroll::Shot;
 use crate::access::enroll::at_door::{self, Barred, DoorEnrolment, Failure, Like};
 use crate::access::event::Event;
-use crate::access::gallery::{Candidate, Gallery, PersonId, Probe};
+use crate::access::false_entries::FalseEntries;
+use crate::access::gallery::{Candidate, Denied, Gallery, PersonId, Probe};
 use crate::access::gesture::{Button, Side};
 use crate::access::liveness::challenge;
 use crate::access::liveness::{FaceToJudge, LivenessGuard, RESEMBLES_RATE};
@@ -60,6 +62,7 @@ pub struct Controller {
     liveness: LivenessGuard,
     door: Door,
     lockout: Lockout,
+    false_entries: FalseEntries,
     enrolment: DoorEnrolment,
     inside: Button,
     outside: Button,
@@ -90,7 +93,9 @@ impl Controller {
         let (door, actions) = Door::new(now, settings.door);
         let (rate, templates) = (settings.false_accept_rate, gallery.templates());
         let resembles = calibration.thresholds.for_pair(RESEMBLES_RATE).similarity;
+        let entries = settings.false_entries;
         let mut controller = Self {
+            false_entries: FalseEntries::new(entries, rate, &calibration.thresholds),
             threshold: calibration.thresholds.for_attempt(rate, templates),
             enrolment: DoorEnrolment::new(settings.enroll.calibrated(&calibration.thresholds)),
             calibration,
@@ -132,10 +137,10 @@ impl Controller {
     }
 
     /// Recomputes the threshold and the needed likelihood ratio from models, gallery and
-    /// false accept rate. Drops all evidence.
+    /// the false accept rate in use. Drops all evidence.
     fn weigh(&mut self) {
         let templates = self.gallery.templates();
-        let rate = self.settings.false_accept_rate;
+        let rate = self.false_entries.rate();
         self.threshold = self.calibration.thresholds.for_attempt(rate, templates);
         let likelihood = self.calibration.likelihood.as_ref();
         let weighing =
@@ -150,11 +155,7 @@ impl Controller {
 
     /// Searches the gallery for a template: once per view and frame.
     pub fn probe<'t>(&self, template: &'t Template) -> Probe<'t> {
-        let best = self.gallery.best(template).map(|best| Candidate {
-            person: best.id,
-            similarity: best.similarity,
-            reaches: best.reaches(self.threshold),
-        });
+        let best = self.gallery.best(template).map(|best| best.candidate(self.threshold));
         Probe { template, best }
     }
 
@@ -211,6 +212,7 @@ impl Controller {
         let resembles = self.calibration.thresholds.for_pair(RESEMBLES_RATE).similarity;
         self.liveness.set_resembles(resembles);
         self.lockout.forget_faces(now);
+        self.false_entries.set_models(&self.calibration.thresholds);
         self.set_gallery(gallery);
     }
 
@@ -218,6 +220,7 @@ impl Controller {
     pub fn set_gallery(&mut self, gallery: Gallery) {
         self.recorder.lose();
         self.gallery = gallery;
+        self.false_entries.set_gallery();
         self.weigh();
     }
 
@@ -226,6 +229,8 @@ impl Controller {
     pub fn reconfigure(&mut self, settings: Settings) {
         self.recorder.restart();
         self.settings = settings;
+        let (entries, rate) = (self.settings.false_entries, self.settings.false_accept_rate);
+        self.false_entries.set_settings(entries, rate);
         self.set_decider();
         self.liveness.set_settings(self.settings.liveness);
         self.door.set_settings(self.settings.door);
@@ -240,6 +245,7 @@ impl Controller {
             lockout: self.lockout.saved(now),
             passages: self.door.passages(now),
             clock_floor: self.wall.floor(),
+            false_entries: self.false_entries.saved(),
         }
     }
 
@@ -249,6 +255,7 @@ impl Controller {
             lockout: self.lockout.changes(),
             passages: self.door.passages_recorded(),
             clock_floor: self.wall.floor(),
+            attempts: self.false_entries.changes(),
         }
     }
 
@@ -261,6 +268,8 @@ impl Controller {
             self.door.step(now, door::Input::Passed { person, role: *role, ago });
         }
         self.wall.resume(now, KnownTime { floor: saved.clock_floor, now: clock });
+        self.false_entries.resume(&saved.false_entries);
+        self.weigh();
     }
 
     /// Takes one input at a time on a clock that does not run backwards.
@@ -314,6 +323,7 @@ impl Controller {
     fn elapse(&mut self, now: Duration, output: &mut Output) {
         self.at_door(now, door::Input::Tick, None, output);
         output.events.extend(self.lockout.elapse(now).map(Event::Lockout));
+        self.expect_false_entries(now, output);
         for side in [Side::Inside, Side::Outside] {
             let button = match side {
                 Side::Inside => &mut self.inside,
@@ -419,10 +429,12 @@ impl Controller {
             _ => None,
         };
         if let at_door::State::Newcomer { .. } = self.enrolment.state() {
+            self.false_entries.newcomer();
             let (shot, like) = Self::shot(faces);
             self.enroll(now, at_door::Input::Frame { shot: &shot, like }, output);
             return;
         }
+        self.count_faces(now, faces);
         let observations: heapless::Vec<Observation<'_>, MAX_TRACKS> =
             faces.iter().map(Self::observed).collect();
         let decisions = self.decider.result(now, captured, &observations);
@@ -441,9 +453,12 @@ impl Controller {
         };
         let seen = match best {
             Some(best) if best.reaches => Seen::Person(best.person, best.similarity),
+            Some(best) if best.denied == Denied::Match => {
+                Seen::Denied(best.person, best.similarity)
+            }
             best => Seen::Nobody(best.map_or(-1.0, |best| best.similarity)),
         };
-        let most_alike = best.map(|best| best.person);
+        let most_alike = best.filter(|best| best.denied == Denied::No).map(|best| best.person);
         let look = Some(Sighting { template, quality: face.weakest.1, most_alike });
         Observation { track, seen, look }
     }

@@ -43,7 +43,7 @@ impl Controller {
         Arc::new(Attempt {
             votes,
             group: group.map(|traits| traits.group.clone()),
-            rate: self.settings.false_accept_rate,
+            rate: self.false_entries.rate(),
             templates: self.gallery.templates(),
             liveness: self.liveness.rules().0.mode,
             tape,

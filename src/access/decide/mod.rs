@@ -9,6 +9,8 @@
 //!     two or more, rule "refuse" --> no votes; one refusal is reported
 //!     match >= threshold --> a vote for that person
 //!     no match           --> a vote for nobody
+//!     match that a negative
+//!       denies           --> a vote for nobody, and other people's are dropped
 //!     too poor to compare, or
 //!       a frame or a view that
 //!       has voted already  --> no vote
@@ -108,6 +110,9 @@ pub enum Seen {
     Nobody(f32),
     /// The most similar person and their similarity, which reaches the threshold.
     Person(PersonId, f32),
+    /// The same, but a negative of the gallery is as similar to the view, so that it is no
+    /// evidence for the person. It votes for nobody.
+    Denied(PersonId, f32),
 }
 
 /// A decision about a face or a frame.
@@ -123,6 +128,9 @@ pub enum Decision {
         similarity: f32,
         /// Number of votes for nobody.
         frames: usize,
+        /// Whether one of these was denied by a negative; then the similarity may reach the
+        /// threshold.
+        denied: bool,
     },
     /// More than one face in the zone, under [`TwoFaces::Refuse`].
     TwoFaces {
@@ -220,6 +228,8 @@ struct Vote<V> {
     at: Duration,
     person: Option<PersonId>,
     similarity: f32,
+    /// Whether a negative denied it.
+    denied: bool,
     view: Option<View<V>>,
 }
 
@@ -235,7 +245,7 @@ struct View<V> {
 enum Verdict {
     Open,
     Person(Evidence),
-    Nobody { similarity: f32, frames: usize },
+    Nobody { similarity: f32, frames: usize, denied: bool },
 }
 
 impl<V: Alike> Decider<V> {
@@ -275,7 +285,7 @@ impl<V: Alike> Decider<V> {
     pub fn votes(&self, track: TrackId) -> Vec<VoteSeen> {
         let votes = self.track(track).into_iter().flat_map(|track| &track.votes);
         votes
-            .map(|Vote { at, person, similarity, view }| VoteSeen {
+            .map(|Vote { at, person, similarity, view, .. }| VoteSeen {
                 at: *at,
                 person: *person,
                 similarity: *similarity,
@@ -353,8 +363,8 @@ impl<V: Alike> Decider<V> {
                     track.granted = Some(now);
                     Some(Decision::Grant(evidence))
                 }
-                Verdict::Nobody { similarity, frames }
-                    if matches!(observation.seen, Seen::Nobody(_))
+                Verdict::Nobody { similarity, frames, denied }
+                    if matches!(observation.seen, Seen::Nobody(_) | Seen::Denied(..))
                         && track
                             .refused
                             .as_ref()
@@ -362,7 +372,7 @@ impl<V: Alike> Decider<V> {
                 {
                     let view = observation.look.map(|look| look.template.clone());
                     track.refused = Some(RefusedStranger { at: now, view });
-                    Some(Decision::Stranger { track: track.id, similarity, frames })
+                    Some(Decision::Stranger { track: track.id, similarity, frames, denied })
                 }
                 Verdict::Nobody { .. } | Verdict::Open => None,
             };
@@ -407,11 +417,14 @@ impl<V: Alike> Decider<V> {
     }
 
     fn vote(&mut self, captured: Duration, observation: &Observation<'_, V>) {
-        let (person, similarity) = match observation.seen {
+        // Whom the vote is for, and whom the view resembles.
+        let (person, resembles, similarity) = match observation.seen {
             Seen::Poor => return,
-            Seen::Nobody(similarity) => (None, similarity),
-            Seen::Person(person, similarity) => (Some(person), similarity),
+            Seen::Nobody(similarity) => (None, None, similarity),
+            Seen::Person(person, similarity) => (Some(person), Some(person), similarity),
+            Seen::Denied(person, similarity) => (None, Some(person), similarity),
         };
+        let denied = matches!(observation.seen, Seen::Denied(..));
         if self.track(observation.track).is_none() {
             if self.tracks.is_full() {
                 // The track that was unseen for longest has the oldest last vote.
@@ -441,10 +454,12 @@ impl<V: Alike> Decider<V> {
             track.refused = None;
             track.stranger_since = captured;
         }
-        let other =
-            |vote: &Vote<V>| vote.person.is_some() && person.is_some() && vote.person != person;
+        let other = |vote: &Vote<V>| {
+            vote.person.is_some() && resembles.is_some() && vote.person != resembles
+        };
         if track.votes.iter().any(other) {
-            // One face cannot be two people: its evidence is useless.
+            // One face cannot be two people: its evidence is useless. A denied view counts
+            // here, or a negative could help somebody else.
             track.votes.clear();
             track.granted = None;
         }
@@ -468,9 +483,10 @@ impl<V: Alike> Decider<V> {
         let view = observation.look.map(|look| View {
             template: look.template.clone(),
             quality: look.quality,
-            most_alike: look.most_alike,
+            // A denied view is no evidence for the person whom it resembles.
+            most_alike: look.most_alike.filter(|_| !denied),
         });
-        let _ = track.votes.push_back(Vote { at, person, similarity, view });
+        let _ = track.votes.push_back(Vote { at, person, similarity, denied, view });
     }
 
     fn verdict(&self, track: &Track<V>) -> Verdict {
@@ -500,6 +516,7 @@ impl<V: Alike> Decider<V> {
             _ if newly >= needed && against > frames => Verdict::Nobody {
                 similarity: others().map(|vote| vote.similarity).fold(-1.0, f32::max),
                 frames: newly,
+                denied: others().any(|vote| vote.denied),
             },
             _ => Verdict::Open,
         }

@@ -118,7 +118,7 @@ mod tests {
         similarity: f32,
         view: Option<View<Template>>,
     ) -> Vote<Template> {
-        Vote { at: Duration::ZERO, person, similarity, view }
+        Vote { at: Duration::ZERO, person, similarity, denied: false, view }
     }
 
     fn ada(similarity: f32, own: usize, cosine: f32) -> Vote<Template> {

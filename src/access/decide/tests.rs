@@ -263,6 +263,49 @@ proptest! {
     }
 }
 
+proptest! {
+    /// A view that a negative denies never brings the first grant forward, whomever it is
+    /// for.
+    #[test]
+    fn a_denied_view_never_helps(
+        frames in prop::collection::vec((observation(), 30u64..400, any::<bool>()), 0..80),
+    ) {
+        let first = |denies: bool| {
+            let mut decider = decider(TwoFaces::Refuse);
+            let mut now = 0;
+            frames.iter().position(|(observation, later, denied)| {
+                now += later;
+                let seen = match observation.seen {
+                    Seen::Person(person, s) if denies && *denied => Seen::Denied(person, s),
+                    seen => seen,
+                };
+                let frame = [Observation { track: TrackId(1), seen, look: None }];
+                let decisions = decider.step(ms(now), &frame);
+                decisions.iter().any(|decision| matches!(decision, Decision::Grant(_)))
+            })
+        };
+        match (first(false), first(true)) {
+            (_, None) => {}
+            (plain, Some(denied)) => prop_assert!(plain.is_some_and(|plain| plain <= denied)),
+        }
+    }
+}
+
+#[test]
+fn a_denied_view_is_a_stranger_and_no_evidence() {
+    let denied = Observation { seen: Seen::Denied(ADA, 0.8), ..ada(1) };
+    let mut decider = decider(TwoFaces::Refuse);
+    let frames = [denied; 1];
+    let timeline: Vec<(u64, &[Observation<'_>])> = (0..4).map(|i| (i * 100, &frames[..])).collect();
+    let decided = play(&mut decider, &timeline);
+    assert!(granted(&decided).is_empty());
+    let stranger = matches!(
+        decided[..],
+        [(200, Decision::Stranger { frames: 3, denied: true, similarity, .. })] if similarity == 0.8
+    );
+    assert!(stranger, "{decided:?}");
+}
+
 /// Template of Ada's view number `own`; any two of them have this cosine.
 fn template(own: usize, cosine: f32) -> Template {
     let mut values = vec![0.0; 40];

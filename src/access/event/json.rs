@@ -4,6 +4,7 @@ use super::{Caller, Event};
 use crate::access::decide::Evidence;
 use crate::access::door::{self, Alarm, Mode, Refusal};
 use crate::access::enroll::at_door::{self, Barred, Failure};
+use crate::access::false_entries;
 use crate::access::lockout::{self, Whose};
 use crate::access::schedule::{Admission, TrustNote};
 use crate::models::threshold::Threshold;
@@ -34,11 +35,16 @@ impl Event {
                 }
                 add(evidence(seen, threshold));
             }
-            Self::Stranger { track, similarity, frames, threshold, .. } => add(json!({
-                "reason": "stranger", "track": track.0, "similarity": similarity,
-                "frames": frames, "threshold": threshold.similarity,
-                "extrapolated": threshold.extrapolated,
-            })),
+            Self::Stranger { track, similarity, frames, threshold, denied, .. } => {
+                add(json!({
+                    "reason": "stranger", "track": track.0, "similarity": similarity,
+                    "frames": frames, "threshold": threshold.similarity,
+                    "extrapolated": threshold.extrapolated,
+                }));
+                if *denied {
+                    add(json!({"denied": true}));
+                }
+            }
             Self::TwoFaces { faces, .. } => add(json!({"reason": "two faces", "faces": faces})),
             Self::Poor(aspect) => add(json!({"advice": aspect.advice()})),
             Self::NotLive { track, verdict, person, .. } => add(json!({
@@ -99,6 +105,10 @@ impl Event {
                     TrustNote::Jumped(by) => json!({"clock": "jumped", "by_s": by}),
                 });
             }
+            Self::FalseEntries(note) => {
+                add(json!({"text": self.to_string()}));
+                add(expected(note));
+            }
             Self::Enroll { event, name } => {
                 add(json!({"text": self.to_string(), "name": name}));
                 add(of_enrolment(event));
@@ -106,6 +116,27 @@ impl Event {
         }
         Value::Object(object)
     }
+}
+
+/// What is expected, with what has changed.
+fn expected(note: &false_entries::Note) -> Value {
+    use false_entries::Note;
+    let (step, from, report) = match note {
+        Note::Tightened { from, report } => ("tightened", Some(*from), report),
+        Note::Loosened { from, report } => ("loosened", Some(*from), report),
+        Note::OverBudget(report) => ("over budget", None, report),
+        Note::MoreAlike(report) => ("more alike", None, report),
+        Note::Daily(report) => ("daily", None, report),
+    };
+    let false_entries::Interval { expected, low, high } = report.entries_per_year;
+    json!({
+        "step": step, "rate_before": from, "rate": report.rate, "similarity": report.similarity,
+        "expected_per_year": expected, "low": low, "high": high, "budget": report.budget,
+        "attempts_per_year": report.attempts_per_year.expected, "assumed": report.assumed,
+        "watched_days": report.watched_days, "strangers": report.strangers,
+        "undecided": report.undecided, "known": report.known,
+        "measured": report.measured.attempts, "evidence": report.measured.evidence,
+    })
 }
 
 fn caller(by: &Caller) -> Value {

@@ -11,6 +11,7 @@ use crate::access::attempt::Attempt;
 use crate::access::decide::Evidence;
 use crate::access::door::{self, Refusal, Role};
 use crate::access::enroll::at_door;
+use crate::access::false_entries;
 use crate::access::gallery::PersonId;
 use crate::access::liveness::challenge;
 use crate::access::lockout;
@@ -64,6 +65,9 @@ pub enum Event {
         frames: usize,
         /// The threshold that the similarity does not reach.
         threshold: Threshold,
+        /// Whether a view was as similar to a reported false entry as to the person, so that
+        /// it counted for nobody. The similarity may reach the threshold then.
+        denied: bool,
         /// What the decision rests on.
         attempt: Arc<Attempt>,
     },
@@ -185,6 +189,8 @@ pub enum Event {
     },
     /// A newcomer could not be written to the gallery; the text says why.
     NotKept(String),
+    /// Expected false entries, and changes of the threshold that follow.
+    FalseEntries(false_entries::Note),
     /// Somebody gave the service an order. The events that follow from it come directly
     /// after.
     Ordered {
@@ -267,6 +273,8 @@ impl Event {
             }
             Self::Enroll { .. } => "enrolling",
             Self::Enrolled { .. } => "enrolled",
+            Self::FalseEntries(false_entries::Note::Daily(_)) => "false entries expected",
+            Self::FalseEntries(_) => "false entries",
             Self::Ordered { .. } => "order",
             Self::OrderRefused { .. } => "order refused",
         }
@@ -289,6 +297,12 @@ impl Event {
             | Self::Door(door::Event::Alarm(_))
             | Self::Lockout(lockout::Event::LockedOut { .. })
             | Self::Duress { .. }
+            | Self::FalseEntries(
+                false_entries::Note::Tightened { .. }
+                | false_entries::Note::Loosened { .. }
+                | false_entries::Note::OverBudget(_)
+                | false_entries::Note::MoreAlike(_),
+            )
             | Self::Stale { .. } => log::Level::Warn,
             // The socket's own thread logs both, with the result.
             Self::Ordered { .. } | Self::OrderRefused { .. } => log::Level::Debug,

@@ -4,10 +4,72 @@ use super::{Caller, Event};
 use crate::access::decide::{Evidence, Weight};
 use crate::access::door::{self, Alarm, Mode, Refusal, Role};
 use crate::access::enroll::at_door::{self, Barred, Failure};
+use crate::access::false_entries;
 use crate::access::lockout::{self, Whose};
 use crate::access::schedule::{Admission, TrustNote};
 use crate::models::threshold::Threshold;
 use std::fmt;
+
+/// What is said about expected false entries.
+fn expected(f: &mut fmt::Formatter<'_>, note: &false_entries::Note) -> fmt::Result {
+    use false_entries::Note;
+    let (what, report) = match note {
+        Note::Tightened { from, report } | Note::Loosened { from, report } => {
+            let tightened = matches!(note, Note::Tightened { .. });
+            let how = if tightened { "tightened" } else { "loosened" };
+            let (rate, similarity) = (report.rate, report.similarity);
+            write!(
+                f,
+                "thresholds {how}: false accept rate {rate:.1e} per attempt instead of \
+                 {from:.1e}, similarity {similarity:.3}; "
+            )?;
+            return write!(f, "{}", Entries(report));
+        }
+        Note::OverBudget(report) => (
+            "false entries over budget although the thresholds are as tight as they may be; \
+             lower recognition.false_accept_rate or find out who comes so often",
+            report,
+        ),
+        Note::MoreAlike(report) => {
+            let measured = report.measured.levels.iter().map(|level| {
+                format!(
+                    "{} of {:.1} beyond {:.1} %",
+                    level.measured,
+                    level.promised,
+                    level.share * 100.0
+                )
+            });
+            let measured: Vec<String> = measured.collect();
+            return write!(
+                f,
+                "strangers are more similar to the people enrolled than the models promise: {} \
+                 in {} attempts; are known people refused and give up? else lower \
+                 recognition.false_accept_rate",
+                measured.join(", "),
+                report.measured.attempts,
+            );
+        }
+        Note::Daily(report) => ("false entries", report),
+    };
+    write!(f, "{what}: {}", Entries(report))
+}
+
+/// Expected false entries in words.
+struct Entries<'a>(&'a false_entries::Report);
+
+impl fmt::Display for Entries<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(report) = self;
+        let false_entries::Interval { expected, low, high } = report.entries_per_year;
+        write!(f, "{expected:.2} expected per year ({low:.2} to {high:.2})")?;
+        if let Some(budget) = report.budget {
+            write!(f, ", budget {budget}")?;
+        }
+        let attempts = report.attempts_per_year.expected / 365.25;
+        let from = if report.assumed { "assumed so far" } else { "counted" };
+        write!(f, "; {attempts:.1} attempts per day of people not enrolled, {from}")
+    }
+}
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,6 +97,12 @@ impl fmt::Display for Event {
             Self::Stranger { track, similarity, frames, .. } if *similarity <= -1.0 => {
                 write!(f, "refused: nobody is enrolled, in {frames} frames, track {}", track.0)
             }
+            Self::Stranger { track, similarity, frames, denied: true, .. } => write!(
+                f,
+                "refused: resembles a reported false entry, similarity {similarity:.3}, in \
+                 {frames} frames, track {}",
+                track.0
+            ),
             Self::Stranger { track, similarity, frames, threshold, .. } => write!(
                 f,
                 "refused: unknown person, similarity {similarity:.3} < {:.3}{}, in {frames} frames, track {}",
@@ -116,6 +184,7 @@ impl fmt::Display for Event {
                 write!(f, "enrolled: {name}; enter the real name with facelatch people rename")
             }
             Self::NotKept(reason) => write!(f, "not enrolled: {reason}"),
+            Self::FalseEntries(note) => expected(f, note),
             Self::Ordered { order, by } => write!(f, "order {order} by {by}"),
             Self::OrderRefused { order, by, reason } => {
                 write!(f, "order {order} by {by} refused: {reason}")

@@ -1,5 +1,5 @@
 use super::*;
-use crate::access::gallery::Candidate;
+use crate::access::gallery::{Candidate, Denied};
 use crate::models::ModelId;
 use crate::vision::embed::Embedding;
 use crate::vision::liveness::motion::{Shape, tests::seen};
@@ -39,7 +39,8 @@ fn take(
     let template = Template::new(ModelId::new("tests"), Embedding::normalized(&[1.0]));
     let probe = like.map(|[ada, bob]| {
         let (person, similarity) = if ada > bob { (ADA, ada) } else { (BOB, bob) };
-        let best = Some(Candidate { person, similarity, reaches: similarity >= 0.5 });
+        let best =
+            Some(Candidate { person, similarity, reaches: similarity >= 0.5, denied: Denied::No });
         Probe { template: &template, best }
     });
     let similarity = |_: TrackId, _: &Template, person: PersonId| {

@@ -1,6 +1,7 @@
 //! Checks of a running service, from the status that it reports.
 
 use super::Findings;
+use crate::cli::status::entries::more_alike;
 use anyhow::Result;
 use facelatch::service::control::{AskError, Reply};
 use facelatch::service::status::{CameraNow, GalleryFileNow, Status};
@@ -73,6 +74,19 @@ fn judge(now: &Status, findings: &mut Findings<impl Write>) -> Result<()> {
     if let Some(repaired) = repaired {
         findings.odd("gallery", &format!("repaired by the service: {repaired}"))?;
     }
+    let entries = &now.false_entries;
+    if entries.measured.more_alike {
+        findings.odd("strangers", &more_alike())?;
+    }
+    if entries.over_budget {
+        let high = entries.entries_per_year.high;
+        let text = format!(
+            "up to {high:.1} false entries per year expected, more than \
+             recognition.false_entries_per_year, with thresholds as tight as they may be; lower \
+             recognition.false_accept_rate, or find out who comes so often"
+        );
+        findings.odd("false entries", &text)?;
+    }
     let relay = &now.relay;
     match &relay.state[..] {
         "answering" => findings.good("relay", "answers the service"),
@@ -132,11 +146,13 @@ mod tests {
         };
         let good = judged(|_| {});
         assert_eq!(good.matches("\"good\"").count(), 3, "{good}");
-        let changes: [(Change, &str, &str); 7] = [
+        let changes: [(Change, &str, &str); 9] = [
             (|now| now.age_s = 6.0, "wrong", "it hangs"),
             (|now| now.watchdog.state = "stuck".to_owned(), "wrong", "restart it"),
             (|now| now.watchdog.state = "late".to_owned(), "odd", "has been silent"),
             (|now| now.camera.state = "no such device".to_owned(), "wrong", "no such device"),
+            (|now| now.false_entries.over_budget = true, "odd", "false entries per year"),
+            (|now| now.false_entries.measured.more_alike = true, "odd", "more similar"),
             (|now| now.camera.bad = 50, "odd", "cable"),
             (|now| now.camera.dropped = 5000, "odd", "slow"),
             (|now| now.relay.state = "does not open".to_owned(), "wrong", "does not open"),

@@ -151,7 +151,25 @@ fn rules(config: &Config, live: bool) -> Result<Rules> {
     Ok(controller.rules())
 }
 
-fn write_picture(place: &AuditPlace, config: &Config, logged: &Logged, file: &Path) -> Result<()> {
+/// The kept picture of an attempt that let somebody in, as a PNG file with an aligned face of
+/// 112x112 pixels.
+pub fn picture_of_admission(config: &Config, id: u64) -> Result<Vec<u8>> {
+    let place = AuditPlace::of(&config.gallery_file());
+    let records = of_records(&AuditReader::open(&place)?, id..=id)?;
+    let Some(logged) = records.iter().find(|one| one.number == id) else {
+        bail!("record {id}: not in the log; facelatch log show lists the records");
+    };
+    if logged.entry.event != "granted" {
+        bail!(
+            "record {id}: it is no admission but {:?}; name the record that admitted somebody",
+            logged.entry.event
+        );
+    }
+    kept_picture(&place, config, logged)
+}
+
+/// The kept picture of an attempt as a PNG file.
+fn kept_picture(place: &AuditPlace, config: &Config, logged: &Logged) -> Result<Vec<u8>> {
     let Some(picture) = &logged.entry.picture else {
         bail!(
             "record {}: no picture was kept; audit.pictures keeps those of later attempts",
@@ -163,7 +181,11 @@ fn write_picture(place: &AuditPlace, config: &Config, logged: &Logged, file: &Pa
         KeyPlace::of_user().context("this user has no home, so no keys of a door")?;
     let door = DoorKeys::open(&config.gallery_file(), &place_of_keys)?;
     let sealer = |id| door.sealer_with(keys::Purpose::AuditPictures, id);
-    let png = pictures.read(logged.number, &picture.sha256, sealer)?;
+    Ok(pictures.read(logged.number, &picture.sha256, sealer)?)
+}
+
+fn write_picture(place: &AuditPlace, config: &Config, logged: &Logged, file: &Path) -> Result<()> {
+    let png = kept_picture(place, config, logged)?;
     // Pictures of faces are personal data: only the owner may read them.
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);

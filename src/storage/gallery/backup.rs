@@ -12,7 +12,7 @@
 //! Numbers are little-endian. Templates are as their model made them.
 
 use super::error::{StoreError, error};
-use super::export::{Export, is_of};
+use super::export::{Export, is_negatives, is_of};
 use super::files::{Readable, create_folder, draft_path, guarded, in_empty_memory};
 use super::limits::{MOST_PEOPLE, MOST_TEMPLATES};
 use super::presence::open_to_read;
@@ -170,7 +170,9 @@ impl Store {
             let io = |reason: io::Error| Fault::Io(reason.to_string());
             feed(
                 self.reader(),
-                |table, key| is_of(&people, table, key),
+                |table, key| {
+                    is_of(&people, table, key) || names.is_empty() && is_negatives(table, key)
+                },
                 &mut |table, key, body| {
                     let at = LISTED.iter().position(|listed| listed.name() == table.name());
                     out.put(&[at.map_or(0, |at| at as u8 + 1)]).map_err(io)?;

@@ -1,6 +1,6 @@
 //! Why the gallery cannot be read or written.
 
-use super::limits::{MOST_PEOPLE, MOST_TEMPLATES};
+use super::limits::{MOST_NEGATIVES, MOST_PEOPLE, MOST_TEMPLATES};
 use super::tables::Fault;
 use crate::access::names::{self, NameFault};
 use crate::storage::keys::KeyError;
@@ -206,6 +206,21 @@ pub enum StoreError {
         name: String,
         /// Number of templates.
         count: usize,
+    },
+    /// There are too many negatives.
+    #[error(
+        "{path}: {MOST_NEGATIVES} reported false entries at most; remove some first, see \
+         facelatch people negatives --help"
+    )]
+    ManyNegatives {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no negative with this number.
+    #[error("no reported false entry has the number {number}; see facelatch people negatives list")]
+    NoNegative {
+        /// The number.
+        number: u32,
     },
     /// The gallery would have too many people.
     #[error("{path}: more than {MOST_PEOPLE} people; remove some first")]

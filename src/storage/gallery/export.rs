@@ -3,6 +3,7 @@
 use super::check::{Depth, check_records, some};
 use super::files::{How, Readable, read_checked, sync_folder};
 use super::limits::{Lengths, person_fault};
+use super::negatives::is_negative;
 use super::reseal::keys_of;
 use super::rewrite::{Numbers, feed, fill};
 use super::sealed::Keys;
@@ -96,7 +97,11 @@ impl Export {
                 return Err(StoreError::Invalid { path, name, reason });
             }
         }
-        Ok(())
+        self.check_negatives(&mut lengths)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Templates of a person, and at most one more than a person may have.
@@ -161,7 +166,11 @@ impl Store {
         let next_person = self.number(NEXT_PERSON)?;
         let numbers = Numbers { identity, revision, next_person };
         fill(&target, None, numbers, |take| {
-            feed(self.reader(), |table, key| is_of(&people, table, key), take)
+            // A backup of everybody holds the negatives as well.
+            let wanted = |table: Table, key| {
+                is_of(&people, table, key) || names.is_empty() && is_negatives(table, key)
+            };
+            feed(self.reader(), wanted, take)
         })
         .map_err(failed)?;
         drop(target);
@@ -241,6 +250,11 @@ impl Store {
         }
         Ok(done)
     }
+}
+
+/// Whether a record belongs to a negative.
+pub(super) fn is_negatives(table: Table, key: u64) -> bool {
+    table.name() != PEOPLE.name() && is_negative(key)
 }
 
 /// Whether a record belongs to one of these people.

@@ -1,12 +1,17 @@
 //! Bounds of a gallery, and checks of what comes from files that somebody may have crafted.
 
-use super::tables::PersonRecord;
+use super::tables::{NEGATIVES, PersonRecord};
 use super::{StoreError, checked_name};
+use crate::access::gallery::PersonId;
 use std::collections::BTreeMap;
 
 /// Most templates of one person. The threshold rises with the number of all templates, so
 /// one person must not raise it for everybody.
 pub const MOST_TEMPLATES: usize = 64;
+
+/// Most negatives: each is compared with every probe, and costs known people some of their
+/// views.
+pub const MOST_NEGATIVES: usize = 256;
 
 /// Most people of a gallery.
 pub const MOST_PEOPLE: usize = 10_000;
@@ -52,6 +57,11 @@ pub(super) fn person_fault(record: &PersonRecord) -> Option<String> {
         let valid = (0.0..=STRICTEST).contains(&stricter);
         (!valid).then(|| format!("the addition to its threshold is {stricter}"))
     })
+}
+
+/// Most templates of a person, or most negatives.
+pub(super) fn most_of(person: PersonId) -> usize {
+    if person == NEGATIVES { MOST_NEGATIVES } else { MOST_TEMPLATES }
 }
 
 /// Lengths of templates by the identity of their model: the first one decides.

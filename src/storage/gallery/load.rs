@@ -4,10 +4,11 @@ use super::check::{Checked, Depth, check_records, some};
 use super::choose::{Known, Snapshot};
 use super::error::{StoreError, error};
 use super::files::{guarded, open_readable};
-use super::limits::{MOST_PEOPLE, MOST_TEMPLATES, shown};
+use super::limits::{MOST_PEOPLE, MOST_TEMPLATES, most_of, shown};
 use super::reseal::keys_of;
 use super::tables::{
-    CROPS, Fault, PEOPLE, PersonRecord, PictureRecord, Reader, TEMPLATES, TemplateRecord, person_of,
+    CROPS, Fault, NEGATIVES, PEOPLE, PersonRecord, PictureRecord, Reader, TEMPLATES,
+    TemplateRecord, person_of,
 };
 use super::{Purpose, Register, Store};
 use crate::access::gallery::{Gallery, PersonId};
@@ -89,12 +90,13 @@ fn load(
     let reader = Reader { database, guard: &checked.guard };
     let mut by_person: BTreeMap<PersonId, (usize, Vec<Template>)> = BTreeMap::new();
     let mut of_other_models = 0;
+    let mut negatives_left_out = 0;
     let mut to_renew = BTreeSet::new();
     let mut crowded = BTreeSet::new();
     reader.each(TEMPLATES, |key, record: TemplateRecord| {
         let person = person_of(key);
         let (count, templates) = by_person.entry(person).or_default();
-        if *count >= MOST_TEMPLATES {
+        if *count >= most_of(person) {
             crowded.insert(person);
             return Ok(());
         }
@@ -108,6 +110,7 @@ fn load(
         };
         match template {
             Some(template) => templates.push(template),
+            None if person == NEGATIVES => negatives_left_out += 1,
             None => {
                 of_other_models += 1;
                 to_renew.insert(person);
@@ -117,6 +120,15 @@ fn load(
     })?;
     let mut gallery = Gallery::new(model.clone(), embedding_size)
         .rotated_by(checked.guard.rotation(embedding_size));
+    for negative in by_person.get(&NEGATIVES).map_or(&[][..], |(_, views)| views) {
+        negatives_left_out += usize::from(!gallery.add_negative(negative));
+    }
+    if negatives_left_out > 0 {
+        log::warn!(
+            "{negatives_left_out} reported false entries are of another model and have no stored \
+             picture; they count for nothing, see facelatch people negatives --help"
+        );
+    }
     let mut names = Vec::new();
     reader.each(PEOPLE, |key, person: PersonRecord| {
         if gallery.people() >= MOST_PEOPLE {

@@ -15,6 +15,7 @@ mod files;
 mod limits;
 mod load;
 mod naming;
+mod negatives;
 mod open;
 mod presence;
 mod record;
@@ -33,7 +34,7 @@ use crate::vision::embed::Template;
 use crate::vision::face_picture::FacePicture;
 use error::error;
 use files::{Open, PATIENCE, create, create_folder, remove_file};
-use limits::shown;
+use limits::{most_of, shown};
 use naming::checked_name;
 use record::Content;
 use redb::{Database, TableHandle};
@@ -42,8 +43,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tables::{
-    CROPS, Edit, LAST_REVISION, NEXT_PERSON, PEOPLE, PersonRecord, PictureRecord, REVISION,
-    TEMPLATES, Table, TemplateRecord, each, meta, number_in, person_of, put, state, write,
+    CROPS, Edit, LAST_REVISION, NEGATIVES, NEXT_PERSON, PEOPLE, PersonRecord, PictureRecord,
+    REVISION, TEMPLATES, Table, TemplateRecord, each, meta, number_in, person_of, put, state,
+    write,
 };
 
 pub use backup::{Lock, Unlock, is_encrypted};
@@ -51,8 +53,9 @@ pub use choose::Known;
 pub use error::StoreError;
 pub use export::{Export, Imported};
 pub use files::{copy_path, unsealed_path};
-pub use limits::{MOST_PEOPLE, MOST_TEMPLATES};
+pub use limits::{MOST_NEGATIVES, MOST_PEOPLE, MOST_TEMPLATES};
 pub use load::{Loaded, LoadedContent, peek};
+pub use negatives::Negative;
 pub use open::{Opening, Purpose, why_read_only};
 pub use presence::remarks;
 pub(super) use presence::{folder_of, give_to_owner};
@@ -348,7 +351,7 @@ impl Store {
         for (key, record) in self.all::<TemplateRecord>(TEMPLATES)? {
             let (usable, without) = counts.entry(person_of(key)).or_default();
             // More of them are not used; see `load`.
-            if *usable + *without >= MOST_TEMPLATES {
+            if *usable + *without >= most_of(person_of(key)) {
                 continue;
             }
             if record.is_of(model) && self.guard.template(&record).is_some() {
@@ -363,7 +366,7 @@ impl Store {
                 done.renewed += 1;
             } else {
                 *without += 1;
-                done.without_crop += 1;
+                done.without_crop += usize::from(person_of(key) != NEGATIVES);
             }
         }
         let people: BTreeMap<u64, PersonRecord> = self.all(PEOPLE)?;

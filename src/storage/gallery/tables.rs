@@ -22,8 +22,8 @@ use std::ops::RangeInclusive;
 /// Key: number of the person. Content: [`PersonRecord`].
 pub(super) const PEOPLE: Table = TableDefinition::new("people");
 
-/// Key: number of the person in the upper 32 bits, running number in the lower 32.
-/// Content: [`TemplateRecord`].
+/// Key: number of the person, or [`NEGATIVES`], in the upper 32 bits, running number in the
+/// lower 32. Content: [`TemplateRecord`].
 pub(super) const TEMPLATES: Table = TableDefinition::new("templates");
 
 /// Key: that of the template. Content: [`PictureRecord`].
@@ -35,6 +35,10 @@ pub(super) const SEAL: Table = TableDefinition::new("seal");
 /// Key: [`NEXT_PERSON`], [`REVISION`], [`IDENTITY`] or [`SEALED_WITH`]. Content: a number,
 /// never sealed.
 pub(super) const META: Table = TableDefinition::new("meta");
+
+/// In the place of a person: views of people who got in by mistake. No person has this
+/// number.
+pub(super) const NEGATIVES: PersonId = PersonId(0);
 
 pub(super) const NEXT_PERSON: u64 = 1;
 
