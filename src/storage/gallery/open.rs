@@ -459,7 +459,7 @@ fn first_keys(path: &Path, keys: &Keys, register: Option<&Register>) -> Result<K
     let Some(register) = register else { return Ok(keys.clone()) };
     let keys = match &keys.keys {
         Err(KeyError::None { .. }) => {
-            let made = DoorKeys::make(path, &KeyPlace::of(register));
+            let made = DoorKeys::make_or_open(path, &KeyPlace::of(register));
             Arc::new(made.map_err(|error| sealed(path, error))?)
         }
         Ok(keys) => Arc::clone(keys),

@@ -459,7 +459,7 @@ fn a_power_cut_while_templates_are_renewed_loses_no_template() {
 #[test]
 fn a_gallery_that_was_erased_is_gone() {
     let site = Site::new();
-    DoorKeys::erase(&site.path(), &site.place()).expect("erased");
+    DoorKeys::erase(&site.path(), &site.register).expect("erased");
     assert_eq!(site.kind(Purpose::Read), "sealed");
     assert!(Store::renew(&site.path(), Some(&site.register)).is_err(), "there is one");
     for file in site.both() {

@@ -146,6 +146,24 @@ pub(super) fn open(
     })
 }
 
+/// Whether this key opens the keyring.
+pub(super) fn open_with(gallery: &Path, key: &Secret) -> Result<(), KeyError> {
+    let keyring = keyring_path(gallery);
+    let (sealer, mut any) = (Sealer::new(key), false);
+    for path in [keyring.clone(), keyring_copy_path(gallery)] {
+        if let Found::Whole(_, sealed) = find(&path)? {
+            any = true;
+            if unsealed(&sealer, &sealed).is_some() {
+                return Ok(());
+            }
+        }
+    }
+    Err(match any {
+        true => KeyError::Wrong { keyring, tried: "this place".to_owned() },
+        false => KeyError::None { keyring },
+    })
+}
+
 fn unsealed(sealer: &Sealer, sealed: &[u8]) -> Option<Keyring> {
     let content = sealer.open(MAGIC, sealed).ok()?;
     let ring: Keyring = postcard::from_bytes(&content).ok()?;
@@ -169,8 +187,13 @@ fn sealed(ring: &Keyring, key: &Secret) -> Result<Vec<u8>, KeyError> {
 /// Writes a first keyring, where there must be none.
 pub(super) fn make(gallery: &Path, ring: &Keyring, key: &Secret) -> Result<(), KeyError> {
     let bytes = sealed(ring, key)?;
-    write_new(&keyring_path(gallery), &bytes)?;
-    write_new(&keyring_copy_path(gallery), &bytes)
+    let path = keyring_path(gallery);
+    write_new(&path, &bytes).map_err(|error| match path.exists() {
+        // Another process was faster.
+        true => KeyError::Exists { keyring: path.clone() },
+        false => error,
+    })?;
+    replace(&keyring_copy_path(gallery), &bytes)
 }
 
 /// Writes both files of a keyring, one after the other.
