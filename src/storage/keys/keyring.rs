@@ -34,16 +34,28 @@ pub(super) struct Keyring {
     pub(super) signing: [u8; 32],
 }
 
+/// The file that a link names, if the gallery is one that leads somewhere.
+pub(in crate::storage) fn resolved(gallery: &Path) -> PathBuf {
+    match std::fs::read_link(gallery) {
+        Ok(_) => gallery.canonicalize().unwrap_or_else(|_| gallery.to_owned()),
+        Err(_) => gallery.to_owned(),
+    }
+}
+
 /// Path of the keyring: `gallery.redb.keys` for `gallery.redb`.
 pub fn keyring_path(gallery: &Path) -> PathBuf {
-    let mut name = gallery.as_os_str().to_owned();
-    name.push(".keys");
-    name.into()
+    with_ending(resolved(gallery))
 }
 
 /// Path of its copy: `gallery.last-good.redb.keys`.
 pub fn keyring_copy_path(gallery: &Path) -> PathBuf {
-    keyring_path(&crate::storage::gallery::copy_path(gallery))
+    with_ending(crate::storage::gallery::copy_path(&resolved(gallery)))
+}
+
+fn with_ending(path: PathBuf) -> PathBuf {
+    let mut name = path.into_os_string();
+    name.push(".keys");
+    name.into()
 }
 
 /// State of one of the two files.

@@ -13,6 +13,7 @@ mod master;
 mod moving;
 
 pub use error::KeyError;
+pub(super) use keyring::resolved;
 pub use keyring::{keyring_copy_path, keyring_path};
 pub use master::{CREDENTIAL, CREDSTORE, KeyPlace, Source, remarks};
 pub use moving::{Binding, binding, credstore};
