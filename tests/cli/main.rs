@@ -3,6 +3,7 @@
 mod config;
 mod demo;
 mod images;
+mod key;
 mod models;
 mod people;
 mod run;

@@ -92,7 +92,10 @@ impl Store {
         let remembered = register.as_ref().and_then(|register| recall(register, path));
         let known = Known::stronger(known, remembered);
         // A new file must take the place of what a link names, not of the link.
-        let path = &resolved(path);
+        let given = path;
+        let path = &resolved(given);
+        let behind = register.as_ref().filter(|_| path != given);
+        let known = Known::stronger(known, behind.and_then(|register| recall(register, path)));
         let read_only = why_read_only(path)?;
         let keys = keys_of(path, register.as_ref())?;
         let mut store = match read_only {
