@@ -2,6 +2,7 @@
 
 mod board;
 mod devices;
+mod keys;
 mod service;
 
 use super::common_args::{CommonArgs, service_socket};
@@ -34,7 +35,7 @@ const PORTRAIT: &[u8] = include_bytes!("../../assets/astronaut.jpg");
 
 /// Check this board for faults and show how to fix them
 ///
-/// Checks configuration, models, gallery, camera, GPIO lines, relay, clock and the board
+/// Checks configuration, models, gallery and its key, camera, GPIO lines, relay, clock and the board
 /// itself. If the service runs, it reports the devices that it holds. The relay is not
 /// switched. Exit code 1 if something is wrong.
 #[derive(Args)]
@@ -131,6 +132,7 @@ impl Check {
         let recognizer = self.models(&config, &mut findings)?;
         if is_read {
             gallery(&config, &mut findings)?;
+            keys::keys(&config.gallery_file(), &mut findings)?;
             if !runs {
                 devices::camera(&config, recognizer, &mut findings)?;
                 devices::lines(&config, &mut findings)?;

@@ -12,9 +12,11 @@ mod embed;
 mod enroll;
 mod identify;
 mod image_args;
+mod key;
 mod log;
 mod model_args;
 mod models;
+mod passphrase;
 mod people;
 mod run;
 mod save;
@@ -51,6 +53,7 @@ enum Command {
     Detect(detect::Detect),
     Embed(embed::Embed),
     Identify(identify::Identify),
+    Key(key::Key),
     Check(check::Check),
     Camera(camera::Camera),
     Status(status::Status),
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         writeln!(out, "{style}{level:<5}{style:#}] {}", plain(&record.args().to_string()))
     });
     logger.init();
+    no_core_dumps();
     let done = match command {
         Command::Demo(demo) => demo.run(),
         Command::Run(run) => run.run(),
@@ -97,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Detect(detect) => detect.run(),
         Command::Embed(embed) => embed.run(),
         Command::Identify(identify) => identify.run(),
+        Command::Key(key) => key.run(),
         Command::Check(check) => check.run(),
         Command::Camera(camera) => camera.run(),
         Command::Status(status) => status.run(),
@@ -119,6 +124,19 @@ pub fn main() -> ExitCode {
         log.finish(LAST_WORDS);
     }
     code
+}
+
+/// Keeps keys and templates out of core dumps, and other processes of the user from reading
+/// this one's memory.
+fn no_core_dumps() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let limited = setrlimit(Resource::Core, none);
+    // A program that handles core dumps gets them whatever the limit is.
+    let hidden = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    if let Err(error) = limited.and(hidden) {
+        log::warn!("core dumps cannot be switched off ({error}); they would hold keys and faces");
+    }
 }
 
 fn broken_pipe(error: &anyhow::Error) -> bool {

@@ -4,6 +4,7 @@ mod alike;
 mod negatives;
 
 use super::common_args::CommonArgs;
+use super::passphrase;
 use super::trail::Trail;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
@@ -15,8 +16,10 @@ use facelatch::files;
 use facelatch::models::sha256_hex;
 use facelatch::service::files::{EMPTY, open_store};
 use facelatch::storage::gallery::{
-    Export, Imported, Opening, Person, Purpose, Register, Restored, Store, StoreError,
+    Export, Imported, Lock, Opening, Person, Purpose, Register, Restored, Store, StoreError,
+    Unlock, is_encrypted,
 };
+use facelatch::storage::keys::{DoorKeys, KeyPlace};
 use facelatch::vision::picture::encode_png;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -90,19 +93,28 @@ enum What {
         #[arg(required = true)]
         names: Vec<String>,
     },
-    /// Write people to a new gallery file
+    /// Write people to a new encrypted file, signed by this door
     ///
-    /// The file holds templates and pictures of faces unencrypted: keep it as safe as
-    /// the gallery itself.
+    /// The file has the age format: programs that know it (age, rage) can decrypt it. Without
+    /// an option the passphrase is asked for on the terminal.
     Export {
         /// File to create
         file: PathBuf,
         /// People to export [default: everybody]
         names: Vec<String>,
+        /// Recipient (age1...) who can open the file; may be given several times
+        #[arg(long, value_name = "RECIPIENT")]
+        to: Vec<String>,
+        /// File with the passphrase in its first line
+        #[arg(long, value_name = "FILE", conflicts_with = "to")]
+        passphrase_file: Option<PathBuf>,
+        /// Write templates and pictures in clear: whoever gets the file has the faces
+        #[arg(long, conflicts_with_all = ["to", "passphrase_file"])]
+        unencrypted: bool,
     },
     /// Add the people of an exported file to the gallery
     ///
-    /// Each person is checked as if enrolled here; those who are invalid, or whose name is
+    /// Shows which door signed the file. Each person is checked as if enrolled here; those who are invalid, or whose name is
     /// taken, are named and left out. Exit code 1 if anybody was left out.
     Import {
         /// File written by `export`
@@ -110,6 +122,8 @@ enum What {
         /// Let administrators stay administrators [default: they become ordinary people]
         #[arg(long)]
         with_administrators: bool,
+        #[command(flatten)]
+        source: BackupArgs,
     },
     /// Make a backup the gallery, although it is older or another one
     ///
@@ -120,6 +134,8 @@ enum What {
     Restore {
         /// File written by `export`, or another gallery file
         file: PathBuf,
+        #[command(flatten)]
+        source: BackupArgs,
     },
     /// List people who resemble each other so much that one may pass for the other
     ///
@@ -144,6 +160,60 @@ enum What {
     /// Not needed for the first start. A gallery that had people and is missing is not
     /// created again by itself, because its card or disk may only not be mounted.
     New,
+}
+
+/// How a backup is opened, and whose it must be.
+#[derive(Args)]
+struct BackupArgs {
+    /// File with the identity of a recipient (AGE-SECRET-KEY-1...)
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// File with the passphrase in its first line [default: asked for on the terminal]
+    #[arg(long, value_name = "FILE", conflicts_with = "identity")]
+    passphrase_file: Option<PathBuf>,
+    /// Fingerprint of the door that must have signed the file
+    #[arg(long, value_name = "SHA256:...")]
+    from: Option<String>,
+}
+
+impl BackupArgs {
+    /// Opens an exported file for the gallery at `own`, and says which door signed it.
+    fn open(&self, out: &mut impl Write, path: &Path, own: &Path) -> Result<Export> {
+        let Some(by_passphrase) = is_encrypted(path)? else {
+            let register = Register::of_user();
+            let own = register.as_ref().map(|register| (own, register));
+            let export = Export::open(path, own)?;
+            if self.from.is_some() {
+                bail!("{}: not signed, so nothing says which door wrote it", path.display());
+            }
+            log::warn!(
+                "{}: not signed: nothing says which door wrote it, or whether it was changed",
+                path.display()
+            );
+            return Ok(export);
+        };
+        let unlock = match (&self.identity, &self.passphrase_file) {
+            (Some(identity), _) => Unlock::Identity(identity.clone()),
+            (None, Some(file)) => Unlock::Passphrase(passphrase::read(file, false)?),
+            (None, None) if by_passphrase => Unlock::Passphrase(passphrase::ask(false)?),
+            (None, None) => bail!(
+                "{}: encrypted for recipients; give the identity of one with --identity FILE",
+                path.display()
+            ),
+        };
+        let (export, door) = Export::decrypt(path, &unlock)?;
+        let signed = door.fingerprint();
+        if let Some(wanted) = self.from.as_ref().filter(|wanted| **wanted != signed) {
+            bail!("{}: signed by the door {signed}, not by {wanted}", path.display());
+        }
+        let keys = Register::of_user().map(|register| {
+            DoorKeys::open(own, &KeyPlace::of(&register)).map(|keys| keys.signer().public())
+        });
+        let this = matches!(keys, Some(Ok(own)) if own == door);
+        let which = if this { "this door" } else { "another door" };
+        writeln!(out, "signed by {which}, {signed}")?;
+        Ok(export)
+    }
 }
 
 /// A person as printed in JSON. `pictures` counts the templates with a stored picture.
@@ -236,30 +306,40 @@ impl People {
                 }
                 return Ok(code);
             }
-            What::Export { file, names } => {
-                let count = open(Purpose::Read)?.export(&names, &file)?;
-                writeln!(out, "{count} people written to {}", file.display())?;
+            What::Export { file: target, names, to, passphrase_file, unencrypted } => {
+                let store = open(Purpose::Read)?;
+                let count = if unencrypted {
+                    log::warn!(
+                        "{}: templates and pictures in clear; keep it as safe as the door's key",
+                        target.display()
+                    );
+                    store.export(&names, &target)?
+                } else {
+                    let lock = match (passphrase_file, &to[..]) {
+                        (Some(file), _) => Lock::Passphrase(passphrase::read(&file, true)?),
+                        (None, []) => Lock::Passphrase(passphrase::ask(true)?),
+                        (None, _) => Lock::Recipients(to),
+                    };
+                    store.back_up(&names, &target, &lock)?
+                };
+                writeln!(out, "{count} people written to {}", target.display())?;
             }
-            What::Import { file: from, with_administrators } => {
+            What::Import { file: from, with_administrators, source } => {
                 if Store::is_itself(&file, &from) {
                     return Err(StoreError::Itself { path: from }.into());
                 }
                 // Open the file first: if it is missing, no gallery must be created.
-                let register = Register::of_user();
-                let own = register.as_ref().map(|register| (file.as_path(), register));
-                let export = Export::open(&from, own)?;
+                let export = source.open(&mut out, &from, &file)?;
                 let mut store = open(Purpose::Begin)?;
                 trail.before(&store);
                 let done = store.import(&export, with_administrators)?;
                 trail.people(of_file(Entry::new("people imported"), &from), &store);
                 return told(&mut out, &done);
             }
-            What::Restore { file: from } => {
-                let register = Register::of_user();
-                let own = register.as_ref().map(|register| (file.as_path(), register));
-                let export = Export::open(&from, own)?;
+            What::Restore { file: from, source } => {
+                let export = source.open(&mut out, &from, &file)?;
                 note_before(&file, &mut trail);
-                let done = Store::restore(&file, export, register.as_ref())?;
+                let done = Store::restore(&file, export, Register::of_user().as_ref())?;
                 let Restored { people, administrators, aside } = done;
                 trail.people(of_file(Entry::new("people restored"), &from), &open(Purpose::Read)?);
                 writeln!(out, "{people} people restored, {administrators} administrators")?;

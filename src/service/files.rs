@@ -328,7 +328,7 @@ impl Thread {
         let NewPerson { templates, traits, look_alike, .. } = newcomer;
         self.seen = None;
         let opening = Opening::to(Purpose::Begin)
-            .knowing(Some(self.files.content.known()))
+            .knowing(self.files.content.known())
             .registered(self.sight.register.clone());
         let kept =
             Store::open_as(&self.files.config.gallery_file(), opening).and_then(|mut store| {
@@ -523,14 +523,17 @@ impl Sight {
             Ok(Some(loaded)) if loaded.content.contradicts(used) => {
                 return Err(StoreError::Changed { path: file.to_owned() });
             }
-            Ok(Some(loaded)) if used.known().admits(loaded.content.revision()) => {
+            Ok(Some(loaded))
+                if used.known().is_some_and(|known| known.admits(loaded.content.revision())) =>
+            {
                 return Ok(Some(loaded));
             }
+            // Where nothing was in use, the register decides.
             Ok(Some(_)) | Err(_) => {}
         }
         let opening = Opening::to(Purpose::Read)
             .within(Duration::ZERO)
-            .knowing(Some(used.known()))
+            .knowing(used.known())
             .registered(self.register.clone());
         match Store::open_as(file, opening) {
             Err(StoreError::Busy { .. }) => Ok(None),

@@ -41,7 +41,7 @@ use crate::models::Models;
 use crate::models::likelihood::NOT_MEASURED;
 use crate::nn::Precision;
 use crate::storage::audit::{AuditPlace, Bounds};
-use crate::storage::gallery::{Purpose, reachable};
+use crate::storage::gallery::{Loaded, Purpose, StoreError, reachable};
 use crate::storage::keys;
 use crate::storage::last_relay::{LastRelay, LastRelayFile};
 use crate::storage::models::{ModelStore, Standing};
@@ -149,19 +149,27 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     if networks.calibration.likelihood.is_none() {
         log::warn!("{NOT_MEASURED}");
     }
-    let (loaded, gallery_file, keys) = {
-        let mut store = open_store(&file, Purpose::Serve)?;
-        // What can only be read keeps its templates, and new ones stay in memory.
-        let keep = store.read_only().is_none();
-        let loaded = load_gallery(&mut store, &models, &mut networks.recognizer, keep)?;
-        let keys = store.door_keys().cloned();
-        (loaded, GalleryFileNow::of(&store, &file), keys)
+    let (loaded, gallery_file, keys) = match open_store(&file, Purpose::Serve) {
+        Ok(mut store) => {
+            // What can only be read keeps its templates, and new ones stay in memory.
+            let keep = store.read_only().is_none();
+            let loaded = load_gallery(&mut store, &models, &mut networks.recognizer, keep)?;
+            let keys = store.door_keys().cloned();
+            (loaded, GalleryFileNow::of(&store, &file), keys)
+        }
+        // Without its key no face counts, but the exit, orders and the lock need no face. The
+        // thread `gallery` loads the people as soon as the key is back.
+        Err(error @ StoreError::Sealed { .. }) => {
+            log::error!("{error}; until then no face opens the door");
+            (Loaded::nobody(&models)?, GalleryFileNow::failed(&error, &file), None)
+        }
+        Err(error) => return Err(error.into()),
     };
     for remark in &gallery_file.remarks {
         log::warn!("{remark}");
     }
     let gallery = loaded.gallery;
-    if gallery.people() == 0 {
+    if gallery.people() == 0 && !gallery_file.is_fault() {
         log::warn!("{}: {EMPTY}", file.display());
     }
     if let Err(unknown) = wall_clock::zone()

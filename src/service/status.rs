@@ -126,8 +126,8 @@ pub struct GalleryNow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GalleryFileNow {
-    /// good, read-only, or the fault: absent, lost, unreachable, foreign, older, damaged or
-    /// failed. The people in use stay in use.
+    /// good, read-only, or the fault: absent, lost, unreachable, foreign, older, damaged,
+    /// sealed (its key is missing) or failed. The people in use stay in use.
     pub state: String,
     /// The fault and its cure.
     pub fault: Option<String>,

@@ -4,6 +4,7 @@ mod config;
 mod demo;
 mod false_entries;
 mod images;
+mod key;
 mod log;
 mod log_show;
 mod models;

@@ -24,7 +24,7 @@ fn looking_begins_no_gallery() {
         &["identify", ASTRONAUT][..],
         &["people", "list"],
         &["people", "show", "A"],
-        &["people", "export", &exported],
+        &["people", "export", "--unencrypted", &exported],
     ] {
         let message = fails(&[arguments, &["--gallery", &gallery]].concat());
         assert!(message.contains("no gallery yet; enroll somebody"), "{message}");
@@ -53,7 +53,7 @@ fn an_export_that_may_only_be_read_is_imported() {
     use std::os::unix::fs::PermissionsExt;
     let folder = TempDir::new().expect("a folder");
     let export = at(folder.path(), "export.redb");
-    succeeds(&["people", "export", &export, "--gallery", &enrolled(&folder)]);
+    succeeds(&["people", "export", "--unencrypted", &export, "--gallery", &enrolled(&folder)]);
     let before = std::fs::read(&export).expect("a file");
     std::fs::set_permissions(&export, PermissionsExt::from_mode(0o400)).expect("permissions");
     let other = at(folder.path(), "other.redb");
@@ -96,7 +96,7 @@ fn people_come_and_go() {
     assert!(people(&["show", "Commander Collins", "--save", &saved]).status.success());
     assert_eq!(std::fs::read_dir(&saved).expect("a folder").count(), 1);
     let exported = at(folder.path(), "exported.redb");
-    assert!(people(&["export", &exported]).status.success());
+    assert!(people(&["export", "--unencrypted", &exported]).status.success());
     assert!(!people(&["import", &exported]).status.success(), "the name is taken");
     assert!(people(&["remove", "Commander Collins"]).status.success());
     let gone = people(&["remove", "Commander Collins"]);
@@ -259,7 +259,7 @@ fn every_command_names_what_is_wrong_with_the_gallery() {
         for arguments in [
             &["people", "list"][..],
             &["people", "remove", "Eileen"],
-            &["people", "export", &exported],
+            &["people", "export", "--unencrypted", &exported],
             &["identify", ASTRONAUT],
             &["enroll", "Grace Hopper", "--image", ADMIRAL],
             &["status"],

@@ -257,7 +257,9 @@ pub(super) fn error(path: &Path, fault: Fault) -> StoreError {
     match fault {
         Fault::Absent => StoreError::Io { path, reason: "file not found".to_owned() },
         Fault::Unreachable(reason) => StoreError::Unreachable { path, reason },
-        Fault::Foreign(reason) | Fault::NoGallery(reason) => StoreError::Foreign { path, reason },
+        Fault::Foreign(reason) | Fault::NoGallery(reason) | Fault::OtherKey(reason) => {
+            StoreError::Foreign { path, reason }
+        }
         Fault::Busy => StoreError::Busy { path },
         Fault::Damaged(reason) => StoreError::Damaged { path, reason },
         Fault::Unreadable(reason) => {

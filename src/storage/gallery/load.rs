@@ -12,7 +12,7 @@ use super::tables::{
 };
 use super::{Purpose, Register, Store};
 use crate::access::gallery::{Gallery, PersonId};
-use crate::models::ModelId;
+use crate::models::{ModelId, Models, ModelsError};
 use crate::vision::embed::Template;
 use crate::vision::face_picture::FacePicture;
 use redb::ReadableDatabase;
@@ -36,15 +36,32 @@ pub struct Loaded {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadedContent(Snapshot, bool);
 
+impl Loaded {
+    /// Nobody, while the gallery cannot be opened.
+    ///
+    /// # Errors
+    /// If the set has no recognizer.
+    pub fn nobody(models: &Models) -> Result<Self, ModelsError> {
+        let snapshot = Snapshot { revision: [0, 0], digest: [0; 32] };
+        Ok(Self {
+            gallery: Gallery::for_models(models)?,
+            of_other_models: 0,
+            to_renew: Vec::new(),
+            content: LoadedContent(snapshot, false),
+        })
+    }
+}
+
 impl LoadedContent {
     /// Identity and revision.
     pub fn revision(&self) -> [u64; 2] {
         self.0.revision
     }
 
-    /// What to remember of the gallery.
-    pub fn known(&self) -> Known {
-        Known { revision: self.0.revision, inhabited: self.1 }
+    /// What to remember of the gallery. `None` if none was loaded.
+    pub fn known(&self) -> Option<Known> {
+        let known = Known { revision: self.0.revision, inhabited: self.1 };
+        (self.0.revision != [0, 0]).then_some(known)
     }
 
     /// Whether the other gallery has the same revision and different content.

@@ -17,7 +17,7 @@ use super::reseal::keys_of;
 use super::rewrite::{Numbers, Part, fill, salvage};
 use super::sealed::Keys;
 use super::tables::{Fault, NEXT_PERSON, PEOPLE, Reader, copy_bytes, number_in, state};
-use crate::storage::keys::{DoorKeys, KeyError, KeyPlace};
+use crate::storage::keys::{DoorKeys, KeyError, KeyPlace, resolved};
 use redb::{Database, ReadableDatabase};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,6 +91,11 @@ impl Store {
         let Opening { purpose, patience, known, register } = opening;
         let remembered = register.as_ref().and_then(|register| recall(register, path));
         let known = Known::stronger(known, remembered);
+        // A new file must take the place of what a link names, not of the link.
+        let given = path;
+        let path = &resolved(given);
+        let behind = register.as_ref().filter(|_| path != given);
+        let known = Known::stronger(known, behind.and_then(|register| recall(register, path)));
         let read_only = why_read_only(path)?;
         let keys = keys_of(path, register.as_ref())?;
         let mut store = match read_only {
@@ -287,7 +292,8 @@ impl<D> Both<D> {
             Trouble::Lost => match (self.main, self.copy) {
                 // Both on a disk that gives errors: nothing says that they are damaged.
                 (Err(fault @ Fault::Unreadable(_)), Err(Fault::Unreadable(_) | Fault::Absent))
-                | (Err(fault @ Fault::NoGallery(_)), Err(Fault::Absent | Fault::NoGallery(_))) => {
+                | (Err(fault @ Fault::NoGallery(_)), Err(Fault::Absent))
+                | (Err(fault @ Fault::OtherKey(_)), Err(Fault::Absent | Fault::OtherKey(_))) => {
                     error(&path, fault)
                 }
                 (main, copy_fault) => StoreError::Lost {
@@ -459,7 +465,7 @@ fn first_keys(path: &Path, keys: &Keys, register: Option<&Register>) -> Result<K
     let Some(register) = register else { return Ok(keys.clone()) };
     let keys = match &keys.keys {
         Err(KeyError::None { .. }) => {
-            let made = DoorKeys::make(path, &KeyPlace::of(register));
+            let made = DoorKeys::make_or_open(path, &KeyPlace::of(register));
             Arc::new(made.map_err(|error| sealed(path, error))?)
         }
         Ok(keys) => Arc::clone(keys),

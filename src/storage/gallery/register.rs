@@ -3,6 +3,7 @@
 //! gallery from an older one that somebody put back.
 
 use super::choose::Known;
+use crate::storage::keys::keyring_path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io::{self, ErrorKind, Read, Write};
@@ -65,6 +66,20 @@ impl Register {
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Other galleries of this register that have a keyring, and so need the same key.
+    pub fn others(&self, gallery: &Path) -> Vec<PathBuf> {
+        let own = names(gallery).unwrap_or_default();
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let texts = entries.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+        let paths = texts.filter_map(|text| toml::from_str::<Entry>(&text).ok());
+        let paths = paths.map(|entry| PathBuf::from(entry.gallery));
+        let mut others: Vec<PathBuf> =
+            paths.filter(|path| !own.contains(path) && keyring_path(path).exists()).collect();
+        others.sort();
+        others.dedup();
+        others
     }
 
     fn entry(&self, path: &Path) -> PathBuf {

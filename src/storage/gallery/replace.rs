@@ -142,7 +142,7 @@ fn keys_to_begin(path: &Path, register: Option<&Register>) -> Result<Keys, Store
     let (Err(KeyError::None { .. }), Some(register)) = (&keys.keys, register) else {
         return Ok(Keys { sealed: false, ..keys });
     };
-    let made = DoorKeys::make(path, &KeyPlace::of(register));
+    let made = DoorKeys::make_or_open(path, &KeyPlace::of(register));
     let made = made.map_err(|reason| StoreError::Sealed { path: path.to_owned(), reason })?;
     Ok(Keys { keys: Ok(Arc::new(made)), sealed: false })
 }

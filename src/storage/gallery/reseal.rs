@@ -90,7 +90,7 @@ impl Store {
             let keys = match keys.keys {
                 Ok(keys) => Ok(keys),
                 // New keys must not be made while those of a new gallery exist.
-                Err(KeyError::None { .. }) => DoorKeys::make(&path, &place).map(Arc::new),
+                Err(KeyError::None { .. }) => DoorKeys::make_or_open(&path, &place).map(Arc::new),
                 Err(reason) => Err(reason),
             };
             let done = keys.map_err(Fault::Sealed).and_then(|keys| self.draft(&keys));
@@ -133,6 +133,15 @@ impl Store {
         }
         if was_sealed && purpose == Purpose::Serve {
             remove_unsealed(&path);
+            let source = self.door_keys().map(|keys| keys.source().clone());
+            let others = register.others(&path);
+            if let Some(file) = source.and_then(|source| place.retire_file(&source, &others)) {
+                log::warn!(
+                    "{}: removed, because systemd gives the key now; a flash card may keep old \
+                     blocks of it until they are overwritten",
+                    file.display()
+                );
+            }
         }
         Ok(self)
     }

@@ -126,8 +126,9 @@ impl Sealing {
         };
         let sealer = u32::try_from(id).ok().and_then(|id| keys.sealer_with(Purpose::Gallery, id));
         let sealer = sealer.ok_or_else(|| {
-            Fault::Damaged(format!(
-                "it is sealed with the key {id:08x}, which is not in its keyring"
+            Fault::OtherKey(format!(
+                "another gallery, or one that is newer than its keyring: sealed with the key \
+                 {id:08x}, which the keyring does not hold"
             ))
         })?;
         let [identity, revision] = [number_in(database, IDENTITY)?, number_in(database, REVISION)?];

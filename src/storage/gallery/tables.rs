@@ -284,6 +284,8 @@ pub(super) enum Fault {
     Newer(String),
     /// It is sealed, and its keys cannot be used.
     Sealed(KeyError),
+    /// It is sealed with a key that the keyring does not hold.
+    OtherKey(String),
     Io(String),
 }
 
@@ -291,9 +293,10 @@ impl Fault {
     /// Why the content cannot be used, if that is the fault: then the copy may help.
     pub(super) fn unusable(&self) -> Option<&str> {
         match self {
-            Self::Damaged(reason) | Self::Unreadable(reason) | Self::NoGallery(reason) => {
-                Some(reason)
-            }
+            Self::Damaged(reason)
+            | Self::Unreadable(reason)
+            | Self::NoGallery(reason)
+            | Self::OtherKey(reason) => Some(reason),
             _ => None,
         }
     }

@@ -34,16 +34,28 @@ pub(super) struct Keyring {
     pub(super) signing: [u8; 32],
 }
 
+/// The file that a link names, if the gallery is one that leads somewhere.
+pub(in crate::storage) fn resolved(gallery: &Path) -> PathBuf {
+    match std::fs::read_link(gallery) {
+        Ok(_) => gallery.canonicalize().unwrap_or_else(|_| gallery.to_owned()),
+        Err(_) => gallery.to_owned(),
+    }
+}
+
 /// Path of the keyring: `gallery.redb.keys` for `gallery.redb`.
 pub fn keyring_path(gallery: &Path) -> PathBuf {
-    let mut name = gallery.as_os_str().to_owned();
-    name.push(".keys");
-    name.into()
+    with_ending(resolved(gallery))
 }
 
 /// Path of its copy: `gallery.last-good.redb.keys`.
 pub fn keyring_copy_path(gallery: &Path) -> PathBuf {
-    keyring_path(&crate::storage::gallery::copy_path(gallery))
+    with_ending(crate::storage::gallery::copy_path(&resolved(gallery)))
+}
+
+fn with_ending(path: PathBuf) -> PathBuf {
+    let mut name = path.into_os_string();
+    name.push(".keys");
+    name.into()
 }
 
 /// State of one of the two files.
@@ -146,6 +158,24 @@ pub(super) fn open(
     })
 }
 
+/// Whether this key opens the keyring.
+pub(super) fn open_with(gallery: &Path, key: &Secret) -> Result<(), KeyError> {
+    let keyring = keyring_path(gallery);
+    let (sealer, mut any) = (Sealer::new(key), false);
+    for path in [keyring.clone(), keyring_copy_path(gallery)] {
+        if let Found::Whole(_, sealed) = find(&path)? {
+            any = true;
+            if unsealed(&sealer, &sealed).is_some() {
+                return Ok(());
+            }
+        }
+    }
+    Err(match any {
+        true => KeyError::Wrong { keyring, tried: "this place".to_owned() },
+        false => KeyError::None { keyring },
+    })
+}
+
 fn unsealed(sealer: &Sealer, sealed: &[u8]) -> Option<Keyring> {
     let content = sealer.open(MAGIC, sealed).ok()?;
     let ring: Keyring = postcard::from_bytes(&content).ok()?;
@@ -169,8 +199,13 @@ fn sealed(ring: &Keyring, key: &Secret) -> Result<Vec<u8>, KeyError> {
 /// Writes a first keyring, where there must be none.
 pub(super) fn make(gallery: &Path, ring: &Keyring, key: &Secret) -> Result<(), KeyError> {
     let bytes = sealed(ring, key)?;
-    write_new(&keyring_path(gallery), &bytes)?;
-    write_new(&keyring_copy_path(gallery), &bytes)
+    let path = keyring_path(gallery);
+    write_new(&path, &bytes).map_err(|error| match path.exists() {
+        // Another process was faster.
+        true => KeyError::Exists { keyring: path.clone() },
+        false => error,
+    })?;
+    replace(&keyring_copy_path(gallery), &bytes)
 }
 
 /// Writes both files of a keyring, one after the other.

@@ -10,12 +10,16 @@ mod error;
 mod files;
 mod keyring;
 mod master;
+mod moving;
 
 pub use error::KeyError;
+pub(super) use keyring::resolved;
 pub use keyring::{keyring_copy_path, keyring_path};
 pub use master::{CREDENTIAL, CREDSTORE, KeyPlace, Source, remarks};
+pub use moving::{Binding, binding, credstore};
 
 use crate::crypto::{Sealer, Secret, Signer};
+use crate::storage::gallery::Register;
 use crate::vision::rotation::Rotation;
 use keyring::Keyring;
 use std::fmt;
@@ -92,11 +96,29 @@ impl DoorKeys {
         }
         let (source, master) = match found {
             Some(found) => found,
-            None => place.make()?,
+            None => place.make().or_else(|error| {
+                // Another process was faster.
+                let file = Source::File(place.file().to_owned());
+                match master::read(&file) {
+                    Ok(Some(key)) => Ok((file, key)),
+                    _ => Err(error),
+                }
+            })?,
         };
         let ring = Keyring::new()?;
         keyring::make(gallery, &ring, &master)?;
         Ok(Self::with(gallery, source, master, ring))
+    }
+
+    /// Like [`Self::make`], or opens those that another process has just made.
+    ///
+    /// # Errors
+    /// See [`Self::make`] and [`Self::open`].
+    pub fn make_or_open(gallery: &Path, place: &KeyPlace) -> Result<Self, KeyError> {
+        match Self::make(gallery, place) {
+            Err(KeyError::Exists { .. }) => Self::open(gallery, place),
+            made => made,
+        }
     }
 
     fn with(gallery: &Path, source: Source, master: Secret, ring: Keyring) -> Self {
@@ -208,17 +230,19 @@ impl DoorKeys {
         self.write(ring)
     }
 
-    /// Destroys the keyring of a gallery and the key file. What they sealed cannot be read
-    /// any more. Neither has to be readable. Returns the files destroyed.
+    /// Destroys the keyring of a gallery, and the key file unless other galleries need it.
+    /// What they sealed cannot be read any more. Neither has to be readable. Returns the
+    /// files destroyed.
     ///
     /// # Errors
     /// If a file cannot be overwritten or removed.
-    pub fn erase(gallery: &Path, place: &KeyPlace) -> Result<Vec<PathBuf>, KeyError> {
+    pub fn erase(gallery: &Path, register: &Register) -> Result<Vec<PathBuf>, KeyError> {
         let mut erased = Vec::new();
         if keyring::erase(gallery)? {
             erased.push(keyring_path(gallery));
         }
-        if files::shred(place.file())? {
+        let place = KeyPlace::of(register);
+        if register.others(gallery).is_empty() && files::shred(place.file())? {
             erased.push(place.file().to_owned());
         }
         Ok(erased)

@@ -1,19 +1,21 @@
 use super::keyring::put;
 use super::*;
-use crate::storage::gallery::Register;
+use crate::storage::gallery::{Known, Register};
 use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
 struct Site {
     folder: TempDir,
+    register: Register,
     place: KeyPlace,
 }
 
 impl Site {
     fn new() -> Self {
         let folder = TempDir::new().expect("a folder");
-        let place = KeyPlace::of(&Register::at(folder.path().join("register")));
-        Self { folder, place }
+        let register = Register::at(folder.path().join("register"));
+        let place = KeyPlace::of(&register);
+        Self { folder, register, place }
     }
 
     fn gallery(&self) -> PathBuf {
@@ -173,9 +175,46 @@ fn the_newer_of_two_keyrings_counts() {
 fn what_is_erased_is_gone() {
     let site = Site::new();
     site.make();
-    let erased = DoorKeys::erase(&site.gallery(), &site.place).expect("erased");
+    let erased = DoorKeys::erase(&site.gallery(), &site.register).expect("erased");
     assert_eq!(erased.len(), 2);
     assert!(matches!(site.open(), Err(KeyError::None { .. })));
     assert!(!site.place.file().exists());
-    assert!(DoorKeys::erase(&site.gallery(), &site.place).expect("nothing").is_empty());
+    assert!(DoorKeys::erase(&site.gallery(), &site.register).expect("nothing").is_empty());
+    // The key stays where another gallery needs it.
+    let other = site.folder.path().join("other.redb");
+    site.make();
+    DoorKeys::make(&other, &site.place).expect("keys");
+    let known = Known { revision: [7, 2], inhabited: true };
+    site.register.note(&other, known).expect("written");
+    DoorKeys::erase(&site.gallery(), &site.register).expect("erased");
+    assert!(DoorKeys::open(&other, &site.place).is_ok());
+}
+
+#[test]
+fn the_kind_of_a_credential_is_named() {
+    let site = Site::new();
+    let folder = site.folder.path().to_owned();
+    assert_eq!(binding(&folder), Binding::Unknown);
+    // Begins as what systemd-creds encrypt --with-key=host writes.
+    std::fs::write(folder.join(CREDENTIAL), "Whxqht+dQJax1aZeCGLxmiAAAAAB").expect("written");
+    assert_eq!(binding(&folder), Binding::Host);
+    std::fs::write(folder.join(CREDENTIAL), "DHzAexF2RZGcSwvqCLwg/g==").expect("written");
+    assert_eq!(binding(&folder), Binding::Tpm);
+}
+
+#[test]
+fn a_key_file_is_removed_only_by_a_process_that_got_the_same_key_from_systemd() {
+    let site = Site::new();
+    let keys = site.make();
+    let credential = site.folder.path().join(CREDENTIAL);
+    let used = Source::Credential(credential.clone());
+    let others = Vec::new();
+    assert_eq!(site.place.retire_file(keys.source(), &others), None);
+    std::fs::write(&credential, [7; 32]).expect("written");
+    assert_eq!(site.place.retire_file(&used, &others), None, "another key");
+    std::fs::copy(site.place.file(), &credential).expect("copied");
+    let other = [site.folder.path().join("other.redb")];
+    assert_eq!(site.place.retire_file(&used, &other), None, "another gallery needs it");
+    assert_eq!(site.place.retire_file(&used, &others).as_deref(), Some(site.place.file()));
+    assert!(!site.place.file().exists());
 }
