@@ -135,7 +135,7 @@ fn no_core_dumps() {
     // A program that handles core dumps gets them whatever the limit is.
     let hidden = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     if let Err(error) = limited.and(hidden) {
-        log::warn!("core dumps cannot be switched off ({error}); they would hold keys and faces");
+        ::log::warn!("core dumps cannot be switched off ({error}); they would hold keys and faces");
     }
 }
 

@@ -172,8 +172,14 @@ impl Models {
         let rate = config.recognition.false_accept_rate;
         let options = InstallOptions::new(self.common.precision(), &gallery, rate);
         let mut out = anstream::stdout().lock();
-        let changes = matches!(self.what, What::Install { .. } | What::Rollback);
-        let before = changes.then(|| store.pointer()).transpose()?;
+        let changed = match &self.what {
+            What::Install { shadow: None, .. } => Some("installed"),
+            What::Install { shadow: Some(_), .. } => Some("on trial"),
+            What::Rollback { .. } => Some("rolled back"),
+            What::Shadow { what: Some(Trial::Stop) } => Some("trial stopped"),
+            What::Shadow { what: None } | What::List { .. } | What::Verify { .. } => None,
+        };
+        let before = changed.map(|_| store.pointer()).transpose()?;
         match &self.what {
             What::List { json } => list(&mut out, &store, *json)?,
             What::Verify { sets, json } => return self.verify(&mut out, &store, sets, *json),
@@ -210,15 +216,17 @@ impl Models {
                 writeln!(out, "stopped   the trial of {}", store.stop_shadow()?)?;
             }
         }
-        if let Some(before) = before {
-            let what =
-                if matches!(self.what, What::Rollback) { "rolled back" } else { "installed" };
+        if let (Some(what), Some(before)) = (changed, before) {
             let now = store.pointer()?;
+            let trial = store.shadow()?.map(|shadow| shadow.set);
             let mut entry = Entry::new("models").with("reason", what).with("set", &now.current);
             if let Ok(models) = store.open(&now.current) {
                 let digest = models.manifest.recognizer.as_ref().map(|one| one.sha256.as_str());
                 entry = entry.with("version", &models.manifest.version);
                 entry = entry.with("digest", digest.unwrap_or("no recognizer"));
+            }
+            if let Some(trial) = &trial {
+                entry = entry.with("trial", trial);
             }
             Trail::of(&self.common, &config).write(vec![entry.with("previous", &before.current)]);
         }

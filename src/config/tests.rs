@@ -298,11 +298,10 @@ fn every_key_is_one_that_a_running_service_takes_over_or_one_that_it_cannot() {
     assert_eq!(sorted.len(), code.len(), "a key is there twice");
     for key in KEYS {
         let table = key.name.split('.').next().unwrap_or_default();
-        let restart =
-            ["camera", "relay", "gpio", "lights", "gallery", "audit", "service", "roles"]
-                .contains(&table)
-                || ["door.lock", "door.neighbours", "recognition.distinct_views", "models.folder"]
-                    .contains(&key.name);
+        let restart = ["camera", "relay", "gpio", "lights", "gallery", "audit", "service", "roles"]
+            .contains(&table)
+            || ["door.lock", "door.neighbours", "recognition.distinct_views", "models.folder"]
+                .contains(&key.name);
         assert_eq!(key.restart, restart, "{}", key.name);
     }
 }

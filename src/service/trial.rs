@@ -9,7 +9,7 @@ use crate::access::gallery::{Gallery, PersonId};
 use crate::models::threshold::{Threshold, ThresholdTable};
 use crate::models::{DetectorModels, ModelId};
 use crate::nn::Precision;
-use crate::storage::gallery::{peek, stamp};
+use crate::storage::gallery::{Register, peek, stamp};
 use crate::storage::models::shadow::{Compared, Shadow};
 use crate::storage::models::{InstallOptions, ModelStore, ModelStoreError, Told};
 use crate::vision::detect::{Detector, DetectorSettings, nearest_center};
@@ -328,7 +328,8 @@ impl Thread {
         };
         let loaded = self.loaded.insert(loaded);
         let Loaded { embedder, model, size, .. } = loaded;
-        let read = peek(file, model, *size, |picture| {
+        let register = Register::of_user();
+        let read = peek(file, register.as_ref(), model, *size, |picture| {
             let embedding = embedder.embed_face(picture.frame(), picture.landmarks()).ok()?;
             Some(Template::new(model.clone(), embedding))
         })?;

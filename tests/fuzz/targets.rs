@@ -13,7 +13,7 @@ use facelatch::storage::door_state::{DoorStateFile, Moment};
 use facelatch::storage::gallery::{Export, Opening, Purpose, Store};
 use facelatch::storage::last_relay::LastRelayFile;
 use facelatch::storage::models::self_test::SelfTest;
-use facelatch::storage::models::{ModelStore, Source};
+use facelatch::storage::models::{InstallOptions, ModelStore, Source};
 use facelatch::vision::picture;
 use image::{DynamicImage, ImageFormat};
 use std::fmt::Display;
@@ -518,7 +518,13 @@ fn install(input: &[u8]) -> String {
     let mut tar = input;
     let source = Source::Tar("set.tar", &mut tar);
     let gallery = folder.path().join("gallery.redb");
-    let done = store.install(source, Precision::Int8, &gallery, &mut |_| Ok(()));
+    let options = InstallOptions {
+        unsigned: true,
+        downgrade: true,
+        lower: true,
+        ..InstallOptions::new(Precision::Int8, &gallery, 1e-4)
+    };
+    let done = store.install(source, &options, &mut |_| Ok(()));
     // Nothing is written beside the store.
     let written: Vec<PathBuf> = std::fs::read_dir(folder.path())
         .expect("a folder")
@@ -586,7 +592,7 @@ fn keys(input: &[u8]) -> String {
 /// Opens a gallery file, imports it into a new gallery, and serves it.
 pub fn used(path: &Path, folder: &Path) -> String {
     let into = |error: &dyn Display| error.to_string().replace(&folder.display().to_string(), "");
-    let imported = Export::open(path).map(|export| {
+    let imported = Export::open(path, None).map(|export| {
         let mut store = Store::open(&folder.join("other/gallery.redb")).expect("a new gallery");
         store.import(&export, false)
     });

@@ -177,8 +177,9 @@ fn load(
 }
 
 /// Loads the gallery for a model, read-only and without waiting. `None` while another
-/// process has the file open. The register tells where the keys are. Templates of other models are re-embedded from their crops,
-/// in memory only. Damage is not repaired; [`Store::open_as`] does that.
+/// process has the file open. The register says where the keys are. Templates of other
+/// models are re-embedded from their crops, in memory only. Damage is not repaired;
+/// [`Store::open_as`] does that.
 ///
 /// # Errors
 /// If the file is missing, unreachable, damaged, newer, or sealed with keys that cannot be

@@ -123,7 +123,7 @@ impl Store {
     pub fn people(&self) -> Result<Vec<Person>, StoreError> {
         let people: BTreeMap<u64, PersonRecord> = self.all(PEOPLE)?;
         let mut templates: BTreeMap<u32, usize> = BTreeMap::new();
-        for (key, _) in self.all::<TemplateRecord>(TEMPLATES)? {
+        for key in self.keys(TEMPLATES)? {
             *templates.entry(person_of(key).0).or_default() += 1;
         }
         let mut crops: BTreeMap<u32, usize> = BTreeMap::new();

@@ -113,8 +113,12 @@ impl KeyPlace {
         let key = found.ok_or_else(|| {
             failed("no credential here opens the keyring; see facelatch key status")
         })?;
-        self.write(&key)?;
-        let back = read(&Source::File(self.file().to_owned()))?;
+        let file = Source::File(self.file().to_owned());
+        // The service removes the file only at its next start.
+        if read(&file)?.as_ref() != Some(&key) {
+            self.write(&key)?;
+        }
+        let back = read(&file)?;
         if back != Some(key) {
             return Err(failed("the key file cannot be read back; the credential stays"));
         }
