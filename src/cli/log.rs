@@ -5,7 +5,7 @@ mod names;
 mod show;
 
 use super::common_args::read_config;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use facelatch::audit::{Fault, Verdict};
 use facelatch::config::Config;
@@ -14,6 +14,7 @@ use facelatch::files;
 use facelatch::storage::audit::{
     AuditPlace, VerifiedBundle, export, kept_key, stamp, verify, verify_bundle,
 };
+use facelatch::storage::keys::{DoorKeys, KeyPlace};
 use jiff::{Timestamp, civil, tz::TimeZone};
 use serde_json::json;
 use std::io::Write;
@@ -55,9 +56,9 @@ enum What {
     Verify {
         /// File written by `export` [default: the log of the door]
         file: Option<PathBuf>,
-        /// Public key of the door, or a file with it: ssh-ed25519 AAAA... [default: the key
-        /// beside the log or in the file, which proves nothing against somebody who could
-        /// replace it]
+        /// Public key of the door, or a file with it: ssh-ed25519 AAAA... [default: the
+        /// door's own for a user who can open it, else the key beside the log or in the
+        /// file, which proves nothing against somebody who could replace it]
         #[arg(long, value_name = "KEY")]
         key: Vec<String>,
         /// Print one JSON object
@@ -96,7 +97,7 @@ impl Log {
                 let place = place()?;
                 let mut keys = keys(&key)?;
                 if keys.is_empty() {
-                    keys.extend(kept_key(&place)?);
+                    keys.extend(door_key(&place)?);
                 }
                 let verdict = verify(&place, &keys)?;
                 told(&verdict, &keys, None, json)
@@ -130,8 +131,28 @@ impl Log {
 }
 
 /// The door's key, which signs what is exported.
-fn door_signer(_place: &AuditPlace) -> Result<Signer> {
-    bail!("this door has no key to sign with yet")
+fn door_signer(place: &AuditPlace) -> Result<Signer> {
+    let at = KeyPlace::of_user().context("you have no home folder, in which the key would be")?;
+    let keys = DoorKeys::open(&place.gallery, &at);
+    Ok(keys.context("the door's key is needed to sign the file")?.signer().clone())
+}
+
+/// The key to verify a door's log with: its own if this user can open it, else the one
+/// beside the log.
+fn door_key(place: &AuditPlace) -> Result<Option<PublicKey>> {
+    let own = door_signer(place).ok().map(|signer| signer.public());
+    let kept = kept_key(place)?;
+    if let (Some(own), Some(kept)) = (own, kept)
+        && own != kept
+    {
+        log::warn!(
+            "{}: the key beside the log is {}, and the door's is {}; the door's is used",
+            place.folder().display(),
+            kept.fingerprint(),
+            own.fingerprint()
+        );
+    }
+    Ok(own.or(kept))
 }
 
 /// Keys as given, or in the files that are named.

@@ -59,7 +59,6 @@ impl Run {
             relay,
             last_relay,
             max_frames,
-            signer: None,
             door,
         };
         let mut out = json.then(|| StdoutWriter::new(std::io::stdout())).transpose()?;

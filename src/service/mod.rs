@@ -33,7 +33,6 @@ pub use exit::{EXIT_STUCK, LAST_WORDS};
 
 use crate::access::event::Event;
 use crate::config::{ClockSource, Config};
-use crate::crypto::Signer;
 use crate::hardware::camera::Kind;
 use crate::hardware::camera::live::LiveCamera;
 use crate::hardware::relay::Relay;
@@ -90,8 +89,6 @@ pub struct DoorOptions {
     pub last_relay: LastRelayFile,
     /// Number of frames after which the service ends.
     pub max_frames: usize,
-    /// The door's key, which signs the heads of the audit log; `None` if there is none.
-    pub signer: Option<Signer>,
     /// Name of the door in the audit log; `None` if it is the only one of the board.
     pub door: Option<String>,
 }
@@ -180,7 +177,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let audit = AuditThread::start(AuditSettings {
         place: AuditPlace::of(&file),
         bounds: Bounds { keep_for: config.audit.keep_for, largest: config.audit.largest },
-        signer: options.signer.or_else(|| Some(keys.as_ref()?.signer().clone())),
+        signer: keys.as_ref().map(|keys| keys.signer().clone()),
         recorded: frames == Kind::Recorded,
         clock_vouched_for: config.schedule.clock == ClockSource::Trusted,
         sealer: keys.as_ref().map(|keys| keys.sealer(keys::Purpose::AuditPictures)),

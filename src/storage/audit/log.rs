@@ -12,6 +12,7 @@ use crate::audit::{
 };
 use crate::crypto::{Secret, Signer};
 use crate::storage::gallery::Register;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -327,7 +328,16 @@ impl<D: Disk + Clone> Log<D> {
         let there = self.fault(KEY, self.disk.read(KEY, 0, 1000))?;
         match there {
             Some(there) if there == text.as_bytes() => return Ok(()),
-            Some(_) => self.fault(KEY, self.disk.remove(KEY))?,
+            Some(former) => {
+                // The door got another key. Its former one verifies what it has signed.
+                let name = former_key(&former);
+                match self.disk.create(&name, &former) {
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                    created => self.fault(&name, created)?,
+                }
+                self.fault(&name, self.disk.sync(&name))?;
+                self.fault(KEY, self.disk.remove(KEY))?;
+            }
             None => {}
         }
         self.fault(KEY, self.disk.create(KEY, text.as_bytes()))?;
@@ -371,4 +381,9 @@ impl<D: Disk + Clone> Log<D> {
         self.end = Some(end);
         Ok(end)
     }
+}
+
+/// Name under which a former public key is kept.
+fn former_key(text: &[u8]) -> String {
+    format!("former-{:08x}.pub", crc32fast::hash(text))
 }
