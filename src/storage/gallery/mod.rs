@@ -467,6 +467,10 @@ fn now() -> u64 {
 #[cfg(test)]
 mod backup_tests;
 #[cfg(test)]
+mod cost_tests;
+#[cfg(test)]
+mod cut_tests;
+#[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
 mod sealed_tests;
