@@ -7,9 +7,9 @@ mod kind;
 pub use kind::{Class, Kind, kind_of};
 
 use rustix::fs::{Mode, OFlags};
-use std::fs::{File, FileType, Metadata};
+use std::fs::{DirBuilder, File, FileType, Metadata};
 use std::io::{Error, ErrorKind, Read, Result};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::Path;
 
 /// Limit for files of which nothing better is known: no table, photo or network is larger.
@@ -53,15 +53,15 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String> {
         .map_err(|_| Error::new(ErrorKind::InvalidData, "not UTF-8 text"))
 }
 
-/// Creates a folder and those above it that are missing, such that a power cut does not undo
-/// it: each folder that gets a new one is synced.
+/// Creates a folder and those above it that are missing, with these rights, such that a power
+/// cut does not undo it: each folder that gets a new one is synced.
 ///
 /// # Errors
 /// If a folder cannot be created or synced.
-pub fn create_folder(path: &Path) -> Result<()> {
+pub fn create_folder(path: &Path, mode: u32) -> Result<()> {
     let absolute = std::path::absolute(path)?;
     let missing: Vec<&Path> = absolute.ancestors().take_while(|folder| !folder.exists()).collect();
-    std::fs::create_dir_all(path)?;
+    DirBuilder::new().recursive(true).mode(mode).create(path)?;
     missing
         .iter()
         .filter_map(|folder| folder.parent())
@@ -126,11 +126,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let deep = folder.path().join("a/b/../c");
         for _ in 0..2 {
-            create_folder(&deep).expect("created");
+            create_folder(&deep, 0o700).expect("created");
             assert!(deep.is_dir());
         }
         std::fs::write(folder.path().join("file"), "x").expect("written");
-        assert!(create_folder(&folder.path().join("file/a")).is_err());
+        assert!(create_folder(&folder.path().join("file/a"), 0o700).is_err());
     }
 
     #[test]

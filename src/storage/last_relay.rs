@@ -10,9 +10,9 @@ use crate::access::event::is_plain;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
@@ -164,7 +164,7 @@ impl LastRelayFile {
         let failed = |reason| self.failed(reason);
         let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        crate::files::create_folder(folder, 0o700).map_err(failed)?;
         let new = self.file.with_extension("new");
         // One that a power cut left. The new file must be ours alone.
         match std::fs::remove_file(&new) {

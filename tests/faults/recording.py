@@ -176,9 +176,8 @@ class Reader:
         (self.appends.add if "O_APPEND" in flags else self.appends.discard)(number)
 
     def node(self, number, path):
-        """The file of a descriptor: by name, or as it was opened if the name is gone."""
-        named = self.tree.names.get(path)
-        return named if named is not None else self.nodes.get(number)
+        """The file of a descriptor. Another file may have its name by now."""
+        return self.nodes[number] if number in self.nodes else self.tree.names.get(path)
 
     def write(self, number, path, data, at=None):
         node = self.node(number, path)

@@ -168,7 +168,7 @@ pub(super) fn random() -> u64 {
 
 pub(super) fn create_folder(path: &Path) -> Result<(), StoreError> {
     let folder = folder_of(path);
-    files::create_folder(folder)
+    files::create_folder(folder, 0o777)
         .map_err(|reason| StoreError::Io { path: folder.to_owned(), reason: reason.to_string() })
 }
 

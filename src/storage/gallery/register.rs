@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Register of the service and of root. It is not inside the folder of the service's
@@ -144,7 +144,7 @@ impl Register {
             sealed,
         })
         .map_err(io::Error::other)?;
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        crate::files::create_folder(&self.folder, 0o700)?;
         let draft = self.folder.join(format!(".draft-{}-{identity:x}", std::process::id()));
         let written = (|| {
             let mut options = std::fs::OpenOptions::new();

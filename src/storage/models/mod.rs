@@ -425,7 +425,7 @@ impl ModelStore {
     }
 
     fn lock(&self) -> Result<Lock, ModelStoreError> {
-        files::create_folder(&self.folder).map_err(io(&self.folder))?;
+        files::create_folder(&self.folder, 0o777).map_err(io(&self.folder))?;
         let path = self.folder.join(LOCK);
         let file = File::options().create(true).append(true).open(&path).map_err(io(&path))?;
         match file.try_lock() {
