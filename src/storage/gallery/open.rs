@@ -83,10 +83,9 @@ impl Store {
     ///
     /// # Errors
     /// If the gallery is absent, missing although it is remembered, unreachable, in use,
-    /// sealed with keys that are missing or others,
-    /// newer than this program, older than what is remembered, another one, or damaged
-    /// without a usable copy; if it is read-only and the purpose is to change it; or if a
-    /// file operation fails.
+    /// sealed with keys that are missing or others, newer than this program, older than what
+    /// is remembered, another one, or damaged without a usable copy; if it is read-only and
+    /// the purpose is to change it; or if a file operation fails.
     pub fn open_as(path: &Path, opening: Opening) -> Result<Self, StoreError> {
         let Opening { purpose, patience, known, register } = opening;
         let remembered = register.as_ref().and_then(|register| recall(register, path));
