@@ -15,6 +15,7 @@ use facelatch::config::Config;
 use facelatch::models::Models;
 use facelatch::service::control::{Request, ask, unknown_names};
 use facelatch::service::models::detector;
+use facelatch::service::status::ModelsNow;
 use facelatch::storage::gallery::{Opening, Person, Purpose, Register, Store, StoreError, remarks};
 use facelatch::storage::models::{ModelStore, Standing};
 use facelatch::vision::picture;
@@ -185,10 +186,11 @@ impl Check {
                 } else {
                     findings.good("models", &text)?;
                 }
-                match standing.as_ref().map(|standing| (standing, standing.warning())) {
-                    Some((_, Some(warning))) => findings.odd("signature", &warning)?,
-                    Some((standing, None)) => findings.good("signature", &standing.to_string())?,
-                    None => {}
+                let ModelsNow { signature, warning, .. } =
+                    ModelsNow::of(&models, standing.as_ref());
+                match warning {
+                    Some(warning) => findings.odd("signature", &warning)?,
+                    None => findings.good("signature", &signature)?,
                 }
                 if let Some(store) = self.common.model_store(config) {
                     trial(&store, findings)?;

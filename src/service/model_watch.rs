@@ -61,14 +61,16 @@ impl ModelsNow {
         Self {
             version: models.manifest.version.clone(),
             signature: standing.map_or_else(|| OUTSIDE.to_owned(), Standing::to_string),
-            warning: standing.and_then(Standing::warning),
+            warning: standing.map_or_else(|| Some(OUTSIDE_WARNING.to_owned()), Standing::warning),
             trial: None,
         }
     }
 }
 
 /// Said of models from a folder that was named.
-const OUTSIDE: &str = "from a folder named with --models, whose signature is not checked";
+const OUTSIDE: &str = "from a folder named with --models";
+/// What stays to be done about them.
+const OUTSIDE_WARNING: &str = "the models are from a folder named with --models, whose signature is not checked; install a set that is signed by a key of models.trusted_keys";
 
 /// What has changed for the service.
 #[derive(Default)]
