@@ -15,6 +15,7 @@ mod mutate;
 mod proto;
 mod records;
 mod targets;
+mod trust;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use mutate::Chance;
@@ -25,7 +26,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use targets::{Target, targets};
+use targets::Target;
 
 /// Longest time of one input on this thread's processor.
 const SLOWEST: Duration = Duration::from_secs(10);
@@ -221,8 +222,9 @@ fn main() {
             hook(info);
         }
     }));
-    let trials = targets()
+    let trials = targets::targets()
         .into_iter()
+        .chain(trust::targets())
         .map(|target| Trial::test(target.name, move || fuzz(&target).map_err(Failed::from)))
         .collect();
     libtest_mimic::run(&arguments, trials).exit();

@@ -40,7 +40,7 @@ pub struct Target {
     pub run: fn(&[u8]) -> String,
 }
 
-fn shown<T, E: Display>(result: Result<T, E>) -> String {
+pub fn shown<T, E: Display>(result: Result<T, E>) -> String {
     result.map_or_else(|error| error.to_string(), |_| "good".to_owned())
 }
 
@@ -49,22 +49,24 @@ fn texts(of: &[&str]) -> Vec<Vec<u8>> {
 }
 
 /// A folder in memory where there is one, removed at the end.
-fn folder() -> TempDir {
+pub fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.expect("a folder")
 }
 
+/// What most targets have.
+pub const FAST: Target = Target {
+    name: "",
+    quick: 20_000,
+    slowness: 1,
+    memory: 4 << 20,
+    longest: 1 << 16,
+    seeds: Vec::new,
+    mutate: |chance, one, other| mutated(chance, one, other, &[]),
+    run: |_| String::new(),
+};
+
 pub fn targets() -> Vec<Target> {
-    const FAST: Target = Target {
-        name: "",
-        quick: 20_000,
-        slowness: 1,
-        memory: 4 << 20,
-        longest: 1 << 16,
-        seeds: Vec::new,
-        mutate: |chance, one, other| mutated(chance, one, other, &[]),
-        run: |_| String::new(),
-    };
     vec![
         Target { name: "y4m", seeds: y4m_seeds, mutate: y4m_mutate, run: y4m, ..FAST },
         Target {

@@ -163,7 +163,7 @@ impl Disk for Folder {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             opened => return opened.map(drop),
         }
-        std::fs::create_dir_all(self.parent())?;
+        crate::files::create_folder(self.parent(), 0o777)?;
         let around = std::fs::metadata(self.parent())?;
         match rustix::fs::mkdir(&self.path, self.mode) {
             Ok(()) => {}

@@ -2,9 +2,9 @@
 
 use super::error::KeyError;
 use crate::storage::gallery::{folder_of, give_to_owner};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -88,9 +88,8 @@ fn failed(path: &Path, error: &io::Error) -> KeyError {
 /// Writes and syncs a draft beside the file, which only its owner can read.
 fn draft(path: &Path, content: &[u8]) -> io::Result<PathBuf> {
     let folder = folder_of(path);
-    if !folder.exists() {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
+    // A power cut must not take the folder, and the key with it.
+    crate::files::create_folder(folder, 0o700)?;
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".draft-{}", std::process::id()));
     let draft = PathBuf::from(name);

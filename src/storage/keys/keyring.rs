@@ -110,13 +110,13 @@ pub(super) fn open(
 ) -> Result<(Keyring, Source, Secret), KeyError> {
     let (path, copy) = (keyring_path(gallery), keyring_copy_path(gallery));
     let files = [find(&path)?, find(&copy)?];
+    let whole = files.iter().any(|file| matches!(file, Found::Whole(..)));
+    let newer = files.iter().any(|file| matches!(file, Found::Newer));
     match &files {
         [Found::Absent, Found::Absent] => return Err(KeyError::None { keyring: path }),
-        [Found::Newer, _] | [_, Found::Newer] => return Err(KeyError::Newer { keyring: path }),
-        [Found::Absent | Found::Damaged, Found::Absent | Found::Damaged] => {
-            return Err(KeyError::Damaged { keyring: path, copy });
-        }
-        _ => {}
+        _ if whole => {}
+        _ if newer => return Err(KeyError::Newer { keyring: path }),
+        _ => return Err(KeyError::Damaged { keyring: path, copy }),
     }
     let (mut looked, mut tried, mut fits) = (Vec::new(), Vec::new(), false);
     for source in place.sources() {
@@ -140,8 +140,10 @@ pub(super) fn open(
         let numbers = rings.each_ref().map(|ring| ring.as_ref().map(|ring| ring.number));
         let best = rings.into_iter().flatten().max_by_key(|ring| ring.number);
         if let Some(ring) = best {
-            // A power cut between the two files, or damage of one of them.
+            // A power cut between the two files, or damage of one of them. What looks like the
+            // work of a later version stays, whether it is that or a flipped bit.
             if numbers != [Some(ring.number); 2]
+                && !newer
                 && let Err(error) = put(gallery, &ring, &key)
             {
                 log::warn!("{error}; the keyring has only one whole copy");

@@ -5,9 +5,7 @@ use super::files::shred;
 use super::keyring;
 use super::master::{CREDENTIAL, CREDSTORE, KeyPlace, Source, decrypted, key_of, read, text_of};
 use crate::storage::gallery::folder_of;
-use std::fs::DirBuilder;
 use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -66,10 +64,7 @@ impl KeyPlace {
         if target.exists() {
             return Err(failed(&target, "exists already; move it away first".to_owned()));
         }
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
+        crate::files::create_folder(folder, 0o700)
             .map_err(|error| failed(folder, error.to_string()))?;
         let draft = folder.join(format!("{CREDENTIAL}.draft"));
         let _ = std::fs::remove_file(&draft);
