@@ -341,7 +341,7 @@ fn what_followed(explained: &Explained<'_>) -> String {
             "relay silent" => "the relay had not answered",
             _ => return None,
         };
-        (0.0..ANSWER_WITHIN).contains(&after).then(|| (after, answer, other.number))
+        (0.0..ANSWER_WITHIN).contains(&after).then_some((after, answer, other.number))
     });
     match answer {
         Some((after, answer, number)) if after < 0.05 => {
@@ -394,7 +394,7 @@ fn grouped(number: f64) -> String {
     let digits = rounded.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -55,7 +55,7 @@ impl Made {
         let link = self.links[self.records.len()];
         let content = next(&link, &stamp(link.number + 1), kind, body);
         let (bytes, after) = encode(&link, &content);
-        if link.number > 0 && link.number % 7 == 0 {
+        if link.number > 0 && link.number.is_multiple_of(7) {
             self.begins.push(link.number + 1);
         }
         self.records.push(bytes);

@@ -1,8 +1,10 @@
 //! `key`: the keys that seal the people enrolled.
 
 use super::common_args::CommonArgs;
+use super::trail::Trail;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
+use facelatch::audit::entry::Entry;
 use facelatch::storage::gallery::{
     Opening, Purpose, Register, Store, StoreError, copy_path, unsealed_path,
 };
@@ -119,7 +121,10 @@ fn register() -> Result<Register> {
 
 impl Key {
     pub fn run(self) -> Result<ExitCode> {
-        let file = self.common.config()?.gallery_file();
+        let config = self.common.config()?;
+        let file = config.gallery_file();
+        let trail = Trail::of(&self.common, &config);
+        let log = |what: &str| trail.write(vec![Entry::new("keys").with("reason", what)]);
         let register = register()?;
         let place = KeyPlace::of(&register);
         let mut out = anstream::stdout().lock();
@@ -127,11 +132,13 @@ impl Key {
             What::Status { json } => status(&mut out, &file, &register, json)?,
             What::Rotate { templates } => {
                 Store::rotate(&file, &register, templates)?;
+                log(if templates { "new key of the templates" } else { "new sealing key" });
                 let what = if templates { "the templates are rotated" } else { "all is sealed" };
                 writeln!(out, "{}: {what} with a new key", file.display())?;
             }
             What::Move { to: Target::Credential, with_key, credentials } => {
                 let made = place.to_credential(&file, &credentials, &with_key)?;
+                log("moved to a credential");
                 writeln!(
                     out,
                     "{}: the key, encrypted and read back. Restart the service (systemctl restart \
@@ -141,7 +148,7 @@ impl Key {
                     place.file().display()
                 )?;
                 for other in register.others(&file) {
-                    log::warn!(
+                    ::log::warn!(
                         "{}: needs the same key, so the key file stays until it is removed by \
                          hand; give its service the credential first",
                         other.display()
@@ -150,12 +157,19 @@ impl Key {
             }
             What::Move { to: Target::File, credentials, .. } => {
                 let removed = place.to_file(&file, &credentials)?;
+                log("moved to a file");
                 writeln!(out, "{}: the key, read back", place.file().display())?;
                 if removed {
                     writeln!(out, "{}: the credential is removed", credentials.display())?;
                 }
             }
-            What::Erase { yes } => return erase(&mut out, &file, &register, yes),
+            What::Erase { yes } => {
+                // Before, because the key that signs the log goes as well.
+                if yes {
+                    log("to be erased");
+                }
+                return erase(&mut out, &file, &register, yes);
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

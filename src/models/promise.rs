@@ -37,8 +37,7 @@ impl ThresholdTable {
     /// the table, where nothing is promised. Never rises with the similarity.
     pub fn pair_rate_at(&self, similarity: f32) -> f64 {
         let Some(&(highest, least)) = self.points().first() else { return 1.0 };
-        // Written so that NaN promises nothing.
-        if !(similarity >= least) {
+        if similarity.is_nan() || similarity < least {
             return 1.0;
         }
         if self.for_pair(highest).similarity >= similarity {

@@ -108,6 +108,9 @@ pub struct FileWorker {
     newcomer: Condvar,
 }
 
+/// Number and provisional name of a newcomer, or why they were not written.
+type Kept = Result<(PersonId, String), String>;
+
 #[derive(Default)]
 struct Slot {
     /// For the service.
@@ -115,7 +118,7 @@ struct Slot {
     /// To be written, and since when it has waited.
     newcomer: Option<(NewPerson, Instant)>,
     /// Result of writing a newcomer: their number, and their name or the reason of failure.
-    kept: Option<(u32, Result<(PersonId, String), String>)>,
+    kept: Option<(u32, Kept)>,
     /// State of the gallery's file, if it has changed.
     gallery: Option<GalleryFileNow>,
     /// What happened to the gallery's file.
@@ -324,7 +327,7 @@ impl Thread {
 
     /// Writes a person enrolled at the door. Returns their number and provisional name, or
     /// the reason of failure.
-    fn keep(&mut self, newcomer: &NewPerson) -> Result<(PersonId, String), String> {
+    fn keep(&mut self, newcomer: &NewPerson) -> Kept {
         let NewPerson { templates, traits, look_alike, .. } = newcomer;
         self.seen = None;
         let opening = Opening::to(Purpose::Begin)

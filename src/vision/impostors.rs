@@ -130,7 +130,6 @@ mod tests {
         let Impostors { highest, pairs } = measure(&mut recognizer).expect("measured");
         let table = models.thresholds().expect("thresholds");
         let lowest = table.points()[0].1;
-        println!("{highest} of {pairs} pairs, lowest threshold {lowest}");
         assert_eq!(pairs, 9 * 9 + 2 * 9 * 5);
         assert!(highest > 0.0 && highest < lowest, "{highest} of {pairs}, {lowest}");
     }

@@ -6,14 +6,19 @@ bytes on the serial port, exit codes, and the gallery as the program lists it. T
 the program only shows when a scene can continue.
 """
 
+import hashlib
 import json
+import shutil
 import time
+import tomllib
+from pathlib import Path
 
 import lines
 from service import (ADMINISTRATOR_AWAITED, CAMERA_AWAY, CAMERA_BACK, CAMERA_HANGS, CONFIG,
                      ENROLLED, FIRST_AWAITED, GRANTED, HELD, LCUS, LINE_AWAY, LINE_BACK, LOCKED_DOWN,
                      NEWCOMER_AWAITED, PROGRAM, RELAY_BACK, SERIAL, STRANGER, Service)
 
+ROOT = Path(__file__).resolve().parents[2]
 # As in facelatch.toml.
 OPEN_FOR, EXIT_FOR, HELD_OPEN_AFTER = 4.0, 3.0, 8.0
 # Tolerance on the length of a pulse, seconds: polling makes it look shorter, and the guest
@@ -490,6 +495,46 @@ def power_cut(board):
     admitted(board, "newcomer")
 
 
+def upgraded(board):
+    """The disk has a gallery and a set of models of earlier versions, neither sealed nor
+    signed: both stay in use, the gallery is sealed, and its unsealed file goes with the next
+    start."""
+    board.service.stop()
+    state = "/var/lib/facelatch"
+    old_set = board.share / "old-set"
+    shutil.copytree(ROOT / "models", old_set, ignore=shutil.ignore_patterns("float", "README.md"))
+    digest = hashlib.sha256((old_set / "manifest.toml").read_bytes()).hexdigest()[:8]
+    version = tomllib.loads((old_set / "manifest.toml").read_text())["version"]
+    shutil.copy(ROOT / "tests/data/gallery-with-crops-of-112.redb", board.share / "old.redb")
+    board.guest.must(
+        f"rm -rf {state}/gallery.* {state}-register/* {state}/models; mkdir {state}/models"
+        f" && cp -r /mnt/old-set {state}/models/{version}+{digest}"
+        f" && echo 'current = \"{version}+{digest}\"' >{state}/models/current.toml"
+        f" && cp /mnt/old.redb {state}/gallery.redb && chmod 600 {state}/gallery.redb"
+        f" && grep -q 'Eileen Collins' {state}/gallery.redb")
+    start(board, serial=False)
+    listed = [json.loads(line) for line in board.service.command("models list --json").splitlines()
+              if line.startswith("{")]
+    [used] = [one for one in listed if one["state"] == "current"]
+    assert (used["set"], used["trusted"]) == (f"{version}+{digest}", False), listed
+    status = json.loads(board.service.command("status --json"))
+    assert status["service"]["model_set"]["warning"], status
+    assert set(board.service.people()) == {"Eileen Collins", "Grace Hopper"}
+    board.guest.must(f"! grep -q 'Eileen Collins' {state}/gallery.redb"
+                     f" && ls {state}/gallery.redb.unsealed")
+    # The newcomer is Eileen Collins, whose old picture gives a template of these models.
+    admitted(board, "newcomer")
+    refused(board, "stranger")
+    board.service.stop()
+    start(board, serial=False)
+    board.guest.must(f"! ls {state}/gallery.redb.unsealed")
+    admitted(board, "newcomer")
+    opened = [json.loads(line) for line in
+              board.service.command("log show --json --kind granted").splitlines()]
+    board.log("log", board.service.command(f"log explain {opened[-1]['id']}"))
+    board.log("log", board.service.command("log verify"))
+
+
 def stopped(board):
     """SIGTERM with the door open: the relay is de-energised before the service ends."""
     begun = time.monotonic()
@@ -505,4 +550,4 @@ SCENES = [checked, starts_with_nobody, line_held, chip_gone,
           admitted_by_serial, exit_requested, lockdown, clock_jumps, camera_stalls,
           camera_hangs, camera_gone, relay_unplugged, relay_replugged_at_once, held_open,
           forced, killed_while_open, killed_and_misconfigured, killed_while_enrolling, power_cut,
-          stopped]
+          upgraded, stopped]

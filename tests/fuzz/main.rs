@@ -11,6 +11,9 @@
 //! targets. An input that fails is written to `target/fuzz/`; after the fault is mended it
 //! goes to `corpus/TARGET/`, which every run tries first.
 
+// Long runs print their figures.
+#![allow(clippy::print_stderr)]
+
 mod mutate;
 mod proto;
 mod records;

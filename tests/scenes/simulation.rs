@@ -270,6 +270,8 @@ fn resident() -> u64 {
 }
 
 /// Random doors for a number of frames.
+// Long runs print their figures.
+#[allow(clippy::print_stderr)]
 pub fn simulation() -> Result<(), String> {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>());
     let wanted = number("FACELATCH_FRAMES").transpose().map_err(|_| "FACELATCH_FRAMES")?;

@@ -54,6 +54,6 @@ mod tests {
     #[test]
     fn users_are_read_and_nonsense_is_not() {
         let users = users("root:x:0:0::/root:/bin/sh\nada:x:1000:1000\nno\na:b:c\n\n");
-        assert_eq!(users.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), [0, 1000]);
+        assert_eq!(users.into_keys().collect::<Vec<_>>(), [0, 1000]);
     }
 }

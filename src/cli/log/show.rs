@@ -94,7 +94,10 @@ impl Show {
         }
         out.flush()?;
         let mut number = newest(&reader)?;
-        while self.follow {
+        if !self.follow {
+            return Ok(if unread { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+        }
+        loop {
             std::thread::sleep(FOLLOW_EVERY);
             let reader = AuditReader::open(&place)?;
             for one in of_records(&reader, number + 1..=u64::MAX)? {
@@ -105,7 +108,6 @@ impl Show {
             }
             out.flush()?;
         }
-        Ok(if unread { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
     fn filter(&self, names: &Names) -> Result<Filter> {

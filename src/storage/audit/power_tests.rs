@@ -265,8 +265,7 @@ fn a_log_that_is_cut_or_replaced_while_nobody_looks_says_so_for_ever() {
             log.append(&at(n), &[9; 20]).expect("appended");
         }
         log.sign(&at(entries)).expect("signed");
-        let files = disk[0].state.borrow().files.clone();
-        files
+        disk[0].state.borrow().files.clone()
     };
     let files = make(5);
     let name = "log/00000000000000000001.log";

@@ -11,6 +11,7 @@ use crate::vision::frame::Frame;
 /// `cargo test --release --lib cost_tests -- --ignored --nocapture`.
 #[test]
 #[ignore = "takes a minute and prints times"]
+#[allow(clippy::print_stderr)]
 fn cost() {
     const PEOPLE_ENROLLED: u64 = 1000;
     let mut state = 1u32;

@@ -33,9 +33,12 @@ fn rows(path: &Path) -> Rows {
     rows
 }
 
+/// Table and key of a record, and what is written there; `None` removes it.
+type Forged = ((usize, u64), Option<Vec<u8>>);
+
 /// Writes rows behind the back of the program, with everything that the database itself
 /// checks put right.
-fn forge(path: &Path, rows: &[((usize, u64), Option<Vec<u8>>)]) {
+fn forge(path: &Path, rows: &[Forged]) {
     let database = Database::open(path).expect("a database");
     let edits: Vec<Edit> = rows
         .iter()
@@ -94,7 +97,7 @@ fn nothing_of_a_sealed_gallery_can_be_read_in_its_files() {
 }
 
 /// Each way to change the records of a file by hand, and what is said of it.
-fn changes(old: &Rows, new: &Rows) -> Vec<(&'static str, Vec<((usize, u64), Option<Vec<u8>>)>)> {
+fn changes(old: &Rows, new: &Rows) -> Vec<(&'static str, Vec<Forged>)> {
     let (people, templates) = ((0, 1), (1, 1 << 32));
     let other = (1, 2 << 32);
     // Two records of one revision.

@@ -154,8 +154,7 @@ impl Floor {
                 "the threshold for a false accept rate of {rate:e} is {similarity:.3}, but two different people reach {highest:.3} here ({pairs} built-in impostor pairs): it would let strangers in; {cure}"
             ));
         }
-        // Written so that NaN is refused.
-        if !(asked > highest) {
+        if asked.is_nan() || asked <= highest {
             return Err(format!(
                 "this door would ask for a similarity of {asked:.3}, which two different people reach here ({highest:.3} in {pairs} built-in impostor pairs); {cure}"
             ));
