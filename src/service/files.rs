@@ -3,6 +3,7 @@
 //! writes people who are enrolled at the door.
 
 use super::audit_entries::people_changes;
+use super::gallery_watch::{ReEmbedder, Sight};
 use super::model_watch::{ModelWatch, Watched};
 use super::models::{ModelSet, Networks};
 use super::pipeline::{Change, NewPerson, Pipeline};
@@ -14,15 +15,12 @@ use crate::access::event::Event;
 use crate::access::gallery::PersonId;
 use crate::audit::entry::{self as audit, By, Entry, Via, cut};
 use crate::config::{Config, SettingChange};
-use crate::models::{ModelId, Models};
+use crate::models::Models;
 use crate::nn::Precision;
 use crate::storage::gallery::{
-    Loaded, LoadedContent, Opening, Purpose, ReEmbedded, Register, Store, StoreError, peek,
-    remarks, stamp, why_read_only,
+    Loaded, LoadedContent, Opening, Purpose, ReEmbedded, Register, Store, StoreError, stamp,
 };
 use crate::storage::models::{ModelStore, Standing};
-use crate::vision::embed::{Embedder, Template};
-use crate::vision::face_picture::FacePicture;
 use crate::vision::recognizer::Recognizer;
 use anyhow::{Context, Result, bail};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -458,123 +456,6 @@ pub fn settings_changes(before: &Config, now: &Config) -> Vec<audit::Change> {
         audit::Change::Setting { key: key.to_owned(), old, new }
     };
     before.differences(now).into_iter().map(change).collect()
-}
-
-/// What the thread knows about the gallery's file.
-struct Sight {
-    register: Option<Register>,
-    /// Its state.
-    now: GalleryFileNow,
-    /// The state that the service knows.
-    told: GalleryFileNow,
-    /// Not yet passed on.
-    events: Vec<Event>,
-}
-
-impl Sight {
-    /// Notes the state of the gallery's file, given the error of reading it. The people in
-    /// use stay in use whatever happens to it.
-    fn judge(&mut self, file: &Path, error: Option<&StoreError>) {
-        let now = &mut self.now;
-        let before = now.clone();
-        if let Some(error) = error {
-            error.kind().clone_into(&mut now.state);
-            now.fault = Some(error.to_string());
-            if now.fault != before.fault {
-                let reason = format!("{error}; keeping the people in use");
-                self.events.push(Event::GalleryFault { state: error.kind(), reason });
-            }
-            return;
-        }
-        let read_only = why_read_only(file).unwrap_or(None);
-        if before.is_fault() {
-            self.events.push(Event::GalleryBack);
-        }
-        match read_only {
-            Some(reason) => {
-                let error = StoreError::ReadOnly { path: file.to_owned(), reason };
-                error.kind().clone_into(&mut now.state);
-                now.fault = Some(error.to_string());
-                if now.fault != before.fault {
-                    log::warn!("{error}; until then nobody can be enrolled or removed");
-                }
-            }
-            None => {
-                now.fault = None;
-                GalleryFileNow::default().state.clone_into(&mut now.state);
-            }
-        }
-        now.remarks = remarks(file);
-        for remark in now.remarks.iter().filter(|remark| !before.remarks.contains(remark)) {
-            log::warn!("{remark}");
-        }
-    }
-
-    /// Reads the gallery; `None` while another process has it. A file that another process
-    /// left in disorder is repaired first. What is older than the people in use, or another
-    /// gallery, is an error.
-    fn read(
-        &mut self,
-        used: &LoadedContent,
-        file: &Path,
-        embedder: &mut ReEmbedder,
-    ) -> Result<Option<Loaded>, StoreError> {
-        let (model, size) = (embedder.model.clone(), embedder.size);
-        let register = self.register.as_ref();
-        match peek(file, register, &model, size, |picture| embedder.embed(picture)) {
-            Ok(None) => return Ok(None),
-            Ok(Some(loaded)) if loaded.content.contradicts(used) => {
-                return Err(StoreError::Changed { path: file.to_owned() });
-            }
-            Ok(Some(loaded))
-                if used.known().is_some_and(|known| known.admits(loaded.content.revision())) =>
-            {
-                return Ok(Some(loaded));
-            }
-            // Where nothing was in use, the register decides.
-            Ok(Some(_)) | Err(_) => {}
-        }
-        let opening = Opening::to(Purpose::Read)
-            .within(Duration::ZERO)
-            .knowing(used.known())
-            .registered(self.register.clone());
-        match Store::open_as(file, opening) {
-            Err(StoreError::Busy { .. }) => Ok(None),
-            Err(error) => Err(error),
-            Ok(store) => {
-                if let Some(repaired) = store.repaired() {
-                    let repaired = repaired.to_owned();
-                    self.now.repaired = Some(repaired.clone());
-                    self.events.push(Event::GalleryRepaired(repaired));
-                }
-                store.load_embedding(&model, size, |picture| embedder.embed(picture)).map(Some)
-            }
-        }
-    }
-}
-
-/// Re-embeds templates of other models. The network is loaded for the first of them.
-struct ReEmbedder {
-    models: Models,
-    model: ModelId,
-    size: usize,
-    embedder: Option<Embedder>,
-}
-
-impl ReEmbedder {
-    fn new(models: &Models) -> Result<Self> {
-        let (model, size) = (models.recognizer_id()?, models.recognizer()?.embedding_size);
-        Ok(Self { models: models.clone(), model, size, embedder: None })
-    }
-
-    fn embed(&mut self, picture: &FacePicture) -> Option<Template> {
-        if self.embedder.is_none() {
-            self.embedder = Some(Embedder::new(self.models.recognizer().ok()?).ok()?);
-        }
-        let embedder = self.embedder.as_mut()?;
-        let embedding = embedder.embed_face(picture.frame(), picture.landmarks()).ok()?;
-        Some(Template::new(self.model.clone(), embedding))
-    }
 }
 
 /// Opens the gallery with what this user's register remembers, and logs a repair. A gallery

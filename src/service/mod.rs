@@ -8,6 +8,7 @@ pub mod control;
 mod door_state;
 mod exit;
 pub mod files;
+mod gallery_watch;
 pub mod last_relay;
 mod message;
 mod model_watch;
