@@ -14,18 +14,18 @@ fn a_reported_view_no_longer_matches_and_a_picture_of_the_person_is_refused() {
     let gallery = enrolled(&folder);
     let config = at(folder.path(), "door.toml");
     std::fs::write(&config, "[audit]\npictures = \"all\"\n").expect("written");
-    let frames = folder.path().join("frames");
-    std::fs::create_dir(&frames).expect("a folder");
-    for (number, photo) in
-        [ASTRONAUT, ASTRONAUT, ASTRONAUT, ADMIRAL, ADMIRAL, ADMIRAL].iter().enumerate()
-    {
-        std::fs::copy(photo, frames.join(format!("{number:03}.jpg"))).expect("copied");
-    }
-    let camera = format!("images:{}", frames.display());
     let common = ["--config", &config, "--gallery", &gallery];
-    let run = [&["run"][..], &common, &["--camera", &camera, "--relay", "log:"]].concat();
-    let done = facelatch(&run).output().expect("the program runs");
-    assert!(done.status.success(), "{}", stderr(&done));
+    for (name, photo) in [("known", ASTRONAUT), ("unknown", ADMIRAL)] {
+        let frames = folder.path().join(name);
+        std::fs::create_dir(&frames).expect("a folder");
+        for number in 0..4 {
+            std::fs::copy(photo, frames.join(format!("{number}.jpg"))).expect("copied");
+        }
+        let camera = format!("images:{}", frames.display());
+        let run = [&["run"][..], &common, &["--camera", &camera, "--relay", "log:"]].concat();
+        let done = facelatch(&run).output().expect("the program runs");
+        assert!(done.status.success(), "{}", stderr(&done));
+    }
     let id = |kind: &str| {
         let said = succeeds(&["log", "show", "--json", "--gallery", &gallery, "--kind", kind]);
         json_lines(&said)[0]["id"].to_string()
