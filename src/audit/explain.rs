@@ -261,6 +261,11 @@ fn liveness(explained: &Explained<'_>) -> String {
 fn in_the_way(entry: &Entry) -> String {
     let reason = entry.text("reason").unwrap_or("");
     let mut text = match (entry.event.as_str(), reason) {
+        ("refused", "stranger") if entry.flag("denied") => {
+            "A view was as similar to a reported false entry as to the person whom it resembled, \
+             so it counted against them, however similar it was (facelatch people negatives)."
+                .to_owned()
+        }
         ("refused", "stranger" | "liveness") => String::new(),
         ("refused", "two faces") => {
             "While several faces are in view the door decides about none of them \
