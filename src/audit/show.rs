@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Map, json};
 use std::fmt::Write;
 
-/// Columns of [`csv`], as its first line.
+/// Names of the columns of comma-separated records, as their first line.
 pub const CSV_HEADER: &str = "id,time,clock_trusted,event,severity,door,person,name,track,\
                               similarity,threshold,frames,of,reason,by,text\r\n";
 
