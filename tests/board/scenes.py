@@ -518,7 +518,7 @@ def upgraded(board):
     [used] = [one for one in listed if one["state"] == "current"]
     assert (used["set"], used["trusted"]) == (f"{version}+{digest}", False), listed
     status = json.loads(board.service.command("status --json"))
-    assert status["service"]["model_set"]["warning"], status
+    assert status["models_warning"], status
     assert set(board.service.people()) == {"Eileen Collins", "Grace Hopper"}
     board.guest.must(f"! grep -q 'Eileen Collins' {state}/gallery.redb"
                      f" && ls {state}/gallery.redb.unsealed")
