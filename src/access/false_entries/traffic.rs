@@ -117,7 +117,8 @@ impl Traffic {
 
     /// Watched time in days.
     pub fn watched_days(&self) -> f64 {
-        self.days.iter().map(|day| f64::from(day.seconds)).sum::<f64>() / DAY
+        // The sum of no numbers is -0, which would be shown.
+        0.0 + self.days.iter().map(|day| f64::from(day.seconds)).sum::<f64>() / DAY
     }
 
     /// Number of attempts of this kind.
