@@ -507,8 +507,16 @@ fn a_set_installed_meanwhile_is_used_by_the_service() {
     assert!(door.install("2").status.success());
     service.logs("models: 2+");
     let granted = service.granted(|| {
-        let status = json_lines(&door.succeeds(&["status", "--json"])).remove(0);
-        let now = &status["service"];
+        // The status is renewed every second or so.
+        let mut now = Value::Null;
+        for _ in 0..600 {
+            let status = json_lines(&door.succeeds(&["status", "--json"])).remove(0);
+            now = status["service"].clone();
+            if now["models"] == "2" {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
         assert_eq!(now["models"], "2");
         assert!(now["model_set"]["warning"].as_str().expect("text").contains("not signed"));
     });
