@@ -298,15 +298,7 @@ impl Machines {
                 let Some(look) = look else {
                     return Observation { track, seen: Seen::Poor, look: None };
                 };
-                let seen = match best {
-                    Some(best) if best.reaches => Seen::Person(best.person, best.similarity),
-                    Some(best) if best.denied == Denied::Match => {
-                        Seen::Denied(best.person, best.similarity)
-                    }
-                    best => Seen::Nobody(best.map_or(-1.0, |best| best.similarity)),
-                };
-                let counts = best.filter(|best| best.denied == Denied::No);
-                let most_alike = counts.map(|best| best.person);
+                let (seen, most_alike) = Seen::of(*best);
                 let look = Sighting { template: look, quality: face.quality, most_alike };
                 Observation { track, seen, look: Some(look) }
             })

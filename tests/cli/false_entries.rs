@@ -1,6 +1,8 @@
 //! `people report-false`, `people negatives` and `people alike`, and what `status` says.
 
-use super::{ADMIRAL, ASTRONAUT, at, enrolled, facelatch, fails, json_lines, stderr, succeeds};
+use super::{
+    ADMIRAL, ASTRONAUT, astronaut_and_admiral_come, at, enrolled, fails, json_lines, succeeds,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -15,17 +17,7 @@ fn a_reported_view_no_longer_matches_and_a_picture_of_the_person_is_refused() {
     let config = at(folder.path(), "door.toml");
     std::fs::write(&config, "[audit]\npictures = \"all\"\n").expect("written");
     let common = ["--config", &config, "--gallery", &gallery];
-    for (name, photo) in [("known", ASTRONAUT), ("unknown", ADMIRAL)] {
-        let frames = folder.path().join(name);
-        std::fs::create_dir(&frames).expect("a folder");
-        for number in 0..4 {
-            std::fs::copy(photo, frames.join(format!("{number}.jpg"))).expect("copied");
-        }
-        let camera = format!("images:{}", frames.display());
-        let run = [&["run"][..], &common, &["--camera", &camera, "--relay", "log:"]].concat();
-        let done = facelatch(&run).output().expect("the program runs");
-        assert!(done.status.success(), "{}", stderr(&done));
-    }
+    astronaut_and_admiral_come(&folder, &config, &gallery);
     let id = |kind: &str| {
         let said = succeeds(&["log", "show", "--json", "--gallery", &gallery, "--kind", kind]);
         json_lines(&said)[0]["id"].to_string()

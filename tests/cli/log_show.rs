@@ -1,6 +1,6 @@
 //! `log show` and `log explain`: what commands and the service wrote.
 
-use super::{ADMIRAL, ASTRONAUT, at, enrolled, facelatch, fails, json_lines, succeeds};
+use super::{astronaut_and_admiral_come, at, enrolled, fails, json_lines, succeeds};
 use serde_json::Value;
 use std::path::Path;
 use tempfile::TempDir;
@@ -55,18 +55,7 @@ fn an_opening_is_explained_replayed_and_shown_with_its_picture() {
     let gallery = enrolled(&folder);
     let config = at(folder.path(), "back.toml");
     std::fs::write(&config, "[audit]\npictures = \"all\"\nreplay = true\n").expect("written");
-    for (name, photo) in [("known", ASTRONAUT), ("unknown", ADMIRAL)] {
-        let frames = folder.path().join(name);
-        std::fs::create_dir(&frames).expect("a folder");
-        for number in 0..4 {
-            std::fs::copy(photo, frames.join(format!("{number}.jpg"))).expect("copied");
-        }
-        let camera = format!("images:{}", frames.display());
-        let run = ["run", "--config", &config, "--gallery", &gallery, "--camera", &camera];
-        let run = [&run[..], &["--relay", "log:"]].concat();
-        let done = facelatch(&run).output().expect("the program runs");
-        assert!(done.status.success(), "{}", super::stderr(&done));
-    }
+    astronaut_and_admiral_come(&folder, &config, &gallery);
     let log = shown(&gallery, &["--door", "back"]);
     let of = |kind: &str| log.iter().find(|one| one["event"] == kind).cloned().expect(kind);
     let granted = of("granted");

@@ -123,3 +123,20 @@ fn wrong_usage_is_exit_code_two_and_help_is_for_everybody() {
         assert!(succeeds(&[command, "--help"]).contains("Usage: facelatch"), "{command}");
     }
 }
+
+/// Two runs of a door with this configuration, for the audit log: the astronaut comes, and
+/// then the admiral.
+fn astronaut_and_admiral_come(folder: &TempDir, config: &str, gallery: &str) {
+    for (name, photo) in [("astronaut", ASTRONAUT), ("admiral", ADMIRAL)] {
+        let frames = folder.path().join(name);
+        std::fs::create_dir(&frames).expect("a folder");
+        for number in 0..4 {
+            std::fs::copy(photo, frames.join(format!("{number}.jpg"))).expect("copied");
+        }
+        let camera = format!("images:{}", frames.display());
+        let run = ["run", "--config", config, "--gallery", gallery, "--camera", &camera];
+        let done = facelatch(&[&run[..], &["--relay", "log:"]].concat()).output();
+        let done = done.expect("the program runs");
+        assert!(done.status.success(), "{}", stderr(&done));
+    }
+}

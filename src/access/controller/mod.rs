@@ -19,7 +19,7 @@ use crate::access::enroll::Shot;
 use crate::access::enroll::at_door::{self, Barred, DoorEnrolment, Failure, Like};
 use crate::access::event::Event;
 use crate::access::false_entries::FalseEntries;
-use crate::access::gallery::{Candidate, Denied, Gallery, PersonId, Probe};
+use crate::access::gallery::{Candidate, Gallery, PersonId, Probe};
 use crate::access::gesture::{Button, Side};
 use crate::access::liveness::challenge;
 use crate::access::liveness::{FaceToJudge, LivenessGuard, RESEMBLES_RATE};
@@ -451,14 +451,7 @@ impl Controller {
         let Some(Probe { template, best }) = face.probe else {
             return Observation { track, seen: Seen::Poor, look: None };
         };
-        let seen = match best {
-            Some(best) if best.reaches => Seen::Person(best.person, best.similarity),
-            Some(best) if best.denied == Denied::Match => {
-                Seen::Denied(best.person, best.similarity)
-            }
-            best => Seen::Nobody(best.map_or(-1.0, |best| best.similarity)),
-        };
-        let most_alike = best.filter(|best| best.denied == Denied::No).map(|best| best.person);
+        let (seen, most_alike) = Seen::of(best);
         let look = Some(Sighting { template, quality: face.weakest.1, most_alike });
         Observation { track, seen, look }
     }

@@ -39,7 +39,7 @@ mod zone;
 pub use alike::{Alike, Observation, Sighting};
 pub use zone::Zone;
 
-use crate::access::gallery::PersonId;
+use crate::access::gallery::{Candidate, Denied, PersonId};
 use crate::models::likelihood::Weighing;
 use crate::vision::embed::Template;
 use crate::vision::track::{MAX_TRACKS, TrackId};
@@ -113,6 +113,21 @@ pub enum Seen {
     /// The same, but a negative of the gallery is as similar to the view, so that it is no
     /// evidence for the person. It votes for nobody.
     Denied(PersonId, f32),
+}
+
+impl Seen {
+    /// What the most similar person says about a view that was compared, and who counts as
+    /// most alike: nobody whom a negative denies.
+    pub fn of(best: Option<Candidate>) -> (Self, Option<PersonId>) {
+        let seen = match best {
+            Some(best) if best.reaches => Self::Person(best.person, best.similarity),
+            Some(best) if best.denied == Denied::Match => {
+                Self::Denied(best.person, best.similarity)
+            }
+            best => Self::Nobody(best.map_or(-1.0, |best| best.similarity)),
+        };
+        (seen, best.filter(|best| best.denied == Denied::No).map(|best| best.person))
+    }
 }
 
 /// A decision about a face or a frame.

@@ -157,7 +157,7 @@ pub(super) fn begin(
 
 /// Syncs the folder of a file. Without this, a power cut may undo a rename that the
 /// register already remembers.
-pub(super) fn sync_folder(path: &Path) -> std::io::Result<()> {
+pub(in crate::storage) fn sync_folder(path: &Path) -> std::io::Result<()> {
     std::fs::File::open(folder_of(path))?.sync_all()
 }
 

@@ -52,6 +52,7 @@ pub use backup::{Lock, Unlock, is_encrypted};
 pub use choose::Known;
 pub use error::StoreError;
 pub use export::{Export, Imported};
+pub(super) use files::sync_folder;
 pub use files::{copy_path, unsealed_path};
 pub use limits::{MOST_NEGATIVES, MOST_PEOPLE, MOST_TEMPLATES};
 pub use load::{Loaded, LoadedContent, peek};

@@ -1,8 +1,8 @@
 //! EDGE: small files of keys: read with a limit, and written as a whole.
 
 use super::error::KeyError;
-use crate::storage::gallery::{folder_of, give_to_owner};
-use std::fs::{File, OpenOptions};
+use crate::storage::gallery::{folder_of, give_to_owner, sync_folder};
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,9 @@ pub(super) fn shred(path: &Path) -> Result<bool, KeyError> {
             Err(error) => return Err(error),
         };
         if length > 0 {
-            let mut file = OpenOptions::new().write(true).open(path)?;
+            // A link put there meanwhile must not name the file that root overwrites.
+            let nofollow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+            let mut file = OpenOptions::new().write(true).custom_flags(nofollow).open(path)?;
             file.write_all(&vec![0; length.min(1 << 16) as usize])?;
             file.sync_all()?;
         }
@@ -106,8 +108,4 @@ fn draft(path: &Path, content: &[u8]) -> io::Result<PathBuf> {
         let _ = std::fs::remove_file(&draft);
     })?;
     Ok(draft)
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(folder_of(path))?.sync_all()
 }
