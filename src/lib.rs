@@ -153,7 +153,6 @@
 pub mod access;
 pub mod audit;
 pub mod config;
-pub mod crypto;
 pub mod files;
 pub mod hardware;
 pub mod models;
@@ -161,3 +160,5 @@ pub mod nn;
 pub mod service;
 pub mod storage;
 pub mod vision;
+
+pub use facelatch_crypto as crypto;
