@@ -2,5 +2,8 @@
 //! site. The only part of Facelatch that speaks to a network.
 
 pub mod config;
+pub mod door;
+pub mod events;
 pub mod mqtt;
+mod reports;
 pub mod text;

@@ -3,11 +3,12 @@
 use super::outbox::size;
 use super::session::{End, Session};
 use super::{Publish, Report, Settings, Subscription, chance};
+use crate::reports::Reports;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ pub(super) struct Queue {
     pub commands: VecDeque<Command>,
     bytes: usize,
     pub stop: bool,
+    /// Nothing is read from the broker for now.
+    pub hold: bool,
 }
 
 impl Queue {
@@ -50,7 +53,7 @@ impl Queue {
 
     /// Takes commands for this connection from now on.
     pub fn begin(&mut self, session: u64) {
-        *self = Self { session, stop: self.stop, ..Self::default() };
+        *self = Self { session, stop: self.stop, hold: self.hold, ..Self::default() };
     }
 }
 
@@ -59,43 +62,6 @@ pub(super) struct Shared(Mutex<Queue>);
 impl Shared {
     pub fn lock(&self) -> MutexGuard<'_, Queue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Reports on their way to the owner, who may be slow.
-pub(super) struct Reports<T> {
-    to: SyncSender<T>,
-    waiting: VecDeque<T>,
-    /// The owner does not listen any more.
-    pub gone: bool,
-}
-
-impl<T: From<Report>> Reports<T> {
-    pub fn add(&mut self, report: Report) {
-        self.waiting.push_back(report.into());
-        self.pass_on();
-    }
-
-    pub fn pass_on(&mut self) {
-        while let Some(report) = self.waiting.pop_front() {
-            match self.to.try_send(report) {
-                Ok(()) => {}
-                Err(TrySendError::Full(report)) => {
-                    self.waiting.push_front(report);
-                    return;
-                }
-                Err(TrySendError::Disconnected(_)) => {
-                    self.gone = true;
-                    self.waiting.clear();
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Whether the owner has to take reports before more is read.
-    pub fn stalled(&self) -> bool {
-        !self.waiting.is_empty()
     }
 }
 
@@ -122,7 +88,7 @@ impl Client {
         let shared = Arc::new(Shared(Mutex::default()));
         let (end, ended) = sync_channel(1);
         let its = Arc::clone(&shared);
-        let reports = Reports { to: reports, waiting: VecDeque::new(), gone: false };
+        let reports = Reports::new(reports);
         std::thread::Builder::new().name("mqtt".to_owned()).stack_size(STACK).spawn(move || {
             connect_again_and_again(settings, &its, &woken, reports);
             drop(end);
@@ -188,6 +154,17 @@ impl Client {
     pub fn close(self, patience: Duration) -> bool {
         self.stop();
         self.ended.recv_timeout(patience) == Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
+    }
+
+    /// Reads nothing more from the broker while `hold`: its messages come faster than they
+    /// can be passed on.
+    pub fn hold(&self, hold: bool) {
+        let mut queue = self.shared.lock();
+        if queue.hold != hold {
+            queue.hold = hold;
+            drop(queue);
+            self.wake();
+        }
     }
 
     fn stop(&self) {

@@ -21,7 +21,7 @@ pub use outbox::Outbox;
 pub use pause::{Pauses, chance};
 pub use tls::{Tls, TlsError};
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 /// Largest packet that is accepted from a broker, bytes: a record of a site, its topic and
@@ -99,7 +99,7 @@ pub struct Subscription {
 }
 
 /// A message of the broker.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// Its topic.
     pub topic: String,
@@ -110,6 +110,8 @@ pub struct Message {
     /// Rest of the time after which the broker would have dropped it, seconds; `None` if it
     /// has no end.
     pub expires_s: Option<u32>,
+    /// It reached this computer after this time.
+    pub since: Instant,
 }
 
 /// What a client reports.

@@ -6,6 +6,7 @@ use mqtt_protocol_core::mqtt::packet::{
     RetainHandling, SessionExpiryInterval, SubEntry, SubOpts, WillDelayInterval, v5_0,
 };
 use mqtt_protocol_core::mqtt::result_code::MqttError;
+use std::time::Instant;
 
 /// Messages with QoS 1 that a broker may send before we acknowledge one.
 pub(super) const RECEIVE_MAXIMUM: u16 = 32;
@@ -80,7 +81,7 @@ pub(super) fn unsubscribe(filters: &[String], id: u16) -> Result<v5_0::Unsubscri
     v5_0::Unsubscribe::builder().packet_id(id).entries(filters)?.build()
 }
 
-pub(super) fn message(packet: &v5_0::Publish) -> Message {
+pub(super) fn message(packet: &v5_0::Publish, since: Instant) -> Message {
     let expires_s = packet.props().iter().find_map(|property| match property {
         Property::MessageExpiryInterval(interval) => Some(interval.val()),
         _ => None,
@@ -90,6 +91,7 @@ pub(super) fn message(packet: &v5_0::Publish) -> Message {
         payload: packet.payload().as_slice().to_vec(),
         retained: packet.retain(),
         expires_s,
+        since,
     }
 }
 

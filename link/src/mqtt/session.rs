@@ -1,9 +1,10 @@
 //! One connection, from its beginning to its end.
 
-use super::client::{Command, Reports, Shared};
+use super::client::{Command, Shared};
 use super::packet::{self, RECEIVE_MAXIMUM};
 use super::stream::Stream;
 use super::{LARGEST_PACKET, Publish, Qos, Report, Settings, Subscription, words};
+use crate::reports::Reports;
 use mqtt_protocol_core::mqtt::common::Cursor;
 use mqtt_protocol_core::mqtt::connection::{ConnectionOptions, Event, TimerKind};
 use mqtt_protocol_core::mqtt::packet::{Packet, v5_0};
@@ -50,6 +51,8 @@ pub(super) struct Session<'a, T> {
     /// When we last heard from the broker, and when we asked whether it is there since then.
     heard: Instant,
     asked: Option<Instant>,
+    /// When the socket last had nothing to read: what is read came after that.
+    empty_at: Instant,
 }
 
 impl<'a, T: From<Report>> Session<'a, T> {
@@ -90,6 +93,7 @@ impl<'a, T: From<Report>> Session<'a, T> {
             ping_due: None,
             heard: Instant::now(),
             asked: None,
+            empty_at: Instant::now(),
         };
         match session.carry(settings, woken) {
             Ok(()) => End::Stopped,
@@ -116,14 +120,18 @@ impl<'a, T: From<Report>> Session<'a, T> {
             }
             self.stream.flush()?;
             self.reports.pass_on();
-            if self.reports.gone || self.shared.lock().stop {
+            let (stop, hold) = {
+                let queue = self.shared.lock();
+                (queue.stop, queue.hold)
+            };
+            if self.reports.gone || stop {
                 return self.goodbye();
             }
             if !self.connected && began.elapsed() > PATIENCE {
                 return Err("the broker does not answer".to_owned());
             }
             self.keep_alive(half)?;
-            let stalled = self.reports.stalled();
+            let stalled = hold || self.reports.stalled();
             let mut pause = Duration::from_secs(1).min(half / 4);
             if stalled {
                 // Nobody says when the owner takes reports again.
@@ -139,13 +147,17 @@ impl<'a, T: From<Report>> Session<'a, T> {
             // A closed socket that nobody reads would wake us at once, and again.
             let socket = (!wanted.is_empty()).then_some((&self.stream.socket, wanted));
             wait(socket, Some(woken), pause);
-            while !self.reports.stalled() {
-                let Some(read) = self.stream.read(&mut buffer)? else { break };
+            let looked = Instant::now();
+            while !hold && !self.reports.stalled() {
+                let Some(read) = self.stream.read(&mut buffer)? else {
+                    self.empty_at = looked;
+                    break;
+                };
                 self.heard = Instant::now();
                 self.asked = None;
                 self.receive(&buffer[..read])?;
             }
-            if stalled {
+            if stalled || self.reports.stalled() {
                 // Its answers wait to be read.
                 self.heard = Instant::now();
                 self.asked = None;
@@ -225,7 +237,7 @@ impl<'a, T: From<Report>> Session<'a, T> {
                 self.reports.add(Report::Connected { session: self.number });
             }
             Packet::V5_0Publish(message) => {
-                self.reports.add(Report::Message(packet::message(&message)));
+                self.reports.add(Report::Message(packet::message(&message, self.empty_at)));
             }
             Packet::V5_0Puback(answer) => {
                 let Some(ticket) = self.publishes.remove(&answer.packet_id()) else {
