@@ -4,6 +4,8 @@
 pub mod config;
 pub mod door;
 pub mod events;
+pub mod home;
 pub mod mqtt;
+pub mod records;
 mod reports;
 pub mod text;
