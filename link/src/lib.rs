@@ -9,3 +9,4 @@ pub mod mqtt;
 pub mod records;
 mod reports;
 pub mod text;
+pub mod webhook;

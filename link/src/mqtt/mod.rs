@@ -12,7 +12,7 @@ mod outbox;
 mod packet;
 mod pause;
 mod session;
-mod stream;
+pub(crate) mod stream;
 mod tls;
 mod words;
 

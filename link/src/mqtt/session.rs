@@ -2,7 +2,7 @@
 
 use super::client::{Command, Shared};
 use super::packet::{self, RECEIVE_MAXIMUM};
-use super::stream::Stream;
+use super::stream::{Peer, Stream};
 use super::{LARGEST_PACKET, Publish, Qos, Report, Settings, Subscription, words};
 use crate::reports::Reports;
 use mqtt_protocol_core::mqtt::common::Cursor;
@@ -27,6 +27,7 @@ const MOST_IN_FLIGHT: usize = 64;
 /// Bytes for the socket from which on no command is taken.
 const MOST_WAITING: usize = 256 << 10;
 const BUFFER: usize = 16 << 10;
+const BROKER: Peer = Peer { name: "the broker", table: "mqtt", open: "mqtt://" };
 
 /// How a connection ended.
 pub(super) enum End {
@@ -69,7 +70,7 @@ impl<'a, T: From<Report>> Session<'a, T> {
             Ok(tls) => tls,
             Err(error) => return End::Lost(error.to_string()),
         };
-        let stream = match Stream::connect(&settings.host, settings.port, tls, PATIENCE) {
+        let stream = match Stream::connect(&settings.host, settings.port, tls, PATIENCE, BROKER) {
             Ok(stream) => stream,
             Err(reason) => return End::Lost(reason),
         };

@@ -11,8 +11,20 @@ use std::time::{Duration, Instant};
 /// Most addresses of a name that are tried.
 const MOST_ADDRESSES: usize = 4;
 
+/// Whom a connection is to, in messages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    /// Such as "the broker".
+    pub name: &'static str,
+    /// Table of the configuration, such as "mqtt".
+    pub table: &'static str,
+    /// Scheme of a URL without TLS.
+    pub open: &'static str,
+}
+
 /// A connection.
-pub(super) struct Stream {
+pub(crate) struct Stream {
+    peer: Peer,
     pub socket: TcpStream,
     tls: Option<Box<ClientConnection>>,
     /// Bytes that wait, and how many of them were taken.
@@ -30,6 +42,7 @@ impl Stream {
         port: u16,
         tls: Option<Arc<rustls::ClientConfig>>,
         patience: Duration,
+        peer: Peer,
     ) -> Result<Self, String> {
         let addresses: Vec<SocketAddr> = (host, port)
             .to_socket_addrs()
@@ -39,7 +52,7 @@ impl Stream {
         let mut fault = format!("the name {host} has no address");
         for address in addresses {
             match TcpStream::connect_timeout(&address, patience) {
-                Ok(socket) => return Self::new(socket, host, tls),
+                Ok(socket) => return Self::new(socket, host, tls, peer),
                 Err(error) => fault = format!("{address}: {error}"),
             }
         }
@@ -50,6 +63,7 @@ impl Stream {
         socket: TcpStream,
         host: &str,
         tls: Option<Arc<rustls::ClientConfig>>,
+        peer: Peer,
     ) -> Result<Self, String> {
         let set = socket.set_nodelay(true).and_then(|()| socket.set_nonblocking(true));
         set.map_err(|error| error.to_string())?;
@@ -62,7 +76,7 @@ impl Stream {
                 Some(Box::new(tls))
             }
         };
-        Ok(Self { socket, tls, waiting: vec![], taken: 0, moved: Instant::now() })
+        Ok(Self { peer, socket, tls, waiting: vec![], taken: 0, moved: Instant::now() })
     }
 
     /// Adds bytes to those that wait.
@@ -131,7 +145,6 @@ impl Stream {
     /// # Errors
     /// If the connection was closed, or TLS finds something wrong.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, String> {
-        const CLOSED: &str = "the broker has closed the connection";
         loop {
             let read = match &mut self.tls {
                 None => self.socket.read(buffer),
@@ -141,22 +154,22 @@ impl Stream {
                             Ok(0) => Ok(0),
                             Ok(_) => {
                                 if let Err(error) = tls.process_new_packets() {
-                                    // The broker learns why.
+                                    // The other side learns why.
                                     let _ = tls.write_tls(&mut self.socket);
-                                    return Err(tls_fault(&error));
+                                    return Err(tls_fault(&error, self.peer));
                                 }
                                 continue;
                             }
                             Err(error) => Err(error),
                         }
                     }
-                    // Brokers that end do not say goodbye.
+                    // Many that end do not say goodbye.
                     Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(0),
                     read => read,
                 },
             };
             return match read {
-                Ok(0) => Err(CLOSED.to_owned()),
+                Ok(0) => Err(format!("{} has closed the connection", self.peer.name)),
                 Ok(read) => Ok(Some(read)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -167,31 +180,34 @@ impl Stream {
 }
 
 /// What TLS found, with a cure where there is one.
-fn tls_fault(error: &rustls::Error) -> String {
+fn tls_fault(error: &rustls::Error, peer: Peer) -> String {
     use rustls::{AlertDescription, CertificateError, Error};
+    let Peer { name, table, open } = peer;
     let cure = match error {
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "; name the authority that signed the broker's certificate with mqtt.ca"
+            format!("; name the authority that signed the certificate of {name} with {table}.ca")
         }
         Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => "; use a name in mqtt.url that the broker's certificate has",
+        ) => format!("; use a name in {table}.url that the certificate of {name} has"),
         Error::InvalidCertificate(
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
-        ) => "; is the clock of this computer right?",
+        ) => "; is the clock of this computer right?".to_owned(),
         Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        ) => "; renew the broker's certificate, or set the clock of this computer",
+        ) => format!("; renew the certificate of {name}, or set the clock of this computer"),
         Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "; the broker asks for mqtt.certificate and mqtt.key"
+            format!("; {name} asks for {table}.certificate and {table}.key")
         }
         Error::AlertReceived(
             AlertDescription::UnknownCA
             | AlertDescription::BadCertificate
             | AlertDescription::CertificateUnknown,
-        ) => "; the broker does not trust mqtt.certificate",
-        Error::InvalidMessage(_) => "; is this a port without TLS? Then the URL is mqtt://",
-        _ => "",
+        ) => format!("; {name} does not trust {table}.certificate"),
+        Error::InvalidMessage(_) => {
+            format!("; is this a port without TLS? Then the URL begins with {open}")
+        }
+        _ => String::new(),
     };
     format!("TLS: {}{cure}", crate::text::plain(&error.to_string(), 200))
 }
