@@ -107,7 +107,7 @@ impl Broker {
             "listener {port} 127.0.0.1\ncafile {at}/ca.pem\ncertfile {at}/server.pem\n\
              keyfile {at}/server.key\nrequire_certificate true\nuse_identity_as_username true\n\
              listener {open_port} 127.0.0.1\nallow_anonymous true\npersistence true\n\
-             persistence_location {at}/data/\nmax_queued_messages 0\nlog_type all\n{user}"
+             persistence_location {at}/data/\nmax_queued_messages 0\nmax_inflight_messages 0\nlog_type all\n{user}"
         );
         std::fs::write(folder.join("mosquitto.conf"), text).expect("written");
         let process = spawn(folder);
