@@ -21,6 +21,7 @@ pub mod pipeline;
 pub mod process_usage;
 mod reload;
 pub mod run;
+mod socket;
 pub mod stage_times;
 pub mod status;
 mod trial;

@@ -2,7 +2,7 @@
 //! socket and watchdog. Each has threads of its own; the service visits them between two
 //! frames.
 
-use super::control::{Control, ControlError, ControlSettings, Order, unknown_names};
+use super::control::{Control, ControlSettings, Order, SocketError, unknown_names};
 use super::last_relay::take_over;
 use super::message::{MAX_MESSAGES, Message, in_turn};
 use super::orders::Orders;
@@ -45,7 +45,7 @@ pub enum StartError {
     Relay(#[from] RelayError),
     /// The control socket.
     #[error(transparent)]
-    Control(#[from] ControlError),
+    Control(#[from] SocketError),
     /// The URI of a GPIO line.
     #[error("{key} = {fault}")]
     Line {
@@ -122,7 +122,7 @@ impl Startup {
         let control = match control {
             Ok(control) => Some(control),
             // Two services at one door would fight over the lock.
-            Err(error @ (ControlError::Taken { .. } | ControlError::Foreign { .. })) => {
+            Err(error @ (SocketError::Taken { .. } | SocketError::Foreign { .. })) => {
                 return Err(error.into());
             }
             Err(error) => {
