@@ -367,6 +367,7 @@ fn by(peer: Peer) -> String {
     peer.uid.map_or_else(|| "an unknown user".to_owned(), |uid| format!("uid {uid}"))
 }
 
-fn and_suppressed(count: u64) -> String {
+/// The end of a line of the log before which some were suppressed.
+pub(in crate::service) fn and_suppressed(count: u64) -> String {
     if count == 0 { String::new() } else { format!("; {count} requests before were not logged") }
 }

@@ -19,11 +19,15 @@ mod protocol;
 mod roles;
 
 pub use client::{AskError, ask};
+pub(in crate::service) use desk::and_suppressed;
+pub(in crate::service) use limits::{Allowed, Limits, Line};
 pub use order::{Begun, Order, OrderQueue};
 pub(in crate::service) use order::{LINK_ORDERS, Ticket};
+pub(in crate::service) use peer::Peer;
 pub use peer::login_of;
 pub use protocol::{Command, MAX_REQUEST, Passage, Reply, Request, RequestError};
 pub use roles::unknown_names;
+pub(in crate::service) use roles::user_id;
 
 use super::socket::OwnSocket;
 pub use super::socket::SocketError;
@@ -32,7 +36,6 @@ use crate::config::RolesConfig;
 use crate::service::status::Status;
 use crate::storage::lockdown::LockdownFile;
 use desk::Desk;
-use limits::Limits;
 use roles::Roles;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Orders of the link in progress at a time.
+/// Orders of the link in progress at a time; the last place is for lockdown.
 pub(in crate::service) const LINK_ORDERS: usize = 4;
 /// Capacity of the queue: one per connection, and those of the link, so that it is never
 /// full.
