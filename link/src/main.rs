@@ -1,4 +1,9 @@
-//! `facelatch-link`: links a door to Home Assistant, webhooks and the other doors of its
-//! site. The only part of Facelatch that speaks to a network.
+//! `facelatch-link`: the program.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}
