@@ -1,7 +1,7 @@
 //! What follows from an input, and why inputs are refused.
 
 use crate::content::{Certificate, Models, Passage, Person, Policy};
-use crate::names::PersonId;
+use crate::names::{KeyId, PersonId};
 use thiserror::Error;
 
 /// What to do. Do it in this order: what is kept comes after what it says was done, so that
@@ -78,6 +78,15 @@ pub enum Effect {
         part: u16,
         /// Its bytes.
         bytes: Vec<u8>,
+    },
+    /// A door joined. Only an office has this.
+    Joined {
+        /// The door.
+        door: KeyId,
+        /// The name that the door has for itself.
+        says: String,
+        /// Fingerprint of its key, to compare with the one that the door shows.
+        fingerprint: String,
     },
     /// An input was refused and changed nothing.
     Refused(Refusal),

@@ -6,6 +6,9 @@ mod hear;
 mod people;
 mod start;
 
+pub(crate) use compare::REMOVALS_MS;
+pub(crate) use people::check;
+
 use crate::book::Book;
 use crate::code::Code;
 use crate::content::Content;
