@@ -8,7 +8,7 @@ use crate::effect::{Effect, Refusal};
 use crate::names::{GroupTag, Part, PersonId, Place};
 use crate::roll::{Entry, Presence, digest_of};
 use crate::topic::Topic;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// How long to wait for a record whose manifest came first, milliseconds.
 const GRACE_MS: u64 = 2_000;
@@ -201,22 +201,34 @@ impl Member {
         if !self.connected || self.certificate.is_none() {
             return Vec::new();
         }
-        let mut filters = BTreeSet::new();
-        for ((group, part), state) in &mut self.parts {
+        let mut due = Vec::new();
+        for (part, state) in &mut self.parts {
             // A clock that was set back must not delay a fetch for longer than any wait.
-            let due = state.due_ms <= now_ms || state.due_ms > now_ms + 2 * LONGEST_WAIT_MS;
-            if state.agrees || !due {
+            let is_due =
+                state.due_ms <= now_ms || state.due_ms > now_ms.saturating_add(2 * LONGEST_WAIT_MS);
+            if state.agrees || !is_due {
                 continue;
             }
             let wait = (GRACE_MS << state.tries.min(16)).min(LONGEST_WAIT_MS);
             state.tries = state.tries.saturating_add(1);
-            state.due_ms = now_ms + wait;
-            filters.insert(Topic::Listing(*group, *part).to_string());
+            state.due_ms = now_ms.saturating_add(wait);
+            due.push((*part, state.expected.0 == 0));
         }
         let mut effects = Vec::new();
-        if !filters.is_empty() {
-            effects.push(Effect::Fetch { filters: filters.into_iter().collect() });
+        let mut filters = Vec::new();
+        for ((group, part), empty) in due {
+            if empty {
+                // Of a part without people there is no listing.
+                let listing = Listing { at_ms: 0, people: Vec::new() };
+                effects.extend(self.listing((group, part), &listing).unwrap_or_default());
+            } else {
+                filters.push(Topic::Listing(group, part).to_string());
+            }
         }
+        if !filters.is_empty() {
+            effects.push(Effect::Fetch { filters });
+        }
+        effects.extend(self.renew_lease());
         if self.fetched {
             effects.extend(self.report(now_ms));
         }

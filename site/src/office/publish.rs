@@ -3,7 +3,9 @@
 use super::start::person_key;
 use super::{Office, Record};
 use crate::book::order_at;
-use crate::content::{Content, EpochKey, Keys, Lease, Listing, MOST_EPOCHS, MOST_LISTED, Manifest};
+use crate::content::{
+    Content, EpochKey, Keys, Lease, Listing, MOST_EPOCHS, MOST_LISTED, Manifest, PartDigest,
+};
 use crate::effect::{ChangeError, Effect};
 use crate::envelope::{Envelope, Header, write};
 use crate::member::{REMOVALS_MS, publish};
@@ -201,15 +203,7 @@ impl Office {
             effects.extend(self.issue(Topic::Listing(group, part), &listing)?);
         }
         for group in std::mem::take(&mut self.dirty_groups) {
-            let mut parts = Vec::new();
-            for part in Part::all() {
-                let people = self.roll.part(group, part).take(MOST_LISTED);
-                let (count, digest) =
-                    digest_of(people.map(|(person, entry)| (person, &entry.version)));
-                if count > 0 {
-                    parts.push((part, count as u16, digest));
-                }
-            }
+            let parts = self.manifest_parts(group);
             let manifest = Manifest { at_ms: now_ms, parts };
             effects.extend(self.issue(Topic::Manifest(group), &manifest)?);
         }
@@ -217,6 +211,19 @@ impl Office {
             self.manifests_at_ms = now_ms;
         }
         Ok(effects)
+    }
+
+    /// The parts of a group as its manifest should have them.
+    pub(super) fn manifest_parts(&self, group: GroupTag) -> Vec<(Part, u16, PartDigest)> {
+        let mut parts = Vec::new();
+        for part in Part::all() {
+            let people = self.roll.part(group, part).take(MOST_LISTED);
+            let (count, digest) = digest_of(people.map(|(person, entry)| (person, &entry.version)));
+            if count > 0 {
+                parts.push((part, count as u16, digest));
+            }
+        }
+        parts
     }
 
     fn issue_lease(&mut self, now_ms: u64) -> Result<Vec<Effect>, ChangeError> {

@@ -2,8 +2,8 @@
 
 use super::{Office, OfficeError, Record};
 use crate::book::Book;
-use crate::content::{Certificate, Content, EpochKey, PersonContent, Policy, Revoked};
-use crate::effect::Effect;
+use crate::content::{Certificate, Content, EpochKey, Manifest, PersonContent, Policy, Revoked};
+use crate::effect::{ChangeError, Effect};
 use crate::envelope::Envelope;
 use crate::names::{GroupTag, KeyId, PersonId, Place};
 use crate::rate::Rates;
@@ -68,7 +68,45 @@ impl Office {
         for (place, bytes) in people {
             office.start_person(place, bytes);
         }
+        effects.extend(
+            office
+                .make_whole()
+                .map_err(|_| OfficeError::Damaged("the list of doors".to_owned()))?,
+        );
         Ok((office, effects))
+    }
+
+    /// Makes records again that a stop or damage left out.
+    fn make_whole(&mut self) -> Result<Vec<Effect>, ChangeError> {
+        let mut effects = Vec::new();
+        let doors: Vec<KeyId> = self.book.doors.keys().copied().collect();
+        for door in &doors {
+            if !self.records.contains_key(&Topic::Keys(*door)) {
+                effects.extend(self.issue_keys(*door)?);
+            }
+        }
+        let lacks = |topic: Topic| !self.records.contains_key(&topic);
+        if doors.iter().any(|door| lacks(Topic::Admitted(*door)))
+            || self.book.revoked != Revoked::default() && lacks(Topic::Revoked)
+            || self.policy != Policy::default() && lacks(Topic::Policy)
+        {
+            effects.extend(self.issue_all()?);
+        }
+        for group in self.manifests().into_keys() {
+            let topic = Topic::Manifest(group);
+            let manifest = self.records.get(&topic).and_then(|(_, bytes)| {
+                let content = self.book.open(&Envelope::read(topic, bytes).ok()?).ok()?;
+                Manifest::from_bytes(&content).ok()
+            });
+            let whole = self
+                .manifest_parts(group)
+                .iter()
+                .all(|(part, ..)| self.records.contains_key(&Topic::Listing(group, *part)));
+            if !whole || manifest.is_none_or(|had| had.parts != self.manifest_parts(group)) {
+                self.mark_group(group);
+            }
+        }
+        Ok(effects)
     }
 
     fn start_with(&mut self, key: &str, bytes: &[u8]) -> Result<(), OfficeError> {
