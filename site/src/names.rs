@@ -118,7 +118,9 @@ impl PersonId {
 }
 
 /// A part of a group, 0 to [`PARTS`] - 1: people whose id begins with this digit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Part(u8);
 
 impl Part {

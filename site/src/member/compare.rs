@@ -176,6 +176,7 @@ impl Member {
             return Vec::new();
         }
         self.lease = self.next_lease.take();
+        self.lacking = (false, 0, 0);
         let bytes = std::mem::take(&mut self.next_lease_bytes);
         vec![Effect::Keep { key: "lease".to_owned(), bytes }]
     }
@@ -229,10 +230,31 @@ impl Member {
             effects.push(Effect::Fetch { filters });
         }
         effects.extend(self.renew_lease());
+        effects.extend(self.fetch_office(now_ms));
         if self.fetched {
             effects.extend(self.report(now_ms));
         }
         effects
+    }
+
+    /// Fetches records of the office again, if a lease waits for some or others could not be
+    /// believed without them.
+    fn fetch_office(&mut self, now_ms: u64) -> Option<Effect> {
+        let (wanted, due_ms, tries) = self.lacking;
+        if !wanted && self.next_lease.is_none() {
+            return None;
+        }
+        let first_ms = now_ms.saturating_add(GRACE_MS + self.jitter_ms(Part::default()));
+        if due_ms == 0 || due_ms > now_ms.saturating_add(2 * LONGEST_WAIT_MS) {
+            self.lacking.1 = first_ms;
+            return None;
+        }
+        if due_ms > now_ms {
+            return None;
+        }
+        let wait = (GRACE_MS << tries.min(16)).min(LONGEST_WAIT_MS);
+        self.lacking = (false, first_ms.saturating_add(wait), tries.saturating_add(1));
+        Some(Effect::Fetch { filters: self.office_filters() })
     }
 
     /// What the door has.

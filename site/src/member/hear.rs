@@ -27,6 +27,9 @@ impl Member {
         }
         let mut effects = self.heard(topic, bytes, now_ms).unwrap_or_else(|refusal| {
             *self.refused.entry(refusal).or_default() += 1;
+            if matches!(refusal, Refusal::Epoch | Refusal::Writer) {
+                self.lacking.0 = true;
+            }
             vec![Effect::Refused(refusal)]
         });
         effects.extend(self.renew_lease());
@@ -167,6 +170,7 @@ impl Member {
             return Err(Refusal::Content);
         }
         self.keys_revision = revision;
+        self.lacking = (false, 0, 0);
         let renewed = epochs.iter().any(|key| !self.book.has_epoch(key.epoch));
         self.book.set_epochs(&epochs);
         let mut effects = Vec::new();

@@ -103,6 +103,9 @@ pub struct Member {
     record_rates: Rates,
     refused: BTreeMap<Refusal, u64>,
     models_in_use: String,
+    /// Whether records of the office seem to be missing, when to fetch them, and how often
+    /// that was done in vain.
+    lacking: (bool, u64, u32),
 }
 
 impl fmt::Debug for Member {
@@ -150,6 +153,7 @@ impl Member {
             record_rates: Rates::new(RECORDS.0, RECORDS.1),
             refused: BTreeMap::new(),
             models_in_use: String::new(),
+            lacking: (false, 0, 0),
         };
         member.start(kept);
         member
@@ -282,6 +286,7 @@ impl Member {
         for part in self.parts.values_mut() {
             (part.due_ms, part.tries) = (0, 0);
         }
+        self.lacking = (false, 0, 0);
         vec![Effect::Subscribe { filters: self.filters() }]
     }
 
@@ -293,6 +298,19 @@ impl Member {
 
     /// The topics that the door hears, the most important first.
     pub fn filters(&self) -> Vec<String> {
+        let mut filters = self.office_filters();
+        if self.certificate.is_none() {
+            return filters;
+        }
+        for group in self.groups() {
+            filters.extend(Part::all().map(|part| Topic::people(group, part)));
+        }
+        filters.extend(["passage/+", "models"].map(str::to_owned));
+        filters
+    }
+
+    /// Those of them where the office's records are.
+    fn office_filters(&self) -> Vec<String> {
         let mut filters = vec![Topic::Keys(self.id).to_string()];
         if self.certificate.is_none() {
             return filters;
@@ -300,10 +318,6 @@ impl Member {
         filters.extend(["revoked", "policy", "admitted/+", "lease"].map(str::to_owned));
         let groups = self.groups();
         filters.extend(groups.iter().map(|group| Topic::Manifest(*group).to_string()));
-        for group in groups {
-            filters.extend(Part::all().map(|part| Topic::people(group, part)));
-        }
-        filters.extend(["passage/+", "models"].map(str::to_owned));
         filters
     }
 

@@ -7,7 +7,7 @@ use crate::book::{MOST_AHEAD_MS, order_at};
 use crate::content::{Content, Have, Join, PersonContent, Revoked};
 use crate::effect::{Effect, Refusal};
 use crate::envelope::Envelope;
-use crate::member::check;
+use crate::member::{REMOVALS_MS, check};
 use crate::names::{KeyId, Place};
 use crate::roll::{Entry, MOST_RECORDS, Presence};
 use crate::topic::Topic;
@@ -27,7 +27,8 @@ impl Office {
     fn heard(&mut self, topic: &str, bytes: &[u8], now_ms: u64) -> Heard {
         let topic = Topic::parse(topic).ok_or(Refusal::Topic)?;
         if bytes.is_empty() {
-            return Ok(self.emptied(topic, now_ms));
+            self.emptied(topic);
+            return Ok(Vec::new());
         }
         let envelope = Envelope::read(topic, bytes)?;
         if envelope.header.site != self.site {
@@ -69,13 +70,11 @@ impl Office {
     }
 
     /// Somebody emptied a topic, or the broker lost it.
-    fn emptied(&mut self, topic: Topic, now_ms: u64) -> Vec<Effect> {
-        let missed = match topic {
+    fn emptied(&mut self, topic: Topic) {
+        self.compare_wanted |= match topic {
             Topic::Person(place) => self.people.contains_key(&place),
             topic => self.records.contains_key(&topic),
         };
-        let compare = if missed { self.compare_soon(now_ms) } else { None };
-        compare.into_iter().collect()
     }
 
     /// A record that this office once signed and does not have like this.
@@ -118,10 +117,10 @@ impl Office {
         if order > order_at(now_ms + MOST_AHEAD_MS) {
             return Err(Refusal::Ahead);
         }
-        let missing = have.missing > 0;
+        let behind = have.epoch < self.book.epoch() || have.revoked < self.revoked_revision();
+        self.compare_wanted |= have.missing > 0 || behind;
         self.haves.insert(door, (order, have));
-        let compare = if missing { self.compare_soon(now_ms) } else { None };
-        Ok(compare.into_iter().collect())
+        Ok(Vec::new())
     }
 
     fn take_person(
@@ -134,6 +133,11 @@ impl Office {
         let header = envelope.header;
         if header.order > order_at(now_ms + MOST_AHEAD_MS) {
             return Err(Refusal::Ahead);
+        }
+        // It may be one of somebody whose removal is forgotten by now.
+        let forgotten = header.order < order_at(now_ms.saturating_sub(REMOVALS_MS));
+        if forgotten && header.signer != self.site && self.roll.get(place).is_none() {
+            return Err(Refusal::Old);
         }
         let content = self.book.open(envelope)?;
         let person = PersonContent::from_bytes(&content)?;

@@ -88,6 +88,7 @@ pub struct Office {
     /// When to publish what the broker did not show.
     compare_at_ms: Option<u64>,
     compared_at_ms: u64,
+    compare_wanted: bool,
     invitations: Vec<Invitation>,
     record_rates: Rates,
     refused: BTreeMap<Refusal, u64>,
@@ -178,6 +179,7 @@ impl Office {
             || !self.dirty_groups.is_empty()
             || self.lease_wanted
             || self.compare_at_ms.is_some()
+            || self.compare_wanted
             || self.has_old_seals()
     }
 

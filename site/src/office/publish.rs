@@ -26,6 +26,8 @@ const SEALED_AT_ONCE: usize = 100;
 const COMPARE_MS: u64 = 5_000;
 /// Shortest time between two comparisons that somebody's report starts, milliseconds.
 const COMPARE_AGAIN_MS: u64 = 60_000;
+/// Longest time between two comparisons, milliseconds.
+const COMPARE_ALWAYS_MS: u64 = 6 * 3_600_000;
 
 impl Office {
     /// Makes a record of the office, keeps and publishes it.
@@ -110,7 +112,7 @@ impl Office {
     /// The connection to the broker ended.
     pub fn disconnected(&mut self) {
         self.connected = false;
-        self.compare_at_ms = None;
+        (self.compare_at_ms, self.compare_wanted) = (None, false);
     }
 
     /// The broker has sent all that it has: publishes again what it lost.
@@ -133,12 +135,16 @@ impl Office {
         effects
     }
 
-    /// Has the broker show everything again, because something seems to be missing there.
-    pub(super) fn compare_soon(&mut self, now_ms: u64) -> Option<Effect> {
-        let lately = now_ms.abs_diff(self.compared_at_ms) < COMPARE_AGAIN_MS;
-        if !self.connected || lately || self.compare_at_ms.is_some() {
+    /// Has the broker show everything again, because something seems to be missing there, or
+    /// because that was not done for long.
+    fn compare(&mut self, now_ms: u64) -> Option<Effect> {
+        let since_ms = now_ms.abs_diff(self.compared_at_ms);
+        let due =
+            since_ms >= COMPARE_ALWAYS_MS || self.compare_wanted && since_ms >= COMPARE_AGAIN_MS;
+        if !self.connected || !due || self.compare_at_ms.is_some() {
             return None;
         }
+        self.compare_wanted = false;
         self.seen.clear();
         self.compare_at_ms = Some(now_ms.saturating_add(COMPARE_MS));
         Some(Effect::Fetch { filters: self.filters() })
@@ -154,6 +160,7 @@ impl Office {
         if self.compare_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
             effects.extend(self.fetched(now_ms));
         }
+        effects.extend(self.compare(now_ms));
         effects.extend(self.seal_again()?);
         effects.extend(self.drop_old_removals(now_ms));
         self.mark_missing();

@@ -49,6 +49,7 @@ impl Office {
             connected: false,
             compare_at_ms: None,
             compared_at_ms: 0,
+            compare_wanted: false,
             invitations: Vec::new(),
             record_rates: Rates::new(RECORDS.0, RECORDS.1),
             refused: BTreeMap::new(),
