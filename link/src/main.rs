@@ -1,4 +1,3 @@
-//! `facelatch-link`: links a door to Home Assistant, webhooks and the other doors of its
-//! site. The only part of Facelatch that speaks to a network.
+//! `facelatch-link`: the program.
 
 fn main() {}

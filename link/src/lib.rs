@@ -1,0 +1,12 @@
+//! `facelatch-link`: links a door to Home Assistant, webhooks and the other doors of its
+//! site. The only part of Facelatch that speaks to a network.
+
+pub mod config;
+pub mod door;
+pub mod events;
+pub mod home;
+pub mod mqtt;
+pub mod records;
+mod reports;
+pub mod text;
+pub mod webhook;
