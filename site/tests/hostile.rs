@@ -512,3 +512,21 @@ fn what_is_damaged_in_a_doors_store_is_fetched_again() {
     assert!(world.converge().is_some());
     assert_eq!(world.people(), people);
 }
+
+#[test]
+fn a_new_door_of_a_large_site_fetches_it_in_parts() {
+    let mut world = World::new(1);
+    for _ in 0..1_200 {
+        world.enroll(0, "staff").expect("enrolled");
+        world.deliver(0);
+    }
+    world.settle();
+    let new = world.add_door(&GROUPS, true);
+    world.settle();
+    assert_eq!(world.gallery(new).len(), 1_200);
+    let filters = world.doors[new].member.filters();
+    let whole = filters.iter().filter(|filter| filter.ends_with("/+/+")).count();
+    let parts = filters.iter().filter(|filter| filter.starts_with("people/")).count() - whole;
+    assert_eq!((whole, parts), (1, 16));
+    assert!(filters.len() <= 60);
+}

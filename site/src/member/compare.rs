@@ -1,7 +1,7 @@
 //! Comparing what the door has with the office's manifests, and fetching what it lacks.
 
 use super::people::mine_key;
-use super::{Member, PartState, Revised};
+use super::{MOST_AT_ONCE, Member, PartState, Revised};
 use crate::book::{next_order, order_at};
 use crate::content::{Have, Listing, Manifest, PartDigest, Version};
 use crate::effect::{Effect, Refusal};
@@ -15,21 +15,30 @@ const GRACE_MS: u64 = 2_000;
 /// Longest wait between two fetches, milliseconds.
 const LONGEST_WAIT_MS: u64 = 5 * 60 * 1_000;
 /// Most records that are fetched one by one; more are fetched as a whole part.
-const MOST_SINGLE: usize = 16;
+const MOST_SINGLE: usize = 4;
 /// How long a removal stays in listings, milliseconds: longer than any door is away.
 pub(crate) const REMOVALS_MS: u64 = 800 * 86_400 * 1_000;
 /// Shortest and longest time between two reports of what the door has, milliseconds.
 const HAVE_MS: (u64, u64) = (10_000, 3_600_000);
 
 impl Member {
-    pub(super) fn manifest(&mut self, group: GroupTag, manifest: Revised<Manifest>, now_ms: u64) {
+    /// Takes in a manifest. Whether the topics change that the door hears.
+    pub(super) fn manifest(
+        &mut self,
+        group: GroupTag,
+        manifest: Revised<Manifest>,
+        now_ms: u64,
+    ) -> bool {
+        let people: usize =
+            manifest.content.parts.iter().map(|(_, count, _)| usize::from(*count)).sum();
+        let grown = people > MOST_AT_ONCE && self.large.insert(group);
         let expected: BTreeMap<Part, (usize, PartDigest)> = manifest
             .content
             .parts
             .iter()
             .map(|(part, count, digest)| (*part, (usize::from(*count), *digest)))
             .collect();
-        self.manifests.insert(group, manifest);
+        let new = self.manifests.insert(group, manifest).is_none();
         let empty = digest_of([]);
         for part in Part::all() {
             let expected = expected.get(&part).copied().unwrap_or(empty);
@@ -44,6 +53,7 @@ impl Member {
             }
             self.compare_part(group, part);
         }
+        new || grown
     }
 
     /// Different doors wait differently, so that they do not all fetch at once.

@@ -59,11 +59,7 @@ impl Member {
             Topic::Person(place) if !self.groups().contains(&place.group) => {
                 return Err(Refusal::Unasked);
             }
-            Topic::Manifest(group) | Topic::Listing(group, _)
-                if !self.groups().contains(&group) =>
-            {
-                return Err(Refusal::Unasked);
-            }
+            Topic::Manifest(group) if !self.groups().contains(&group) => return Ok(Vec::new()),
             _ => {}
         }
         self.book.verify(topic, &envelope, now_ms)?;
@@ -91,8 +87,12 @@ impl Member {
             }
             Topic::Manifest(group) => {
                 let content = Manifest::from_bytes(&content)?;
-                self.manifest(group, Revised { revision, content }, now_ms);
-                Ok(vec![Effect::Keep { key: topic.to_string(), bytes: bytes.to_vec() }])
+                let mut effects = Vec::new();
+                if self.manifest(group, Revised { revision, content }, now_ms) {
+                    effects.push(Effect::Subscribe { filters: self.filters() });
+                }
+                effects.push(Effect::Keep { key: topic.to_string(), bytes: bytes.to_vec() });
+                Ok(effects)
             }
             Topic::Listing(group, part) => {
                 self.listing((group, part), &Listing::from_bytes(&content)?)

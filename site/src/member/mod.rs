@@ -9,10 +9,12 @@ mod start;
 pub(crate) use compare::REMOVALS_MS;
 pub(crate) use people::check;
 
+use crate::MOST_GROUPS;
 use crate::book::Book;
 use crate::code::Code;
-use crate::content::Content;
-use crate::content::{Certificate, Have, Join, Lease, Manifest, Models, PartDigest, Policy};
+use crate::content::{
+    Certificate, Content, Have, Join, Lease, Manifest, Models, PartDigest, Policy,
+};
 use crate::effect::{ChangeError, Effect, Refusal};
 use crate::envelope::{Header, write};
 use crate::names::{GroupTag, KeyId, Part, PersonId, Place};
@@ -27,6 +29,12 @@ use std::fmt;
 const PASSAGES: (u64, u64) = (60, 500);
 /// New records of people of one writer at once: all of a site; and time for one more.
 const RECORDS: (u64, u64) = (crate::MOST_PEOPLE as u64, 100);
+
+/// Most filters of a door.
+const MOST_FILTERS: usize = 60;
+/// Records of a group that are fetched at once: brokers drop without a word what exceeds
+/// their queue, of 1,000 messages by default.
+const MOST_AT_ONCE: usize = 800;
 
 /// A record of the office with its revision.
 #[derive(Clone, Debug)]
@@ -87,6 +95,8 @@ pub struct Member {
     next_lease: Option<Revised<Lease>>,
     next_lease_bytes: Vec<u8>,
     manifests: BTreeMap<GroupTag, Revised<Manifest>>,
+    /// Groups that are fetched in parts.
+    large: BTreeSet<GroupTag>,
     parts: BTreeMap<(GroupTag, Part), PartState>,
     roll: Roll,
     models: Option<Revised<Models>>,
@@ -139,6 +149,7 @@ impl Member {
             next_lease: None,
             next_lease_bytes: Vec::new(),
             manifests: BTreeMap::new(),
+            large: BTreeSet::new(),
             parts: BTreeMap::new(),
             roll: Roll::default(),
             models: None,
@@ -302,10 +313,25 @@ impl Member {
         if self.certificate.is_none() {
             return filters;
         }
-        for group in self.groups() {
+        filters.extend(["passage/+", "models"].map(str::to_owned));
+        // Of groups whose manifest is not known yet nothing can be believed for long.
+        let groups = self.groups().into_iter().filter(|group| self.manifests.contains_key(group));
+        let mut whole: Vec<GroupTag> = groups.collect();
+        let mut room = MOST_FILTERS.saturating_sub(filters.len() + whole.len());
+        let mut divided = Vec::new();
+        whole.retain(|group| {
+            let parts = usize::from(crate::PARTS);
+            let divide = self.large.contains(group) && room >= parts;
+            if divide {
+                room -= parts;
+                divided.push(*group);
+            }
+            !divide
+        });
+        filters.extend(whole.iter().map(|group| format!("people/{group}/+/+")));
+        for group in divided {
             filters.extend(Part::all().map(|part| Topic::people(group, part)));
         }
-        filters.extend(["passage/+", "models"].map(str::to_owned));
         filters
     }
 
@@ -317,7 +343,11 @@ impl Member {
         }
         filters.extend(["revoked", "policy", "admitted/+", "lease"].map(str::to_owned));
         let groups = self.groups();
-        filters.extend(groups.iter().map(|group| Topic::Manifest(*group).to_string()));
+        if groups.len() > MOST_GROUPS / 4 {
+            filters.push("manifest/+".to_owned());
+        } else {
+            filters.extend(groups.iter().map(|group| Topic::Manifest(*group).to_string()));
+        }
         filters
     }
 

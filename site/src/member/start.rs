@@ -110,6 +110,7 @@ impl Member {
         self.revoked_people.clear();
         self.policy = Revised { revision: 0, content: Policy::default() };
         self.manifests.clear();
+        self.large.clear();
         self.parts.clear();
         self.roll = Roll::default();
         self.models = None;
