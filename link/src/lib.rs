@@ -8,5 +8,6 @@ pub mod home;
 pub mod mqtt;
 pub mod records;
 mod reports;
+pub mod site;
 pub mod text;
 pub mod webhook;

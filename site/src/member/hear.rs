@@ -214,6 +214,7 @@ impl Member {
             effects.push(Effect::Forget { key: Topic::Manifest(group).to_string() });
         }
         self.parts.retain(|(group, _), _| groups.contains(group));
+        self.large.retain(|group| groups.contains(group));
         effects
     }
 

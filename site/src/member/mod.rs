@@ -31,10 +31,10 @@ const PASSAGES: (u64, u64) = (60, 500);
 const RECORDS: (u64, u64) = (crate::MOST_PEOPLE as u64, 100);
 
 /// Most filters of a door.
-const MOST_FILTERS: usize = 60;
+pub(crate) const MOST_FILTERS: usize = 60;
 /// Records of a group that are fetched at once: brokers drop without a word what exceeds
 /// their queue, of 1,000 messages by default.
-const MOST_AT_ONCE: usize = 800;
+pub(crate) const MOST_AT_ONCE: usize = 800;
 
 /// A record of the office with its revision.
 #[derive(Clone, Debug)]

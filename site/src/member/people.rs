@@ -108,14 +108,15 @@ impl Member {
                 vec![Effect::Put(Box::new(Person { administrator, ..*person }))]
             }
             (Some(_), None, _) => vec![Effect::Remove(place.person)],
-            // Left this group for one whose record came earlier and did not count then.
+            // Left this group for one whose record came earlier and did not count then: it is
+            // not here any more, and has to be fetched.
             (Some(was), Some(is), _) if was != is => {
                 let other = Place { group: is, person: place.person };
                 self.roll.remove(other);
                 self.compare_part(other.group, other.person.part());
-                let mut effects = Self::forget_entry(other).to_vec();
                 let filters = vec![Topic::Person(other).to_string()];
-                effects.push(Effect::Fetch { filters });
+                let mut effects = vec![Effect::Remove(place.person), Effect::Fetch { filters }];
+                effects.extend(Self::forget_entry(other));
                 effects
             }
             _ => Vec::new(),

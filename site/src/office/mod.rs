@@ -11,6 +11,7 @@ use crate::book::Book;
 use crate::code::Code;
 use crate::content::{Certificate, EpochKey, Have, Policy, Revoked};
 use crate::effect::Refusal;
+use crate::member::{MOST_AT_ONCE, MOST_FILTERS};
 use crate::names::{GroupTag, KeyId, Part, Place};
 use crate::rate::Rates;
 use crate::roll::Roll;
@@ -213,8 +214,17 @@ impl Office {
         ]
         .map(str::to_owned)
         .to_vec();
-        for group in self.tags() {
-            filters.extend(Part::all().map(|part| Topic::people(group, part)));
+        let tags = self.tags();
+        let mut room = MOST_FILTERS.saturating_sub(filters.len() + tags.len());
+        for group in tags {
+            let parts = Part::all().map(|part| self.roll.part(group, part).count());
+            let divide = parts.sum::<usize>() > MOST_AT_ONCE && room >= usize::from(crate::PARTS);
+            if divide {
+                room -= usize::from(crate::PARTS);
+                filters.extend(Part::all().map(|part| Topic::people(group, part)));
+            } else {
+                filters.push(format!("people/{group}/+/+"));
+            }
         }
         filters
     }
