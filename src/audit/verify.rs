@@ -236,6 +236,11 @@ impl Verifier {
                 return self.unreadable(named, reason);
             }
             Ok(header) => self.begin(&header),
+            // As after a power cut while it was begun, if no segment follows.
+            Err(_) if bytes.len() < SEGMENT_HEADER => {
+                self.verdict.tail = bytes.len().max(1) as u64;
+                return;
+            }
             Err(reason) => {
                 self.unreadable(named, reason.to_owned());
                 self.link.get_or_insert(Link { number: named.saturating_sub(1), hash: UNKNOWN });

@@ -164,11 +164,20 @@ def known(door: Door):
     return people(door)
 
 
+# Bytes before the first record of a segment of the audit log.
+HEADER = 80
+
+
 def verified(door: Door):
     """The audit log holds up to its end."""
-    if door.has("log verify", "Usage") and any((door.root / "card").glob("*.audit")):
+    segments = (door.root / "card").glob("*.audit/0*.log")
+    sizes = [segment.stat().st_size for segment in segments]
+    # A log whose first record was never written is none yet.
+    if door.has("log verify", "Usage") and any(size > HEADER for size in sizes):
         done = door.run("log", "verify")
-        assert done.returncode == 0, f"log verify: {done.stdout} {done.stderr}"
+        # The first record may be torn.
+        none = "no audit log" in done.stderr and all(size < 2 * HEADER for size in sizes)
+        assert none or done.returncode == 0, f"log verify: {done.stdout} {done.stderr}"
 
 
 def start(door: Door):

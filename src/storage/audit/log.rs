@@ -328,6 +328,10 @@ impl<D: Disk + Clone> Log<D> {
         let there = self.fault(KEY, self.disk.read(KEY, 0, 1000))?;
         match there {
             Some(there) if there == text.as_bytes() => return Ok(()),
+            // A power cut came while it was written.
+            Some(torn) if !torn.ends_with(b"\n") => {
+                self.fault(KEY, self.disk.remove(KEY))?;
+            }
             Some(former) => {
                 // The door got another key. Its former one verifies what it has signed.
                 let name = former_key(&former);
@@ -347,6 +351,7 @@ impl<D: Disk + Clone> Log<D> {
 
     /// Begins the log, in an empty folder. `known` is the last record that this process knows.
     fn begin(&mut self, known: u64, now: &Stamp) -> Result<End, AuditError> {
+        self.set_foreign_head_aside();
         let (log, after, note) =
             match (self.newest_head().map(|head| (head.log, head.link())), self.end) {
                 // The log was there.
@@ -366,6 +371,25 @@ impl<D: Disk + Clone> Log<D> {
         self.put(end, &next(&end.link, now, Kind::Note, &note.encode()))?;
         self.sync()?;
         Ok(self.end.unwrap_or(end))
+    }
+
+    /// A log that begins under another key, as after `facelatch people new`, is not the one
+    /// whose head the register remembers. That head is kept under another name.
+    fn set_foreign_head_aside(&self) {
+        let (Some(memory), Some(signer)) = (&self.memory, &self.signer) else { return };
+        let Ok(Some(head)) = memory.newest() else { return };
+        if head.verify(&signer.public()).is_ok() {
+            return;
+        }
+        let former = format!("{}.former", memory.name);
+        let _ = memory.disk.remove(&former);
+        let kept = memory.disk.create(&former, &head.encode());
+        let kept = kept.and_then(|()| memory.disk.sync(&former));
+        let aside = kept.and_then(|()| memory.disk.remove(&memory.name));
+        if let Err(error) = aside.and_then(|()| memory.disk.sync_folder()) {
+            let file = memory.disk.shown(&memory.name);
+            log::warn!("{}: {error}; remove it: it is of a former log", file.display());
+        }
     }
 
     /// Begins a segment, synced.

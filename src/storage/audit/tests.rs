@@ -208,6 +208,53 @@ fn without_its_gallery_no_log_is_begun() {
 }
 
 #[test]
+fn a_log_under_a_new_key_is_good_from_its_first_record_on() {
+    let site = Site::new();
+    let mut log = site.open();
+    log.append(&at(1), b"before").expect("appended");
+    log.sign(&at(2)).expect("signed");
+    drop(log);
+    // The card is lost, and with it the door's signing key; the register is not.
+    std::fs::remove_dir_all(site.place.folder()).expect("removed");
+    let other = Signer::new(&Secret::new([8; 32]));
+    let open = || {
+        AuditLog::open(&site.place, Bounds::default(), Some(other.clone()), &at(3)).expect("a log")
+    };
+    drop(open());
+    let good = || verify(&site.place, &[other.public()]).expect("a log").is_good();
+    assert!(good(), "before its first head");
+    open().sign(&at(4)).expect("signed");
+    assert!(good());
+    let register = site.place.register.as_ref().expect("a register").folder();
+    let kept = std::fs::read_dir(register).expect("a folder").flatten();
+    assert!(kept.into_iter().any(|file| file.path().extension() == Some("former".as_ref())));
+}
+
+#[test]
+fn a_power_cut_while_the_log_begins_leaves_no_fault() {
+    let site = Site::new();
+    let unsigned = || AuditLog::open(&site.place, Bounds::default(), None, &at(0)).expect("a log");
+    drop(unsigned());
+    let segment = names(&site).into_iter().find(|name| name.ends_with(".log")).expect("a segment");
+    let segment = site.place.folder().join(segment);
+    let whole = std::fs::read(&segment).expect("read");
+    for length in [0, 1, 79, 80, 81, whole.len() - 1] {
+        std::fs::write(&segment, &whole[..length]).expect("written");
+        assert!(matches!(verify(&site.place, &[]), Err(AuditError::Absent { .. })), "{length}");
+    }
+    drop(site.open());
+    let key = site.place.folder().join("key.pub");
+    let text = std::fs::read(&key).expect("read");
+    for length in [0, 20, text.len() - 1] {
+        std::fs::write(&key, &text[..length]).expect("written");
+        assert_eq!(kept_key(&site.place).expect("no fault"), None, "{length}");
+        drop(site.open());
+        assert_eq!(kept_key(&site.place).expect("a key"), Some(signer().public()), "{length}");
+    }
+    assert!(!names(&site).iter().any(|name| name.starts_with("former-")));
+}
+
+#[test]
 fn the_oldest_segments_go_when_the_log_is_too_large_and_their_heads_stay() {
     let site = Site::new();
     let bounds = Bounds { largest: 4 << 20, ..Bounds::default() };

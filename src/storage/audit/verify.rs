@@ -46,6 +46,10 @@ pub(super) fn key_on<D: Disk>(disk: &D) -> Result<Option<PublicKey>, AuditError>
     let Some(bytes) = disk.read(KEY, 0, LARGEST_KEY).map_err(AuditError::io(file()))? else {
         return Ok(None);
     };
+    // A power cut came while it was written; the next start writes it again.
+    if !bytes.ends_with(b"\n") {
+        return Ok(None);
+    }
     let text = String::from_utf8_lossy(&bytes);
     let key = text.trim().parse::<PublicKey>();
     key.map(Some).map_err(|fault| AuditError::Damaged { file: file(), fault: fault.to_string() })
@@ -91,6 +95,7 @@ pub(super) fn verify_on<D: Disk + Clone>(
     if there.is_empty() && heads.is_empty() {
         return Err(AuditError::Absent { folder: disk.shown("") });
     }
+    let unsigned = heads.is_empty();
     let mut verifier = Verifier::new(keys.to_vec(), heads);
     for first in there {
         match read_segment(disk, first, 0) {
@@ -100,5 +105,10 @@ pub(super) fn verify_on<D: Disk + Clone>(
             Err(error) => verifier.unreadable(first, error.to_string()),
         }
     }
-    Ok(verifier.finish())
+    let verdict = verifier.finish();
+    // A power cut came before the first record.
+    if unsigned && verdict.records == 0 && verdict.faults.is_empty() {
+        return Err(AuditError::Absent { folder: disk.shown("") });
+    }
+    Ok(verdict)
 }
