@@ -9,5 +9,6 @@ pub mod mqtt;
 pub mod records;
 mod reports;
 pub mod service;
+pub mod site;
 pub mod text;
 pub mod webhook;

@@ -1,0 +1,101 @@
+//! EDGE: orders for the office's service, as files in its folder: only who may read the
+//! site's key can write there.
+
+use super::answer::Answer;
+use super::order::Order;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Longest file, bytes: a policy, or the list of all people.
+const MOST_BYTES: u64 = 64 << 20;
+/// Most orders that are taken at once.
+const MOST_ORDERS: usize = 100;
+
+/// The two folders.
+#[derive(Clone, Debug)]
+pub(super) struct Spool {
+    orders: PathBuf,
+    answers: PathBuf,
+}
+
+impl Spool {
+    pub fn new(folder: &Path) -> Self {
+        Self { orders: folder.join("orders"), answers: folder.join("answers") }
+    }
+
+    /// Makes the folders, without what is left of earlier times.
+    pub fn clear(&self) -> std::io::Result<()> {
+        for folder in [&self.orders, &self.answers] {
+            match std::fs::remove_dir_all(folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => DirBuilder::new().mode(0o700).create(folder)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives an order. Returns its number, for [`Self::look`].
+    pub fn give(&self, order: &Order) -> std::io::Result<String> {
+        let bytes = serde_json::to_vec(order)?;
+        let mut file = tempfile::Builder::new().prefix(".order").tempfile_in(&self.orders)?;
+        file.write_all(&bytes)?;
+        let number =
+            format!("{:016x}", crate::mqtt::chance().to_bits() ^ u64::from(std::process::id()));
+        file.persist_noclobber(self.orders.join(&number)).map_err(|error| error.error)?;
+        Ok(number)
+    }
+
+    /// The answer to an order. `None` if there is none yet.
+    pub fn look(&self, number: &str) -> Option<Answer> {
+        let path = self.answers.join(number);
+        let bytes = read(&path).ok()?;
+        let _ = std::fs::remove_file(&path);
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Takes an order back, so that it is not carried out when nobody expects it.
+    pub fn take_back(&self, number: &str) {
+        let _ = std::fs::remove_file(self.orders.join(number));
+    }
+
+    /// Orders that wait, each with its number.
+    pub fn take(&self) -> Vec<(String, Result<Order, String>)> {
+        let Ok(entries) = std::fs::read_dir(&self.orders) else { return Vec::new() };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let names = names.filter(|name| !name.starts_with('.')).take(MOST_ORDERS);
+        let order = |name: String| {
+            let path = self.orders.join(&name);
+            let bytes = read(&path);
+            std::fs::remove_file(&path).ok()?;
+            let order = bytes.map_err(|error| error.to_string()).and_then(|bytes| {
+                serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+            });
+            Some((name, order))
+        };
+        names.filter_map(order).collect()
+    }
+
+    /// Answers an order.
+    pub fn answer(&self, number: &str, answer: &Answer) {
+        let write = || {
+            let mut file = tempfile::Builder::new().prefix(".answer").tempfile_in(&self.answers)?;
+            file.write_all(&serde_json::to_vec(answer)?)?;
+            file.persist(self.answers.join(number)).map_err(|error| error.error)
+        };
+        if let Err(error) = write() {
+            log::error!("{}: an answer cannot be written: {error}", self.answers.display());
+        }
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+        .open(path)?;
+    let mut bytes = Vec::new();
+    file.take(MOST_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
