@@ -10,7 +10,7 @@ const MISSING: &str = "this test needs Mosquitto and OpenSSL, and does not pass 
      on Debian: apt-get install mosquitto mosquitto-clients openssl";
 
 /// A command, found also where only root looks for it.
-fn tool(name: &str) -> Command {
+pub fn tool(name: &str) -> Command {
     let mut command = Command::new(name);
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{path}:/usr/sbin:/usr/local/sbin"));
@@ -23,7 +23,7 @@ pub fn free_port() -> u16 {
 }
 
 /// A CA, and certificates for the broker and a client, which expire tomorrow.
-fn certificates(folder: &Path) {
+pub fn certificates(folder: &Path) {
     let run = |arguments: &[&str]| {
         let output = tool("openssl").args(arguments).current_dir(folder).output().expect(MISSING);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -16,6 +16,8 @@ mod proxy;
 use broker::{Broker, Watcher};
 use document::{Piece, System};
 use door::FakeDoor;
+use facelatch_link::mqtt::Tls;
+use facelatch_link::webhook::{self, Outcome, Post, Target};
 use facelatch_messages::{
     Bytes, DoorEvent, DoorHello, DoorState, EventKind, FromDoor, FromLink, LinkOrder, Lock, Reach,
 };
@@ -23,6 +25,7 @@ use program::Program;
 use proxy::Proxy;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::process::Stdio;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -407,7 +410,7 @@ fn records_of_a_site_pass_unchanged() {
 }
 
 /// A webhook that answers as it is told, and says what it got.
-fn webhook(listener: TcpListener, got: Sender<(String, String)>) {
+fn receive(listener: TcpListener, got: Sender<(String, String)>) {
     for socket in listener.incoming() {
         let mut socket = socket.expect("a connection");
         let mut reader = BufReader::new(socket.try_clone().expect("cloned"));
@@ -460,7 +463,7 @@ fn a_webhook_that_is_away_holds_up_nobody_and_gets_all_in_the_end() {
     program.kill();
     let program = stage.program();
     let (sender, got) = channel();
-    std::thread::spawn(move || webhook(listener, sender));
+    std::thread::spawn(move || receive(listener, sender));
     for _ in 0..50 {
         stage.door.happen(event(EventKind::Exit));
     }
@@ -479,6 +482,52 @@ fn a_webhook_that_is_away_holds_up_nobody_and_gets_all_in_the_end() {
     until("the broker has all as well", || watcher.different() == 200);
     assert_eq!(watcher.numbers().len(), 200, "once");
     program.stop();
+}
+
+#[test]
+fn a_webhook_with_tls_is_believed_only_by_its_certificate() {
+    let folder = TempDir::new().expect("a folder");
+    broker::certificates(folder.path());
+    let serve = || {
+        let port = broker::free_port();
+        let mut server = broker::tool("openssl")
+            .args(["s_server", "-quiet", "-cert", "server.pem", "-key", "server.key", "-accept"])
+            .arg(port.to_string())
+            .current_dir(folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl");
+        let mut answers = server.stdin.take().expect("a pipe");
+        answers.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").expect("written");
+        (server, answers, port)
+    };
+    let target = |host: &str, port: u16, ca: Option<&str>| Target {
+        url: format!("https://{host}:{port}/door").parse().expect("a URL"),
+        tls: Tls { ca: ca.map(|name| folder.path().join(name)), client: None },
+        secret: "0123456789abcdef".to_owned().into(),
+        timeout: Duration::from_secs(20),
+    };
+    let event = Post { event: "7f3a-1".to_owned(), body: b"{}".to_vec() };
+    let (mut server, _answers, port) = serve();
+    until("the receiver listens", || {
+        // Any failure before it listens is one of connecting.
+        webhook::post(&target("localhost", port, Some("ca.pem")), &event) == Outcome::Taken
+    });
+    for (host, ca, cure) in [
+        ("localhost", None, "webhook.ca"),
+        ("localhost", Some("client.pem"), "webhook.ca"),
+        ("127.0.0.1", Some("ca.pem"), "a name in webhook.url"),
+        ("localhost", Some("none.pem"), "No such file"),
+    ] {
+        let Outcome::Failed { reason } = webhook::post(&target(host, port, ca), &event) else {
+            panic!("{host} {ca:?} was believed")
+        };
+        assert!(reason.contains(cure), "{cure}: {reason}");
+    }
+    server.kill().expect("killed");
+    server.wait().expect("ended");
 }
 
 #[test]
