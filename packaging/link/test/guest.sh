@@ -79,12 +79,15 @@ is "stopped, systemd's watchdog restarts it" within 150 active_as_other_than "$p
 # What a program in its place could reach.
 mkdir -p /var/lib/facelatch /var/lib/facelatch-register /run/facelatch
 chmod 755 /var/lib/facelatch
+echo "a camera's password" >/etc/facelatch/facelatch.toml
+chmod 644 /etc/facelatch/facelatch.toml
 cat >/srv/probe.sh <<'PROBE'
 for path in /etc /usr /srv /var /root /home /run/facelatch /etc/facelatch /etc/facelatch/link; do
     touch "$path/probe" 2>/dev/null && echo "writes to $path"
 done
 touch /var/lib/facelatch-link/probe || echo "cannot write its state"
 ls /var/lib/facelatch >/dev/null 2>&1 && echo "sees the door's people"
+grep -qs password /etc/facelatch/facelatch.toml && echo "reads the door's configuration"
 cat /etc/facelatch/link/password >/dev/null || echo "cannot read its password"
 [ -e /dev/vda ] || [ -e /dev/gpiochip0 ] || [ -e /dev/kmsg ] && echo "sees devices"
 [ "$(awk '/^CapBnd/ { print $2 }' /proc/self/status)" = 0000000000000000 ] || echo "has capabilities"
@@ -103,7 +106,8 @@ systemctl daemon-reload
 systemctl start probe.service
 equal "the sandbox lets nothing else through" \
     "$(journalctl --boot --unit=probe.service --output=cat SYSLOG_IDENTIFIER=sh)" probed
-rm -rf /srv/probe.sh /run/systemd/system/probe.service /var/lib/facelatch /var/lib/facelatch-register
+rm -rf /srv/probe.sh /run/systemd/system/probe.service /var/lib/facelatch /var/lib/facelatch-register \
+    /etc/facelatch/facelatch.toml
 systemctl daemon-reload
 
 before=$(sha256sum $configuration)
