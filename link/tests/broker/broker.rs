@@ -10,20 +10,20 @@ const MISSING: &str = "this test needs Mosquitto and OpenSSL, and does not pass 
      on Debian: apt-get install mosquitto mosquitto-clients openssl";
 
 /// A command, found also where only root looks for it.
-fn tool(name: &str) -> Command {
+pub fn tool(name: &str) -> Command {
     let mut command = Command::new(name);
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{path}:/usr/sbin:/usr/local/sbin"));
     command
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
 }
 
 /// A CA, and certificates for the broker and a client, which expire tomorrow.
-fn certificates(folder: &Path) {
+pub fn certificates(folder: &Path) {
     let run = |arguments: &[&str]| {
         let output = tool("openssl").args(arguments).current_dir(folder).output().expect(MISSING);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -112,6 +112,19 @@ impl Broker {
         std::fs::write(folder.join("mosquitto.conf"), text).expect("written");
         let process = spawn(folder);
         let broker = Self { folder: folder.to_owned(), port, open_port, process };
+        broker.wait();
+        broker
+    }
+
+    /// With the configuration of the document, in a folder in place of the root.
+    pub fn of_the_document(root: &Path, port: u16) -> Self {
+        let user = if rustix::process::getuid().is_root() { "user root\n" } else { "" };
+        let path = root.join("etc/mosquitto/conf.d/facelatch.conf");
+        let text = std::fs::read_to_string(path).expect("the document's file");
+        let conf = format!("persistence_location {}/\n{user}{text}", root.display());
+        std::fs::write(root.join("mosquitto.conf"), conf).expect("written");
+        let process = spawn(root);
+        let broker = Self { folder: root.to_owned(), port, open_port: port, process };
         broker.wait();
         broker
     }

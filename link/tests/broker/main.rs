@@ -4,13 +4,20 @@
 //! Needs Debian's packages mosquitto, mosquitto-clients and openssl, which `./test.sh`
 //! installs where it may.
 
+// Figures of the runs, for whoever asks for them with --nocapture.
+#![allow(clippy::print_stdout)]
+
 mod broker;
+mod document;
 mod door;
 mod program;
 mod proxy;
 
 use broker::{Broker, Watcher};
+use document::{Piece, System};
 use door::FakeDoor;
+use facelatch_link::mqtt::Tls;
+use facelatch_link::webhook::{self, Outcome, Post, Target};
 use facelatch_messages::{
     Bytes, DoorEvent, DoorHello, DoorState, EventKind, FromDoor, FromLink, LinkOrder, Lock, Reach,
 };
@@ -18,6 +25,7 @@ use program::Program;
 use proxy::Proxy;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::process::Stdio;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -402,7 +410,7 @@ fn records_of_a_site_pass_unchanged() {
 }
 
 /// A webhook that answers as it is told, and says what it got.
-fn webhook(listener: TcpListener, got: Sender<(String, String)>) {
+fn receive(listener: TcpListener, got: Sender<(String, String)>) {
     for socket in listener.incoming() {
         let mut socket = socket.expect("a connection");
         let mut reader = BufReader::new(socket.try_clone().expect("cloned"));
@@ -455,7 +463,7 @@ fn a_webhook_that_is_away_holds_up_nobody_and_gets_all_in_the_end() {
     program.kill();
     let program = stage.program();
     let (sender, got) = channel();
-    std::thread::spawn(move || webhook(listener, sender));
+    std::thread::spawn(move || receive(listener, sender));
     for _ in 0..50 {
         stage.door.happen(event(EventKind::Exit));
     }
@@ -474,4 +482,108 @@ fn a_webhook_that_is_away_holds_up_nobody_and_gets_all_in_the_end() {
     until("the broker has all as well", || watcher.different() == 200);
     assert_eq!(watcher.numbers().len(), 200, "once");
     program.stop();
+}
+
+#[test]
+fn a_webhook_with_tls_is_believed_only_by_its_certificate() {
+    let folder = TempDir::new().expect("a folder");
+    broker::certificates(folder.path());
+    let serve = || {
+        let port = broker::free_port();
+        let mut server = broker::tool("openssl")
+            .args(["s_server", "-quiet", "-cert", "server.pem", "-key", "server.key", "-accept"])
+            .arg(port.to_string())
+            .current_dir(folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl");
+        let mut answers = server.stdin.take().expect("a pipe");
+        answers.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").expect("written");
+        (server, answers, port)
+    };
+    let target = |host: &str, port: u16, ca: Option<&str>| Target {
+        url: format!("https://{host}:{port}/door").parse().expect("a URL"),
+        tls: Tls { ca: ca.map(|name| folder.path().join(name)), client: None },
+        secret: "0123456789abcdef".to_owned().into(),
+        timeout: Duration::from_secs(20),
+    };
+    let event = Post { event: "7f3a-1".to_owned(), body: b"{}".to_vec() };
+    let (mut server, _answers, port) = serve();
+    until("the receiver listens", || {
+        // Any failure before it listens is one of connecting.
+        webhook::post(&target("localhost", port, Some("ca.pem")), &event) == Outcome::Taken
+    });
+    for (host, ca, cure) in [
+        ("localhost", None, "webhook.ca"),
+        ("localhost", Some("client.pem"), "webhook.ca"),
+        ("127.0.0.1", Some("ca.pem"), "a name in webhook.url"),
+        ("localhost", Some("none.pem"), "No such file"),
+    ] {
+        let Outcome::Failed { reason } = webhook::post(&target(host, port, ca), &event) else {
+            panic!("{host} {ca:?} was believed")
+        };
+        assert!(reason.contains(cure), "{cure}: {reason}");
+    }
+    server.kill().expect("killed");
+    server.wait().expect("ended");
+}
+
+#[test]
+fn the_document_does_what_it_says() {
+    let folder = TempDir::new().expect("a folder");
+    let port = broker::free_port();
+    let system = System::new(folder.path(), port);
+    let mut door = FakeDoor::new(&folder.path().join("link.sock"), hello());
+    door.say(&FromDoor::State(DoorState { lock: Lock::Locked, ..DoorState::default() }));
+    // What systemd would start, and what was done.
+    let (mut broker, mut program, mut section) = (None, None, String::new());
+    let mut sections = vec![];
+    for piece in document::pieces(include_str!("../../../docs/connect.md")) {
+        match piece {
+            Piece::Section(name) => {
+                section.clone_from(&name);
+                sections.push(name);
+            }
+            // Played by the test of a site.
+            _ if section == "A site of doors" => {}
+            Piece::File(path, lines) => {
+                let socket = format!("door.socket = \"{}/link.sock\"\n", folder.path().display());
+                if path.ends_with("link.toml") && section.starts_with("Home Assistant") {
+                    system.write(&path, &socket);
+                }
+                system.write(&path, &lines);
+            }
+            Piece::Command(command) => {
+                if command == "facelatch-link status" {
+                    until("the broker is connected", || {
+                        let status = program::command(folder.path(), &["status"]);
+                        status.1.contains("broker:  connected")
+                    });
+                }
+                let (said, recorded) = system.run(&command);
+                if command.ends_with("facelatch-link check") {
+                    assert!(said.contains("accepts this program"), "{said}");
+                }
+                match recorded.trim() {
+                    "systemctl restart mosquitto" => {
+                        broker = Some(Broker::of_the_document(folder.path(), port));
+                    }
+                    "systemctl restart facelatch-link" => {
+                        program = Some(Program::of_the_document(folder.path()));
+                    }
+                    "systemctl stop facelatch-link" => {
+                        program.take().expect("it runs").stop();
+                    }
+                    _ => {}
+                }
+                if command.ends_with("facelatch-link forget") {
+                    assert!(said.contains("is removed from 9 topics"), "{said}");
+                }
+            }
+        }
+    }
+    assert!(broker.is_some() && program.is_none(), "everything was played");
+    assert!(sections.contains(&"A webhook".to_owned()), "{sections:?}");
 }
