@@ -8,6 +8,8 @@ pub mod home;
 pub mod mqtt;
 pub mod records;
 mod reports;
+pub mod service;
+pub mod simulate;
 pub mod site;
 pub mod text;
 pub mod webhook;

@@ -1,3 +1,9 @@
 //! `facelatch-link`: the program.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -30,6 +30,8 @@ pub struct Receiver {
     waiting: VecDeque<DoorEvent>,
     /// The first of those that wait is under way.
     under_way: bool,
+    /// Nobody wants events here.
+    unwanted: bool,
     /// It was too slow: what came after those that wait is fetched from the door again.
     behind: bool,
 }
@@ -61,12 +63,12 @@ impl Receiver {
         Some(next)
     }
 
-    /// The receiver has acknowledged the event under way, or will never take it.
-    pub fn done(&mut self) {
-        if std::mem::take(&mut self.under_way)
-            && let Some(event) = self.waiting.pop_front()
-        {
-            self.cursor = Some(event.number);
+    /// The receiver has acknowledged the event with this number, or will never take it.
+    pub fn done(&mut self, number: u64) {
+        if self.under_way && self.waiting.front().is_some_and(|event| event.number == number) {
+            self.under_way = false;
+            self.waiting.pop_front();
+            self.cursor = Some(number);
         }
     }
 
@@ -139,6 +141,15 @@ impl Events {
         &mut self.receivers[at]
     }
 
+    /// Whether a receiver wants events at all.
+    pub fn wanted(&mut self, at: usize, wanted: bool) {
+        self.receivers[at].unwanted = !wanted;
+    }
+
+    fn each(&mut self) -> impl Iterator<Item = &mut Receiver> {
+        self.receivers.iter_mut().filter(|receiver| !receiver.unwanted)
+    }
+
     /// How far each has come.
     pub fn cursors(&self) -> Vec<Option<u64>> {
         self.receivers.iter().map(Receiver::cursor).collect()
@@ -156,7 +167,7 @@ impl Events {
 
     /// The number after which the door is to send events; `None` for those from now on.
     pub fn after(&self) -> Option<u64> {
-        let known = self.receivers.iter().filter(|receiver| receiver.cursor.is_some());
+        let known = self.receivers.iter().filter(|r| !r.unwanted && r.cursor.is_some());
         known.map(|receiver| receiver.last).min()
     }
 
@@ -164,49 +175,48 @@ impl Events {
     /// again, since the door was asked for events after a number that it does not have.
     pub fn hello(&mut self, hello: &DoorHello) -> Welcome {
         let after = self.after();
-        let mut welcome = Welcome::default();
+        let (mut lost, mut began_again) = (0, false);
         self.newest = hello.newest;
         self.told = 0;
-        for receiver in &mut self.receivers {
+        for receiver in self.each() {
             receiver.behind = false;
             match receiver.cursor {
                 None => *receiver = Receiver::new(Some(hello.newest)),
                 Some(cursor) if cursor > hello.newest => {
-                    welcome.began_again = true;
+                    began_again = true;
                     *receiver = Receiver::new(Some(hello.newest));
                 }
                 Some(_) => {}
             }
         }
-        if !welcome.began_again
-            && let Some(after) = after
-        {
-            welcome.lost = hello.oldest.saturating_sub(after + 1);
+        if !began_again && let Some(after) = after {
+            lost = hello.oldest.saturating_sub(after.saturating_add(1));
         }
-        welcome
+        Welcome { lost, began_again }
     }
 
     /// The door has sent an event.
     pub fn event(&mut self, event: &DoorEvent) {
         self.newest = self.newest.max(event.number);
-        for receiver in &mut self.receivers {
+        for receiver in self.each() {
             receiver.take(event);
         }
     }
 
     /// What is to be done about the connection to the door, after anything has changed.
     pub fn advice(&mut self) -> Advice {
-        let fast = self.receivers.iter().any(|r| !r.behind && r.waiting.is_empty());
-        for receiver in &mut self.receivers {
+        let fast = self.each().any(|r| !r.behind && r.waiting.is_empty());
+        for receiver in self.each() {
             receiver.behind |= fast && receiver.waiting.len() >= SLOW;
         }
-        if self.receivers.iter().any(|r| r.behind && r.waiting.is_empty()) {
+        if self.each().any(|r| r.behind && r.waiting.is_empty()) {
             return Advice::Again;
         }
-        let keeps_up = self.receivers.iter().filter(|r| !r.behind);
-        let taken =
-            keeps_up.map(|r| if r.waiting.is_empty() { r.last } else { r.cursor.unwrap_or(0) });
-        match taken.min() {
+        let come = |r: &mut Receiver| {
+            if r.waiting.is_empty() { r.last } else { r.cursor.unwrap_or(0) }
+        };
+        let taken = self.each().filter(|r| !r.behind).map(come).min();
+        match taken {
             Some(number) if number > self.told && number <= self.newest => {
                 self.told = number;
                 Advice::Taken(number)

@@ -117,7 +117,7 @@ impl World {
                         self.retained = number;
                     }
                     if !lost {
-                        self.events.receiver(at).done();
+                        self.events.receiver(at).done(number);
                     } else if at == 0 {
                         self.settle();
                     } else {

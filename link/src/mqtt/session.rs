@@ -367,10 +367,23 @@ impl<'a, T: From<Report>> Session<'a, T> {
         // It also asks to close the connection.
         let _ = self.handle(events);
         let until = Instant::now() + GOODBYE;
-        while self.stream.wants_write() && Instant::now() < until {
+        let mut buffer = vec![0; BUFFER];
+        while Instant::now() < until {
             self.stream.flush()?;
-            let rest = Duration::from_millis(20);
-            wait(Some((&self.stream.socket, PollFlags::OUT)), None, rest);
+            // A socket that is closed with something unread may take back what it has sent,
+            // so the broker closes it.
+            loop {
+                match self.stream.read(&mut buffer) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(_) => return Ok(()),
+                }
+            }
+            let mut wanted = PollFlags::IN;
+            if self.stream.wants_write() {
+                wanted |= PollFlags::OUT;
+            }
+            wait(Some((&self.stream.socket, wanted)), None, Duration::from_millis(100));
         }
         Ok(())
     }

@@ -168,13 +168,21 @@ impl Stream {
                     read => read,
                 },
             };
-            return match read {
-                Ok(0) => Err(format!("{} has closed the connection", self.peer.name)),
-                Ok(read) => Ok(Some(read)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            let fault = match read {
+                Ok(0) => format!("{} has closed the connection", self.peer.name),
+                Ok(read) => return Ok(Some(read)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => Err(error.to_string()),
+                Err(error) => error.to_string(),
             };
+            let open = self.peer.open;
+            return Err(match &self.tls {
+                Some(tls) if tls.is_handshaking() => format!(
+                    "{fault} before TLS was agreed on; is this a port without TLS? Then the URL \
+                     begins with {open}"
+                ),
+                _ => fault,
+            });
         }
     }
 }

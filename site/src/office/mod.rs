@@ -180,7 +180,6 @@ impl Office {
             || !self.dirty_groups.is_empty()
             || self.lease_wanted
             || self.compare_at_ms.is_some()
-            || self.compare_wanted
             || self.has_old_seals()
     }
 

@@ -25,7 +25,7 @@ const SEALED_AT_ONCE: usize = 100;
 /// How long to wait for what the broker has, milliseconds.
 const COMPARE_MS: u64 = 5_000;
 /// Shortest time between two comparisons that somebody's report starts, milliseconds.
-const COMPARE_AGAIN_MS: u64 = 60_000;
+const COMPARE_AGAIN_MS: u64 = 15_000;
 /// Longest time between two comparisons, milliseconds.
 const COMPARE_ALWAYS_MS: u64 = 6 * 3_600_000;
 
