@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// Bytes of records that wait for the broker.
 const MOST_BYTES: usize = 64 << 20;
 /// How often orders are looked at, and what is due.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(500);
 /// Stack of the thread, bytes.
 const STACK: usize = 512 << 10;

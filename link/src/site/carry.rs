@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Reports of the broker that wait.
-const WAITING: usize = 64;
+const WAITING: usize = 256;
 /// Longest pause without looking at what is due.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -153,6 +153,12 @@ impl Wire {
                 self.send();
                 match self.records.step(self.began.elapsed()) {
                     Some(Step::Fetched) => return Some(Line::Fetched),
+                    Some(Step::Unsubscribe(filter)) => {
+                        let filter = self.full(&filter);
+                        // If there is no room, more is heard than needed.
+                        let _ = self.client.unsubscribe(self.session, vec![filter]);
+                        continue;
+                    }
                     Some(Step::Subscribe(filter)) => {
                         self.ticket += 1;
                         self.fetching = self.ticket;

@@ -148,8 +148,9 @@ pub fn run(command: &SiteCommand, config: &Config, stop: &Arc<AtomicBool>) -> Re
         }
         Err(FolderError::Locked(_)) => {
             let text = std::fs::read_to_string(folder.public_path()).unwrap_or_default();
-            show_code(command.json, code.as_deref(), text.trim())?;
-            by_service(&folder, &order, stop)?
+            by_service(&folder, &order, stop, || {
+                show_code(command.json, code.as_deref(), text.trim())
+            })?
         }
         Err(error) => return Err(error.to_string()),
     };
@@ -346,7 +347,12 @@ fn alone(
 }
 
 /// Gives the order to the office's service.
-fn by_service(folder: &Folder, order: &Order, stop: &AtomicBool) -> Result<Answer, String> {
+fn by_service(
+    folder: &Folder,
+    order: &Order,
+    stop: &AtomicBool,
+    ready: impl FnOnce() -> Result<(), String>,
+) -> Result<Answer, String> {
     let spool = Spool::new(folder.path());
     let number = spool.give(order).map_err(|error| {
         format!(
@@ -354,6 +360,7 @@ fn by_service(folder: &Folder, order: &Order, stop: &AtomicBool) -> Result<Answe
             folder.path().display()
         )
     })?;
+    ready()?;
     let patience = match order {
         Order::Admit { .. } => Duration::from_millis(CODE_MS) + ANSWER,
         _ => ANSWER,

@@ -102,8 +102,8 @@ fn try_execute(office: &mut Office, order: &Order, now: u64) -> Result<Done, Str
     match order {
         Order::Admit { code, door, groups, writes } => {
             let code: Code = code.parse().map_err(|error| format!("{error}"))?;
-            office.invite(&code, door, groups, *writes, now).map_err(said)?;
-            Ok((Vec::new(), Answer::wait()))
+            let effects = office.invite(&code, door, groups, *writes, now).map_err(said)?;
+            Ok((effects, Answer::wait()))
         }
         Order::Uninvite { door } => {
             office.uninvite(door);

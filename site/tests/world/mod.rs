@@ -149,9 +149,11 @@ impl World {
         self.new_door();
         let code = Code::random().expect("random numbers");
         let name = format!("door {at}");
-        self.office
+        let effects = self
+            .office
             .invite(&code, &name, &strings(groups), writes, self.now_ms)
             .expect("an invitation");
+        self.carry_office(effects);
         let effects = self.doors[at].member.join(&code, &name).expect("a request");
         self.carry(at, effects);
         self.deliver_all();
