@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the program for 64-bit boards: one static file with the models in it, with
-# link-time optimization. Takes about ten minutes. Prints its size and tries it on an
-# emulated processor.
+# Builds the programs for 64-bit boards: the door as one static file with the models in it,
+# and the link, with link-time optimization. Takes about ten minutes. Prints their sizes and
+# tries them on an emulated processor.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . tools/fetch.sh
@@ -17,3 +17,7 @@ cargo build --profile dist --target "$target" --features device
 binary=${CARGO_TARGET_DIR:-target}/$target/dist/facelatch
 echo "$binary: $(stat -c %s "$binary") bytes"
 qemu-aarch64-static -cpu cortex-a76 "$binary" detect assets/astronaut.jpg
+cargo build --profile dist --target "$target" --package facelatch-link
+link=${CARGO_TARGET_DIR:-target}/$target/dist/facelatch-link
+echo "$link: $(stat -c %s "$link") bytes"
+qemu-aarch64-static -cpu cortex-a76 "$link" config example >/dev/null

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints the notices of all crates that are linked into the binary, each text once.
 
-licences.py TARGET FEATURES: Cargo lists the crates; the texts come from their sources."""
+licences.py TARGET FEATURES [PACKAGE]: Cargo lists the crates; the texts come from their sources."""
 
 import json
 import re
@@ -11,8 +11,9 @@ from pathlib import Path
 
 TEXTS = re.compile(r"^(licen[cs]e|copying|copyright|notice|unlicense)", re.IGNORECASE)
 
-target, features = sys.argv[1:]
-options = ["--locked", "--features", features]
+target, features, *rest = sys.argv[1:]
+program = rest[0] if rest else "facelatch"
+options = ["--locked", *(["--features", features] if features else [])]
 metadata = json.loads(
     subprocess.check_output(
         ["cargo", "metadata", "--format-version", "1", "--filter-platform", target, *options]
@@ -20,7 +21,7 @@ metadata = json.loads(
 )
 # Only linked crates: no build scripts, tests or proc-macro dependencies.
 tree = subprocess.check_output(
-    ["cargo", "tree", "--package", "facelatch", "--target", target, "--prefix", "none", *options]
+    ["cargo", "tree", "--package", program, "--target", target, "--prefix", "none", *options]
     + ["--edges", "normal,no-proc-macro", "--format", "{p}"],
     text=True,
 )
@@ -40,7 +41,7 @@ for package in sorted(metadata["packages"], key=lambda package: package["name"])
         text = file.read_text(encoding="utf-8", errors="replace").strip()
         texts.setdefault("\n".join(line.rstrip() for line in text.splitlines()), []).append(name)
 
-print("Crates linked into facelatch, and their licences:\n")
+print(f"Crates linked into {program}, and their licences:\n")
 print("\n".join(crates))
 if without:
     print("\nWithout a text of their own: " + ", ".join(without))

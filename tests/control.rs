@@ -5,8 +5,8 @@ use facelatch::access::door;
 use facelatch::access::event::is_plain;
 use facelatch::config::RolesConfig;
 use facelatch::service::control::{
-    AskError, Command, Control, ControlError, ControlSettings, MAX_REQUEST, Order, Passage,
-    Request, ask,
+    AskError, Command, Control, ControlSettings, MAX_REQUEST, Order, Passage, Request, SocketError,
+    ask,
 };
 use facelatch::service::status::Status;
 use facelatch::storage::lockdown::LockdownFile;
@@ -448,11 +448,11 @@ fn the_socket_of_a_dead_service_is_replaced_and_that_of_a_live_one_is_not() {
     drop(control);
     // Another program answers on the path.
     let other = UnixListener::bind(&service.path).expect("a socket");
-    assert!(matches!(again(), Err(ControlError::Taken { .. })));
+    assert!(matches!(again(), Err(SocketError::Taken { .. })));
     drop(other);
     std::fs::remove_file(&service.path).expect("a socket");
     std::fs::write(&service.path, "precious").expect("a file");
-    assert!(matches!(again(), Err(ControlError::NoSocket { .. })));
+    assert!(matches!(again(), Err(SocketError::NoSocket { .. })));
     assert_eq!(std::fs::read(&service.path).expect("a file"), b"precious");
 }
 

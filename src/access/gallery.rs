@@ -243,6 +243,11 @@ impl Gallery {
         counts.into_iter().map(|(bits, count)| (f32::from_bits(bits), count)).collect()
     }
 
+    /// Numbers and names of all people.
+    pub fn names(&self) -> impl Iterator<Item = (PersonId, &str)> {
+        self.people.iter().map(|person| (person.id, person.name.as_str()))
+    }
+
     /// Name of the person with that number.
     pub fn name(&self, id: PersonId) -> Option<&str> {
         self.people.iter().find(|person| person.id == id).map(|person| person.name.as_str())

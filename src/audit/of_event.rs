@@ -11,7 +11,7 @@ use std::time::Duration;
 const NOT_KEPT: [&str; 8] = ["event", "at", "name", "text", "uid", "login", "link", "needs"];
 
 /// An event as an entry. `now` is its time on the service's clock. An event that follows
-/// from an order gets `by` from whoever knows it.
+/// from an order gets `by` from the caller.
 pub fn of_event(now: Duration, event: &Event) -> Entry {
     let mut entry = Entry::new(event.kind());
     entry.severity = Severity::from(event.severity());

@@ -10,6 +10,7 @@ use facelatch::access::gallery::Gallery;
 use facelatch::models::groups::{NOT_MEASURED, WorstGroup};
 use facelatch::service::audit::AuditNow;
 use facelatch::service::control::{Request, ask};
+use facelatch::service::link::LinkNow;
 use facelatch::service::stage_times::Spread;
 use facelatch::service::status::{ClockNow, GalleryFileNow, ModelsNow, Status as ServiceStatus};
 use facelatch::storage::gallery::{
@@ -289,6 +290,9 @@ fn print_service(out: &mut impl Write, now: &ServiceStatus) -> std::io::Result<(
             writeln!(out, "clock        not trusted; groups follow clock_unsure")?;
         }
     }
+    if let Some(link) = &now.link {
+        print_link(out, link, now.audit.last)?;
+    }
     let watchdog = &now.watchdog;
     match &watchdog.who {
         None => writeln!(out, "threads      {}", watchdog.state)?,
@@ -339,6 +343,29 @@ fn print_service(out: &mut impl Write, now: &ServiceStatus) -> std::io::Result<(
         print_trust(out, signature, warning.as_deref())?;
     }
     trial.as_ref().map_or(Ok(()), |trial| writeln!(out, "  trial      {}", trial.line))
+}
+
+/// Prints the state of the link.
+fn print_link(out: &mut impl Write, link: &LinkNow, last: u64) -> std::io::Result<()> {
+    let since = time(link.since_s as f64);
+    if link.connected {
+        let taken = link.taken.map_or_else(
+            || "no event taken yet".to_owned(),
+            |taken| format!("event {taken} of {last} taken"),
+        );
+        let version = &link.version;
+        writeln!(out, "link         {version} connected for {since}; {taken}")?;
+    } else {
+        writeln!(out, "link         not connected for {since}")?;
+    }
+    if let Some(fault) = &link.fault {
+        writeln!(out, "  FAULT      {fault}")?;
+    }
+    if link.closed > 0 || link.refused > 0 {
+        let LinkNow { closed, refused, .. } = link;
+        writeln!(out, "  {closed} connections closed for a fault, {refused} orders refused")?;
+    }
+    Ok(())
 }
 
 /// Prints the state of the audit log.

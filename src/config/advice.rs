@@ -45,6 +45,7 @@ impl Config {
         self.advise_clock(&mut advice);
         self.advise_service(&mut advice);
         self.advise_roles(&mut advice);
+        self.advise_link(&mut advice);
         advice
     }
 
@@ -342,6 +343,7 @@ impl Config {
             ("gallery.file", &self.gallery.file),
             ("models.folder", &self.models.folder),
             ("service.status_socket", &service.status_socket),
+            ("link.socket", &self.link.socket),
         ] {
             if path.as_deref().is_some_and(Path::is_relative) {
                 advice.push(Fault::of(

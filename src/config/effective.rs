@@ -92,6 +92,7 @@ impl Effective {
             models,
             service,
             roles,
+            link,
         } = &shown(&self.config);
         let mut tables = vec![
             self.table("camera", camera)?,
@@ -113,6 +114,7 @@ impl Effective {
         tables.push(self.table("models", models)?);
         tables.push(self.table("service", service)?);
         tables.push(self.table("roles", roles)?);
+        tables.push(self.table("link", link)?);
         Ok(tables.join("\n"))
     }
 

@@ -11,6 +11,7 @@ mod devices;
 mod differences;
 mod effective;
 mod fault;
+mod link;
 mod reader;
 mod reload;
 mod roles;
@@ -29,6 +30,7 @@ pub use devices::{CameraConfig, GpioConfig, LightsConfig, RelayConfig, Wire};
 pub use differences::SettingChange;
 pub use effective::Effective;
 pub use fault::{Fault, Position};
+pub use link::{LINK_USER, LinkConfig, LinkNames};
 pub use reload::{KEYS, Key};
 pub use roles::{EVERYBODY, RolesConfig};
 pub use service::{SOCKET, SYSTEM_FOLDER, ServiceConfig};
@@ -140,6 +142,8 @@ pub struct Config {
     pub service: ServiceConfig,
     /// `[roles]`: who may do what over the control socket.
     pub roles: RolesConfig,
+    /// `[link]`: the socket for the program that links this door to others.
+    pub link: LinkConfig,
 }
 
 /// `[gallery]`: where enrolled people are stored.
@@ -277,6 +281,7 @@ impl Config {
         self.check_access()?;
         self.check_service()?;
         self.check_roles()?;
+        self.check_link()?;
         self.check_audit()?;
         self.check_models()?;
         let recognition = &self.recognition;

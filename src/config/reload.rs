@@ -41,7 +41,8 @@ pub static KEYS: &[Key] = keys! {
         gallery.file, gallery.keep_crops, audit.keep_for, audit.largest, audit.pictures_keep_for, models.folder,
         recognition.distinct_views, service.status_socket, service.power_saving, service.idle_look_every,
         service.watchdog,
-        roles.read, roles.order, roles.neighbour, roles.administrator;
+        roles.read, roles.order, roles.neighbour, roles.administrator,
+        link.socket, link.user, link.orders, link.names, link.duress;
     reload:
         door.open_for, door.exit_for, door.lock_when_closed, door.held_open_after,
         door.duress, door.duress_within, door.role, door.anti_passback,

@@ -116,6 +116,11 @@ fn is_entry(entry: &str) -> bool {
         && (!name.bytes().all(|byte| byte.is_ascii_digit()) || name.parse::<u32>().is_ok())
 }
 
+/// Whether a text has the form of one user.
+pub(super) fn is_user(text: &str) -> bool {
+    is_entry(text) && text != EVERYBODY && !text.starts_with('@')
+}
+
 #[cfg(test)]
 mod tests {
     use crate::config::Config;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Keys of the example that have no default: their value is an example.
-const WITHOUT_DEFAULT: [&str; 17] = [
+const WITHOUT_DEFAULT: [&str; 18] = [
     "camera.uri",
     "door.role",
     "gallery.file",
@@ -22,6 +22,7 @@ const WITHOUT_DEFAULT: [&str; 17] = [
     "lights.buzzer",
     "lights.green",
     "lights.red",
+    "link.socket",
     "models.folder",
     "service.status_socket",
 ];
@@ -67,6 +68,7 @@ fn everything() -> Config {
         models: ModelsConfig { folder: Some("/m".into()), ..Default::default() },
         service: ServiceConfig { status_socket: Some("/s".into()), ..ServiceConfig::default() },
         roles: RolesConfig::default(),
+        link: LinkConfig { socket: Some("/l".into()), ..LinkConfig::default() },
     }
 }
 
@@ -187,6 +189,7 @@ fn the_example_uncommented_is_the_default_but_for_keys_that_have_none() {
     (config.camera, config.lights) = (default.camera.clone(), default.lights.clone());
     config.gpio = GpioConfig { debounce, ..default.gpio.clone() };
     (config.door.role, config.gallery.file, config.models.folder) = (None, None, None);
+    config.link.socket = None;
     config.service.status_socket = None;
     assert_eq!(config, default);
 }
@@ -220,6 +223,7 @@ fn every_key_is_explained_with_what_it_may_be() {
             "A camera URI.",
             "A relay URI.",
             "Shares of ",
+            "A user by ",
         ];
         assert!(known.iter().any(|begin| kind.starts_with(begin)), "{one:?}");
         assert!(one.about.iter().all(|line| line.len() <= 90), "{one:?}");
@@ -298,10 +302,11 @@ fn every_key_is_one_that_a_running_service_takes_over_or_one_that_it_cannot() {
     assert_eq!(sorted.len(), code.len(), "a key is there twice");
     for key in KEYS {
         let table = key.name.split('.').next().unwrap_or_default();
-        let restart = ["camera", "relay", "gpio", "lights", "gallery", "audit", "service", "roles"]
-            .contains(&table)
-            || ["door.lock", "door.neighbours", "recognition.distinct_views", "models.folder"]
-                .contains(&key.name);
+        let restart =
+            ["camera", "relay", "gpio", "lights", "gallery", "audit", "service", "roles", "link"]
+                .contains(&table)
+                || ["door.lock", "door.neighbours", "recognition.distinct_views", "models.folder"]
+                    .contains(&key.name);
         let restart = restart && !["audit.pictures", "audit.replay"].contains(&key.name);
         assert_eq!(key.restart, restart, "{}", key.name);
     }
@@ -362,6 +367,9 @@ fn a_changed_setting_reports_whether_it_needs_a_restart() {
         ("roles.order", "[\"@staff\"]"),
         ("roles.neighbour", "[\"facelatch\"]"),
         ("roles.administrator", "[\"1001\"]"),
+        ("link.user", "\"ada\""),
+        ("link.orders", "[\"open\"]"),
+        ("link.names", "\"name\""),
     ]
     .into();
     let documented = documented();

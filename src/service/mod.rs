@@ -10,6 +10,7 @@ mod exit;
 pub mod files;
 mod gallery_watch;
 pub mod last_relay;
+pub mod link;
 mod message;
 mod model_watch;
 pub mod models;
@@ -21,6 +22,7 @@ pub mod pipeline;
 pub mod process_usage;
 mod reload;
 pub mod run;
+mod socket;
 pub mod stage_times;
 pub mod status;
 mod trial;
@@ -55,7 +57,7 @@ use files::{EMPTY, FileWorker, Files, ReadConfig, load_gallery, open_store};
 use last_relay::release_after_failure;
 use models::Networks;
 use neighbours::Neighbours;
-use peripherals::Startup;
+use peripherals::{LinkOf, Startup};
 use pipeline::Pipeline;
 use reload::Reload;
 use run::{BetweenFrames, RunOptions, Summary, run};
@@ -185,6 +187,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
         pictures_keep_for: config.audit.pictures_keep_for,
     })
     .context("cannot start the thread that writes the audit log")?;
+    let door = options.door.clone();
     let model = models.recognizer_id()?.to_string();
     let files = FileWorker::start(Files {
         read_config,
@@ -231,7 +234,9 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let (mut peripherals, relay) = startup.open(&config, started, reload, on_stuck)?;
     let (mut pipeline, mut events) =
         Pipeline::new(networks.with(gallery), &config, relay, Duration::ZERO);
-    let entries = Entries::new(audit.auditor(), &config, options.door, &model);
+    peripherals
+        .open_link(&config, LinkOf { door: door.as_deref(), keys: keys.as_deref(), audit: &audit });
+    let entries = Entries::new(audit.auditor(), &config, door, &model);
     for entry in audit_entries::configured(&AuditPlace::of(&file), &config) {
         entries.append(entry);
     }

@@ -1,7 +1,7 @@
 //! Orders from the control socket: carried out between two frames, answered once the status
 //! shows what they did.
 
-use super::control::{Begun, Command, Control, Order, Passage};
+use super::control::{Begun, Command, Control, Order, OrderQueue, Passage};
 use super::passages::Passages;
 use super::pipeline::Pipeline;
 use super::reload::Reload;
@@ -44,6 +44,11 @@ impl Orders {
     pub fn new(control: Option<(Control, Receiver<Order>)>, lockdown: LockdownWriter) -> Self {
         let (opening, done, writing) = (Vec::new(), Vec::new(), VecDeque::new());
         Self { control, opening, done, lockdown, writing, passages: Passages::default() }
+    }
+
+    /// The way of orders to the service; `None` without a control socket.
+    pub fn queue(&self) -> Option<OrderQueue> {
+        self.control.as_ref().map(|(control, _)| control.queue())
     }
 
     /// Takes up lockdown if it held when the last service ended, or was ordered since.

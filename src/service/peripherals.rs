@@ -2,8 +2,10 @@
 //! socket and watchdog. Each has threads of its own; the service visits them between two
 //! frames.
 
-use super::control::{Control, ControlError, ControlSettings, Order, unknown_names};
+use super::audit::AuditThread;
+use super::control::{Control, ControlSettings, Order, SocketError, unknown_names};
 use super::last_relay::take_over;
+use super::link::{Link, LinkSettings};
 use super::message::{MAX_MESSAGES, Message, in_turn};
 use super::orders::Orders;
 use super::pipeline::{Pipeline, RelayHandle};
@@ -15,11 +17,13 @@ use super::watchdog::systemd::Notification;
 use super::watchdog::{Heartbeats, Watchdog};
 #[cfg(feature = "gpio")]
 use super::wiring::Wiring;
-use crate::access::event::Event;
+use crate::access::event::{Event, plain};
 use crate::config::Config;
 use crate::hardware::camera::Kind;
 use crate::hardware::relay::link::RelayEvent;
 use crate::hardware::relay::{Relay, RelayError, RelayLink, Report};
+use crate::storage::audit::AuditPlace;
+use crate::storage::keys::DoorKeys;
 use crate::storage::last_relay::{LastRelay, LastRelayFile, LastRelayLock};
 use crate::storage::lockdown::{LockdownFile, LockdownWriter};
 use std::sync::atomic::Ordering;
@@ -45,7 +49,7 @@ pub enum StartError {
     Relay(#[from] RelayError),
     /// The control socket.
     #[error(transparent)]
-    Control(#[from] ControlError),
+    Control(#[from] SocketError),
     /// The URI of a GPIO line.
     #[error("{key} = {fault}")]
     Line {
@@ -78,8 +82,19 @@ pub struct Peripherals {
     beats: Arc<Heartbeats>,
     watchdog: Watchdog,
     status: StatusBoard,
+    link: Option<Link>,
     /// Tells others that a service has the relay.
     _last_relay: Option<LastRelayLock>,
+}
+
+/// What the link shows of its door.
+pub struct LinkOf<'a> {
+    /// Name of the door; `None` if it is the only one of the board.
+    pub door: Option<&'a str>,
+    /// Its keys, if they could be opened.
+    pub keys: Option<&'a DoorKeys>,
+    /// Its audit log.
+    pub audit: &'a AuditThread,
 }
 
 /// The first two steps of the start: the relay, which is ordered to lock, and the socket,
@@ -122,7 +137,7 @@ impl Startup {
         let control = match control {
             Ok(control) => Some(control),
             // Two services at one door would fight over the lock.
-            Err(error @ (ControlError::Taken { .. } | ControlError::Foreign { .. })) => {
+            Err(error @ (SocketError::Taken { .. } | SocketError::Foreign { .. })) => {
                 return Err(error.into());
             }
             Err(error) => {
@@ -195,6 +210,7 @@ impl Startup {
             beats,
             watchdog,
             status: StatusBoard::new(status, started, state),
+            link: None,
             _last_relay: last_relay,
         };
         Ok((peripherals, relay))
@@ -202,6 +218,34 @@ impl Startup {
 }
 
 impl Peripherals {
+    /// Opens the socket of the link, if the configuration has one. The door works without it.
+    pub fn open_link(&mut self, config: &Config, of: LinkOf<'_>) {
+        let Some(socket) = &config.link.socket else { return };
+        let LinkOf { door, keys, audit } = of;
+        let (Some(orders), Some(keys)) = (self.orders.queue(), keys) else {
+            let what = "link.socket is not opened: it needs the control socket and the door's key";
+            return log::error!("{what}; mend what is said above, and restart the service");
+        };
+        let settings = LinkSettings {
+            config: config.link.clone(),
+            door: door.map_or_else(host, str::to_owned),
+            key: keys.signer().public(),
+            pseudonyms: keys.pseudonyms(),
+            orders,
+            status: self.status.shared(),
+            place: AuditPlace::of(&config.gallery_file()),
+            auditor: audit.auditor(),
+            patience: LinkSettings::PATIENCE,
+        };
+        match Link::listen(socket, settings) {
+            Ok(link) => {
+                self.status.set_link(link.state());
+                self.link = Some(link);
+            }
+            Err(error) => log::error!("{error}; the door works without its link"),
+        }
+    }
+
     /// Takes up lockdown if it held when the last service ended.
     pub fn restore(&self, pipeline: &mut Pipeline) -> Vec<Event> {
         self.orders.restore(pipeline)
@@ -246,6 +290,9 @@ impl Peripherals {
             events.extend(self.message(pipeline, at, message));
         }
         events.extend(self.orders.visit(pipeline, now, &self.reload, self.status.relay()));
+        if let Some(link) = &mut self.link {
+            link.visit(pipeline);
+        }
         while let Some(signal) = pipeline.signal() {
             #[cfg(feature = "gpio")]
             self.wiring.show(signal);
@@ -328,6 +375,13 @@ fn line(
         }
         LineEvent::Back { name } => vec![Event::LineBack { name: name.to_string() }],
     }
+}
+
+/// Name of the board.
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "door".to_owned() } else { plain(name).into_owned() }
 }
 
 fn silence(watchdog: Option<Duration>) -> Duration {

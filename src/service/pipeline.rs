@@ -121,6 +121,8 @@ pub struct Pipeline {
     signals: heapless::Vec<Signal, MAX_SIGNALS>,
     camera: CameraTrust,
     entries: Entries,
+    /// Galleries that were in use, this one included.
+    galleries: u64,
 }
 
 /// A person enrolled at the door, to be written to the gallery in one transaction.
@@ -177,6 +179,7 @@ impl Pipeline {
             signals: heapless::Vec::new(),
             camera: CameraTrust::Trusted,
             entries: Entries::off(),
+            galleries: 1,
         };
         let mut events = Vec::new();
         pipeline.carry_out(now, output, &mut events);
@@ -285,6 +288,12 @@ impl Pipeline {
         self.controller.gallery()
     }
 
+    /// Number of galleries that were in use, this one included: another number means other
+    /// people, names or templates.
+    pub fn galleries(&self) -> u64 {
+        self.galleries
+    }
+
     /// State of the gallery's file.
     pub fn gallery_file(&self) -> &GalleryFileNow {
         &self.gallery_file
@@ -355,6 +364,7 @@ impl Pipeline {
         self.entries.set_models(recognizer.model().as_str());
         self.recognizer = recognizer;
         self.liveness = liveness;
+        self.galleries += 1;
         self.controller.set_models(now, calibration, gallery);
         // The views of one person must come from one model.
         if other { self.input(now, Input::ModelsChanged) } else { Vec::new() }
@@ -363,6 +373,7 @@ impl Pipeline {
     /// Replaces the gallery and drops all evidence. A gallery with templates of another
     /// model admits nobody.
     pub fn set_gallery(&mut self, gallery: Gallery) {
+        self.galleries += 1;
         self.controller.set_gallery(gallery);
     }
 

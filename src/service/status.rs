@@ -7,6 +7,7 @@ use crate::access::false_entries::Report;
 use crate::access::gallery::Gallery;
 use crate::hardware::camera::live::CameraState;
 use crate::service::audit::AuditNow;
+use crate::service::link::{LinkNow, LinkState};
 pub use crate::service::model_watch::{ModelsNow, TrialNow};
 use crate::service::pipeline::Pipeline;
 use crate::service::process_usage::{Meter, Usage};
@@ -56,6 +57,8 @@ pub struct Status {
     pub clock: ClockNow,
     /// The threads.
     pub watchdog: WatchdogNow,
+    /// The link to other doors and systems; `None` if the configuration has none.
+    pub link: Option<LinkNow>,
     /// Number of events by kind.
     pub events: BTreeMap<String, u64>,
     /// Durations of the stages.
@@ -330,6 +333,7 @@ pub(super) struct StatusBoard {
     relay: RelayNow,
     /// Since when the relay has been in this state.
     relay_since: Duration,
+    link: Option<LinkState>,
 }
 
 impl StatusBoard {
@@ -344,7 +348,18 @@ impl StatusBoard {
             stage_times: StageTimes::default(),
             relay: RelayNow { state: relay.to_owned(), since_s: 0.0 },
             relay_since: Duration::ZERO,
+            link: None,
         }
+    }
+
+    /// The status, shared with those who show it.
+    pub fn shared(&self) -> Arc<Mutex<Status>> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Shows the state of the link from now on.
+    pub fn set_link(&mut self, link: LinkState) {
+        self.link = Some(link);
     }
 
     /// When the service's clock started.
@@ -448,6 +463,7 @@ impl StatusBoard {
                 Some(false) => ClockNow::Unsure,
             },
             watchdog: WatchdogNow::of(verdict),
+            link: self.link.as_ref().map(LinkState::now),
             timings: self.stage_times.spreads(),
             motion: MotionNow {
                 frames,

@@ -22,7 +22,7 @@ from pathlib import Path
 from operations import PATIENCE, REPOSITORY, Door, Operation, changeable, chosen
 from recording import Tree
 
-# One in so many doors is also changed after it was read.
+# Each door whose number is a multiple of this is also changed after it was read.
 CHANGED = 8
 
 

@@ -22,7 +22,7 @@ import cuts
 from operations import PATIENCE, REPOSITORY, Door, Operation, changeable, chosen
 from recording import CALLS, Tree, read
 
-# One in so many states is also changed after it was read.
+# Each state whose number is a multiple of this is also changed after it was read.
 CHANGED = 8
 
 

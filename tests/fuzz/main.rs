@@ -37,7 +37,7 @@ const SLOWEST: Duration = Duration::from_secs(10);
 const HANGS: Duration = Duration::from_secs(600);
 /// Most inputs with new outcomes that are kept in memory.
 const KEPT: usize = 512;
-/// One in so many inputs is mutated from the first ones and not from what was found.
+/// One of this number of inputs is mutated from the first ones and not from what was found.
 const FROM_SEEDS: u64 = 4;
 
 thread_local! {

@@ -6,15 +6,18 @@ use clap::Args;
 use facelatch_link::config::Config;
 use facelatch_link::home::Topics;
 use facelatch_link::mqtt::{Client, Report};
-use facelatch_link::service::wiring;
+use facelatch_link::service::{Status, status_file, wiring};
+use facelatch_link::text::plain;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::mpsc::sync_channel;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Longest time for the broker's answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A running service has written its status within this time, seconds.
+const FRESH_S: u64 = 20;
 
 /// Check the configuration, and try its files, the door's socket and the broker
 ///
@@ -52,9 +55,16 @@ impl Check {
 
 type Tried = Result<Option<String>, String>;
 
-/// Only connects: a hello would end the connection of the service.
+/// Connects only if the service does not: the door has one place, and gives it to the last
+/// who comes.
 fn door(config: &Config) -> Tried {
     let path = &config.door.socket;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    if let Ok(Status { door: Some(door), time_s, .. }) = Status::read(&status_file())
+        && time_s.abs_diff(i64::try_from(now).unwrap_or(i64::MAX)) <= FRESH_S
+    {
+        return Ok(Some(format!("the service is connected to {}", plain(&door, 100))));
+    }
     match UnixStream::connect(path) {
         Ok(_) => Ok(Some(format!("{} is open", path.display()))),
         Err(error) => Err(format!(

@@ -180,7 +180,7 @@ impl<'a, T: From<Report>> Session<'a, T> {
         if self.connected && (due || (self.asked.is_none() && silent >= half)) {
             self.ping_due = None;
             self.asked.get_or_insert(now);
-            let ping = v5_0::Pingreq::builder().build().map_err(|e| words::protocol(e))?;
+            let ping = v5_0::Pingreq::builder().build().map_err(words::protocol)?;
             let events = self.mqtt.checked_send(ping);
             self.handle(events)?;
             self.stream.flush()?;

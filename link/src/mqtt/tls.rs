@@ -74,7 +74,12 @@ impl Tls {
                 })?;
                 config.with_client_auth_cert(certificates(certificate)?, secret).map_err(
                     |error| {
-                        content(key, format!("does not fit {}: {error}", certificate.display()))
+                        let mut fault = format!("does not fit {}: {error}", certificate.display());
+                        if fault.contains("UnsupportedCertVersion") {
+                            fault += " (a certificate of version 3 has an extension, such as a \
+                                  subjectAltName)";
+                        }
+                        content(key, fault)
                     },
                 )?
             }

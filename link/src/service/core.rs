@@ -26,6 +26,9 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 /// An event that the webhook refuses as often as this is left out.
 const MOST_REFUSALS: u32 = 3;
 
+/// Lines of the log per minute; a broker may send anything.
+const MOST_LINES: u32 = 60;
+
 /// What is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -165,6 +168,12 @@ pub struct Core {
 
     /// What is wrong, by where.
     pub(super) faults: BTreeMap<&'static str, String>,
+
+    /// Site whose topics were retained last.
+    pub(super) known_site: Option<String>,
+    /// Minute of the program, and lines of the log in it.
+    minute: u64,
+    lines: u32,
 }
 
 impl Core {
@@ -204,6 +213,9 @@ impl Core {
             post_pauses: Pauses::new(Duration::from_secs(2), Duration::from_secs(300)),
             refusals: 0,
             faults: BTreeMap::new(),
+            known_site: cursors.site.clone(),
+            minute: 0,
+            lines: 0,
         }
     }
 
@@ -212,7 +224,7 @@ impl Core {
         let cursors = self.events.cursors();
         Cursors {
             door: self.door_id.clone(),
-            site: self.last_hello.site.clone(),
+            site: self.known_site.clone(),
             mqtt: cursors[MQTT].filter(|_| self.settings.mqtt),
             webhook: cursors[WEBHOOK].filter(|_| self.settings.webhook),
         }
@@ -254,7 +266,15 @@ impl Core {
     }
 
     pub(super) fn log(&mut self, level: Level, text: String) {
-        self.actions.push(Action::Log(level, text));
+        self.lines += 1;
+        match self.lines {
+            0..MOST_LINES => self.actions.push(Action::Log(level, text)),
+            MOST_LINES => {
+                let text = "more is left out of the log in this minute".to_owned();
+                self.actions.push(Action::Log(Level::Warn, text));
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn ticket(&mut self, purpose: Purpose) -> u64 {
@@ -301,6 +321,10 @@ impl Core {
     /// Whatever follows from all that has changed, and from the time. Returns what is to be
     /// done.
     pub fn step(&mut self, now: Now) -> Vec<Action> {
+        let minute = now.running.as_secs() / 60;
+        if minute != self.minute {
+            (self.minute, self.lines) = (minute, 0);
+        }
         self.settle(now);
         if self.rediscover.is_some_and(|due| due <= now.running) {
             self.rediscover = None;

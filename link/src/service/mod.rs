@@ -10,3 +10,6 @@ pub mod wiring;
 pub use self::core::{Action, Core, Identity, Now, Settings};
 pub use run::{RunError, run};
 pub use status::{Status, status_file};
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! What follows from what the broker says.
 
 use super::core::{Action, Broker, Core, MQTT, Now, Purpose};
-use crate::home;
-use crate::mqtt::{Message, Qos, Report, Subscription, chance};
+use crate::home::{self, Topics};
+use crate::mqtt::{Message, Publish, Qos, Report, Subscription, chance};
 use crate::text::plain;
 use facelatch_messages::{Bytes, FromLink, LARGEST_RECORD, LONGEST_TOPIC};
 use log::Level;
@@ -75,7 +75,24 @@ impl Core {
         }
         let ticket = self.ticket(Purpose::Orders);
         self.actions.push(Action::Subscribe { ticket, subscriptions: orders });
+        self.leave_old_site(&topics);
         self.publish_all();
+    }
+
+    /// Empties what is retained below another site, to which the door belonged before.
+    fn leave_old_site(&mut self, topics: &Topics) {
+        let site = self.last_hello.site.clone();
+        if self.known_site == site {
+            return;
+        }
+        let old = std::mem::replace(&mut self.known_site, site);
+        if let Ok(old) = Topics::new(&self.settings.prefix, &topics.id, old.as_deref()) {
+            for topic in old.retained() {
+                let empty =
+                    Publish { topic, qos: Qos::AtLeastOnce, retain: true, ..Publish::default() };
+                self.publish(Purpose::Other, empty);
+            }
+        }
     }
 
     fn subscribed(&mut self, ticket: u64, refused: &[usize], now: Now) {

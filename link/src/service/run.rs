@@ -254,7 +254,8 @@ impl<'c> Service<'c> {
             }
         };
         if full == Err(Full) {
-            log::error!("the broker takes messages too slowly; one is left out");
+            let fault = "it takes messages too slowly; one was left out".to_owned();
+            self.core.fault("topic", Some(fault));
         }
     }
 

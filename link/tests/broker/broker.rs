@@ -17,7 +17,7 @@ fn tool(name: &str) -> Command {
     command
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
 }
@@ -107,11 +107,24 @@ impl Broker {
             "listener {port} 127.0.0.1\ncafile {at}/ca.pem\ncertfile {at}/server.pem\n\
              keyfile {at}/server.key\nrequire_certificate true\nuse_identity_as_username true\n\
              listener {open_port} 127.0.0.1\nallow_anonymous true\npersistence true\n\
-             persistence_location {at}/data/\nmax_queued_messages 0\nlog_type all\n{user}"
+             persistence_location {at}/data/\nmax_queued_messages 0\nmax_inflight_messages 0\nlog_type all\n{user}"
         );
         std::fs::write(folder.join("mosquitto.conf"), text).expect("written");
         let process = spawn(folder);
         let broker = Self { folder: folder.to_owned(), port, open_port, process };
+        broker.wait();
+        broker
+    }
+
+    /// With the configuration of the document, in a folder in place of the root.
+    pub fn of_the_document(root: &Path, port: u16) -> Self {
+        let user = if rustix::process::getuid().is_root() { "user root\n" } else { "" };
+        let path = root.join("etc/mosquitto/conf.d/facelatch.conf");
+        let text = std::fs::read_to_string(path).expect("the document's file");
+        let conf = format!("persistence_location {}/\n{user}{text}", root.display());
+        std::fs::write(root.join("mosquitto.conf"), conf).expect("written");
+        let process = spawn(root);
+        let broker = Self { folder: root.to_owned(), port, open_port: port, process };
         broker.wait();
         broker
     }

@@ -4,12 +4,17 @@
 //! Needs Debian's packages mosquitto, mosquitto-clients and openssl, which `./test.sh`
 //! installs where it may.
 
+// Figures of the runs, for whoever asks for them with --nocapture.
+#![allow(clippy::print_stdout)]
+
 mod broker;
+mod document;
 mod door;
 mod program;
 mod proxy;
 
 use broker::{Broker, Watcher};
+use document::{Piece, System};
 use door::FakeDoor;
 use facelatch_messages::{
     Bytes, DoorEvent, DoorHello, DoorState, EventKind, FromDoor, FromLink, LinkOrder, Lock, Reach,
@@ -172,11 +177,12 @@ fn every_event_arrives_once_and_in_order() {
     assert_eq!(all_there(&watcher, &stage.broker, total, "the door restarted"), 0);
 
     // A broker that is killed forgets what it has passed on since it last saved. Only the
-    // one event whose acknowledgement was under way may come again.
+    // one event whose acknowledgement was under way may come again. The watcher is back
+    // before the program, since that broker keeps nothing for it.
     traffic(&stage.door, 40, 0);
+    stage.broker.signal("KILL");
     proxy.refuse(true);
     let total = traffic(&stage.door, 20, 5);
-    stage.broker.signal("KILL");
     stage.broker.start();
     watcher.ready(&stage.broker);
     proxy.refuse(false);
@@ -473,4 +479,62 @@ fn a_webhook_that_is_away_holds_up_nobody_and_gets_all_in_the_end() {
     until("the broker has all as well", || watcher.different() == 200);
     assert_eq!(watcher.numbers().len(), 200, "once");
     program.stop();
+}
+
+#[test]
+fn the_document_does_what_it_says() {
+    let folder = TempDir::new().expect("a folder");
+    let port = broker::free_port();
+    let system = System::new(folder.path(), port);
+    let mut door = FakeDoor::new(&folder.path().join("link.sock"), hello());
+    door.say(&FromDoor::State(DoorState { lock: Lock::Locked, ..DoorState::default() }));
+    // What systemd would start, and what was done.
+    let (mut broker, mut program, mut section) = (None, None, String::new());
+    let mut sections = vec![];
+    for piece in document::pieces(include_str!("../../../docs/connect.md")) {
+        match piece {
+            Piece::Section(name) => {
+                section.clone_from(&name);
+                sections.push(name);
+            }
+            // Played by the test of a site.
+            _ if section == "A site of doors" => {}
+            Piece::File(path, lines) => {
+                let socket = format!("door.socket = \"{}/link.sock\"\n", folder.path().display());
+                if path.ends_with("link.toml") && section.starts_with("Home Assistant") {
+                    system.write(&path, &socket);
+                }
+                system.write(&path, &lines);
+            }
+            Piece::Command(command) => {
+                if command == "facelatch-link status" {
+                    until("the broker is connected", || {
+                        let status = program::command(folder.path(), &["status"]);
+                        status.1.contains("broker:  connected")
+                    });
+                }
+                let (said, recorded) = system.run(&command);
+                if command.ends_with("facelatch-link check") {
+                    assert!(said.contains("accepts this program"), "{said}");
+                }
+                match recorded.trim() {
+                    "systemctl restart mosquitto" => {
+                        broker = Some(Broker::of_the_document(folder.path(), port));
+                    }
+                    "systemctl restart facelatch-link" => {
+                        program = Some(Program::of_the_document(folder.path()));
+                    }
+                    "systemctl stop facelatch-link" => {
+                        program.take().expect("it runs").stop();
+                    }
+                    _ => {}
+                }
+                if command.ends_with("facelatch-link forget") {
+                    assert!(said.contains("is removed from 9 topics"), "{said}");
+                }
+            }
+        }
+    }
+    assert!(broker.is_some() && program.is_none(), "everything was played");
+    assert!(sections.contains(&"A webhook".to_owned()), "{sections:?}");
 }

@@ -27,6 +27,18 @@ impl Program {
         Self { process }
     }
 
+    /// With the configuration of the document, in a folder in place of the root.
+    pub fn of_the_document(root: &Path) -> Self {
+        let process = facelatch_link(root)
+            .args(["run", "--config"])
+            .arg(root.join("etc/facelatch/link.toml"))
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the program");
+        Self { process }
+    }
+
     /// As by power or memory that is gone.
     pub fn kill(&mut self) {
         self.process.kill().expect("killed");

@@ -7,7 +7,7 @@ use crate::models::threshold::ThresholdTable;
 
 /// Steps by which the rate is tightened; each divides it by 10^(1/4), all together by 10.
 ///
-/// They are bounded, because whoever walks by the door with many faces raises its traffic.
+/// They are bounded, because a person who walks by the door with many faces raises its traffic.
 /// Without a bound that would tighten the thresholds until staff are refused. So a flood of
 /// attempts costs at most what one decade of the rate costs, and beyond it the door says
 /// that its budget is exceeded.
@@ -57,7 +57,7 @@ impl Known<'_> {
         attempt_rate([(self.table.pair_rate_at(similarity), self.templates())])
     }
 
-    /// Expected false entries per year at a threshold with so many attempts per year. If
+    /// Expected false entries per year at a threshold with this number of attempts per year. If
     /// both intervals hold by [`crate::models::promise::CONFIDENCE`], this one holds with at
     /// least 95 %.
     pub fn entries(&self, attempts: Interval, similarity: f32) -> Interval {
@@ -89,7 +89,7 @@ pub fn steps_within(budget: f64, upper_ends: &[f64; STEPS]) -> (u8, bool) {
     }
 }
 
-/// A false accept rate tightened by so many steps.
+/// A false accept rate tightened by this number of steps.
 pub fn stepped(rate: f64, steps: u8) -> f64 {
     rate * 10f64.powf(-f64::from(steps.min(MOST_STEPS)) / 4.0)
 }

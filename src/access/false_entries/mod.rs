@@ -41,7 +41,7 @@ const EVERY: Duration = Duration::from_secs(600);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// For so long a change of the thresholds waits until nobody is in view, because it drops
-/// the evidence of whoever is.
+/// the evidence of the person in view.
 const WAIT_AT_MOST: Duration = Duration::from_secs(600);
 
 /// False accept rate per pair at whose similarity two views are of one visitor. Stricter

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 /// Shares of strangers' attempts whose similarity is compared with the promise.
 pub const LEVELS: [f64; 3] = [0.1, 0.01, 0.001];
 
-/// Alternatives: so many times as many attempts are beyond a level as promised.
+/// Alternatives: the factors by which attempts beyond a level exceed the promise.
 const TIMES: [f64; 3] = [2.0, 4.0, 8.0];
 
 /// Probability that a door whose strangers are as promised is ever warned about.

@@ -70,7 +70,7 @@ impl Played {
         self.notes.extend(notes.into_iter().map(|note| (self.now, note)));
     }
 
-    /// Days with so many strangers each, evenly spread.
+    /// Days with this number of strangers each, evenly spread.
     fn days(&mut self, days: u64, strangers: u64) {
         let end = self.now + days * DAY;
         // Whole minutes, in which frames come.

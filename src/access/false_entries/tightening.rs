@@ -1,7 +1,7 @@
 //! By how many steps the false accept rate is tightened.
 //!
 //! ```text
-//!   more steps are needed                          -> so many at once
+//!   more steps are needed                          -> all of them at once
 //!   fewer would do for 7/10 of the budget, and
 //!     have for a day                               -> one fewer, and the day begins again
 //!   there is no budget any more                    -> none

@@ -1,25 +1,15 @@
 //! EDGE: one client: the bytes that it sent, the reply that it has not read yet, and its
 //! order in progress. No call blocks.
 
+use super::order::Ticket;
 use super::peer::Peer;
 use super::places::Held;
 use super::protocol::{MAX_REQUEST, Reply, Request, RequestError};
 use super::roles::Class;
-use super::{Command, TicketState};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
-
-/// An order that waits for its result.
-pub(super) struct Pending {
-    pub command: Command,
-    pub ticket: TicketState,
-    pub answer: Receiver<Result<String, String>>,
-    /// When it was given to the service.
-    pub since: Instant,
-}
 
 /// A client.
 pub(super) struct Connection {
@@ -31,7 +21,8 @@ pub(super) struct Connection {
     output: Vec<u8>,
     /// When it was accepted, got a reply, or took one.
     since: Instant,
-    pub order: Option<Pending>,
+    /// An order that waits for its result.
+    pub order: Option<Ticket>,
     /// The client sends no more.
     ended: bool,
     /// Closed once the reply is sent.

@@ -1,21 +1,21 @@
 //! EDGE: the thread that serves all clients. It waits for none of them: a slow client costs
 //! only its own place. In each round orders come before passages and status queries.
 
-use super::connection::{Connection, Pending};
+use super::Starting;
+use super::connection::Connection;
 use super::limits::{Allowed, Limits, Line, SUMMARY_AFTER};
+use super::order::OrderQueue;
 use super::peer::Peer;
 use super::places::{Held, Place, place};
 use super::protocol::{Command, Reply, Request, RequestError};
 use super::roles::{Class, Role, Roles};
-use super::{MOST_REFUSED, Order, Refused, Starting, TicketState};
 use crate::access::door;
-use crate::access::event::{Caller, Event, plain};
+use crate::access::event::{Caller, plain};
 use crate::service::status::Status;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::ErrorKind;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,9 +35,8 @@ const SUMMARY_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Desk {
     pub listener: UnixListener,
     pub snapshot: Arc<Mutex<Status>>,
-    pub orders: SyncSender<Order>,
+    pub queue: OrderQueue,
     pub starting: Starting,
-    pub refused: Refused,
     pub roles: Roles,
     pub patience: Duration,
     pub limits: Limits,
@@ -238,10 +237,7 @@ impl Desk {
         if self.warn(peer, &format!("{name} by {who} refused: {refused}"), now) {
             let order = asked.as_ref().map_or("unknown".to_owned(), Request::to_string);
             let by = self.caller(peer, asked.as_ref());
-            let mut waiting = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-            if waiting.len() < MOST_REFUSED {
-                waiting.push(Event::OrderRefused { order, by, reason: refused.clone() });
-            }
+            self.queue.note_refused(order, by, &refused);
         }
         Err(refused)
     }
@@ -266,21 +262,14 @@ impl Desk {
         if let Some(done) = self.while_starting(&command) {
             return Some(done);
         }
-        let ticket = TicketState::default();
-        let (reply, answer) = sync_channel(1);
         let request = Request::Order(command.clone());
         let by = self.caller(self.connections[index].peer, Some(&request));
-        let order = Order { command: command.clone(), by, ticket: ticket.clone(), reply };
-        match self.orders.try_send(order) {
-            Ok(()) => {
-                let pending = Pending { command, ticket, answer, since: now };
-                self.connections[index].order = Some(pending);
+        match self.queue.give(command, by, now) {
+            Ok(ticket) => {
+                self.connections[index].order = Some(ticket);
                 None
             }
-            Err(TrySendError::Full(_)) => {
-                Some(Err("the service is busy with other orders; try again".to_owned()))
-            }
-            Err(TrySendError::Disconnected(_)) => Some(Err("the service is stopping".to_owned())),
+            Err(reason) => Some(Err(reason)),
         }
     }
 
@@ -313,24 +302,12 @@ impl Desk {
     /// Sends the results of orders that are done, or overdue.
     fn answer(&mut self, now: Instant) {
         for index in 0..self.connections.len() {
-            let Some(pending) = &self.connections[index].order else { continue };
-            let waited = now.saturating_duration_since(pending.since);
-            let unknown = || "the service did not report the result; see facelatch status";
-            let done = match pending.answer.try_recv() {
-                Ok(done) => done,
-                Err(TryRecvError::Disconnected) => Err(unknown().to_owned()),
-                Err(TryRecvError::Empty) if waited < self.patience => continue,
-                Err(TryRecvError::Empty) if pending.ticket.withdraw() => {
-                    Err("the service did not start the order in time, so nothing was done; see \
-                         facelatch status"
-                        .to_owned())
-                }
-                // It has started and will be done soon.
-                Err(TryRecvError::Empty) if waited < self.patience.saturating_mul(2) => continue,
-                Err(TryRecvError::Empty) => Err(unknown().to_owned()),
+            let order = self.connections[index].order.as_ref();
+            let Some(done) = order.and_then(|order| order.result(now, self.patience)) else {
+                continue;
             };
-            if let Some(Pending { command, .. }) = self.connections[index].order.take() {
-                self.log(self.connections[index].peer, &command, &done, now);
+            if let Some(order) = self.connections[index].order.take() {
+                self.log(self.connections[index].peer, &order.command, &done, now);
             }
             self.connections[index].reply(&Reply::from(done), now);
         }
@@ -390,6 +367,7 @@ fn by(peer: Peer) -> String {
     peer.uid.map_or_else(|| "an unknown user".to_owned(), |uid| format!("uid {uid}"))
 }
 
-fn and_suppressed(count: u64) -> String {
+/// The end of a line of the log before which some were suppressed.
+pub(in crate::service) fn and_suppressed(count: u64) -> String {
     if count == 0 { String::new() } else { format!("; {count} requests before were not logged") }
 }

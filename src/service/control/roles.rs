@@ -262,6 +262,12 @@ impl Roles {
     }
 }
 
+/// User id of a user by name or number; `None` if the system knows none of this name.
+pub(in crate::service) fn user_id(name: &str) -> Option<u32> {
+    let directory = Directory::read(std::path::Path::new("/etc"));
+    directory.users.get(name).map(|(uid, _)| *uid).or_else(|| name.parse().ok())
+}
+
 /// Entries of the configuration that name no user or group of this system, with their keys.
 pub fn unknown_names(config: &RolesConfig) -> Vec<(&'static str, String)> {
     unknown_in(config, &Directory::read(std::path::Path::new("/etc")))

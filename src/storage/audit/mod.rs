@@ -31,6 +31,7 @@ mod read;
 mod repair;
 mod segments;
 mod stamp;
+mod tail;
 mod verify;
 
 pub use self::log::{AuditLog, AuditPlace, Log};
@@ -42,6 +43,7 @@ pub use heads::HeadsFile;
 pub use pictures::PictureFolder;
 pub use read::{AuditReader, Order, Reader, Records};
 pub use stamp::stamp;
+pub use tail::{AuditTail, Tail};
 pub use verify::{kept_key, verify};
 
 #[cfg(test)]

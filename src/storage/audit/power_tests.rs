@@ -118,7 +118,7 @@ fn a_power_cut_at_every_byte_of_a_first_day_loses_nothing_that_was_synced() {
 fn a_power_cut_while_segments_change_and_expire_loses_nothing_that_was_synced() {
     let disk = Memory::pair(Files::new());
     let mut log = open(&disk, &at(0)).expect("a log");
-    // One segment each, and so many that the first must go at the next one.
+    // One segment each, and enough of them that the first must go at the next one.
     for n in 0..70 {
         log.append(&at(n), &vec![7; 60_000]).expect("appended");
     }

@@ -20,7 +20,7 @@ pub(super) fn segment_name(first: u64) -> String {
 pub(super) fn first_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(ENDING).filter(|digits| digits.len() == DIGITS)?;
     let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok());
-    // No log has so many records; those that follow must have numbers as well.
+    // No log has that many records; those that follow must have numbers as well.
     number.flatten().filter(|number| *number <= u64::MAX / 2)
 }
 

@@ -10,7 +10,7 @@ fn signer() -> Signer {
     Signer::new(&Secret::new([7; 32]))
 }
 
-/// A moment so many seconds after the first one.
+/// A moment this number of seconds after the first one.
 fn at(seconds: i64) -> Stamp {
     let wall = (1_795_600_000 + seconds) * 1_000_000;
     Stamp {

@@ -108,7 +108,7 @@ fn what_was_changed_signed_by_another_or_cut_is_refused() {
     let open = || Export::decrypt(&path, &Unlock::Identity(file.clone())).map(drop);
     encrypted(&path, &recipient, &whole);
     open().expect("the same content again");
-    // Whoever knows the recipient can encrypt, but not sign.
+    // Anybody who knows the recipient can encrypt, but not sign.
     for at in (0..whole.len()).step_by(whole.len() / 40) {
         let mut changed = whole.clone();
         changed[at] ^= 1;

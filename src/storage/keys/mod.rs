@@ -145,6 +145,12 @@ impl DoorKeys {
         &self.signer
     }
 
+    /// Key of the pseudonyms of people outside this door. It survives [`Self::rotate`], so
+    /// that they stay.
+    pub fn pseudonyms(&self) -> Secret {
+        Secret::new(self.ring.signing).derive("pseudonyms of people")
+    }
+
     /// Where the master key comes from.
     pub fn source(&self) -> &Source {
         &self.source

@@ -16,7 +16,7 @@ pub enum Binding {
     Host,
     /// Something else than the disk alone: a TPM.
     Tpm,
-    /// Unknown: whoever gives it to systemd decides.
+    /// Unknown: the administrator who gives it to systemd decides.
     Unknown,
 }
 
