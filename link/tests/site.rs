@@ -95,8 +95,11 @@ impl Site {
 
     /// The answer of a command that succeeds.
     fn json(&self, arguments: &[&str]) -> Value {
-        let (good, said) = self.run(&[&["--json"], arguments].concat());
-        assert!(good, "{arguments:?}: {said}");
+        let arguments = [&["--json"], arguments].concat();
+        let output = self.command(&arguments).output().expect("the program");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        let said = String::from_utf8(output.stdout).expect("text");
         serde_json::from_str(said.trim()).unwrap_or_else(|error| panic!("{error}: {said}"))
     }
 
@@ -118,6 +121,8 @@ struct Door {
     kept: BTreeMap<String, Vec<u8>>,
     gallery: BTreeMap<PersonId, String>,
     expelled: bool,
+    /// Whether it reported whom it has.
+    reported: bool,
     ticked: Instant,
 }
 
@@ -144,6 +149,7 @@ impl Door {
             kept: BTreeMap::new(),
             gallery: BTreeMap::new(),
             expelled: false,
+            reported: false,
             ticked: Instant::now(),
         }
     }
@@ -159,7 +165,13 @@ impl Door {
                 Effect::PublishKept { topic, key } => {
                     self.wire.publish(&topic, self.kept[&key].clone(), true, None);
                 }
-                other => drop(self.wire.carry(vec![other])),
+                other => {
+                    let have = |topic: &str| topic.starts_with("have/");
+                    let known = !self.gallery.is_empty();
+                    self.reported |=
+                        matches!(&other, Effect::Publish { topic, .. } if have(topic) && known);
+                    drop(self.wire.carry(vec![other]));
+                }
             }
         }
     }
@@ -240,6 +252,9 @@ fn an_office_admits_doors_and_locks_out_by_its_commands() {
     let ada = front.enroll("Ada");
     front.until("sent", |door| door.wire.idle());
     assert_eq!(site.json(&["people"])["people"][0]["name"], "Ada");
+    front.until("reported", |door| door.reported && door.wire.idle());
+    let doors = site.json(&["doors"]);
+    assert_eq!(doors["doors"][0]["have"]["people"], 1, "{doors}");
     let rules = site.path("rules.toml");
     std::fs::write(&rules, "[groups.staff]\nhours = [\"mon-fri 07:00-19:00\"]\n").expect("written");
     site.json(&["policy", &rules, "--lease", "2d"]);
@@ -320,4 +335,43 @@ fn an_order_waits_for_a_broker_that_is_away() {
     let mut keep = site.keep();
     front.until("locked out", |door| !door.gallery.contains_key(&ada));
     assert!(keep.stop());
+}
+
+#[test]
+fn the_commands_of_the_document_are_understood() {
+    let text = include_str!("../../docs/connect.md");
+    let section = text.split("\n## ").find(|part| part.starts_with("A site of doors"));
+    let section = section.expect("the section");
+    // In blocks of commands, and in the table.
+    let blocks = section.lines().filter_map(|line| line.strip_prefix("    sudo "));
+    let table = section.lines().filter_map(|line| line.strip_prefix("| "));
+    let table = table.filter_map(|line| line.split('`').nth(1));
+    let commands: Vec<&str> = blocks.chain(table).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("link.toml");
+    std::fs::write(&config, "").expect("written");
+    std::fs::write(folder.path().join("rules.toml"), "").expect("written");
+    let mut known = std::collections::BTreeSet::new();
+    for command in &commands {
+        let Some(arguments) = command.strip_prefix("facelatch-link ") else {
+            assert_eq!(*command, "facelatch site join CODE");
+            continue;
+        };
+        let words: Vec<&str> = arguments.split_whitespace().collect();
+        known.insert(words[1]);
+        let output = Command::new(env!("CARGO_BIN_EXE_facelatch-link"))
+            .args(&words)
+            .arg("--office")
+            .arg(folder.path().join("office"))
+            .arg("--config")
+            .arg(&config)
+            .current_dir(folder.path())
+            .output()
+            .expect("the program");
+        // A broker is missing, or a site; but the words are right.
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() != Some(2), "{command}: {said}");
+    }
+    let all = ["admit", "change", "doors", "init", "keep", "people", "policy", "revoke", "rotate"];
+    assert!(all.iter().all(|word| known.contains(word)), "{known:?}");
 }

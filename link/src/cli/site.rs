@@ -1,10 +1,11 @@
 //! `site`: the office of a site of doors.
 
-use super::ConfigFile;
 use anyhow::{Result, anyhow};
 use clap::Args;
+use facelatch_link::config::{Config, SYSTEM_FILE};
 use facelatch_link::site::{self, SiteCommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,8 +16,9 @@ use std::sync::atomic::AtomicBool;
 /// out. Doors meet at the broker of the configuration, which sees neither names nor faces.
 #[derive(Args)]
 pub struct Site {
-    #[command(flatten)]
-    config: ConfigFile,
+    /// Configuration file
+    #[arg(long, global = true, value_name = "FILE", default_value = SYSTEM_FILE)]
+    config: PathBuf,
     #[command(flatten)]
     command: SiteCommand,
 }
@@ -29,8 +31,11 @@ impl Site {
 
     pub fn run(self) -> Result<ExitCode> {
         // Making a site needs no broker.
-        let config =
-            if self.command.needs_broker() { self.config.read()? } else { Default::default() };
+        let config = if self.command.needs_broker() {
+            Config::read(&self.config)?
+        } else {
+            Default::default()
+        };
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&stop))?;

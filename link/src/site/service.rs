@@ -156,12 +156,8 @@ impl Service {
                 self.office.connected()
             }
             Some(Line::Fetched) => {
-                // A second time it follows a fetch that the office asked for and times itself.
-                if std::mem::replace(&mut self.fetched, true) {
-                    Vec::new()
-                } else {
-                    self.office.fetched(now)
-                }
+                self.fetched = true;
+                self.office.fetched(now)
             }
             Some(Line::Record { topic, bytes }) => self.office.hear(&topic, &bytes, now),
             Some(Line::Lost { reason }) => {

@@ -86,7 +86,7 @@ pub struct Office {
     /// Topics that the broker has as they should be.
     seen: BTreeSet<Topic>,
     connected: bool,
-    /// When to publish what the broker did not show.
+    /// While the broker shows all that it has: when to stop waiting for it.
     compare_at_ms: Option<u64>,
     compared_at_ms: u64,
     compare_wanted: bool,
