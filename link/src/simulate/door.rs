@@ -238,10 +238,9 @@ impl Simulated {
     fn carry(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
+                Effect::Keep { key, .. } if !self.keeps && key.starts_with("entry/") => {}
                 Effect::Keep { key, bytes } => {
-                    if self.keeps || !key.starts_with("entry/") {
-                        self.kept.insert(key, bytes);
-                    }
+                    self.kept.insert(key, bytes);
                 }
                 Effect::Forget { key } => {
                     self.kept.remove(&key);

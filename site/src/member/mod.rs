@@ -377,3 +377,6 @@ pub(crate) fn publish(topic: Topic, bytes: Vec<u8>) -> Effect {
     let (retain, expires_s) = topic.keeping();
     Effect::Publish { topic: topic.to_string(), bytes, retain, expires_s }
 }
+
+#[cfg(test)]
+mod rights_tests;

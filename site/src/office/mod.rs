@@ -68,7 +68,7 @@ pub struct Office {
     book: Book,
     /// Of the newest record of the office.
     revision: u64,
-    epochs: Vec<EpochKey>,
+    pub(crate) epochs: Vec<EpochKey>,
     haves: BTreeMap<KeyId, (u64, Have)>,
     policy: Policy,
     roll: Roll,
