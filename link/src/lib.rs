@@ -9,6 +9,7 @@ pub mod mqtt;
 pub mod records;
 mod reports;
 pub mod service;
+pub mod simulate;
 pub mod site;
 pub mod text;
 pub mod webhook;

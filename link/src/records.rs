@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub enum Step {
     /// Subscribe to this filter and have it send what it retains.
     Subscribe(String),
+    /// End this subscription: it was only for fetching.
+    Unsubscribe(String),
     /// All has come.
     Fetched,
 }
@@ -46,8 +48,8 @@ impl Records {
     /// The door lacks records of these filters.
     pub fn fetch(&mut self, filters: Vec<String>) {
         for filter in filters.into_iter().take(MOST_FILTERS) {
-            let current = self.current.as_ref().is_some_and(|(current, _)| *current == filter);
-            if !current && !self.waiting.contains(&filter) && self.waiting.len() < MOST_FILTERS {
+            // The one that is fetched now may have brought what it has already.
+            if !self.waiting.contains(&filter) && self.waiting.len() < MOST_FILTERS {
                 self.waiting.push_back(filter);
             }
         }
@@ -81,7 +83,10 @@ impl Records {
         if let Some((filter, since)) = &self.current {
             let quiet = now.saturating_sub(*since);
             if self.answered && quiet >= QUIET {
-                self.current = None;
+                let done = self.current.take().map(|(filter, _)| filter);
+                if let Some(filter) = done.filter(|filter| !self.filters.contains(filter)) {
+                    return Some(Step::Unsubscribe(filter));
+                }
             } else if !self.answered && quiet >= PATIENCE {
                 let filter = filter.clone();
                 self.current = Some((filter.clone(), now));
@@ -141,6 +146,12 @@ mod tests {
         assert_eq!(records.step(ms(50_000)), subscribe("people/+"));
         records.answered(ms(50_000));
         assert_eq!(records.step(ms(51_000)), Some(Step::Fetched));
+        // A filter that is not needed any longer is left again.
+        records.fetch(vec!["listing/a".into()]);
+        assert_eq!(records.step(ms(52_000)), subscribe("listing/a"));
+        records.answered(ms(52_000));
+        assert_eq!(records.step(ms(53_000)), Some(Step::Unsubscribe("listing/a".to_owned())));
+        assert_eq!(records.step(ms(53_000)), Some(Step::Fetched));
         // A new connection begins with the first one.
         records.begin_again();
         assert_eq!(records.step(ms(60_000)), subscribe("revoked"));

@@ -530,3 +530,20 @@ fn a_new_door_of_a_large_site_fetches_it_in_parts() {
     assert_eq!((whole, parts), (1, 16));
     assert!(filters.len() <= 60);
 }
+
+#[test]
+fn somebody_moved_renamed_and_removed_at_three_doors_at_once_is_gone() {
+    let mut world = World::new(4);
+    let ada = world.enroll(0, "staff").expect("enrolled");
+    world.settle();
+    world.disconnect(0);
+    let mut moved = world.doors[2].gallery[&ada].clone();
+    let mut renamed = moved.clone();
+    moved.group = "cleaners".to_owned();
+    renamed.name = "Ada Lovelace".to_owned();
+    world.put(2, moved);
+    world.remove(0, ada);
+    world.put(3, renamed);
+    assert!(world.converge().is_some());
+    assert!((0..4).all(|at| world.gallery(at).is_empty()));
+}

@@ -4,6 +4,8 @@ mod check;
 mod config;
 mod forget;
 mod run;
+mod simulate;
+mod site;
 mod status;
 
 use clap::{Args, Parser, Subcommand};
@@ -37,6 +39,8 @@ enum Command {
     Status(status::Status),
     Config(config::Config),
     Forget(forget::Forget),
+    Site(site::Site),
+    Simulate(simulate::Simulate),
 }
 
 /// The option for the configuration.
@@ -56,7 +60,11 @@ impl ConfigFile {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    let service = matches!(command, Command::Run(_));
+    let service = match &command {
+        Command::Run(_) => true,
+        Command::Site(site) => site.is_service(),
+        _ => false,
+    };
     let level = if service { "info" } else { "warn" };
     let mut logger =
         env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
@@ -78,6 +86,8 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Config(config) => config.run(),
         Command::Forget(forget) => forget.run(),
+        Command::Site(site) => site.run(),
+        Command::Simulate(simulate) => simulate.run(),
     };
     match done {
         Ok(code) => code,

@@ -463,6 +463,12 @@ impl Core {
         while let Some(step) = self.records.step(now.running) {
             match step {
                 Step::Fetched => self.fetched = true,
+                Step::Unsubscribe(filter) => {
+                    if let Some(records) = self.topics.as_ref().and_then(|t| t.records.clone()) {
+                        let gone = vec![format!("{records}{filter}")];
+                        self.actions.push(Action::Unsubscribe(gone));
+                    }
+                }
                 Step::Subscribe(filter) => {
                     self.fetched = false;
                     let Some(records) = self.topics.as_ref().and_then(|t| t.records.clone()) else {

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Reports of the broker that wait.
-const WAITING: usize = 64;
+const WAITING: usize = 256;
 /// Longest pause without looking at what is due.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -49,6 +49,8 @@ pub struct Wire {
     began: Instant,
     /// Records that the broker refused or that found no room, since the start.
     unsent: u64,
+    /// Bytes of topics and records that were heard, since the start.
+    heard: u64,
 }
 
 impl Wire {
@@ -71,6 +73,7 @@ impl Wire {
             fetching: 0,
             began: Instant::now(),
             unsent: 0,
+            heard: 0,
         })
     }
 
@@ -87,6 +90,11 @@ impl Wire {
     /// Records that the broker refused or that found no room, since the start.
     pub fn unsent(&self) -> u64 {
         self.unsent
+    }
+
+    /// Bytes of topics and records that were heard, since the start.
+    pub fn heard(&self) -> u64 {
+        self.heard
     }
 
     /// Hears these filters, in place of those before.
@@ -145,6 +153,12 @@ impl Wire {
                 self.send();
                 match self.records.step(self.began.elapsed()) {
                     Some(Step::Fetched) => return Some(Line::Fetched),
+                    Some(Step::Unsubscribe(filter)) => {
+                        let filter = self.full(&filter);
+                        // If there is no room, more is heard than needed.
+                        let _ = self.client.unsubscribe(self.session, vec![filter]);
+                        continue;
+                    }
                     Some(Step::Subscribe(filter)) => {
                         self.ticket += 1;
                         self.fetching = self.ticket;
@@ -201,6 +215,7 @@ impl Wire {
                 if message.retained {
                     self.records.heard(self.began.elapsed());
                 }
+                self.heard += (message.topic.len() + message.payload.len()) as u64;
                 let topic = message.topic.strip_prefix(&self.prefix)?.to_owned();
                 Some(Line::Record { topic, bytes: message.payload })
             }

@@ -1,12 +1,15 @@
 //! The commands of the office.
 
 use super::answer::Answer;
+use super::clock::Clock;
 use super::folder::{Folder, FolderError, SYSTEM_FOLDER};
 use super::order::Order;
 use super::service::{Service, late_door};
 use super::spool::Spool;
 use crate::config::Config;
-use crate::mqtt::{Settings, Tls};
+use crate::home::Topics;
+use crate::mqtt::Settings;
+use crate::service::wiring;
 use clap::{Args, Subcommand};
 use facelatch_site::{CODE_MS, Code};
 use serde_json::json;
@@ -15,7 +18,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use zeroize::Zeroizing;
 
 /// Longest wait for a broker.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -23,8 +25,6 @@ const CONNECT: Duration = Duration::from_secs(15);
 const SETTLE: Duration = Duration::from_secs(300);
 /// Longest wait for the answer of the office's service.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Longest file of a password, bytes.
-const MOST_BYTES: u64 = 4_096;
 
 /// The office of a site of doors.
 #[derive(Clone, Debug, Args)]
@@ -38,6 +38,18 @@ pub struct SiteCommand {
     /// What to do.
     #[command(subcommand)]
     pub what: What,
+}
+
+impl SiteCommand {
+    /// Whether it runs until a signal ends it.
+    pub fn is_service(&self) -> bool {
+        matches!(self.what, What::Keep)
+    }
+
+    /// Whether it speaks to the broker.
+    pub fn needs_broker(&self) -> bool {
+        !matches!(self.what, What::Init)
+    }
 }
 
 /// What to do.
@@ -136,8 +148,9 @@ pub fn run(command: &SiteCommand, config: &Config, stop: &Arc<AtomicBool>) -> Re
         }
         Err(FolderError::Locked(_)) => {
             let text = std::fs::read_to_string(folder.public_path()).unwrap_or_default();
-            show_code(command.json, code.as_deref(), text.trim())?;
-            by_service(&folder, &order, stop)?
+            by_service(&folder, &order, stop, || {
+                show_code(command.json, code.as_deref(), text.trim())
+            })?
         }
         Err(error) => return Err(error.to_string()),
     };
@@ -228,7 +241,7 @@ fn lease_s(text: &str) -> Result<u32, String> {
 fn init(folder: &Folder, json: bool) -> Result<bool, String> {
     let public = folder.create().map_err(|error| error.to_string())?;
     // Makes the first data key.
-    let service = Service::open(folder)?;
+    let service = Service::open(folder, Clock::default())?;
     let site = service.office().site();
     let text = format!(
         "The site is made; its key is in {}. Back this folder up, and let nobody read it: \
@@ -281,7 +294,7 @@ fn alone(
     stop: &AtomicBool,
     ready: impl FnOnce(&str) -> Result<(), String>,
 ) -> Result<Answer, String> {
-    let mut service = Service::open(folder)?;
+    let mut service = Service::open(folder, Clock::default())?;
     ready(&service.office().public().to_string())?;
     let begun = Instant::now();
     service.connect(settings(config, "office")?, &config.mqtt.prefix)?;
@@ -334,7 +347,12 @@ fn alone(
 }
 
 /// Gives the order to the office's service.
-fn by_service(folder: &Folder, order: &Order, stop: &AtomicBool) -> Result<Answer, String> {
+fn by_service(
+    folder: &Folder,
+    order: &Order,
+    stop: &AtomicBool,
+    ready: impl FnOnce() -> Result<(), String>,
+) -> Result<Answer, String> {
     let spool = Spool::new(folder.path());
     let number = spool.give(order).map_err(|error| {
         format!(
@@ -342,6 +360,7 @@ fn by_service(folder: &Folder, order: &Order, stop: &AtomicBool) -> Result<Answe
             folder.path().display()
         )
     })?;
+    ready()?;
     let patience = match order {
         Order::Admit { .. } => Duration::from_millis(CODE_MS) + ANSWER,
         _ => ANSWER,
@@ -368,7 +387,7 @@ fn by_service(folder: &Folder, order: &Order, stop: &AtomicBool) -> Result<Answe
 
 /// Keeps the site until it is told to stop.
 fn keep(folder: &Folder, config: &Config, stop: &AtomicBool) -> Result<bool, String> {
-    let mut service = Service::open(folder)?;
+    let mut service = Service::open(folder, Clock::default())?;
     let spool = Spool::new(folder.path());
     spool.clear().map_err(|error| format!("{}: {error}", folder.path().display()))?;
     service.connect(settings(config, "office")?, &config.mqtt.prefix)?;
@@ -397,40 +416,10 @@ fn keep(folder: &Folder, config: &Config, stop: &AtomicBool) -> Result<bool, Str
 }
 
 /// How to reach the broker that the configuration names.
-///
-/// # Errors
-/// If it names none, or the password cannot be read.
-pub(super) fn settings(config: &Config, name: &str) -> Result<Settings, String> {
-    let mqtt = &config.mqtt;
-    let url = mqtt
-        .url
-        .as_ref()
+fn settings(config: &Config, name: &str) -> Result<Settings, String> {
+    let id = format!("{name}-{:016x}", crate::mqtt::chance().to_bits());
+    let topics = Topics::new(&config.mqtt.prefix, &id, None)?;
+    let settings = wiring::broker(config, &topics)?
         .ok_or("mqtt.url is not set: the doors of a site meet at a broker; set it in link.toml")?;
-    let client = mqtt.certificate.clone().zip(mqtt.key.clone());
-    let tls = url.tls.then(|| Tls { ca: mqtt.ca.clone(), client });
-    let password = match &mqtt.password_file {
-        None => None,
-        Some(path) => Some(password(path)?),
-    };
-    Ok(Settings {
-        host: url.host.clone(),
-        port: url.port,
-        tls,
-        client_id: mqtt.client_id.clone().unwrap_or_else(|| {
-            format!("facelatch-{name}-{:016x}", crate::mqtt::chance().to_bits())
-        }),
-        username: mqtt.username.clone(),
-        password,
-        keep_alive: mqtt.keep_alive,
-        will: None,
-        pauses: Default::default(),
-    })
-}
-
-fn password(path: &Path) -> Result<Zeroizing<String>, String> {
-    let fault = |error: std::io::Error| format!("mqtt.password_file: {}: {error}", path.display());
-    let mut text = Zeroizing::new(String::new());
-    let file = std::fs::File::open(path).map_err(fault)?;
-    file.take(MOST_BYTES).read_to_string(&mut text).map_err(fault)?;
-    Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
+    Ok(Settings { will: None, ..settings })
 }

@@ -3,24 +3,18 @@
 
 mod answer;
 mod carry;
+mod clock;
 mod command;
 mod folder;
 mod order;
-mod service;
+pub(crate) mod service;
 mod spool;
 mod store;
 
 pub use answer::Answer;
 pub use carry::{Line, Wire};
+pub use clock::Clock;
 pub use command::{SiteCommand, run};
 pub use folder::{Folder, FolderError};
 pub use order::Order;
 pub use store::{Store, StoreError};
-
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}

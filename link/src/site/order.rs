@@ -1,7 +1,6 @@
 //! What a command wants of the office, and doing it.
 
 use super::answer::Answer;
-use super::now_ms;
 use crate::text::plain;
 use facelatch_site::{
     ChangeError, Code, Effect, KeyId, Office, PersonId, Policy, SitePerson, Standing,
@@ -91,21 +90,20 @@ impl Order {
 pub(super) type Done = (Vec<Effect>, Answer);
 
 /// Carries an order out, except for the effects.
-pub(super) fn execute(office: &mut Office, order: &Order) -> Done {
-    match try_execute(office, order) {
+pub(super) fn execute(office: &mut Office, order: &Order, now_ms: u64) -> Done {
+    match try_execute(office, order, now_ms) {
         Ok(done) => done,
         Err(reason) => (Vec::new(), Answer::failed(&reason)),
     }
 }
 
-fn try_execute(office: &mut Office, order: &Order) -> Result<Done, String> {
-    let now = now_ms();
+fn try_execute(office: &mut Office, order: &Order, now: u64) -> Result<Done, String> {
     let said = |error: ChangeError| error.to_string();
     match order {
         Order::Admit { code, door, groups, writes } => {
             let code: Code = code.parse().map_err(|error| format!("{error}"))?;
-            office.invite(&code, door, groups, *writes, now).map_err(said)?;
-            Ok((Vec::new(), Answer::wait()))
+            let effects = office.invite(&code, door, groups, *writes, now).map_err(said)?;
+            Ok((effects, Answer::wait()))
         }
         Order::Uninvite { door } => {
             office.uninvite(door);

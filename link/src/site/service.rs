@@ -3,8 +3,8 @@
 
 use super::answer::Answer;
 use super::carry::{Line, Wire};
+use super::clock::Clock;
 use super::folder::{Folder, FolderError, Lock};
-use super::now_ms;
 use super::order::{Done, Order, execute};
 use super::spool::Spool;
 use super::store::Store;
@@ -29,7 +29,8 @@ struct Expected {
 }
 
 /// The office at work.
-pub(super) struct Service {
+pub(crate) struct Service {
+    clock: Clock,
     _lock: Lock,
     store: Store,
     office: Office,
@@ -46,7 +47,7 @@ pub(super) struct Service {
 
 impl Service {
     /// Opens the folder.
-    pub fn open(folder: &Folder) -> Result<Self, String> {
+    pub fn open(folder: &Folder, clock: Clock) -> Result<Self, String> {
         let lock = folder.lock().map_err(|error| error.to_string())?;
         let said = |error: FolderError| error.to_string();
         let secret = folder.secret().map_err(said)?;
@@ -54,6 +55,7 @@ impl Service {
         let (office, effects) =
             Office::new(&secret, store.pairs()).map_err(|error| error.to_string())?;
         let mut service = Self {
+            clock,
             _lock: lock,
             store,
             office,
@@ -111,7 +113,7 @@ impl Service {
     }
 
     fn order_of(&mut self, order: &Order, number: Option<String>) -> Result<Answer, String> {
-        let (effects, answer): Done = execute(&mut self.office, order);
+        let (effects, answer): Done = execute(&mut self.office, order, self.clock.now_ms());
         self.carry(effects)?;
         if let (Order::Admit { door, .. }, true) = (order, answer.wait) {
             let until = Instant::now() + Duration::from_millis(facelatch_site::CODE_MS);
@@ -145,7 +147,7 @@ impl Service {
     /// Does what comes next, within about `patience`.
     pub fn step(&mut self, patience: Duration, spool: Option<&Spool>) -> Result<(), String> {
         let line = self.wire.as_mut().and_then(|wire| wire.next_line(patience.min(TICK)));
-        let now = now_ms();
+        let now = self.clock.now_ms();
         let effects = match line {
             None => Vec::new(),
             Some(Line::Connected) => {
@@ -154,12 +156,8 @@ impl Service {
                 self.office.connected()
             }
             Some(Line::Fetched) => {
-                // A second time it follows a fetch that the office asked for and times itself.
-                if std::mem::replace(&mut self.fetched, true) {
-                    Vec::new()
-                } else {
-                    self.office.fetched(now)
-                }
+                self.fetched = true;
+                self.office.fetched(now)
             }
             Some(Line::Record { topic, bytes }) => self.office.hear(&topic, &bytes, now),
             Some(Line::Lost { reason }) => {

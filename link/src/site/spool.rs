@@ -15,7 +15,7 @@ const MOST_ORDERS: usize = 100;
 
 /// The two folders.
 #[derive(Clone, Debug)]
-pub(super) struct Spool {
+pub(crate) struct Spool {
     orders: PathBuf,
     answers: PathBuf,
 }

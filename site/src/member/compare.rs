@@ -126,7 +126,12 @@ impl Member {
         }
         self.compare_part(group, part);
         if let Some(state) = self.parts.get_mut(&(group, part)) {
-            state.missing = lacking.len() as u32;
+            let lacks = lacking.len() as u32;
+            if lacks < state.missing {
+                // It helps to fetch: no need to wait for long.
+                state.tries = state.tries.min(1);
+            }
+            state.missing = lacks;
         }
         if lacking.len() > MOST_SINGLE {
             effects.push(Effect::Fetch { filters: vec![Topic::people(group, part)] });

@@ -89,7 +89,10 @@ impl Member {
                 let content = Manifest::from_bytes(&content)?;
                 let mut effects = Vec::new();
                 if self.manifest(group, Revised { revision, content }, now_ms) {
-                    effects.push(Effect::Subscribe { filters: self.filters() });
+                    // All others were heard on this connection already.
+                    let mut filters = self.filters();
+                    filters.sort_by_key(|filter| !filter.starts_with("people/"));
+                    effects.push(Effect::Subscribe { filters });
                 }
                 effects.push(Effect::Keep { key: topic.to_string(), bytes: bytes.to_vec() });
                 Ok(effects)

@@ -313,7 +313,6 @@ impl Member {
         if self.certificate.is_none() {
             return filters;
         }
-        filters.extend(["passage/+", "models"].map(str::to_owned));
         // Of groups whose manifest is not known yet nothing can be believed for long.
         let groups = self.groups().into_iter().filter(|group| self.manifests.contains_key(group));
         let mut whole: Vec<GroupTag> = groups.collect();
@@ -332,6 +331,7 @@ impl Member {
         for group in divided {
             filters.extend(Part::all().map(|part| Topic::people(group, part)));
         }
+        filters.push("passage/+".to_owned());
         filters
     }
 
@@ -341,7 +341,8 @@ impl Member {
         if self.certificate.is_none() {
             return filters;
         }
-        filters.extend(["revoked", "policy", "admitted/+", "lease"].map(str::to_owned));
+        // The first stands for those locked out, policy, lease and models: a filter costs time.
+        filters.extend(["+", "admitted/+"].map(str::to_owned));
         let groups = self.groups();
         if groups.len() > MOST_GROUPS / 4 {
             filters.push("manifest/+".to_owned());
@@ -376,3 +377,6 @@ pub(crate) fn publish(topic: Topic, bytes: Vec<u8>) -> Effect {
     let (retain, expires_s) = topic.keeping();
     Effect::Publish { topic: topic.to_string(), bytes, retain, expires_s }
 }
+
+#[cfg(test)]
+mod rights_tests;

@@ -13,7 +13,8 @@ use facelatch_crypto::PublicKey;
 use sha2::{Digest, Sha256};
 
 impl Office {
-    /// Lets the door that shows this code join within [`CODE_MS`].
+    /// Lets the door that shows this code join within [`CODE_MS`]. A request that came before
+    /// is fetched.
     ///
     /// # Errors
     /// If a name is out of range or taken, or there are as many doors or groups as may be.
@@ -24,19 +25,12 @@ impl Office {
         groups: &[String],
         writes: bool,
         now_ms: u64,
-    ) -> Result<(), ChangeError> {
+    ) -> Result<Vec<Effect>, ChangeError> {
         let refuse = |text| Err(ChangeError::Content(text));
-        if !is_name(name) || !groups.iter().all(|group| is_name(group)) {
-            return refuse("names of doors and groups have 1 to 100 characters");
+        if !is_name(name) {
+            return refuse("names of doors have 1 to 100 characters");
         }
-        if groups.is_empty() || groups.len() > MOST_GROUPS {
-            return refuse("a door serves 1 to 32 groups");
-        }
-        let mut all = self.groups();
-        all.extend(groups.iter().map(|name| (GroupTag::of(self.site, name), name.clone())));
-        if all.len() > MOST_GROUPS {
-            return refuse("a site has at most 32 groups; use one of those that are there");
-        }
+        self.check_groups(groups)?;
         if self.book.doors.len() >= MOST_DOORS {
             return refuse("a site has at most 1000 doors; revoke those that are no more");
         }
@@ -48,6 +42,22 @@ impl Office {
             writes,
             until_ms: now_ms.saturating_add(CODE_MS),
         });
+        Ok(vec![Effect::Fetch { filters: vec!["join/+".to_owned()] }])
+    }
+
+    fn check_groups(&self, groups: &[String]) -> Result<(), ChangeError> {
+        let refuse = |text| Err(ChangeError::Content(text));
+        if !groups.iter().all(|group| is_name(group)) {
+            return refuse("names of groups have 1 to 100 characters");
+        }
+        if groups.is_empty() || groups.len() > MOST_GROUPS {
+            return refuse("a door serves 1 to 32 groups");
+        }
+        let mut all = self.groups();
+        all.extend(groups.iter().map(|name| (GroupTag::of(self.site, name), name.clone())));
+        if all.len() > MOST_GROUPS {
+            return refuse("a site has at most 32 groups; use one of those that are there");
+        }
         Ok(())
     }
 
@@ -117,6 +127,7 @@ impl Office {
         groups: &[String],
         writes: bool,
     ) -> Result<Vec<Effect>, ChangeError> {
+        self.check_groups(groups)?;
         let known = self.book.doors.get(&door).ok_or(ChangeError::Unknown)?;
         let certificate = Certificate { groups: groups.to_vec(), writes, ..known.clone() };
         self.put_door(certificate)

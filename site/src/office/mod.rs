@@ -68,7 +68,7 @@ pub struct Office {
     book: Book,
     /// Of the newest record of the office.
     revision: u64,
-    epochs: Vec<EpochKey>,
+    pub(crate) epochs: Vec<EpochKey>,
     haves: BTreeMap<KeyId, (u64, Have)>,
     policy: Policy,
     roll: Roll,
@@ -86,7 +86,7 @@ pub struct Office {
     /// Topics that the broker has as they should be.
     seen: BTreeSet<Topic>,
     connected: bool,
-    /// When to publish what the broker did not show.
+    /// While the broker shows all that it has: when to stop waiting for it.
     compare_at_ms: Option<u64>,
     compared_at_ms: u64,
     compare_wanted: bool,
@@ -180,7 +180,6 @@ impl Office {
             || !self.dirty_groups.is_empty()
             || self.lease_wanted
             || self.compare_at_ms.is_some()
-            || self.compare_wanted
             || self.has_old_seals()
     }
 

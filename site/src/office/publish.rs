@@ -22,10 +22,10 @@ const MANIFEST_MS: u64 = 1_000;
 const LEASES: u64 = 8;
 /// Records of people that are sealed again per call.
 const SEALED_AT_ONCE: usize = 100;
-/// How long to wait for what the broker has, milliseconds.
-const COMPARE_MS: u64 = 5_000;
+/// Longest wait for what the broker has, milliseconds.
+const COMPARE_MS: u64 = 10 * 60_000;
 /// Shortest time between two comparisons that somebody's report starts, milliseconds.
-const COMPARE_AGAIN_MS: u64 = 60_000;
+const COMPARE_AGAIN_MS: u64 = 15_000;
 /// Longest time between two comparisons, milliseconds.
 const COMPARE_ALWAYS_MS: u64 = 6 * 3_600_000;
 
@@ -115,7 +115,8 @@ impl Office {
         (self.compare_at_ms, self.compare_wanted) = (None, false);
     }
 
-    /// The broker has sent all that it has: publishes again what it lost.
+    /// The broker has sent all that it has for the filters of the subscription, or of the last
+    /// fetch: publishes again what it lost.
     pub fn fetched(&mut self, now_ms: u64) -> Vec<Effect> {
         self.compared_at_ms = now_ms;
         self.compare_at_ms = None;
@@ -158,7 +159,8 @@ impl Office {
         self.invitations.retain(|invitation| invitation.until_ms > now_ms);
         let mut effects = Vec::new();
         if self.compare_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
-            effects.extend(self.fetched(now_ms));
+            // It did not send all; it will be asked again.
+            (self.compare_at_ms, self.compared_at_ms) = (None, now_ms);
         }
         effects.extend(self.compare(now_ms));
         effects.extend(self.seal_again()?);

@@ -105,6 +105,8 @@ pub struct World {
     pub office_kept: BTreeMap<String, Vec<u8>>,
     pub doors: Vec<Door>,
     people: u64,
+    /// Whether the office waits for what it fetches.
+    office_fetches: bool,
 }
 
 pub fn strings(names: &[&str]) -> Vec<String> {
@@ -130,6 +132,7 @@ impl World {
             office_kept: BTreeMap::new(),
             doors: Vec::new(),
             people: 0,
+            office_fetches: false,
         };
         world.carry_office(effects);
         world.connect_office();
@@ -149,9 +152,11 @@ impl World {
         self.new_door();
         let code = Code::random().expect("random numbers");
         let name = format!("door {at}");
-        self.office
+        let effects = self
+            .office
             .invite(&code, &name, &strings(groups), writes, self.now_ms)
             .expect("an invitation");
+        self.carry_office(effects);
         let effects = self.doors[at].member.join(&code, &name).expect("a request");
         self.carry(at, effects);
         self.deliver_all();
@@ -249,7 +254,10 @@ impl World {
                     self.broker.connections[0].filters = filters.clone();
                     self.broker.fetch(0, &filters);
                 }
-                Effect::Fetch { filters } => self.broker.fetch(0, &filters),
+                Effect::Fetch { filters } => {
+                    self.broker.fetch(0, &filters);
+                    self.office_fetches = true;
+                }
                 Effect::Joined { .. } | Effect::Refused(_) => {}
                 other => panic!("an office has no {other:?}"),
             }
@@ -308,6 +316,10 @@ impl World {
     pub fn deliver(&mut self, who: usize) {
         while let Some(message) = self.broker.connections[who].queue.pop_front() {
             self.hear(who, &message);
+        }
+        if who == 0 && std::mem::take(&mut self.office_fetches) && self.broker.connections[0].up {
+            let effects = self.office.fetched(self.now_ms);
+            self.carry_office(effects);
         }
     }
 
