@@ -165,8 +165,9 @@ if [ -z "$package" ]; then
 fi
 [ -n "$checked" ] || check
 [ "$(dpkg-deb --field "$package" Architecture)" = arm64 ] || fault "$package: not for arm64"
+contents=$(dpkg-deb --fsys-tarfile "$package" | tar -t)
 for needed in usr/bin/facelatch-update usr/lib/facelatch/boot-slot; do
-    dpkg-deb --fsys-tarfile "$package" | tar -t | grep -qx "./$needed" ||
+    grep -qx "./$needed" <<<"$contents" ||
         fault "$package: has no $needed; build it from these sources"
 done
 
@@ -228,7 +229,9 @@ sed "s/@SIGNATURE@/$signature/; s/ *@ARGUMENTS@//" "$here/image/boot.cmd" | grep
 mkimage -q -A arm64 -T script -C none -n facelatch -d "$work/boot.cmd" "$boot/boot.scr" >/dev/null
 if [ "$board" = pi ]; then
     "$here/image/firmware.sh" --cache "$cache" --dtb "$root/dtb" --out "$boot" ${rtc:+--rtc "$rtc"}
+    firmware=("$cache/firmware/raspi-firmware" "$cache/firmware/u-boot-rpi")
 else
+    firmware=("$cache/firmware/u-boot-qemu")
     "$here/image/firmware.sh" --cache "$cache" --virt "$(dirname "$(realpath -m "$out")")/u-boot.bin"
 fi
 dated "$boot"
@@ -246,8 +249,12 @@ mv "$work/door.img" "$out"
 
 step "listing what it is made of"
 "$here/image/sbom.py" --status "$root/status" --package "$package" --image "$out" --epoch "$epoch" \
-    --lists "$cache/apt/lists" >"$out.spdx.json"
-(cd "$root/licences" && find . -type f | sort | tar --create --files-from - --sort=name --owner=0 --group=0 --numeric-owner \
+    --lists "$cache/apt/lists" --firmware "${firmware[@]/%//complete}" >"$out.spdx.json"
+cp -R "$root/licences" "$work/licences"
+for folder in "${firmware[@]}"; do
+    install -D -m 644 "$folder/usr/share/doc/${folder##*/}/copyright" "$work/licences/${folder##*/}/copyright"
+done
+(cd "$work/licences" && find . -type f | sort | tar --create --files-from - --owner=0 --group=0 --numeric-owner \
     --mtime "@$epoch" --mode=0644) | gzip -9n >"$out.licences.tar.gz"
 (cd "$(dirname "$out")" && sha256sum "${out##*/}") >"$out.sha256"
 if [ -n "$bundle" ]; then

@@ -27,8 +27,8 @@ unpack() {
         mkdir -p "$folder"
         (cd "$folder" && APT_CONFIG=$cache/apt/apt.conf thrice apt-get -qq download "$1" >&2)
         dpkg-deb --extract "$folder"/*.deb "$folder"
+        dpkg-deb --showformat '${Package} ${Version} ${Architecture}\n' --show "$folder"/*.deb >"$folder/complete"
         rm "$folder"/*.deb
-        : >"$folder/complete"
     fi
     echo "$folder"
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # root.sh PACKAGES... --cache FOLDER --out FOLDER: the read-only system of a door, from
-# Debian's arm64 packages and the door's: OUT/{vmlinuz,initrd.img,root.squashfs,packages.tsv}.
+# Debian's arm64 packages and the door's: OUT/{vmlinuz,initrd.img,dtb,root.squashfs,status,licences}.
 # It holds nothing of one door, so all doors share it and its updates.
 #
 #   --refresh           fetch the package lists again; otherwise those in the cache are used
@@ -33,21 +33,33 @@ needs qemu-aarch64-static qemu-user-static
 needs mksquashfs squashfs-tools
 install_needed
 
-# The machine's own mirrors, with another suite.
+# The machine's own mirrors, with another suite; those of the last image as long as its lists
+# are used.
 mirrors() {
     if [ -n "$mirror" ]; then
-        echo "$mirror" "$mirror-security"
-        return
+        echo "${mirror%/}" "${mirror%/}-security"
+    elif [ -z "$refresh" ] && [ -e "$cache/mirrors" ]; then
+        cat "$cache/mirrors"
+    else
+        own_mirrors || { apt-get -qq update >&2 && own_mirrors; } ||
+            fault "this machine has no mirror of Debian; name one with --mirror URL"
     fi
-    local main security
-    main=$(apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL)' 'Identifier: Packages' \
-        | awk '$2 == "Debian" && $3 == "Debian" { print $1; exit }')
-    security=$(apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL)' 'Identifier: Packages' \
-        | awk '$2 == "Debian" && $3 == "Debian-Security" { print $1; exit }')
-    [ -n "$main" ] || fault "this machine has no mirror of Debian; name one with --mirror URL"
-    echo "${main%/}" "${security:-${main%/}-security}"
 }
-read -r main security < <(mirrors)
+
+own_mirrors() {
+    apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL)' 'Identifier: Packages' | awk '
+        $2 == "Debian" && $3 == "Debian" && !main { main = $1 }
+        $2 == "Debian" && $3 == "Debian-Security" && !security { security = $1 }
+        END {
+            sub(/\/$/, "", main)
+            sub(/\/$/, "", security)
+            if (main == "") exit 1
+            print main, security == "" ? main "-security" : security
+        }'
+}
+found=$(mirrors)
+read -r main security <<<"$found"
+echo "$found" >"$cache/mirrors"
 keyring=$(ls /usr/share/keyrings/debian-archive-keyring.* 2>/dev/null | tail -1) || true
 [ -n "$keyring" ] || fault "there is no debian-archive-keyring; install that package"
 
@@ -145,12 +157,14 @@ cp "$here/initramfs/modules" "\$1/etc/initramfs-tools/modules"
 install -m 755 "$here/initramfs/slot" "\$1/etc/initramfs-tools/scripts/slot"
 HOOK
     # shellcheck disable=SC2016 # $1 is the hook's
-    SOURCE_DATE_EPOCH=$date bootstrap --variant=minbase --skip=update,download/empty,essential/unlink,cleanup/apt/cache \
+    # INITRD: the first file system is made once, at the end, and not by each package.
+    SOURCE_DATE_EPOCH=$date INITRD=No bootstrap --variant=minbase --skip=update,download/empty,essential/unlink,cleanup/apt/cache \
         --include="$wanted" \
         --setup-hook="mkdir -p \"\$1/var/lib/apt/lists\" \"\$1/var/cache/apt/archives/partial\"" \
         --setup-hook="cp $cache/apt/lists/*Release $cache/apt/lists/*Packages* \"\$1/var/lib/apt/lists/\"" \
         --setup-hook="find $cache/apt/archives -name '*.deb' -exec cp -t \"\$1/var/cache/apt/archives/\" {} +" \
         --essential-hook="sh $work/prepare.sh \"\$1\"" \
+        --customize-hook='chroot "$1" update-initramfs -c -k all >&2' \
         --customize-hook="find \"\$1/var/cache/apt/archives\" -name '*.deb' -exec cp -nt $cache/apt/archives/ {} +; rm -rf \"\$1\"/var/cache/apt/archives/*.deb" \
         "$suite" "$1" "$cache/apt/sources.list"
 }
@@ -170,7 +184,7 @@ for package in $DOOR_PACKAGES; do
 done
 sh "$shift_from/settle.sh" "$root" "$system"
 HOOK
-    SOURCE_DATE_EPOCH=$2 DOOR_PACKAGES="${packages[*]}" bootstrap --variant=custom --skip=setup,update,download \
+    SOURCE_DATE_EPOCH=$2 DOOR_PACKAGES="${packages[*]}" bootstrap --variant=custom --skip=setup,update,download,cleanup/mmdebstrap,cleanup/apt \
         --setup-hook="tar -C \"\$1\" --extract --numeric-owner --file $base" \
         --customize-hook="sh $work/door.sh \"\$1\" $here/system $here" \
         "$suite" "$1" "$cache/apt/sources.list"
@@ -195,17 +209,21 @@ key=$( (cat "$here"/*.sh; find "$here/system" -type f -printf '%P %m\n' | sort; 
 if [ "$(cat "$out/key" 2>/dev/null)" != "$key" ]; then
     rm -rf "$out"
     mkdir -p "$out"
-    root "$work/root.tar" "$epoch"
+    if [ -e "${ROOT_TAR:-}" ]; then cp "$ROOT_TAR" "$work/root.tar"; else root "$work/root.tar" "$epoch"; fi; [ -z "${ROOT_TAR:-}" ] || cp "$work/root.tar" "$ROOT_TAR"
     step "compressing the system"
     tar -C "$work" -xf "$work/root.tar" --wildcards './boot/vmlinuz-*' './boot/initrd.img-*' ./var/lib/dpkg/status
     mv "$work"/boot/vmlinuz-* "$out/vmlinuz"
     mv "$work"/boot/initrd.img-* "$out/initrd.img"
     mkdir -p "$out/dtb"
     tar -C "$out/dtb" -xf "$work/root.tar" --wildcards --strip-components=6 './usr/lib/linux-image-*/broadcom/bcm2711-rpi-*' './usr/lib/linux-image-*/broadcom/bcm2837-rpi-*'
-    tar --delete --wildcards './boot/vmlinuz-*' './boot/initrd.img-*' --file "$work/root.tar"
-    sqfstar -quiet -no-progress -comp zstd -Xcompression-level 15 -b 262144 -all-time "$epoch" -mkfs-time "$epoch" \
-        "$out/root.squashfs" <"$work/root.tar"
+    # Kernel and first file system lie beside it in the slot, where the boot loader reads them.
+    mmtarfilter --path-exclude='/boot/*' <"$work/root.tar" |
+        env -u SOURCE_DATE_EPOCH mksquashfs - "$out/root.squashfs" -tar -quiet -no-progress -comp zstd -Xcompression-level 15 -b 262144 \
+        -root-mode 0755 -root-uid 0 -root-gid 0 -all-time "$epoch" -mkfs-time "$epoch" >&2
     cp "$work/var/lib/dpkg/status" "$out/status"
+    mkdir -p "$out/licences"
+    tar -C "$out/licences" -xf "$work/root.tar" --wildcards --strip-components=4 \
+        './usr/share/doc/*/copyright' './usr/share/doc/facelatch/licences.gz'
     echo "$epoch" >"$out/epoch"
     echo "$key" >"$out/key"
 fi

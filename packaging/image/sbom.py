@@ -40,6 +40,8 @@ def main():
     for name in ("status", "package", "image", "lists"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--epoch", type=int, required=True)
+    parser.add_argument("--firmware", type=Path, nargs="*", default=[],
+                        help='files of one line, "NAME VERSION ARCHITECTURE"')
     args = parser.parse_args()
     digest = hashlib.sha256()
     with open(args.image, "rb") as file:
@@ -55,7 +57,10 @@ def main():
     }]
     links = [{"spdxElementId": "SPDXRef-DOCUMENT", "relationshipType": "DESCRIBES",
               "relatedSpdxElement": "SPDXRef-image"}]
-    for fields in sorted(stanzas(args.status), key=lambda fields: fields["Package"]):
+    installed = list(stanzas(args.status))
+    for path in args.firmware:
+        installed.append(dict(zip(("Package", "Version", "Architecture"), path.read_text().split())))
+    for fields in sorted(installed, key=lambda fields: fields["Package"]):
         name, version = fields["Package"], fields["Version"]
         number = f"SPDXRef-deb-{re.sub('[^A-Za-z0-9.-]', '-', name)}"
         packages.append({

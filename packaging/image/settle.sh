@@ -36,7 +36,7 @@ mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.ti
     systemd-networkd-wait-online.service systemd-machine-id-commit.service systemd-firstboot.service \
     wpa_supplicant.service sshd-keygen.service ssh.socket rauc-mark-good.service \
     systemd-pcrlock-make-policy.service systemd-hibernate-clear.service
-for unit in systemd-networkd systemd-resolved ssh chrony wpa_supplicant@wlan0 door-settings door-confirm facelatch; do
+for unit in systemd-networkd systemd-resolved ssh chrony door-settings door-confirm facelatch; do
     chroot "$root" systemctl --quiet enable "$unit.service" >&2
 done
 if [ -e "$root/usr/lib/systemd/system/facelatch-link.service" ]; then
@@ -59,5 +59,9 @@ rm -rf "$root"/usr/share/man/* "$root"/usr/share/info/* "$root"/usr/share/locale
     "$root"/var/cache/* "$root"/var/log/* "$root"/var/lib/apt/lists/* "$root"/var/tmp/* "$root"/tmp/* \
     "$root"/var/lib/systemd/* "$root"/etc/apt/sources.list "$root"/etc/.pwd.lock "$root"/var/lib/dpkg/*-old \
     "$root"/etc/passwd- "$root"/etc/group- "$root"/etc/shadow- "$root"/etc/gshadow- "$root"/etc/subuid- "$root"/etc/subgid-
+{
+    echo "system: $(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)"
+    chroot "$root" dpkg-query --show --showformat '${Package}: ${Version}\n' 'facelatch*' linux-image-arm64 systemd rauc
+} >"$root/etc/door-release"
 # systemd sets the clock to no earlier than this file's date.
 : >"$root/usr/lib/clock-epoch"
