@@ -152,7 +152,7 @@ base() {
     cat >"$work/prepare.sh" <<HOOK
 set -e
 mkdir -p "\$1/etc/initramfs-tools/conf.d" "\$1/etc/initramfs-tools/scripts"
-printf 'MODULES=list\nCOMPRESS=zstd\nBUSYBOX=y\nFSTYPE=ext4\nRESUME=none\n' >"\$1/etc/initramfs-tools/conf.d/facelatch"
+printf 'MODULES=list\nCOMPRESS=gzip\nBUSYBOX=y\nFSTYPE=ext4\nRESUME=none\n' >"\$1/etc/initramfs-tools/conf.d/facelatch"
 cp "$here/initramfs/modules" "\$1/etc/initramfs-tools/modules"
 install -m 755 "$here/initramfs/slot" "\$1/etc/initramfs-tools/scripts/slot"
 HOOK

@@ -119,7 +119,7 @@ class Door:
     def slot(self) -> str:
         return self.machine.must("sudo facelatch-update status | sed -n 's/^running: //p'").strip()
 
-    def restarted(self, seconds: float = 900) -> float:
+    def restarted(self, seconds: float = 3600) -> float:
         """Waits until the board has restarted by itself and the door is up."""
         begun = time.monotonic()
         boot = self.boot
