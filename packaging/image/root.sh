@@ -209,7 +209,7 @@ key=$( (cat "$here"/*.sh; find "$here/system" -type f -printf '%P %m\n' | sort; 
 if [ "$(cat "$out/key" 2>/dev/null)" != "$key" ]; then
     rm -rf "$out"
     mkdir -p "$out"
-    if [ -e "${ROOT_TAR:-}" ]; then cp "$ROOT_TAR" "$work/root.tar"; else root "$work/root.tar" "$epoch"; fi; [ -z "${ROOT_TAR:-}" ] || cp "$work/root.tar" "$ROOT_TAR"
+    root "$work/root.tar" "$epoch"
     step "compressing the system"
     tar -C "$work" -xf "$work/root.tar" --wildcards './boot/vmlinuz-*' './boot/initrd.img-*' ./var/lib/dpkg/status
     mv "$work"/boot/vmlinuz-* "$out/vmlinuz"
