@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # firmware.sh --cache FOLDER (--dtb FOLDER --out FOLDER [--rtc ds3231] | --virt FILE): what
 # starts before the slots, from Debian's packages of root.sh's lists. For a Raspberry Pi the
-# firmware, its settings and the boot loader U-Boot; for QEMU's machine virt U-Boot alone.
+# firmware, its settings and the boot loader U-Boot; for QEMU's machine virt
+# U-Boot (FILE) and its settings (FILE with .env in place of .bin).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../../tools/fetch.sh"
@@ -35,6 +36,16 @@ unpack() {
 
 if [ -n "$virt" ]; then
     cp "$(unpack u-boot-qemu)/usr/lib/u-boot/qemu_arm64/u-boot.bin" "$virt"
+    # The second flash of this machine, of 64 MiB, as the Pi's uboot.env below.
+    rm -f "${virt%.bin}.env"
+    mkenvimage -s 0x40000 -o "${virt%.bin}.env" - <<'ENVIRONMENT'
+bootdelay=-2
+scriptaddr=0x40200000
+devtype=virtio
+devnum=0
+bootcmd=virtio scan; load virtio 0:1 ${scriptaddr} boot.scr; source ${scriptaddr}; reset
+ENVIRONMENT
+    truncate -s 64M "${virt%.bin}.env"
     exit
 fi
 

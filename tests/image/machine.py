@@ -39,7 +39,9 @@ class Machine:
             "-m", "512",
             # As tests/board: guest time is instructions, so a busy machine times nothing out.
             "-accel", "tcg,thread=single", "-icount", "shift=0", "-nodefaults", "-display", "none",
-            "-monitor", "none", "-bios", str(loader), "-serial", "stdio",
+            "-monitor", "none", "-bios", str(loader),
+            "-drive", f"if=pflash,unit=1,format=raw,readonly=on,file={loader.with_suffix('.env')}",
+            "-serial", "stdio",
             "-qmp", f"unix:{sock('qmp')}",
             "-qtest", f"unix:{sock('qtest')}", "-qtest-log", "/dev/null",
             *card.arguments(),
