@@ -73,12 +73,14 @@ has() {
 }
 has usr/bin/facelatch -rwxr-xr-x
 has usr/lib/facelatch/configured -rwxr-xr-x
+has usr/bin/facelatch-update -rwxr-xr-x
+has usr/lib/facelatch/boot-slot -rwxr-xr-x
 has 'usr/lib/systemd/system/facelatch\.service' -rw-r--r--
 has 'usr/lib/sysusers\.d/facelatch\.conf' -rw-r--r--
 has 'usr/lib/tmpfiles\.d/facelatch\.conf' -rw-r--r--
 has 'usr/lib/udev/rules\.d/70-facelatch\.rules' -rw-r--r--
 has 'etc/facelatch/facelatch\.toml' -rw-r--r--
-for document in copyright changelog.gz changelog.Debian.gz licences.gz models.md install.md audit.md wiring.svg; do
+for document in copyright changelog.gz changelog.Debian.gz licences.gz models.md install.md audit.md image.md wiring.svg; do
     has "usr/share/doc/facelatch/${document//./\\.}" -rw-r--r--
 done
 if [ "$(dpkg-deb --field "$package" Architecture)" != arm64 ] ||

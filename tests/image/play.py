@@ -1,0 +1,410 @@
+#!/usr/bin/env python3
+"""Boots images of packaging/image.sh in QEMU and plays what happens to a door's card.
+
+    play.py WORK [--only NAME]... [--cuts N] [--seed N] [--verbose]
+
+WORK is the folder that make.sh made. Exit code: 0 if every scene passed, 1 if one failed.
+Scenes build on each other. WORK/last.log has everything that happened.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "board"))
+
+import lines  # noqa: E402
+import pictures  # noqa: E402
+from board import Log, temporary  # noqa: E402
+from card import Card  # noqa: E402
+from machine import Machine  # noqa: E402
+
+MIB = 1 << 20
+SIZE = 2048 * MIB
+DATA = "/var/lib/facelatch"
+# Repeats the frames of a folder for ever, as YUV4MPEG2.
+PLAYER = f"""printf 'YUV4MPEG2 W{pictures.WIDTH} H{pictures.HEIGHT} F2:1 Ip A1:1 C420jpeg\\n'
+while :; do
+    for frame in {DATA}/frames/*; do
+        cat "$frame" || exit
+        sleep 0.4
+    done
+done
+"""
+
+
+def y4m(picture) -> bytes:
+    """A frame of 4:2:0 in full range."""
+    luma, blue, red = bytearray(), bytearray(), bytearray()
+    for y, row in enumerate(picture.rows):
+        for x in range(0, len(row), 3):
+            r, g, b = row[x:x + 3]
+            luma.append((77 * r + 150 * g + 29 * b) >> 8)
+            if y % 2 == 0 and x % 2 == 0:
+                blue.append(max(0, min(255, (-43 * r - 85 * g + 128 * b) // 256 + 128)))
+                red.append(max(0, min(255, (128 * r - 107 * g - 21 * b) // 256 + 128)))
+    return b"FRAME\n" + luma + blue + red
+
+
+class Door:
+    """The door through several starts, with one card."""
+
+    def __init__(self, work: Path, folder: Path, log, cpu: str, seed: int):
+        self.work, self.folder, self.log, self.cpu = work, folder, log, cpu
+        self.chance = random.Random(seed)
+        self.card = Card(folder, work / "door.img", SIZE)
+        self.machine = None
+        self.notes = []
+        self.frames = {}
+        people = pictures.people()
+        for who in ("administrator", "stranger", "empty"):
+            self.frames[who] = [y4m(people[who].moved(*frame)) for frame in pictures.FRAMES]
+        self.photo = people["administrator"].jpeg()
+        self.turned = people["administrator turned"].jpeg()
+        self.before_first_start()
+
+    def before_first_start(self):
+        """Puts the camera's frames onto the data partition, as the first start finds them."""
+        stage = self.folder / "stage"
+        stage.mkdir()
+        (stage / "play").write_text(PLAYER)
+        commands = ["mkdir facelatch/frames", f"write {stage}/play facelatch/play"]
+        for number, frame in enumerate(self.frames["empty"]):
+            (stage / f"{number}").write_bytes(frame)
+            commands.append(f"write {stage}/{number} facelatch/frames/{number}")
+        with open(self.card.image, "rb") as file:
+            file.seek(446 + 3 * 16 + 8)
+            start = struct.unpack("<I", file.read(4))[0] * 512
+        done = subprocess.run(["debugfs", "-w", "-f", "-", f"{self.card.image}?offset={start}"],
+                              input="\n".join(commands), capture_output=True, text=True)
+        if "Allocated inode" not in done.stdout:
+            raise RuntimeError(f"debugfs: {done.stdout} {done.stderr}")
+
+    def note(self, text: str):
+        self.notes.append(text)
+        self.log("test", text)
+
+    def start(self) -> Machine:
+        self.machine = Machine(self.folder, self.card, self.work / "u-boot.bin",
+                               self.work / "admin", self.log, self.cpu)
+        return self.machine
+
+    def cut(self) -> dict:
+        """Cuts the power."""
+        self.machine.cut()
+        left = self.card.keep(self.chance)
+        self.log("host", f"power cut after {self.machine.age():.0f} s: {left['kept']} writes on the"
+                         f" card, {left['lost']} lost")
+        return left
+
+    def show(self, who: str):
+        """Shows somebody to the camera."""
+        for number, frame in enumerate(self.frames[who]):
+            self.machine.root(f"cat >{DATA}/frames/{number}.new && chmod 644 {DATA}/frames/{number}.new"
+                              f" && mv {DATA}/frames/{number}.new {DATA}/frames/{number}", frame)
+
+    def people(self) -> dict:
+        said = self.machine.root("facelatch people list --json")
+        found = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+        return {person["name"]: person for person in found}
+
+    def slot(self) -> str:
+        return self.machine.must("sudo facelatch-update status | sed -n 's/^running: //p'").strip()
+
+    def restarted(self, seconds: float = 3600) -> float:
+        """Waits until the board has restarted by itself and the door is up."""
+        begun = time.monotonic()
+        boot = self.boot
+        while time.monotonic() < begun + seconds:
+            code, said = self.machine.command("cat /proc/sys/kernel/random/boot_id", seconds=60)
+            if code == 0 and said.strip() != boot:
+                break
+            time.sleep(2)
+        else:
+            raise TimeoutError("the board did not restart")
+        self.machine.up(seconds)
+        return time.monotonic() - begun
+
+    @property
+    def boot(self) -> str:
+        return self.machine.must("cat /proc/sys/kernel/random/boot_id").strip()
+
+
+def first_start(door):
+    """A new card starts into a locked door, makes its keys and takes the rest of the card."""
+    machine = door.start()
+    seconds = machine.up()
+    door.note(f"first start to a locked door: {seconds:.0f} s")
+    assert machine.gpio.level(lines.RELAY) == 0, "the relay is on"
+    assert not machine.gpio.changes(lines.RELAY, machine.begun + 1), "the relay was on"
+    service = machine.status()
+    assert service["door"]["state"] == "locked", service["door"]
+    assert door.slot() == "A"
+    size = int(machine.must("df --output=size -B1M /data | tail -1"))
+    assert size > 700, f"/data has {size} MiB"
+    machine.root("test -s /data/ssh/ssh_host_ed25519_key && test -s /data/register/door.key")
+
+
+def hardened(door):
+    """Nothing of the system is written, nobody has a password, nothing but ssh listens."""
+    machine = door.machine
+    for path in ("/", "/etc", "/usr", "/var/lib", "/etc/facelatch"):
+        code, _ = machine.command(f"sudo touch {path}/probe")
+        assert code, f"{path} can be written"
+    shadow = machine.root("cut -d: -f1,2 /etc/shadow").split()
+    assert all(line.split(":")[1] in ("*", "!", "!*", "!!") for line in shadow), shadow
+    getty = machine.must("systemctl list-units --all --plain --no-legend '*getty*' '*debug-shell*' | grep -w running || true")
+    assert not getty, getty
+    listening = machine.root("cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == \"0A\" { print $2 }'").split()
+    outside = {line.rsplit(":", 1)[1] for line in listening
+               if not line.startswith(("0100007F", "3500007F", "3600007F"))}
+    assert outside == {"0016"}, listening
+    assert machine.must("swapon --show || true").strip() == ""
+    assert machine.must("cat /sys/bus/usb/devices/usb*/authorized_default 2>/dev/null | sort -u").strip() in ("", "0")
+    assert "volatile" in machine.must("journalctl --header 2>/dev/null | head -3; echo volatile; ls /var/log/journal 2>&1 | grep -q 'No such'")
+    watchdog = machine.must("systemctl show --property RuntimeWatchdogUSec")
+    assert "14s" in watchdog, watchdog
+    failed = machine.must("systemctl --failed --plain --no-legend | cut -d' ' -f1").split()
+    assert not failed, failed
+    door.note(f"systemd-analyze: {machine.must('systemd-analyze time').splitlines()[0]}")
+    door.note("memory: " + machine.must("free -m | awk '/Mem/ { print $3 \" of \" $2 \" MiB used\" }'").strip())
+
+
+def enrolled_and_let_in(door):
+    """Somebody is enrolled, and the door opens for them and for nobody else."""
+    machine = door.machine
+    machine.root("cat >/var/lib/facelatch/a.jpg", door.photo)
+    machine.root("cat >/var/lib/facelatch/b.jpg", door.turned)
+    machine.root("chown facelatch /var/lib/facelatch/*.jpg; runuser -u facelatch --"
+                 " facelatch enroll 'Grace Hopper' --image /var/lib/facelatch/a.jpg /var/lib/facelatch/b.jpg")
+    assert "Grace Hopper" in door.people()
+    door.show("stranger")
+    time.sleep(20)
+    assert machine.gpio.level(lines.RELAY) == 0
+    begun = time.monotonic()
+    door.show("administrator")
+    machine.gpio.wait(lines.RELAY, 1, 300)
+    door.note(f"from the face to the open lock: {time.monotonic() - begun:.0f} s")
+    machine.gpio.wait(lines.RELAY, 0, 300)
+
+
+def decides_after_start(door):
+    """After a restart the first decision is made without anybody's help."""
+    machine = door.machine
+    machine.command("sudo systemctl poweroff")
+    machine.process.wait(300)
+    door.card.keep(None)
+    machine = door.start()
+    machine.gpio.wait(lines.RELAY, 1, 900)
+    door.note(f"start to first decision: {machine.age():.0f} s")
+    machine.up()
+    door.show("empty")
+
+
+def good_update(door):
+    """A signed update is installed, started, and kept once the door works."""
+    machine = door.machine
+    machine.root("cat >/data/good.raucb", (door.work / "good.raucb").read_bytes())
+    boot = door.boot
+    begun = time.monotonic()
+    machine.must("sudo facelatch-update install --no-restart /data/good.raucb", seconds=1200)
+    door.note(f"installing an update: {time.monotonic() - begun:.0f} s")
+    assert door.boot == boot
+    machine.command("sudo systemctl reboot")
+    door.restarted()
+    assert door.slot() == "B"
+    kept(door, "B")
+
+
+def kept(door, slot: str):
+    """Waits until a slot is kept."""
+    end = time.monotonic() + 600
+    while f"kept: {slot}" not in door.machine.must("sudo facelatch-update status"):
+        assert time.monotonic() < end, f"slot {slot} was not kept"
+        time.sleep(3)
+
+
+def foreign_update(door):
+    """An update that somebody else signed, or that was changed, is refused."""
+    machine = door.machine
+    for name in ("foreign.raucb", "changed.raucb"):
+        machine.root("cat >/data/bad.raucb", (door.work / name).read_bytes())
+        code, said = machine.command("sudo facelatch-update install --no-restart /data/bad.raucb")
+        assert code == 1 and "was not installed" in said, (name, code, said)
+        assert "next start: B" in machine.must("sudo facelatch-update status"), name
+
+
+def goes_back(door, name: str):
+    machine = door.machine
+    slot = door.slot()
+    machine.root("cat >/data/bad.raucb", (door.work / name).read_bytes())
+    begun = time.monotonic()
+    machine.must("sudo facelatch-update install --no-restart /data/bad.raucb", seconds=1200)
+    machine.command("sudo systemctl reboot")
+    # The trial, and the way back from it.
+    tried = False
+    while time.monotonic() < begun + 1500:
+        time.sleep(2)
+        code, said = machine.command("sed -n 's/.*rauc.slot=\\(.\\).*/\\1/p' /proc/cmdline", seconds=60)
+        if code == 0 and said.strip() != slot:
+            tried = True
+        service = machine.status()
+        if service and service["relay"]["state"] == "answering" and door.slot() == slot and \
+                time.monotonic() > begun + 40:
+            uptime = float(machine.must("cut -d' ' -f1 /proc/uptime"))
+            if uptime < time.monotonic() - begun - 30:
+                break
+    else:
+        raise TimeoutError("the board did not go back")
+    door.note(f"{name}: back at slot {slot} after {time.monotonic() - begun:.0f} s"
+              + (", its trial was seen" if tried else ""))
+    assert f"kept: {slot}" in machine.must("sudo facelatch-update status")
+
+
+def update_that_does_not_start(door):
+    """An update whose system cannot be mounted: the board goes back by itself."""
+    goes_back(door, "broken.raucb")
+
+
+def update_without_a_door(door):
+    """An update whose door never becomes ready: the board goes back by itself."""
+    goes_back(door, "silent.raucb")
+
+
+def update_that_is_cut(door):
+    """The power fails while an update is written: the old system starts, and it can be repeated."""
+    for _ in range(2):
+        machine = door.machine
+        slot = door.slot()
+        process = subprocess.Popen(
+            ["ssh", "-q", "-i", str(machine.key), "-p", str(machine.port), "-o", "BatchMode=yes",
+             "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+             "admin@127.0.0.1", "sudo facelatch-update install --no-restart /data/good.raucb"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = door.card.log.stat().st_size
+        # Some of the system's 200 MB are written.
+        amount = door.chance.randrange(5, 120) * MIB
+        end = time.monotonic() + 600
+        while door.card.log.stat().st_size < before + amount and process.poll() is None:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        written = (door.card.log.stat().st_size - before) // MIB
+        door.cut()
+        process.kill()
+        process.wait()
+        door.start().up()
+        assert door.slot() == slot, "a half-written system was started"
+        door.note(f"cut after {written} MiB of an update: slot {slot} starts")
+    good = {"A": "B", "B": "A"}[slot]
+    machine = door.machine
+    machine.must("sudo facelatch-update install --no-restart /data/good.raucb", seconds=1200)
+    machine.command("sudo systemctl reboot")
+    door.restarted()
+    assert door.slot() == good
+    kept(door, good)
+
+
+def power_cuts(door, count: int):
+    """The power fails at random moments; people stay enrolled and the door comes up each time."""
+    machine = door.machine
+    times, lost, in_boot = [], 0, 0
+    expected = set(door.people())
+    typical = machine.age() if len(times) else 60.0
+    number = 0
+    pending = None
+    while number < count:
+        machine = door.machine
+        if door.chance.random() < 0.4:
+            # While it starts.
+            wait = door.chance.uniform(1, typical)
+            while machine.age() < wait:
+                time.sleep(0.1)
+            in_boot += 1
+        else:
+            times.append(machine.up())
+            typical = sum(times) / len(times)
+            people = set(door.people())
+            assert expected <= people, f"after {number} cuts: {expected - people} are gone"
+            if pending and pending in people:
+                expected.add(pending)
+            code, said = machine.command("sudo facelatch log verify")
+            assert code == 0, said
+            # Somebody is enrolled or renamed while the power fails.
+            pending = f"staff {number}"
+            process = subprocess.Popen(
+                ["ssh", "-q", "-i", str(machine.key), "-p", str(machine.port), "-o", "BatchMode=yes",
+                 "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+                 "admin@127.0.0.1",
+                 f"sudo sh -c 'runuser -u facelatch -- facelatch enroll \"{pending}\" --image"
+                 f" {DATA}/a.jpg --yes; runuser -u facelatch -- facelatch people group \"Grace Hopper\" g{number}'"],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(door.chance.uniform(0, 15))
+            process.kill()
+            process.wait()
+        left = door.cut()
+        lost += left["lost"]
+        number += 1
+        door.log.say(f"          cut {number} of {count}: {'starting' if not times or machine.age() < typical else 'running'},"
+                     f" {left['kept']} writes kept, {left['lost']} lost")
+        door.start()
+    times.append(door.machine.up())
+    people = set(door.people())
+    assert expected <= people, f"{expected - people} are gone"
+    door.note(f"{count} power cuts ({in_boot} while starting), {lost} writes lost, door up each time,"
+              f" nobody lost; start to a locked door: median {sorted(times)[len(times) // 2]:.0f} s")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--only", action="append")
+    parser.add_argument("--cuts", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cpu", default="cortex-a76")
+    parser.add_argument("--verbose", action="store_true")
+    args = parser.parse_args()
+    scenes = [first_start, hardened, enrolled_and_let_in, decides_after_start, good_update,
+              foreign_update, update_that_does_not_start, update_without_a_door,
+              update_that_is_cut, lambda door: power_cuts(door, args.cuts)]
+    scenes[-1].__name__, scenes[-1].__doc__ = "power_cuts", power_cuts.__doc__
+    if args.only:
+        scenes = [scene for scene in scenes if scene.__name__ in args.only or scene is first_start]
+    folder = temporary("facelatch-image")
+    log = Log(args.work / "last.log", args.verbose)
+    door, failed = None, 0
+    try:
+        door = Door(args.work, folder, log, args.cpu, args.seed)
+        for scene in scenes:
+            begun = time.monotonic()
+            log("test", f"scene: {scene.__name__}: {scene.__doc__}")
+            notes = len(door.notes)
+            try:
+                scene(door)
+                wrong = None
+            except Exception as error:  # the summary must be printed
+                wrong = f"{type(error).__name__}: {error}"
+                log("test", traceback.format_exc())
+            log.say(f"  {'FAILED' if wrong else 'ok    '} {time.monotonic() - begun:6.0f} s "
+                    f" {scene.__name__.replace('_', ' ')}{': ' + wrong if wrong else ''}")
+            for text in door.notes[notes:]:
+                log.say(f"                    {text}")
+            if wrong:
+                failed = 1
+                break
+    finally:
+        if door and door.machine:
+            door.machine.cut()
+        shutil.rmtree(folder, ignore_errors=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
