@@ -81,13 +81,17 @@ class Machine:
 
     def command(self, text: str, stdin: bytes = b"", seconds: float = 600) -> tuple:
         """Runs a command as admin; returns (exit code, output). 255: there was no answer."""
-        done = subprocess.run(
-            ["ssh", "-q", "-i", str(self.key), "-p", str(self.port), "-o", "BatchMode=yes",
-             "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-             "-o", "ConnectTimeout=120", "-o", "ControlMaster=auto", "-o", "ControlPersist=yes",
-             "-o", f"ControlPath={self.folder}/ssh-{os.getpid()}-{self.port}",
-             "admin@127.0.0.1", text],
-            input=stdin, capture_output=True, timeout=seconds)
+        try:
+            done = subprocess.run(
+                ["ssh", "-q", "-i", str(self.key), "-p", str(self.port), "-o", "BatchMode=yes",
+                 "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+                 "-o", "ConnectTimeout=120", "-o", "ControlMaster=auto", "-o", "ControlPersist=yes",
+                 "-o", f"ControlPath={self.folder}/ssh-{os.getpid()}-{self.port}",
+                 "admin@127.0.0.1", text],
+                input=stdin, capture_output=True, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            # A connection to a board that has restarted since.
+            return 255, "no answer"
         said = (done.stdout + done.stderr).decode("utf-8", "replace")
         if done.returncode != 255:
             self.log("admin", f"{text[:150]} -> {done.returncode}: {said.strip()[:600]}")
