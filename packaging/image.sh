@@ -193,6 +193,10 @@ ext4() {
     dated "$5"
     asroot mke2fs -q -t ext4 -d "$5" -L "$3" -U "$4" -m 0 -b 4096 \
         -E "hash_seed=$4,lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0${6:+,$6}" ${7:-} "$1"
+    # The time of the last change of an inode is the one thing that cannot be set on files.
+    (echo "set_current_time @$epoch" && cd "$5" && find . -printf "set_inode_field \"/%P\" ctime @$epoch\n" | sort) |
+        debugfs -w -f - "$1" >/dev/null 2>"$work/debugfs"
+    ! grep -v '^debugfs [0-9]' "$work/debugfs" || return 1
 }
 
 step "making the slots"

@@ -215,7 +215,7 @@ if [ "$(cat "$out/key" 2>/dev/null)" != "$key" ]; then
     mv "$work"/boot/vmlinuz-* "$out/vmlinuz"
     mv "$work"/boot/initrd.img-* "$out/initrd.img"
     mkdir -p "$out/dtb"
-    tar -C "$out/dtb" -xf "$work/root.tar" --wildcards --strip-components=6 './usr/lib/linux-image-*/broadcom/bcm2711-rpi-*' './usr/lib/linux-image-*/broadcom/bcm2837-rpi-*'
+    tar -C "$out/dtb" -xf "$work/root.tar" --wildcards --strip-components=5 './usr/lib/linux-image-*/broadcom/bcm2711-rpi-*' './usr/lib/linux-image-*/broadcom/bcm2837-rpi-*'
     # Kernel and first file system lie beside it in the slot, where the boot loader reads them.
     mmtarfilter --path-exclude='/boot/*' <"$work/root.tar" |
         env -u SOURCE_DATE_EPOCH mksquashfs - "$out/root.squashfs" -tar -quiet -no-progress -comp zstd -Xcompression-level 15 -b 262144 \

@@ -36,6 +36,8 @@ mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.ti
     systemd-networkd-wait-online.service systemd-machine-id-commit.service systemd-firstboot.service \
     wpa_supplicant.service sshd-keygen.service ssh.socket rauc-mark-good.service \
     systemd-pcrlock-make-policy.service systemd-hibernate-clear.service
+# No ssh by other ways than the network.
+ln -sf /dev/null "$root/etc/systemd/system-generators/systemd-ssh-generator"
 for unit in systemd-networkd systemd-resolved ssh chrony door-settings door-confirm facelatch; do
     chroot "$root" systemctl --quiet enable "$unit.service" >&2
 done

@@ -22,7 +22,7 @@ install_needed
 cd "$work"
 [ -e admin ] || ssh-keygen -q -t ed25519 -N '' -f admin
 for who in update foreign; do
-    [ -e $who.pem ] || openssl req -x509 -newkey ed25519 -nodes -days 36500 -subj "/CN=$who" \
+    [ -e $who.pem ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 36500 -subj "/CN=$who" \
         -keyout $who.key -out $who.pem 2>/dev/null
 done
 "$sources/packaging/image.sh" --board virt --config "$here/door.toml" --ssh-key admin.pub \

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Boots images of packaging/image.sh in QEMU and plays what happens to a door's card.
 
-    play.py WORK [--only NAME]... [--cuts N] [--seed N] [--verbose]
+    play.py WORK [--only NAME]... [--cuts N] [--seed N] [--real-time] [--verbose]
 
 WORK is the folder that make.sh made. Exit code: 0 if every scene passed, 1 if one failed.
 Scenes build on each other. WORK/last.log has everything that happened.
@@ -57,9 +57,9 @@ def y4m(picture) -> bytes:
 class Door:
     """The door through several starts, with one card."""
 
-    def __init__(self, work: Path, folder: Path, log, cpu: str, seed: int):
+    def __init__(self, work: Path, folder: Path, log, cpu: str, seed: int, real_time: bool):
         self.work, self.folder, self.log, self.cpu = work, folder, log, cpu
-        self.chance = random.Random(seed)
+        self.chance, self.real_time = random.Random(seed), real_time
         self.card = Card(folder, work / "door.img", SIZE)
         self.machine = None
         self.notes = []
@@ -94,7 +94,7 @@ class Door:
 
     def start(self) -> Machine:
         self.machine = Machine(self.folder, self.card, self.work / "u-boot.bin",
-                               self.work / "admin", self.log, self.cpu)
+                               self.work / "admin", self.log, self.cpu, self.real_time)
         return self.machine
 
     def cut(self) -> dict:
@@ -369,6 +369,8 @@ def main() -> int:
     parser.add_argument("--cuts", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cpu", default="cortex-a76")
+    parser.add_argument("--real-time", action="store_true",
+                        help="two threads and the host's clock: faster where nothing else runs")
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
     scenes = [first_start, hardened, enrolled_and_let_in, decides_after_start, good_update,
@@ -381,7 +383,7 @@ def main() -> int:
     log = Log(args.work / "last.log", args.verbose)
     door, failed = None, 0
     try:
-        door = Door(args.work, folder, log, args.cpu, args.seed)
+        door = Door(args.work, folder, log, args.cpu, args.seed, args.real_time)
         for scene in scenes:
             begun = time.monotonic()
             log("test", f"scene: {scene.__name__}: {scene.__doc__}")
