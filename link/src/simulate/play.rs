@@ -176,6 +176,7 @@ impl Site<'_> {
             door.tell(Do::Join(code));
         }
         let time = self.wait("join", began, &doors, |shown| shown.admitted && shown.fetched);
+        self.rest("join");
         let what = format!("{} doors connected and joined in", doors.len());
         self.report.seconds(&what, "join_s", time);
         Ok(())

@@ -269,7 +269,10 @@ impl Member {
         }
         let wait = (GRACE_MS << tries.min(16)).min(LONGEST_WAIT_MS);
         self.lacking = (false, first_ms.saturating_add(wait), tries.saturating_add(1));
-        Some(Effect::Fetch { filters: self.office_filters() })
+        let mut filters = self.office_filters();
+        // Certificates are many, and a lease does not wait for them.
+        filters.retain(|filter| wanted || filter != "admitted/+");
+        Some(Effect::Fetch { filters })
     }
 
     /// What the door has.
