@@ -3,10 +3,8 @@
 
 use facelatch::access::door;
 use facelatch::access::event::is_plain;
-use facelatch::config::RolesConfig;
 use facelatch::service::control::{
-    AskError, Command, Control, ControlSettings, MAX_REQUEST, Order, Passage, Request, SocketError,
-    ask,
+    AskError, Command, Control, ControlSettings, MAX_REQUEST, Order, Request, SocketError, ask,
 };
 use facelatch::service::status::Status;
 use facelatch::storage::lockdown::LockdownFile;
@@ -297,25 +295,6 @@ fn a_flood_of_orders_is_cut_and_lockdown_passes_through_it() {
 }
 
 #[test]
-fn nobody_reports_passages_unless_named_and_nothing_of_it_reaches_the_door() {
-    let service = service();
-    let client = UnixStream::connect(&service.path).expect("a client");
-    let report = b"{\"do\":\"passed\",\"who\":\"Bob\",\"way\":\"out\",\"ago_ms\":0}\n";
-    let reply = said(&client, report);
-    let reason = reply["error"].as_str().expect("a reason");
-    assert!(reason.contains("roles.neighbour"), "{reason}");
-    assert!(service.orders.try_recv().is_err());
-    drop(service);
-    let mine = rustix::process::getuid().as_raw().to_string();
-    let roles = RolesConfig { neighbour: vec![mine], ..RolesConfig::default() };
-    let service = service_with(ControlSettings { roles, ..ControlSettings::default() });
-    let mut client = UnixStream::connect(&service.path).expect("a client");
-    client.write_all(report).expect("a listener");
-    let begun = service.order().begin().expect("in time");
-    assert!(matches!(&begun.command, Command::Passed(Passage { who, .. }) if who == "Bob"));
-}
-
-#[test]
 fn a_door_that_starts_says_so_and_keeps_lockdown() {
     let folder = tempfile::tempdir().expect("a folder");
     let lockdown = LockdownFile::beside(&folder.path().join("gallery.redb"));
@@ -489,10 +468,7 @@ fn sent() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         proptest::collection::vec(any::<u8>(), 0..3000),
         words().prop_map(move |name| line(json!({ "do": name }))),
-        (words(), any::<bool>(), any::<u64>()).prop_map(move |(who, out, ago_ms)| {
-            let way = if out { "out" } else { "in" };
-            line(json!({"do": "passed", "who": who, "way": way, "ago_ms": ago_ms}))
-        }),
+        words().prop_map(move |code| line(json!({ "do": "site-join", "code": code }))),
         (words(), words()).prop_map(move |(key, value)| line(json!({"do": "status", key: value}))),
         (0usize..400).prop_map(|deep| [b"[".repeat(deep), b"{\"a\":".repeat(deep / 2)].concat()),
     ]
@@ -501,9 +477,7 @@ fn sent() -> impl Strategy<Value = Vec<u8>> {
 #[test]
 fn whatever_is_sent_the_door_gets_requests_alone_and_the_log_plain_lines() {
     let kept = logged();
-    let roles = RolesConfig { neighbour: vec!["*".to_owned()], ..RolesConfig::default() };
-    let service = service_with(ControlSettings { roles, ..ControlSettings::default() });
-    let Service { folder: _folder, path, orders, control: _control, .. } = service;
+    let Service { folder: _folder, path, orders, control: _control, .. } = service();
     let before = kept.0.lock().expect("the lines").len();
     let mut runner = TestRunner::new(ProptestConfig { cases: 200, ..ProptestConfig::default() });
     let over = &AtomicBool::new(false);
@@ -512,13 +486,7 @@ fn whatever_is_sent_the_door_gets_requests_alone_and_the_log_plain_lines() {
             while !over.load(Ordering::Relaxed) {
                 let order = orders.recv_timeout(Duration::from_millis(10));
                 let Some(begun) = order.ok().and_then(Order::begin) else { continue };
-                let did = match &begun.command {
-                    Command::Passed(Passage { who, .. }) => {
-                        assert!(who.chars().all(is_plain) && who.chars().count() <= 100, "{who:?}");
-                        format!("{who}: noted")
-                    }
-                    other => format!("{other}"),
-                };
+                let did = begun.command.to_string();
                 begun.answer(Ok(did));
             }
         });

@@ -41,7 +41,7 @@ impl Chance {
             }),
             1 => FromLink::Taken { number: id },
             2 => FromLink::Published { id },
-            3 => FromLink::Reach(Reach { good: false, fault: self.text(), fetched: true }),
+            3 => FromLink::Reach(Reach { fault: self.text(), fetched: true, ..Reach::default() }),
             4 => {
                 let bytes = (0..self.below(3000)).map(|_| self.below(256) as u8).collect();
                 FromLink::Record { id, topic: self.text(), bytes: Bytes(bytes) }

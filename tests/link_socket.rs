@@ -76,6 +76,7 @@ fn door_with(config: LinkConfig, patience: Duration) -> Door {
         status: Arc::clone(&status),
         place,
         auditor: audit.auditor(),
+        site: None,
         patience,
     };
     let link = Link::listen(&socket, settings).expect("a socket");
@@ -230,7 +231,7 @@ fn a_link_gets_hello_state_and_each_event_once_in_order() {
     assert_eq!(kinds[..2], ["log begun", "service started"], "{kinds:?}");
     assert_eq!(kinds[kinds.len() - 3..], ["granted", "refused", "exit"], "{kinds:?}");
     assert!(events.is_sorted_by(|one, next| one.number < next.number));
-    assert!(events.iter().all(|event| event.time_us > 0 && event.clock_trusted));
+    assert!(events.iter().all(|event| event.time_us > 0));
     // What it has taken does not come again; what it has not, does.
     let at = |kind: &str| events.iter().find(|event| event.event == kind).expect(kind).number;
     link.take(at("granted"));
@@ -239,7 +240,11 @@ fn a_link_gets_hello_state_and_each_event_once_in_order() {
     door.shows(|now| !now.connected);
     door.append(&["duress", "unlocked"]);
     let (mut link, _) = Peer::greet(&door, Some(at("granted")));
-    let after = [link.event(), link.event(), link.event()].map(|event| event.event);
+    let mut after = vec![];
+    while after.len() < 3 {
+        // Whether the clock is trusted may be found out meanwhile.
+        after.extend(Some(link.event().event).filter(|event| event != "clock trust"));
+    }
     assert_eq!(after, ["refused", "exit", "unlocked"], "duress is not configured");
     // A changed state is sent at once.
     door.status.lock().expect("a lock").door.state = "locked".to_owned();
@@ -469,7 +474,7 @@ fn a_new_link_takes_the_place_of_the_one_before() {
     let (mut first, _) = Peer::greet(&door, None);
     let (mut second, _) = Peer::greet(&door, None);
     while first.next().is_some() {}
-    second.say(&FromLink::Reach(Reach { good: false, fault: "no\nbroker".into(), fetched: false }));
+    second.say(&FromLink::Reach(Reach { fault: "no\nbroker".into(), ..Reach::default() }));
     let now = door.shows(|now| now.reaches == Some(false));
     assert_eq!(now.fault.as_deref(), Some("no\\u{a}broker"));
     assert_eq!((now.version.as_str(), now.closed), ("1.2", 0));
@@ -495,7 +500,8 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
         (any::<bool>(), "\\PC{0,100}").prop_map(|(good, fault)| FromLink::Reach(Reach {
             good,
             fault,
-            fetched: good
+            broker: good,
+            fetched: good,
         })),
     ];
     let line = prop_oneof![

@@ -387,26 +387,6 @@ fn a_recording_is_a_service_too() {
 }
 
 #[test]
-fn another_door_hears_who_passes() {
-    let yard = Door::new();
-    // Nobody may report passages unless named, not even the service's own user.
-    let mine = rustix::process::getuid().as_raw();
-    yard.configure(&format!("[door]\nrole = \"out\"\n[roles]\nneighbour = [\"{mine}\"]\n"));
-    let service = yard.start();
-    yard.hears("READY=1");
-    let door = Door::new();
-    let socket = yard.path("control.sock");
-    door.configure(&format!("[door]\nrole = \"in\"\nneighbours = [{socket:?}]\n"));
-    let portrait = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
-    let enroll = door.command(&["enroll", "Eileen Collins", "--image", portrait]).output();
-    assert!(enroll.expect("the program runs").status.success());
-    let portrait = format!("images:{portrait}?loop");
-    let _passes = door.start_with(&["--camera", &portrait]);
-    service.says("order passed by");
-    assert!(yard.order("normal").status.success(), "the service still runs");
-}
-
-#[test]
 fn lockdown_outlives_the_service_and_is_ended_by_order_alone() {
     let mut door = Door::new();
     door.configure("");

@@ -1,10 +1,11 @@
 //! The service around the state machines: which commands reach the relay, also after a
 //! panic or an error.
 
+use facelatch::access::SitePeople;
 use facelatch::access::controller::Input;
 use facelatch::access::door;
 use facelatch::access::event::Event;
-use facelatch::access::gallery::{Gallery, PersonId};
+use facelatch::access::gallery::{Gallery, PersonId, Traits};
 use facelatch::access::liveness::Mode;
 use facelatch::config::{Config, LivenessConfig};
 use facelatch::hardware::camera::Identity;
@@ -41,6 +42,46 @@ fn pipeline_of(relay: &str, config: &Config) -> Pipeline {
     let calibration = models.calibration().expect("thresholds");
     let models = ModelSet { recognizer, liveness: None, calibration, gallery };
     Pipeline::new(models, config, RelayHandle::Direct(relay), Duration::ZERO).0
+}
+
+/// Runs the portrait past a door that knows the person with these traits, and lets these
+/// people of the site in. Returns the grants and the reasons of refusals.
+fn of_site(traits: Traits, people: SitePeople) -> (usize, Vec<String>) {
+    let mut pipeline = pipeline("log:");
+    let mut gallery = pipeline.gallery().clone();
+    gallery.set_traits(PersonId(1), traits);
+    pipeline.set_gallery(gallery);
+    pipeline.set_site_people(people);
+    let mut reasons = vec![];
+    let told = |at: Duration, event: &Event| {
+        if let Event::NotGranted { .. } = event {
+            reasons.push(event.to_json(at)["reason"].as_str().unwrap_or_default().to_owned());
+        }
+    };
+    let summary = pass(&mut pipeline, 20, told, |_, _| vec![]).expect("a run");
+    (summary.granted, reasons)
+}
+
+#[test]
+fn people_of_a_site_come_in_as_its_rules_say() {
+    let of = |site, administrator| Traits { site, administrator, ..Traits::default() };
+    let member = Some([7; 16]);
+    for (traits, people, admitted) in [
+        (of(member, false), SitePeople::All, true),
+        (of(member, false), SitePeople::Administrators, false),
+        (of(member, true), SitePeople::Administrators, true),
+        (of(member, true), SitePeople::Nobody, false),
+        (of(None, false), SitePeople::Nobody, true),
+    ] {
+        let (granted, reasons) = of_site(traits.clone(), people);
+        assert_eq!(granted > 0, admitted, "{traits:?} {people:?}");
+        let unheard = reasons.iter().any(|reason| reason == "site unheard");
+        assert_eq!(unheard, !admitted, "{reasons:?}");
+    }
+    // Without a trusted clock dates refuse, as hours do.
+    let (granted, reasons) =
+        of_site(Traits { valid_until: Some(i64::MAX), ..Traits::default() }, SitePeople::All);
+    assert_eq!((granted, reasons[0].as_str()), (0, "clock"));
 }
 
 /// A recording that repeats one portrait, ten frames per second.

@@ -100,6 +100,8 @@ pub struct Reach {
     pub good: bool,
     /// What is wrong, and the cure; empty if nothing is.
     pub fault: String,
+    /// Whether the broker is reached, by which records of the site come and go.
+    pub broker: bool,
     /// Records of the site were requested from the broker, and all that it has were passed
     /// on since the connection began. Until then nothing is known to be missing.
     pub fetched: bool,

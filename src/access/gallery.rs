@@ -38,6 +38,12 @@ pub struct Traits {
     pub stricter: f32,
     /// Whether the person was enrolled at the door and is refused until they get a name.
     pub probation: bool,
+    /// First moment at which the person may come in, Unix seconds.
+    pub valid_from: Option<i64>,
+    /// First moment at which the person may not come in any more, Unix seconds.
+    pub valid_until: Option<i64>,
+    /// Who it is at all doors of a site; `None` for somebody of this door alone.
+    pub site: Option<[u8; 16]>,
 }
 
 impl Default for Traits {
@@ -47,6 +53,9 @@ impl Default for Traits {
             group: DEFAULT_GROUP.to_owned(),
             stricter: 0.0,
             probation: false,
+            valid_from: None,
+            valid_until: None,
+            site: None,
         }
     }
 }
@@ -71,6 +80,8 @@ pub struct Gallery {
     rows: Rows,
     /// Views of people who got in by mistake.
     negatives: Rows,
+    /// Whether somebody's admission has a beginning or an end.
+    dates: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -166,7 +177,7 @@ impl Gallery {
     /// An empty gallery for templates of this model with `embedding_size` components.
     pub fn new(model: ModelId, embedding_size: usize) -> Self {
         let (rows, negatives) = (Rows::new(embedding_size), Rows::new(embedding_size));
-        Self { model, rotation: None, people: Vec::new(), rows, negatives }
+        Self { model, rotation: None, people: Vec::new(), rows, negatives, dates: false }
     }
 
     /// The same, for rows that this rotation has rotated. It must be for embeddings of this
@@ -210,6 +221,7 @@ impl Gallery {
     /// Sets the traits of a person. An invalid `stricter` means that the person is never
     /// recognized.
     pub fn set_traits(&mut self, id: PersonId, traits: Traits) {
+        self.dates |= traits.valid_from.is_some() || traits.valid_until.is_some();
         // An invalid record must not make a match easier.
         let stricter = if traits.stricter >= 0.0 { traits.stricter } else { f32::INFINITY };
         for person in self.people.iter_mut().filter(|person| person.id == id) {
@@ -225,6 +237,11 @@ impl Gallery {
     /// Number of people.
     pub fn people(&self) -> usize {
         self.people.len()
+    }
+
+    /// Whether somebody may come in only from or until a moment.
+    pub fn has_dates(&self) -> bool {
+        self.dates
     }
 
     /// Number of templates.

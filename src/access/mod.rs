@@ -21,4 +21,4 @@ mod search;
 mod settings;
 pub mod signal;
 
-pub use settings::{DoorEnrolmentSettings, Settings};
+pub use settings::{DoorEnrolmentSettings, Settings, SitePeople};

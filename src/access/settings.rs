@@ -13,6 +13,29 @@ use super::schedule::Schedule;
 use crate::models::threshold::ThresholdTable;
 use std::time::Duration;
 
+/// Which people of a site a door lets in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SitePeople {
+    /// All of them.
+    #[default]
+    All,
+    /// Administrators alone.
+    Administrators,
+    /// None.
+    Nobody,
+}
+
+impl SitePeople {
+    /// Whether somebody of the site may come in.
+    pub fn admits(self, administrator: bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::Administrators => administrator,
+            Self::Nobody => false,
+        }
+    }
+}
+
 /// Settings of one door.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {

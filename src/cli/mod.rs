@@ -20,6 +20,7 @@ mod passphrase;
 mod people;
 mod run;
 mod save;
+mod site;
 mod status;
 mod stdout;
 mod trail;
@@ -58,6 +59,7 @@ enum Command {
     Camera(camera::Camera),
     Status(status::Status),
     Door(door::Door),
+    Site(site::Site),
     Log(log::Log),
     Models(models::Models),
     Config(config::Config),
@@ -106,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Camera(camera) => camera.run(),
         Command::Status(status) => status.run(),
         Command::Door(door) => door.run(),
+        Command::Site(site) => site.run(),
         Command::Log(log) => log.run(),
         Command::Models(models) => models.run(),
         Command::Config(config) => config.run(),

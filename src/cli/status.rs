@@ -11,6 +11,7 @@ use facelatch::models::groups::{NOT_MEASURED, WorstGroup};
 use facelatch::service::audit::AuditNow;
 use facelatch::service::control::{Request, ask};
 use facelatch::service::link::LinkNow;
+use facelatch::service::site::SiteNow;
 use facelatch::service::stage_times::Spread;
 use facelatch::service::status::{ClockNow, GalleryFileNow, ModelsNow, Status as ServiceStatus};
 use facelatch::storage::gallery::{
@@ -293,6 +294,9 @@ fn print_service(out: &mut impl Write, now: &ServiceStatus) -> std::io::Result<(
     if let Some(link) = &now.link {
         print_link(out, link, now.audit.last)?;
     }
+    if let Some(site) = &now.site {
+        print_site(out, site)?;
+    }
     let watchdog = &now.watchdog;
     match &watchdog.who {
         None => writeln!(out, "threads      {}", watchdog.state)?,
@@ -343,6 +347,27 @@ fn print_service(out: &mut impl Write, now: &ServiceStatus) -> std::io::Result<(
         print_trust(out, signature, warning.as_deref())?;
     }
     trial.as_ref().map_or(Ok(()), |trial| writeln!(out, "  trial      {}", trial.line))
+}
+
+/// Prints the state of the site.
+fn print_site(out: &mut impl Write, site: &SiteNow) -> std::io::Result<()> {
+    let SiteNow { people, missing, .. } = site;
+    match &site.name {
+        None => writeln!(out, "site         {}, not admitted", site.site)?,
+        Some(name) => {
+            let lease = match site.lease_s {
+                None => "no lease yet".to_owned(),
+                Some(lease) if lease <= 0 => format!("lease over for {}", time(-lease as f64)),
+                Some(lease) => format!("lease for {}", time(lease as f64)),
+            };
+            writeln!(
+                out,
+                "site         {}, as {name}; {people} people, {missing} missing; {lease}",
+                site.site
+            )?;
+        }
+    }
+    site.fault.as_ref().map_or(Ok(()), |fault| writeln!(out, "  FAULT      {fault}"))
 }
 
 /// Prints the state of the link.

@@ -14,14 +14,11 @@ use crate::hardware::uri::duration_text;
 use crate::vision::pose::Pose;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Range of the unlocked time, seconds: a minute is enough for everybody, and a lock needs
 /// a moment to release.
 const OPEN_FOR: (f64, f64) = (0.2, 60.0);
-/// Doors of one area that learn of a passage here: each takes a thread of the service.
-const MOST_NEIGHBOURS: usize = 8;
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 24.0 * HOUR;
 const WEEK: f64 = 7.0 * DAY;
@@ -57,8 +54,6 @@ pub struct DoorConfig {
     /// Older passages are forgotten; 1 minute to 168 hours.
     #[serde(with = "time")]
     pub anti_passback_forgets: Duration,
-    /// Control sockets of the other doors of the same area, at most 8; needs `role`.
-    pub neighbours: Vec<PathBuf>,
     /// Hours in which the door stands open for everybody, like "mon-fri 09:00-17:00".
     pub open_hours: Vec<Span>,
     /// Open hours on the days of [`ScheduleConfig::holidays`], whatever the weekday.
@@ -163,7 +158,6 @@ impl Default for DoorConfig {
             role: door.passback.role,
             anti_passback: door.passback.rule,
             anti_passback_forgets: door.passback.forget,
-            neighbours: Vec::new(),
             open_hours: Vec::new(),
             open_hours_on_holidays: Vec::new(),
         }
@@ -204,17 +198,6 @@ impl super::Config {
         seconds("door.anti_passback_forgets", door.anti_passback_forgets, (60.0, WEEK))?;
         if door.anti_passback != AntiPassback::Off && door.role.is_none() {
             return Err(Fault::of("door.anti_passback", "needs door.role = \"in\" or \"out\""));
-        }
-        if door.neighbours.len() > MOST_NEIGHBOURS {
-            let text = format!(
-                "has {} paths: expected {} at most",
-                door.neighbours.len(),
-                MOST_NEIGHBOURS
-            );
-            return Err(Fault::of("door.neighbours", &text));
-        }
-        if !door.neighbours.is_empty() && door.role.is_none() {
-            return Err(Fault::of("door.neighbours", "needs door.role = \"in\" or \"out\""));
         }
         within("lockout.tries", f64::from(lockout.tries), (0.0, 100.0), "")?;
         seconds("lockout.first", lockout.first, (1.0, HOUR))?;

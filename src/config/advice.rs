@@ -46,6 +46,7 @@ impl Config {
         self.advise_service(&mut advice);
         self.advise_roles(&mut advice);
         self.advise_link(&mut advice);
+        self.advise_site(&mut advice);
         advice
     }
 

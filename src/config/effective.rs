@@ -93,6 +93,7 @@ impl Effective {
             service,
             roles,
             link,
+            site,
         } = &shown(&self.config);
         let mut tables = vec![
             self.table("camera", camera)?,
@@ -115,6 +116,7 @@ impl Effective {
         tables.push(self.table("service", service)?);
         tables.push(self.table("roles", roles)?);
         tables.push(self.table("link", link)?);
+        tables.push(self.table("site", site)?);
         Ok(tables.join("\n"))
     }
 

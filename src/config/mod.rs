@@ -16,6 +16,7 @@ mod reader;
 mod reload;
 mod roles;
 mod service;
+mod site;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text;
@@ -34,6 +35,7 @@ pub use link::{LINK_USER, LinkConfig, LinkNames};
 pub use reload::{KEYS, Key};
 pub use roles::{EVERYBODY, RolesConfig};
 pub use service::{SOCKET, SYSTEM_FOLDER, ServiceConfig};
+pub use site::{LeaseEnd, SiteConfig};
 
 use crate::access::Settings;
 use crate::access::decide::{DecideSettings, TwoFaces, Zone};
@@ -144,6 +146,8 @@ pub struct Config {
     pub roles: RolesConfig,
     /// `[link]`: the socket for the program that links this door to others.
     pub link: LinkConfig,
+    /// `[site]`: the site whose people, groups and rules this door shares.
+    pub site: SiteConfig,
 }
 
 /// `[gallery]`: where enrolled people are stored.
@@ -282,6 +286,7 @@ impl Config {
         self.check_service()?;
         self.check_roles()?;
         self.check_link()?;
+        self.check_site()?;
         self.check_audit()?;
         self.check_models()?;
         let recognition = &self.recognition;

@@ -8,6 +8,10 @@ use toml::de::{DeTable, Deserializer};
 
 /// Longer names are not searched for similar keys: no key is half as long. Bytes.
 const LONGEST_NAME: usize = 64;
+/// Keys of earlier versions, with what takes their place.
+const REMOVED: [(&str, &str); 2] = [("door.neighbours", SITE), ("roles.neighbour", SITE)];
+const SITE: &str = "doors of one area tell each other who passed as doors of a site: remove the \
+                    key, and see [site] in facelatch config example";
 /// Characters of a wrong value that are shown.
 const SHOWN: usize = 40;
 
@@ -140,6 +144,9 @@ fn unknown_key(place: &Place, known: &[&str]) -> String {
             None => format!("known: {}", known.join(", ")),
         },
     };
+    if let Some((key, now)) = REMOVED.iter().find(|(key, _)| *key == place.key) {
+        return format!("{key} is no longer a key; {now}");
+    }
     format!("unknown key {}; {cure}", shortened(&place.key))
 }
 

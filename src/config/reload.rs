@@ -37,12 +37,13 @@ pub static KEYS: &[Key] = keys! {
         gpio.button_outside, gpio.button_inside, gpio.door_contact, gpio.exit, gpio.reset,
         gpio.debounce,
         lights.red, lights.green, lights.blue, lights.buzzer,
-        door.lock, door.neighbours,
+        door.lock,
         gallery.file, gallery.keep_crops, audit.keep_for, audit.largest, audit.pictures_keep_for, models.folder,
         recognition.distinct_views, service.status_socket, service.power_saving, service.idle_look_every,
         service.watchdog,
-        roles.read, roles.order, roles.neighbour, roles.administrator,
-        link.socket, link.user, link.orders, link.names, link.duress;
+        roles.read, roles.order, roles.administrator,
+        link.socket, link.user, link.orders, link.names, link.duress,
+        site.key, site.door, site.on_lease_end;
     reload:
         door.open_for, door.exit_for, door.lock_when_closed, door.held_open_after,
         door.duress, door.duress_within, door.role, door.anti_passback,

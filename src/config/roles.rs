@@ -19,8 +19,6 @@ pub struct RolesConfig {
     pub read: Vec<String>,
     /// May open the door and change its mode, and query the status.
     pub order: Vec<String>,
-    /// May report passages at other doors. No other role includes this one.
-    pub neighbour: Vec<String>,
     /// May do all that `read` and `order` may, reload the configuration, and begin a local
     /// reset.
     pub administrator: Vec<String>,
@@ -28,18 +26,17 @@ pub struct RolesConfig {
 
 impl Default for RolesConfig {
     fn default() -> Self {
-        let (order, neighbour, administrator) = (Vec::new(), Vec::new(), Vec::new());
-        Self { read: vec![EVERYBODY.to_owned()], order, neighbour, administrator }
+        let (order, administrator) = (Vec::new(), Vec::new());
+        Self { read: vec![EVERYBODY.to_owned()], order, administrator }
     }
 }
 
 impl RolesConfig {
     /// The lists with their keys.
-    pub fn lists(&self) -> [(&'static str, &[String]); 4] {
+    pub fn lists(&self) -> [(&'static str, &[String]); 3] {
         [
             ("roles.read", &self.read),
             ("roles.order", &self.order),
-            ("roles.neighbour", &self.neighbour),
             ("roles.administrator", &self.administrator),
         ]
     }
@@ -74,7 +71,6 @@ impl super::Config {
     pub(super) fn advise_roles(&self, advice: &mut Vec<Fault>) {
         let wide = [
             ("roles.order", &self.roles.order, "open the door and end lockdown"),
-            ("roles.neighbour", &self.roles.neighbour, "report passages and so undo anti-passback"),
             ("roles.administrator", &self.roles.administrator, "give every order"),
         ];
         for (key, list, may) in wide {
@@ -87,17 +83,6 @@ impl super::Config {
                     ),
                 ));
             }
-        }
-        if !self.door.neighbours.is_empty() && self.roles.neighbour.is_empty() {
-            advice.push(
-                Fault::of(
-                    "roles.neighbour",
-                    "is empty, but door.neighbours names other doors: their reports of passages \
-                     are refused; name the user who sends them, such as \"facelatch\" for another \
-                     service on this board",
-                )
-                .or_at("door.neighbours"),
-            );
         }
     }
 }
@@ -146,12 +131,10 @@ mod tests {
     }
 
     #[test]
-    fn wide_roles_and_unheard_neighbours_get_advice() {
+    fn wide_roles_get_advice() {
         for (text, expected) in [
             ("[roles]\norder = [\"*\"]", "end lockdown"),
-            ("[roles]\nneighbour = [\"*\"]", "undo anti-passback"),
             ("[roles]\nadministrator = [\"ada\", \"*\"]", "every order"),
-            ("[door]\nrole = \"in\"\nneighbours = [\"/run/a.sock\"]", "are refused"),
         ] {
             let advice = parse(text).expect(text).advice();
             assert!(
@@ -159,8 +142,5 @@ mod tests {
                 "{text}: {advice:?}"
             );
         }
-        let text = "[door]\nrole = \"in\"\nneighbours = [\"/run/a.sock\"]\n\
-                    [roles]\nneighbour = [\"facelatch\"]\norder = [\"@staff\"]";
-        assert!(parse(text).expect(text).advice().is_empty());
     }
 }

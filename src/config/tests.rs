@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Keys of the example that have no default: their value is an example.
-const WITHOUT_DEFAULT: [&str; 18] = [
+const WITHOUT_DEFAULT: [&str; 20] = [
     "camera.uri",
     "door.role",
     "gallery.file",
@@ -25,15 +25,16 @@ const WITHOUT_DEFAULT: [&str; 18] = [
     "link.socket",
     "models.folder",
     "service.status_socket",
+    "site.door",
+    "site.key",
 ];
 
 /// Other settings that make every value of a key valid.
-const BESIDE: [(&str, &str); 6] = [
+const BESIDE: [(&str, &str); 5] = [
     ("lockout.first", "[lockout]\nlongest = \"1h\"\n"),
     ("lockout.longest", "[lockout]\nfirst = \"1s\"\n"),
     ("enroll.views", "[enroll]\nposes = []\n"),
     ("door.anti_passback", "[door]\nrole = \"in\"\n"),
-    ("door.neighbours", "[door]\nrole = \"in\"\n"),
     ("enroll.poses", "[enroll]\nviews = 5\n"),
 ];
 
@@ -68,6 +69,11 @@ fn everything() -> Config {
         models: ModelsConfig { folder: Some("/m".into()), ..Default::default() },
         service: ServiceConfig { status_socket: Some("/s".into()), ..ServiceConfig::default() },
         roles: RolesConfig::default(),
+        site: SiteConfig {
+            key: Some(TRUSTED.trim_matches(['[', ']', '"']).to_owned()),
+            door: Some("front".to_owned()),
+            ..SiteConfig::default()
+        },
         link: LinkConfig { socket: Some("/l".into()), ..LinkConfig::default() },
     }
 }
@@ -190,6 +196,7 @@ fn the_example_uncommented_is_the_default_but_for_keys_that_have_none() {
     config.gpio = GpioConfig { debounce, ..default.gpio.clone() };
     (config.door.role, config.gallery.file, config.models.folder) = (None, None, None);
     config.link.socket = None;
+    (config.site.key, config.site.door) = (None, None);
     config.service.status_socket = None;
     assert_eq!(config, default);
 }
@@ -224,6 +231,8 @@ fn every_key_is_explained_with_what_it_may_be() {
             "A relay URI.",
             "Shares of ",
             "A user by ",
+            "A public key.",
+            "A name.",
         ];
         assert!(known.iter().any(|begin| kind.starts_with(begin)), "{one:?}");
         assert!(one.about.iter().all(|line| line.len() <= 90), "{one:?}");
@@ -302,11 +311,12 @@ fn every_key_is_one_that_a_running_service_takes_over_or_one_that_it_cannot() {
     assert_eq!(sorted.len(), code.len(), "a key is there twice");
     for key in KEYS {
         let table = key.name.split('.').next().unwrap_or_default();
-        let restart =
-            ["camera", "relay", "gpio", "lights", "gallery", "audit", "service", "roles", "link"]
-                .contains(&table)
-                || ["door.lock", "door.neighbours", "recognition.distinct_views", "models.folder"]
-                    .contains(&key.name);
+        let restart = [
+            "camera", "relay", "gpio", "lights", "gallery", "audit", "service", "roles", "link",
+            "site",
+        ]
+        .contains(&table)
+            || ["door.lock", "recognition.distinct_views", "models.folder"].contains(&key.name);
         let restart = restart && !["audit.pictures", "audit.replay"].contains(&key.name);
         assert_eq!(key.restart, restart, "{}", key.name);
     }
@@ -365,11 +375,11 @@ fn a_changed_setting_reports_whether_it_needs_a_restart() {
         ("audit.largest", "\"1 GB\""),
         ("roles.read", "[\"ada\"]"),
         ("roles.order", "[\"@staff\"]"),
-        ("roles.neighbour", "[\"facelatch\"]"),
         ("roles.administrator", "[\"1001\"]"),
         ("link.user", "\"ada\""),
         ("link.orders", "[\"open\"]"),
         ("link.names", "\"name\""),
+        ("site.on_lease_end", "\"keep\""),
     ]
     .into();
     let documented = documented();
@@ -395,7 +405,7 @@ fn a_changed_setting_reports_whether_it_needs_a_restart() {
         let text = match key.name {
             "groups" => format!("groups = {value}"),
             // Not valid alone.
-            "door.anti_passback" | "door.neighbours" => continue,
+            "door.anti_passback" => continue,
             name => text_with(name, &value),
         };
         let changed = parse(&text).expect(&text);

@@ -273,6 +273,7 @@ mod tests {
             group: "night".to_owned(),
             stricter: 0.1,
             probation: true,
+            ..Traits::default()
         };
         ada.templates = 5;
         let now = [ada, person(2, "Bob"), person(4, "Grace")];

@@ -8,6 +8,7 @@ use super::model_watch::{ModelWatch, Watched};
 use super::models::{ModelSet, Networks};
 use super::pipeline::{Change, NewPerson, Pipeline};
 use super::reload::Reload;
+use super::site::SiteRules;
 use super::status::{GalleryFileNow, ModelsNow};
 use super::trial::Feed;
 use crate::access::controller::Input;
@@ -96,6 +97,8 @@ pub struct Files {
     pub precision: Precision,
     /// Whether the configuration is to be read again.
     pub reload: Arc<Reload>,
+    /// Rules of the site, which go over the configuration.
+    pub rules: Arc<SiteRules>,
 }
 
 /// The service's end of the thread. The thread ends when this is dropped.
@@ -352,7 +355,7 @@ impl Thread {
     /// The configuration with the models as it wants them: all of it or nothing. `None`
     /// while another process has the gallery.
     fn config(&mut self) -> Result<Option<Change>> {
-        let config = (self.files.read_config)()?;
+        let config = (self.files.read_config)()?.with_site_rules(&self.files.rules.text())?;
         if let Some(key) = self.files.config.needs_restart(&config) {
             bail!("{key} has changed, which needs a restart (systemctl restart facelatch)");
         }

@@ -14,7 +14,6 @@ pub mod link;
 mod message;
 mod model_watch;
 pub mod models;
-pub mod neighbours;
 mod orders;
 mod passages;
 pub mod peripherals;
@@ -22,6 +21,7 @@ pub mod pipeline;
 pub mod process_usage;
 mod reload;
 pub mod run;
+pub mod site;
 mod socket;
 pub mod stage_times;
 pub mod status;
@@ -56,12 +56,12 @@ use exit::{CLOSES_WITHIN, end_stuck};
 use files::{EMPTY, FileWorker, Files, ReadConfig, load_gallery, open_store};
 use last_relay::release_after_failure;
 use models::Networks;
-use neighbours::Neighbours;
 use peripherals::{LinkOf, Startup};
 use pipeline::Pipeline;
 use reload::Reload;
 use run::{BetweenFrames, RunOptions, Summary, run};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use site::SiteRules;
 use status::{GalleryFileNow, ModelsNow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -189,6 +189,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     .context("cannot start the thread that writes the audit log")?;
     let door = options.door.clone();
     let model = models.recognizer_id()?.to_string();
+    let rules = Arc::new(SiteRules::new(Arc::clone(&reload)));
     let files = FileWorker::start(Files {
         read_config,
         config: config.clone(),
@@ -199,6 +200,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
         standing,
         precision,
         reload: Arc::clone(&reload),
+        rules: Arc::clone(&rules),
     })?;
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -212,15 +214,6 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
         gallery.people(),
         gallery.templates()
     );
-    let neighbours = Neighbours::start(&config.door.neighbours)
-        .context("cannot start the threads that report passages to other doors")?;
-    let mut report = |at: Duration, event: &Event| {
-        if let Event::Passed { name, role, .. } = event {
-            neighbours.tell(name, *role);
-        }
-        report(at, event);
-    };
-
     let started = Instant::now();
     let stuck = Arc::new(AtomicBool::new(false));
     let on_stuck = {
@@ -234,8 +227,16 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let (mut peripherals, relay) = startup.open(&config, started, reload, on_stuck)?;
     let (mut pipeline, mut events) =
         Pipeline::new(networks.with(gallery), &config, relay, Duration::ZERO);
-    peripherals
-        .open_link(&config, LinkOf { door: door.as_deref(), keys: keys.as_deref(), audit: &audit });
+    let link = LinkOf { door: door.as_deref(), keys: keys.as_deref(), audit: &audit };
+    peripherals.open_site(&config, &models_now.version, &link, rules);
+    peripherals.open_link(&config, link);
+    let site = peripherals.site();
+    let mut report = |at: Duration, event: &Event| {
+        if let (Some(site), Event::Passed { person, role, .. }) = (&site, event) {
+            site.passed(*person, *role);
+        }
+        report(at, event);
+    };
     let entries = Entries::new(audit.auditor(), &config, door, &model);
     for entry in audit_entries::configured(&AuditPlace::of(&file), &config) {
         entries.append(entry);

@@ -1,16 +1,18 @@
 //! Orders from the control socket: carried out between two frames, answered once the status
 //! shows what they did.
 
-use super::control::{Begun, Command, Control, Order, OrderQueue, Passage};
+use super::control::{Begun, Command, Control, Order, OrderQueue};
 use super::passages::Passages;
 use super::pipeline::Pipeline;
 use super::reload::Reload;
+use super::site::{Passage, Site};
 use super::status::DoorNow;
 use crate::access::controller::Input;
 use crate::access::door::{self, State};
 use crate::access::event::Event;
 use crate::storage::lockdown::LockdownWriter;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -29,6 +31,8 @@ pub(super) struct Orders {
     lockdown: LockdownWriter,
     /// Orders whose effect on lockdown is being written, in turn.
     writing: VecDeque<Writing>,
+    /// The site of the door.
+    site: Option<Arc<Site>>,
     /// Passages at other doors.
     passages: Passages,
 }
@@ -43,7 +47,13 @@ struct Writing {
 impl Orders {
     pub fn new(control: Option<(Control, Receiver<Order>)>, lockdown: LockdownWriter) -> Self {
         let (opening, done, writing) = (Vec::new(), Vec::new(), VecDeque::new());
-        Self { control, opening, done, lockdown, writing, passages: Passages::default() }
+        let passages = Passages::default();
+        Self { control, opening, done, lockdown, writing, site: None, passages }
+    }
+
+    /// Takes orders about this site, and passages at its other doors.
+    pub fn set_site(&mut self, site: Arc<Site>) {
+        self.site = Some(site);
     }
 
     /// The way of orders to the service; `None` without a control socket.
@@ -86,6 +96,20 @@ impl Orders {
         }
         events.extend(self.written(pipeline, now));
         self.opened(pipeline, now, relay);
+        events.extend(self.passages(pipeline, now));
+        events
+    }
+
+    /// Takes in who passed at other doors of the site.
+    fn passages(&mut self, pipeline: &mut Pipeline, now: Duration) -> Vec<Event> {
+        let Some(site) = &self.site else { return Vec::new() };
+        let mut events = Vec::new();
+        for Passage { person, role, ago } in site.passages() {
+            if self.passages.plausible(now, ago, person) {
+                let passed = door::Input::Passed { person, role, ago };
+                events.extend(pipeline.input(now, Input::Door(passed)));
+            }
+        }
         events
     }
 
@@ -110,20 +134,17 @@ impl Orders {
     ) -> Vec<Event> {
         let order = match begun.command.clone() {
             Command::Door(order) => order,
-            Command::Passed(Passage { who, way: role, ago }) => {
-                // Not everybody is enrolled at every door.
-                let Some(person) = pipeline.gallery().id(&who) else {
-                    self.finish(begun, Ok(format!("{who}: nobody here has that name")));
-                    return Vec::new();
-                };
-                if !self.passages.plausible(now, ago, person) {
-                    let did = "ignored: passed another door just before or after";
-                    self.finish(begun, Ok(format!("{who}: {did}")));
-                    return Vec::new();
+            Command::Site(order) => {
+                match &self.site {
+                    // Its thread answers.
+                    Some(site) => site.order(order, begun),
+                    None => {
+                        let no = "this door is in no site; set site.key in the configuration, and \
+                                  restart the service";
+                        self.finish(begun, Err(no.to_owned()));
+                    }
                 }
-                self.finish(begun, Ok(format!("{who}: noted")));
-                let passed = door::Input::Passed { person, role, ago };
-                return pipeline.input(now, Input::Door(passed));
+                return Vec::new();
             }
             Command::LocalReset => {
                 let events = pipeline.input(now, Input::LocalReset);

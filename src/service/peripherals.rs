@@ -11,6 +11,7 @@ use super::orders::Orders;
 use super::pipeline::{Pipeline, RelayHandle};
 use super::reload::Reload;
 use super::run::BetweenFrames;
+use super::site::{Site, SiteRules, SiteSettings};
 use super::status::{Status, StatusBoard};
 use super::watchdog::judge::WatchdogSettings;
 use super::watchdog::systemd::Notification;
@@ -23,6 +24,7 @@ use crate::hardware::camera::Kind;
 use crate::hardware::relay::link::RelayEvent;
 use crate::hardware::relay::{Relay, RelayError, RelayLink, Report};
 use crate::storage::audit::AuditPlace;
+use crate::storage::gallery::Register;
 use crate::storage::keys::DoorKeys;
 use crate::storage::last_relay::{LastRelay, LastRelayFile, LastRelayLock};
 use crate::storage::lockdown::{LockdownFile, LockdownWriter};
@@ -83,6 +85,7 @@ pub struct Peripherals {
     watchdog: Watchdog,
     status: StatusBoard,
     link: Option<Link>,
+    site: Option<Arc<Site>>,
     /// Tells others that a service has the relay.
     _last_relay: Option<LastRelayLock>,
 }
@@ -211,6 +214,7 @@ impl Startup {
             watchdog,
             status: StatusBoard::new(status, started, state),
             link: None,
+            site: None,
             _last_relay: last_relay,
         };
         Ok((peripherals, relay))
@@ -218,6 +222,47 @@ impl Startup {
 }
 
 impl Peripherals {
+    /// Takes up the door's membership in a site, if the configuration has one. The door works
+    /// without it.
+    pub fn open_site(
+        &mut self,
+        config: &Config,
+        models: &str,
+        of: &LinkOf<'_>,
+        rules: Arc<SiteRules>,
+    ) {
+        let (Some(key), LinkOf { door, keys, audit }) = (config.site_key(), of) else { return };
+        let Some(keys) = keys else {
+            return log::error!("site: needs the door's key; mend what is said above");
+        };
+        let name = config.site.door.as_deref().or(*door);
+        let settings = SiteSettings {
+            key,
+            secret: keys.site(),
+            door: name.map_or_else(host, str::to_owned),
+            on_lease_end: config.site.on_lease_end,
+            gallery: config.gallery_file(),
+            register: Register::of_user(),
+            models: models.to_owned(),
+            rules,
+            auditor: audit.auditor(),
+        };
+        match Site::start(settings) {
+            Ok(site) => {
+                let site = Arc::new(site);
+                self.status.set_site(site.ends());
+                self.orders.set_site(Arc::clone(&site));
+                self.site = Some(site);
+            }
+            Err(error) => log::error!("{error}; the door works without its site"),
+        }
+    }
+
+    /// The site of the door.
+    pub fn site(&self) -> Option<Arc<Site>> {
+        self.site.clone()
+    }
+
     /// Opens the socket of the link, if the configuration has one. The door works without it.
     pub fn open_link(&mut self, config: &Config, of: LinkOf<'_>) {
         let Some(socket) = &config.link.socket else { return };
@@ -235,6 +280,7 @@ impl Peripherals {
             status: self.status.shared(),
             place: AuditPlace::of(&config.gallery_file()),
             auditor: audit.auditor(),
+            site: self.site.as_ref().map(|site| site.ends()),
             patience: LinkSettings::PATIENCE,
         };
         match Link::listen(socket, settings) {
@@ -292,6 +338,9 @@ impl Peripherals {
         events.extend(self.orders.visit(pipeline, now, &self.reload, self.status.relay()));
         if let Some(link) = &mut self.link {
             link.visit(pipeline);
+        }
+        if let Some(site) = &self.site {
+            pipeline.set_site_people(site.people());
         }
         while let Some(signal) = pipeline.signal() {
             #[cfg(feature = "gpio")]

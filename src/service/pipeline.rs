@@ -11,6 +11,7 @@ use super::models::ModelSet;
 use super::status::{GalleryFileNow, ModelsNow};
 use super::trial::Feed;
 use super::wall_clock;
+use crate::access::SitePeople;
 use crate::access::controller::{Changes, Controller, FaceSeen, Input, Output, SavedState};
 use crate::access::decide::Zone;
 use crate::access::door::{self, Door, State};
@@ -312,6 +313,11 @@ impl Pipeline {
     /// Notes the model set in use.
     pub fn set_models_now(&mut self, now: ModelsNow) {
         self.models_now = now;
+    }
+
+    /// Whom of the site the door lets in from now on.
+    pub fn set_site_people(&mut self, people: SitePeople) {
+        self.controller.set_site_people(people);
     }
 
     /// Begins or ends the trial of a model set.

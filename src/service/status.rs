@@ -12,6 +12,7 @@ pub use crate::service::model_watch::{ModelsNow, TrialNow};
 use crate::service::pipeline::Pipeline;
 use crate::service::process_usage::{Meter, Usage};
 use crate::service::run::BetweenFrames;
+use crate::service::site::{SiteEnds, SiteNow};
 use crate::service::stage_times::{Spreads, Stage, StageTimes};
 use crate::service::watchdog::judge::Verdict;
 use crate::storage::gallery::{Store, StoreError, remarks};
@@ -59,6 +60,8 @@ pub struct Status {
     pub watchdog: WatchdogNow,
     /// The link to other doors and systems; `None` if the configuration has none.
     pub link: Option<LinkNow>,
+    /// The site of the door; `None` if the configuration has none.
+    pub site: Option<SiteNow>,
     /// Number of events by kind.
     pub events: BTreeMap<String, u64>,
     /// Durations of the stages.
@@ -334,6 +337,7 @@ pub(super) struct StatusBoard {
     /// Since when the relay has been in this state.
     relay_since: Duration,
     link: Option<LinkState>,
+    site: Option<SiteEnds>,
 }
 
 impl StatusBoard {
@@ -349,6 +353,7 @@ impl StatusBoard {
             relay: RelayNow { state: relay.to_owned(), since_s: 0.0 },
             relay_since: Duration::ZERO,
             link: None,
+            site: None,
         }
     }
 
@@ -360,6 +365,11 @@ impl StatusBoard {
     /// Shows the state of the link from now on.
     pub fn set_link(&mut self, link: LinkState) {
         self.link = Some(link);
+    }
+
+    /// Shows the state of the site from now on.
+    pub fn set_site(&mut self, site: SiteEnds) {
+        self.site = Some(site);
     }
 
     /// When the service's clock started.
@@ -464,6 +474,7 @@ impl StatusBoard {
             },
             watchdog: WatchdogNow::of(verdict),
             link: self.link.as_ref().map(LinkState::now),
+            site: self.site.as_ref().map(SiteEnds::now),
             timings: self.stage_times.spreads(),
             motion: MotionNow {
                 frames,

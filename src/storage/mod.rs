@@ -8,5 +8,6 @@ pub mod keys;
 pub mod last_relay;
 pub mod lockdown;
 pub mod models;
+pub mod site;
 
 pub use crate::access::names;

@@ -14,6 +14,7 @@
 // Long runs print their figures.
 #![allow(clippy::print_stderr)]
 
+mod link;
 mod mutate;
 mod proto;
 mod records;
@@ -228,6 +229,7 @@ fn main() {
     let trials = targets::targets()
         .into_iter()
         .chain(trust::targets())
+        .chain(link::targets())
         .map(|target| Trial::test(target.name, move || fuzz(&target).map_err(Failed::from)))
         .collect();
     libtest_mimic::run(&arguments, trials).exit();

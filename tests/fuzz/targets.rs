@@ -275,7 +275,7 @@ const PNG: &[&[u8]] = &[
     b"IHDR", b"IDAT", b"IEND", b"PLTE", b"tRNS", b"eXIf", b"iCCP", b"zTXt", b"CgBI", b"acTL",
     b"MM\0*", b"II*\0",
 ];
-const JSON: &[&[u8]] = &[
+pub const JSON: &[&[u8]] = &[
     b"{",
     b"}",
     b"[",
@@ -293,7 +293,8 @@ const JSON: &[&[u8]] = &[
     b"\"who\"",
     b"\"way\"",
     b"\"ago_ms\"",
-    b"\"passed\"",
+    b"\"site-join\"",
+    b"\"code\"",
     b"\"in\"",
     b"18446744073709551616",
 ];
@@ -462,7 +463,7 @@ fn requests() -> Vec<Vec<u8>> {
         r#"{"do":"status"}"#,
         r#"{"do":"lockdown"}"#,
         r#"{"do":"always-open"}"#,
-        r#"{"do":"passed","who":"Ada","way":"in","ago_ms":5000}"#,
+        r#"{"do":"site-join","code":"0123456789abcdefghjk"}"#,
         r#"{"do":"open","who":null}"#,
         "[]",
         "",

@@ -529,6 +529,7 @@ impl Core {
         let reach = Reach {
             good: fault.is_empty() && !unknown,
             fault,
+            broker: self.broker(),
             fetched: self.fetched && self.broker(),
         };
         if self.reach.as_ref() != Some(&reach) {

@@ -6,8 +6,10 @@ use crate::access::decide::{Decision, Evidence, VoteSeen};
 use crate::access::door::{self, Refusal, State};
 use crate::access::enroll::at_door::{self, Barred};
 use crate::access::event::Event;
+use crate::access::gallery::PersonId;
 use crate::access::gesture::Side;
 use crate::access::liveness::LivenessAdmission;
+use crate::access::schedule::Admission;
 use crate::access::signal::Signal;
 use crate::vision::embed::Template;
 use crate::vision::quality::{Aspect, WORTH_COMPARING};
@@ -80,8 +82,7 @@ impl Controller {
             self.not_opened(now, track);
             return;
         }
-        let group = self.gallery.traits(person).map_or("", |traits| traits.group.as_str());
-        let admission = self.settings.schedule.admits(group, self.clock(now));
+        let admission = self.admission(now, person);
         if allows.is_some() {
             let hours = (!admission.admitted()).then_some(Barred::Hours);
             let barred = self.barred().or(hours);
@@ -111,6 +112,24 @@ impl Controller {
                 self.asked = Some(track);
             }
         }
+    }
+
+    /// Whether schedule, dates and the site let somebody in.
+    fn admission(&self, now: Duration, person: PersonId) -> Admission {
+        let schedule = &self.settings.schedule;
+        let Some(traits) = self.gallery.traits(person) else {
+            return schedule.admits("", self.clock(now));
+        };
+        let dates = (traits.valid_from, traits.valid_until);
+        let admission = schedule.admits(&traits.group, self.clock(now));
+        if !admission.admitted() {
+            return admission;
+        }
+        if traits.site.is_some() && !self.site_people.admits(traits.administrator) {
+            return Admission::SiteUnheard;
+        }
+        let outside = schedule.outside_dates(&traits.group, dates, self.trusted_unix(now));
+        outside.unwrap_or(admission)
     }
 
     /// Whether liveness keeps the door shut for somebody who may come in.

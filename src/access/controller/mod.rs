@@ -9,7 +9,6 @@ mod reasons;
 
 pub use interface::{Changes, FaceSeen, Input, Output, SavedState};
 
-use crate::access::Settings;
 use crate::access::attempt::{Attempt, Recorder, Step};
 use crate::access::decide::{
     DecideSettings, Decider, Evidence, Observation, SAME_VIEW, Seen, Sighting,
@@ -26,6 +25,7 @@ use crate::access::liveness::{FaceToJudge, LivenessGuard, RESEMBLES_RATE};
 use crate::access::lockout::Lockout;
 use crate::access::schedule::{Clock, KnownTime, WallClock};
 use crate::access::signal::Signal;
+use crate::access::{Settings, SitePeople};
 use crate::models::ScoreCalibration;
 use crate::models::threshold::Threshold;
 use crate::vision::embed::Template;
@@ -54,6 +54,8 @@ pub struct Controller {
     /// Whether frames come from a live camera.
     live: bool,
     settings: Settings,
+    /// Whom of the site the door lets in now.
+    site_people: SitePeople,
     gallery: Gallery,
     threshold: Threshold,
     wall: WallClock,
@@ -104,6 +106,7 @@ impl Controller {
             liveness: LivenessGuard::new(settings.liveness, resembles, chance),
             lockout: Lockout::new(settings.lockout),
             settings,
+            site_people: SitePeople::default(),
             gallery,
             wall: WallClock::default(),
             open_hours: false,
@@ -192,7 +195,7 @@ impl Controller {
 
     /// Whether the wall clock is of any use here.
     pub fn needs_clock(&self) -> bool {
-        self.settings.schedule.needs_clock()
+        self.settings.schedule.needs_clock() || self.gallery.has_dates()
     }
 
     /// Whether the wall clock is known to be right.
@@ -237,6 +240,11 @@ impl Controller {
         self.lockout.set_settings(self.settings.lockout);
         let enroll = self.settings.enroll.calibrated(&self.calibration.thresholds);
         self.enrolment.set_settings(enroll);
+    }
+
+    /// Whom of the site the door lets in from now on.
+    pub fn set_site_people(&mut self, people: SitePeople) {
+        self.site_people = people;
     }
 
     /// The state that survives a restart.

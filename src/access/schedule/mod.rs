@@ -40,6 +40,12 @@ pub enum Admission {
     ClockUnsureRefused,
     /// Refused: the configuration does not have their group.
     UnknownGroup,
+    /// Refused: the person may not come in yet.
+    NotYet,
+    /// Refused: the person may not come in any more.
+    NoLonger,
+    /// Refused: the site's rules may be out of date.
+    SiteUnheard,
 }
 
 impl Admission {
@@ -47,7 +53,12 @@ impl Admission {
     pub fn admitted(self) -> bool {
         match self {
             Self::Always | Self::WithinHours | Self::ClockUnsureAdmitted => true,
-            Self::OutsideHours | Self::ClockUnsureRefused | Self::UnknownGroup => false,
+            Self::OutsideHours
+            | Self::ClockUnsureRefused
+            | Self::UnknownGroup
+            | Self::NotYet
+            | Self::NoLonger
+            | Self::SiteUnheard => false,
         }
     }
 
@@ -64,6 +75,11 @@ impl Admission {
                 "the clock cannot be trusted, and the group's rule is refuse"
             }
             Self::UnknownGroup => "the configuration has no such group",
+            Self::NotYet => "the person may come in later",
+            Self::NoLonger => "the person's time is over",
+            Self::SiteUnheard => {
+                "the door has not heard from its site for too long; see facelatch site show"
+            }
         }
     }
 }
@@ -298,6 +314,32 @@ impl Schedule {
         }
     }
 
+    /// Whether a person may come in at all at this moment, Unix seconds; `None` while the
+    /// clock is not trusted: then the rule of their group holds. `from` is the first moment,
+    /// `until` the first one that is too late. `None` if nothing speaks against it.
+    pub fn outside_dates(
+        &self,
+        group: &str,
+        (from, until): (Option<i64>, Option<i64>),
+        unix: Option<i64>,
+    ) -> Option<Admission> {
+        if from.is_none() && until.is_none() {
+            return None;
+        }
+        let Some(unix) = unix else {
+            let rule = self.groups.get(group).map(|group| group.clock_unsure);
+            let admits = rule == Some(ClockUnsure::Admit);
+            return (!admits).then_some(Admission::ClockUnsureRefused);
+        };
+        if from.is_some_and(|from| unix < from) {
+            Some(Admission::NotYet)
+        } else if until.is_some_and(|until| unix >= until) {
+            Some(Admission::NoLonger)
+        } else {
+            None
+        }
+    }
+
     /// Whether the door stands open at the time of `clock`; never while the clock is not
     /// trusted.
     pub fn open_now(&self, clock: Clock) -> bool {
@@ -354,6 +396,28 @@ mod tests {
             holidays: vec!["12-25".parse().expect("a day"), "2026-11-26".parse().expect("a day")],
             open: Hours { weekly: spans(&["mon-fri 09:00-17:00"]), on_holidays: vec![] },
         }
+    }
+
+    #[test]
+    fn dates_hold_from_their_first_moment_to_their_last() {
+        let unsure = |rule| schedule(&[("staff", group(&["00:00-24:00"], &[], rule))]);
+        let (strict, lenient) = (unsure(ClockUnsure::Refuse), unsure(ClockUnsure::Admit));
+        for (dates, unix, expected) in [
+            ((None, None), Some(5), None),
+            ((None, None), None, None),
+            ((Some(10), None), Some(9), Some(Admission::NotYet)),
+            ((Some(10), None), Some(10), None),
+            ((None, Some(20)), Some(19), None),
+            ((None, Some(20)), Some(20), Some(Admission::NoLonger)),
+            ((Some(10), Some(20)), Some(15), None),
+            ((Some(20), Some(10)), Some(15), Some(Admission::NotYet)),
+            ((Some(10), None), None, Some(Admission::ClockUnsureRefused)),
+        ] {
+            assert_eq!(strict.outside_dates("staff", dates, unix), expected, "{dates:?} {unix:?}");
+        }
+        assert_eq!(lenient.outside_dates("staff", (Some(10), None), None), None);
+        let unknown = lenient.outside_dates("guests", (Some(10), None), None);
+        assert_eq!(unknown, Some(Admission::ClockUnsureRefused));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! EDGE: the thread that serves all clients. It waits for none of them: a slow client costs
-//! only its own place. In each round orders come before passages and status queries.
+//! only its own place. In each round orders come before status queries.
 
 use super::Starting;
 use super::connection::Connection;
@@ -322,8 +322,7 @@ impl Desk {
             }
             Ok(did) => {
                 let text = format!("{order}: {did}");
-                let often =
-                    matches!(command, Command::Passed(_) | Command::Door(door::Command::Lockdown));
+                let often = matches!(command, Command::Door(door::Command::Lockdown));
                 if !often {
                     log::info!("{}", plain(&text));
                 } else if let Some(before) = self.limits.line(peer.uid, Line::Note, now) {
@@ -357,9 +356,8 @@ impl Desk {
 fn urgency(request: Option<&Request>) -> u8 {
     match request {
         Some(Request::Order(Command::Door(door::Command::Lockdown))) => 0,
-        Some(Request::Order(Command::Passed(_))) => 2,
         Some(Request::Order(_)) => 1,
-        Some(Request::Status) | None => 3,
+        Some(Request::Status) | None => 2,
     }
 }
 

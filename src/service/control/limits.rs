@@ -11,11 +11,9 @@ const MOST_USERS: usize = 64;
 const STATUS: Rate = Rate { burst: 40.0, per_second: 20.0 };
 /// Orders of people and scripts.
 const ORDERS: Rate = Rate { burst: 40.0, per_second: 4.0 };
-/// Reports of passages. After an absence a door reports up to 64 that waited.
-const PASSAGES: Rate = Rate { burst: 80.0, per_second: 2.0 };
 /// Lines about refused requests, per user.
 const REFUSALS: Rate = Rate { burst: 5.0, per_second: 0.1 };
-/// Lines about passages and lockdown, per user.
+/// Lines about lockdown and orders of the link, per user.
 const NOTES: Rate = Rate { burst: 80.0, per_second: 1.0 };
 /// Longest time before the number of suppressed lines is logged.
 pub const SUMMARY_AFTER: Duration = Duration::from_secs(30);
@@ -56,7 +54,6 @@ impl Bucket {
 struct Account {
     status: Bucket,
     orders: Bucket,
-    passages: Bucket,
     refusals: Bucket,
     notes: Bucket,
     /// Lines not logged since the last one that was, and since when.
@@ -70,7 +67,6 @@ impl Account {
         Self {
             status: Bucket::full(STATUS, now),
             orders: Bucket::full(ORDERS, now),
-            passages: Bucket::full(PASSAGES, now),
             refusals: Bucket::full(REFUSALS, now),
             notes: Bucket::full(NOTES, now),
             suppressed: 0,
@@ -97,7 +93,7 @@ pub enum Allowed {
 pub enum Line {
     /// A refused request.
     Refusal,
-    /// A passage, or lockdown, which may be ordered without a limit.
+    /// Lockdown, which may be ordered without a limit, or an order of the link.
     Note,
 }
 
@@ -112,7 +108,6 @@ impl Limits {
     pub fn allow(&mut self, uid: Option<u32>, request: Option<&Request>, now: Instant) -> Allowed {
         let account = self.account(uid, now);
         let within = match request {
-            Some(Request::Order(Command::Passed(_))) => account.passages.take(PASSAGES, now),
             Some(Request::Order(_)) => account.orders.take(ORDERS, now),
             Some(Request::Status) | None => account.status.take(STATUS, now),
         };

@@ -25,7 +25,7 @@ pub use order::{Begun, Order, OrderQueue};
 pub(in crate::service) use order::{LINK_ORDERS, Ticket};
 pub(in crate::service) use peer::Peer;
 pub use peer::login_of;
-pub use protocol::{Command, MAX_REQUEST, Passage, Reply, Request, RequestError};
+pub use protocol::{Command, MAX_REQUEST, Reply, Request, RequestError};
 pub use roles::unknown_names;
 pub(in crate::service) use roles::user_id;
 

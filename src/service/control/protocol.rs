@@ -5,25 +5,22 @@
 //!   {"do":"status"}   ->  {"ok":true,"status":{...}}
 //!   {"do":"open"}     ->  {"ok":true,"did":"opened by command"}
 //!                     ->  {"error":"lockdown; end that first"}
-//!   {"do":"passed","who":"Ada Lovelace","way":"in","ago_ms":200}
-//!                     ->  {"ok":true,"did":"noted"}
+//!   {"do":"site-join","code":"..."}
+//!                     ->  {"ok":true,"did":"asking the site to admit this door ..."}
 //! ```
 
-use crate::access::door::{self, Role};
-use crate::access::event::{is_plain, plain};
+use crate::access::door;
+use crate::access::event::plain;
+use crate::service::site::SiteOrder;
 use crate::service::status::Status;
+use facelatch_site::CodeError;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fmt;
-use std::time::Duration;
 use thiserror::Error;
 
 /// Longest request in bytes, including its line end.
 pub const MAX_REQUEST: usize = 1024;
-/// Longest name of a person, characters, as in the gallery.
-const LONGEST_NAME: usize = 100;
-/// Longest age of a passage: older ones have no effect on anti-passback.
-const LONGEST_AGO: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Characters of a parser's message that are shown.
 const SHOWN: usize = 160;
 
@@ -49,25 +46,14 @@ pub enum Command {
     Reload,
     /// Trust the camera that answers now.
     AcceptCamera,
-    /// Note that somebody passed at another door.
-    Passed(Passage),
+    /// An order about the site that the door belongs to.
+    Site(SiteOrder),
 }
 
-/// A passage at another door.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Passage {
-    /// Name of the person in both galleries.
-    pub who: String,
-    /// Direction of the passage.
-    pub way: Role,
-    /// Time since the passage.
-    pub ago: Duration,
-}
-
-const PASSED: &str = "passed";
+const JOIN: &str = "site-join";
 
 /// Requests without parameters, by name.
-static NAMES: [(&str, Request); 9] = [
+static NAMES: [(&str, Request); 11] = [
     ("status", Request::Status),
     ("open", Request::Order(Command::Door(door::Command::Open))),
     ("lockdown", Request::Order(Command::Door(door::Command::Lockdown))),
@@ -77,6 +63,8 @@ static NAMES: [(&str, Request); 9] = [
     ("trust-clock", Request::Order(Command::TrustClock)),
     ("reload", Request::Order(Command::Reload)),
     ("accept-camera", Request::Order(Command::AcceptCamera)),
+    ("site-show", Request::Order(Command::Site(SiteOrder::Show))),
+    ("site-leave", Request::Order(Command::Site(SiteOrder::Leave))),
 ];
 
 /// Errors of parsing a request.
@@ -115,9 +103,7 @@ impl Request {
         #[serde(deny_unknown_fields)]
         struct Line {
             r#do: String,
-            who: Option<String>,
-            way: Option<Role>,
-            ago_ms: Option<u64>,
+            code: Option<String>,
         }
         if line.len() > MAX_REQUEST {
             return Err(RequestError::TooLong);
@@ -126,27 +112,24 @@ impl Request {
         if line.trim_ascii_start().first() != Some(&b'{') {
             return Err(RequestError::Form("no object".to_owned()));
         }
-        let Line { r#do: name, who, way, ago_ms } =
+        let Line { r#do: name, code } =
             serde_json::from_slice(line).map_err(|error| RequestError::Form(shown(&error)))?;
-        if name == PASSED {
-            let (Some(who), Some(way), Some(ago)) = (who, way, ago_ms) else {
-                let needs = "passed needs who, way (\"in\" or \"out\") and ago_ms";
-                return Err(RequestError::Form(needs.to_owned()));
+        if name == JOIN {
+            let Some(code) = code else {
+                return Err(RequestError::Form("site-join needs code".to_owned()));
             };
-            let who = checked_name(who)?;
-            let ago = Duration::from_millis(ago);
-            if ago > LONGEST_AGO {
-                let fault =
-                    format!("is longer ago than a week: expected 0 to {}", LONGEST_AGO.as_millis());
-                return Err(RequestError::Field { field: "ago_ms", fault });
-            }
-            return Ok(Self::Order(Command::Passed(Passage { who, way, ago })));
+            // The code itself is secret.
+            let code = code.parse().map_err(|fault: CodeError| RequestError::Field {
+                field: "code",
+                fault: fault.to_string(),
+            })?;
+            return Ok(Self::Order(Command::Site(SiteOrder::Join(code))));
         }
         let Some((_, request)) = NAMES.iter().find(|(known, _)| *known == name) else {
             return Err(RequestError::Unknown { name: name.chars().take(40).collect() });
         };
-        if who.is_some() || way.is_some() || ago_ms.is_some() {
-            return Err(RequestError::Form(format!("{name} takes neither who, way nor ago_ms")));
+        if code.is_some() {
+            return Err(RequestError::Form(format!("{name} takes no code")));
         }
         Ok(request.clone())
     }
@@ -154,9 +137,8 @@ impl Request {
     /// The request as a line of JSON.
     pub fn line(&self) -> String {
         let object = match self {
-            Self::Order(Command::Passed(Passage { who, way, ago })) => {
-                let ago_ms = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
-                json!({"do": PASSED, "who": who, "way": way, "ago_ms": ago_ms})
+            Self::Order(Command::Site(SiteOrder::Join(code))) => {
+                json!({"do": JOIN, "code": code.to_string()})
             }
             named => json!({"do": named.to_string()}),
         };
@@ -169,25 +151,10 @@ fn shown(error: &serde_json::Error) -> String {
     plain(&error.to_string()).chars().take(SHOWN).collect()
 }
 
-/// The name of a person; an error that does not repeat it if it cannot be one.
-fn checked_name(who: String) -> Result<String, RequestError> {
-    let fault = if who.trim().is_empty() {
-        "is empty"
-    } else if who.chars().count() > LONGEST_NAME {
-        "is too long"
-    } else if !who.chars().all(is_plain) {
-        "has characters that cannot be shown"
-    } else {
-        return Ok(who);
-    };
-    let fault = format!("{fault}: expected a name of 1 to {LONGEST_NAME} printable characters");
-    Err(RequestError::Field { field: "who", fault })
-}
-
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = NAMES.iter().find(|(_, request)| request == self);
-        f.write_str(named.map_or(PASSED, |(name, _)| name))
+        f.write_str(named.map_or(JOIN, |(name, _)| name))
     }
 }
 
@@ -198,7 +165,7 @@ impl fmt::Display for Command {
 }
 
 fn names() -> impl Iterator<Item = &'static str> {
-    NAMES.iter().map(|(name, _)| *name).chain([PASSED])
+    NAMES.iter().map(|(name, _)| *name).chain([JOIN])
 }
 
 /// A cure: the most similar name, or all names.
@@ -269,6 +236,7 @@ impl From<Result<String, String>> for Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::event::is_plain;
     use proptest::prelude::*;
 
     #[test]
@@ -289,23 +257,10 @@ mod tests {
             (&b"{\"do\":\"opne\"}"[..], "did you mean \"open\""),
             (b"{\"do\":\"burn\"}", "always-open"),
             (b"{\"do\":\"status\",\"force\":true}", "force"),
-            (b"{\"do\":\"open\",\"who\":\"Ada\"}", "open takes neither"),
-            (b"{\"do\":\"passed\",\"who\":\"Ada\",\"way\":\"in\"}", "passed needs"),
-            (b"{\"do\":\"passed\",\"who\":\"A\",\"way\":\"in\",\"ago_ms\":-1}", "u64"),
-            (b"{\"do\":\"passed\",\"who\":\"Ada\",\"way\":\"up\"}", "up"),
-            (b"{\"do\":\"passed\",\"who\":\" \",\"way\":\"in\",\"ago_ms\":1}", "who: is empty"),
-            (
-                b"{\"do\":\"passed\",\"who\":\"A\\nB\",\"way\":\"in\",\"ago_ms\":1}",
-                "who: has characters that cannot be shown",
-            ),
-            (
-                "{\"do\":\"passed\",\"who\":\"A\u{202e}B\",\"way\":\"in\",\"ago_ms\":1}".as_bytes(),
-                "who: has characters that cannot be shown",
-            ),
-            (
-                b"{\"do\":\"passed\",\"who\":\"Ada\",\"way\":\"out\",\"ago_ms\":18446744073709551615}",
-                "ago_ms: is longer ago than a week",
-            ),
+            (b"{\"do\":\"open\",\"code\":\"Ada\"}", "open takes no code"),
+            (b"{\"do\":\"site-join\"}", "site-join needs code"),
+            (b"{\"do\":\"site-join\",\"code\":\"abcde\"}", "code: no code"),
+            (b"{\"do\":\"site-join\",\"code\":7}", "expected a string"),
             (b"{\"do\":\"open\",\"do\":\"lockdown\"}", "duplicate field"),
             (b"{\"do\":\"open\",\"a\\u001b[2J\\n\":1}", "unknown field `a\\u{1b}[2J\\u{a}`"),
             (b"{\"do\":\"open\\u0000\"}", "\"open\\0\" is not a known request"),
@@ -339,14 +294,7 @@ mod tests {
             line in prop_oneof![
                 prop::collection::vec(any::<u8>(), 0..1200),
                 r#"\{ ?"(do|did|o)" ?: ?"[a-z-]{0,12}" ?\}"#.prop_map(String::into_bytes),
-                r#"\{"do":"passed","who":"[^"\\\x00-\x1f]{0,120}","way":"(in|out)","ago_ms":[0-9]{1,20}\}"#
-                    .prop_map(String::into_bytes),
-                // Any text as a name or as a field, as JSON writes it.
-                (any::<String>(), any::<u64>()).prop_map(|(who, ago_ms)| {
-                    json!({"do": PASSED, "who": who, "way": "out", "ago_ms": ago_ms})
-                        .to_string()
-                        .into_bytes()
-                }),
+                r#"\{"do":"site-join","code":"[0-9a-z-]{0,30}"\}"#.prop_map(String::into_bytes),
                 any::<(String, String)>()
                     .prop_map(|(key, value)| json!({"do": "open", key: value}).to_string().into_bytes()),
             ],
@@ -357,10 +305,6 @@ mod tests {
                     let expected = format!("\"{}\"", request);
                     prop_assert!(text.contains(&expected));
                     prop_assert_eq!(Request::parse(request.line().as_bytes()), Ok(request.clone()));
-                    if let Request::Order(Command::Passed(Passage { who, ago, .. })) = request {
-                        prop_assert!(who.chars().all(is_plain) && who.chars().count() <= LONGEST_NAME);
-                        prop_assert!(ago <= LONGEST_AGO);
-                    }
                 }
                 Err(error) => {
                     let message = error.to_string();

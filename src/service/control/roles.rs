@@ -5,11 +5,9 @@
 //! |---|---|
 //! | `read` | `status` |
 //! | `order` | `status`, `open`, `lockdown`, `normal`, `always-open` |
-//! | `neighbour` | `passed` |
-//! | `administrator` | all of `read` and `order`, `reload`, `local-reset`, `trust-clock`, `accept-camera` |
+//! | `administrator` | all of `read` and `order`, `reload`, `local-reset`, `trust-clock`, `accept-camera`, `site-join`, `site-show`, `site-leave` |
 //!
-//! Root and the service's own user are administrators. Nobody is a neighbour unless named:
-//! a report that a person went out lets this person in again.
+//! Root and the service's own user are administrators.
 
 use super::peer::Peer;
 use super::protocol::{Command, Request};
@@ -36,8 +34,6 @@ pub enum Role {
     Read,
     /// May open the door and change its mode.
     Order,
-    /// May report passages at other doors.
-    Neighbour,
     /// May reload the configuration and begin a local reset.
     Administrator,
 }
@@ -48,9 +44,12 @@ impl Role {
         match request {
             Request::Status => Self::Read,
             Request::Order(Command::Door(_)) => Self::Order,
-            Request::Order(Command::Passed(_)) => Self::Neighbour,
             Request::Order(
-                Command::LocalReset | Command::TrustClock | Command::AcceptCamera | Command::Reload,
+                Command::LocalReset
+                | Command::TrustClock
+                | Command::AcceptCamera
+                | Command::Reload
+                | Command::Site(_),
             ) => Self::Administrator,
         }
     }
@@ -62,7 +61,6 @@ impl Role {
         match self {
             Self::Read => "read",
             Self::Order => "order",
-            Self::Neighbour => "neighbour",
             Self::Administrator => "administrator",
         }
     }
@@ -176,7 +174,6 @@ impl Directory {
 struct Resolved {
     read: Members,
     order: Members,
-    neighbour: Members,
     administrator: Members,
     link: Option<u32>,
 }
@@ -194,7 +191,6 @@ impl Resolved {
         Self {
             read: members(&config.read),
             order: members(&config.order),
-            neighbour: members(&config.neighbour),
             administrator: members(&config.administrator),
             link: directory.users.get(LINK).map(|(uid, _)| *uid),
         }
@@ -237,7 +233,6 @@ impl Roles {
         match role {
             Role::Read => administrator || order || self.resolved.read.has(peer),
             Role::Order => administrator || order,
-            Role::Neighbour => self.resolved.neighbour.has(peer),
             Role::Administrator => administrator,
         }
     }
@@ -286,7 +281,7 @@ fn unknown_in(config: &RolesConfig, directory: &Directory) -> Vec<(&'static str,
 mod tests {
     use super::*;
     use crate::access::door;
-    use crate::service::control::Passage;
+    use crate::service::site::SiteOrder;
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nfacelatch:x:990:990::/var:/bin/false\n\
                           facelatch-link:x:991:991::/:/bin/false\nada:x:1000:1000:,,,:/:/bin/sh\n\
@@ -306,17 +301,17 @@ mod tests {
         entries.iter().map(|entry| (*entry).to_owned()).collect()
     }
 
-    const ALL: [Role; 4] = [Role::Read, Role::Order, Role::Neighbour, Role::Administrator];
+    const ALL: [Role; 3] = [Role::Read, Role::Order, Role::Administrator];
 
     #[test]
-    fn by_default_members_of_the_group_read_and_nobody_is_a_neighbour() {
+    fn by_default_members_of_the_group_read() {
         let roles = roles(RolesConfig::default());
         let allowed = |peer: Peer| ALL.map(|role| roles.allow(peer, role));
-        assert_eq!(allowed(peer(0, 0)), [true, true, false, true], "root");
-        assert_eq!(allowed(peer(990, 990)), [true, true, false, true], "the service");
-        assert_eq!(allowed(peer(1000, 1000)), [true, false, false, false], "a member");
-        assert_eq!(allowed(peer(991, 991)), [true, false, false, false], "the link");
-        assert_eq!(allowed(Peer::default()), [true, false, false, false], "unknown");
+        assert_eq!(allowed(peer(0, 0)), [true, true, true], "root");
+        assert_eq!(allowed(peer(990, 990)), [true, true, true], "the service");
+        assert_eq!(allowed(peer(1000, 1000)), [true, false, false], "a member");
+        assert_eq!(allowed(peer(991, 991)), [true, false, false], "the link");
+        assert_eq!(allowed(Peer::default()), [true, false, false], "unknown");
     }
 
     #[test]
@@ -324,17 +319,16 @@ mod tests {
         let roles = roles(RolesConfig {
             read: list(&["grace"]),
             order: list(&["@staff"]),
-            neighbour: list(&["facelatch", "@990"]),
             administrator: list(&["1234", "@77"]),
         });
         let allowed = |uid, gid| ALL.map(|role| roles.allow(peer(uid, gid), role));
-        assert_eq!(allowed(1000, 1000), [true, true, true, false], "ada, of two groups");
-        assert_eq!(allowed(1001, 1001), [true, true, false, false], "staff is grace's own group");
-        assert_eq!(allowed(1002, 50), [true, true, false, false], "by the group it runs with");
-        assert_eq!(allowed(1234, 1), [true, true, false, true], "a number without a name");
-        assert_eq!(allowed(1003, 77), [true, true, false, true], "a group without a name");
-        assert_eq!(allowed(1003, 1003), [false; 4], "nobody");
-        assert_eq!(allowed(990, 990), [true, true, true, true]);
+        assert_eq!(allowed(1000, 1000), [true, true, false], "ada, of two groups");
+        assert_eq!(allowed(1001, 1001), [true, true, false], "staff is grace's own group");
+        assert_eq!(allowed(1002, 50), [true, true, false], "by the group it runs with");
+        assert_eq!(allowed(1234, 1), [true, true, true], "a number without a name");
+        assert_eq!(allowed(1003, 77), [true, true, true], "a group without a name");
+        assert_eq!(allowed(1003, 1003), [false; 3], "nobody");
+        assert_eq!(allowed(990, 990), [true, true, true]);
     }
 
     #[test]
@@ -392,7 +386,6 @@ mod tests {
         assert_eq!(order(Command::LocalReset), Role::Administrator);
         assert_eq!(order(Command::TrustClock), Role::Administrator);
         assert_eq!(order(Command::AcceptCamera), Role::Administrator);
-        let (who, way, ago) = ("Ada".to_owned(), door::Role::Out, Duration::ZERO);
-        assert_eq!(order(Command::Passed(Passage { who, way, ago })), Role::Neighbour);
+        assert_eq!(order(Command::Site(SiteOrder::Leave)), Role::Administrator);
     }
 }

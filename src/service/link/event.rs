@@ -160,7 +160,7 @@ mod tests {
 
     fn wording(names: LinkNames, duress: bool) -> Wording {
         let people = PeopleNames::default();
-        people.lock().expect("a lock").insert(7, "Ada Lovelace".to_owned());
+        people.lock().expect("a lock").insert(4711, "Ada Lovelace".to_owned());
         Wording { names, duress, key: Secret::new([1; 32]), people }
     }
 
@@ -175,17 +175,17 @@ mod tests {
 
     fn granted() -> Entry {
         let mut entry = Entry::new("granted");
-        entry.add("person", Value::Count(7));
+        entry.add("person", Value::Count(4711));
         entry.add("similarity", Value::Number(0.75));
         entry
     }
 
     #[test]
     fn people_are_named_as_the_configuration_says_and_never_in_the_text() {
-        let (person, name) = (PersonId(7), "Ada Lovelace".to_owned());
+        let (person, name) = (PersonId(4711), "Ada Lovelace".to_owned());
         let mut changed = Entry::new("people");
-        changed.add("person", Value::Count(7));
-        let removed = Change::Person { id: 7, what: PersonChange::Removed { templates: 5 } };
+        changed.add("person", Value::Count(4711));
+        let removed = Change::Person { id: 4711, what: PersonChange::Removed { templates: 5 } };
         changed.changes = vec![removed];
         let entries = [
             granted(),
@@ -200,12 +200,12 @@ mod tests {
             let (none, pseudonym, named) =
                 (event(LinkNames::None), event(LinkNames::Pseudonym), event(LinkNames::Name));
             assert_eq!((none.person, none.who.as_deref()), (None, None));
-            assert_eq!((named.person, named.who.as_deref()), (Some(7), Some("Ada Lovelace")));
+            assert_eq!((named.person, named.who.as_deref()), (Some(4711), Some("Ada Lovelace")));
             assert_eq!(pseudonym.person, None);
             assert_eq!(pseudonym.who.as_ref().map(String::len), Some(8));
             for event in [none, pseudonym, named] {
                 let text = &event.text;
-                assert!(!text.contains("Ada") && !text.contains('7'), "{text}");
+                assert!(!text.contains("Ada") && !text.contains("4711"), "{text}");
             }
         }
     }
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn duress_is_silent_unless_configured() {
-        let duress = of(&Event::Duress { person: PersonId(7), name: "Ada".to_owned() });
+        let duress = of(&Event::Duress { person: PersonId(4711), name: "Ada".to_owned() });
         assert_eq!(wording(LinkNames::Name, false).event(&logged(duress.clone())), None);
         let heard = wording(LinkNames::None, true).event(&logged(duress)).expect("an event");
         assert_eq!(heard.kind, EventKind::Duress);

@@ -17,6 +17,7 @@ mod user;
 use super::audit::Auditor;
 use super::control::OrderQueue;
 use super::pipeline::Pipeline;
+use super::site::SiteEnds;
 use super::socket::{OwnSocket, SocketError};
 use super::status::Status;
 use crate::config::{LinkConfig, LinkNames};
@@ -109,6 +110,8 @@ pub struct LinkSettings {
     pub place: AuditPlace,
     /// Its state.
     pub auditor: Auditor,
+    /// The site, if the door is in one.
+    pub site: Option<SiteEnds>,
     /// Time for the first message, for a link that does not read, and for an order.
     pub patience: Duration,
 }

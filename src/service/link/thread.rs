@@ -4,7 +4,7 @@ use super::connection::{Connection, End, LinkTicket};
 use super::event::{Wording, gap};
 use super::state::state_of;
 use super::user::Served;
-use super::{LinkSettings, LinkState, door_id};
+use super::{LinkSettings, LinkState, SiteEnds, door_id};
 use crate::access::door;
 use crate::access::event::{Caller, plain};
 use crate::audit::Logged;
@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 
 /// Time between two looks at the log, the state and orders while a link is connected.
 const TICK: Duration = Duration::from_millis(100);
+/// Time between two tries to pass something on to the site.
+const BUSY: Duration = Duration::from_millis(5);
 /// The state is sent at least this often.
 const STATE_EVERY: Duration = Duration::from_secs(60);
 /// The log is read at least this often: commands append to it as well.
@@ -41,6 +43,12 @@ const ACCEPTED_PER_ROUND: usize = 4;
 const AFTER_EXCESS: Duration = Duration::from_millis(20);
 /// Records that are read from the log at a time.
 const READ: usize = 32;
+
+/// What the site has to take in.
+enum ForSite {
+    Reach(bool, bool),
+    Record(u64, String, Vec<u8>),
+}
 
 /// Events on their way from the log to the link.
 struct Feed {
@@ -63,6 +71,10 @@ pub(super) struct LinkThread {
     link: Option<Connection>,
     feed: Option<Feed>,
     state: Option<(DoorState, Instant)>,
+    /// For the site, which is busy; nothing more is read until it takes this.
+    to_site: Option<ForSite>,
+    /// The site has not heard yet that the link is gone.
+    gone: bool,
     /// Messages were left unread in the last round.
     more: bool,
     /// When the log could not be read last.
@@ -88,6 +100,8 @@ impl LinkThread {
             link: None,
             feed: None,
             state: None,
+            to_site: None,
+            gone: false,
             more: false,
             failed: None,
         }
@@ -111,6 +125,7 @@ impl LinkThread {
             if accepts {
                 self.accept(now);
             }
+            self.serve_site(now);
             self.listen(now);
             self.answer(now);
             self.report(now);
@@ -129,11 +144,16 @@ impl LinkThread {
         let now = Instant::now();
         let mut sockets = vec![PollFd::new(&self.listener, PollFlags::IN)];
         let mut timeout = self.limits.owes_summary().then_some(READ_EVERY);
+        if self.gone {
+            timeout = Some(BUSY);
+        }
         if let Some(link) = &mut self.link {
-            timeout = Some(if self.more { Duration::ZERO } else { TICK });
+            let busy = if self.gone || self.to_site.is_some() { BUSY } else { TICK };
+            timeout = Some(if self.more { Duration::ZERO } else { busy });
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::OUT, link.wants_output());
-            flags.set(PollFlags::IN, link.wants_input(now));
+            let reads = self.to_site.is_none() && link.wants_input(now);
+            flags.set(PollFlags::IN, reads);
             sockets.push(PollFd::from_borrowed_fd(link.socket(), flags));
         }
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
@@ -212,6 +232,9 @@ impl LinkThread {
     fn listen(&mut self, now: Instant) {
         self.more = false;
         for handled in 0.. {
+            if !self.pass_on() {
+                return;
+            }
             let Some(link) = &mut self.link else { return };
             if handled == PER_ROUND {
                 self.more = true;
@@ -227,6 +250,37 @@ impl LinkThread {
                 }
             }
         }
+    }
+
+    /// Passes what waits on to the site. Returns whether nothing waits any more.
+    fn pass_on(&mut self) -> bool {
+        let Some(site) = &self.settings.site else { return true };
+        if self.gone {
+            self.gone = !site.reach(false, false);
+        }
+        if self.gone {
+            return false;
+        }
+        let taken = match &self.to_site {
+            None => true,
+            Some(ForSite::Reach(broker, fetched)) => site.reach(*broker, *fetched),
+            Some(ForSite::Record(id, topic, bytes)) => site.record(*id, topic, bytes),
+        };
+        if taken {
+            self.to_site = None;
+        }
+        taken
+    }
+
+    /// Sends what the site has for the link.
+    fn serve_site(&mut self, now: Instant) {
+        let Some(site) = &self.settings.site else { return };
+        let Some(link) = self.link.as_mut().filter(|link| link.greeted) else { return };
+        while link.has_room() {
+            let Some(message) = site.next() else { return };
+            link.tell(&message, now);
+        }
+        link.send(now);
     }
 
     fn message(&mut self, message: FromLink, now: Instant) {
@@ -247,10 +301,17 @@ impl LinkThread {
                 }
             }
             FromLink::Order { id, order, by } => self.order(id, order, &by, now),
-            FromLink::Reach(Reach { good, fault, .. }) => self.shown.change(|shown| {
-                shown.reaches = Some(good);
-                shown.fault = (!good || !fault.is_empty()).then(|| plain(&fault).into_owned());
-            }),
+            FromLink::Reach(Reach { good, fault, broker, fetched }) => {
+                self.shown.change(|shown| {
+                    shown.reaches = Some(good);
+                    shown.fault = (!fault.is_empty()).then(|| plain(&fault).into_owned());
+                });
+                self.to_site =
+                    self.settings.site.is_some().then_some(ForSite::Reach(broker, fetched));
+            }
+            FromLink::Record { id, topic, bytes } if self.settings.site.is_some() => {
+                self.to_site = Some(ForSite::Record(id, topic, bytes.0));
+            }
             FromLink::Record { id, .. } => {
                 let reason = "this door belongs to no site".to_owned();
                 link.tell(&FromDoor::Failed { id, reason }, now);
@@ -296,7 +357,7 @@ impl LinkThread {
             oldest,
             newest,
             orders: self.settings.config.orders.clone(),
-            site: None,
+            site: self.settings.site.as_ref().map(|site| site.site().to_owned()),
         };
         link.tell(&FromDoor::Hello(answer), now);
         let version = plain(&hello.version).into_owned();
@@ -401,6 +462,8 @@ impl LinkThread {
                 let status = self.settings.status.lock();
                 state_of(&status.unwrap_or_else(PoisonError::into_inner))
             };
+            let site = self.settings.site.as_ref().map(SiteEnds::state);
+            let state = DoorState { site, ..state };
             let same = self.state.as_ref().is_some_and(|(told, at)| {
                 *told == state && now.saturating_duration_since(*at) < STATE_EVERY
             });
@@ -472,6 +535,10 @@ impl LinkThread {
     /// lockdown.
     fn close(&mut self, end: &End) {
         let Some(link) = self.link.take() else { return };
+        if let Some(site) = &self.settings.site {
+            site.clear();
+        }
+        (self.gone, self.to_site) = (self.settings.site.is_some(), None);
         let orders = link.orders.iter().filter(|order| order.order != LinkOrder::Lockdown);
         orders.for_each(|order| order.ticket.withdraw());
         (self.feed, self.state) = (None, None);

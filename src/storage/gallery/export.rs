@@ -218,6 +218,8 @@ impl Store {
             }
             record.name = checked_name(&record.name)?;
             record.traits.group = checked_name(&record.traits.group)?;
+            // What a file says about a site proves nothing.
+            record.traits.site = None;
             let likeness = Likeness::of(&record.name);
             if present.iter().any(|other| other.is_like(&likeness)) {
                 done.taken.push(record.name);

@@ -24,6 +24,7 @@ mod replace;
 mod reseal;
 mod rewrite;
 mod sealed;
+mod site;
 mod tables;
 
 use crate::access::gallery::{PersonId, Traits};
@@ -62,6 +63,7 @@ pub use presence::remarks;
 pub(super) use presence::{folder_of, give_to_owner};
 pub use register::{Register, SYSTEM_REGISTER};
 pub use replace::{Restored, reachable};
+pub use site::{NotTaken, SiteChange, SitePerson};
 
 /// A person enrolled.
 #[derive(Clone, Debug, PartialEq)]

@@ -94,8 +94,19 @@ struct PersonRecord2 {
     stricter: f32,
 }
 
+/// Format 3, without dates and without a site.
+#[derive(Deserialize)]
+struct PersonRecord3 {
+    name: String,
+    enrolled_at: u64,
+    administrator: bool,
+    group: String,
+    stricter: f32,
+    probation: bool,
+}
+
 impl Content for PersonRecord {
-    const FORMAT: u8 = 3;
+    const FORMAT: u8 = 4;
 
     fn older(format: u8, content: &[u8]) -> Option<Self> {
         match format {
@@ -106,7 +117,15 @@ impl Content for PersonRecord {
             2 => {
                 let PersonRecord2 { name, enrolled_at, administrator, group, stricter } =
                     postcard::from_bytes(content).ok()?;
-                let traits = Traits { administrator, group, stricter, probation: false };
+                let traits = Traits { administrator, group, stricter, ..Traits::default() };
+                Some(Self { name, enrolled_at, traits })
+            }
+            3 => {
+                let old: PersonRecord3 = postcard::from_bytes(content).ok()?;
+                let PersonRecord3 { name, enrolled_at, administrator, group, .. } = old;
+                let (stricter, probation) = (old.stricter, old.probation);
+                let traits =
+                    Traits { administrator, group, stricter, probation, ..Traits::default() };
                 Some(Self { name, enrolled_at, traits })
             }
             _ => None,
@@ -164,6 +183,11 @@ impl TemplateRecord {
     /// Identity of the model.
     pub(super) fn model(&self) -> &str {
         &self.model
+    }
+
+    /// The values, rotated unless this is a record as its model made it.
+    pub(super) fn values(&self) -> &[f32] {
+        &self.values
     }
 
     /// Number of values.

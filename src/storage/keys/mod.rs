@@ -151,6 +151,11 @@ impl DoorKeys {
         Secret::new(self.ring.signing).derive("pseudonyms of people")
     }
 
+    /// Secret from which the door's keys at a site follow. It survives [`Self::rotate`].
+    pub fn site(&self) -> Secret {
+        Secret::new(self.ring.signing).derive("door of a site")
+    }
+
     /// Where the master key comes from.
     pub fn source(&self) -> &Source {
         &self.source
