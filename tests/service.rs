@@ -155,7 +155,7 @@ fn a_gallery_that_changes_takes_its_evidence_with_it() {
         looks += 1;
         if looks == 3 {
             let nobody = Gallery::new(ModelId::new("none"), 128);
-            return pipeline.change(Duration::ZERO, Change::Gallery(nobody));
+            return pipeline.change(Duration::ZERO, Change::Gallery(Box::new(nobody)));
         }
         vec![]
     };

@@ -134,6 +134,14 @@ mod tests {
     }
 
     #[test]
+    fn the_ways_before_sites_are_refused_with_the_new_one() {
+        for text in ["[door]\nneighbours = [\"/run/a.sock\"]", "[roles]\nneighbour = [\"ada\"]"] {
+            let message = parse(text).expect_err(text);
+            assert!(message.contains("no longer a key") && message.contains("[site]"), "{message}");
+        }
+    }
+
+    #[test]
     fn a_site_sets_groups_and_holidays_and_nothing_else() {
         let own = parse("[groups.cleaners]\n[schedule]\nholidays = [\"12-25\"]").expect("one");
         assert_eq!(own.with_site_rules("").expect("no rules"), own);

@@ -218,11 +218,11 @@ impl FileWorker {
         slot.change = Some(match (slot.change.take(), change) {
             // The service has not taken the earlier change yet: join the two.
             (Some(Change::Models(mut models)), Change::Gallery(gallery)) => {
-                models.gallery = gallery;
+                models.gallery = *gallery;
                 Change::Models(models)
             }
             (Some(Change::Config(mut both)), Change::Gallery(gallery)) => {
-                both.1.gallery = gallery;
+                both.1.gallery = *gallery;
                 Change::Config(both)
             }
             (Some(Change::Config(mut both)), Change::Models(models)) => {
@@ -443,7 +443,7 @@ impl Thread {
         let (people, templates) = (loaded.gallery.people(), loaded.gallery.templates());
         log::info!("gallery: {people} people, {templates} templates");
         warn_of_left_out(&loaded);
-        Ok(Some(Change::Gallery(loaded.gallery)))
+        Ok(Some(Change::Gallery(Box::new(loaded.gallery))))
     }
 }
 

@@ -58,7 +58,7 @@ enum CameraTrust {
 /// What may change while the door is watched.
 pub enum Change {
     /// People were enrolled, renamed or removed.
-    Gallery(Gallery),
+    Gallery(Box<Gallery>),
     /// Another set of models was installed.
     Models(Box<ModelSet>),
     /// The configuration was reloaded, with the models as it wants them.
@@ -342,7 +342,7 @@ impl Pipeline {
     pub fn change(&mut self, now: Duration, change: Change) -> Vec<Event> {
         match change {
             Change::Gallery(gallery) => {
-                self.set_gallery(gallery);
+                self.set_gallery(*gallery);
                 Vec::new()
             }
             Change::Models(models) => self.set_models(now, *models),

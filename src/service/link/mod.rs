@@ -10,6 +10,7 @@
 
 mod connection;
 mod event;
+mod feed;
 mod state;
 mod thread;
 mod user;

@@ -1,18 +1,18 @@
 //! EDGE: the thread that serves the link.
 
 use super::connection::{Connection, End, LinkTicket};
-use super::event::{Wording, gap};
+use super::event::Wording;
+use super::feed::{Feed, READ};
 use super::state::state_of;
 use super::user::Served;
 use super::{LinkSettings, LinkState, SiteEnds, door_id};
 use crate::access::door;
 use crate::access::event::{Caller, plain};
-use crate::audit::Logged;
 use crate::audit::entry::cut;
 use crate::service::control::{
     Allowed, Command, LINK_ORDERS, Limits, Line, Peer, Request, and_suppressed,
 };
-use crate::storage::audit::{AuditError, AuditTail};
+use crate::storage::audit::AuditTail;
 use facelatch_messages::{
     DoorEvent, DoorHello, DoorState, FromDoor, FromLink, LONGEST_TEXT, LONGEST_TOPIC, LinkHello,
     LinkOrder, PROTOCOL, Reach,
@@ -41,23 +41,11 @@ const PER_ROUND: usize = 64;
 const ACCEPTED_PER_ROUND: usize = 4;
 /// Pause after a round with more connections than a link makes.
 const AFTER_EXCESS: Duration = Duration::from_millis(20);
-/// Records that are read from the log at a time.
-const READ: usize = 32;
 
 /// What the site has to take in.
 enum ForSite {
     Reach(bool, bool),
     Record(u64, String, Vec<u8>),
-}
-
-/// Events on their way from the log to the link.
-struct Feed {
-    tail: AuditTail,
-    /// Read and not sent yet.
-    ready: VecDeque<DoorEvent>,
-    /// When the log was read last, and its last number then.
-    read: Instant,
-    seen: u64,
 }
 
 /// The thread's state.
@@ -559,24 +547,6 @@ impl LinkThread {
             log::warn!("{}{}", plain(text), and_suppressed(before));
         }
         line.is_some()
-    }
-}
-
-impl Feed {
-    /// Reads on in the log. Returns the number of records.
-    fn fill(&mut self, wording: &Wording) -> Result<usize, AuditError> {
-        let mut before = self.tail.last();
-        let records = self.tail.records(READ)?;
-        for record in &records {
-            let missing = record.number.saturating_sub(before).saturating_sub(1);
-            if missing > 0 {
-                self.ready.push_back(gap(missing, record.number - 1, &record.stamp));
-            }
-            before = record.number;
-            let event = Logged::of(record).and_then(|logged| wording.event(&logged));
-            self.ready.extend(event);
-        }
-        Ok(records.len())
     }
 }
 
