@@ -199,6 +199,8 @@ proptest! {
         }
         let world = &mut play.world;
         prop_assert!(world.converge().is_some(), "they do not agree");
+        // A lease may come a moment after the people.
+        world.settle();
         let people = world.people();
         for person in &play.removed {
             prop_assert!(!people.contains_key(person), "a removed person is back");
