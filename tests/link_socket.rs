@@ -527,6 +527,9 @@ fn whatever_a_link_sends_the_door_gets_allowed_orders_alone() {
     };
     let door = door_with(config, LONG * 10);
     door.append(&["granted"; 100]);
+    while door.audit.auditor().state().last < 100 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     // Whoever connects more often is sent away.
     let config = Config { cases: 30, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
