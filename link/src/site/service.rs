@@ -238,7 +238,7 @@ impl Service {
         };
         let text = format!(
             "Door {} joined. It calls itself {:?} and has the key {fingerprint}: compare this \
-             with what facelatch site status shows at the door.",
+             with what facelatch site show says at the door.",
             crate::text::plain(&name, 100),
             crate::text::plain(says, 100)
         );

@@ -10,10 +10,13 @@ use crate::storage::gallery::{Purpose, SitePerson, StoreError, stamp};
 use facelatch_site::{ChangeError, Effect, Member, Person, PersonId as SiteId};
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 /// More people than this who vanish at once were not removed one by one: a gallery was
 /// restored. They come back from the site.
 const MOST_REMOVED: usize = 8;
+/// Time from the first look at a changed gallery to the second one.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 impl SiteThread {
     /// Notes the numbers that people of the site have here.
@@ -43,13 +46,18 @@ impl SiteThread {
             return;
         }
         let now = stamp(&self.settings.gallery);
-        if now.is_none() || now == self.seen {
+        let changed = now != self.seen;
+        let due = self.look_again.is_some_and(|at| Instant::now() >= at);
+        if now.is_none() || !changed && !due {
             return;
         }
         match self.differences() {
             Ok(effects) => {
-                self.seen = now;
                 self.carry(effects, ended);
+                // To open the file is to write to it, so its time is read afterwards. What
+                // somebody else changes in between is found by the second look.
+                self.seen = stamp(&self.settings.gallery);
+                self.look_again = changed.then(|| Instant::now() + LOOK_AGAIN_AFTER);
             }
             // Next time.
             Err(StoreError::Busy { .. }) => {}

@@ -50,6 +50,8 @@ pub(super) struct SiteThread {
     pub(super) synced: bool,
     /// Time and size of the gallery's file when it was compared last.
     pub(super) seen: Option<(SystemTime, u64)>,
+    /// When to compare it once more although it looks unchanged.
+    pub(super) look_again: Option<Instant>,
     connected: bool,
     fetched: bool,
     joining: Option<Joining>,
@@ -92,6 +94,7 @@ impl SiteThread {
                 .and_then(|kept| Some(u64::from_le_bytes(*kept.first_chunk()?))),
             synced: kept.contains_key(SYNCED),
             seen: None,
+            look_again: None,
             connected: false,
             fetched: false,
             joining: None,
