@@ -30,9 +30,8 @@ fn every_test_of_the_threat_model_exists() {
     let document =
         std::fs::read_to_string(root.join("docs/threat-model.md")).expect("the threat model");
     let mut texts = vec![];
-    for folder in
-        ["src", "tests", "tools/src", "tools/tests", "packaging", "link/src", "link/tests"]
-    {
+    let folders = ["src", "tests", "tools/src", "tools/tests", "packaging"];
+    for folder in folders.into_iter().chain(["link/src", "link/tests", "site/src", "site/tests"]) {
         sources(&root.join(folder), &mut texts);
     }
     let exists = |name: &str| {
