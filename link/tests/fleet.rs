@@ -9,7 +9,7 @@ fn twenty_doors_agree_whatever_happens() {
     let output = Command::new(env!("CARGO_BIN_EXE_facelatch-link"))
         .env("PATH", format!("{path}:/usr/sbin:/usr/local/sbin"))
         .env("RUST_LOG", "error")
-        .args(["simulate", "--doors", "20", "--people", "200", "--patience", "120", "--json"])
+        .args(["simulate", "--doors", "20", "--people", "200", "--patience", "400", "--json"])
         .output()
         .expect("the program");
     let said = String::from_utf8_lossy(&output.stderr);
