@@ -14,7 +14,7 @@
 //! Records of people are merged so that all who know the same records agree, in whatever
 //! order these came: of two records of a person the newer wins, by hybrid logical clock and
 //! then by author, but a removal wins whatever its time. An id that was removed never comes
-//! back; whoever is enrolled again gets a new one.
+//! back; a person who is enrolled again gets a new one.
 //!
 //! The office makes a manifest of each group: how many records there should be, and their
 //! digest. A door whose digest differs fetches the listing of that part, signed by the

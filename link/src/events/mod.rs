@@ -79,7 +79,7 @@ impl Receiver {
 
     /// The receiver is known to have all events up to this number. `newest` is the door's.
     pub fn arrived(&mut self, number: u64, newest: u64) {
-        // Whoever writes there may lie; a number that does not exist would silence the door.
+        // Other writers there may lie; a number that does not exist would silence the door.
         if number > newest || self.cursor.is_none_or(|cursor| number <= cursor) {
             return;
         }

@@ -4,7 +4,7 @@
 //! Needs Debian's packages mosquitto, mosquitto-clients and openssl, which `./test.sh`
 //! installs where it may.
 
-// Figures of the runs, for whoever asks for them with --nocapture.
+// Figures of the runs; --nocapture shows them.
 #![allow(clippy::print_stdout)]
 
 mod broker;

@@ -43,7 +43,7 @@ impl Member {
         Ok(effects)
     }
 
-    /// Removes a person from the site for ever. Whoever is enrolled again gets a new id.
+    /// Removes a person from the site for ever. A person who is enrolled again gets a new id.
     ///
     /// # Errors
     /// If the site has no such person, or the door may not write people of their group.

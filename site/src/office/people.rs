@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 /// A person of the site.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SitePerson {
-    /// The person, as whoever wrote the record says.
+    /// The person, as the writer of the record says.
     pub person: Person,
     /// The door that wrote the record, or the office.
     pub author: KeyId,
