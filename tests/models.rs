@@ -1,11 +1,11 @@
 //! Sets of models as an installer uses them: install, list, verify, roll back, and
 //! interruptions of each.
 
-use facelatch::crypto::{Secret, Signer};
-use facelatch::models::signature::{SIGNATURE, SetSignature, time_text};
-use facelatch::models::{Models, sha256_hex};
-use facelatch::storage::models::self_test::{SELF_TEST, SelfTest};
+mod sets;
+
+use facelatch::models::Models;
 use serde_json::Value;
+use sets::tar;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -13,8 +13,6 @@ use tempfile::TempDir;
 
 const ASTRONAUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
 const ADMIRAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/grace_hopper.jpg");
-const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
-const PORTRAIT: &[u8] = include_bytes!("../assets/grace_hopper.jpg");
 
 /// A site whose gallery has the astronaut with a stored picture and the admiral without.
 struct Door {
@@ -79,26 +77,7 @@ impl Door {
 
     /// The project's models as a set of this version, with a self-test.
     fn set(&self, version: &str) -> PathBuf {
-        let to = self.folder.path().join(format!("set-{version}"));
-        std::fs::create_dir_all(&to).expect("a folder");
-        for file in ["pnet.onnx", "rnet.onnx", "onet.onnx", "mobilefacenet.onnx", "covered.json"] {
-            std::fs::copy(Path::new(MODELS).join(file), to.join(file)).expect("copied");
-        }
-        let models = Models::open(Path::new(MODELS)).expect("models");
-        let test = SelfTest::measure(&models, &[("portrait.jpg", PORTRAIT)]).expect("a test");
-        let test = test.to_json().expect("JSON");
-        let text = std::fs::read_to_string(Path::new(MODELS).join("manifest.toml"));
-        let mut manifest: toml::Table = text.expect("a manifest").parse().expect("TOML");
-        let entry = [("file", SELF_TEST.to_owned()), ("sha256", sha256_hex(&test))];
-        let entry: toml::Table =
-            entry.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
-        manifest.insert("version".into(), version.into());
-        manifest.insert("selftest".into(), entry.into());
-        std::fs::write(to.join(SELF_TEST), &test).expect("written");
-        std::fs::write(to.join("portrait.jpg"), PORTRAIT).expect("written");
-        let manifest = toml::to_string(&manifest).expect("TOML");
-        std::fs::write(to.join("manifest.toml"), manifest).expect("written");
-        to
+        sets::set(self.folder.path(), version)
     }
 
     fn install(&self, version: &str) -> Output {
@@ -129,11 +108,6 @@ fn stderr(output: &Output) -> String {
 
 fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
-}
-
-fn tar(folder: &Path) -> Vec<u8> {
-    let tar = Command::new("tar").args(["-cf", "-", "-C"]).arg(folder).arg(".").output();
-    tar.expect("tar runs").stdout
 }
 
 #[test]
@@ -172,7 +146,7 @@ fn people_stay_when_sets_are_installed_and_rolled_back() {
     assert_eq!(door.version(), "2");
     assert_eq!(door.identify(ASTRONAUT), "Eileen Collins");
     // The models of a folder and the built-in ones can still be named.
-    for models in [MODELS, "built-in"] {
+    for models in [sets::MODELS, "built-in"] {
         let status = door.succeeds(&["status", "--json", "--models", models]);
         assert_eq!(json_lines(&status)[0]["models"], built_in_version());
     }
@@ -332,18 +306,9 @@ fn a_tar_that_is_not_whole_is_refused() {
 
 /// Writes a configuration that trusts a key, and signs a set with it.
 fn signed(door: &Door, version: &str, key: u8, unix: i64) -> (String, String) {
-    let signer = Signer::new(&Secret::new([key; 32]));
-    let config = at(door.folder.path(), "trusting.toml");
-    let text = format!("[models]\ntrusted_keys = [\"{} office\"]\n", signer.public());
-    std::fs::write(&config, text).expect("written");
     let set = door.set(version);
-    let path = set.join("manifest.toml");
-    let text = std::fs::read_to_string(&path).expect("a manifest");
-    let at = time_text(unix).expect("a time");
-    let text = format!("signed_at = \"{at}\"\n{text}");
-    std::fs::write(&path, &text).expect("written");
-    let signature = SetSignature::sign(&signer, text.as_bytes()).to_string();
-    std::fs::write(set.join(SIGNATURE), signature).expect("written");
+    let config = at(door.folder.path(), "trusting.toml");
+    std::fs::write(&config, sets::sign(&set, key, unix)).expect("written");
     (config, set.to_str().expect("plain").to_owned())
 }
 

@@ -1,19 +1,23 @@
 //! Doors of a site: each with its gallery, its thread and its socket, an office, and a broker
 //! in memory in the place of the link.
 
+mod sets;
+
 use facelatch::access::SitePeople;
 use facelatch::access::door::Role;
 use facelatch::access::gallery::{Gallery, PersonId};
-use facelatch::config::{LeaseEnd, LinkConfig};
+use facelatch::config::{Config, LeaseEnd, LinkConfig};
 use facelatch::crypto::{Secret, Signer};
 use facelatch::models::ModelId;
+use facelatch::nn::Precision;
 use facelatch::service::audit::Auditor;
 use facelatch::service::control::{Control, ControlSettings};
 use facelatch::service::link::{Link, LinkSettings};
-use facelatch::service::site::{Site, SiteNow, SiteRules, SiteSettings};
+use facelatch::service::site::{ModelPlace, Site, SiteNow, SiteRules, SiteSettings};
 use facelatch::service::status::Status;
 use facelatch::storage::audit::AuditPlace;
 use facelatch::storage::gallery::{NewTemplate, Opening, Person, Purpose, Register, Store};
+use facelatch::storage::models::{BUILT_IN, InstallOptions, ModelStore};
 use facelatch::vision::embed::{Embedding, Template};
 use facelatch_messages::{
     Bytes, FromDoor, FromLink, Lines, LinkHello, PROTOCOL, Reach, write_line,
@@ -22,7 +26,7 @@ use facelatch_site::{Code, Effect, Office, Policy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
@@ -68,6 +72,8 @@ struct Door {
     filters: Vec<String>,
     on_lease_end: LeaseEnd,
     rules: Arc<SiteRules>,
+    /// More of the door's configuration, which is read anew for each installation.
+    config: Arc<Mutex<String>>,
 }
 
 impl Door {
@@ -104,6 +110,24 @@ impl Door {
     fn enroll(&self, name: &str, number: usize) {
         let new = NewTemplate { template: template(number), picture: None };
         self.store(Purpose::Begin).enroll(name, &[new]).expect("enrolled");
+    }
+
+    fn models(&self) -> ModelStore {
+        ModelStore::new(&self.folder.path().join("models")).registered(Some(self.register()))
+    }
+
+    fn place(&self) -> ModelPlace {
+        let (config, gallery) = (Arc::clone(&self.config), self.gallery());
+        let read_config = move || {
+            let text = config.lock().expect("no panic").clone();
+            let gallery = format!("[gallery]\nfile = {gallery:?}\n");
+            Ok(Config::parse(Path::new("facelatch.toml"), &format!("{text}{gallery}"))?)
+        };
+        ModelPlace {
+            store: self.models(),
+            read_config: Arc::new(read_config),
+            precision: Precision::default(),
+        }
     }
 
     fn site(&self) -> &Site {
@@ -257,6 +281,7 @@ impl World {
             filters: vec![],
             on_lease_end: LeaseEnd::AdministratorsOnly,
             rules: Arc::new(SiteRules::new(Arc::default())),
+            config: Arc::default(),
         });
         let at = self.doors.len() - 1;
         // The gallery begins with somebody of another group.
@@ -277,6 +302,7 @@ impl World {
             on_lease_end: door.on_lease_end,
             gallery: door.gallery(),
             register: Some(door.register()),
+            place: Some(door.place()),
             models: "1".to_owned(),
             rules: Arc::clone(&door.rules),
             auditor: Auditor::off(),
@@ -556,4 +582,82 @@ fn a_passage_at_one_door_is_heard_at_the_other() {
     assert_eq!((heard[0].person, heard[0].role), (there, Role::In));
     assert!(heard[0].ago < LONG);
     assert_eq!(heard.len(), 1);
+}
+
+#[test]
+fn a_set_of_models_reaches_the_doors_that_trust_its_key() {
+    let mut world = World::pair();
+    let set = sets::set(world.doors[0].folder.path(), "2030.1");
+    let trusting = sets::sign(&set, 1, 1_900_000_000);
+    trusting.clone_into(&mut world.doors[0].config.lock().expect("no panic"));
+    // A part is lost on its way.
+    world.withheld = |topic| topic == "models/1";
+    let offer = world.office.offer_models("January", &sets::tar(&set)).expect("an offer");
+    world.carry(offer);
+    let fetching = |world: &World, at: usize| {
+        let models = world.doors[at].now().models.unwrap_or_default();
+        let (_, parts) = models.split_once(": ").unwrap_or_default();
+        let mut words = parts.split(' ');
+        let (here, all) = (words.next(), words.nth(1));
+        let [here, all] = [here, all].map(|word| word.and_then(|word| word.parse().ok()));
+        here.zip(all).is_some_and(|(here, all): (u32, u32)| here + 1 == all)
+    };
+    world.until("all parts but one", |world| (0..2).all(|at| fetching(world, at)));
+    let in_use =
+        |world: &World, at: usize| world.doors[at].models().pointer().expect("a pointer").current;
+    assert_eq!([0, 1].map(|at| in_use(&world, at)), [BUILT_IN; 2]);
+    world.withheld = |_| false;
+    (0..2).for_each(|at| world.connect(at));
+    world.until("installed", |world| in_use(world, 0).starts_with("2030.1+"));
+    // What the office says does not replace the signature.
+    let refused = |world: &World, at: usize| {
+        let fault = world.doors[at].now().fault.unwrap_or_default();
+        fault.contains("January") && fault.contains("models.trusted_keys")
+    };
+    world.until("refused", |world| refused(world, 1));
+    assert_eq!(in_use(&world, 1), BUILT_IN);
+
+    // Back to the set before: the office's is not installed again, also after a restart.
+    let door = &world.doors[0];
+    let gallery = door.gallery();
+    let options = InstallOptions::new(Precision::default(), &gallery, 1e-4);
+    door.models().rollback(&options, &mut |_| Ok(())).expect("rolled back");
+    // The door that did not trust the key does, and tries again after its restart.
+    trusting.clone_into(&mut world.doors[1].config.lock().expect("no panic"));
+    (0..2).for_each(|at| world.stop(at));
+    (0..2).for_each(|at| world.start(at));
+    world.until("installed", |world| in_use(world, 1).starts_with("2030.1+"));
+    assert_eq!((in_use(&world, 0).as_str(), world.doors[0].now().models), (BUILT_IN, None));
+    world.doors[1].site().set_models("2030.1");
+    world.until("told to the office", |world| {
+        let doors = world.office.doors();
+        let has = |at: usize| doors[at].have.as_ref().map(|have| have.models.as_str());
+        (has(0), has(1)) == (Some("1"), Some("2030.1"))
+    });
+    let left = std::fs::read_dir(world.doors[1].models().folder()).expect("a folder");
+    let left: Vec<_> = left.map(|entry| entry.expect("an entry").file_name()).collect();
+    assert!(left.iter().all(|name| name != ".offered.tar"), "{left:?}");
+}
+
+#[test]
+fn a_set_that_another_office_or_nobody_signed_is_not_installed() {
+    let mut world = World::pair();
+    let set = sets::set(world.doors[0].folder.path(), "2030.1");
+    let unsigned = sets::tar(&set);
+    let trusting = sets::sign(&set, 1, 1_900_000_000);
+    trusting.clone_into(&mut world.doors[0].config.lock().expect("no panic"));
+    std::fs::remove_file(set.join("onet.onnx")).expect("removed");
+    // Bytes that are no set, a set that nobody signed, and one that lacks a file.
+    for (version, file) in
+        [("junk", vec![7; 250_000]), ("bare", unsigned), ("cut", sets::tar(&set))]
+    {
+        let offer = world.office.offer_models(version, &file).expect("an offer");
+        world.carry(offer);
+        world.until("refused", |world| {
+            let fault = world.doors[0].now().fault.unwrap_or_default();
+            fault.contains(&format!("models {version} of the site"))
+        });
+        let pointer = world.doors[0].models().pointer().expect("a pointer");
+        assert_eq!(pointer.current, BUILT_IN, "{version}");
+    }
 }

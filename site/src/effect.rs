@@ -67,7 +67,7 @@ pub enum Effect {
     Admitted(Box<Certificate>),
     /// The site locked this door out. Its people were removed before.
     Expelled,
-    /// The site offers a set of models.
+    /// The site offers another set of models than before.
     Models(Models),
     /// A part of the file of the set, as it was asked for with `fetch_models`. Its content
     /// is not checked here: the set has a digest and a signature.

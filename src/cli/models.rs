@@ -5,7 +5,6 @@ use super::model_args::installed;
 use super::trail::Trail;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use facelatch::audit::entry::Entry;
 use facelatch::files;
 use facelatch::models::groups::{NOT_MEASURED, WorstGroup};
 use facelatch::service::files::warn_of_lost;
@@ -217,18 +216,8 @@ impl Models {
             }
         }
         if let (Some(what), Some(before)) = (changed, before) {
-            let now = store.pointer()?;
-            let trial = store.shadow()?.map(|shadow| shadow.set);
-            let mut entry = Entry::new("models").with("reason", what).with("set", &now.current);
-            if let Ok(models) = store.open(&now.current) {
-                let digest = models.manifest.recognizer.as_ref().map(|one| one.sha256.as_str());
-                entry = entry.with("version", &models.manifest.version);
-                entry = entry.with("digest", digest.unwrap_or("no recognizer"));
-            }
-            if let Some(trial) = &trial {
-                entry = entry.with("trial", trial);
-            }
-            Trail::of(&self.common, &config).write(vec![entry.with("previous", &before.current)]);
+            let entry = store.changed(what, &before)?;
+            Trail::of(&self.common, &config).write(vec![entry]);
         }
         Ok(ExitCode::SUCCESS)
     }

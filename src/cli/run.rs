@@ -10,6 +10,7 @@ use facelatch::service::last_relay::release_after_failure;
 use facelatch::service::{DoorOptions, EXIT_STUCK, Ended, LAST_WORDS, serve};
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Watch the camera and open the door for the people enrolled
@@ -51,7 +52,7 @@ impl Run {
         let again = common.clone();
         let options = DoorOptions {
             config,
-            read_config: Box::new(move || again.config()),
+            read_config: Arc::new(move || again.config()),
             read_models: Box::new(move |config| common.models_judged(config)),
             store,
             precision,

@@ -5,6 +5,7 @@ pub(super) mod entries;
 use super::common_args::{CommonArgs, service_socket};
 use anyhow::Result;
 use clap::Args;
+use facelatch::access::event::plain;
 use facelatch::access::false_entries::Report;
 use facelatch::access::gallery::Gallery;
 use facelatch::models::groups::{NOT_MEASURED, WorstGroup};
@@ -367,7 +368,10 @@ fn print_site(out: &mut impl Write, site: &SiteNow) -> std::io::Result<()> {
             )?;
         }
     }
-    site.fault.as_ref().map_or(Ok(()), |fault| writeln!(out, "  FAULT      {fault}"))
+    if let Some(models) = &site.models {
+        writeln!(out, "  models     {}", plain(models))?;
+    }
+    site.fault.as_ref().map_or(Ok(()), |fault| writeln!(out, "  FAULT      {}", plain(fault)))
 }
 
 /// Prints the state of the link.

@@ -74,7 +74,7 @@ fn warn_of_left_out(loaded: &Loaded) {
 }
 
 /// Reads the configuration as the command line asked for it.
-pub type ReadConfig = Box<dyn Fn() -> Result<Config> + Send>;
+pub type ReadConfig = Arc<dyn Fn() -> Result<Config> + Send + Sync>;
 
 /// The files in use, and how to read them again.
 pub struct Files {

@@ -61,7 +61,7 @@ use pipeline::Pipeline;
 use reload::Reload;
 use run::{BetweenFrames, RunOptions, Summary, run};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use site::SiteRules;
+use site::{ModelPlace, SiteRules};
 use status::{GalleryFileNow, ModelsNow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -190,6 +190,11 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let door = options.door.clone();
     let model = models.recognizer_id()?.to_string();
     let rules = Arc::new(SiteRules::new(Arc::clone(&reload)));
+    let place = store.as_ref().map(|(store, _)| ModelPlace {
+        store: store.clone(),
+        read_config: Arc::clone(&read_config),
+        precision,
+    });
     let files = FileWorker::start(Files {
         read_config,
         config: config.clone(),
@@ -228,7 +233,7 @@ pub fn serve(options: DoorOptions, mut report: impl FnMut(Duration, &Event)) -> 
     let (mut pipeline, mut events) =
         Pipeline::new(networks.with(gallery), &config, relay, Duration::ZERO);
     let link = LinkOf { door: door.as_deref(), keys: keys.as_deref(), audit: &audit };
-    peripherals.open_site(&config, &models_now.version, &link, rules);
+    peripherals.open_site(&config, (&models_now.version, place), &link, rules);
     peripherals.open_link(&config, link);
     let site = peripherals.site();
     let mut report = |at: Duration, event: &Event| {

@@ -11,7 +11,7 @@ use super::orders::Orders;
 use super::pipeline::{Pipeline, RelayHandle};
 use super::reload::Reload;
 use super::run::BetweenFrames;
-use super::site::{Site, SiteRules, SiteSettings};
+use super::site::{ModelPlace, Site, SiteRules, SiteSettings};
 use super::status::{Status, StatusBoard};
 use super::watchdog::judge::WatchdogSettings;
 use super::watchdog::systemd::Notification;
@@ -223,11 +223,11 @@ impl Startup {
 
 impl Peripherals {
     /// Takes up the door's membership in a site, if the configuration has one. The door works
-    /// without it.
+    /// without it. `models`: the version in use, and where sets are installed.
     pub fn open_site(
         &mut self,
         config: &Config,
-        models: &str,
+        models: (&str, Option<ModelPlace>),
         of: &LinkOf<'_>,
         rules: Arc<SiteRules>,
     ) {
@@ -243,7 +243,8 @@ impl Peripherals {
             on_lease_end: config.site.on_lease_end,
             gallery: config.gallery_file(),
             register: Register::of_user(),
-            models: models.to_owned(),
+            models: models.0.to_owned(),
+            place: models.1,
             rules,
             auditor: audit.auditor(),
         };
@@ -341,6 +342,7 @@ impl Peripherals {
         }
         if let Some(site) = &self.site {
             pipeline.set_site_people(site.people());
+            site.set_models(&pipeline.models_now().version);
         }
         while let Some(signal) = pipeline.signal() {
             #[cfg(feature = "gpio")]

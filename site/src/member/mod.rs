@@ -257,11 +257,13 @@ impl Member {
         self.models_in_use = version.chars().take(crate::LONGEST_NAME / 4).collect();
     }
 
-    /// Asks for the parts of the file of a set.
-    pub fn fetch_models(&mut self, models: &Models) -> Vec<Effect> {
-        self.wanted_models = Some(models.digest);
-        let parts = 0..models.parts.min(crate::MOST_MODEL_PARTS);
-        let filters = parts.map(|part| Topic::ModelPart(part).to_string()).collect();
+    /// Asks for parts of the file of the set that the site offers; nothing if it offers none.
+    /// Parts of other sets are refused from now on.
+    pub fn fetch_models(&mut self, parts: &[u16]) -> Vec<Effect> {
+        let Some(models) = &self.models else { return Vec::new() };
+        self.wanted_models = Some(models.content.digest);
+        let parts = parts.iter().filter(|part| **part < models.content.parts);
+        let filters = parts.map(|part| Topic::ModelPart(*part).to_string()).collect();
         vec![Effect::Fetch { filters }]
     }
 

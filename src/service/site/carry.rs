@@ -47,6 +47,7 @@ impl SiteThread {
                     self.note(Entry { severity: Severity::Error, ..entry });
                     rules = true;
                     self.synced = false;
+                    self.delivery.forget();
                     kept.push((SYNCED.to_owned(), None));
                 }
                 // After what is kept.
@@ -55,10 +56,11 @@ impl SiteThread {
                 | Effect::Subscribe { .. }
                 | Effect::Fetch { .. }) => messages.push(message),
                 Effect::Policy(_) => rules = true,
-                Effect::Models(_)
-                | Effect::ModelPart { .. }
-                | Effect::Joined { .. }
-                | Effect::Refused(_) => {}
+                Effect::ModelPart { digest, part, bytes } => {
+                    self.delivery.part(digest, part, &bytes);
+                }
+                // The member keeps what is offered.
+                Effect::Models(_) | Effect::Joined { .. } | Effect::Refused(_) => {}
             }
         }
         if !changes.is_empty() && !self.change_gallery(&changes, &mut kept, ended) {
@@ -204,7 +206,7 @@ impl SiteThread {
 }
 
 /// Who caused what the site changed.
-fn by_site() -> By {
+pub(super) fn by_site() -> By {
     By { via: Via::Link, ..By::default() }
 }
 

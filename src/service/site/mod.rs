@@ -9,9 +9,11 @@
 
 mod carry;
 mod local;
+mod models;
 mod rules;
 mod thread;
 
+pub use models::ModelPlace;
 pub use rules::SiteRules;
 
 use super::audit::Auditor;
@@ -90,6 +92,8 @@ pub struct SiteNow {
     pub lease_s: Option<i64>,
     /// Records that were refused since the start.
     pub refused: u64,
+    /// A set of models that the site offers and that is not in use yet, and how far it is.
+    pub models: Option<String>,
     /// What is wrong, and the cure.
     pub fault: Option<String>,
 }
@@ -101,6 +105,8 @@ struct Shared {
     people: SitePeople,
     out: VecDeque<FromDoor>,
     passages: VecDeque<Passage>,
+    /// Version of the set of models in use.
+    models: String,
 }
 
 /// Somebody went through another door of the site.
@@ -146,6 +152,9 @@ pub struct SiteSettings {
     pub register: Option<Register>,
     /// Version of the set of models in use.
     pub models: String,
+    /// Where sets of models that the site offers are installed; `None` if the models are from
+    /// a folder that was named.
+    pub place: Option<ModelPlace>,
     /// Where the rules of the site go.
     pub rules: Arc<SiteRules>,
     /// Where changes of people are logged.
@@ -215,6 +224,15 @@ impl Site {
     /// Has the thread look at the gallery now.
     pub fn look(&self) {
         let _ = self.ends.inputs.try_send(Input::Look);
+    }
+
+    /// Says which version of the models is in use.
+    pub fn set_models(&self, version: &str) {
+        self.ends.locked(|shared| {
+            if shared.models != version {
+                version.clone_into(&mut shared.models);
+            }
+        });
     }
 
     /// Whom of the site the door lets in now.

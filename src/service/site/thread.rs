@@ -1,5 +1,6 @@
 //! EDGE: the thread of the site.
 
+use super::models::Delivery;
 use super::{
     Input, Joining, MOST_OUT, Shared, SiteError, SiteNow, SiteOrder, SiteSettings, now_ms,
 };
@@ -14,7 +15,7 @@ use facelatch_site::{CODE_MS, ChangeError, Code, Effect, Member, PersonId as Sit
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Time between two looks at the clock and the gallery.
@@ -30,6 +31,7 @@ pub(super) const OWN: &str = "own/";
 pub(super) const SITE: &str = "own/site";
 pub(super) const GALLERY: &str = "own/gallery";
 pub(super) const SYNCED: &str = "own/synced";
+const MODELS: &str = "own/models";
 
 /// Digest of a person as the gallery and the site last agreed.
 pub(super) type Digest = [u8; 16];
@@ -55,6 +57,8 @@ pub(super) struct SiteThread {
     connected: bool,
     fetched: bool,
     joining: Option<Joining>,
+    /// The set of models that the site offers.
+    pub(super) delivery: Delivery,
     /// A fault of the gallery or the store.
     pub(super) fault: Option<String>,
     /// Why the rules of the site are not used.
@@ -67,7 +71,7 @@ pub(super) struct SiteThread {
 
 impl SiteThread {
     /// Takes up what was kept.
-    pub fn open(settings: SiteSettings, shared: Arc<Mutex<Shared>>) -> Result<Self, SiteError> {
+    pub fn open(mut settings: SiteSettings, shared: Arc<Mutex<Shared>>) -> Result<Self, SiteError> {
         let mut store = SiteStore::open(&settings.gallery, &settings.secret)?;
         let mut kept: BTreeMap<String, Vec<u8>> = store.all()?.into_iter().collect();
         if store.damaged() > 0 {
@@ -85,6 +89,9 @@ impl SiteThread {
             other = true;
         }
         store.keep(&[(SITE.to_owned(), Some(site.0.to_vec()))])?;
+        let installed = kept.get(MODELS).and_then(|kept| kept[..].try_into().ok());
+        let delivery = Delivery::new(settings.place.take(), installed);
+        settings.models.clone_into(&mut lock(&shared).models);
         let mut thread = Self {
             member: Member::new(&settings.secret, settings.key, []),
             applied: BTreeMap::new(),
@@ -98,6 +105,7 @@ impl SiteThread {
             connected: false,
             fetched: false,
             joining: None,
+            delivery,
             fault: None,
             rules_fault: None,
             refusal: None,
@@ -163,6 +171,7 @@ impl SiteThread {
                 tick = Instant::now() + TICK;
                 let mut effects = self.member.tick(now_ms());
                 effects.extend(self.join());
+                effects.extend(self.models());
                 self.carry(effects, ended);
                 self.compare(ended);
                 self.show();
@@ -200,6 +209,7 @@ impl SiteThread {
                 if good && !self.connected {
                     (self.connected, self.fetched) = (true, false);
                     self.locked(|shared| shared.out.clear());
+                    self.delivery.connected();
                     effects.extend(self.member.connected());
                 } else if !good && self.connected {
                     self.connected = false;
@@ -286,6 +296,21 @@ impl SiteThread {
         self.ask(&code).unwrap_or_default()
     }
 
+    /// The next step to the set of models that the site offers.
+    fn models(&mut self) -> Vec<Effect> {
+        let version = self.locked(|shared| shared.models.clone());
+        self.member.set_models(&version);
+        let step = self.delivery.step(&mut self.member, self.connected);
+        if let Some(entry) = step.entry {
+            self.note(entry);
+        }
+        let mut effects = step.effects;
+        effects.extend(
+            step.installed.map(|of| Effect::Keep { key: MODELS.to_owned(), bytes: of.to_vec() }),
+        );
+        effects
+    }
+
     /// Forgets the site.
     fn leave(&mut self) -> Result<(), String> {
         self.unmark().map_err(|error| error.to_string())?;
@@ -294,6 +319,7 @@ impl SiteThread {
         self.applied.clear();
         self.numbers.clear();
         (self.synced, self.joining) = (false, None);
+        self.delivery.forget();
         self.rules();
         self.show();
         Ok(())
@@ -353,7 +379,11 @@ impl SiteThread {
             manifest: standing.manifest,
             lease_s: standing.lease_until_ms.map(seconds),
             refused: self.member.refused().values().sum(),
-            fault: self.fault.clone().or(self.rules_fault.clone()).or(standing.fault),
+            models: self.delivery.text(),
+            fault: (self.fault.clone())
+                .or(self.rules_fault.clone())
+                .or(standing.fault)
+                .or(self.delivery.fault()),
         };
         let people = if over { self.settings.on_lease_end.people() } else { SitePeople::All };
         self.locked(|shared| {
@@ -368,7 +398,7 @@ impl SiteThread {
     }
 
     pub(super) fn locked<T>(&self, with: impl FnOnce(&mut Shared) -> T) -> T {
-        with(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner))
+        with(&mut lock(&self.shared))
     }
 
     fn waiting_out(&self) -> usize {
@@ -386,10 +416,14 @@ impl SiteThread {
     }
 }
 
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl SiteNow {
     /// In words.
     pub fn text(&self) -> String {
-        let Self { site, door, fingerprint, groups, people, missing, fault, .. } = self;
+        let Self { site, door, fingerprint, groups, people, missing, models, fault, .. } = self;
         let mut lines = vec![format!("site {site}, this door {door}, its key {fingerprint}")];
         match &self.name {
             None => lines.push("not admitted; join with facelatch site join CODE".to_owned()),
@@ -407,6 +441,7 @@ impl SiteNow {
         if self.refused > 0 {
             lines.push(format!("{} records refused since the start", self.refused));
         }
+        lines.extend(models.as_ref().map(|models| format!("the site offers models {models}")));
         lines.extend(fault.clone());
         plain(&lines.join("; ")).into_owned()
     }

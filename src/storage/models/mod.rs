@@ -24,6 +24,7 @@ mod error;
 mod floor;
 mod install;
 mod ledger;
+mod offered;
 pub mod self_test;
 pub mod shadow;
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod trust;
 mod trust_tests;
 mod unpack;
 
+use crate::audit::entry::Entry;
 use crate::files;
 use crate::models::signature::TrustedKeys;
 use crate::models::{MANIFEST, Models, is_plain_name};
@@ -56,6 +58,7 @@ pub use check::check_folder;
 pub use error::ModelStoreError;
 pub use floor::{Floor, Lowered, Neighbours};
 pub use install::InstallOptions;
+pub use offered::OfferedSet;
 pub use trust::{Standing, signature_of};
 pub use unpack::Source;
 
@@ -210,6 +213,24 @@ impl ModelStore {
             }
         }
         Ok(pointer)
+    }
+
+    /// What changed since `before`, for the audit log: `what` says how.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn changed(&self, what: &str, before: &Pointer) -> Result<Entry, ModelStoreError> {
+        let now = self.pointer()?;
+        let mut entry = Entry::new("models").with("reason", what).with("set", &now.current);
+        if let Ok(models) = self.open(&now.current) {
+            let digest = models.manifest.recognizer.as_ref().map(|one| one.sha256.as_str());
+            entry = entry.with("version", &models.manifest.version);
+            entry = entry.with("digest", digest.unwrap_or("no recognizer"));
+        }
+        if let Some(trial) = self.shadow()? {
+            entry = entry.with("trial", &trial.set);
+        }
+        Ok(entry.with("previous", &before.current))
     }
 
     /// Names of the installed sets, sorted, without the built-in one.

@@ -16,7 +16,7 @@ const MOST_FILES: usize = 64;
 const MOST_ENTRIES: usize = 1024;
 /// Most bytes of all files together: a hundred times the size of the shipped set. Bounds
 /// the memory and disk used for something that is not a model set.
-const MOST_BYTES: u64 = 256 << 20;
+pub(super) const MOST_BYTES: u64 = 256 << 20;
 
 /// Source of a set to install.
 pub enum Source<'s> {
