@@ -7,7 +7,7 @@ use facelatch::access::door;
 use facelatch::access::event::Event;
 use facelatch::access::gallery::{Gallery, PersonId, Traits};
 use facelatch::access::liveness::Mode;
-use facelatch::config::{Config, LivenessConfig};
+use facelatch::config::{ClockSource, Config, LivenessConfig};
 use facelatch::hardware::camera::Identity;
 use facelatch::hardware::camera::live::LiveCamera;
 use facelatch::hardware::relay::Relay;
@@ -22,7 +22,7 @@ use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const ASTRONAUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/astronaut.jpg");
 
@@ -47,7 +47,9 @@ fn pipeline_of(relay: &str, config: &Config) -> Pipeline {
 /// Runs the portrait past a door that knows the person with these traits, and lets these
 /// people of the site in. Returns the grants and the reasons of refusals.
 fn of_site(traits: Traits, people: SitePeople) -> (usize, Vec<String>) {
-    let mut pipeline = pipeline("log:");
+    let mut config = Config::default();
+    config.schedule.clock = ClockSource::Trusted;
+    let mut pipeline = pipeline_of("log:", &config);
     let mut gallery = pipeline.gallery().clone();
     gallery.set_traits(PersonId(1), traits);
     pipeline.set_gallery(gallery);
@@ -78,10 +80,24 @@ fn people_of_a_site_come_in_as_its_rules_say() {
         let unheard = reasons.iter().any(|reason| reason == "site unheard");
         assert_eq!(unheard, !admitted, "{reasons:?}");
     }
-    // Without a trusted clock dates refuse, as hours do.
-    let (granted, reasons) =
-        of_site(Traits { valid_until: Some(i64::MAX), ..Traits::default() }, SitePeople::All);
-    assert_eq!((granted, reasons[0].as_str()), (0, "clock"));
+}
+
+#[test]
+fn dates_that_somebody_gets_while_the_door_works_count() {
+    let year = 365 * 86_400;
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).expect("now").as_secs());
+    let now = now.expect("a time");
+    for (from, until, refused) in [
+        (None, Some(now + year), None),
+        (Some(now - year), None, None),
+        (None, Some(now - year), Some("no longer valid")),
+        (Some(now + year), None, Some("not yet valid")),
+    ] {
+        let traits = Traits { valid_from: from, valid_until: until, ..Traits::default() };
+        let (granted, reasons) = of_site(traits, SitePeople::All);
+        assert_eq!(granted > 0, refused.is_none(), "{from:?} {until:?}: {reasons:?}");
+        assert_eq!(reasons.first().map(String::as_str), refused);
+    }
 }
 
 /// A recording that repeats one portrait, ten frames per second.

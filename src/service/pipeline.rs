@@ -110,7 +110,7 @@ pub struct Pipeline {
     keep_crops: bool,
     /// Whether people enrolled at the door are refused until they get a name.
     probation: bool,
-    clock: Option<ClockSource>,
+    clock: ClockSource,
     clock_read: Option<Duration>,
     /// Views of the person who is being enrolled.
     views: heapless::Vec<NewTemplate, MAX_VIEWS>,
@@ -155,7 +155,6 @@ impl Pipeline {
             controller.watches_live();
         }
         controller.keep_inputs(config.audit.replay);
-        let clock = controller.needs_clock().then_some(config.schedule.clock);
         let mut pipeline = Self {
             recognizer,
             measures_life: config.liveness.mode != Mode::Off,
@@ -170,7 +169,7 @@ impl Pipeline {
             last: now,
             keep_crops: config.gallery.keep_crops,
             probation: config.enroll.probation,
-            clock,
+            clock: config.schedule.clock,
             clock_read: None,
             views: heapless::Vec::new(),
             newcomer: None,
@@ -357,7 +356,7 @@ impl Pipeline {
                 self.entries.configure(&config);
                 self.controller.reconfigure(config.access());
                 self.controller.keep_inputs(config.audit.replay);
-                self.clock = self.controller.needs_clock().then_some(config.schedule.clock);
+                self.clock = config.schedule.clock;
                 self.clock_read = None;
                 events
             }
@@ -492,14 +491,14 @@ impl Pipeline {
     /// Lets time pass.
     pub fn tick(&mut self, now: Duration) -> Vec<Event> {
         self.actuator.alive();
-        match self.clock {
-            Some(source) if self.clock_read.is_none_or(|at| now >= at + CLOCK_EVERY) => {
-                self.clock_read = Some(now);
-                let reading = wall_clock::read(source == ClockSource::Trusted);
-                self.input(now, Input::Clock(reading))
-            }
-            _ => self.input(now, Input::Tick),
+        // Asked each time: somebody may get a last day while the service runs.
+        let due = self.clock_read.is_none_or(|at| now >= at + CLOCK_EVERY);
+        if due && self.controller.needs_clock() {
+            self.clock_read = Some(now);
+            let reading = wall_clock::read(self.clock == ClockSource::Trusted);
+            return self.input(now, Input::Clock(reading));
         }
+        self.input(now, Input::Tick)
     }
 
     /// De-energises the relay for good.
