@@ -119,7 +119,7 @@ struct Door {
     member: Member,
     wire: Wire,
     kept: BTreeMap<String, Vec<u8>>,
-    gallery: BTreeMap<PersonId, String>,
+    gallery: BTreeMap<PersonId, Person>,
     expelled: bool,
     /// Whether it reported whom it has.
     reported: bool,
@@ -159,7 +159,7 @@ impl Door {
             match effect {
                 Effect::Keep { key, bytes } => drop(self.kept.insert(key, bytes)),
                 Effect::Forget { key } => drop(self.kept.remove(&key)),
-                Effect::Put(person) => drop(self.gallery.insert(person.id, person.name)),
+                Effect::Put(person) => drop(self.gallery.insert(person.id, *person)),
                 Effect::Remove(person) => drop(self.gallery.remove(&person)),
                 Effect::Expelled => self.expelled = true,
                 Effect::PublishKept { topic, key } => {
@@ -210,8 +210,8 @@ impl Door {
             valid_until: None,
             templates: vec![SiteTemplate::new("test", &[1.0, -0.5]).expect("a template")],
         };
+        self.gallery.insert(id, person.clone());
         let effects = self.member.put(person, now_ms()).expect("enrolled");
-        self.gallery.insert(id, name.to_owned());
         self.carry(effects);
         id
     }
@@ -268,6 +268,27 @@ fn an_office_admits_doors_and_locks_out_by_its_commands() {
     back.until("a lease", |door| door.member.standing(now_ms()).fault.is_none());
     let bob = back.enroll("Bob");
     front.until("the other's", |door| door.gallery.contains_key(&bob));
+    site.json(&[
+        "person",
+        "Bob",
+        "--name",
+        "Robert",
+        "--from",
+        "2026-12-01",
+        "--until",
+        "2026-12-31T18:00Z",
+    ]);
+    site.json(&["person", "Robert", "--administrator", "yes"]);
+    for door in [&mut front, &mut back] {
+        door.until("changed", |door| door.gallery[&bob].administrator);
+        let Person { name, valid_from, valid_until, .. } = &door.gallery[&bob];
+        assert_eq!((name.as_str(), *valid_until), ("Robert", Some(1_798_740_000)));
+        assert!(valid_from.is_some_and(|from| (1_796_000_000..1_796_200_000).contains(&from)));
+    }
+    let listed = site.json(&["people"]);
+    assert!(listed["people"].to_string().contains("1798740000"), "{listed}");
+    site.json(&["person", "Robert", "--always"]);
+    back.until("no dates", |door| door.gallery[&bob].valid_until.is_none());
     site.json(&["revoke", "--person", "Ada"]);
     front.until("locked out", |door| !door.gallery.contains_key(&ada));
     back.until("locked out", |door| !door.gallery.contains_key(&ada));
@@ -283,6 +304,13 @@ fn an_office_admits_doors_and_locks_out_by_its_commands() {
     for (arguments, expected) in [
         (&["revoke", "--door", "back"][..], "no door \"back\"; facelatch-link site doors lists"),
         (&["revoke", "--person", "Eve"], "nobody is called \"Eve\"; facelatch-link site people"),
+        (&["person", "Eve", "--group", "staff"], "nobody is called \"Eve\""),
+        (&["person", "Robert", "--group", "guests"], "no door serves the group \"guests\""),
+        (&["person", "Robert", "--name", ""], "1 to 100 characters"),
+        (
+            &["person", "Robert", "--from", "2027-01-02", "--until", "2027-01-01"],
+            "before the first",
+        ),
         (&["policy", &rules, "--lease", "7"], "expected a number of days, hours or minutes"),
         (&["change", "--door", "front", "--groups", ""], "1 to 100 characters"),
     ] {
@@ -373,6 +401,9 @@ fn the_commands_of_the_document_are_understood() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() != Some(2), "{command}: {said}");
     }
-    let all = ["admit", "change", "doors", "init", "keep", "people", "policy", "revoke", "rotate"];
+    let all = [
+        "admit", "change", "doors", "init", "keep", "models", "people", "person", "policy",
+        "revoke", "rotate",
+    ];
     assert!(all.iter().all(|word| known.contains(word)), "{known:?}");
 }

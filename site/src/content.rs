@@ -366,6 +366,9 @@ impl Content for Have {
     }
 }
 
+/// Most passages that a door repeats.
+pub(crate) const MOST_PASSAGES: usize = 32;
+
 /// Somebody went through a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passage {
@@ -379,9 +382,16 @@ pub struct Passage {
     pub at_ms: u64,
 }
 
-impl Content for Passage {
+/// The last passages of a door, the newest last: a door that was away for a moment hears
+/// those that it missed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Passages {
+    pub list: Vec<Passage>,
+}
+
+impl Content for Passages {
     fn sound(&self) -> bool {
-        true
+        self.list.len() <= MOST_PASSAGES
     }
 }
 
@@ -473,7 +483,7 @@ mod tests {
             let _ = Listing::from_bytes(&bytes);
             let _ = PersonContent::from_bytes(&bytes);
             let _ = Have::from_bytes(&bytes);
-            let _ = Passage::from_bytes(&bytes);
+            let _ = Passages::from_bytes(&bytes);
             let _ = Join::from_bytes(&bytes);
             let _ = Models::from_bytes(&bytes);
             let _ = ModelPart::from_bytes(&bytes);

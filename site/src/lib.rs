@@ -24,6 +24,7 @@
 mod book;
 mod code;
 mod content;
+pub mod dates;
 mod effect;
 mod envelope;
 mod member;

@@ -31,7 +31,7 @@ pub enum Topic {
     Person(Place),
     /// `have/DOOR`: what a door has.
     Have(KeyId),
-    /// `passage/DOOR`: somebody went through a door. Not retained.
+    /// `passage/DOOR`: who went through a door lately.
     Passage(KeyId),
     /// `join/DOOR`: a door wants to be admitted.
     Join(KeyId),
@@ -102,7 +102,7 @@ impl Topic {
     /// for those who come later.
     pub fn keeping(self) -> (bool, Option<u32>) {
         match self {
-            Self::Passage(_) => (false, Some(60)),
+            Self::Passage(_) => (true, Some(300)),
             Self::Join(_) => (true, Some(600)),
             _ => (true, None),
         }

@@ -223,3 +223,46 @@ proptest! {
         prop_assert_eq!(world.people(), people);
     }
 }
+
+#[test]
+fn passages_that_a_door_missed_for_a_moment_are_heard_once() {
+    let mut world = World::new(2);
+    let ada = world.enroll(0, GROUPS[0]).expect("a person");
+    world.settle();
+    let pass = |world: &mut World, at: usize| {
+        world.now_ms += 1_000;
+        let now = world.now_ms;
+        let effects = world.doors[at].member.passage(ada, true, now).expect("a passage");
+        world.carry(at, effects);
+    };
+    let heard = |world: &World| world.doors[1].passages.len();
+    pass(&mut world, 0);
+    world.settle();
+    assert_eq!(heard(&world), 1);
+    // The one who hears is away, then the one who tells.
+    world.disconnect(1);
+    pass(&mut world, 0);
+    pass(&mut world, 0);
+    world.connect(1);
+    world.settle();
+    assert_eq!(heard(&world), 3);
+    world.disconnect(0);
+    pass(&mut world, 0);
+    world.connect(0);
+    world.settle();
+    assert_eq!(heard(&world), 4);
+    // Each once, however often the doors come back; and nobody's from long ago.
+    for at in [0, 1, 0] {
+        world.disconnect(at);
+        world.connect(at);
+        world.settle();
+    }
+    assert_eq!(heard(&world), 4);
+    world.disconnect(1);
+    pass(&mut world, 0);
+    world.now_ms += 10 * 60 * 1_000;
+    world.connect(1);
+    world.settle();
+    assert_eq!(heard(&world), 4);
+    assert!(world.doors[1].passages.iter().all(|(person, _)| *person == ada));
+}

@@ -219,6 +219,13 @@ pub enum PersonChange {
         /// Now.
         new: u32,
     },
+    /// Other dates from and until which the person may come in, seconds since 1970.
+    Dates {
+        /// Before.
+        old: (Option<i64>, Option<i64>),
+        /// Now.
+        new: (Option<i64>, Option<i64>),
+    },
 }
 
 /// A body cannot be read.

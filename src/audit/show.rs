@@ -5,6 +5,7 @@ use super::entry::{Change, Entry, PersonChange, Severity};
 use super::field::Value;
 use super::logged::{Logged, Names};
 use crate::access::event::{plain, plain_json};
+use facelatch_site::dates;
 use jiff::tz::TimeZone;
 use serde_json::{Map, json};
 use std::fmt::Write;
@@ -173,6 +174,14 @@ pub(super) fn of_change(change: &Change, names: &Names) -> String {
         PersonChange::Probation(true) => format!("{who} is on probation"),
         PersonChange::Probation(false) => format!("{who} is no longer on probation"),
         PersonChange::Templates { old, new } => format!("{who}: {old} -> {}", count(*new)),
+        PersonChange::Dates { new: (None, None), .. } => format!("{who}: no dates any more"),
+        PersonChange::Dates { new: (from, until), .. } => {
+            let date = |word: &str, date: &Option<i64>| {
+                date.map(|date| format!(" {word} {}", dates::shown(date, &TimeZone::system())))
+            };
+            let dates = [date("from", from), date("until", until)].into_iter().flatten();
+            format!("{who} may come in{}", dates.collect::<String>())
+        }
     }
 }
 
@@ -252,6 +261,7 @@ fn of_change_json(change: &Change, names: &Names) -> serde_json::Value {
                 PersonChange::Stricter { old, new } => ("stricter", json!(old), json!(new)),
                 PersonChange::Probation(is) => ("probation", json!(!is), json!(is)),
                 PersonChange::Templates { old, new } => ("templates", json!(old), json!(new)),
+                PersonChange::Dates { old, new } => ("dates", json!(old), json!(new)),
             };
             json!({"person": id, "name": names.name(*id), "what": what, "old": old, "new": new})
         }

@@ -8,6 +8,7 @@ use super::passphrase;
 use super::trail::Trail;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
+use facelatch::access::gallery::Traits;
 use facelatch::access::names::{Likeness, checked, nfc};
 use facelatch::access::schedule::DEFAULT_GROUP;
 use facelatch::audit::entry::Entry;
@@ -21,6 +22,8 @@ use facelatch::storage::gallery::{
 };
 use facelatch::storage::keys::{DoorKeys, KeyPlace};
 use facelatch::vision::picture::encode_png;
+use facelatch_site::dates::{self, End};
+use jiff::tz::TimeZone;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -86,6 +89,24 @@ enum What {
         name: String,
         /// Name of the group
         group: String,
+    },
+    /// Set the first and the last day on which a person may come in
+    ///
+    /// Without one of the two, that one stays as it was. The door needs a clock that it can
+    /// trust; while it cannot, `clock_unsure` of the person's group holds.
+    #[command(group = clap::ArgGroup::new("dates").required(true).multiple(true))]
+    Dates {
+        /// Name as shown by `list`
+        name: String,
+        /// First day, like 2026-12-01, or time, like 2026-12-01T08:00
+        #[arg(long, value_name = "DATE", group = "dates", value_parser = first)]
+        from: Option<i64>,
+        /// Last day, or time
+        #[arg(long, value_name = "DATE", group = "dates", value_parser = last)]
+        until: Option<i64>,
+        /// Without limits again
+        #[arg(long, group = "dates", conflicts_with_all = ["from", "until"])]
+        always: bool,
     },
     /// Remove people with all their templates and pictures
     Remove {
@@ -226,6 +247,10 @@ struct PersonLine<'a> {
     group: &'a str,
     stricter: f32,
     probation: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    valid_from: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    valid_until: Option<i64>,
     templates: usize,
     pictures: usize,
 }
@@ -241,6 +266,8 @@ impl<'a> From<&'a Person> for PersonLine<'a> {
             group: &traits.group,
             stricter: traits.stricter,
             probation: traits.probation,
+            valid_from: traits.valid_from,
+            valid_until: traits.valid_until,
             templates: *templates,
             pictures: *crops,
         }
@@ -283,6 +310,21 @@ impl People {
             What::Group { name, group } => {
                 change(open(Purpose::Change)?, &mut trail, |store| {
                     set_group(store, &config, &name, &group)
+                })?;
+            }
+            What::Dates { name, from, until, always } => {
+                change(open(Purpose::Change)?, &mut trail, |store| {
+                    let Traits { valid_from, valid_until, .. } = store.find(&name)?.traits;
+                    let dates = match always {
+                        true => (None, None),
+                        false => (from.or(valid_from), until.or(valid_until)),
+                    };
+                    if let (Some(from), Some(until)) = dates
+                        && from >= until
+                    {
+                        bail!("{name}: the last day is before the first; give both");
+                    }
+                    Ok(store.set_dates(&name, dates)?)
                 })?;
             }
             What::Remove { names } => {
@@ -359,6 +401,16 @@ impl People {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Parses a first day.
+fn first(text: &str) -> Result<i64, String> {
+    dates::moment(text, End::First, &TimeZone::system())
+}
+
+/// Parses a last day.
+fn last(text: &str) -> Result<i64, String> {
+    dates::moment(text, End::Last, &TimeZone::system())
 }
 
 /// Makes a change, and writes to the audit log what it changed.
@@ -449,6 +501,11 @@ fn print(out: &mut impl Write, person: &Person, json: bool) -> Result<()> {
         }
         if traits.probation {
             write!(out, ", on probation")?;
+        }
+        for (word, date) in [("from", traits.valid_from), ("until", traits.valid_until)] {
+            if let Some(date) = date {
+                write!(out, ", {word} {}", dates::shown(date, &TimeZone::system()))?;
+            }
         }
         writeln!(out)?;
     }

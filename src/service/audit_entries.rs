@@ -245,6 +245,10 @@ pub fn people_changes(before: &[Person], now: &[Person]) -> Vec<Change> {
         if was.traits.probation != traits.probation {
             note(*id, PersonChange::Probation(traits.probation));
         }
+        let [old, new] = [&was.traits, traits].map(|one| (one.valid_from, one.valid_until));
+        if old != new {
+            note(*id, PersonChange::Dates { old, new });
+        }
         if was.templates != *templates {
             let (old, new) = (number(was.templates), number(*templates));
             note(*id, PersonChange::Templates { old, new });

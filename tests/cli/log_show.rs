@@ -27,12 +27,14 @@ fn changes_of_people_are_shown_with_who_made_them_and_kept_without_names() {
     people(&["rename", "Eileen Collins", "Eileen"]);
     people(&["group", "Eileen", "night"]);
     people(&["admin", "Eileen"]);
+    people(&["dates", "Eileen", "--until", "2026-12-31T17:00Z"]);
     let log = shown(&gallery, &["--kind", "people"]);
     let what: Vec<&str> =
         log.iter().map(|one| one["changes"][0]["what"].as_str().expect("a change")).collect();
-    assert_eq!(what, ["added", "renamed", "group", "administrator"]);
+    assert_eq!(what, ["added", "renamed", "group", "administrator", "dates"]);
     assert_eq!(log[1]["changes"][0]["name"], "Eileen");
     assert_eq!(log[2]["changes"][0]["new"], "night");
+    assert_eq!(log[4]["changes"][0]["new"], serde_json::json!([null, 1_798_736_400]));
     let uid = rustix_uid();
     assert!(log.iter().all(|one| one["by"]["via"] == "command line" && one["by"]["uid"] == uid));
     people(&["remove", "Eileen"]);

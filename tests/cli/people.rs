@@ -91,6 +91,13 @@ fn people_come_and_go() {
     assert!(people(&["admin", "Eileen Collins"]).status.success());
     assert!(people(&["group", "Eileen Collins", "astronauts"]).status.success());
     assert!(!people(&["admin", "Somebody"]).status.success());
+    let dates = |more: &[&str]| people(&[&["dates", "Eileen Collins"], more].concat());
+    for wrong in [&["--until", "tomorrow"][..], &[], &["--always", "--from", "2026-01-01"]] {
+        assert_eq!(dates(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    assert!(dates(&["--from", "2026-12-01T08:00Z"]).status.success());
+    assert!(!dates(&["--until", "2026-11-30"]).status.success(), "before the first day");
+    assert!(dates(&["--until", "2026-12-31T17:00Z"]).status.success());
     assert!(people(&["rename", "Eileen Collins", "Commander Collins"]).status.success());
     let saved = at(folder.path(), "saved");
     assert!(people(&["show", "Commander Collins", "--save", &saved]).status.success());
@@ -117,6 +124,11 @@ fn people_come_and_go() {
     let shown = json_lines(&stdout(&people(&["show", "Commander Collins", "--json"])));
     assert_eq!(shown[0]["administrator"], Value::Bool(false));
     assert_eq!(shown[0]["group"], "astronauts");
+    assert_eq!(shown[0]["valid_from"], 1_796_112_000);
+    assert_eq!(shown[0]["valid_until"], 1_798_736_400);
+    assert!(people(&["dates", "Commander Collins", "--always"]).status.success());
+    let listed = stdout(&people(&["list"]));
+    assert!(!listed.contains("until"), "{listed}");
     let status = succeeds(&["status", "--json", "--gallery", &gallery]);
     let status = &json_lines(&status)[0];
     assert_eq!((&status["people"], &status["templates"]), (&1.into(), &1.into()));

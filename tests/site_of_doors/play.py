@@ -115,7 +115,7 @@ class Door:
             '[relay]\nuri = "log:"\n'
             f'[gallery]\nfile = "{self.gallery}"\n'
             f'[service]\nstatus_socket = "{self.folder}/control.sock"\npower_saving = false\n'
-            '[recognition]\nagain_after = "1s"\n'
+            '[recognition]\nagain_after = "1s"\n[schedule]\nclock = "trusted"\n'
             f'[link]\nsocket = "{self.folder}/link.sock"\n'
             f'[site]\nkey = "{key}"\ndoor = "{name}"\non_lease_end = "refuse-site-people"\n')
         (self.folder / "link.toml").write_text(
@@ -158,6 +158,12 @@ class Door:
 
     def now(self):
         return (self.site.where / f"{self.name}.out").stat().st_size
+
+    def stop(self):
+        for name in (f"{self.name}-link", self.name):
+            process = self.site.running.pop(name)
+            process.send_signal(signal.SIGTERM)
+            process.wait(PATIENCE)
 
     def join(self):
         office = self.site.command("admit", "--door", self.name, "--groups", "staff")
@@ -202,14 +208,60 @@ def play(site: Site):
     # A card wears out by writes that change nothing.
     until("galleries that nobody changes are not written", rests)
 
+    # Her last day is over, and then it is not.
+    until("the office knows Ada", lambda: "Ada" in json.dumps(site.office("people")))
+    site.office("person", "Ada", "--until", "2026-01-01")
+    for door in (front, back):
+        before = door.now()
+        until(f"{door.name} refuses Ada after her last day",
+              lambda: [event for event in door.events("refused", before)
+                       if event.get("reason") == "no longer valid"])
+        before = door.now()
+        time.sleep(2)
+        assert not door.events("granted", before), f"{door.name} opened after her last day"
+    site.office("person", "Ada", "--always")
+    for door in (front, back):
+        before = door.now()
+        until(f"{door.name} lets Ada in again", lambda: door.events("granted", before))
+
+    # Without a broker the doors go on until their lease ends.
+    (site.where / "rules.toml").write_text("")
+    site.office("policy", site.where / "rules.toml", "--lease", "1m")
+    until("the lease is short", lambda: 0 < back.status()["site"]["lease_s"] <= 60)
     site.kill("broker")
     before = back.now()
     until("back lets Ada in without a broker", lambda: back.events("granted", before))
+    until("the lease of back ends", lambda: back.status()["site"]["lease_s"] <= 0)
+    time.sleep(2)
+    before = back.now()
+    until("back refuses Ada, whom it may have to keep out by now",
+          lambda: back.events("refused", before))
+    assert not back.events("granted", before), "back opened after its lease"
     site.broker()
     for door in (front, back):
         until(f"{door.name}'s link is back", lambda: door.status()["link"]["reaches"])
+        before = door.now()
+        until(f"{door.name} lets Ada in with a new lease", lambda: door.events("granted", before))
+    site.office("policy", site.where / "rules.toml", "--lease", "7d")
 
-    until("the office knows Ada", lambda: "Ada" in json.dumps(site.office("people")))
+    # Who came in at one door comes in again only after leaving by the other.
+    for door, role in ((front, "in"), (back, "out")):
+        door.stop()
+        door.config.write_text(door.config.read_text()
+                               + f'[door]\nrole = "{role}"\nanti_passback = "hard"\n')
+        door.start()
+    passed = []
+    for _ in range(3):
+        for door in (front, back):
+            before = door.now() if passed else 0
+            until(f"{door.name} lets Ada pass", lambda: door.events("granted", before))
+            passed.append(door.name)
+    twice = [event for door in (front, back) for event in door.events("refused")
+             if event.get("reason") == "passed already"]
+    refused = len(twice)
+    assert refused, "nobody was refused"
+    print(f"Ada went in and out three times, and was refused {refused} times in between")
+
     site.office("revoke", "--person", "Ada")
     began = time.monotonic()
     for door in (front, back):

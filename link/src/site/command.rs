@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use super::clock::Clock;
 use super::folder::{Folder, FolderError, SYSTEM_FOLDER};
-use super::order::Order;
+use super::order::{Order, PersonEdit};
 use super::service::{Service, late_door};
 use super::spool::Spool;
 use crate::config::Config;
@@ -11,7 +11,9 @@ use crate::home::Topics;
 use crate::mqtt::Settings;
 use crate::service::wiring;
 use clap::{Args, Subcommand};
+use facelatch_site::dates::{self, End};
 use facelatch_site::{CODE_MS, Code};
+use jiff::tz::TimeZone;
 use serde_json::json;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -85,6 +87,30 @@ pub enum What {
     Doors,
     /// List the people.
     People,
+    /// Change a person at all doors: name, group, dates, administrator.
+    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+    Person {
+        /// Name or number of the person.
+        person: String,
+        /// New name.
+        #[arg(long, group = "change")]
+        name: Option<String>,
+        /// New group; the doors that serve it let the person in.
+        #[arg(long, group = "change")]
+        group: Option<String>,
+        /// Whether the person may enroll others.
+        #[arg(long, group = "change", value_name = "yes|no", value_parser = yes_or_no)]
+        administrator: Option<bool>,
+        /// First day, like 2026-12-01, or time, like 2026-12-01T08:00.
+        #[arg(long, group = "change", value_name = "DATE", value_parser = first)]
+        from: Option<i64>,
+        /// Last day, or time.
+        #[arg(long, group = "change", value_name = "DATE", value_parser = last)]
+        until: Option<i64>,
+        /// Without dates.
+        #[arg(long, group = "change", conflicts_with_all = ["from", "until"])]
+        always: bool,
+    },
     /// Lock out a door, or remove a person for ever.
     Revoke {
         /// Name or number of a door.
@@ -169,6 +195,9 @@ fn order(what: &What) -> Result<Order, String> {
         }
         What::Doors => Order::Doors,
         What::People => Order::People,
+        What::Person { person, name, group, administrator, from, until, always } => {
+            Order::Person(PersonEdit { person, name, group, administrator, from, until, always })
+        }
         What::Revoke { person: Some(person), .. } => Order::RevokePerson { person },
         What::Revoke { door, distrust_since, .. } => {
             let time = |text: String| {
@@ -193,6 +222,22 @@ fn order(what: &What) -> Result<Order, String> {
         }
         What::Init | What::Keep => Order::Doors,
     })
+}
+
+fn first(text: &str) -> Result<i64, String> {
+    dates::moment(text, End::First, &TimeZone::system())
+}
+
+fn last(text: &str) -> Result<i64, String> {
+    dates::moment(text, End::Last, &TimeZone::system())
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err("expected yes or no".to_owned()),
+    }
 }
 
 /// The rules as text. Doors read them strictly; here only what cannot be TOML is found.

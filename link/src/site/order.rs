@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use crate::text::plain;
 use facelatch_site::{
-    ChangeError, Code, Effect, KeyId, Office, PersonId, Policy, SitePerson, Standing,
+    ChangeError, Code, Effect, KeyId, Office, Person, PersonId, Policy, SitePerson, Standing, dates,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -59,6 +59,8 @@ pub enum Order {
         /// Name or id of the person.
         person: String,
     },
+    /// Change what holds for a person; what is `None` stays.
+    Person(PersonEdit),
     /// Make a new data key.
     Rotate,
     /// Put rules in place of those before.
@@ -77,6 +79,25 @@ pub enum Order {
         /// Version of the set.
         version: String,
     },
+}
+
+/// A change of a person.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersonEdit {
+    /// Name or id of the person.
+    pub person: String,
+    /// Another name.
+    pub name: Option<String>,
+    /// Another group.
+    pub group: Option<String>,
+    /// Whether the person is an administrator.
+    pub administrator: Option<bool>,
+    /// From when the person may come in, seconds since 1970.
+    pub from: Option<i64>,
+    /// Until when.
+    pub until: Option<i64>,
+    /// No dates any more, before `from` and `until` are set.
+    pub always: bool,
 }
 
 impl Order {
@@ -165,6 +186,18 @@ fn try_execute(office: &mut Office, order: &Order, now: u64) -> Result<Done, Str
                 Answer::done(&text, json!({"person": id.to_string(), "name": found.person.name})),
             ))
         }
+        Order::Person(edit) => {
+            let mut person = person_of(office, &edit.person)?.person;
+            edit.apply(&mut person)?;
+            let (id, shown) = (person.id, describe(&person));
+            let effects = office.put_person(person, now).map_err(|error| match error {
+                ChangeError::Right(group) => {
+                    format!("no door serves the group {:?}", plain(&group, SHOWN))
+                }
+                error => said(error),
+            })?;
+            Ok((effects, Answer::done(&shown, json!({"person": id.to_string()}))))
+        }
         Order::Rotate => {
             let effects = office.rotate(now).map_err(said)?;
             let text = format!(
@@ -245,6 +278,46 @@ fn person_of(office: &Office, named: &str) -> Result<SitePerson, String> {
             found.iter().map(|person| person.person.id.to_string()).collect::<Vec<_>>().join(", ")
         )),
     }
+}
+
+impl PersonEdit {
+    fn apply(&self, person: &mut Person) -> Result<(), String> {
+        let Self { name, group, administrator, from, until, always, .. } = self;
+        if let Some(name) = name {
+            name.clone_into(&mut person.name);
+        }
+        if let Some(group) = group {
+            group.clone_into(&mut person.group);
+        }
+        person.administrator = administrator.unwrap_or(person.administrator);
+        if *always {
+            (person.valid_from, person.valid_until) = (None, None);
+        }
+        person.valid_from = from.or(person.valid_from);
+        person.valid_until = until.or(person.valid_until);
+        match (person.valid_from, person.valid_until) {
+            (Some(from), Some(until)) if from >= until => {
+                Err("the last day is before the first; give both".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A person in one line.
+fn describe(person: &Person) -> String {
+    let zone = jiff::tz::TimeZone::system();
+    let mut line =
+        format!("{}  {}  {}", person.id, plain(&person.name, SHOWN), plain(&person.group, SHOWN));
+    if person.administrator {
+        line.push_str(", administrator");
+    }
+    for (word, date) in [("from", person.valid_from), ("until", person.valid_until)] {
+        if let Some(date) = date {
+            line.push_str(&format!(", {word} {}", dates::shown(date, &zone)));
+        }
+    }
+    line
 }
 
 /// A time in words, rounded down to one unit.
@@ -344,16 +417,8 @@ fn people(office: &Office) -> Answer {
         )
     };
     let line = |entry: &SitePerson| {
-        let person = &entry.person;
-        format!(
-            "{}  {}  {}{}, {} templates, from {}",
-            person.id,
-            plain(&person.name, SHOWN),
-            plain(&person.group, SHOWN),
-            if person.administrator { ", administrator" } else { "" },
-            person.templates.len(),
-            writer(entry.author)
-        )
+        let templates = entry.person.templates.len();
+        format!("{}, {templates} templates, by {}", describe(&entry.person), writer(entry.author))
     };
     let row = |entry: &SitePerson| {
         let person = &entry.person;

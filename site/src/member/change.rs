@@ -1,10 +1,11 @@
 //! What the door itself tells the site.
 
+use super::hear::OLDEST_PASSAGE_MS;
 use super::people::mine_key;
 use super::{Member, publish};
 use crate::MOST_PEOPLE;
 use crate::book::next_order;
-use crate::content::{Content, Passage, Person, PersonContent};
+use crate::content::{Content, MOST_PASSAGES, Passage, Passages, Person, PersonContent};
 use crate::effect::{ChangeError, Effect};
 use crate::names::{GroupTag, PersonId, Place};
 use crate::roll::{Entry, MOST_RECORDS, Presence};
@@ -65,12 +66,31 @@ impl Member {
         inwards: bool,
         now_ms: u64,
     ) -> Result<Vec<Effect>, ChangeError> {
-        let last = self.passages.get(&self.id).copied().unwrap_or(0);
+        if self.certificate.is_none() {
+            return Err(ChangeError::Outside);
+        }
+        // Each has a time of its own, by which others tell those that they know.
+        let at_ms = self.lately.back().map_or(now_ms, |last| now_ms.max(last.at_ms + 1));
+        self.lately.push_back(Passage { person, door: self.id, inwards, at_ms });
+        self.passages(now_ms)
+    }
+
+    /// Tells the other doors who went through this one lately; nothing if nobody did.
+    pub(super) fn passages(&mut self, now_ms: u64) -> Result<Vec<Effect>, ChangeError> {
+        let old = now_ms.saturating_sub(OLDEST_PASSAGE_MS);
+        self.lately.retain(|passage| passage.at_ms >= old);
+        while self.lately.len() > MOST_PASSAGES {
+            self.lately.pop_front();
+        }
+        if self.lately.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (last, _) = self.passages.get(&self.id).copied().unwrap_or_default();
         let order = next_order(now_ms, last);
         let topic = Topic::Passage(self.id);
-        let content = Passage { person, door: self.id, inwards, at_ms: now_ms };
+        let content = Passages { list: self.lately.iter().copied().collect() };
         let bytes = self.book.seal(topic, (self.id, &self.signer), order, &content)?;
-        self.passages.insert(self.id, order);
+        self.passages.insert(self.id, (order, 0));
         Ok(vec![publish(topic, bytes)])
     }
 

@@ -209,6 +209,8 @@ impl Member {
             effects.extend(self.offer(place));
         }
         effects.extend(self.report(now_ms));
+        // Without keys there is nobody to tell.
+        effects.extend(self.passages(now_ms).unwrap_or_default());
         effects
     }
 

@@ -3,7 +3,7 @@
 use super::{Member, Revised};
 use crate::book::{MOST_AHEAD_MS, order_at};
 use crate::content::{
-    Certificate, Content, Keys, Lease, Listing, Manifest, ModelPart, Models, Passage,
+    Certificate, Content, Keys, Lease, Listing, Manifest, ModelPart, Models, Passage, Passages,
     PersonContent, Policy, Revoked,
 };
 use crate::effect::{Effect, Refusal};
@@ -13,7 +13,7 @@ use crate::roll::Presence;
 use crate::topic::Topic;
 
 /// How old a passage may be, milliseconds.
-const OLDEST_PASSAGE_MS: u64 = 5 * 60 * 1_000;
+pub(super) const OLDEST_PASSAGE_MS: u64 = 5 * 60 * 1_000;
 
 type Heard = Result<Vec<Effect>, Refusal>;
 
@@ -108,7 +108,7 @@ impl Member {
                 self.person(place, &envelope, (&content, person), bytes, now_ms)
             }
             Topic::Passage(door) => {
-                self.passed(door, revision, Passage::from_bytes(&content)?, now_ms)
+                self.passed(door, revision, &Passages::from_bytes(&content)?, now_ms)
             }
             Topic::Models => {
                 let content = Models::from_bytes(&content)?;
@@ -309,19 +309,35 @@ impl Member {
         Ok(effects)
     }
 
-    fn passed(&mut self, door: KeyId, order: u64, passage: Passage, now_ms: u64) -> Heard {
-        let old = now_ms.saturating_sub(OLDEST_PASSAGE_MS);
-        if order > order_at(self.reference_ms(now_ms) + MOST_AHEAD_MS) {
+    /// Takes in the passages at another door that are not known here yet.
+    fn passed(&mut self, door: KeyId, order: u64, said: &Passages, now_ms: u64) -> Heard {
+        let oldest = now_ms.saturating_sub(OLDEST_PASSAGE_MS);
+        let ahead = self.reference_ms(now_ms) + MOST_AHEAD_MS;
+        if order > order_at(ahead) {
             return Err(Refusal::Ahead);
         }
-        let last = self.passages.get(&door).copied().unwrap_or(0);
-        if order <= last || passage.at_ms < old {
+        let (last, mut newest) = self.passages.get(&door).copied().unwrap_or_default();
+        if order <= last {
             return Err(Refusal::Old);
         }
-        if !self.passage_rates.allows(door, now_ms) {
-            return Err(Refusal::Rate);
+        let mut heard = Vec::new();
+        for passage in &said.list {
+            if passage.at_ms <= newest || !(oldest..=ahead).contains(&passage.at_ms) {
+                continue;
+            }
+            if !self.passage_rates.allows(door, now_ms) {
+                if heard.is_empty() {
+                    return Err(Refusal::Rate);
+                }
+                break;
+            }
+            newest = passage.at_ms;
+            heard.push(Effect::Passage(Passage { door, ..*passage }));
         }
-        self.passages.insert(door, order);
-        Ok(vec![Effect::Passage(Passage { door, ..passage })])
+        if heard.is_empty() {
+            return Err(Refusal::Old);
+        }
+        self.passages.insert(door, (order, newest));
+        Ok(heard)
     }
 }

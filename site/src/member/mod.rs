@@ -13,7 +13,7 @@ use crate::MOST_GROUPS;
 use crate::book::Book;
 use crate::code::Code;
 use crate::content::{
-    Certificate, Content, Have, Join, Lease, Manifest, Models, PartDigest, Policy,
+    Certificate, Content, Have, Join, Lease, Manifest, Models, PartDigest, Passage, Policy,
 };
 use crate::effect::{ChangeError, Effect, Refusal};
 use crate::envelope::{Header, write};
@@ -22,7 +22,7 @@ use crate::rate::Rates;
 use crate::roll::{Presence, Roll};
 use crate::topic::Topic;
 use facelatch_crypto::{Mailbox, PublicKey, Secret, Signer};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 /// Passages of one door at once, and time for one more, milliseconds.
@@ -108,7 +108,10 @@ pub struct Member {
     fetched: bool,
     have: Option<(u64, Have)>,
     have_order: u64,
-    passages: BTreeMap<KeyId, u64>,
+    /// Order of the last record of each door, and time of its newest passage.
+    passages: BTreeMap<KeyId, (u64, u64)>,
+    /// The last passages at this door.
+    lately: VecDeque<Passage>,
     passage_rates: Rates,
     record_rates: Rates,
     refused: BTreeMap<Refusal, u64>,
@@ -160,6 +163,7 @@ impl Member {
             have: None,
             have_order: 0,
             passages: BTreeMap::new(),
+            lately: VecDeque::new(),
             passage_rates: Rates::new(PASSAGES.0, PASSAGES.1),
             record_rates: Rates::new(RECORDS.0, RECORDS.1),
             refused: BTreeMap::new(),

@@ -1,7 +1,7 @@
 //! An admitted door that signs what it may not.
 
 use crate::book::order_at;
-use crate::content::{Content, Lease, Manifest, PersonContent, Policy, Revoked};
+use crate::content::{Content, Lease, Manifest, Passages, PersonContent, Policy, Revoked};
 use crate::effect::{Effect, Refusal};
 use crate::envelope::{Header, write};
 use crate::names::{GroupTag, KeyId, PersonId, Place};
@@ -104,6 +104,7 @@ fn a_door_writes_nothing_for_the_office_or_for_another_door() {
     records.push((elsewhere, record(&office, &liar, me, elsewhere, &PersonContent::Gone)));
     let topic = Topic::Passage(other);
     let passage = Passage { person: person.person, door: other, inwards: true, at_ms: NOW_MS };
+    let passage = Passages { list: vec![passage] };
     records.push((topic, record(&office, &liar, me, topic, &passage)));
     let topic = Topic::Have(other);
     records.push((topic, record(&office, &liar, me, topic, &Have::default())));

@@ -311,6 +311,21 @@ impl Store {
         self.change(&person, |record| record.traits.group = group)
     }
 
+    /// Sets from when and until when a person may come in, seconds since 1970.
+    ///
+    /// # Errors
+    /// If nobody has the name, or the change cannot be written.
+    pub fn set_dates(
+        &mut self,
+        name: &str,
+        (from, until): (Option<i64>, Option<i64>),
+    ) -> Result<(), StoreError> {
+        let person = self.find(name)?;
+        self.change(&person, |record| {
+            (record.traits.valid_from, record.traits.valid_until) = (from, until);
+        })
+    }
+
     fn change(
         &mut self,
         person: &Person,
