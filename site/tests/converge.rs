@@ -266,3 +266,29 @@ fn passages_that_a_door_missed_for_a_moment_are_heard_once() {
     assert_eq!(heard(&world), 4);
     assert!(world.doors[1].passages.iter().all(|(person, _)| *person == ada));
 }
+
+#[test]
+fn what_a_broker_drops_for_a_connected_door_is_missed_within_minutes() {
+    let mut world = World::new(2);
+    let [ada, eve] = [0, 0].map(|at| world.enroll(at, GROUPS[0]).expect("a person"));
+    world.settle();
+    // The office locks somebody out, somebody is enrolled, and all of it is dropped on its
+    // way to one door.
+    let effects = world.office.revoke_person(eve, world.now_ms).expect("a person");
+    world.carry_office(effects);
+    let bob = world.enroll(0, GROUPS[0]).expect("a person");
+    for _ in 0..10 {
+        world.broker.connections[2].queue.clear();
+        (0..2).for_each(|who| world.deliver(who));
+        world.pass(5_000);
+    }
+    world.broker.connections[2].queue.clear();
+    let people = |world: &World| world.gallery(1).keys().copied().collect::<BTreeSet<_>>();
+    assert_eq!(people(&world), [ada, eve].into());
+    let begun = world.now_ms;
+    while people(&world) != [ada, bob].into() {
+        world.deliver_all();
+        world.pass(5_000);
+        assert!(world.now_ms - begun < 15 * 60_000, "{:?}", people(&world));
+    }
+}

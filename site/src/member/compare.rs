@@ -18,6 +18,10 @@ const LONGEST_WAIT_MS: u64 = 5 * 60 * 1_000;
 const MOST_SINGLE: usize = 4;
 /// How long a removal stays in listings, milliseconds: longer than any door is away.
 pub(crate) const REMOVALS_MS: u64 = 800 * 86_400 * 1_000;
+/// When a door looks at the office's records though nothing seems to be missing,
+/// milliseconds: after a manifest, and after the last look. A broker drops without a word what
+/// has no room in its queue for a door.
+const LOOK_MS: (u64, u64) = (30_000, 600_000);
 /// Shortest and longest time between two reports of what the door has, milliseconds.
 const HAVE_MS: (u64, u64) = (10_000, 3_600_000);
 
@@ -39,6 +43,8 @@ impl Member {
             .map(|(part, count, digest)| (*part, (usize::from(*count), *digest)))
             .collect();
         let new = self.manifests.insert(group, manifest).is_none();
+        let soon = now_ms.saturating_add(LOOK_MS.0 + 4 * self.jitter_ms(Part::default()));
+        self.look_ms = self.look_ms.min(soon);
         let empty = digest_of([]);
         for part in Part::all() {
             let expected = expected.get(&part).copied().unwrap_or(empty);
@@ -247,7 +253,8 @@ impl Member {
             effects.push(Effect::Fetch { filters });
         }
         effects.extend(self.renew_lease());
-        effects.extend(self.fetch_office(now_ms));
+        let fetch = self.fetch_office(now_ms).or_else(|| self.look(now_ms));
+        effects.extend(fetch);
         if self.fetched {
             effects.extend(self.report(now_ms));
         }
@@ -274,6 +281,20 @@ impl Member {
         let mut filters = self.office_filters();
         // Certificates are many, and a lease does not wait for them.
         filters.retain(|filter| wanted || filter != "admitted/+");
+        Some(Effect::Fetch { filters })
+    }
+
+    /// Fetches the office's records once in a while, whatever was heard.
+    fn look(&mut self, now_ms: u64) -> Option<Effect> {
+        let next = now_ms.saturating_add(LOOK_MS.1 + 60 * self.jitter_ms(Part::default()));
+        if now_ms < self.look_ms {
+            // A clock that was set back delays it no longer than that.
+            self.look_ms = self.look_ms.min(next);
+            return None;
+        }
+        self.look_ms = next;
+        let mut filters = self.office_filters();
+        filters.retain(|filter| filter != "admitted/+");
         Some(Effect::Fetch { filters })
     }
 

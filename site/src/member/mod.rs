@@ -108,6 +108,8 @@ pub struct Member {
     fetched: bool,
     have: Option<(u64, Have)>,
     have_order: u64,
+    /// When the door looks at the office's records again.
+    look_ms: u64,
     /// Order of the last record of each door, and time of its newest passage.
     passages: BTreeMap<KeyId, (u64, u64)>,
     /// The last passages at this door.
@@ -162,6 +164,7 @@ impl Member {
             fetched: false,
             have: None,
             have_order: 0,
+            look_ms: 0,
             passages: BTreeMap::new(),
             lately: VecDeque::new(),
             passage_rates: Rates::new(PASSAGES.0, PASSAGES.1),
