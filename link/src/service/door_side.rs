@@ -163,7 +163,8 @@ impl Core {
         let Some(order) = self.orders.remove(&id) else {
             if let Err(reason) = answer {
                 let reason = plain(&reason, SHOWN);
-                self.log(Level::Warn, format!("the door refuses a record: {reason}"));
+                // The door itself logs what is unusual.
+                self.log(Level::Debug, format!("the door refuses a record: {reason}"));
             }
             return;
         };

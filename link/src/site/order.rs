@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use crate::text::plain;
 use facelatch_site::{
-    ChangeError, Code, Effect, KeyId, Office, Person, PersonId, Policy, SitePerson, Standing, dates,
+    ChangeError, Code, Effect, KeyId, Office, Person, PersonId, Policy, SitePerson, dates,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -356,10 +356,10 @@ fn doors(office: &Office, now: u64) -> Answer {
                 } else if behind {
                     state.push("is behind".to_owned());
                 }
-                let standing =
-                    Standing { lease_until_ms: Some(have.lease_until_ms), ..Standing::default() };
-                if standing.lease_until_ms.is_none_or(|until| until <= now) {
-                    state.push("its lease is over".to_owned());
+                match have.lease_until_ms {
+                    0 => state.push("has no lease yet".to_owned()),
+                    until if until <= now => state.push("its lease is over".to_owned()),
+                    _ => {}
                 }
                 if state.is_empty() {
                     state.push("up to date".to_owned());

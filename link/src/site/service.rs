@@ -209,8 +209,10 @@ impl Service {
                 Effect::Refused(refusal) => {
                     let count = self.refused.entry(refusal).or_default();
                     *count += 1;
-                    // Each kind is named often enough, and cannot fill a log.
-                    if count.is_power_of_two() {
+                    // What is old comes with every connection. Each other kind is named often
+                    // enough, and cannot fill a log.
+                    let usual = matches!(refusal, Refusal::Old | Refusal::Unasked);
+                    if count.is_power_of_two() && !usual {
                         log::warn!("{count} records of the site were refused: {refusal}");
                     }
                 }

@@ -234,7 +234,13 @@ impl Member {
         let admitted = self.certificate.is_some();
         let fault = if !admitted {
             Some("the door is in no site; join one with facelatch site join".to_owned())
-        } else if lease_until_ms.is_none_or(|until| until <= now_ms) {
+        } else if lease_until_ms.is_none() {
+            Some(
+                "the door has no lease of the site yet; it comes once the door has heard \
+                 everything from an office that runs"
+                    .to_owned(),
+            )
+        } else if lease_until_ms.is_some_and(|until| until <= now_ms) {
             Some(
                 "the lease of the site's rules is over: the door has not heard everything from \
                  the office; check the broker, the link and the office"
