@@ -1,21 +1,25 @@
 //! EDGE: a Mosquitto of the simulation, on a port of this computer.
 
 use crate::config::MqttUrl;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Longest wait until it takes connections.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The broker. It ends with this.
+/// The broker. It ends with this, and with a signal that ends the program.
 pub(super) struct Broker {
     program: PathBuf,
     folder: TempDir,
     port: u16,
-    child: Child,
+    child: Arc<Mutex<Child>>,
 }
 
 impl Broker {
@@ -39,7 +43,8 @@ impl Broker {
             std::fs::write(&config, format!("{text}user root\n"))
                 .map_err(|error| error.to_string())?;
         }
-        let child = spawn(program, &config)?;
+        let child = Arc::new(Mutex::new(spawn(program, &config)?));
+        end_with_signals(&child, folder.path().to_owned()).map_err(|error| error.to_string())?;
         let mut broker = Self { program: program.to_owned(), folder, port, child };
         broker.wait()?;
         Ok(broker)
@@ -51,19 +56,18 @@ impl Broker {
 
     /// Kills it as a power cut would.
     pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&self.child);
     }
 
     /// Starts it again with what it had saved.
     pub fn start_again(&mut self) -> Result<(), String> {
-        self.child = spawn(&self.program, &self.folder.path().join("mosquitto.conf"))?;
+        *lock(&self.child) = spawn(&self.program, &self.folder.path().join("mosquitto.conf"))?;
         self.wait()
     }
 
     /// Memory in use, bytes.
     pub fn memory(&self) -> Option<u64> {
-        memory_of(&self.child.id().to_string())
+        memory_of(&lock(&self.child).id().to_string())
     }
 
     fn wait(&mut self) -> Result<(), String> {
@@ -72,7 +76,7 @@ impl Broker {
             if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
                 return Ok(());
             }
-            if let Ok(Some(status)) = self.child.try_wait() {
+            if let Ok(Some(status)) = lock(&self.child).try_wait() {
                 return Err(format!("{} ended: {status}", self.program.display()));
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -85,6 +89,32 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// On a signal that ends the program, ends the broker and removes its folder first.
+fn end_with_signals(child: &Arc<Mutex<Child>>, folder: PathBuf) -> std::io::Result<()> {
+    let (mut told, tells) = UnixStream::pair()?;
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::low_level::pipe::register(signal, tells.try_clone()?)?;
+    }
+    let child = Arc::clone(child);
+    let work = move || {
+        let _ = told.read(&mut [0]);
+        end(&child);
+        let _ = std::fs::remove_dir_all(folder);
+        std::process::exit(1);
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(work).map(drop)
+}
+
+fn end(child: &Mutex<Child>) {
+    let mut child = lock(child);
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn spawn(program: &Path, config: &Path) -> Result<Child, String> {
