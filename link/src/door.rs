@@ -3,13 +3,14 @@
 
 use crate::mqtt::{Pauses, chance};
 use crate::reports::Reports;
+use crate::wake::{self, Waker, Woken};
 use facelatch_messages::{FromDoor, FromLink, Lines, write_line};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A door that takes nothing for this time is given up.
@@ -41,18 +42,9 @@ struct Queue {
     stop: bool,
 }
 
-struct Shared(Mutex<Queue>);
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The connection. Dropped, it ends.
 pub struct Door {
-    shared: Arc<Shared>,
-    wake: UnixStream,
+    shared: Waker<Queue>,
 }
 
 impl Door {
@@ -64,15 +56,11 @@ impl Door {
         socket: PathBuf,
         reports: SyncSender<T>,
     ) -> std::io::Result<Self> {
-        let (wake, woken) = UnixStream::pair()?;
-        wake.set_nonblocking(true)?;
-        woken.set_nonblocking(true)?;
-        let shared = Arc::new(Shared(Mutex::default()));
-        let its = Arc::clone(&shared);
+        let (shared, woken) = wake::pair()?;
         std::thread::Builder::new().name("door".to_owned()).spawn(move || {
-            connect_again_and_again(&socket, &its, &woken, Reports::new(reports));
+            connect_again_and_again(&socket, &woken, Reports::new(reports));
         })?;
-        Ok(Self { shared, wake })
+        Ok(Self { shared })
     }
 
     /// Sends a message; none is sent while there is no connection.
@@ -83,7 +71,7 @@ impl Door {
             // A door that takes nothing is as good as gone.
             queue.again |= queue.bytes.len() > MOST_BYTES;
             drop(queue);
-            self.wake();
+            self.shared.wake();
         }
     }
 
@@ -95,32 +83,26 @@ impl Door {
     /// Ends the connection and makes a new one at once.
     pub fn connect_again(&self) {
         self.shared.lock().again = true;
-        self.wake();
-    }
-
-    fn wake(&self) {
-        // If it takes no more, it will wake up by what it has.
-        let _ = (&self.wake).write(&[0]);
+        self.shared.wake();
     }
 }
 
 impl Drop for Door {
     fn drop(&mut self) {
         self.shared.lock().stop = true;
-        self.wake();
+        self.shared.wake();
     }
 }
 
 fn connect_again_and_again<T: From<DoorReport>>(
     socket: &Path,
-    shared: &Shared,
-    woken: &UnixStream,
+    shared: &Woken<Queue>,
     mut reports: Reports<T>,
 ) {
     let mut pauses = Pauses::new(Duration::from_millis(500), Duration::from_secs(10));
     loop {
         let began = Instant::now();
-        let end = carry(socket, shared, woken, &mut reports);
+        let end = carry(socket, shared, &mut reports);
         let mut queue = shared.lock();
         let (stop, at_once) = (queue.stop || reports.gone, std::mem::take(&mut queue.again));
         *queue = Queue { stop, ..Queue::default() };
@@ -136,15 +118,8 @@ fn connect_again_and_again<T: From<DoorReport>>(
         if at_once {
             rest = Duration::from_millis(50);
         }
-        let until = Instant::now() + rest;
-        while Instant::now() < until {
-            reports.pass_on();
-            if reports.gone || shared.lock().stop {
-                return;
-            }
-            let rest = until.saturating_duration_since(Instant::now());
-            wait(&mut [PollFd::new(woken, PollFlags::IN)], rest.min(Duration::from_millis(200)));
-            drain(woken);
+        if !shared.rest(rest, &mut reports, |queue| queue.stop) {
+            return;
         }
     }
 }
@@ -152,8 +127,7 @@ fn connect_again_and_again<T: From<DoorReport>>(
 /// One connection; returns the reason for its end.
 fn carry<T: From<DoorReport>>(
     path: &Path,
-    shared: &Shared,
-    woken: &UnixStream,
+    shared: &Woken<Queue>,
     reports: &mut Reports<T>,
 ) -> String {
     let mut socket = match UnixStream::connect(path) {
@@ -208,13 +182,8 @@ fn carry<T: From<DoorReport>>(
         if waiting {
             wanted |= PollFlags::OUT;
         }
-        let mut waited = vec![PollFd::new(woken, PollFlags::IN)];
-        if !wanted.is_empty() {
-            waited.push(PollFd::new(&socket, wanted));
-        }
-        wait(&mut waited, Duration::from_millis(if stalled { 20 } else { 1000 }));
-        drop(waited);
-        drain(woken);
+        let wanted = (!wanted.is_empty()).then_some((&socket as &dyn AsFd, wanted));
+        shared.wait(wanted, Duration::from_millis(if stalled { 20 } else { 1000 }));
         while !reports.stalled() {
             match socket.read(&mut buffer) {
                 Ok(0) => return "the door has closed the connection".to_owned(),
@@ -256,17 +225,4 @@ fn take<T: From<DoorReport>>(
 
 fn retry(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
-}
-
-fn wait(waited: &mut [PollFd<'_>], most: Duration) {
-    let most = Timespec {
-        tv_sec: i64::try_from(most.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: most.subsec_nanos().into(),
-    };
-    // Interrupted or not: the caller looks at everything again.
-    let _ = poll(waited, Some(&most));
-}
-
-fn drain(mut woken: &UnixStream) {
-    while woken.read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
 }

@@ -12,4 +12,5 @@ pub mod service;
 pub mod simulate;
 pub mod site;
 pub mod text;
+mod wake;
 pub mod webhook;

@@ -4,12 +4,10 @@ use super::outbox::size;
 use super::session::{End, Session};
 use super::{Publish, Report, Settings, Subscription, chance};
 use crate::reports::Reports;
+use crate::wake::{self, Waker, Woken};
 use std::collections::VecDeque;
-use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Most bytes of messages that wait for the client's thread.
@@ -57,18 +55,9 @@ impl Queue {
     }
 }
 
-pub(super) struct Shared(Mutex<Queue>);
-
-impl Shared {
-    pub fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// A client. Dropped, it ends the connection; the broker does not publish the will then.
 pub struct Client {
-    shared: Arc<Shared>,
-    wake: UnixStream,
+    shared: Waker<Queue>,
     ended: Receiver<()>,
 }
 
@@ -82,18 +71,14 @@ impl Client {
         settings: Settings,
         reports: SyncSender<T>,
     ) -> std::io::Result<Self> {
-        let (wake, woken) = UnixStream::pair()?;
-        wake.set_nonblocking(true)?;
-        woken.set_nonblocking(true)?;
-        let shared = Arc::new(Shared(Mutex::default()));
+        let (shared, woken) = wake::pair()?;
         let (end, ended) = sync_channel(1);
-        let its = Arc::clone(&shared);
         let reports = Reports::new(reports);
         std::thread::Builder::new().name("mqtt".to_owned()).stack_size(STACK).spawn(move || {
-            connect_again_and_again(settings, &its, &woken, reports);
+            connect_again_and_again(settings, &woken, reports);
             drop(end);
         })?;
-        Ok(Self { shared, wake, ended })
+        Ok(Self { shared, ended })
     }
 
     /// Publishes a message over this connection; [`Report::Published`] or
@@ -146,7 +131,7 @@ impl Client {
         queue.bytes += bytes;
         queue.commands.push_back(command);
         drop(queue);
-        self.wake();
+        self.shared.wake();
         Ok(())
     }
 
@@ -163,18 +148,13 @@ impl Client {
         if queue.hold != hold {
             queue.hold = hold;
             drop(queue);
-            self.wake();
+            self.shared.wake();
         }
     }
 
     fn stop(&self) {
         self.shared.lock().stop = true;
-        self.wake();
-    }
-
-    fn wake(&self) {
-        // If it takes no more, it will wake up by what it has.
-        let _ = (&self.wake).write(&[0]);
+        self.shared.wake();
     }
 }
 
@@ -186,8 +166,7 @@ impl Drop for Client {
 
 fn connect_again_and_again<T: From<Report>>(
     settings: Settings,
-    shared: &Shared,
-    woken: &UnixStream,
+    shared: &Woken<Queue>,
     mut reports: Reports<T>,
 ) {
     let mut pauses = settings.pauses;
@@ -195,7 +174,7 @@ fn connect_again_and_again<T: From<Report>>(
         let began = Instant::now();
         // A broker that makes the protocol's crate panic ends its connection and no more.
         let end = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            Session::run(number, &settings, shared, woken, &mut reports)
+            Session::run(number, &settings, shared, &mut reports)
         }));
         shared.lock().begin(0);
         let reason = match end {
@@ -207,15 +186,8 @@ fn connect_again_and_again<T: From<Report>>(
         if began.elapsed() >= GOOD {
             pauses.reset();
         }
-        let until = Instant::now() + pauses.next_pause(chance());
-        while Instant::now() < until {
-            reports.pass_on();
-            if reports.gone || shared.lock().stop {
-                return;
-            }
-            let rest = until.saturating_duration_since(Instant::now());
-            let most = if reports.stalled() { 50 } else { 60_000 };
-            super::session::wait(None, Some(woken), rest.min(Duration::from_millis(most)));
+        if !shared.rest(pauses.next_pause(chance()), &mut reports, |queue| queue.stop) {
+            return;
         }
     }
 }

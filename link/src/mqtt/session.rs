@@ -1,21 +1,20 @@
 //! One connection, from its beginning to its end.
 
-use super::client::{Command, Shared};
+use super::client::{Command, Queue};
 use super::packet::{self, RECEIVE_MAXIMUM};
 use super::stream::{Peer, Stream};
 use super::{LARGEST_PACKET, Publish, Qos, Report, Settings, Subscription, words};
 use crate::reports::Reports;
+use crate::wake::{Woken, wait};
 use mqtt_protocol_core::mqtt::common::Cursor;
 use mqtt_protocol_core::mqtt::connection::{ConnectionOptions, Event, TimerKind};
 use mqtt_protocol_core::mqtt::packet::{Packet, v5_0};
 use mqtt_protocol_core::mqtt::prelude::*;
 use mqtt_protocol_core::mqtt::result_code::{ConnectReasonCode, PubackReasonCode};
 use mqtt_protocol_core::mqtt::{Connection, Version, role};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use std::collections::HashMap;
-use std::io::Read;
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// Longest time for each step until the broker accepts the connection.
@@ -42,7 +41,7 @@ pub(super) struct Session<'a, T> {
     mqtt: Connection<role::Client>,
     stream: Stream,
     reports: &'a mut Reports<T>,
-    shared: &'a Shared,
+    shared: &'a Woken<Queue>,
     connected: bool,
     /// Tickets of publishes by their packet identifiers.
     publishes: HashMap<u16, u64>,
@@ -61,8 +60,7 @@ impl<'a, T: From<Report>> Session<'a, T> {
     pub fn run(
         number: u64,
         settings: &Settings,
-        shared: &'a Shared,
-        woken: &UnixStream,
+        shared: &'a Woken<Queue>,
         reports: &'a mut Reports<T>,
     ) -> End {
         let tls = settings.tls.as_ref().map(|tls| tls.client_config()).transpose();
@@ -96,7 +94,7 @@ impl<'a, T: From<Report>> Session<'a, T> {
             asked: None,
             empty_at: Instant::now(),
         };
-        match session.carry(settings, woken) {
+        match session.carry(settings) {
             Ok(()) => End::Stopped,
             Err(reason) => {
                 // Perhaps with the reason for the broker.
@@ -106,7 +104,7 @@ impl<'a, T: From<Report>> Session<'a, T> {
         }
     }
 
-    fn carry(&mut self, settings: &Settings, woken: &UnixStream) -> Result<(), String> {
+    fn carry(&mut self, settings: &Settings) -> Result<(), String> {
         let connect = packet::connect(settings)
             .map_err(|error| format!("mqtt.username, the password or the topics: {error}"))?;
         let events = self.mqtt.checked_send(connect);
@@ -146,8 +144,8 @@ impl<'a, T: From<Report>> Session<'a, T> {
                 wanted |= PollFlags::OUT;
             }
             // A closed socket that nobody reads would wake us at once, and again.
-            let socket = (!wanted.is_empty()).then_some((&self.stream.socket, wanted));
-            wait(socket, Some(woken), pause);
+            let socket = (!wanted.is_empty()).then_some((&self.stream.socket as &dyn AsFd, wanted));
+            self.shared.wait(socket, pause);
             let looked = Instant::now();
             while !hold && !self.reports.stalled() {
                 let Some(read) = self.stream.read(&mut buffer)? else {
@@ -383,33 +381,8 @@ impl<'a, T: From<Report>> Session<'a, T> {
             if self.stream.wants_write() {
                 wanted |= PollFlags::OUT;
             }
-            wait(Some((&self.stream.socket, wanted)), None, Duration::from_millis(100));
+            wait(&mut [PollFd::new(&self.stream.socket, wanted)], Duration::from_millis(100));
         }
         Ok(())
-    }
-}
-
-/// Waits until the socket is as wanted, somebody wakes the thread, or the time is over.
-pub(super) fn wait(
-    socket: Option<(&TcpStream, PollFlags)>,
-    woken: Option<&UnixStream>,
-    most: Duration,
-) {
-    let most = Timespec {
-        tv_sec: i64::try_from(most.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: most.subsec_nanos().into(),
-    };
-    let mut waited = Vec::with_capacity(2);
-    if let Some((socket, wanted)) = socket {
-        waited.push(PollFd::new(socket, wanted));
-    }
-    if let Some(woken) = woken {
-        waited.push(PollFd::new(woken, PollFlags::IN));
-    }
-    // Interrupted or not: the caller looks at everything again.
-    let _ = poll(&mut waited, Some(&most));
-    drop(waited);
-    if let Some(mut woken) = woken {
-        while woken.read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
     }
 }
