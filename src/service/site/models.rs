@@ -206,10 +206,9 @@ impl Delivery {
             Stage::Waiting { until, fault } if now < until => {
                 self.stage = Stage::Waiting { until, fault };
             }
-            Stage::Nothing
-            | Stage::Waiting { .. }
-            | Stage::Refused { .. }
-            | Stage::Fetching { .. } => {
+            stale => {
+                // Its file goes before another one takes its name.
+                drop(stale);
                 let Some(models) = wanted else { return step };
                 let Models { digest, bytes, version, .. } = models;
                 match OfferedSet::begin(&place.store, digest, bytes, LARGEST_MODEL_PART) {
