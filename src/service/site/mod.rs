@@ -8,6 +8,7 @@
 //! ```
 
 mod carry;
+mod lease;
 mod local;
 mod models;
 mod rules;

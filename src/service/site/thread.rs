@@ -1,5 +1,6 @@
 //! EDGE: the thread of the site.
 
+use super::lease::LeaseClock;
 use super::models::Delivery;
 use super::{
     Input, Joining, MOST_OUT, Shared, SiteError, SiteNow, SiteOrder, SiteSettings, now_ms,
@@ -59,6 +60,7 @@ pub(super) struct SiteThread {
     joining: Option<Joining>,
     /// The set of models that the site offers.
     pub(super) delivery: Delivery,
+    lease: LeaseClock,
     /// A fault of the gallery or the store.
     pub(super) fault: Option<String>,
     /// Why the rules of the site are not used.
@@ -106,6 +108,7 @@ impl SiteThread {
             fetched: false,
             joining: None,
             delivery,
+            lease: LeaseClock::default(),
             fault: None,
             rules_fault: None,
             refusal: None,
@@ -361,11 +364,9 @@ impl SiteThread {
     pub(super) fn show(&mut self) {
         let now = now_ms();
         let standing = self.member.standing(now);
-        let seconds = |until: u64| {
-            let until = i64::try_from(until).unwrap_or(i64::MAX);
-            until.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX)).div_euclid(1000)
-        };
-        let over = standing.lease_until_ms.is_none_or(|until| until <= now);
+        let until = standing.lease_until_ms;
+        let left = until.map(|until| self.lease.left_s(until, (now, Instant::now())));
+        let over = left.is_none_or(|left| left <= 0);
         let certificate = self.member.certificate();
         let shown = SiteNow {
             site: self.member.site().to_string(),
@@ -377,7 +378,7 @@ impl SiteThread {
             people: standing.people,
             missing: standing.missing,
             manifest: standing.manifest,
-            lease_s: standing.lease_until_ms.map(seconds),
+            lease_s: left,
             refused: self.member.refused().values().sum(),
             models: self.delivery.text(),
             fault: (self.fault.clone())
