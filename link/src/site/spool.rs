@@ -118,3 +118,26 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     file.take(MOST_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_lent_is_no_order_and_goes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = Spool::new(folder.path());
+        spool.clear().expect("made");
+        let file = folder.path().join("set.tar");
+        std::fs::write(&file, "a set").expect("written");
+        let lent = spool.lend(&file, 3).expect("lent");
+        assert_eq!(std::fs::read(lent.path()).expect("read"), b"a s");
+        assert!(spool.take().is_empty());
+        let number = spool.give(&Order::Doors).expect("given");
+        let orders = spool.take();
+        assert!(matches!(&orders[..], [(taken, Ok(Order::Doors))] if *taken == number));
+        drop(lent);
+        assert_eq!(std::fs::read_dir(&spool.orders).expect("read").count(), 0);
+        assert!(spool.lend(&folder.path().join("none"), 3).is_err());
+    }
+}
