@@ -12,12 +12,10 @@ ask() {
     echo "$1" >"$here/ask"
     within 120 not test -s "$here/ask"
 }
-has() { case " $1 " in *" $2 "*) ;; *) return 1 ;; esac; }
 install() { apt-get install -qq -y -o Dpkg::Options::=--force-confold "$here/$1"; }
 as_service() { runuser -u facelatch -- "$@"; }
 knows_ada() { "$@" facelatch people list | grep -q '^Ada Lovelace'; }
 relay_is_there() { [ -c /dev/facelatch/relay ]; }
-opens() { dd if="$1" of=/dev/null count=0 iflag=nonblock status=none; }
 
 first_boot() {
     is "the package is installed" install old.deb
