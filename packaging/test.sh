@@ -5,19 +5,8 @@
 set -euo pipefail
 package=$(realpath "${1:?usage: packaging/test.sh PACKAGE}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. tools/fetch.sh
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/facelatch/debian-arm64
-
-if ! command -v qemu-system-aarch64 >/dev/null || ! command -v python3 >/dev/null; then
-    debian --no-install-recommends qemu-system-arm python3
-fi
-packaging/test/root.sh "$cache"
-
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-share=$work/share
+. packaging/test/play.sh
 mkdir -p "$share/frames"
-cp packaging/test/guest.sh "$share/"
 cp "$package" "$share/old.deb"
 # Repacks it as the next version, whose example configuration has one more line.
 dpkg-deb --raw-extract "$package" "$work/next"
@@ -34,18 +23,4 @@ head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
 open(sys.argv[1], "wb").write(b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", zlib.compress(rows)) + part(b"IEND", b""))
 PNG
 cp assets/astronaut.jpg "$share/frames/ada.jpg"
-
-cp --sparse=always "$cache/root.ext4" "$work/disk"
-python3 packaging/test/boot.py "$cache" "$work/disk" "$share" "${FACELATCH_PACKAGE_SECONDS:-3600}" || {
-    tail -50 "$share/console"
-    exit 1
-}
-passed=$(grep -c '^ok ' "$share/output" || true)
-failed=$(grep -c '^not ok ' "$share/output" || true)
-if ! grep -qx end "$share/output"; then
-    tail -50 "$share/console"
-    echo "the board went off before it was done"
-    failed=$((failed + 1))
-fi
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+play packaging/test/guest.sh

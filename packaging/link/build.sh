@@ -3,29 +3,9 @@
 # from FILE, or from a binary that it builds. Checks the package and prints where it is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-. tools/fetch.sh
-target=aarch64-unknown-linux-musl
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/facelatch
-made=$PWD/target/package-link
+. packaging/pack.sh
 
-binary=
-case "${1:-}" in
---binary) binary=$(realpath "$2") ;;
-"") ;;
-*)
-    sed -n '2,3s/^# //p' "${BASH_SOURCE[0]}" >&2
-    exit 2
-    ;;
-esac
-
-for tool in dpkg-deb lintian qemu-aarch64-static; do
-    if ! command -v "$tool" >/dev/null; then
-        debian --no-install-recommends dpkg-dev lintian qemu-user-static
-    fi
-done
-if ! cargo deb --version >/dev/null 2>&1; then
-    CARGO_TARGET_DIR=$cache/cargo-deb thrice cargo install --locked --version 3.8.0 cargo-deb
-fi
+given "$@"
 if [ -z "$binary" ]; then
     command -v aarch64-linux-gnu-gcc >/dev/null || debian gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     thrice rustup target add "$target"
@@ -33,66 +13,22 @@ if [ -z "$binary" ]; then
     binary=$(realpath "${CARGO_TARGET_DIR:-target}/$target/dist/facelatch-link")
 fi
 
-rm -rf "$made"
-mkdir -p "$made/$target/dist"
-cp "$binary" "$made/$target/dist/facelatch-link"
-version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
-# The program's own example, so that it lists every key of this version.
-qemu-aarch64-static "$binary" config example >"$made/link.toml"
-cat >"$made/changelog" <<CHANGES
-facelatch-link ($version-1) unstable; urgency=medium
-
-  * See changelog.gz.
-
- -- Facelatch authors <authors@facelatch.example>  $(git log -1 --format=%cD 2>/dev/null || date -R)
-CHANGES
-gzip -9nc CHANGELOG.md >"$made/changelog.gz"
-python3 packaging/licences.py "$target" "" facelatch-link | gzip -9n >"$made/licences.gz"
-
-export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
-CARGO_TARGET_DIR=$made cargo deb --quiet --no-build --no-strip --package facelatch-link \
-    --target "$target" --profile dist --output "$made/" >/dev/null
-package=$(ls "$made"/facelatch-link_*_arm64.deb)
-
-dpkg-deb --info "$package"
-contents=$(dpkg-deb --contents "$package")
-echo "$contents"
-failed=0
-# has PATH MODE: fails unless the package has this file, owned by root.
-has() {
-    if ! grep -qE "^$2 (root/root|0/0) .* \./$1$" <<<"$contents"; then
-        echo "$package: no $1 of $2, owned by root" >&2
-        failed=1
-    fi
-}
+pack facelatch-link "" package-link link.toml
 has usr/bin/facelatch-link -rwxr-xr-x
-has 'usr/lib/systemd/system/facelatch-link\.service' -rw-r--r--
 has 'usr/lib/sysusers\.d/facelatch-link\.conf' -rw-r--r--
-has 'etc/facelatch/link\.toml' -rw-r--r--
-for document in copyright changelog.gz changelog.Debian.gz licences.gz connect.md; do
-    has "usr/share/doc/facelatch-link/${document//./\\.}" -rw-r--r--
-done
-if [ "$(dpkg-deb --field "$package" Architecture)" != arm64 ] ||
-    [ "$(dpkg-deb --info "$package" conffiles)" != /etc/facelatch/link.toml ]; then
-    echo "$package: not for arm64, or its configuration is no conffile" >&2
-    failed=1
-fi
+documents connect.md
 # Neither package needs the other.
 if dpkg-deb --field "$package" Depends | grep -q facelatch; then
-    echo "$package: depends on the door" >&2
-    failed=1
+    wrong "depends on the door"
 fi
-for script in postinst prerm postrm; do
-    dpkg-deb --info "$package" "$script" | sh -n || failed=1
+for unit in facelatch-link.service facelatch-office.service; do
+    has "usr/lib/systemd/system/${unit//./\\.}" -rw-r--r--
+    # The sandbox, as far as systemd can tell without the package's board.
+    if command -v systemd-analyze >/dev/null; then
+        score=$(systemd-analyze security --offline=true --no-pager "packaging/link/debian/$unit" \
+            2>/dev/null | sed -n 's/.*: \([0-9.]*\) .*/\1/p' | tail -1)
+        echo "$unit: exposure $score of 10, by systemd-analyze security"
+        awk "BEGIN { exit !(\"$score\" != \"\" && $score <= 2) }" || wrong "a loose sandbox: $unit"
+    fi
 done
-lintian --fail-on error,warning "$package" || failed=1
-# The sandbox, as far as systemd can tell without the package's board.
-if command -v systemd-analyze >/dev/null; then
-    unit=packaging/link/debian/facelatch-link.service
-    score=$(systemd-analyze security --offline=true --no-pager "$unit" 2>/dev/null |
-        sed -n 's/.*: \([0-9.]*\) .*/\1/p' | tail -1)
-    echo "exposure $score of 10, by systemd-analyze security"
-    awk "BEGIN { exit !(\"$score\" != \"\" && $score <= 2) }" || failed=1
-fi
-[ "$failed" = 0 ] || exit 1
-echo "$package: $(stat -c %s "$package") bytes"
+checked

@@ -50,7 +50,8 @@ mkdir -p "$1/etc/initramfs-tools/conf.d"
 printf 'MODULES=list\nCOMPRESS=gzip\nFSTYPE=ext4\n' >"$1/etc/initramfs-tools/conf.d/facelatch"
 printf '%s\n' virtio_pci virtio_blk ext4 >"$1/etc/initramfs-tools/modules"
 HOOK
-# After the boot it runs the script in the folder that the host shares.
+# After the boot it runs the script in the folder that the host shares. The broker waits for
+# a test that starts it.
 cat >"$work/facelatch-package-test.service" <<'UNIT'
 [Service]
 ExecStartPre=/bin/mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 share /mnt
@@ -60,11 +61,12 @@ Environment=HOME=/root
 WantedBy=multi-user.target
 UNIT
 mmdebstrap --quiet --aptopt='Acquire::Retries "5"' --mode=root --architectures=arm64 --variant=minbase \
-    --include=systemd-sysv,udev,kmod,init-system-helpers,initramfs-tools,linux-image-arm64 \
+    --include=systemd-sysv,udev,kmod,init-system-helpers,initramfs-tools,linux-image-arm64,mosquitto \
     --essential-hook="sh $work/initramfs.sh \"\$1\"" \
     --customize-hook='echo door >"$1/etc/hostname"' \
     --customize-hook='passwd --root "$1" --delete root >/dev/null' \
     --customize-hook="cp $work/facelatch-package-test.service \"\$1/etc/systemd/system/\"" \
+    --customize-hook='rm "$1/etc/systemd/system/multi-user.target.wants/mosquitto.service"' \
     --customize-hook='ln -s ../facelatch-package-test.service "$1/etc/systemd/system/multi-user.target.wants/"' \
     --customize-hook='rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/usr/share/{doc,locale,man}/*' \
     "$suite" "$work/root" "$sources"

@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use super::clock::Clock;
 use super::folder::{Folder, FolderError, SYSTEM_FOLDER};
-use super::order::{Order, PersonEdit};
+use super::order::{LARGEST_MODELS, Order, PersonEdit};
 use super::service::{Service, late_door};
 use super::spool::Spool;
 use crate::config::Config;
@@ -399,12 +399,26 @@ fn by_service(
     ready: impl FnOnce() -> Result<(), String>,
 ) -> Result<Answer, String> {
     let spool = Spool::new(folder.path());
-    let number = spool.give(order).map_err(|error| {
+    let fault = |error: std::io::Error| {
         format!(
             "the office's service works with {}, and its orders folder: {error}",
             folder.path().display()
         )
-    })?;
+    };
+    // The service sees neither the user's home nor /tmp. The copy stays until the answer.
+    let mut _lent = None;
+    let number = match order {
+        Order::Models { file, version } => {
+            // One byte too many is enough to be refused.
+            let lent = spool.lend(file, LARGEST_MODELS + 1);
+            let lent = lent.map_err(|error| format!("{}: {error}", file.display()))?;
+            let path = lent.path().to_owned();
+            _lent = Some(lent);
+            spool.give(&Order::Models { file: path, version: version.clone() })
+        }
+        order => spool.give(order),
+    }
+    .map_err(fault)?;
     ready()?;
     let patience = match order {
         Order::Admit { .. } => Duration::from_millis(CODE_MS) + ANSWER,

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Longest name that is shown, characters.
 const SHOWN: usize = 100;
 /// Largest file of a set of models, bytes.
-const LARGEST_MODELS: u64 = 50 << 20;
+pub(super) const LARGEST_MODELS: u64 = 50 << 20;
 
 /// An order of a command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,12 +1,14 @@
 //! EDGE: orders for the office's service, as files in its folder: only who may read the
-//! site's key can write there.
+//! site's key can write there. The service has a user of its own, so files that root makes
+//! there are given to the folder's owner.
 
 use super::answer::Answer;
 use super::order::Order;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 /// Longest file, bytes: a policy, or the list of all people.
 const MOST_BYTES: u64 = 64 << 20;
@@ -38,13 +40,30 @@ impl Spool {
 
     /// Gives an order. Returns its number, for [`Self::look`].
     pub fn give(&self, order: &Order) -> std::io::Result<String> {
-        let bytes = serde_json::to_vec(order)?;
-        let mut file = tempfile::Builder::new().prefix(".order").tempfile_in(&self.orders)?;
-        file.write_all(&bytes)?;
+        let mut file = self.file()?;
+        file.write_all(&serde_json::to_vec(order)?)?;
         let number =
             format!("{:016x}", crate::mqtt::chance().to_bits() ^ u64::from(std::process::id()));
         file.persist_noclobber(self.orders.join(&number)).map_err(|error| error.error)?;
         Ok(number)
+    }
+
+    /// A copy of a file that the service may not be able to read, at most `most` bytes of it.
+    /// It goes when it is dropped.
+    pub fn lend(&self, path: &Path, most: u64) -> std::io::Result<NamedTempFile> {
+        let mut copy = self.file()?;
+        std::io::copy(&mut std::fs::File::open(path)?.take(most), &mut copy)?;
+        Ok(copy)
+    }
+
+    /// A file that is no order yet, and that the service can read.
+    fn file(&self) -> std::io::Result<NamedTempFile> {
+        let file = tempfile::Builder::new().prefix(".order").tempfile_in(&self.orders)?;
+        let owner = std::fs::metadata(&self.orders)?;
+        if owner.uid() != file.as_file().metadata()?.uid() {
+            std::os::unix::fs::fchown(file.as_file(), Some(owner.uid()), Some(owner.gid()))?;
+        }
+        Ok(file)
     }
 
     /// The answer to an order. `None` if there is none yet.
@@ -98,4 +117,27 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MOST_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_lent_is_no_order_and_goes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = Spool::new(folder.path());
+        spool.clear().expect("made");
+        let file = folder.path().join("set.tar");
+        std::fs::write(&file, "a set").expect("written");
+        let lent = spool.lend(&file, 3).expect("lent");
+        assert_eq!(std::fs::read(lent.path()).expect("read"), b"a s");
+        assert!(spool.take().is_empty());
+        let number = spool.give(&Order::Doors).expect("given");
+        let orders = spool.take();
+        assert!(matches!(&orders[..], [(taken, Ok(Order::Doors))] if *taken == number));
+        drop(lent);
+        assert_eq!(std::fs::read_dir(&spool.orders).expect("read").count(), 0);
+        assert!(spool.lend(&folder.path().join("none"), 3).is_err());
+    }
 }
