@@ -38,7 +38,7 @@ mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.ti
     systemd-pcrlock-make-policy.service systemd-hibernate-clear.service
 # No ssh by other ways than the network.
 ln -sf /dev/null "$root/etc/systemd/system-generators/systemd-ssh-generator"
-for unit in systemd-networkd systemd-resolved ssh chrony door-settings door-confirm facelatch; do
+for unit in systemd-networkd systemd-resolved ssh chrony door-settings door-confirm door-models facelatch; do
     chroot "$root" systemctl --quiet enable "$unit.service" >&2
 done
 if [ -e "$root/usr/lib/systemd/system/facelatch-link.service" ]; then

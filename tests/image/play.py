@@ -183,6 +183,11 @@ def hardened(door):
     outside = {line.rsplit(":", 1)[1] for line in listening
                if not line.startswith(("0100007F", "3500007F", "3600007F"))}
     assert outside == {"0016"}, listening
+    # Of UDP only the DHCP client, and the resolver on this machine.
+    bound = machine.root("cat /proc/net/udp /proc/net/udp6 | awk '$4 == \"07\" { print $2 }'").split()
+    outside = {line.rsplit(":", 1)[1] for line in bound
+               if not line.startswith(("0100007F", "3500007F", "3600007F"))}
+    assert outside <= {"0044", "0222"}, bound
     assert machine.must("swapon --show || true").strip() == ""
     assert machine.must("cat /sys/bus/usb/devices/usb*/authorized_default 2>/dev/null | sort -u").strip() in ("", "0")
     assert "volatile" in machine.must("journalctl --header 2>/dev/null | head -3; echo volatile; ls /var/log/journal 2>&1 | grep -q 'No such'")
