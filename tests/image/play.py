@@ -78,7 +78,7 @@ class Door:
     def before_first_start(self):
         """Puts the camera's frames onto the data partition, as the first start finds them."""
         stage = self.folder / "stage"
-        stage.mkdir()
+        stage.mkdir(exist_ok=True)
         (stage / "play").write_text(PLAYER)
         commands = ["mkdir facelatch/frames", f"write {stage}/play facelatch/play"]
         for number, frame in enumerate(self.frames["empty"]):
@@ -214,11 +214,14 @@ def enrolled_and_let_in(door):
     door.show("administrator")
     machine.gpio.wait(lines.RELAY, 1, 300)
     door.note(f"from the face to the open lock: {time.monotonic() - begun:.0f} s")
+    # Each recognition of a face that stays opens again.
+    door.show("empty")
     machine.gpio.wait(lines.RELAY, 0, 300)
 
 
 def decides_after_start(door):
     """After a restart the first decision is made without anybody's help."""
+    door.show("administrator")
     door.off()
     machine = door.start()
     machine.gpio.wait(lines.RELAY, 1, 900)
@@ -330,6 +333,36 @@ def update_that_is_cut(door):
     kept(door, good)
 
 
+def models_of_the_card(door):
+    """A card with a signed set of models: the door takes it over, and refuses one of somebody else."""
+    door.machine.cut()
+    door.card = Card(door.folder, door.work / "models.img", SIZE)
+    door.before_first_start()
+    machine = door.start()
+    seconds = machine.up()
+
+    def installed(state: str) -> str:
+        end = time.monotonic() + 900
+        while state != machine.must("systemctl show --value --property ActiveState door-models").strip() or \
+                machine.command("sudo test -e /data/settings/models.tar")[0] == 0:
+            assert time.monotonic() < end, "the set of models is not installed"
+            time.sleep(2)
+        return machine.root("runuser -u facelatch -- facelatch models list")
+
+    listed = installed("inactive")
+    door.note(f"first start with models: locked after {seconds:.0f} s, installed after {machine.age():.0f} s")
+    assert "signed by office" in listed.split("built-in")[0] and "current" in listed.splitlines()[0], listed
+    assert machine.status()["relay"]["state"] == "answering"
+    assert "models" in machine.root("facelatch log show --json | tail -20")
+    machine.root("cat >/data/settings/models.tar", (door.work / "foreign-set.tar").read_bytes())
+    machine.command("sudo systemctl restart door-models")
+    assert installed("failed") == listed
+    machine.root("test -e /data/settings/models.refused")
+    assert "was refused" in machine.root("journalctl --unit door-models")
+    machine.root("systemctl reset-failed door-models")
+    assert machine.status()["relay"]["state"] == "answering"
+
+
 def power_cuts(door, count: int):
     """The power fails at random moments; people stay enrolled and the door comes up each time."""
     machine = door.machine
@@ -396,8 +429,8 @@ def main() -> int:
     args = parser.parse_args()
     scenes = [first_start, hardened, enrolled_and_let_in, decides_after_start, good_update,
               foreign_update, update_that_does_not_start, update_without_a_door,
-              update_that_is_cut, lambda door: power_cuts(door, args.cuts)]
-    scenes[-1].__name__, scenes[-1].__doc__ = "power_cuts", power_cuts.__doc__
+              update_that_is_cut, lambda door: power_cuts(door, args.cuts), models_of_the_card]
+    scenes[-2].__name__, scenes[-2].__doc__ = "power_cuts", power_cuts.__doc__
     if args.only:
         scenes = [scene for scene in scenes if scene.__name__ in args.only or scene is first_start]
     if args.card:
