@@ -27,6 +27,7 @@ import lines  # noqa: E402
 import pictures  # noqa: E402
 from board import Log, temporary  # noqa: E402
 from card import Card  # noqa: E402
+from cuts import power_cuts  # noqa: E402
 from machine import Machine  # noqa: E402
 
 MIB = 1 << 20
@@ -71,6 +72,7 @@ class Door:
         for who in ("administrator", "stranger", "empty"):
             self.frames[who] = [y4m(people[who].moved(*frame)) for frame in pictures.FRAMES]
         self.photo = people["administrator"].jpeg()
+        self.newcomer = people["newcomer"].jpeg()
         self.turned = people["administrator turned"].jpeg()
         if not card:
             self.before_first_start()
@@ -361,56 +363,6 @@ def models_of_the_card(door):
     assert "was refused" in machine.root("journalctl --unit door-models")
     machine.root("systemctl reset-failed door-models")
     assert machine.status()["relay"]["state"] == "answering"
-
-
-def power_cuts(door, count: int):
-    """The power fails at random moments; people stay enrolled and the door comes up each time."""
-    machine = door.machine
-    times, lost, in_boot = [], 0, 0
-    expected = set(door.people())
-    typical = machine.age() if len(times) else 60.0
-    number = 0
-    pending = None
-    while number < count:
-        machine = door.machine
-        if door.chance.random() < 0.4:
-            # While it starts.
-            wait = door.chance.uniform(1, typical)
-            while machine.age() < wait:
-                time.sleep(0.1)
-            in_boot += 1
-        else:
-            times.append(machine.up())
-            typical = sum(times) / len(times)
-            people = set(door.people())
-            assert expected <= people, f"after {number} cuts: {expected - people} are gone"
-            if pending and pending in people:
-                expected.add(pending)
-            code, said = machine.command("sudo facelatch log verify")
-            assert code == 0, said
-            # Somebody is enrolled or renamed while the power fails.
-            pending = f"staff {number}"
-            process = subprocess.Popen(
-                ["ssh", "-q", "-i", str(machine.key), "-p", str(machine.port), "-o", "BatchMode=yes",
-                 "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-                 "admin@127.0.0.1",
-                 f"sudo sh -c 'runuser -u facelatch -- facelatch enroll \"{pending}\" --image"
-                 f" {DATA}/a.jpg --yes; runuser -u facelatch -- facelatch people group \"Grace Hopper\" g{number}'"],
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(door.chance.uniform(0, 15))
-            process.kill()
-            process.wait()
-        left = door.cut()
-        lost += left["lost"]
-        number += 1
-        door.log.say(f"          cut {number} of {count}: {'starting' if not times or machine.age() < typical else 'running'},"
-                     f" {left['kept']} writes kept, {left['lost']} lost")
-        door.start()
-    times.append(door.machine.up())
-    people = set(door.people())
-    assert expected <= people, f"{expected - people} are gone"
-    door.note(f"{count} power cuts ({in_boot} while starting), {lost} writes lost, door up each time,"
-              f" nobody lost; start to a locked door: median {sorted(times)[len(times) // 2]:.0f} s")
 
 
 def main() -> int:
