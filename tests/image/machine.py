@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "board"))
 
+import lines  # noqa: E402
 from qemu import Gpio, Qmp  # noqa: E402
 
 
@@ -70,6 +71,10 @@ class Machine:
             text = "".join(c for c in line.decode("utf-8", "replace") if c.isprintable())
             if text.strip():
                 self.log("console", text.rstrip())
+            # A reset of the emulated chip forgets its inputs; real switches do not.
+            if "U-Boot" in text and getattr(self, "gpio", None):
+                for line, level in lines.INPUTS.items():
+                    self.gpio.drive(line, level)
 
     def age(self) -> float:
         return time.monotonic() - self.begun
