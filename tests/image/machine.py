@@ -86,16 +86,19 @@ class Machine:
 
     def command(self, text: str, stdin: bytes = b"", seconds: float = 600) -> tuple:
         """Runs a command as admin; returns (exit code, output). 255: there was no answer."""
+        control = f"{self.folder}/ssh-{os.getpid()}-{self.port}"
         try:
             done = subprocess.run(
                 ["ssh", "-q", "-i", str(self.key), "-p", str(self.port), "-o", "BatchMode=yes",
                  "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
                  "-o", "ConnectTimeout=120", "-o", "ControlMaster=auto", "-o", "ControlPersist=yes",
-                 "-o", f"ControlPath={self.folder}/ssh-{os.getpid()}-{self.port}",
-                 "admin@127.0.0.1", text],
+                 "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4",
+                 "-o", f"ControlPath={control}", "admin@127.0.0.1", text],
                 input=stdin, capture_output=True, timeout=seconds)
         except subprocess.TimeoutExpired:
-            # A connection to a board that has restarted since.
+            # A connection to a board that has restarted since, which nobody closed.
+            subprocess.run(["ssh", "-q", "-O", "exit", "-o", f"ControlPath={control}", "admin@127.0.0.1"],
+                           capture_output=True, check=False)
             return 255, "no answer"
         said = (done.stdout + done.stderr).decode("utf-8", "replace")
         if done.returncode != 255:
@@ -114,9 +117,9 @@ class Machine:
     def status(self) -> dict | None:
         """What the door's service says; None while it does not answer."""
         try:
-            code, said = self.command("facelatch status --json 2>/dev/null", seconds=300)
+            code, said = self.command("facelatch status --json 2>/dev/null", seconds=60)
             service = json.loads(said).get("service") if code == 0 else None
-        except (subprocess.TimeoutExpired, ValueError):
+        except ValueError:
             return None
         return service or None
 
