@@ -30,6 +30,8 @@ class Machine:
         self.folder, self.key, self.log = folder, key, log
         self.port = free_port()
         self.begun = time.monotonic()
+        # The slots that the boot loader started, in their order.
+        self.starts = []
 
         def sock(name: str) -> str:
             path = folder / f"{name}.sock"
@@ -71,6 +73,8 @@ class Machine:
             text = "".join(c for c in line.decode("utf-8", "replace") if c.isprintable())
             if text.strip():
                 self.log("console", text.rstrip())
+            if text.rstrip() in ("slot A", "slot B"):
+                self.starts.append(text.rstrip()[-1])
             # A reset of the emulated chip forgets its inputs; real switches do not.
             if "U-Boot" in text and getattr(self, "gpio", None):
                 for line, level in lines.INPUTS.items():
