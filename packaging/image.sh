@@ -231,7 +231,7 @@ ext4 "$work/slot.img" "$slot_mib" facelatch-slot 0d0e7a5c-0000-4000-8000-0000000
 
 step "making the data partition"
 data=$work/data
-mkdir -p "$data"/{facelatch,register,config,credstore,systemd,chrony,rauc,settings/time,ssh}
+mkdir -p "$data"/{facelatch,register,link,config,credstore,systemd,chrony,rauc,settings/time,ssh}
 install -m 640 "$config" "$data/config/facelatch.toml"
 [ -z "$link" ] || install -m 640 "$link" "$data/config/link.toml"
 echo "$name" >"$data/settings/hostname"

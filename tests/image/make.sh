@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # make.sh WORK [OPTION OF image.sh]...: the images that play.py boots, of which one brings a
-# set of models, and updates that are good, signed by somebody else, changed, that do not start, and that start without a door.
+# set of models and every other option, and updates that are good, signed by somebody else, changed, that do not start, and that start without a door.
 # Exits with 3 where this machine cannot make images.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -31,7 +31,7 @@ done
 
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
-step "a card with a set of models"
+step "a card with everything that a door can be given"
 package=$(ls "$sources"/target/package/facelatch_*_arm64.deb 2>/dev/null) || true
 for option in "$@"; do
     if [ "${before:-}" = --package ]; then package=$option; fi
@@ -47,8 +47,17 @@ tar -C foreign-set -cf foreign-set.tar .
     cat "$here/door.toml"
     printf '\n[models]\ntrusted_keys = ["%s office"]\n' "$trusted"
 } >models.toml
+printf 'network={\n    ssid="door"\n    psk="not the right one"\n}\n' >wifi.conf
+printf '1-1 1a86 7523  # relay\n' >usb
+printf 'server time.example nts iburst\n' >time
+options=(--models set --wifi wifi.conf --usb usb --time time)
+# The link, if packaging/link/build.sh has made it.
+if link=$(ls "$sources"/target/package-link/facelatch-link_*_arm64.deb 2>/dev/null); then
+    printf '[mqtt]\nurl = "mqtt://broker.example"\n' >link.toml
+    options+=(--link link.toml --link-package "$link")
+fi
 "$sources/packaging/image.sh" --board virt --config models.toml --ssh-key admin.pub \
-    --hostname emulated --models set --out models.img "$@"
+    --hostname everything --out everything.img "${options[@]}" "$@"
 
 # The slot, out of the image.
 read -r start size < <(sfdisk --dump door.img | sed -n 's/.*img2 : start= *\([0-9]*\), size= *\([0-9]*\),.*/\1 \2/p')

@@ -340,16 +340,18 @@ def update_that_is_cut(door):
     kept(door, good)
 
 
-def models_of_the_card(door):
-    """A card with a signed set of models: the door takes it over, and refuses one of somebody else."""
-    door.machine.cut()
-    door.card = Card(door.folder, door.work / "models.img", SIZE)
+def everything_given(door):
+    """A card with every option: models, Wi-Fi, USB devices, servers of time, link."""
+    if door.machine:
+        door.machine.cut()
+    door.card = Card(door.folder, door.work / "everything.img", SIZE)
     door.before_first_start()
     machine = door.start()
     seconds = machine.up()
+    assert machine.must("uname -n").strip() == "everything"
 
     def installed(state: str) -> str:
-        end = time.monotonic() + 900
+        end = time.monotonic() + 1800
         while state != machine.must("systemctl show --value --property ActiveState door-models").strip() or \
                 machine.command("sudo test -e /data/settings/models.tar")[0] == 0:
             assert time.monotonic() < end, "the set of models is not installed"
@@ -358,9 +360,11 @@ def models_of_the_card(door):
 
     listed = installed("inactive")
     door.note(f"first start with models: locked after {seconds:.0f} s, installed after {machine.age():.0f} s")
-    assert "signed by office" in listed.split("built-in")[0] and "current" in listed.splitlines()[0], listed
-    assert machine.status()["relay"]["state"] == "answering"
-    assert "models" in machine.root("facelatch log show --json | tail -20")
+    current, rest = listed.splitlines()[0], listed.split("built-in")[0]
+    assert "current" in current and "signed by office" in rest, listed
+    assert '"kind":"models"' in machine.root("facelatch log show --kind models --json")
+    used = machine.status()["models"], machine.status()["model_set"]
+    assert "office" in str(used), used
     machine.root("cat >/data/settings/models.tar", (door.work / "foreign-set.tar").read_bytes())
     machine.command("sudo systemctl restart door-models")
     assert installed("failed") == listed
@@ -368,6 +372,33 @@ def models_of_the_card(door):
     assert "was refused" in machine.root("journalctl --unit door-models")
     machine.root("systemctl reset-failed door-models")
     assert machine.status()["relay"]["state"] == "answering"
+
+    rules = machine.must("cat /run/udev/rules.d/61-door-usb.rules")
+    assert 'KERNEL=="1-1", ATTR{idVendor}=="1a86", ATTR{idProduct}=="7523", ATTR{authorized}="1"' in rules, rules
+    assert "ID_USB_INTERFACES" not in rules, rules
+    sources = machine.root("chronyc -N sources -n 2>/dev/null; cat /data/settings/time/door.sources")
+    assert "time.example" in sources, sources
+
+    # A radio that the kernel emulates, which finds no network.
+    machine.root("modprobe mac80211_hwsim radios=1; udevadm settle; systemctl restart wpa_supplicant@wlan0")
+    running = machine.must("systemctl is-active wpa_supplicant@wlan0; ps -C wpa_supplicant -o args=")
+    assert "active" in running.split() and "-c/data/settings/wifi.conf" in running, running
+    # It scans, and that is all there is to see without a network.
+    end = time.monotonic() + 300
+    while "scan" not in machine.root("journalctl --unit wpa_supplicant@wlan0; wpa_cli -i wlan0 status || true").lower():
+        assert time.monotonic() < end, "wpa_supplicant does not scan"
+        time.sleep(3)
+
+    if machine.command("test -e /usr/bin/facelatch-link")[0] == 0:
+        machine.must("systemctl is-active facelatch-link")
+        owner = machine.must("stat -c %U:%G:%a /etc/facelatch/link.toml /etc/facelatch/link").split()
+        assert owner == ["root:facelatch-link:640", "root:facelatch-link:2750"], owner
+        said = machine.root("systemctl show --property ExecMainStatus,NRestarts,ActiveEnterTimestampMonotonic facelatch-link;"
+                            " ls -ld /var/lib/facelatch-link; journalctl --unit facelatch-link | tail -5")
+        assert "NRestarts=0" in said, said
+        door.note("facelatch-link is active")
+    failed = machine.must("systemctl --failed --plain --no-legend | cut -d' ' -f1").split()
+    assert not failed, failed
 
 
 def main() -> int:
@@ -386,11 +417,13 @@ def main() -> int:
     args = parser.parse_args()
     scenes = [first_start, hardened, enrolled_and_let_in, decides_after_start, good_update,
               foreign_update, update_that_does_not_start, update_without_a_door,
-              update_that_is_cut, lambda door: power_cuts(door, args.cuts), models_of_the_card]
+              update_that_is_cut, lambda door: power_cuts(door, args.cuts), everything_given]
     scenes[-2].__name__, scenes[-2].__doc__ = "power_cuts", power_cuts.__doc__
     if args.only:
         scenes = [scene for scene in scenes if scene.__name__ in args.only or scene is first_start]
-    if args.card:
+    if args.only == ["everything_given"]:
+        scenes = [everything_given]
+    elif args.card:
         scenes = [another_start, *(scene for scene in scenes if scene is not first_start)]
     folder = temporary("facelatch-image")
     log = Log(args.log or args.work / "last.log", args.verbose)
