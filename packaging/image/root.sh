@@ -186,8 +186,7 @@ HOOK
 root() {
     step "installing the door's packages"
     cp -R "$here/system" "$here/settle.sh" "${packages[@]}" "$work/in/"
-    # Without root no devices can be made; the kernel makes them all at the start.
-    mmtarfilter --path-exclude='/dev/*' <"$base" >"$work/in/base.tar"
+    ln "$base" "$work/in/base.tar" 2>/dev/null || cp "$base" "$work/in/base.tar"
     cat >"$work/in/door.sh" <<'HOOK'
 set -e
 root=$1 from=$2
@@ -200,8 +199,10 @@ for package in $DOOR_PACKAGES; do
 done
 sh "$from/settle.sh" "$root" "$from/system"
 HOOK
+    # Without root no devices can be made; the kernel makes them all at the start.
     SOURCE_DATE_EPOCH=$2 DOOR_PACKAGES="${packages[*]##*/}" bootstrap --variant=custom --skip=setup,update,download,cleanup/mmdebstrap,cleanup/apt \
-        --setup-hook="tar -C \"\$1\" --extract --numeric-owner --file $work/in/base.tar" \
+        --setup-hook="tar -C \"\$1\" --extract --numeric-owner --exclude './dev/*' --file $work/in/base.tar" \
+        --setup-hook='mkdir -p "$1/dev/pts" "$1/dev/shm"' \
         --customize-hook="sh $work/in/door.sh \"\$1\" $work/in" \
         "$suite" "$1" "$cache/apt/sources.list"
 }
