@@ -200,10 +200,6 @@ root=$cache/root
 epoch=$(cat "$root/epoch")
 export SOURCE_DATE_EPOCH=$epoch E2FSPROGS_FAKE_TIME=$epoch
 
-# What is packed must belong to root, also when another user packs it.
-asroot() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else unshare --map-root-user "$@"; fi
-}
 # dated FOLDER: one date for all files.
 dated() {
     find "$1" -exec touch -h -d "@$epoch" {} +

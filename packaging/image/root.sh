@@ -233,9 +233,10 @@ if [ "$(cat "$out/key" 2>/dev/null)" != "$key" ]; then
     mv "$work"/boot/initrd.img-* "$out/initrd.img"
     mkdir -p "$out/dtb"
     tar -C "$out/dtb" -xf "$work/root.tar" --wildcards --strip-components=5 './usr/lib/linux-image-*/broadcom/bcm2711-rpi-*' './usr/lib/linux-image-*/broadcom/bcm2837-rpi-*'
+    # mksquashfs of Debian 12 gives the root folder to who packs, whatever -root-uid says.
     # Kernel and first file system lie beside it in the slot, where the boot loader reads them.
     mmtarfilter --path-exclude='/boot/*' --path-exclude='/dev/*' <"$work/root.tar" |
-        env -u SOURCE_DATE_EPOCH mksquashfs - "$out/root.squashfs" -tar -quiet -no-progress -comp zstd -Xcompression-level 15 -b 262144 \
+        asroot env -u SOURCE_DATE_EPOCH mksquashfs - "$out/root.squashfs" -tar -quiet -no-progress -comp zstd -Xcompression-level 15 -b 262144 \
         -root-mode 0755 -root-uid 0 -root-gid 0 -all-time "$epoch" -mkfs-time "$epoch" >&2
     cp "$work/var/lib/dpkg/status" "$out/status"
     mkdir -p "$out/licences"

@@ -362,7 +362,7 @@ def everything_given(door):
     door.note(f"first start with models: locked after {seconds:.0f} s, installed after {machine.age():.0f} s")
     current, rest = listed.splitlines()[0], listed.split("built-in")[0]
     assert "current" in current and "signed by office" in rest, listed
-    assert '"kind":"models"' in machine.root("facelatch log show --kind models --json")
+    assert '"event":"models"' in machine.root("facelatch log show --kind models --json")
     used = machine.status()["models"], machine.status()["model_set"]
     assert "office" in str(used), used
     machine.root("cat >/data/settings/models.tar", (door.work / "foreign-set.tar").read_bytes())
