@@ -8,6 +8,8 @@
 #   --ssh-key FILE        public keys that may log in as admin; without it nobody can
 #   --hostname NAME       the door's name in the network [door]
 #   --wifi FILE           configuration of wpa_supplicant
+#   --models SET          signed set of models, a folder or a tar of one; the door installs it
+#                         at its first start
 #   --usb FILE            USB devices allowed, "PORT VENDOR PRODUCT" per line; without it
 #                         cameras, the relays that the package knows and a Pi's own network
 #   --time FILE           servers of authenticated time, as chrony's sources
@@ -35,7 +37,7 @@ sources=$(dirname "$here")
 export LC_ALL=C.UTF-8 TZ=UTC
 umask 022
 
-board= config= key= name=door wifi= usb= time= certificate= signing= bundle= link= link_package= rtc=
+board= config= key= name=door wifi= models= usb= time= certificate= signing= bundle= link= link_package= rtc=
 package= program= extra= slot_size=512 cache=${XDG_CACHE_HOME:-$HOME/.cache}/facelatch/image
 refresh= mirror= out=
 while [ $# -gt 0 ]; do
@@ -53,6 +55,7 @@ while [ $# -gt 0 ]; do
         --ssh-key) key=$2 ;;
         --hostname) name=$2 ;;
         --wifi) wifi=$2 ;;
+        --models) models=$2 ;;
         --usb) usb=$2 ;;
         --time) time=$2 ;;
         --update-cert) certificate=$2 ;;
@@ -97,6 +100,16 @@ fi
 [ -z "$wifi" ] || grep -q '^[[:space:]]*network={' "$wifi" || fault "$wifi: names no network={...}; see wpa_supplicant.conf(5)"
 if [ -n "$usb" ] && wrong=$(sed 's/#.*//' "$usb" | grep -vnE '^[[:space:]]*$|^[0-9]+-[0-9.]+[[:space:]]+[0-9a-f]{4}[[:space:]]+[0-9a-f]{4}[[:space:]]*$'); then
     fault "$usb: line ${wrong%%:*} is not like 1-1.2 1a86 7523 (port, vendor, product)"
+fi
+if [ -n "$models" ]; then
+    if [ -d "$models" ]; then
+        [ -r "$models/manifest.toml" ] || fault "$models: no set of models, it has no manifest.toml"
+    else
+        [ -r "$models" ] || fault "$models: cannot be read"
+        names=$(tar -tf "$models" 2>/dev/null) || true
+        grep -qxE '(\./)?manifest\.toml' <<<"$names" ||
+            fault "$models: no set of models, a tar with manifest.toml at its top level"
+    fi
 fi
 [ -z "$certificate" ] || openssl x509 -in "$certificate" -noout 2>/dev/null || fault "$certificate: no certificate (PEM)"
 if [ -n "$bundle" ]; then
@@ -154,7 +167,16 @@ check() {
     step "checking $config"
     checker config check "$config" >&2 || code=$?
     [ "$code" = 0 ] || [ "$code" = 125 ] || fault "$config: correct it first"
-    return "$code"
+    [ "$code" = 0 ] || return "$code"
+    [ -n "$models" ] || return 0
+    # Exactly what the door will do, in a folder of its own.
+    step "checking $models"
+    mkdir -p "$work/models"
+    XDG_STATE_HOME=$work/models checker models install "$models" --config "$config" \
+        --store "$work/models/store" --gallery "$work/models/gallery.redb" </dev/null >&2 2>"$work/said" || code=$?
+    # A new folder has no audit log, and needs none.
+    grep -v 'audit log' "$work/said" >&2 || true
+    [ "$code" = 0 ] || fault "$models: the door would refuse this set"
 }
 checked=
 if check; then checked=1; fi
@@ -178,10 +200,6 @@ root=$cache/root
 epoch=$(cat "$root/epoch")
 export SOURCE_DATE_EPOCH=$epoch E2FSPROGS_FAKE_TIME=$epoch
 
-# What is packed must belong to root, also when another user packs it.
-asroot() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else unshare --map-root-user "$@"; fi
-}
 # dated FOLDER: one date for all files.
 dated() {
     find "$1" -exec touch -h -d "@$epoch" {} +
@@ -209,7 +227,7 @@ ext4 "$work/slot.img" "$slot_mib" facelatch-slot 0d0e7a5c-0000-4000-8000-0000000
 
 step "making the data partition"
 data=$work/data
-mkdir -p "$data"/{facelatch,register,config,credstore,systemd,chrony,rauc,settings/time,ssh}
+mkdir -p "$data"/{facelatch,register,link,config,credstore,systemd,chrony,rauc,settings/time,ssh}
 install -m 640 "$config" "$data/config/facelatch.toml"
 [ -z "$link" ] || install -m 640 "$link" "$data/config/link.toml"
 echo "$name" >"$data/settings/hostname"
@@ -218,8 +236,17 @@ echo "$name" >"$data/settings/hostname"
 [ -z "$usb" ] || install -m 600 "$usb" "$data/settings/usb"
 [ -z "$time" ] || install -m 644 "$time" "$data/settings/time/door.sources"
 [ -z "$certificate" ] || install -m 644 "$certificate" "$data/settings/update.pem"
+room=64
+if [ -d "$models" ]; then
+    # Names only at the top level, as the door wants them.
+    (cd "$models" && find . -maxdepth 1 -type f -printf '%P\n' | sort | tar --create --files-from - --format=ustar \
+        --owner=0 --group=0 --numeric-owner --mtime "@$epoch" --mode=0644) >"$data/settings/models.tar"
+elif [ -n "$models" ]; then
+    install -m 600 "$models" "$data/settings/models.tar"
+fi
+[ -z "$models" ] || room=$((room + $(stat -c %s "$data/settings/models.tar") / 1048576 + 1))
 # resize: how far the table of groups can grow at the first start: 512 GB.
-ext4 "$work/data.img" 64 facelatch-data 0d0e7a5c-0000-4000-8000-000000000002 "$data" resize=134217728
+ext4 "$work/data.img" $room facelatch-data 0d0e7a5c-0000-4000-8000-000000000002 "$data" resize=134217728
 
 step "making the boot partition"
 signature=0d0e7a5c

@@ -268,6 +268,8 @@ fn an_office_admits_doors_and_locks_out_by_its_commands() {
     back.until("a lease", |door| door.member.standing(now_ms()).fault.is_none());
     let bob = back.enroll("Bob");
     front.until("the other's", |door| door.gallery.contains_key(&bob));
+    // The door may have heard of him before the office.
+    front.until("the office's Bob", |_| site.json(&["people"]).to_string().contains("Bob"));
     site.json(&[
         "person",
         "Bob",

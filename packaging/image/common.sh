@@ -28,3 +28,8 @@ install_needed() {
         fault "these packages are missing: apt install ${missing[*]}"
     fi
 }
+
+# What is packed must belong to root, also when another user packs it.
+asroot() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else unshare --map-root-user "$@"; fi
+}

@@ -31,6 +31,7 @@ mkdir -p "$cache" "$out"
 needs mmdebstrap mmdebstrap arch-test
 needs qemu-aarch64-static qemu-user-static
 needs mksquashfs squashfs-tools
+[ "$(id -u)" = 0 ] || needs newuidmap uidmap
 install_needed
 
 # The machine's own mirrors, with another suite; those of the last image as long as its lists
@@ -113,6 +114,10 @@ lists_date() {
 binfmt=/proc/sys/fs/binfmt_misc
 mounted= registered=
 work=$(mktemp -d)
+# Without root the hooks run as a user that may read only what everybody may: what they need
+# is copied to here.
+chmod 755 "$work"
+mkdir "$work/in"
 cleanup() {
     if [ -n "$registered" ]; then echo -1 >"$binfmt/facelatch-aarch64" 2>/dev/null || true; fi
     if [ -n "$mounted" ]; then umount "$binfmt" || true; fi
@@ -139,6 +144,9 @@ register() {
 
 mode=unshare
 [ "$(id -u)" != 0 ] || mode=root
+if [ $mode = unshare ] && ! grep -qE "^($(id -un)|$(id -u)):" /etc/subuid; then
+    cannot "/etc/subuid names no numbers for $(id -un); as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $(id -un)"
+fi
 bootstrap() {
     mmdebstrap --quiet --mode="$mode" --architectures=arm64 --skip=check/qemu \
         --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "5"' \
@@ -149,44 +157,53 @@ bootstrap() {
 # base FILE: Debian's part.
 base() {
     step "installing Debian's packages (some minutes)"
-    cat >"$work/prepare.sh" <<HOOK
+    cp -R "$here/initramfs" "$work/in/"
+    mkdir "$work/in/lists"
+    cp "$cache"/apt/lists/*Release "$cache"/apt/lists/*Packages* "$work/in/lists/"
+    cat >"$work/in/prepare.sh" <<'HOOK'
 set -e
-mkdir -p "\$1/etc/initramfs-tools/conf.d" "\$1/etc/initramfs-tools/scripts"
-printf 'MODULES=list\nCOMPRESS=gzip\nBUSYBOX=y\nFSTYPE=ext4\nRESUME=none\n' >"\$1/etc/initramfs-tools/conf.d/facelatch"
-cp "$here/initramfs/modules" "\$1/etc/initramfs-tools/modules"
-install -m 755 "$here/initramfs/slot" "\$1/etc/initramfs-tools/scripts/slot"
+root=$1 from=$2
+mkdir -p "$root/etc/initramfs-tools/conf.d" "$root/etc/initramfs-tools/scripts"
+printf 'MODULES=list\nCOMPRESS=gzip\nBUSYBOX=y\nFSTYPE=ext4\nRESUME=none\n' >"$root/etc/initramfs-tools/conf.d/facelatch"
+cp "$from/initramfs/modules" "$root/etc/initramfs-tools/modules"
+install -m 755 "$from/initramfs/slot" "$root/etc/initramfs-tools/scripts/slot"
 HOOK
     # shellcheck disable=SC2016 # $1 is the hook's
     # INITRD: the first file system is made once, at the end, and not by each package.
     SOURCE_DATE_EPOCH=$date INITRD=No bootstrap --variant=minbase --skip=update,download/empty,essential/unlink,cleanup/apt/cache \
         --include="$wanted" \
         --setup-hook="mkdir -p \"\$1/var/lib/apt/lists\" \"\$1/var/cache/apt/archives/partial\"" \
-        --setup-hook="cp $cache/apt/lists/*Release $cache/apt/lists/*Packages* \"\$1/var/lib/apt/lists/\"" \
-        --setup-hook="find $cache/apt/archives -name '*.deb' -exec cp -t \"\$1/var/cache/apt/archives/\" {} +" \
-        --essential-hook="sh $work/prepare.sh \"\$1\"" \
+        --setup-hook="cp $work/in/lists/* \"\$1/var/lib/apt/lists/\"" \
+        --setup-hook="sync-in $cache/apt/archives /var/cache/apt/archives" \
+        --essential-hook="sh $work/in/prepare.sh \"\$1\" $work/in" \
         --customize-hook='chroot "$1" update-initramfs -c -k all >&2' \
-        --customize-hook="find \"\$1/var/cache/apt/archives\" -name '*.deb' -exec cp -nt $cache/apt/archives/ {} +; rm -rf \"\$1\"/var/cache/apt/archives/*.deb" \
+        --customize-hook="sync-out /var/cache/apt/archives $cache/apt/archives" \
+        --customize-hook='rm -rf "$1"/var/cache/apt/archives/*' \
         "$suite" "$1" "$cache/apt/sources.list"
 }
 
 # root FOLDER: the door's part on top of it.
 root() {
     step "installing the door's packages"
-    cat >"$work/door.sh" <<'HOOK'
+    cp -R "$here/system" "$here/settle.sh" "${packages[@]}" "$work/in/"
+    ln "$base" "$work/in/base.tar" 2>/dev/null || cp "$base" "$work/in/base.tar"
+    cat >"$work/in/door.sh" <<'HOOK'
 set -e
-root=$1 system=$2 shift_from=$3
+root=$1 from=$2
 mkdir -p "$root/etc/sysusers.d"
-cp "$system/etc/sysusers.d/facelatch.conf" "$root/etc/sysusers.d/"
+cp "$from/system/etc/sysusers.d/facelatch.conf" "$root/etc/sysusers.d/"
 for package in $DOOR_PACKAGES; do
-    cp "$package" "$root/tmp/"
-    chroot "$root" dpkg --install "/tmp/${package##*/}" >&2
-    rm "$root/tmp/${package##*/}"
+    cp "$from/$package" "$root/tmp/"
+    chroot "$root" dpkg --install "/tmp/$package" >&2
+    rm "$root/tmp/$package"
 done
-sh "$shift_from/settle.sh" "$root" "$system"
+sh "$from/settle.sh" "$root" "$from/system"
 HOOK
-    SOURCE_DATE_EPOCH=$2 DOOR_PACKAGES="${packages[*]}" bootstrap --variant=custom --skip=setup,update,download,cleanup/mmdebstrap,cleanup/apt \
-        --setup-hook="tar -C \"\$1\" --extract --numeric-owner --file $base" \
-        --customize-hook="sh $work/door.sh \"\$1\" $here/system $here" \
+    # Without root no devices can be made; the kernel makes them all at the start.
+    SOURCE_DATE_EPOCH=$2 DOOR_PACKAGES="${packages[*]##*/}" bootstrap --variant=custom --skip=setup,update,download,cleanup/mmdebstrap,cleanup/apt \
+        --setup-hook="tar -C \"\$1\" --extract --numeric-owner --exclude './dev/*' --file $work/in/base.tar" \
+        --setup-hook='mkdir -p "$1/dev/pts" "$1/dev/shm"' \
+        --customize-hook="sh $work/in/door.sh \"\$1\" $work/in" \
         "$suite" "$1" "$cache/apt/sources.list"
 }
 
@@ -216,9 +233,10 @@ if [ "$(cat "$out/key" 2>/dev/null)" != "$key" ]; then
     mv "$work"/boot/initrd.img-* "$out/initrd.img"
     mkdir -p "$out/dtb"
     tar -C "$out/dtb" -xf "$work/root.tar" --wildcards --strip-components=5 './usr/lib/linux-image-*/broadcom/bcm2711-rpi-*' './usr/lib/linux-image-*/broadcom/bcm2837-rpi-*'
+    # mksquashfs of Debian 12 gives the root folder to who packs, whatever -root-uid says.
     # Kernel and first file system lie beside it in the slot, where the boot loader reads them.
-    mmtarfilter --path-exclude='/boot/*' <"$work/root.tar" |
-        env -u SOURCE_DATE_EPOCH mksquashfs - "$out/root.squashfs" -tar -quiet -no-progress -comp zstd -Xcompression-level 15 -b 262144 \
+    mmtarfilter --path-exclude='/boot/*' --path-exclude='/dev/*' <"$work/root.tar" |
+        asroot env -u SOURCE_DATE_EPOCH mksquashfs - "$out/root.squashfs" -tar -quiet -no-progress -comp zstd -Xcompression-level 15 -b 262144 \
         -root-mode 0755 -root-uid 0 -root-gid 0 -all-time "$epoch" -mkfs-time "$epoch" >&2
     cp "$work/var/lib/dpkg/status" "$out/status"
     mkdir -p "$out/licences"

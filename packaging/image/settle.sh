@@ -15,7 +15,7 @@ printf '127.0.0.1 localhost door\n::1 localhost door\n' >"$root/etc/hosts"
 ln -sf ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
 : >"$root/etc/machine-id"
 mkdir -p "$root/data" "$root/etc/facelatch" "$root/etc/credstore.encrypted" "$root/var/lib/facelatch" \
-    "$root/var/lib/facelatch-register" "$root/var/lib/chrony" "$root/var/lib/systemd"
+    "$root/var/lib/facelatch-register" "$root/var/lib/facelatch-link" "$root/var/lib/chrony" "$root/var/lib/systemd"
 
 # Nobody has a password. admin comes in by ssh's key.
 chroot "$root" useradd --uid 1000 --user-group --no-create-home --home-dir /home/admin \
@@ -38,12 +38,12 @@ mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.ti
     systemd-pcrlock-make-policy.service systemd-hibernate-clear.service
 # No ssh by other ways than the network.
 ln -sf /dev/null "$root/etc/systemd/system-generators/systemd-ssh-generator"
-for unit in systemd-networkd systemd-resolved ssh chrony door-settings door-confirm facelatch; do
+for unit in systemd-networkd systemd-resolved ssh chrony door-settings door-confirm door-models facelatch; do
     chroot "$root" systemctl --quiet enable "$unit.service" >&2
 done
 if [ -e "$root/usr/lib/systemd/system/facelatch-link.service" ]; then
     mkdir -p "$root/etc/systemd/system/facelatch-link.service.d"
-    printf '[Unit]\nConditionPathExists=/etc/facelatch/link.toml\nRequires=door-settings.service\nAfter=door-settings.service\nRequiresMountsFor=/etc/facelatch\n' \
+    printf '[Unit]\nConditionPathExists=/etc/facelatch/link.toml\nRequires=door-settings.service\nAfter=door-settings.service\nRequiresMountsFor=/etc/facelatch /var/lib/facelatch-link\n' \
         >"$root/etc/systemd/system/facelatch-link.service.d/door.conf"
     chroot "$root" systemctl --quiet enable facelatch-link.service >&2
 fi

@@ -37,7 +37,8 @@ class Card(Disk):
     def keep(self, chance: random.Random | None) -> dict:
         """Brings the image to the state after a power cut, or with None after all writes.
         Returns the numbers of writes kept and lost."""
-        entries = list(self._entries())
+        # Before the first write the log has no header.
+        entries = list(self._entries()) if self.log.stat().st_size >= SECTOR else []
         last = max((at for at, entry in enumerate(entries) if entry[2] & FLUSH), default=-1)
         kept = lost = 0
         with open(self.image, "r+b") as image, open(self.log, "rb") as log:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "board"))
 
+import lines  # noqa: E402
 from qemu import Gpio, Qmp  # noqa: E402
 
 
@@ -29,6 +30,8 @@ class Machine:
         self.folder, self.key, self.log = folder, key, log
         self.port = free_port()
         self.begun = time.monotonic()
+        # The slots that the boot loader started, in their order.
+        self.starts = []
 
         def sock(name: str) -> str:
             path = folder / f"{name}.sock"
@@ -70,6 +73,12 @@ class Machine:
             text = "".join(c for c in line.decode("utf-8", "replace") if c.isprintable())
             if text.strip():
                 self.log("console", text.rstrip())
+            if text.rstrip() in ("slot A", "slot B"):
+                self.starts.append(text.rstrip()[-1])
+            # A reset of the emulated chip forgets its inputs; real switches do not.
+            if "U-Boot" in text and getattr(self, "gpio", None):
+                for line, level in lines.INPUTS.items():
+                    self.gpio.drive(line, level)
 
     def age(self) -> float:
         return time.monotonic() - self.begun
@@ -81,16 +90,19 @@ class Machine:
 
     def command(self, text: str, stdin: bytes = b"", seconds: float = 600) -> tuple:
         """Runs a command as admin; returns (exit code, output). 255: there was no answer."""
+        control = f"{self.folder}/ssh-{os.getpid()}-{self.port}"
         try:
             done = subprocess.run(
                 ["ssh", "-q", "-i", str(self.key), "-p", str(self.port), "-o", "BatchMode=yes",
                  "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
                  "-o", "ConnectTimeout=120", "-o", "ControlMaster=auto", "-o", "ControlPersist=yes",
-                 "-o", f"ControlPath={self.folder}/ssh-{os.getpid()}-{self.port}",
-                 "admin@127.0.0.1", text],
+                 "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4",
+                 "-o", f"ControlPath={control}", "admin@127.0.0.1", text],
                 input=stdin, capture_output=True, timeout=seconds)
         except subprocess.TimeoutExpired:
-            # A connection to a board that has restarted since.
+            # A connection to a board that has restarted since, which nobody closed.
+            subprocess.run(["ssh", "-q", "-O", "exit", "-o", f"ControlPath={control}", "admin@127.0.0.1"],
+                           capture_output=True, check=False)
             return 255, "no answer"
         said = (done.stdout + done.stderr).decode("utf-8", "replace")
         if done.returncode != 255:
@@ -109,9 +121,9 @@ class Machine:
     def status(self) -> dict | None:
         """What the door's service says; None while it does not answer."""
         try:
-            code, said = self.command("facelatch status --json 2>/dev/null", seconds=300)
+            code, said = self.command("facelatch status --json 2>/dev/null", seconds=60)
             service = json.loads(said).get("service") if code == 0 else None
-        except (subprocess.TimeoutExpired, ValueError):
+        except ValueError:
             return None
         return service or None
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make.sh WORK [OPTION OF image.sh]...: the image that play.py boots, and updates that are
-# good, signed by somebody else, changed, that do not start, and that start without a door.
+# make.sh WORK [OPTION OF image.sh]...: the images that play.py boots, of which one brings a
+# set of models and every other option, and updates that are good, signed by somebody else, changed, that do not start, and that start without a door.
 # Exits with 3 where this machine cannot make images.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -31,6 +31,34 @@ done
 
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
+step "a card with everything that a door can be given"
+package=$(ls "$sources"/target/package/facelatch_*_arm64.deb 2>/dev/null) || true
+for option in "$@"; do
+    if [ "${before:-}" = --package ]; then package=$option; fi
+    before=$option
+done
+dpkg-deb --extract "$package" "$temporary/package"
+program=("$temporary/package/usr/bin/facelatch")
+[ "$(dpkg --print-architecture)" = arm64 ] || program=(qemu-aarch64-static -cpu cortex-a76 "${program[@]}")
+trusted=$("$here/set.py" set set.key "${program[@]}")
+"$here/set.py" foreign-set foreign-set.key "${program[@]}" >/dev/null
+tar -C foreign-set -cf foreign-set.tar .
+{
+    cat "$here/door.toml"
+    printf '\n[models]\ntrusted_keys = ["%s office"]\n' "$trusted"
+} >models.toml
+printf 'network={\n    ssid="door"\n    psk="not the right one"\n}\n' >wifi.conf
+printf '1-1 1a86 7523  # relay\n' >usb
+printf 'server time.example nts iburst\n' >time
+options=(--models set --wifi wifi.conf --usb usb --time time)
+# The link, if packaging/link/build.sh has made it.
+if link=$(ls "$sources"/target/package-link/facelatch-link_*_arm64.deb 2>/dev/null); then
+    printf '[mqtt]\nurl = "mqtt://broker.example"\n' >link.toml
+    options+=(--link link.toml --link-package "$link")
+fi
+"$sources/packaging/image.sh" --board virt --config models.toml --ssh-key admin.pub \
+    --hostname everything --out everything.img "${options[@]}" "$@"
+
 # The slot, out of the image.
 read -r start size < <(sfdisk --dump door.img | sed -n 's/.*img2 : start= *\([0-9]*\), size= *\([0-9]*\),.*/\1 \2/p')
 dd if=door.img of="$temporary/slot" bs=1M iflag=skip_bytes,count_bytes skip=$((start * 512)) count=$((size * 512)) \
