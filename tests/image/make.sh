@@ -40,8 +40,8 @@ done
 dpkg-deb --extract "$package" "$temporary/package"
 program=("$temporary/package/usr/bin/facelatch")
 [ "$(dpkg --print-architecture)" = arm64 ] || program=(qemu-aarch64-static -cpu cortex-a76 "${program[@]}")
-trusted=$("$here/set.py" set set.key "${program[@]}")
-"$here/set.py" foreign-set foreign-set.key "${program[@]}" >/dev/null
+trusted=$("$sources/tests/sets/signed.py" set set.key "${program[@]}")
+"$sources/tests/sets/signed.py" foreign-set foreign-set.key "${program[@]}" >/dev/null
 tar -C foreign-set -cf foreign-set.tar .
 {
     cat "$here/door.toml"

@@ -87,6 +87,16 @@ class Site:
         assert done.returncode == 0, f"site {words}: {done.stdout} {done.stderr}"
         return json.loads(done.stdout.splitlines()[-1])
 
+    def signed_set(self):
+        """A signed set of models as set.tar; returns its key."""
+        done = subprocess.run([REPOSITORY / "tests/sets/signed.py", self.where / "set",
+                               self.where / "set.key", self.programs / "facelatch"],
+                              capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        subprocess.run(["tar", "-cf", self.where / "set.tar", "-C", self.where / "set", "."],
+                       check=True)
+        return f"{done.stdout.strip()} office"
+
     def end(self):
         for process in self.running.values():
             process.send_signal(signal.SIGTERM)
@@ -101,7 +111,7 @@ class Site:
 class Door:
     """A door with its link. Ada always stands in front of it."""
 
-    def __init__(self, site: Site, name: str, key: str):
+    def __init__(self, site: Site, name: str, key: str, trusted: list):
         self.site, self.name = site, name
         self.folder = site.where / name
         (self.folder / "frames").mkdir(parents=True)
@@ -116,6 +126,7 @@ class Door:
             f'[gallery]\nfile = "{self.gallery}"\n'
             f'[service]\nstatus_socket = "{self.folder}/control.sock"\npower_saving = false\n'
             '[recognition]\nagain_after = "1s"\n[schedule]\nclock = "trusted"\n'
+            f'[models]\ntrusted_keys = {json.dumps(trusted)}\n'
             f'[link]\nsocket = "{self.folder}/link.sock"\n'
             f'[site]\nkey = "{key}"\ndoor = "{name}"\non_lease_end = "refuse-site-people"\n')
         (self.folder / "link.toml").write_text(
@@ -180,7 +191,8 @@ def play(site: Site):
     key = site.office("init")["key"]
     site.start("office", [site.programs / "facelatch-link", "site", "keep", "--office",
                           site.where / "office", "--config", site.where / "office.toml"])
-    front, back = Door(site, "front", key), Door(site, "back", key)
+    trusted = site.signed_set()
+    front, back = Door(site, "front", key, [trusted]), Door(site, "back", key, [])
     for door in (front, back):
         door.start()
         print(f"{door.name}: admitted after {door.join():.1f} s")
@@ -207,6 +219,21 @@ def play(site: Site):
 
     # A card wears out by writes that change nothing.
     until("galleries that nobody changes are not written", rests)
+
+    # A set of models is installed where its key is trusted, whatever the office says.
+    site.office("models", site.where / "set.tar", "--version", "offered")
+
+    def in_use():
+        sets = map(json.loads, front.must("models", "list", "--json").splitlines())
+        return any(one["state"] == "current" and one["set"] != "built-in" for one in sets)
+
+    _, took = until("front uses the set that the office offers", in_use)
+    until("back refuses it", lambda: "offered of the site are not installed" in
+          back.must("site", "show"))
+    assert "built-in" in back.must("models", "list").split("current")[0], "back took the set"
+    before = front.now()
+    until("front lets Ada in with it", lambda: front.events("granted", before))
+    print(f"front: uses the offered set after {took:.1f} s")
 
     # Her last day is over, and then it is not.
     until("the office knows Ada", lambda: "Ada" in json.dumps(site.office("people")))

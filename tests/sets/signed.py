@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes a signed set of models for the tests: the shipped networks with a self-test.
 
-    set.py FOLDER KEY PROGRAM...
+    signed.py FOLDER KEY PROGRAM...
 
 FOLDER gets the set, KEY is the file of an ed25519 key (PEM; made if it is missing), PROGRAM
 is the door's program with what runs it. Prints the public key as models.trusted_keys has it.
