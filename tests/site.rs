@@ -72,7 +72,7 @@ struct Door {
     filters: Vec<String>,
     on_lease_end: LeaseEnd,
     rules: Arc<SiteRules>,
-    /// More of the door's configuration, which is read anew for each installation.
+    /// More of the door's configuration, which is read again for each installation.
     config: Arc<Mutex<String>>,
 }
 

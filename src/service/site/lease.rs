@@ -47,7 +47,7 @@ mod tests {
         assert_eq!(lease.left_s(until, day), 80);
         assert_eq!(lease.left_s(until, at(90, 30)), 10);
         assert!(lease.left_s(until, at(30, 101)) <= 0);
-        // A new lease begins anew.
+        // A new lease counts from its own beginning.
         assert_eq!(lease.left_s(until + 100_000, at(101, 101)), 99);
         assert!(lease.left_s(0, at(0, 0)) < 0);
         assert!(lease.left_s(u64::MAX, at(0, 0)) > 0);
